@@ -1,0 +1,372 @@
+//! `config.toml`: its shape, and what is refused in it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use toml::de::{DeTable, DeValue};
+
+use super::{Error, is_profile_name};
+
+/// Largest configuration file that is read, in bytes: far above any real one.
+const MAX_FILE: u64 = 1 << 20;
+/// How alike two keys must be written to be suggested for one another (Jaro-Winkler, 0 to 1).
+const ALIKE: f64 = 0.75;
+
+/// The configuration file of dtunnel, `config.toml`. Every key is optional.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct ConfigFile {
+    /// The ssh_config file to read in place of the user's own, as `ssh -F`; `"none"` reads no
+    /// ssh_config at all.
+    #[serde(default)]
+    pub ssh_config: Option<String>,
+    /// What holds for every tunnel where neither its profile nor ssh_config says otherwise.
+    #[serde(default)]
+    pub defaults: Defaults,
+    /// Named targets.
+    #[serde(default)]
+    pub profiles: BTreeMap<String, Profile>,
+    /// The file this was read from; the default one even when it does not exist.
+    #[serde(skip)]
+    pub path: PathBuf,
+}
+
+/// Settings of every tunnel. (User, port and identity files for every host belong in ssh_config,
+/// under `Host *`, where ssh finds them too.)
+#[derive(Debug, Clone, Default, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Defaults {
+    /// The Engine's socket on the host; default `/var/run/docker.sock`.
+    pub remote_socket: Option<String>,
+    /// After this long without a word from the server it is asked for a sign of life; `"0s"` never
+    /// asks. Default `"5s"`.
+    pub keepalive: Option<Duration>,
+    /// How many such questions may go unanswered before the connection is given up; default 2.
+    pub keepalive_count: Option<u32>,
+    /// Longest time for TCP and for the SSH key exchange, each; default `"10s"`.
+    pub connect_timeout: Option<Duration>,
+    /// Longest time for which `down` lets busy flows finish; default `"5s"`.
+    pub drain: Option<Duration>,
+}
+
+/// A named target. What it leaves out comes from ssh_config for its host, then from `[defaults]`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Profile {
+    /// Host name, address, or a Host of ssh_config; default: the profile's own name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// Login name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// TCP port of the SSH server.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// Private keys to log in with, in this order, in place of ssh_config's; `~/` is the home
+    /// directory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub identity_files: Option<Vec<String>>,
+    /// Hosts to go through, nearest first: one `[user@]host[:port]` or a list; `"none"` goes
+    /// straight even where ssh_config says ProxyJump.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub jump: Option<Jump>,
+    /// The local endpoint: `unix:PATH` or `tcp:127.0.0.1:PORT` (port 0: any free one).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub local: Option<String>,
+    /// The Engine's socket on the host.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub remote_socket: Option<String>,
+    /// After this long without a word from the server it is asked for a sign of life; `"0s"` never
+    /// asks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keepalive: Option<Duration>,
+    /// How many such questions may go unanswered before the connection is given up.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keepalive_count: Option<u32>,
+    /// Longest time for TCP and for the SSH key exchange, each.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub connect_timeout: Option<Duration>,
+    /// Longest time for which `down` lets busy flows finish.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub drain: Option<Duration>,
+    /// A word for people, shown by `profile list`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+}
+
+/// Hosts to go through, nearest first.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(untagged)]
+pub enum Jump {
+    /// A single host, or `none`.
+    One(String),
+    /// A chain of hosts.
+    Chain(Vec<String>),
+}
+
+/// A length of time written as `"250ms"`, `"15s"`, `"2m"` or `"1h 30m"`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Duration(pub std::time::Duration);
+
+impl fmt::Debug for Duration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl fmt::Display for Duration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        humantime::format_duration(self.0).fmt(f)
+    }
+}
+
+impl std::str::FromStr for Duration {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        humantime::parse_duration(text)
+            .map(Self)
+            .map_err(|e| format!("`{text}` is not a duration such as \"15s\" or \"2m\": {e}"))
+    }
+}
+
+impl<'de> Deserialize<'de> for Duration {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+impl Serialize for Duration {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+#[cfg(test)]
+impl schemars::JsonSchema for Duration {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Duration".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "type": "string",
+            "description": "A length of time, such as \"250ms\", \"15s\", \"2m\" or \"1h 30m\".",
+            "examples": ["15s", "2m"]
+        })
+    }
+}
+
+/// The keys of each table, for the check that names the nearest one. A test holds them against
+/// the JSON Schema, and so against the structs.
+const TOP_KEYS: &[&str] = &["ssh_config", "defaults", "profiles"];
+const DEFAULTS_KEYS: &[&str] = &["remote_socket", "keepalive", "keepalive_count", "connect_timeout", "drain"];
+const PROFILE_KEYS: &[&str] = &[
+    "host",
+    "user",
+    "port",
+    "identity_files",
+    "jump",
+    "local",
+    "remote_socket",
+    "keepalive",
+    "keepalive_count",
+    "connect_timeout",
+    "drain",
+    "description",
+];
+
+impl ConfigFile {
+    /// Reads the file at `path`. A file that does not exist is an empty configuration, unless it
+    /// was `named` by the user.
+    ///
+    /// # Errors
+    /// [`Error::File`], [`Error::Syntax`], [`Error::UnknownKey`], the last two with line and column.
+    pub fn load(path: &Path, named: bool) -> Result<Self, Error> {
+        let text = match read_bounded(path) {
+            Ok(text) => text,
+            Err(e) if e.kind() == io::ErrorKind::NotFound && !named => String::new(),
+            Err(source) => return Err(Error::File { action: "read", path: path.into(), source }),
+        };
+        Self::parse(&text, path)
+    }
+
+    /// Reads `text` as the contents of `path`.
+    ///
+    /// # Errors
+    /// As [`ConfigFile::load`].
+    pub fn parse(text: &str, path: &Path) -> Result<Self, Error> {
+        let syntax = |offset: usize, message: &str| {
+            let (line, column) = position(text, offset);
+            Error::Syntax { path: path.into(), line, column, message: message.trim_end().replace('\n', ": ") }
+        };
+        let of_toml = |e: toml::de::Error| syntax(e.span().map_or(0, |span| span.start), e.message());
+        let table = DeTable::parse(text).map_err(of_toml)?;
+        check_keys(text, path, table.get_ref())?;
+        let mut config: Self = toml::from_str(text).map_err(of_toml)?;
+        config.path = path.into();
+        Ok(config)
+    }
+
+    /// The profile's name that is written most like `name`, if any is alike.
+    pub fn nearest_profile(&self, name: &str) -> Option<String> {
+        nearest(name, self.profiles.keys().map(String::as_str))
+    }
+
+    /// The profile `name`.
+    ///
+    /// # Errors
+    /// [`Error::NoProfile`], which names the nearest one.
+    pub fn profile(&self, name: &str) -> Result<&Profile, Error> {
+        self.profiles.get(name).ok_or_else(|| Error::NoProfile {
+            name: name.into(),
+            path: self.path.clone(),
+            nearest: self.nearest_profile(name),
+        })
+    }
+}
+
+fn read_bounded(path: &Path) -> io::Result<String> {
+    use io::Read;
+    let mut text = String::new();
+    std::fs::File::open(path)?.take(MAX_FILE + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > MAX_FILE {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("it is larger than {MAX_FILE} bytes")));
+    }
+    Ok(text)
+}
+
+fn check_keys(text: &str, path: &Path, top: &DeTable<'_>) -> Result<(), Error> {
+    let check = |table: &DeTable<'_>, known: &[&str], section: &str| -> Result<(), Error> {
+        for key in table.keys() {
+            let name = key.get_ref().as_ref();
+            if !known.contains(&name) {
+                let (line, column) = position(text, key.span().start);
+                return Err(Error::UnknownKey {
+                    path: path.into(),
+                    line,
+                    column,
+                    key: name.into(),
+                    section: section.into(),
+                    nearest: nearest(name, known.iter().copied()),
+                });
+            }
+        }
+        Ok(())
+    };
+    check(top, TOP_KEYS, "the top level")?;
+    if let Some(DeValue::Table(defaults)) = top.get("defaults").map(|v| v.get_ref()) {
+        check(defaults, DEFAULTS_KEYS, "[defaults]")?;
+    }
+    if let Some(DeValue::Table(profiles)) = top.get("profiles").map(|v| v.get_ref()) {
+        for (name, profile) in profiles {
+            if !is_profile_name(name.get_ref()) {
+                let (line, column) = position(text, name.span().start);
+                let message = Error::ProfileName { name: name.get_ref().to_string() }.to_string();
+                return Err(Error::Syntax { path: path.into(), line, column, message });
+            }
+            if let DeValue::Table(profile) = profile.get_ref() {
+                check(profile, PROFILE_KEYS, &format!("[profiles.{}]", name.get_ref()))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The candidate written most like `word`, if any is alike.
+pub fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<String> {
+    candidates
+        .map(|candidate| (strsim::jaro_winkler(word, candidate), candidate))
+        .filter(|(alike, _)| *alike >= ALIKE)
+        .max_by(|(a, _), (b, _)| a.total_cmp(b))
+        .map(|(_, candidate)| candidate.into())
+}
+
+/// 1-based line and column (in characters) of a byte offset.
+fn position(text: &str, offset: usize) -> (usize, usize) {
+    let before = text.get(..offset.min(text.len())).unwrap_or(text);
+    let line_start = before.rfind('\n').map_or(0, |at| at + 1);
+    (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<ConfigFile, Error> {
+        ConfigFile::parse(text, Path::new("config.toml"))
+    }
+
+    fn schema() -> serde_json::Value {
+        serde_json::to_value(schemars::schema_for!(ConfigFile)).expect("a schema")
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_with_its_place_and_the_nearest_one() {
+        let error = parse("[profiles.prod]\nhost = \"a\"\nidentity_file = [\"k\"]\n").expect_err("unknown");
+        assert_eq!(error.to_string(), "config.toml:3:1: unknown key `identity_file` in [profiles.prod]");
+        assert_eq!(error.hint().as_deref(), Some("did you mean `identity_files`?"));
+        let error = parse("[default]\n").expect_err("unknown");
+        assert_eq!(error.to_string(), "config.toml:1:2: unknown key `default` in the top level");
+    }
+
+    #[test]
+    fn a_wrong_type_or_value_is_refused_with_its_place() {
+        for (text, place) in [
+            ("[profiles.p]\nport = \"22\"\n", "config.toml:2:8: "),
+            ("[profiles.p]\nport = 70000\n", "config.toml:2:8: "),
+            ("[defaults]\nkeepalive = 15\n", "config.toml:2:13: "),
+            ("[defaults]\nkeepalive = \"15 bananas\"\n", "config.toml:2:13: "),
+            ("[profiles.\"a b\"]\n", "config.toml:1:11: "),
+            ("[profiles\n", "config.toml:1:"),
+            ("profiles = 3\n", "config.toml:1:12: "),
+        ] {
+            let error = parse(text).expect_err(text).to_string();
+            assert!(error.starts_with(place), "{text:?} gave {error:?}");
+        }
+    }
+
+    #[test]
+    fn durations_are_read_and_shown_alike() {
+        let config = parse("[defaults]\nkeepalive = \"1m 30s\"\n").expect("valid");
+        assert_eq!(config.defaults.keepalive.expect("set").to_string(), "1m 30s");
+    }
+
+    #[test]
+    fn the_lists_of_keys_are_those_of_the_schema() {
+        let schema = schema();
+        let keys = |at: &str| -> Vec<String> {
+            let properties = schema.pointer(at).and_then(|v| v.as_object()).expect(at);
+            properties.keys().cloned().collect()
+        };
+        for (at, known) in [
+            ("/properties", TOP_KEYS),
+            ("/$defs/Defaults/properties", DEFAULTS_KEYS),
+            ("/$defs/Profile/properties", PROFILE_KEYS),
+        ] {
+            let mut known: Vec<_> = known.iter().map(ToString::to_string).collect();
+            let mut real = keys(at);
+            known.sort();
+            real.sort();
+            assert_eq!(known, real, "{at}");
+        }
+    }
+
+    #[test]
+    fn the_shipped_schema_is_the_one_of_this_code() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/config.schema.json");
+        let now = serde_json::to_string_pretty(&schema()).expect("a schema") + "\n";
+        if std::env::var_os("UPDATE_DOCS").is_some() {
+            std::fs::write(path, &now).expect("written");
+        }
+        let shipped = std::fs::read_to_string(path).unwrap_or_default();
+        assert!(shipped == now, "docs/config.schema.json is old: run `UPDATE_DOCS=1 cargo test --lib schema`");
+    }
+}

@@ -1,0 +1,164 @@
+//! From what the user wrote (a target, a profile, ssh_config) to a resolved [`Target`].
+//!
+//! Pure: reads files and asks `ssh -G`, but opens no network connection and needs no async
+//! runtime. It knows nothing of SSH sessions, tunnels or the daemon, and imports nothing of ours.
+
+mod edit;
+mod file;
+mod name;
+mod paths;
+mod resolve;
+mod ssh_config;
+
+pub use edit::{NewProfile, add_profile, remove_profile};
+pub use file::{ConfigFile, Defaults, Duration, Jump, Profile, nearest};
+pub use name::{Destination, TunnelName, is_profile_name};
+pub(crate) use paths::prepare_runtime_dir;
+pub use paths::{MAX_SOCKET_PATH, Paths, RuntimeFiles, config_path, log_path, runtime_dir};
+pub use resolve::{LocalEndpoint, Overrides, Target, resolve};
+pub use ssh_config::{HostKeyPolicy, IdentityAgent, Proxy, SshConfigSource, SshSettings};
+
+use std::path::PathBuf;
+
+/// Why a target could not be resolved. Everything here is the user's to mend: a bad argument, a
+/// bad file, a directory that is not safe to use.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The configuration file exists but could not be read or written.
+    #[error("cannot {action} {path}")]
+    File {
+        /// "read", "write", "create" …
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The configuration file is not TOML, or a value has the wrong type or is out of range.
+    #[error("{path}:{line}:{column}: {message}")]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// 1-based line.
+        line: usize,
+        /// 1-based column, in characters.
+        column: usize,
+        /// What is wrong there.
+        message: String,
+    },
+    /// A key that this version does not know.
+    #[error("{path}:{line}:{column}: unknown key `{key}` in {section}")]
+    UnknownKey {
+        /// The file.
+        path: PathBuf,
+        /// 1-based line.
+        line: usize,
+        /// 1-based column, in characters.
+        column: usize,
+        /// The key as written.
+        key: String,
+        /// `[defaults]`, `[profiles.NAME]` or "the top level".
+        section: String,
+        /// The known key that is written most like it.
+        nearest: Option<String>,
+    },
+    /// A TARGET that is neither a profile name nor `[user@]host[:port]` nor `ssh://…`.
+    #[error("`{input}` is not a target: {reason}")]
+    Target {
+        /// As given.
+        input: String,
+        /// Why not.
+        reason: &'static str,
+    },
+    /// A profile name that cannot be used.
+    #[error(
+        "`{name}` is not a profile name: letters, digits, `.`, `_` and `-`, at most 64, beginning with a letter or digit"
+    )]
+    ProfileName {
+        /// As given.
+        name: String,
+    },
+    /// `profile add` of a name that is there already.
+    #[error("profile `{name}` already exists in {path}")]
+    ProfileExists {
+        /// Its name.
+        name: String,
+        /// The file.
+        path: PathBuf,
+    },
+    /// `profile remove` or `show` of a name that is not there.
+    #[error("no profile is named `{name}` in {path}")]
+    NoProfile {
+        /// As given.
+        name: String,
+        /// The file.
+        path: PathBuf,
+        /// The profile that is written most like it.
+        nearest: Option<String>,
+    },
+    /// A local endpoint that is not `unix:PATH` or `tcp:LOOPBACK:PORT`.
+    #[error("`{input}` is not a local endpoint: {reason}")]
+    Local {
+        /// As given.
+        input: String,
+        /// Why not.
+        reason: &'static str,
+    },
+    /// A Unix socket path that does not fit into `sun_path` (unix(7)).
+    #[error("the socket path {path} has {length} bytes; this system allows {MAX_SOCKET_PATH}")]
+    SocketPath {
+        /// The path.
+        path: PathBuf,
+        /// Its length in bytes.
+        length: usize,
+    },
+    /// The runtime directory is not ours alone.
+    #[error("the runtime directory {path} is not safe to use: {reason}")]
+    RuntimeDir {
+        /// The directory.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Neither HOME nor the passwd entry names a home directory.
+    #[error("this account has no home directory")]
+    NoHome,
+    /// `ssh -G` refused the user's ssh_config.
+    #[error("ssh could not resolve `{host}`: {message}")]
+    SshConfig {
+        /// The host that was asked for.
+        host: String,
+        /// ssh's own words (its standard error).
+        message: String,
+    },
+}
+
+impl Error {
+    /// What to do about it, for the line `hint:`.
+    pub fn hint(&self) -> Option<String> {
+        Some(match self {
+            Self::UnknownKey { nearest: Some(key), .. } => format!("did you mean `{key}`?"),
+            Self::UnknownKey { .. } => "docs/configuration.md lists the keys".into(),
+            Self::Target { .. } => {
+                "give a profile name, [user@]host[:port], ssh://[user@]host[:port], or a Host of your ssh_config".into()
+            }
+            Self::NoProfile { nearest: Some(name), .. } => format!("did you mean `{name}`?"),
+            Self::NoProfile { .. } => "`dtunnel profile list` shows the profiles".into(),
+            Self::ProfileExists { name, .. } => {
+                format!("`dtunnel profile edit` changes it, `dtunnel profile remove {name}` removes it")
+            }
+            Self::Local { .. } => "for example --local unix:/tmp/my.sock or --local tcp:127.0.0.1:2375".into(),
+            Self::SocketPath { .. } => {
+                "set XDG_RUNTIME_DIR to a shorter directory, use a shorter profile name, or give --local unix:PATH"
+                    .into()
+            }
+            Self::RuntimeDir { path, .. } => {
+                format!("remove {} or set XDG_RUNTIME_DIR to a directory that only you can enter", path.display())
+            }
+            Self::NoHome => "set HOME".into(),
+            Self::SshConfig { .. } => "mend your ssh_config, or leave it out with `-F none`".into(),
+            Self::File { .. } | Self::Syntax { .. } | Self::ProfileName { .. } => return None,
+        })
+    }
+}

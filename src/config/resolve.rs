@@ -1,0 +1,296 @@
+//! Puts command line, profile, ssh_config and defaults together.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::paths::check_socket_path;
+use super::ssh_config::{self, Proxy, SshConfigSource, SshSettings};
+use super::{ConfigFile, Destination, Error, Jump, Paths, Profile, TunnelName};
+
+/// The Engine's socket where nobody says otherwise.
+const DEFAULT_REMOTE_SOCKET: &str = "/var/run/docker.sock";
+/// With [`DEFAULT_KEEPALIVE_COUNT`] a dead peer is noticed within 15 s: a question after 5 s of
+/// silence, another after 10, given up at 15.
+const DEFAULT_KEEPALIVE: Duration = Duration::from_secs(5);
+const DEFAULT_KEEPALIVE_COUNT: u32 = 2;
+const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+const DEFAULT_DRAIN: Duration = Duration::from_secs(5);
+
+/// What the command line says that the files may say otherwise.
+#[derive(Debug, Clone, Default)]
+pub struct Overrides {
+    /// `-F`: as ssh's.
+    pub ssh_config: Option<PathBuf>,
+    /// `--local`.
+    pub local: Option<String>,
+    /// `--remote-socket`.
+    pub remote_socket: Option<String>,
+}
+
+/// The local end of a tunnel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LocalEndpoint {
+    /// A Unix socket.
+    Unix(PathBuf),
+    /// A loopback address; port 0 means any free one.
+    Tcp(SocketAddr),
+}
+
+impl LocalEndpoint {
+    /// Reads `unix:PATH` or `tcp:ADDRESS:PORT`.
+    ///
+    /// ```
+    /// use dtunnel::config::LocalEndpoint;
+    /// assert!(LocalEndpoint::parse("tcp:127.0.0.1:2375").is_ok());
+    /// assert!(LocalEndpoint::parse("tcp:0.0.0.0:2375").is_err());
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Local`] for anything that is not loopback or not absolute, [`Error::SocketPath`].
+    pub fn parse(input: &str) -> Result<Self, Error> {
+        let bad = |reason| Error::Local { input: input.escape_debug().to_string(), reason };
+        if let Some(path) = input.strip_prefix("unix:") {
+            let path = path.strip_prefix("//").filter(|path| path.starts_with('/')).unwrap_or(path);
+            if path.chars().any(char::is_control) {
+                return Err(bad("the path holds control characters"));
+            }
+            let path = PathBuf::from(path);
+            if !path.is_absolute() || path.file_name().is_none() {
+                return Err(bad("the path is not absolute"));
+            }
+            check_socket_path(&path)?;
+            return Ok(Self::Unix(path));
+        }
+        let Some(address) = input.strip_prefix("tcp:") else {
+            return Err(bad("it begins with neither `unix:` nor `tcp:`"));
+        };
+        let address = address.strip_prefix("//").unwrap_or(address);
+        let address = match address.strip_prefix("localhost:") {
+            Some(port) => format!("127.0.0.1:{port}"),
+            None => address.into(),
+        };
+        let address: SocketAddr = address.parse().map_err(|_| bad("it is not ADDRESS:PORT"))?;
+        let loopback = match address.ip() {
+            IpAddr::V4(ip) => ip.is_loopback(),
+            IpAddr::V6(ip) => ip.is_loopback(),
+        };
+        if loopback { Ok(Self::Tcp(address)) } else { Err(bad("only a loopback address is private to this machine")) }
+    }
+
+    /// As docker's `DOCKER_HOST` wants it: `unix:///path` or `tcp://127.0.0.1:2375`.
+    pub fn docker_host(&self) -> String {
+        match self {
+            Self::Unix(path) => format!("unix://{}", path.display()),
+            Self::Tcp(address) => format!("tcp://{address}"),
+        }
+    }
+}
+
+/// A target, resolved: all that a tunnel needs to know.
+#[derive(Debug, Clone)]
+pub struct Target {
+    /// The tunnel's name.
+    pub name: TunnelName,
+    /// The host as the user names it: the ssh_config alias, the name or the address.
+    pub destination: Destination,
+    /// How to get there and log in.
+    pub ssh: SshSettings,
+    /// The local end.
+    pub local: LocalEndpoint,
+    /// The Engine's socket on the host.
+    pub remote_socket: String,
+    /// Silence after which the server is asked for a sign of life; None never asks.
+    pub keepalive: Option<Duration>,
+    /// Unanswered questions after which the connection is given up.
+    pub keepalive_count: u32,
+    /// Longest time for TCP and for the key exchange, each.
+    pub connect_timeout: Duration,
+    /// Longest time for which busy flows may finish at the end.
+    pub drain: Duration,
+    /// ssh_config of the hops.
+    pub ssh_config: SshConfigSource,
+}
+
+/// What a TARGET on the command line stands for: its tunnel's name, the place, and the profile.
+fn identify<'a>(input: &str, config: &'a ConfigFile) -> Result<(TunnelName, Destination, Option<&'a Profile>), Error> {
+    let Some(profile) = config.profiles.get(input) else {
+        let destination = Destination::parse(input)?;
+        return Ok((TunnelName::of_destination(&destination), destination, None));
+    };
+    let mut destination = Destination::parse(profile.host.as_deref().unwrap_or(input))?;
+    destination.user = profile.user.clone().or(destination.user);
+    destination.port = profile.port.or(destination.port);
+    Ok((TunnelName::of_profile(input)?, destination, Some(profile)))
+}
+
+impl TunnelName {
+    /// The tunnel's name of a TARGET, without asking ssh_config.
+    ///
+    /// # Errors
+    /// [`Error::Target`].
+    pub fn of_target(input: &str, config: &ConfigFile) -> Result<Self, Error> {
+        identify(input, config).map(|(name, _, _)| name)
+    }
+}
+
+/// Resolves a TARGET. `default_socket` is the local endpoint where nobody names one.
+///
+/// # Errors
+/// Each of [`Error`].
+pub fn resolve(
+    input: &str,
+    config: &ConfigFile,
+    overrides: &Overrides,
+    default_socket: &Path,
+) -> Result<Target, Error> {
+    let paths = Paths::new()?;
+    let (name, destination, profile) = identify(input, config)?;
+    let none = Profile::default();
+    let profile = profile.unwrap_or(&none);
+    let defaults = &config.defaults;
+
+    let ssh_config = match overrides.ssh_config.as_deref().or(config.ssh_config.as_deref().map(Path::new)) {
+        Some(option) => ssh_config::source_of(option, &paths),
+        None => SshConfigSource::Default,
+    };
+    let mut ssh = ssh_config::query(&destination, &ssh_config, &paths)?;
+    if let Some(files) = &profile.identity_files {
+        ssh.identity_files = files.iter().map(|file| paths.expand_home(file)).collect();
+    }
+    if let Some(jump) = &profile.jump {
+        let hops = match jump {
+            Jump::One(hop) if hop == "none" => &[],
+            Jump::One(hop) => std::slice::from_ref(hop),
+            Jump::Chain(hops) => hops.as_slice(),
+        };
+        let hops = hops.iter().map(|hop| Destination::parse(hop)).collect::<Result<Vec<_>, _>>()?;
+        ssh.proxy = if hops.is_empty() { Proxy::None } else { Proxy::Jump(hops) };
+    }
+    let local = match overrides.local.as_ref().or(profile.local.as_ref()) {
+        Some(local) => LocalEndpoint::parse(local)?,
+        None => LocalEndpoint::Unix(default_socket.into()),
+    };
+    let remote_socket = overrides
+        .remote_socket
+        .as_ref()
+        .or(profile.remote_socket.as_ref())
+        .or(defaults.remote_socket.as_ref())
+        .map_or(DEFAULT_REMOTE_SOCKET, String::as_str);
+    let time = |of_profile: Option<super::Duration>, of_ssh: Option<Duration>, of_defaults: Option<super::Duration>| {
+        of_profile.map(|d| d.0).or(of_ssh).or(of_defaults.map(|d| d.0))
+    };
+    let keepalive = time(profile.keepalive, ssh.keepalive, defaults.keepalive).unwrap_or(DEFAULT_KEEPALIVE);
+    Ok(Target {
+        name,
+        destination,
+        local,
+        remote_socket: remote_socket.into(),
+        keepalive: (!keepalive.is_zero()).then_some(keepalive),
+        keepalive_count: profile
+            .keepalive_count
+            .or(ssh.keepalive_count)
+            .or(defaults.keepalive_count)
+            .unwrap_or(DEFAULT_KEEPALIVE_COUNT),
+        connect_timeout: time(profile.connect_timeout, ssh.connect_timeout, defaults.connect_timeout)
+            .unwrap_or(DEFAULT_CONNECT_TIMEOUT),
+        drain: time(profile.drain, None, defaults.drain).unwrap_or(DEFAULT_DRAIN),
+        ssh,
+        ssh_config,
+    })
+}
+
+impl Target {
+    /// The settings of a hop on the way, from the same ssh_config; a hop's own ProxyJump is not
+    /// followed, as with `ssh -J`.
+    ///
+    /// # Errors
+    /// As [`resolve`].
+    pub fn hop(&self, destination: &Destination) -> Result<Target, Error> {
+        let mut ssh = ssh_config::query(destination, &self.ssh_config, &Paths::new()?)?;
+        ssh.proxy = Proxy::None;
+        Ok(Self { ssh, destination: destination.clone(), ..self.clone() })
+    }
+
+    /// `user@host:port` for people, as connected to.
+    pub fn address(&self) -> String {
+        let destination = Destination {
+            user: Some(self.ssh.user.clone()),
+            host: self.ssh.host_name.clone(),
+            port: Some(self.ssh.port),
+        };
+        destination.to_string()
+    }
+
+    /// ProxyCommand with its tokens replaced (ssh_config(5), "TOKENS").
+    ///
+    /// # Errors
+    /// [`Error::NoHome`].
+    pub fn expand_proxy_command(&self, command: &str) -> Result<String, Error> {
+        let tokens = ssh_config::Tokens {
+            alias: &self.destination.host,
+            host_name: &self.ssh.host_name,
+            port: self.ssh.port,
+            user: &self.ssh.user,
+            host_key_alias: self.ssh.host_key_alias.as_deref(),
+            paths: &Paths::new()?,
+        };
+        Ok(tokens.replace(command))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(text: &str) -> ConfigFile {
+        ConfigFile::parse(text, Path::new("config.toml")).expect("valid")
+    }
+
+    fn resolved(input: &str, text: &str) -> Target {
+        let overrides = Overrides { ssh_config: Some("none".into()), ..Overrides::default() };
+        resolve(input, &config(text), &overrides, Path::new("/run/x.sock")).expect("resolved")
+    }
+
+    #[test]
+    fn a_profile_wins_over_defaults_and_defaults_over_what_is_built_in() {
+        let text = "[defaults]\nkeepalive = \"9s\"\nconnect_timeout = \"3s\"\nremote_socket = \"/d.sock\"\n\
+                    [profiles.p]\nhost = \"u@h:2222\"\nuser = \"me\"\nkeepalive = \"0s\"\njump = \"j\"\n";
+        let target = resolved("p", text);
+        assert_eq!(target.name.as_str(), "p");
+        assert_eq!(target.address(), "me@h:2222");
+        assert_eq!(target.keepalive, None);
+        assert_eq!(target.connect_timeout, Duration::from_secs(3));
+        assert_eq!(target.remote_socket, "/d.sock");
+        assert_eq!(target.drain, DEFAULT_DRAIN);
+        assert_eq!(target.ssh.proxy, Proxy::Jump(vec![Destination::parse("j").expect("a target")]));
+        assert_eq!(target.local.docker_host(), "unix:///run/x.sock");
+    }
+
+    #[test]
+    fn the_command_line_wins_over_the_profile() {
+        let overrides = Overrides {
+            ssh_config: Some("none".into()),
+            local: Some("tcp:localhost:0".into()),
+            remote_socket: Some("/o.sock".into()),
+        };
+        let config = config("[profiles.p]\nlocal = \"unix:/l\"\nremote_socket = \"/p.sock\"\n");
+        let target = resolve("p", &config, &overrides, Path::new("/run/x.sock")).expect("resolved");
+        assert_eq!(target.local.docker_host(), "tcp://127.0.0.1:0");
+        assert_eq!(target.remote_socket, "/o.sock");
+    }
+
+    #[test]
+    fn only_what_is_private_to_this_machine_can_be_a_local_endpoint() {
+        for input in ["tcp:0.0.0.0:1", "tcp:192.0.2.1:1", "tcp:[::]:1", "tcp:127.0.0.1", "unix:rel", "unix:/a\nb", "/x"]
+        {
+            assert!(LocalEndpoint::parse(input).is_err(), "{input:?} was accepted");
+        }
+        assert_eq!(LocalEndpoint::parse("unix:///a/b").expect("valid"), LocalEndpoint::Unix("/a/b".into()));
+        assert!(LocalEndpoint::parse("tcp:[::1]:2375").is_ok());
+        assert!(matches!(
+            LocalEndpoint::parse(&format!("unix:/{}", "x".repeat(200))),
+            Err(Error::SocketPath { length: 201, .. })
+        ));
+    }
+}

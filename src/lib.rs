@@ -1,0 +1,15 @@
+//! dtunnel: the Docker Engine of a remote host as a private local socket, over SSH.
+//!
+//! The map. Imports go down this list only, never up:
+//!
+//! - `cli`: one file a command, and the only module that prints;
+//! - `daemon`: a process around a tunnel: lock, control socket, log;
+//! - `tunnel`: the product: listener, flows, supervision;
+//! - `engine`: what is asked of Docker Engine through a tunnel;
+//! - `ssh`: one authenticated connection; the only module that names russh;
+//! - `config`: profiles and ssh_config, resolved to a `Target`; imports nothing of ours.
+//!
+//! docs/architecture.md tells how they work together. This library exists for the binary, the
+//! tests and the benchmarks; it promises no stable interface.
+
+pub mod config;

@@ -1,0 +1,3 @@
+//! Parse, run, print the error with its hint, exit code. Nothing else.
+
+fn main() {}
