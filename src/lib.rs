@@ -13,3 +13,5 @@
 //! tests and the benchmarks; it promises no stable interface.
 
 pub mod config;
+pub mod ssh;
+pub mod engine;

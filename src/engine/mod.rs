@@ -1,0 +1,148 @@
+//! What we ask Docker Engine through a tunnel, over any byte stream.
+//!
+//! Knows HTTP and the Engine API (docs.docker.com, "Docker Engine API"); nothing of SSH or of
+//! how the stream came to be. hyper speaks the HTTP; for the two questions asked here a whole
+//! Engine client (bollard) would double the binary.
+
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::body::Bytes;
+use hyper::client::conn::http1;
+use hyper::header::{HOST, HeaderMap, SERVER};
+use hyper::{Request, StatusCode};
+use hyper_util::rt::TokioIo;
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+/// Largest answer that is read, in bytes; `/version` has about 1 KB.
+const MAX_ANSWER: usize = 1 << 20;
+
+/// What an Engine says of itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Engine {
+    /// Its version, such as `27.3.1`.
+    pub version: String,
+    /// The newest API version it speaks, such as `1.47`.
+    pub api_version: String,
+}
+
+/// Why the Engine gave no answer, or none that an Engine gives.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// It said nothing in time.
+    #[error("it did not answer within {}", humantime::format_duration(*.0))]
+    Timeout(Duration),
+    /// The stream broke, or what came was not HTTP.
+    #[error("it did not answer as an Engine does")]
+    Http(#[from] hyper::Error),
+    /// An answer, but not the one to a ping.
+    #[error("it answered a ping with status {0}")]
+    Status(StatusCode),
+    /// An answer larger than any Engine's, or cut.
+    #[error("its answer could not be read: {0}")]
+    Body(String),
+}
+
+/// Pings the Engine (`GET /_ping`) within `limit` and reads its versions from the answer's
+/// headers; where they say nothing (Podman's do not) it asks `/version` on the same stream.
+///
+/// # Errors
+/// Each of [`Error`].
+pub async fn ping(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    limit: Duration,
+) -> Result<Engine, Error> {
+    let asking = async {
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+        let questions = async {
+            let headers = get(&mut sender, "/_ping").await?.0;
+            let text = |name: &str| headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
+            let engine = Engine { version: docker_version(&headers), api_version: text("api-version") };
+            if !engine.version.is_empty() && !engine.api_version.is_empty() {
+                return Ok(engine);
+            }
+            let body = get(&mut sender, "/version").await?.1;
+            #[derive(Deserialize)]
+            #[serde(rename_all = "PascalCase")]
+            struct Version {
+                version: String,
+                api_version: String,
+            }
+            let said: Version = serde_json::from_slice(&body).map_err(|e| Error::Body(e.to_string()))?;
+            Ok(Engine { version: said.version, api_version: said.api_version })
+        };
+        tokio::select! {
+            answer = questions => answer,
+            // Ends first only where the stream broke; the question then fails with the reason.
+            Err(broken) = connection => Err(Error::Http(broken)),
+        }
+    };
+    tokio::time::timeout(limit, asking).await.map_err(|_| Error::Timeout(limit))?
+}
+
+async fn get(sender: &mut http1::SendRequest<Empty<Bytes>>, path: &str) -> Result<(HeaderMap, Bytes), Error> {
+    let mut request = Request::new(Empty::new());
+    *request.uri_mut() = hyper::Uri::try_from(path).map_err(|e| Error::Body(e.to_string()))?;
+    request.headers_mut().insert(HOST, hyper::header::HeaderValue::from_static("docker"));
+    let answer = sender.send_request(request).await?;
+    if answer.status() != StatusCode::OK {
+        return Err(Error::Status(answer.status()));
+    }
+    let (parts, body) = answer.into_parts();
+    let body = Limited::new(body, MAX_ANSWER).collect().await.map_err(|e| Error::Body(e.to_string()))?;
+    Ok((parts.headers, body.to_bytes()))
+}
+
+/// `27.3.1` of `Server: Docker/27.3.1 (linux)`.
+fn docker_version(headers: &HeaderMap) -> String {
+    let server = headers.get(SERVER).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let version = server.strip_prefix("Docker/").and_then(|rest| rest.split_whitespace().next());
+    version.unwrap_or_default().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    /// What `ping` makes of a peer that reads and answers as told: for answers that no real Engine
+    /// can be made to give.
+    async fn ping_of(answers: &[&str]) -> Result<Engine, Error> {
+        let (ours, mut theirs) = tokio::io::duplex(64 << 10);
+        let peer = async {
+            for answer in answers {
+                let mut buffer = [0; 4096];
+                let _ = theirs.read(&mut buffer).await;
+                theirs.write_all(answer.as_bytes()).await.expect("written");
+            }
+            drop(theirs);
+        };
+        tokio::join!(ping(ours, Duration::from_secs(5)), peer).0
+    }
+
+    #[tokio::test]
+    async fn versions_come_from_the_headers_of_the_ping_or_from_version() {
+        let docker = "HTTP/1.1 200 OK\r\nApi-Version: 1.41\r\nServer: Docker/20.10.24+dfsg1 (linux)\r\nContent-Length: 2\r\n\r\nOK";
+        let engine = ping_of(&[docker]).await.expect("an Engine");
+        assert_eq!((engine.version.as_str(), engine.api_version.as_str()), ("20.10.24+dfsg1", "1.41"));
+        let ping = "HTTP/1.1 200 OK\r\nServer: Libpod/4.3.1 (linux)\r\nContent-Length: 2\r\n\r\nOK";
+        let version = "HTTP/1.1 200 OK\r\nContent-Length: 42\r\n\r\n{\"Version\":\"4.3.1\",  \"ApiVersion\": \"1.41\"}";
+        let engine = ping_of(&[ping, version]).await.expect("an Engine");
+        assert_eq!((engine.version.as_str(), engine.api_version.as_str()), ("4.3.1", "1.41"));
+    }
+
+    #[tokio::test]
+    async fn what_is_no_engine_is_told_apart() {
+        assert!(matches!(ping_of(&["HTTP/1.1 403 No\r\nContent-Length: 0\r\n\r\n"]).await, Err(Error::Status(_))));
+        assert!(matches!(ping_of(&["SSH-2.0-x\r\n"]).await, Err(Error::Http(_))));
+        assert!(matches!(ping_of(&[]).await, Err(Error::Http(_))));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn silence_ends_at_the_limit() {
+        let (ours, _theirs) = tokio::io::duplex(1024);
+        assert!(matches!(ping(ours, Duration::from_secs(1)).await, Err(Error::Timeout(_))));
+    }
+}

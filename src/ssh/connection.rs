@@ -1,0 +1,375 @@
+//! One authenticated connection: made, used for channels, lost.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use russh::Disconnect;
+use russh::client::{self, DisconnectReason, Handle, Session};
+use russh::keys::PublicKeyOrCertificate;
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::watch;
+
+use super::algorithms;
+use super::auth::{self, Credentials};
+use super::channel::{Channel, OpenError};
+use super::error::Error;
+use super::host_key::Verifier;
+use super::prompter::Prompter;
+use super::transport::{ProxyCommand, tcp};
+use crate::config::{Destination, Proxy, Target};
+
+/// Receive window of a channel, in bytes. At 50 ms round trip a window of 2 MiB gives 20 MB/s,
+/// 16 MiB gives 43 of the 54 that raw TCP reaches (docs/architecture.md).
+const WINDOW: u32 = 16 << 20;
+/// Messages that may wait for a flow before its connection stands still; a message has at most
+/// 32 KiB.
+const CHANNEL_MESSAGES: usize = 100;
+/// Longest time for saying good-bye.
+const GOODBYE: Duration = Duration::from_millis(500);
+/// Longest text of the server's that is kept for people, in characters.
+const MAX_TEXT: usize = 1000;
+
+/// What is being done on the way to a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Step {
+    /// Reading profile and ssh_config.
+    Resolving,
+    /// TCP connection and key exchange.
+    Connecting,
+    /// Deciding whether the host's key is the right one.
+    HostKey,
+    /// Logging in.
+    Authenticating,
+    /// Waiting for the Engine's first answer.
+    Engine,
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Resolving => "resolving",
+            Self::Connecting => "connecting",
+            Self::HostKey => "checking the host key",
+            Self::Authenticating => "authenticating",
+            Self::Engine => "asking the Engine",
+        })
+    }
+}
+
+/// Who wants to know which step is being done.
+pub(crate) type OnStep = Arc<dyn Fn(Step) + Send + Sync>;
+
+/// An authenticated connection.
+pub struct Connection {
+    handle: Handle<Client>,
+    host: String,
+    ended: watch::Receiver<Option<String>>,
+    /// The connection this one runs through.
+    _hop: Option<Box<Connection>>,
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection").field("host", &self.host).finish_non_exhaustive()
+    }
+}
+
+impl Connection {
+    /// Connects, checks the host key and logs in.
+    ///
+    /// # Errors
+    /// Each of [`Error`]. Each step takes at most `target.connect_timeout`, not counting the time
+    /// that people take to answer.
+    pub async fn establish(
+        target: &Target,
+        prompter: &Prompter,
+        credentials: &Credentials,
+        on_step: &OnStep,
+    ) -> Result<Self, Error> {
+        on_step(Step::Connecting);
+        let host = &target.ssh.host_name;
+        match &target.ssh.proxy {
+            Proxy::None => {
+                let limit = target.connect_timeout;
+                let stream = tokio::time::timeout(limit, tcp(host, target.ssh.port))
+                    .await
+                    .map_err(|_| Error::Timeout { host: host.clone(), step: "TCP connection", limit })??;
+                Self::over(stream, target, None, prompter, credentials, on_step).await
+            }
+            Proxy::Command(command) => {
+                let stream = ProxyCommand::spawn(&target.expand_proxy_command(command)?)?;
+                Self::over(stream, target, None, prompter, credentials, on_step).await
+            }
+            Proxy::Jump(hops) => Self::through(hops, target, prompter, credentials, on_step).await,
+        }
+    }
+
+    /// Connects through `hops`, each its own authenticated connection.
+    async fn through(
+        hops: &[Destination],
+        target: &Target,
+        prompter: &Prompter,
+        credentials: &Credentials,
+        on_step: &OnStep,
+    ) -> Result<Self, Error> {
+        let mut way: Option<Self> = None;
+        for hop in hops {
+            let hop = target.hop(hop)?;
+            way = Some(match way {
+                None => Box::pin(Self::establish(&hop, prompter, credentials, on_step)).await?,
+                Some(way) => way.onward(&hop, prompter, credentials, on_step).await?,
+            });
+        }
+        match way {
+            Some(way) => way.onward(target, prompter, credentials, on_step).await,
+            None => Err(Error::Lost { host: target.ssh.host_name.clone(), message: "no hop was named".into() }),
+        }
+    }
+
+    /// Connects to `target` from the host of this connection.
+    async fn onward(
+        self,
+        target: &Target,
+        prompter: &Prompter,
+        credentials: &Credentials,
+        on_step: &OnStep,
+    ) -> Result<Self, Error> {
+        let (host, port) = (&target.ssh.host_name, target.ssh.port);
+        let opening = self.handle.channel_open_direct_tcpip(host, u32::from(port), "127.0.0.1", 0);
+        let limit = target.connect_timeout;
+        let channel = match tokio::time::timeout(limit, opening).await {
+            Ok(Ok(channel)) => channel,
+            Ok(Err(error)) => {
+                let reason = match error {
+                    russh::Error::ChannelOpenFailure(reason) => format!("{reason:?}"),
+                    other => other.to_string(),
+                };
+                return Err(Error::Jump { hop: self.host.clone(), host: host.clone(), port, reason });
+            }
+            Err(_) => return Err(Error::Timeout { host: host.clone(), step: "TCP connection", limit }),
+        };
+        let stream = channel.into_stream();
+        Self::over(stream, target, Some(Box::new(self)), prompter, credentials, on_step).await
+    }
+
+    /// Key exchange, host key and login over `stream`.
+    async fn over(
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        target: &Target,
+        hop: Option<Box<Self>>,
+        prompter: &Prompter,
+        credentials: &Credentials,
+        on_step: &OnStep,
+    ) -> Result<Self, Error> {
+        let host = target.ssh.host_name.clone();
+        let limit = target.connect_timeout;
+        let verifier = Verifier::new(target, prompter);
+        let config = client::Config {
+            client_id: russh::SshId::Standard(concat!("SSH-2.0-dtunnel_", env!("CARGO_PKG_VERSION")).into()),
+            window_size: WINDOW,
+            channel_buffer_size: CHANNEL_MESSAGES,
+            preferred: algorithms::preferred(&verifier.known_types()),
+            keepalive_interval: target.keepalive,
+            keepalive_max: target.keepalive_count as usize,
+            nodelay: true,
+            ..client::Config::default()
+        };
+        let (sender, ended) = watch::channel(None);
+        let client = Client { host: host.clone(), verifier, ended: sender, on_step: on_step.clone() };
+        let mut handle = prompter
+            .within(limit, client::connect_stream(Arc::new(config), stream, client))
+            .await
+            .ok_or_else(|| Error::Timeout { host: host.clone(), step: "SSH handshake", limit })?
+            .map_err(|failure| failure.into_error(&host))?;
+        on_step(Step::Authenticating);
+        prompter
+            .within(limit, auth::login(&mut handle, &ended, target, prompter, credentials))
+            .await
+            .ok_or_else(|| Error::Timeout { host: host.clone(), step: "login", limit })??;
+        Ok(Self { handle, host, ended, _hop: hop })
+    }
+
+    /// Opens a channel to the Unix socket `path` on the host.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub async fn open_streamlocal(&self, path: &str) -> Result<Channel, OpenError> {
+        let opened = self.handle.channel_open_direct_streamlocal(path).await;
+        opened.map(Channel::new).map_err(|error| OpenError::new(path, error))
+    }
+
+    /// Waits for the end of the connection and tells why, as far as is known.
+    pub async fn ended(&self) -> Error {
+        let mut ended = self.ended.clone();
+        // An error means that the session is gone without a word.
+        let message = match ended.wait_for(Option::is_some).await {
+            Ok(message) => message.clone().unwrap_or_default(),
+            Err(_) => String::new(),
+        };
+        Error::Lost { host: self.host.clone(), message }
+    }
+
+    /// Says good-bye (RFC 4253 section 11.1), not waiting long for a server that does not listen.
+    pub async fn disconnect(&self) {
+        let goodbye = async {
+            let _ = self.handle.disconnect(Disconnect::ByApplication, "", "").await;
+            let _ = self.ended.clone().wait_for(Option::is_some).await;
+        };
+        let _ = tokio::time::timeout(GOODBYE, goodbye).await;
+    }
+}
+
+/// russh's view of us.
+pub(super) struct Client {
+    host: String,
+    verifier: Verifier,
+    ended: watch::Sender<Option<String>>,
+    on_step: OnStep,
+}
+
+/// What can go wrong inside russh's session: its own errors, or our verdict on the host key.
+#[derive(Debug)]
+pub(super) enum Failure {
+    Russh(russh::Error),
+    Ours(Box<Error>),
+}
+
+impl From<russh::Error> for Failure {
+    fn from(error: russh::Error) -> Self {
+        Self::Russh(error)
+    }
+}
+
+impl Failure {
+    fn into_error(self, host: &str) -> Error {
+        match self {
+            Self::Ours(error) => *error,
+            Self::Russh(error) => Error::Handshake { host: host.into(), source: Box::new(error) },
+        }
+    }
+}
+
+impl client::Handler for Client {
+    type Error = Failure;
+
+    async fn check_server_key(&mut self, key: &PublicKeyOrCertificate) -> Result<bool, Failure> {
+        (self.on_step)(Step::HostKey);
+        match self.verifier.verify(&key.public_key()).await {
+            Ok(()) => Ok(true),
+            Err(error) => Err(Failure::Ours(Box::new(error))),
+        }
+    }
+
+    async fn auth_banner(&mut self, banner: &str, _: &mut Session) -> Result<(), Failure> {
+        tracing::info!("banner of {}: {}", self.host, printable(banner));
+        Ok(())
+    }
+
+    async fn disconnected(&mut self, reason: DisconnectReason<Failure>) -> Result<(), Failure> {
+        let text = match reason {
+            DisconnectReason::ReceivedDisconnect(info) => format!("the server said: {}", printable(&info.message)),
+            DisconnectReason::Error(Failure::Russh(error)) => match error {
+                russh::Error::KeepaliveTimeout => "it no longer answers".into(),
+                russh::Error::HUP | russh::Error::Disconnect => "it was closed".into(),
+                other => other.to_string(),
+            },
+            DisconnectReason::Error(Failure::Ours(error)) => error.to_string(),
+        };
+        self.ended.send_replace(Some(text));
+        Ok(())
+    }
+
+    // A server has no business opening channels to us: we never asked for forwarding. russh's
+    // defaults accept; dropping the handle refuses.
+
+    async fn server_channel_open_forwarded_tcpip(
+        &mut self,
+        _: russh::Channel<client::Msg>,
+        _: &str,
+        _: u32,
+        _: &str,
+        _: u32,
+        reply: client::ChannelOpenHandle,
+        _: &mut Session,
+    ) -> Result<(), Failure> {
+        drop(reply);
+        Ok(())
+    }
+
+    async fn server_channel_open_forwarded_streamlocal(
+        &mut self,
+        _: russh::Channel<client::Msg>,
+        _: &str,
+        reply: client::ChannelOpenHandle,
+        _: &mut Session,
+    ) -> Result<(), Failure> {
+        drop(reply);
+        Ok(())
+    }
+
+    async fn server_channel_open_agent_forward(
+        &mut self,
+        _: russh::Channel<client::Msg>,
+        reply: client::ChannelOpenHandle,
+        _: &mut Session,
+    ) -> Result<(), Failure> {
+        drop(reply);
+        Ok(())
+    }
+
+    async fn server_channel_open_session(
+        &mut self,
+        _: russh::Channel<client::Msg>,
+        reply: client::ChannelOpenHandle,
+        _: &mut Session,
+    ) -> Result<(), Failure> {
+        drop(reply);
+        Ok(())
+    }
+
+    async fn server_channel_open_direct_tcpip(
+        &mut self,
+        _: russh::Channel<client::Msg>,
+        _: &str,
+        _: u32,
+        _: &str,
+        _: u32,
+        reply: client::ChannelOpenHandle,
+        _: &mut Session,
+    ) -> Result<(), Failure> {
+        drop(reply);
+        Ok(())
+    }
+
+    async fn server_channel_open_direct_streamlocal(
+        &mut self,
+        _: russh::Channel<client::Msg>,
+        _: &str,
+        reply: client::ChannelOpenHandle,
+        _: &mut Session,
+    ) -> Result<(), Failure> {
+        drop(reply);
+        Ok(())
+    }
+
+    async fn server_channel_open_x11(
+        &mut self,
+        _: russh::Channel<client::Msg>,
+        _: &str,
+        _: u32,
+        reply: client::ChannelOpenHandle,
+        _: &mut Session,
+    ) -> Result<(), Failure> {
+        drop(reply);
+        Ok(())
+    }
+}
+
+/// A server's words, fit for a terminal and a log: no control characters, not endless.
+pub(super) fn printable(text: &str) -> String {
+    let one_line = text.trim().replace(['\r', '\n', '\t'], " ");
+    one_line.chars().filter(|c| !c.is_control()).take(MAX_TEXT).collect()
+}

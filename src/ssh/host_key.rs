@@ -1,0 +1,142 @@
+//! Is this the host we mean? The decision ssh makes between key exchange and login.
+
+use russh::keys::{Algorithm, HashAlg, PublicKey};
+
+use super::error::Error;
+use super::known_hosts::{KnownKey, KnownKeys, Verdict, append, lookup_name, other_names};
+use super::prompter::{Prompter, Question};
+use crate::config::{HostKeyPolicy, Target};
+
+/// How often a person may give an answer that is none.
+const MAX_ANSWERS: usize = 3;
+
+/// Checks the keys of one host.
+#[derive(Debug)]
+pub(super) struct Verifier {
+    target: Target,
+    /// The name in known_hosts.
+    name: String,
+    known: KnownKeys,
+    prompter: Prompter,
+}
+
+impl Verifier {
+    /// Reads what is known of the target's host.
+    pub(super) fn new(target: &Target, prompter: &Prompter) -> Self {
+        let ssh = &target.ssh;
+        let name = match &ssh.host_key_alias {
+            Some(alias) => alias.to_ascii_lowercase(),
+            None => lookup_name(&ssh.host_name, ssh.port),
+        };
+        let mut known = KnownKeys::of(&name, &files(target));
+        // As ssh: a host on another port may be known by its plain name alone.
+        if ssh.port != 22 && ssh.host_key_alias.is_none() && known.key_types().is_empty() {
+            let plain = KnownKeys::of(&ssh.host_name.to_ascii_lowercase(), &files(target));
+            known = plain.without_mismatches();
+        }
+        Self { target: target.clone(), name, known, prompter: prompter.clone() }
+    }
+
+    /// The types of the keys that are known.
+    pub(super) fn known_types(&self) -> Vec<Algorithm> {
+        self.known.key_types()
+    }
+
+    /// Decides. Ok means: go on.
+    ///
+    /// # Errors
+    /// [`Error::HostKeyChanged`], [`Error::HostKeyRevoked`], [`Error::HostKeyUnknown`].
+    pub(super) async fn verify(&self, key: &PublicKey) -> Result<(), Error> {
+        match self.known.check(key) {
+            Verdict::Known => Ok(()),
+            Verdict::Revoked(KnownKey { file, line, .. }) => {
+                Err(Error::HostKeyRevoked { host: self.name.clone(), file, line })
+            }
+            Verdict::Changed(known) => {
+                let error = Error::HostKeyChanged {
+                    host: self.name.clone(),
+                    expected_type: type_name(&known.key),
+                    expected: fingerprint(&known.key),
+                    file: known.file,
+                    line: known.line,
+                    key_type: type_name(key),
+                    fingerprint: fingerprint(key),
+                };
+                if self.target.ssh.host_key_policy != HostKeyPolicy::Off {
+                    return Err(error);
+                }
+                tracing::warn!("StrictHostKeyChecking is off: {error}");
+                Ok(())
+            }
+            Verdict::Unknown => self.decide_on_unknown(key).await,
+        }
+    }
+
+    async fn decide_on_unknown(&self, key: &PublicKey) -> Result<(), Error> {
+        let refused = |reason| Error::HostKeyUnknown {
+            host: self.name.clone(),
+            key_type: type_name(key),
+            fingerprint: fingerprint(key),
+            reason,
+        };
+        match self.target.ssh.host_key_policy {
+            HostKeyPolicy::Strict => return Err(refused("StrictHostKeyChecking is yes")),
+            HostKeyPolicy::AcceptNew | HostKeyPolicy::Off => {}
+            HostKeyPolicy::Ask => self.ask(key).await.map_err(refused)?,
+        }
+        self.remember(key);
+        Ok(())
+    }
+
+    async fn ask(&self, key: &PublicKey) -> Result<(), &'static str> {
+        let fingerprint = fingerprint(key);
+        let question = Question::HostKey {
+            host: self.name.clone(),
+            key_type: type_name(key),
+            fingerprint: fingerprint.clone(),
+            also_known_as: other_names(key, &files(&self.target)),
+        };
+        for _ in 0..MAX_ANSWERS {
+            let Some(answer) = self.prompter.ask(question.clone()).await else {
+                return Err("nobody was there to confirm it");
+            };
+            match answer.reveal().trim() {
+                "yes" => return Ok(()),
+                "no" => return Err("it was not accepted"),
+                other if other == fingerprint => return Ok(()),
+                _ => {}
+            }
+        }
+        Err("it was not accepted")
+    }
+
+    /// Writes the key down. That it could not be written does not make it less trusted.
+    fn remember(&self, key: &PublicKey) {
+        let Some(file) = self.target.ssh.user_known_hosts.first() else { return };
+        match append(file, &self.name, self.target.ssh.hash_known_hosts, key) {
+            Ok(()) => {
+                tracing::info!("added {} {} of {} to {}", type_name(key), fingerprint(key), self.name, file.display());
+            }
+            Err(e) => tracing::warn!("could not add the host key to {}: {e}", file.display()),
+        }
+    }
+}
+
+fn files(target: &Target) -> Vec<std::path::PathBuf> {
+    target.ssh.user_known_hosts.iter().chain(&target.ssh.global_known_hosts).cloned().collect()
+}
+
+/// `SHA256:…`, as ssh shows it.
+fn fingerprint(key: &PublicKey) -> String {
+    key.fingerprint(HashAlg::Sha256).to_string()
+}
+
+/// `ED25519`, `ECDSA`, `RSA`: ssh's words for people.
+fn type_name(key: &PublicKey) -> String {
+    match key.algorithm() {
+        Algorithm::Ed25519 => "ED25519".into(),
+        Algorithm::Ecdsa { .. } => "ECDSA".into(),
+        Algorithm::Rsa { .. } => "RSA".into(),
+        other => other.to_string(),
+    }
+}

@@ -1,0 +1,284 @@
+//! known_hosts files, as sshd(8) describes them under "SSH_KNOWN_HOSTS FILE FORMAT".
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use hmac::{Hmac, KeyInit, Mac};
+use russh::keys::ssh_key::known_hosts::{Entry, HostPatterns, Marker};
+use russh::keys::{Algorithm, PublicKey};
+use sha1::Sha1;
+
+/// Largest known_hosts file that is read, in bytes; a large company's has a few MB.
+const MAX_FILE: u64 = 32 << 20;
+
+/// A line that speaks of the host.
+#[derive(Debug, Clone)]
+pub(super) struct KnownKey {
+    pub(super) file: PathBuf,
+    /// 1-based.
+    pub(super) line: usize,
+    pub(super) marker: Option<Marker>,
+    pub(super) key: PublicKey,
+}
+
+/// What the files say of a key.
+#[derive(Debug, Clone)]
+pub(super) enum Verdict {
+    /// It is the host's key.
+    Known,
+    /// Nothing is known of a key of this type.
+    Unknown,
+    /// Another key of this type is known.
+    Changed(KnownKey),
+    /// It is marked as revoked.
+    Revoked(KnownKey),
+}
+
+/// What known_hosts files say of one name.
+#[derive(Debug, Default)]
+pub(super) struct KnownKeys {
+    keys: Vec<KnownKey>,
+    /// Was the name only a guess?
+    guess: bool,
+}
+
+impl KnownKeys {
+    /// Reads all lines of `files` that speak of `name`. Files that do not exist and lines that
+    /// cannot be read are passed over, as ssh does.
+    pub(super) fn of(name: &str, files: &[PathBuf]) -> Self {
+        let mut known = Vec::new();
+        for file in files {
+            for_each_entry(file, |line, entry| {
+                if matches(entry.host_patterns(), name) {
+                    known.push(KnownKey {
+                        file: file.clone(),
+                        line,
+                        marker: entry.marker().copied(),
+                        key: entry.public_key().clone(),
+                    });
+                }
+            });
+        }
+        Self { keys: known, guess: false }
+    }
+
+    /// The types of the plain keys known, without those that are revoked.
+    pub(super) fn key_types(&self) -> Vec<Algorithm> {
+        self.keys.iter().filter(|known| known.marker.is_none()).map(|known| known.key.algorithm()).collect()
+    }
+
+    /// The same, but so that a key of a known type that differs is unknown rather than changed: for
+    /// names that are only a guess.
+    pub(super) fn without_mismatches(mut self) -> Self {
+        self.guess = true;
+        self
+    }
+
+    /// What is known of `key`. Revocation wins over everything, a match over a mismatch.
+    pub(super) fn check(&self, key: &PublicKey) -> Verdict {
+        let same = |known: &&KnownKey| known.key.key_data() == key.key_data();
+        if let Some(known) = self.keys.iter().filter(same).find(|known| known.marker == Some(Marker::Revoked)) {
+            return Verdict::Revoked(known.clone());
+        }
+        let plain = || self.keys.iter().filter(|known| known.marker.is_none());
+        if plain().any(|known| same(&known)) {
+            return Verdict::Known;
+        }
+        match plain().find(|known| known.key.algorithm() == key.algorithm()) {
+            Some(known) if !self.guess => Verdict::Changed(known.clone()),
+            _ => Verdict::Unknown,
+        }
+    }
+}
+
+/// Names other than `name` under which `key` is known, as `names (file:line)`; hashed ones cannot
+/// be named.
+pub(super) fn other_names(key: &PublicKey, files: &[PathBuf]) -> Vec<String> {
+    let mut names = Vec::new();
+    for file in files {
+        for_each_entry(file, |line, entry| {
+            if entry.marker().is_none() && entry.public_key().key_data() == key.key_data() {
+                let name = match entry.host_patterns() {
+                    HostPatterns::Patterns(patterns) => patterns.join(","),
+                    HostPatterns::HashedName { .. } => "[hashed name]".into(),
+                };
+                names.push(format!("{name} ({}:{line})", file.display()));
+            }
+        });
+    }
+    names
+}
+
+fn for_each_entry(file: &Path, mut visit: impl FnMut(usize, Entry)) {
+    let mut bytes = Vec::new();
+    if File::open(file).and_then(|f| f.take(MAX_FILE).read_to_end(&mut bytes)).is_err() {
+        return;
+    }
+    for (index, line) in String::from_utf8_lossy(&bytes).lines().enumerate() {
+        // ssh splits the fields at any run of blanks and tabs.
+        let line = line.split_whitespace().collect::<Vec<_>>().join(" ");
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        match Entry::from_str(&line) {
+            Ok(entry) => visit(index + 1, entry),
+            Err(_) => tracing::debug!("{}:{}: not a known_hosts line", file.display(), index + 1),
+        }
+    }
+}
+
+/// Does a line's first field speak of `name`? (Lower case, with `[name]:port` where the port is not
+/// 22.) A negated pattern that matches rules the line out, whatever else matches.
+fn matches(patterns: &HostPatterns, name: &str) -> bool {
+    match patterns {
+        HostPatterns::HashedName { salt, hash } => {
+            Hmac::<Sha1>::new_from_slice(salt).is_ok_and(|mac| mac.chain_update(name).verify_slice(hash).is_ok())
+        }
+        HostPatterns::Patterns(patterns) => {
+            let mut found = false;
+            for pattern in patterns {
+                match pattern.strip_prefix('!') {
+                    Some(negated) if glob(&negated.to_ascii_lowercase(), name) => return false,
+                    Some(_) => {}
+                    None => found |= glob(&pattern.to_ascii_lowercase(), name),
+                }
+            }
+            found
+        }
+    }
+}
+
+/// `*` stands for any characters, `?` for one (ssh_config(5), "PATTERNS"). Linear in memory and
+/// at worst quadratic in time.
+fn glob(pattern: &str, text: &str) -> bool {
+    let (pattern, text) = (pattern.as_bytes(), text.as_bytes());
+    let (mut p, mut t) = (0, 0);
+    let mut star: Option<(usize, usize)> = None;
+    while t < text.len() {
+        match pattern.get(p) {
+            Some(b'*') => {
+                star = Some((p, t));
+                p += 1;
+            }
+            Some(&c) if c == b'?' || c == text[t] => {
+                p += 1;
+                t += 1;
+            }
+            _ => match star {
+                Some((at, from)) => {
+                    star = Some((at, from + 1));
+                    p = at + 1;
+                    t = from + 1;
+                }
+                None => return false,
+            },
+        }
+    }
+    pattern[p..].iter().all(|c| *c == b'*')
+}
+
+/// The name a host is looked up and written under: `host`, or `[host]:port`.
+pub(super) fn lookup_name(host: &str, port: u16) -> String {
+    let host = host.to_ascii_lowercase();
+    if port == 22 { host } else { format!("[{host}]:{port}") }
+}
+
+/// Adds a line for `name` to `file`, which is created with mode 0600 (and its directory with 0700)
+/// if it is missing. One write with O_APPEND, so that two processes never mix their lines.
+pub(super) fn append(file: &Path, name: &str, hashed: bool, key: &PublicKey) -> io::Result<()> {
+    if let Some(dir) = file.parent() {
+        DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    }
+    let patterns = if hashed {
+        let salt: [u8; 20] = random_salt()?;
+        let mac = Hmac::<Sha1>::new_from_slice(&salt).map_err(io::Error::other)?;
+        HostPatterns::HashedName { salt: salt.to_vec(), hash: mac.chain_update(name).finalize().into_bytes().into() }
+    } else {
+        HostPatterns::Patterns(vec![name.into()])
+    };
+    let mut key = key.clone();
+    key.set_comment("");
+    let key = key.to_openssh().map_err(io::Error::other)?;
+    let mut line = format!("{} {}\n", patterns.to_string(), key.trim_end());
+    let mut file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(file)?;
+    // A last line without its newline must not swallow ours.
+    if file.seek(SeekFrom::End(0))? > 0 {
+        let mut last = [0];
+        file.seek(SeekFrom::End(-1))?;
+        file.read_exact(&mut last)?;
+        if last != *b"\n" {
+            line.insert(0, '\n');
+        }
+    }
+    file.write_all(line.as_bytes())
+}
+
+/// 20 bytes as ssh uses for a hashed name's salt. Not a secret, only to be unlike every other.
+fn random_salt() -> io::Result<[u8; 20]> {
+    let mut salt = [0; 20];
+    File::open("/dev/urandom")?.read_exact(&mut salt)?;
+    Ok(salt)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIB9dG4kjRhQTtWTVzd2t27+t0DEHBPW7iOD23TUiYLio";
+    const OTHER: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJdD7y3aLq454yWBdwLWbieU1ebz9/cu7/QEXn9OIeZJ";
+
+    fn key(text: &str) -> PublicKey {
+        text.parse().expect("a key")
+    }
+
+    fn check(contents: &str, name: &str, with: &str) -> Verdict {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(file.path(), contents).expect("written");
+        KnownKeys::of(name, &[file.path().into()]).check(&key(with))
+    }
+
+    #[test]
+    fn a_key_is_known_unknown_changed_or_revoked() {
+        assert!(matches!(check(&format!("host {KEY}\n"), "host", KEY), Verdict::Known));
+        assert!(matches!(check(&format!("other {KEY}\n"), "host", KEY), Verdict::Unknown));
+        let Verdict::Changed(known) = check(&format!("# c\nhost {OTHER}\n"), "host", KEY) else {
+            panic!("not changed")
+        };
+        assert_eq!(known.line, 2);
+        let both = format!("host {OTHER}\nhost {KEY}\n");
+        assert!(matches!(check(&both, "host", KEY), Verdict::Known), "a second key of the type is fine");
+        let revoked = format!("host {KEY}\n@revoked * {KEY}\n");
+        assert!(matches!(check(&revoked, "host", KEY), Verdict::Revoked(KnownKey { line: 2, .. })));
+    }
+
+    #[test]
+    fn patterns_are_matched_as_ssh_does() {
+        let matches = |patterns: &str, name: &str| super::matches(&patterns.parse().expect("patterns"), name);
+        assert!(matches("*.example.com,!bad.example.com", "a.example.com"));
+        assert!(!matches("*.example.com,!bad.example.com", "bad.example.com"));
+        assert!(matches("[h?st]:2222", "[host]:2222"));
+        assert!(!matches("host", "[host]:2222"));
+        assert!(matches("HOST", "host"));
+        assert!(!matches("ho*t", "hose"));
+        assert!(matches("*a*b*", "xxaxxbxx"));
+    }
+
+    #[test]
+    fn a_name_written_plain_or_hashed_is_found_again() {
+        let dir = tempfile::tempdir().expect("a directory");
+        for hashed in [false, true] {
+            let file = dir.path().join(format!("new/{hashed}"));
+            append(&file, "[host]:2222", hashed, &key(KEY)).expect("written");
+            std::fs::write(&file, std::fs::read_to_string(&file).expect("read").trim_end()).expect("written");
+            append(&file, "second", hashed, &key(OTHER)).expect("written after a line without its newline");
+            let known = |name: &str, k: &str| KnownKeys::of(name, std::slice::from_ref(&file)).check(&key(k));
+            assert!(matches!(known("[host]:2222", KEY), Verdict::Known));
+            assert!(matches!(known("second", OTHER), Verdict::Known));
+            assert!(matches!(known("host", KEY), Verdict::Unknown));
+            assert_eq!(std::fs::read_to_string(&file).expect("read").contains("second"), !hashed);
+        }
+    }
+}

@@ -1,0 +1,21 @@
+//! One authenticated SSH connection: connect, host key, login, hops, channels.
+//!
+//! The only module that names russh. It knows nothing of tunnels, Docker or the daemon; questions
+//! that need a person go out through a [`Prompter`], whoever is at its other end.
+
+mod algorithms;
+mod auth;
+mod channel;
+mod connection;
+mod error;
+mod host_key;
+mod known_hosts;
+mod prompter;
+mod transport;
+
+pub use auth::Credentials;
+pub use channel::{Channel, ChannelReader, ChannelStream, ChannelWriter, Gone, OpenError, Received};
+pub(crate) use connection::OnStep;
+pub use connection::{Connection, Step};
+pub use error::{Error, Kind};
+pub use prompter::{Ask, Prompter, Question, Secret};

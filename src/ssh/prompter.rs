@@ -1,0 +1,205 @@
+//! Questions that need a person, and time that is spent waiting for one.
+
+use std::fmt;
+use std::future::Future;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
+use zeroize::Zeroizing;
+
+/// Something only a person can answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "ask", rename_all = "kebab-case")]
+pub enum Question {
+    /// Is this the host's key? The answer is `yes`, `no` or the fingerprint itself.
+    HostKey {
+        /// The host as it is looked up in known_hosts.
+        host: String,
+        /// `ED25519`, `RSA` …
+        key_type: String,
+        /// `SHA256:…`
+        fingerprint: String,
+        /// Other names under which this very key is known already, `name (file:line)`.
+        also_known_as: Vec<String>,
+    },
+    /// The passphrase of a private key.
+    Passphrase {
+        /// The key's file.
+        file: String,
+        /// Was the last answer wrong?
+        again: bool,
+    },
+    /// The account's password.
+    Password {
+        /// `user@host`.
+        account: String,
+        /// Was the last answer wrong?
+        again: bool,
+    },
+    /// A prompt of the server's own (keyboard-interactive, RFC 4256), shown with control
+    /// characters removed.
+    Server {
+        /// `user@host`.
+        account: String,
+        /// The instruction that came with it; may be empty.
+        instruction: String,
+        /// The prompt.
+        prompt: String,
+        /// May the answer be seen while it is typed?
+        echo: bool,
+    },
+}
+
+/// An answer: never shown by Debug, overwritten in memory when dropped. It is serialised only for
+/// the control socket, which is the user's own.
+#[derive(Clone, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(Zeroizing<String>);
+
+impl Secret {
+    /// Takes the text over.
+    pub fn new(text: String) -> Self {
+        Self(Zeroizing::new(text))
+    }
+
+    /// The text.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[secret]")
+    }
+}
+
+/// A question on its way to a person; dropping it means that there was nobody to ask.
+#[derive(Debug)]
+pub struct Ask {
+    /// The question.
+    pub question: Question,
+    /// Where the answer goes.
+    pub reply: oneshot::Sender<Secret>,
+}
+
+/// Puts questions to a person, and measures how long that takes.
+#[derive(Debug, Clone)]
+pub struct Prompter {
+    questions: mpsc::Sender<Ask>,
+    clock: watch::Sender<Clock>,
+}
+
+/// Time spent waiting for people.
+#[derive(Debug, Clone, Copy, Default)]
+struct Clock {
+    /// Questions open now.
+    open: usize,
+    /// Since when, if any is open.
+    since: Option<Instant>,
+    /// Time spent on those before.
+    spent: Duration,
+}
+
+impl Prompter {
+    /// A prompter whose questions come out of the receiver.
+    pub fn new() -> (Self, mpsc::Receiver<Ask>) {
+        // One question at a time is the rule; a hop and its next may overlap.
+        let (questions, receiver) = mpsc::channel(4);
+        (Self { questions, clock: watch::Sender::new(Clock::default()) }, receiver)
+    }
+
+    /// Asks, and waits for the answer. None where nobody can or wants to answer.
+    pub async fn ask(&self, question: Question) -> Option<Secret> {
+        let _open = OpenQuestion::new(&self.clock);
+        let (reply, answer) = oneshot::channel();
+        self.questions.send(Ask { question, reply }).await.ok()?;
+        answer.await.ok()
+    }
+
+    /// Runs `work` for at most `limit`, not counting the time that people take to answer. None
+    /// where the time is up.
+    pub async fn within<T>(&self, limit: Duration, work: impl Future<Output = T>) -> Option<T> {
+        tokio::pin!(work);
+        let start = Instant::now();
+        let already = self.clock.borrow().spent;
+        let mut clock = self.clock.subscribe();
+        loop {
+            let now = *clock.borrow_and_update();
+            let deadline = start + limit + now.spent.saturating_sub(already);
+            tokio::select! {
+                biased;
+                result = &mut work => return Some(result),
+                _ = clock.changed() => {}
+                () = tokio::time::sleep_until(deadline), if now.open == 0 => return None,
+            }
+        }
+    }
+}
+
+/// Keeps the clock stopped while a question is open, also when the asking is cancelled.
+struct OpenQuestion<'a>(&'a watch::Sender<Clock>);
+
+impl<'a> OpenQuestion<'a> {
+    fn new(clock: &'a watch::Sender<Clock>) -> Self {
+        clock.send_modify(|clock| {
+            clock.open += 1;
+            clock.since.get_or_insert_with(Instant::now);
+        });
+        Self(clock)
+    }
+}
+
+impl Drop for OpenQuestion<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|clock| {
+            clock.open -= 1;
+            if clock.open == 0
+                && let Some(since) = clock.since.take()
+            {
+                clock.spent += since.elapsed();
+            }
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn question() -> Question {
+        Question::Passphrase { file: "k".into(), again: false }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn waiting_for_a_person_does_not_use_up_the_time_limit() {
+        let (prompter, mut questions) = Prompter::new();
+        let person = async {
+            let ask = questions.recv().await.expect("a question");
+            tokio::time::sleep(Duration::from_secs(60)).await;
+            ask.reply.send(Secret::new("x".into())).expect("waited for");
+        };
+        let work = prompter.within(Duration::from_secs(2), async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            let answer = prompter.ask(question()).await.expect("an answer");
+            answer.reveal().to_owned()
+        });
+        assert_eq!(tokio::join!(work, person).0.as_deref(), Some("x"));
+        let slow = prompter.within(Duration::from_secs(2), tokio::time::sleep(Duration::from_secs(3)));
+        assert_eq!(slow.await, None);
+    }
+
+    #[tokio::test]
+    async fn nobody_there_to_answer_is_no_answer() {
+        let (prompter, questions) = Prompter::new();
+        drop(questions);
+        assert!(prompter.ask(question()).await.is_none());
+    }
+
+    #[test]
+    fn a_secret_is_not_shown() {
+        assert_eq!(format!("{:?}", Secret::new("hunter2".into())), "[secret]");
+    }
+}

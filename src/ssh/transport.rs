@@ -1,0 +1,143 @@
+//! The byte stream under an SSH connection: TCP, a ProxyCommand, or a channel of another one.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::process::Stdio;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use tokio::task::JoinSet;
+
+use super::error::Error;
+
+/// How long one address may keep the next one waiting (RFC 8305 section 5).
+const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
+
+/// Connects to the first of the host's addresses that accepts.
+///
+/// # Errors
+/// [`Error::Resolve`], [`Error::Connect`].
+pub(super) async fn tcp(host: &str, port: u16) -> Result<TcpStream, Error> {
+    let resolved = tokio::net::lookup_host((host, port)).await;
+    let addresses: Vec<SocketAddr> = resolved.map_err(|source| Error::Resolve { host: host.into(), source })?.collect();
+    let failed = |source| Error::Connect { host: host.into(), port, source };
+    let stream = race(interleave(addresses)).await.map_err(failed)?;
+    stream.set_nodelay(true).map_err(failed)?;
+    Ok(stream)
+}
+
+/// One address family after the other, beginning with the resolver's first choice (RFC 8305
+/// section 4).
+fn interleave(addresses: Vec<SocketAddr>) -> VecDeque<SocketAddr> {
+    let first_is_v6 = addresses.first().is_some_and(SocketAddr::is_ipv6);
+    let (mut a, mut b): (VecDeque<_>, VecDeque<_>) = addresses.into_iter().partition(|x| x.is_ipv6() == first_is_v6);
+    let mut mixed = VecDeque::new();
+    while !(a.is_empty() && b.is_empty()) {
+        mixed.extend(a.pop_front());
+        mixed.extend(b.pop_front());
+    }
+    mixed
+}
+
+/// Tries the addresses, each a little later than the one before; dropping the rest once one has
+/// accepted ends them.
+async fn race(mut addresses: VecDeque<SocketAddr>) -> io::Result<TcpStream> {
+    let mut last = io::Error::new(io::ErrorKind::AddrNotAvailable, "the name has no address");
+    let mut attempts = JoinSet::new();
+    loop {
+        if let Some(address) = addresses.pop_front() {
+            attempts.spawn(TcpStream::connect(address));
+        }
+        tokio::select! {
+            joined = attempts.join_next() => match joined {
+                Some(Ok(Ok(stream))) => return Ok(stream),
+                Some(Ok(Err(e))) => last = e,
+                Some(Err(e)) => last = io::Error::other(e),
+                None => return Err(last),
+            },
+            () = tokio::time::sleep(ATTEMPT_DELAY), if !addresses.is_empty() => {}
+        }
+    }
+}
+
+/// Standard input and output of a ProxyCommand. The child is killed when this is dropped.
+pub(super) struct ProxyCommand {
+    _child: Child,
+    stdin: ChildStdin,
+    stdout: ChildStdout,
+}
+
+impl ProxyCommand {
+    /// Runs `command` with the user's shell, as ssh does (`exec` so that the shell doesn't linger).
+    ///
+    /// # Errors
+    /// [`Error::ProxyCommand`].
+    pub(super) fn spawn(command: &str) -> Result<Self, Error> {
+        let failed = |source| Error::ProxyCommand { command: command.into(), source };
+        let shell = std::env::var_os("SHELL").unwrap_or_else(|| "/bin/sh".into());
+        let mut child = Command::new(shell)
+            .arg("-c")
+            .arg(format!("exec {command}"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(failed)?;
+        let pipe = || failed(io::Error::from(io::ErrorKind::BrokenPipe));
+        let stdin = child.stdin.take().ok_or_else(pipe)?;
+        let stdout = child.stdout.take().ok_or_else(pipe)?;
+        Ok(Self { _child: child, stdin, stdout })
+    }
+}
+
+impl AsyncRead for ProxyCommand {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stdout).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for ProxyCommand {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stdin).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stdin).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stdin).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn address_families_take_turns() {
+        let parse =
+            |list: &[&str]| -> Vec<SocketAddr> { list.iter().map(|a| a.parse().expect("an address")).collect() };
+        let mixed = interleave(parse(&["[::1]:1", "[::2]:1", "[::3]:1", "127.0.0.1:1"]));
+        assert_eq!(Vec::from(mixed), parse(&["[::1]:1", "127.0.0.1:1", "[::2]:1", "[::3]:1"]));
+    }
+
+    #[tokio::test]
+    async fn an_address_that_refuses_does_not_stop_the_next() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a listener");
+        let here = listener.local_addr().expect("its address");
+        let closed = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let refused = closed.local_addr().expect("its address");
+        drop(closed);
+        let stream = race(VecDeque::from([refused, here])).await.expect("the second one accepts");
+        assert_eq!(stream.peer_addr().expect("a peer"), here);
+        let error = race(VecDeque::from([refused])).await.expect_err("nobody listens");
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+    }
+}
