@@ -12,6 +12,9 @@
 //! docs/architecture.md tells how they work together. This library exists for the binary, the
 //! tests and the benchmarks; it promises no stable interface.
 
+pub mod cli;
 pub mod config;
-pub mod ssh;
+pub mod daemon;
 pub mod engine;
+pub mod ssh;
+pub mod tunnel;

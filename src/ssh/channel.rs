@@ -1,6 +1,8 @@
 //! One SSH channel to a socket on the host (RFC 4254 section 5; PROTOCOL section 2.4 of OpenSSH
 //! for `direct-streamlocal@openssh.com`).
 
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
 use bytes::Bytes;
 use russh::client::Msg;
 use russh::{ChannelMsg, ChannelOpenFailure};
@@ -66,7 +68,7 @@ impl Channel {
     /// The two directions.
     pub fn split(self) -> (ChannelReader, ChannelWriter) {
         let (read, write) = self.inner.split();
-        (ChannelReader { inner: read }, ChannelWriter { inner: write })
+        (ChannelReader { inner: read }, ChannelWriter { inner: write, ended: AtomicBool::new(false) })
     }
 
     /// See [`ChannelStream`]. The channel is closed when the stream is dropped.
@@ -102,6 +104,8 @@ impl ChannelReader {
 #[derive(Debug)]
 pub struct ChannelWriter {
     inner: russh::ChannelWriteHalf<Msg>,
+    /// Has EOF been sent?
+    ended: AtomicBool,
 }
 
 /// The channel or its connection is gone.
@@ -118,11 +122,15 @@ impl ChannelWriter {
         self.inner.data_bytes(data).await.map_err(|_| Gone)
     }
 
-    /// Tells the server that no more will be sent; receiving goes on (RFC 4254 section 5.3).
+    /// Tells the server that no more will be sent; receiving goes on (RFC 4254 section 5.3). Once
+    /// is enough: later calls do nothing.
     ///
     /// # Errors
     /// [`Gone`].
     pub async fn eof(&self) -> Result<(), Gone> {
+        if self.ended.swap(true, Relaxed) {
+            return Ok(());
+        }
         self.inner.eof().await.map_err(|_| Gone)
     }
 

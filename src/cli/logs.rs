@@ -1,0 +1,74 @@
+//! `dtunnel logs`.
+
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::time::Duration;
+
+use clap::Args;
+
+use super::{Global, nearest_profile, output};
+use crate::config::{TunnelName, log_path};
+use crate::daemon::{ExitCode, Failure, log_tail};
+
+/// How often `--follow` looks for more.
+const LOOK: Duration = Duration::from_millis(200);
+
+#[derive(Debug, Args)]
+pub(super) struct LogsArgs {
+    /// The tunnel, up or not
+    #[arg(value_name = "TARGET")]
+    target: String,
+    /// Go on as the log grows, until Ctrl-C
+    #[arg(short, long)]
+    follow: bool,
+    /// How many of the last lines to show
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 100)]
+    lines: usize,
+}
+
+pub(super) fn logs(global: &Global, args: &LogsArgs) -> Result<(), Failure> {
+    let config = global.config()?;
+    let path = log_path(&TunnelName::of_target(&args.target, &config)?)?;
+    let failed = |e: &io::Error| Failure::new(ExitCode::Other, format!("cannot read {}: {e}", path.display()));
+    let mut end = std::fs::metadata(&path).map(|meta| (meta.ino(), meta.len())).unwrap_or_default();
+    match log_tail(&path, args.lines) {
+        Ok(lines) => output::print(&lines.iter().map(|line| format!("{line}\n")).collect::<String>())?,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            let failure = Failure::new(ExitCode::Other, format!("{} has no log: it was never up", args.target));
+            return Err(match nearest_profile(&args.target, &config) {
+                Some(hint) => failure.hint(hint),
+                None => failure,
+            });
+        }
+        Err(e) => return Err(failed(&e)),
+    }
+    if !args.follow {
+        return Ok(());
+    }
+    loop {
+        std::thread::sleep(LOOK);
+        match read_on(&path, &mut end) {
+            Ok(text) if text.is_empty() => {}
+            Ok(text) => output::print(&text)?,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) => return Err(failed(&e)),
+        }
+    }
+}
+
+/// What was added since `end` (inode and length), which moves on. A new file is read from its
+/// beginning.
+fn read_on(path: &Path, end: &mut (u64, u64)) -> io::Result<String> {
+    let mut file = File::open(path)?;
+    let meta = file.metadata()?;
+    if meta.ino() != end.0 || meta.len() < end.1 {
+        *end = (meta.ino(), 0);
+    }
+    file.seek(SeekFrom::Start(end.1))?;
+    let mut text = Vec::new();
+    file.read_to_end(&mut text)?;
+    end.1 += text.len() as u64;
+    Ok(String::from_utf8_lossy(&text).into_owned())
+}

@@ -1,0 +1,125 @@
+//! How things look: messages, tables, colour, sizes.
+
+use std::fmt::Write as _;
+use std::io::Write;
+use std::time::Duration;
+
+use anstream::{eprintln, stdout};
+use anstyle::{AnsiColor, Style};
+use comfy_table::{ContentArrangement, Table, presets};
+use console::Term;
+
+use super::Color;
+use crate::daemon::{ExitCode, Failure};
+
+const ERROR: Style = AnsiColor::Red.on_default().bold();
+const HINT: Style = AnsiColor::Cyan.on_default().bold();
+const GOOD: Style = AnsiColor::Green.on_default();
+
+pub(super) fn set_color(color: Color) {
+    match color {
+        // NO_COLOR, CLICOLOR and pipes are anstream's to judge.
+        Color::Auto => {}
+        Color::Always => anstream::ColorChoice::Always.write_global(),
+        Color::Never => anstream::ColorChoice::Never.write_global(),
+    }
+}
+
+/// Prints `error:`, the causes and `hint:` to standard error.
+pub fn print_failure(failure: &Failure) {
+    eprintln!("{ERROR}error:{ERROR:#} {}", failure.message);
+    for cause in &failure.causes {
+        eprintln!("  caused by: {cause}");
+    }
+    if let Some(hint) = &failure.hint {
+        eprintln!("{HINT}hint:{HINT:#} {hint}");
+    }
+}
+
+/// A message for people, to standard error.
+pub(super) fn note(message: &str) {
+    eprintln!("{message}");
+}
+
+/// Prints to standard output. A reader that has gone away is no error of ours.
+///
+/// # Errors
+/// Where standard output cannot be written, as on a full disk.
+pub(super) fn print(text: &str) -> Result<(), Failure> {
+    let mut out = stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Failure::new(ExitCode::Other, format!("cannot write to standard output: {e}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Prints a value as JSON, for programs.
+///
+/// # Errors
+/// As [`print`].
+pub(super) fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
+    let text = serde_json::to_string_pretty(value).map_err(|e| Failure::new(ExitCode::Other, e.to_string()))?;
+    print(&(text + "\n"))
+}
+
+/// Prints rows under a header, fitted to the terminal's width if there is one.
+///
+/// # Errors
+/// As [`print`].
+pub(super) fn print_table(header: &[&str], rows: &[Vec<String>]) -> Result<(), Failure> {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_header(header);
+    if let Some((_, width)) = Term::stdout().size_checked() {
+        table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
+    }
+    for row in rows {
+        table.add_row(row);
+    }
+    let mut text = String::new();
+    for line in table.lines() {
+        let _ = writeln!(text, "{}", line.trim());
+    }
+    print(&text)
+}
+
+/// The mark before a line that says that all went well.
+pub(super) fn check() -> String {
+    format!("{GOOD}✔{GOOD:#}")
+}
+
+/// `1.5 GB`: for people, in powers of 1000.
+pub(super) fn bytes(count: u64) -> String {
+    let mut value = count as f64;
+    for unit in ["B", "kB", "MB", "GB", "TB"] {
+        if value < 999.5 || unit == "TB" {
+            let digits = usize::from(unit != "B" && value < 9.95);
+            return format!("{value:.digits$} {unit}");
+        }
+        value /= 1000.0;
+    }
+    String::new()
+}
+
+/// `2h 5m`: the two largest units.
+pub(super) fn span(duration: Duration) -> String {
+    let text = humantime::format_duration(Duration::from_secs(duration.as_secs())).to_string();
+    text.split(' ').take(2).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_and_spans_are_short() {
+        for (count, text) in
+            [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (9_960, "10 kB"), (999_600, "1.0 MB"), (12_345_678, "12 MB")]
+        {
+            assert_eq!(bytes(count), text);
+        }
+        assert_eq!(span(Duration::from_secs(3 * 3600 + 65)), "3h 1m");
+        assert_eq!(span(Duration::from_millis(400)), "0s");
+    }
+}

@@ -1,0 +1,164 @@
+//! `dtunnel profile`.
+
+use std::process::Command;
+
+use clap::{Args, Subcommand};
+
+use super::{Global, output};
+use crate::config::{self, ConfigFile, Destination, Jump, LocalEndpoint, NewProfile, Profile};
+use crate::daemon::{ExitCode, Failure};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum ProfileCommand {
+    /// List the profiles
+    #[command(visible_alias = "ls")]
+    List {
+        /// Print a JSON object, for programs
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show what the file says of a profile
+    Show {
+        /// Its name
+        name: String,
+    },
+    /// Add a profile
+    Add(Box<AddArgs>),
+    /// Remove a profile; a tunnel that is up stays up
+    #[command(visible_alias = "rm")]
+    Remove {
+        /// Its name
+        name: String,
+    },
+    /// Open the file in $VISUAL or $EDITOR, and check it after
+    Edit,
+    /// Print where the file is
+    Path,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct AddArgs {
+    /// Its name: letters, digits, `.`, `_` and `-`
+    name: String,
+    /// Where it goes: [user@]host[:port], ssh://… or a Host of your ssh_config
+    destination: String,
+    /// A private key to log in with; may be given several times
+    #[arg(short, long = "identity-file", value_name = "FILE")]
+    identity_files: Vec<String>,
+    /// A host to go through, [user@]host[:port]; several times for a chain, nearest first
+    #[arg(short = 'J', long, value_name = "HOST")]
+    jump: Vec<String>,
+    /// The local endpoint: unix:PATH or tcp:127.0.0.1:PORT
+    #[arg(long, value_name = "ENDPOINT")]
+    local: Option<String>,
+    /// The Engine's socket on the host
+    #[arg(long, value_name = "PATH")]
+    remote_socket: Option<String>,
+    /// Ask the server for a sign of life after this long without a word
+    #[arg(long, value_name = "DURATION")]
+    keepalive: Option<config::Duration>,
+    /// Longest time for TCP and for the SSH key exchange, each
+    #[arg(long, value_name = "DURATION")]
+    connect_timeout: Option<config::Duration>,
+    /// A word for people
+    #[arg(long, value_name = "TEXT")]
+    description: Option<String>,
+}
+
+pub(super) fn profile(global: &Global, command: ProfileCommand) -> Result<(), Failure> {
+    let (path, _) = global.config_path()?;
+    match command {
+        ProfileCommand::List { json } => list(global, &global.config()?, json),
+        ProfileCommand::Show { name } => {
+            let config = global.config()?;
+            let profile = config.profile(&name)?;
+            let text = toml_edit::ser::to_string(profile).map_err(|e| Failure::new(ExitCode::Other, e.to_string()))?;
+            output::print(&format!("[profiles.{name}]\n{text}"))
+        }
+        ProfileCommand::Add(args) => {
+            let name = args.name.clone();
+            let profile = new_profile(*args)?;
+            config::add_profile(&path, &NewProfile { name: name.clone(), profile })?;
+            if !global.quiet {
+                output::note(&format!("added `{name}` to {}; bring it up with: dtunnel up {name}", path.display()));
+            }
+            Ok(())
+        }
+        ProfileCommand::Remove { name } => {
+            config::remove_profile(&path, &name)?;
+            if !global.quiet {
+                output::note(&format!("removed `{name}` from {}", path.display()));
+            }
+            Ok(())
+        }
+        ProfileCommand::Edit => edit(&path),
+        ProfileCommand::Path => output::print(&format!("{}\n", path.display())),
+    }
+}
+
+fn list(global: &Global, config: &ConfigFile, json: bool) -> Result<(), Failure> {
+    if json {
+        return output::print_json(&config.profiles);
+    }
+    if config.profiles.is_empty() {
+        if !global.quiet {
+            output::note(&format!("there are no profiles in {}", config.path.display()));
+        }
+        return Ok(());
+    }
+    let row = |(name, profile): (&String, &Profile)| {
+        let destination = Destination {
+            user: profile.user.clone(),
+            host: profile.host.clone().unwrap_or_else(|| name.clone()),
+            port: profile.port,
+        };
+        vec![name.clone(), destination.to_string(), profile.description.clone().unwrap_or_default()]
+    };
+    let rows: Vec<_> = config.profiles.iter().map(row).collect();
+    output::print_table(&["NAME", "HOST", "DESCRIPTION"], &rows)
+}
+
+fn new_profile(args: AddArgs) -> Result<Profile, Failure> {
+    let destination = Destination::parse(&args.destination)?;
+    for hop in args.jump.iter().filter(|hop| *hop != "none") {
+        Destination::parse(hop)?;
+    }
+    if let Some(local) = &args.local {
+        LocalEndpoint::parse(local)?;
+    }
+    let some = |list: Vec<String>| (!list.is_empty()).then_some(list);
+    Ok(Profile {
+        host: Some(destination.host),
+        user: destination.user,
+        port: destination.port,
+        identity_files: some(args.identity_files),
+        jump: match args.jump.as_slice() {
+            [] => None,
+            [hop] => Some(Jump::One(hop.clone())),
+            _ => Some(Jump::Chain(args.jump)),
+        },
+        local: args.local,
+        remote_socket: args.remote_socket,
+        keepalive: args.keepalive,
+        connect_timeout: args.connect_timeout,
+        description: args.description,
+        ..Profile::default()
+    })
+}
+
+fn edit(path: &std::path::Path) -> Result<(), Failure> {
+    let other = |message: String| Failure::new(ExitCode::Other, message);
+    let set = |name| std::env::var(name).ok().filter(|value: &String| !value.is_empty());
+    let editor = set("VISUAL").or_else(|| set("EDITOR")).unwrap_or_else(|| "vi".into());
+    if let Some(dir) = path.parent() {
+        std::fs::create_dir_all(dir).map_err(|e| other(format!("cannot create {}: {e}", dir.display())))?;
+    }
+    // An editor may be given with options, so the shell takes it apart, as git does.
+    let status = Command::new("sh").arg("-c").arg(format!("{editor} \"$1\"")).arg("sh").arg(path).status();
+    let status = status.map_err(|e| other(format!("cannot run {editor}: {e}")))?;
+    if !status.success() {
+        return Err(other(format!("{editor} ended with {status}")));
+    }
+    ConfigFile::load(path, false)?;
+    Ok(())
+}

@@ -1,0 +1,132 @@
+//! Puts the daemon's questions to the person at the terminal.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufRead, BufReader, Read, Write};
+
+use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcsetattr};
+
+use crate::ssh::{Question, Secret};
+
+/// Longest answer, in bytes: a line beyond it is no passphrase.
+const MAX_ANSWER: usize = 16 << 10;
+const CTRL_C: u8 = 0x03;
+const CTRL_D: u8 = 0x04;
+const BACKSPACE: [u8; 2] = [0x08, 0x7f];
+const CTRL_U: u8 = 0x15;
+
+/// How asking ended without an answer.
+#[derive(Debug)]
+pub(super) enum NoAnswer {
+    /// Ctrl-C.
+    Interrupted,
+    /// There is no terminal (any more).
+    NoTerminal,
+}
+
+/// Can anybody be asked? ssh, too, uses the controlling terminal and not standard input.
+pub(super) fn is_interactive() -> bool {
+    terminal().is_ok()
+}
+
+fn terminal() -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).open("/dev/tty")
+}
+
+/// Asks.
+///
+/// # Errors
+/// [`NoAnswer`].
+pub(super) fn ask(question: &Question) -> Result<Secret, NoAnswer> {
+    let mut terminal = terminal().map_err(|_| NoAnswer::NoTerminal)?;
+    let text = match question {
+        Question::HostKey { host, key_type, fingerprint, also_known_as } => {
+            let mut text = format!(
+                "The authenticity of host '{host}' can't be established.\n{key_type} key fingerprint is {fingerprint}.\n"
+            );
+            if also_known_as.is_empty() {
+                text += "This key is not known by any other names.\n";
+            } else {
+                text += "This key is known by these other names:\n";
+                also_known_as.iter().for_each(|name| text += &format!("    {name}\n"));
+            }
+            text + "Are you sure you want to continue connecting (yes/no/[fingerprint])? "
+        }
+        Question::Passphrase { file, again } => format!("{}Enter passphrase for key '{file}': ", sorry(*again)),
+        Question::Password { account, again } => format!("{}{account}'s password: ", sorry(*again)),
+        Question::Server { account, instruction, prompt, .. } => {
+            let instruction = if instruction.is_empty() { String::new() } else { format!("{instruction}\n") };
+            format!("{instruction}({account}) {prompt} ")
+        }
+    };
+    let visible = matches!(question, Question::HostKey { .. } | Question::Server { echo: true, .. });
+    let answer =
+        write!(terminal, "{text}").and_then(|()| if visible { read_line(&terminal) } else { read_hidden(&terminal) });
+    match answer {
+        Ok(Some(answer)) => Ok(answer),
+        Ok(None) => Err(NoAnswer::Interrupted),
+        Err(_) => Err(NoAnswer::NoTerminal),
+    }
+}
+
+fn sorry(again: bool) -> &'static str {
+    if again { "That was not it, please try again.\n" } else { "" }
+}
+
+fn read_line(terminal: &File) -> io::Result<Option<Secret>> {
+    let mut line = String::new();
+    let read = BufReader::new(terminal.take(MAX_ANSWER as u64)).read_line(&mut line)?;
+    Ok((read > 0).then(|| Secret::new(line.trim_end_matches(['\r', '\n']).into())))
+}
+
+/// Reads a line that is not shown. The terminal's own line editing and signals are off meanwhile:
+/// a Ctrl-C that ended this process half-way would leave the terminal without its echo.
+fn read_hidden(terminal: &File) -> io::Result<Option<Secret>> {
+    let mode = HiddenMode::enter(terminal)?;
+    let mut answer = zeroize::Zeroizing::new(Vec::with_capacity(MAX_ANSWER));
+    let interrupted = loop {
+        let mut byte = [0];
+        (&mut &*terminal).read_exact(&mut byte)?;
+        match byte[0] {
+            b'\r' | b'\n' => break false,
+            CTRL_C => break true,
+            CTRL_D if answer.is_empty() => break true,
+            CTRL_U => answer.clear(),
+            c if BACKSPACE.contains(&c) => {
+                // A character of UTF-8 goes as a whole.
+                while answer.pop().is_some_and(|last| last & 0xc0 == 0x80) {}
+            }
+            c if answer.len() < MAX_ANSWER => answer.push(c),
+            _ => {}
+        }
+    };
+    drop(mode);
+    writeln!(&mut &*terminal)?;
+    if interrupted {
+        return Ok(None);
+    }
+    Ok(Some(Secret::new(String::from_utf8_lossy(&answer).into_owned())))
+}
+
+/// The terminal without echo, line editing and signals, until dropped.
+struct HiddenMode<'a> {
+    terminal: &'a File,
+    before: Termios,
+}
+
+impl<'a> HiddenMode<'a> {
+    fn enter(terminal: &'a File) -> io::Result<Self> {
+        let before = tcgetattr(terminal)?;
+        let mut hidden = before.clone();
+        hidden.local_modes &= !(LocalModes::ECHO | LocalModes::ICANON | LocalModes::ISIG);
+        hidden.special_codes[SpecialCodeIndex::VMIN] = 1;
+        hidden.special_codes[SpecialCodeIndex::VTIME] = 0;
+        tcsetattr(terminal, OptionalActions::Flush, &hidden)?;
+        Ok(Self { terminal, before })
+    }
+}
+
+impl Drop for HiddenMode<'_> {
+    fn drop(&mut self) {
+        let _ = tcsetattr(self.terminal, OptionalActions::Flush, &self.before);
+    }
+}

@@ -1,0 +1,157 @@
+//! Words of the shells: how each sets and clears a variable, safely quoted.
+
+use std::path::Path;
+
+use clap::ValueEnum;
+
+/// A shell, or another form in which an environment is written down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Shell {
+    Bash,
+    Zsh,
+    Sh,
+    Fish,
+    Powershell,
+    Nu,
+    Elvish,
+    /// NAME=VALUE lines, as for docker compose's .env
+    Dotenv,
+    /// An object; null means that the variable is to be cleared
+    Json,
+}
+
+/// What is to be done to the environment, in order.
+pub(super) enum Change<'a> {
+    Set(&'a str, &'a str),
+    Clear(&'a str),
+}
+
+impl Shell {
+    /// The shell that runs us: our parent process if that is one, else $SHELL, else sh.
+    pub(super) fn guess() -> Self {
+        let parent = rustix::process::getppid()
+            .and_then(|pid| std::fs::read_to_string(format!("/proc/{}/comm", pid.as_raw_nonzero())).ok());
+        let shell = std::env::var("SHELL").unwrap_or_default();
+        parent.as_deref().and_then(Self::of_program).or_else(|| Self::of_program(&shell)).unwrap_or(Self::Sh)
+    }
+
+    fn of_program(program: &str) -> Option<Self> {
+        let name = Path::new(program.trim()).file_name()?.to_str()?;
+        Some(match name.trim_start_matches('-') {
+            "bash" => Self::Bash,
+            "zsh" => Self::Zsh,
+            "sh" | "dash" | "ash" | "ksh" | "mksh" | "busybox" => Self::Sh,
+            "fish" => Self::Fish,
+            "pwsh" | "powershell" => Self::Powershell,
+            "nu" => Self::Nu,
+            "elvish" => Self::Elvish,
+            _ => return None,
+        })
+    }
+
+    /// The changes in this shell's words.
+    pub(super) fn script(self, changes: &[Change<'_>]) -> String {
+        if self == Self::Json {
+            let object: serde_json::Map<String, serde_json::Value> = changes
+                .iter()
+                .map(|change| match change {
+                    Change::Set(name, value) => ((*name).into(), (*value).into()),
+                    Change::Clear(name) => ((*name).into(), serde_json::Value::Null),
+                })
+                .collect();
+            return format!("{}\n", serde_json::Value::Object(object));
+        }
+        changes.iter().map(|change| self.line(change) + "\n").collect()
+    }
+
+    fn line(self, change: &Change<'_>) -> String {
+        match change {
+            Change::Set(name, value) => {
+                let value = self.quote(value);
+                match self {
+                    Self::Bash | Self::Zsh | Self::Sh | Self::Json => format!("export {name}={value};"),
+                    Self::Fish => format!("set -gx {name} {value};"),
+                    Self::Powershell => format!("$env:{name} = {value};"),
+                    Self::Nu => format!("$env.{name} = {value}"),
+                    Self::Elvish => format!("set-env {name} {value};"),
+                    Self::Dotenv => format!("{name}={value}"),
+                }
+            }
+            Change::Clear(name) => match self {
+                Self::Bash | Self::Zsh | Self::Sh | Self::Json => format!("unset {name};"),
+                Self::Fish => format!("set -e {name};"),
+                Self::Powershell => format!("$env:{name} = $null;"),
+                Self::Nu => format!("hide-env --ignore-errors {name}"),
+                Self::Elvish => format!("unset-env {name};"),
+                // docker takes an empty variable for one that is not set.
+                Self::Dotenv => format!("{name}="),
+            },
+        }
+    }
+
+    /// A value as a single word of this shell, whatever is in it.
+    fn quote(self, value: &str) -> String {
+        let plain = |c: char| c.is_ascii_alphanumeric() || "/:._-+@".contains(c);
+        let is_plain = !value.is_empty() && value.chars().all(plain);
+        match self {
+            Self::Bash | Self::Zsh | Self::Sh | Self::Json if is_plain => value.into(),
+            Self::Bash | Self::Zsh | Self::Sh | Self::Json => format!("'{}'", value.replace('\'', r"'\''")),
+            Self::Fish if is_plain => value.into(),
+            Self::Fish => format!("'{}'", value.replace('\\', r"\\").replace('\'', r"\'")),
+            // PowerShell takes typographic quotes for straight ones.
+            Self::Powershell => {
+                let doubled: String =
+                    value.chars().flat_map(|c| if "'‘’‚‛".contains(c) { vec![c, c] } else { vec![c] }).collect();
+                format!("'{doubled}'")
+            }
+            Self::Nu => format!("\"{}\"", value.replace('\\', r"\\").replace('"', "\\\"")),
+            Self::Elvish => format!("'{}'", value.replace('\'', "''")),
+            Self::Dotenv if is_plain => value.into(),
+            Self::Dotenv => format!("'{}'", value.replace('\\', r"\\").replace('\'', r"\'")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::process::Command;
+
+    #[test]
+    fn each_shell_gets_its_own_words() {
+        let changes = [Change::Set("DOCKER_HOST", "unix:///run/a b/it's.sock"), Change::Clear("DOCKER_CONTEXT")];
+        let script = |shell: Shell| shell.script(&changes);
+        assert_eq!(script(Shell::Bash), "export DOCKER_HOST='unix:///run/a b/it'\\''s.sock';\nunset DOCKER_CONTEXT;\n");
+        assert_eq!(script(Shell::Fish), "set -gx DOCKER_HOST 'unix:///run/a b/it\\'s.sock';\nset -e DOCKER_CONTEXT;\n");
+        assert_eq!(
+            script(Shell::Powershell),
+            "$env:DOCKER_HOST = 'unix:///run/a b/it''s.sock';\n$env:DOCKER_CONTEXT = $null;\n"
+        );
+        assert_eq!(
+            script(Shell::Nu),
+            "$env.DOCKER_HOST = \"unix:///run/a b/it's.sock\"\nhide-env --ignore-errors DOCKER_CONTEXT\n"
+        );
+        assert_eq!(
+            script(Shell::Elvish),
+            "set-env DOCKER_HOST 'unix:///run/a b/it''s.sock';\nunset-env DOCKER_CONTEXT;\n"
+        );
+        assert_eq!(script(Shell::Json), "{\"DOCKER_CONTEXT\":null,\"DOCKER_HOST\":\"unix:///run/a b/it's.sock\"}\n");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        /// Held against real shells: whatever the value, it arrives as it is and nothing is run.
+        #[test]
+        fn a_value_passes_a_real_shell_unchanged(value in "[ -~äß€]{0,40}") {
+            for (shell, programs) in [(Shell::Sh, ["sh", "dash"].as_slice()), (Shell::Bash, &["bash"])] {
+                let script = shell.script(&[Change::Set("V", &value)]);
+                for program in programs {
+                    let run = Command::new(program).arg("-c").arg(format!("{script}\nprintf %s \"$V\"")).output();
+                    prop_assert_eq!(&run.expect("the shell runs").stdout, value.as_bytes());
+                }
+            }
+        }
+    }
+}

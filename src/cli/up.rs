@@ -1,0 +1,414 @@
+//! `dtunnel up`, and the daemon it starts.
+
+use std::ffi::OsString;
+use std::io::IsTerminal;
+use std::os::unix::net::UnixStream;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+
+use super::prompt::{self, NoAnswer};
+use super::{Global, nearest_profile, output, targets_or_all};
+use crate::config::{self, ConfigFile, LocalEndpoint, Overrides, RuntimeFiles, TunnelName, log_path, runtime_dir};
+use crate::daemon::{self, Client, ClientError, Event, ExitCode, Failure, Request, SpawnError, TunnelStatus};
+use crate::tunnel::State;
+
+/// How long a daemon that holds the lock may take to open its control socket.
+const STARTING: Duration = Duration::from_secs(2);
+/// How often that is looked at.
+const LOOK: Duration = Duration::from_millis(10);
+/// How often the spinner turns.
+const TICK: Duration = Duration::from_millis(120);
+/// Exit code of a program that Ctrl-C has ended, as shells report it (128 + SIGINT).
+const INTERRUPTED: i32 = 130;
+
+#[derive(Debug, Args)]
+pub(super) struct UpArgs {
+    /// What to bring up; several come up side by side
+    #[arg(value_name = "TARGET", required_unless_present = "all", conflicts_with = "all")]
+    targets: Vec<String>,
+    /// Bring all profiles up
+    #[arg(long)]
+    all: bool,
+    /// Stay in the foreground until Ctrl-C, for service managers and containers
+    #[arg(long)]
+    foreground: bool,
+    /// Print the tunnels' status as JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    tunnel: TunnelArgs,
+}
+
+/// What a single tunnel is told; the daemon has the same options.
+#[derive(Debug, Clone, Args)]
+struct TunnelArgs {
+    /// The local endpoint: unix:PATH or tcp:127.0.0.1:PORT (port 0: any free one)
+    #[arg(long, value_name = "ENDPOINT")]
+    local: Option<String>,
+    /// The Engine's socket on the host [default: /var/run/docker.sock]
+    #[arg(long, value_name = "PATH")]
+    remote_socket: Option<String>,
+    /// How long to wait until docker can be used, not counting your answers to questions
+    #[arg(long, value_name = "DURATION", default_value = "30s")]
+    timeout: config::Duration,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct DaemonArgs {
+    target: String,
+    #[arg(long)]
+    config_named: bool,
+    #[command(flatten)]
+    tunnel: TunnelArgs,
+}
+
+impl TunnelArgs {
+    /// Those of commands that bring a tunnel up on the way.
+    fn by_default() -> Self {
+        let timeout = config::Duration(Duration::from_secs(30));
+        Self { local: None, remote_socket: None, timeout }
+    }
+}
+
+pub(super) fn up(global: &Global, args: &UpArgs) -> Result<(), Failure> {
+    let config = global.config()?;
+    let targets = targets_or_all(&args.targets, args.all, &config);
+    if let Some(local) = &args.tunnel.local {
+        LocalEndpoint::parse(local)?;
+        if targets.len() > 1 {
+            return Err(Failure::new(ExitCode::Usage, "--local can serve one target only"));
+        }
+    }
+    if targets.is_empty() {
+        output::note("there are no profiles; `dtunnel profile add NAME [user@]host` makes one");
+        return Ok(());
+    }
+    if args.foreground {
+        let [target] = targets.as_slice() else {
+            return Err(Failure::new(ExitCode::Usage, "--foreground can serve one target only"));
+        };
+        return foreground(global, args, target, &config);
+    }
+    let progress = Progress::new(global, !args.json);
+    let results: Vec<_> = std::thread::scope(|scope| {
+        let threads: Vec<_> = targets
+            .iter()
+            .map(|target| scope.spawn(|| bring_up(global, &config, target, &args.tunnel, &progress)))
+            .collect();
+        threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err(panicked()))).collect()
+    });
+    report(global, args, &targets, results)
+}
+
+fn panicked() -> Failure {
+    Failure::new(ExitCode::Other, "dtunnel itself failed; please report this")
+}
+
+/// A tunnel that is up.
+pub(super) struct Up {
+    pub(super) status: TunnelStatus,
+    already: bool,
+}
+
+fn report(
+    global: &Global,
+    args: &UpArgs,
+    targets: &[String],
+    results: Vec<Result<Up, Failure>>,
+) -> Result<(), Failure> {
+    let several = targets.len() > 1;
+    let mut statuses = Vec::new();
+    let mut failures = Vec::new();
+    for (target, result) in targets.iter().zip(results) {
+        match result {
+            Ok(up) => {
+                if !args.json && !global.quiet {
+                    announce(target, &up)?;
+                }
+                statuses.push(up.status);
+            }
+            Err(mut failure) => {
+                if several {
+                    failure.message = format!("{target}: {}", failure.message);
+                }
+                failures.push(failure);
+            }
+        }
+    }
+    if args.json {
+        output::print_json(&statuses)?;
+    }
+    // The last failure is the caller's to print; its code is the program's unless they differ.
+    let Some(mut last) = failures.pop() else { return Ok(()) };
+    for failure in &failures {
+        output::print_failure(failure);
+        if failure.exit != last.exit {
+            last.exit = ExitCode::Other;
+        }
+    }
+    Err(last)
+}
+
+/// Says that a tunnel is up, and how to use it.
+fn announce(target: &str, up: &Up) -> Result<(), Failure> {
+    let status = &up.status;
+    let host = format!(
+        "{}@{}:{}",
+        status.user.as_deref().unwrap_or_default(),
+        status.host.as_deref().unwrap_or_default(),
+        status.port.unwrap_or_default()
+    );
+    let engine = status.engine.as_ref().map(|engine| format!(", Engine {}", engine.version)).unwrap_or_default();
+    let already = if up.already { "already up" } else { "up" };
+    output::print(&format!(
+        "{} {target} is {already} ({host}{engine})\n  eval \"$(dtunnel env {target})\"\n",
+        output::check()
+    ))
+}
+
+/// Brings a tunnel up for a command that needs one, saying nothing where all goes well.
+pub(super) fn bring_up_quietly(global: &Global, config: &ConfigFile, target: &str) -> Result<Up, Failure> {
+    bring_up(global, config, target, &TunnelArgs::by_default(), &Progress::new(global, true))
+}
+
+fn bring_up(
+    global: &Global,
+    config: &ConfigFile,
+    target: &str,
+    args: &TunnelArgs,
+    progress: &Progress,
+) -> Result<Up, Failure> {
+    let name = TunnelName::of_target(target, config)?;
+    let files = RuntimeFiles::new(&runtime_dir(), &name)?;
+    let begun = Instant::now();
+    loop {
+        if let Some(mut client) = Client::connect(&files.control).map_err(|e| unwell(&e))? {
+            let status = client.status().map_err(|e| unwell(&e))?;
+            if status.state == State::Up {
+                return Ok(Up { status, already: true });
+            }
+            // Somebody else is bringing it up, or it has lost its connection: wait along.
+            match watch(&mut client, target, progress)? {
+                Watched::Up(status) => return Ok(Up { status: *status, already: true }),
+                Watched::Busy => {}
+                Watched::Failed(failure) => return Err(with_name_hint(failure, target, config)),
+                Watched::Gone => {}
+            }
+        } else {
+            let (mut client, mut child) = daemon::spawn(&daemon_args(global, target, args)?).map_err(cannot_spawn)?;
+            match watch(&mut client, target, progress)? {
+                Watched::Up(status) => return Ok(Up { status: *status, already: false }),
+                // The other daemon has the lock, but no control socket yet.
+                Watched::Busy => drop(child.wait()),
+                Watched::Failed(failure) => {
+                    let _ = child.wait();
+                    return Err(with_name_hint(failure, target, config));
+                }
+                Watched::Gone => {
+                    let _ = child.wait();
+                    let log = log_path(&name)?;
+                    return Err(Failure::new(ExitCode::Other, format!("the daemon of {name} ended before it was up"))
+                        .hint(format!("its last words are in {}", log.display())));
+                }
+            }
+        }
+        if begun.elapsed() > STARTING {
+            return Err(Failure::new(ExitCode::Other, format!("{name} is held by a process that does not answer"))
+                .hint(format!("`fuser {}` tells which; end it, then try again", files.lock.display())));
+        }
+        std::thread::sleep(LOOK);
+    }
+}
+
+/// A name that has no address may be a profile's, misspelt.
+fn with_name_hint(failure: Failure, target: &str, config: &ConfigFile) -> Failure {
+    match nearest_profile(target, config) {
+        Some(hint) if failure.exit == ExitCode::Unreachable => failure.hint(hint),
+        _ => failure,
+    }
+}
+
+fn unwell(error: &ClientError) -> Failure {
+    super::down::unwell(error)
+}
+
+fn cannot_spawn(error: SpawnError) -> Failure {
+    Failure::new(ExitCode::Other, error.to_string())
+}
+
+/// The arguments of the daemon: those that decide what it does, none that is a secret.
+fn daemon_args(global: &Global, target: &str, args: &TunnelArgs) -> Result<Vec<OsString>, Failure> {
+    let (config, named) = global.config_path()?;
+    let mut list: Vec<OsString> = vec!["daemon".into(), "--config".into(), config.into()];
+    if named {
+        list.push("--config-named".into());
+    }
+    if let Some(file) = global.ssh_config() {
+        list.extend(["-F".into(), file.into()]);
+    }
+    for _ in 0..global.verbose {
+        list.push("-v".into());
+    }
+    if let Some(local) = &args.local {
+        list.extend(["--local".into(), local.into()]);
+    }
+    if let Some(socket) = &args.remote_socket {
+        list.extend(["--remote-socket".into(), socket.into()]);
+    }
+    list.extend(["--timeout".into(), args.timeout.to_string().into(), "--".into(), target.into()]);
+    Ok(list)
+}
+
+/// How watching a daemon ended.
+enum Watched {
+    Up(Box<TunnelStatus>),
+    Failed(Failure),
+    /// Another daemon has the tunnel.
+    Busy,
+    /// The daemon ended without a word.
+    Gone,
+}
+
+/// Follows a daemon until its tunnel is up or has failed, and asks the person what it asks.
+fn watch(client: &mut Client, target: &str, progress: &Progress) -> Result<Watched, Failure> {
+    let line = progress.line(target);
+    let broken = |e: ClientError| unwell(&e);
+    // A daemon that fails at once may be gone before it reads this; its reason is still there.
+    let _ = client.send(&Request::Watch { interactive: prompt::is_interactive() });
+    loop {
+        match client.receive().map_err(broken)? {
+            Some(Event::Status { status }) => return Ok(Watched::Up(status)),
+            Some(Event::Failed { failure }) => return Ok(Watched::Failed(failure)),
+            Some(Event::AlreadyRunning) => return Ok(Watched::Busy),
+            Some(Event::Step { step }) => line.step(target, &step.to_string()),
+            Some(Event::Prompt { id, question }) => {
+                let answer = match progress.ask(&question) {
+                    Ok(answer) => Some(answer),
+                    Err(NoAnswer::NoTerminal) => None,
+                    // As if the signal had come: the daemon sees us go and leaves nothing behind.
+                    Err(NoAnswer::Interrupted) => std::process::exit(INTERRUPTED),
+                };
+                client.send(&Request::Answer { id, answer }).map_err(broken)?;
+            }
+            Some(Event::Hello { .. } | Event::Draining { .. }) => {}
+            Some(Event::Stopped) | None => return Ok(Watched::Gone),
+        }
+    }
+}
+
+/// What people see while they wait: a spinner a target, on a terminal.
+pub(super) struct Progress {
+    spinners: Option<MultiProgress>,
+    verbose: bool,
+    /// One question at a time.
+    asking: Mutex<()>,
+}
+
+impl Progress {
+    fn new(global: &Global, wanted: bool) -> Self {
+        let terminal = std::io::stderr().is_terminal();
+        let verbose = global.verbose > 0;
+        let spin = wanted && terminal && !global.quiet && !verbose;
+        Self { spinners: spin.then(MultiProgress::new), verbose, asking: Mutex::new(()) }
+    }
+
+    fn line(&self, target: &str) -> Line {
+        let spinner = self.spinners.as_ref().map(|all| {
+            let bar = all.add(ProgressBar::new_spinner());
+            if let Ok(style) = ProgressStyle::with_template("{spinner} {wide_msg}") {
+                bar.set_style(style);
+            }
+            bar.set_message(format!("{target}: resolving"));
+            bar.enable_steady_tick(TICK);
+            bar
+        });
+        Line { spinner, verbose: self.verbose }
+    }
+
+    fn ask(&self, question: &crate::ssh::Question) -> Result<crate::ssh::Secret, NoAnswer> {
+        let _one = self.asking.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        match &self.spinners {
+            Some(spinners) => spinners.suspend(|| prompt::ask(question)),
+            None => prompt::ask(question),
+        }
+    }
+}
+
+/// One target's line; gone from the screen when dropped.
+struct Line {
+    spinner: Option<ProgressBar>,
+    verbose: bool,
+}
+
+impl Line {
+    fn step(&self, target: &str, step: &str) {
+        if let Some(spinner) = &self.spinner {
+            spinner.set_message(format!("{target}: {step}"));
+        } else if self.verbose {
+            output::note(&format!("{target}: {step}"));
+        }
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        if let Some(spinner) = &self.spinner {
+            spinner.finish_and_clear();
+        }
+    }
+}
+
+/// The same daemon in this very process, and its watcher in a thread.
+fn foreground(global: &Global, args: &UpArgs, target: &str, config: &ConfigFile) -> Result<(), Failure> {
+    let other = |e: std::io::Error| Failure::new(ExitCode::Other, e.to_string());
+    let (ours, theirs) = UnixStream::pair().map_err(other)?;
+    let options = options(global, target, &args.tunnel, true)?;
+    std::thread::scope(|scope| {
+        let daemon = scope.spawn(move || daemon::run(&options, theirs));
+        let watched = Client::over(ours).map_err(|e| unwell(&e)).and_then(|mut client| {
+            let watched = watch(&mut client, target, &Progress::new(global, !args.json))?;
+            Ok((watched, client))
+        });
+        let announced = match watched {
+            Ok((Watched::Up(status), _)) if args.json => output::print_json(&[status]),
+            Ok((Watched::Up(_), _)) if global.quiet => Ok(()),
+            Ok((Watched::Up(status), _)) => announce(target, &Up { status: *status, already: false }),
+            Ok((Watched::Busy, _)) => Err(Failure::new(ExitCode::Other, format!("{target} is already up"))
+                .hint(format!("take it down first: dtunnel down {target}"))),
+            Ok(_) => Ok(()),
+            Err(failure) => Err(failure),
+        };
+        let ended = daemon.join().unwrap_or_else(|_| Err(panicked()));
+        ended.map_err(|failure| with_name_hint(failure, target, config)).and(announced)
+    })
+}
+
+fn options(global: &Global, target: &str, args: &TunnelArgs, foreground: bool) -> Result<daemon::Options, Failure> {
+    let (config, config_named) = global.config_path()?;
+    Ok(daemon::Options {
+        target: target.into(),
+        config,
+        config_named,
+        overrides: Overrides {
+            ssh_config: global.ssh_config(),
+            local: args.local.clone(),
+            remote_socket: args.remote_socket.clone(),
+        },
+        timeout: args.timeout.0,
+        verbose: global.verbose,
+        foreground,
+    })
+}
+
+/// The background process.
+pub(super) fn daemon(global: &Global, args: &DaemonArgs) -> Result<(), Failure> {
+    let parent = daemon::parent_connection().map_err(|_| {
+        Failure::new(ExitCode::Usage, "this is the background process of `dtunnel up`, not for use by hand")
+    })?;
+    let mut options = options(global, &args.target, &args.tunnel, false)?;
+    options.config_named = args.config_named;
+    daemon::run(&options, parent)
+}

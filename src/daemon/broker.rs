@@ -1,0 +1,163 @@
+//! Brings questions to whoever is watching in a terminal, and the answers back.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::ssh::{Ask, Question, Secret};
+
+/// The one question that is open, and who could answer it.
+#[derive(Debug)]
+pub(super) struct Broker {
+    /// What watchers see: the open question with its id.
+    open: watch::Sender<Option<(u64, Question)>>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    next_id: u64,
+    /// Watchers with a person behind them.
+    people: usize,
+    /// Where the open question's answer goes.
+    reply: Option<(u64, oneshot::Sender<Secret>)>,
+}
+
+impl Broker {
+    pub(super) fn new() -> Self {
+        Self { open: watch::Sender::new(None), state: Mutex::default() }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts one question after the other, until those who ask are gone.
+    pub(super) async fn run(&self, mut questions: mpsc::Receiver<Ask>) {
+        let mut open = self.open.subscribe();
+        while let Some(Ask { question, mut reply }) = questions.recv().await {
+            let (answer, answered) = oneshot::channel();
+            {
+                let mut state = self.state();
+                if state.people == 0 {
+                    continue; // dropping `reply` says that there is nobody
+                }
+                state.next_id += 1;
+                state.reply = Some((state.next_id, answer));
+                self.open.send_replace(Some((state.next_id, question)));
+            }
+            tokio::select! {
+                Ok(secret) = answered => drop(reply.send(secret)),
+                () = reply.closed() => {}
+                // Withdrawn: nobody is left, or nobody wants to answer.
+                _ = open.wait_for(Option::is_none) => {}
+            }
+            self.withdraw();
+        }
+    }
+
+    fn withdraw(&self) {
+        self.state().reply = None;
+        self.open.send_replace(None);
+    }
+
+    /// The open question, now and whenever it changes.
+    pub(super) fn watch(&self) -> watch::Receiver<Option<(u64, Question)>> {
+        self.open.subscribe()
+    }
+
+    /// Counts a person in, for as long as the returned value lives.
+    pub(super) fn person(&self) -> Person<'_> {
+        self.state().people += 1;
+        Person(self)
+    }
+
+    /// An answer, or the refusal to give one. Answers to other questions than the open one are
+    /// dropped.
+    pub(super) fn answer(&self, id: u64, answer: Option<Secret>) {
+        let mut state = self.state();
+        if state.reply.as_ref().is_some_and(|(open, _)| *open == id)
+            && let Some((_, reply)) = state.reply.take()
+        {
+            drop(state);
+            match answer {
+                Some(answer) => drop(reply.send(answer)),
+                None => self.withdraw(),
+            }
+        }
+    }
+}
+
+/// A person who can answer.
+pub(super) struct Person<'a>(&'a Broker);
+
+impl Drop for Person<'_> {
+    fn drop(&mut self) {
+        let mut state = self.0.state();
+        state.people -= 1;
+        if state.people == 0 {
+            drop(state);
+            self.0.withdraw();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ssh::Prompter;
+
+    fn question() -> Question {
+        Question::Password { account: "u@h".into(), again: false }
+    }
+
+    #[tokio::test]
+    async fn a_question_reaches_a_person_and_the_answer_comes_back() {
+        let broker = Broker::new();
+        let (prompter, questions) = Prompter::new();
+        let _person = broker.person();
+        let mut open = broker.watch();
+        let person = async {
+            let (id, _) = open.wait_for(Option::is_some).await.expect("open").clone().expect("some");
+            broker.answer(id + 7, Some(Secret::new("another's".into())));
+            broker.answer(id, Some(Secret::new("mine".into())));
+        };
+        tokio::select! {
+            () = broker.run(questions) => panic!("ended"),
+            (answer, ()) = async { tokio::join!(prompter.ask(question()), person) } => {
+                assert_eq!(answer.expect("answered").reveal(), "mine");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn without_a_person_there_is_no_answer_and_no_wait() {
+        let broker = Broker::new();
+        let (prompter, questions) = Prompter::new();
+        tokio::select! {
+            () = broker.run(questions) => panic!("ended"),
+            answer = prompter.ask(question()) => assert!(answer.is_none()),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_person_who_leaves_or_refuses_is_no_answer() {
+        for refuse in [true, false] {
+            let broker = Broker::new();
+            let (prompter, questions) = Prompter::new();
+            let person = broker.person();
+            let mut open = broker.watch();
+            let leaves = async {
+                let (id, _) = open.wait_for(Option::is_some).await.expect("open").clone().expect("some");
+                if refuse {
+                    broker.answer(id, None);
+                }
+                drop(person);
+            };
+            tokio::select! {
+                () = broker.run(questions) => panic!("ended"),
+                (answer, ()) = async { tokio::join!(prompter.ask(question()), leaves) } => assert!(answer.is_none()),
+            }
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! Talks to a daemon, without an async runtime: commands start fast.
+
+use std::fs;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+use zeroize::Zeroizing;
+
+use super::protocol::{Event, MAX_LINE, PROTOCOL, Request, TunnelStatus};
+use crate::config::{RuntimeFiles, TunnelName};
+
+/// Longest wait for a daemon's answer. It does nothing but answer, so a second is already odd.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Why a daemon could not be talked to.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// The connection broke, or the daemon said nothing in time.
+    #[error("the tunnel's daemon does not answer: {0}")]
+    Broken(#[from] io::Error),
+    /// What came is not of this protocol.
+    #[error("the tunnel's daemon said something unexpected: {0}")]
+    Protocol(String),
+    /// The daemon is of another version, whose protocol differs.
+    #[error("the tunnel was started by dtunnel {version}, which speaks another protocol")]
+    Version {
+        /// The daemon's version.
+        version: String,
+        /// Its process id.
+        pid: u32,
+    },
+}
+
+/// A connection to a daemon.
+#[derive(Debug)]
+pub struct Client {
+    stream: BufReader<UnixStream>,
+    /// The daemon's process id.
+    pub pid: u32,
+}
+
+impl Client {
+    /// Connects to the control socket at `path`. None where nobody listens there.
+    ///
+    /// # Errors
+    /// Each of [`ClientError`].
+    pub fn connect(path: &Path) -> Result<Option<Self>, ClientError> {
+        match UnixStream::connect(path) {
+            Ok(stream) => Self::over(stream).map(Some),
+            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => Ok(None),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// Takes over a stream that leads to a daemon, and hears its hello.
+    ///
+    /// # Errors
+    /// Each of [`ClientError`].
+    pub fn over(stream: UnixStream) -> Result<Self, ClientError> {
+        let mut client = Self { stream: BufReader::new(stream), pid: 0 };
+        match client.receive_soon()? {
+            Some(Event::Hello { protocol: PROTOCOL, pid, .. }) => client.pid = pid,
+            Some(Event::Hello { version, pid, .. }) => return Err(ClientError::Version { version, pid }),
+            Some(other) => return Err(ClientError::Protocol(format!("{other:?}"))),
+            None => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
+        }
+        Ok(client)
+    }
+
+    /// Asks.
+    ///
+    /// # Errors
+    /// [`ClientError::Broken`].
+    pub fn send(&mut self, request: &Request) -> Result<(), ClientError> {
+        // May hold a password: overwritten after, and written in one go so that no copy grows.
+        let mut line = Zeroizing::new(Vec::with_capacity(MAX_LINE));
+        serde_json::to_writer(&mut *line, request).map_err(io::Error::from)?;
+        line.push(b'\n');
+        Ok(self.stream.get_mut().write_all(&line)?)
+    }
+
+    /// The next event, however long it takes. None at the end of the connection.
+    ///
+    /// # Errors
+    /// [`ClientError::Broken`], [`ClientError::Protocol`].
+    pub fn receive(&mut self) -> Result<Option<Event>, ClientError> {
+        self.receive_within(None)
+    }
+
+    /// The next event, which a daemon in good health has ready.
+    ///
+    /// # Errors
+    /// As [`Client::receive`].
+    pub fn receive_soon(&mut self) -> Result<Option<Event>, ClientError> {
+        self.receive_within(Some(ANSWER_TIMEOUT))
+    }
+
+    fn receive_within(&mut self, limit: Option<Duration>) -> Result<Option<Event>, ClientError> {
+        self.stream.get_ref().set_read_timeout(limit)?;
+        let mut line = String::new();
+        let mut bounded = (&mut self.stream).take(MAX_LINE as u64);
+        if bounded.read_line(&mut line).map_err(|e| match e.kind() {
+            io::ErrorKind::WouldBlock => io::Error::new(io::ErrorKind::TimedOut, "no answer in time"),
+            _ => e,
+        })? == 0
+        {
+            return Ok(None);
+        }
+        serde_json::from_str(&line).map(Some).map_err(|e| ClientError::Protocol(e.to_string()))
+    }
+
+    /// The tunnel's status.
+    ///
+    /// # Errors
+    /// Each of [`ClientError`].
+    pub fn status(&mut self) -> Result<TunnelStatus, ClientError> {
+        self.send(&Request::Status)?;
+        match self.receive_soon()? {
+            Some(Event::Status { status }) => Ok(*status),
+            Some(other) => Err(ClientError::Protocol(format!("{other:?}"))),
+            None => Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
+        }
+    }
+}
+
+/// What there is of a tunnel.
+#[derive(Debug)]
+pub enum Found {
+    /// Nothing.
+    Down,
+    /// A daemon, and what it says.
+    Running(Box<TunnelStatus>),
+    /// A daemon that gives no sensible answer.
+    Unwell(ClientError),
+}
+
+/// Looks for the tunnel `name` in the runtime directory `dir`.
+///
+/// # Errors
+/// [`crate::config::Error::SocketPath`].
+pub fn find(dir: &Path, name: &TunnelName) -> Result<Found, crate::config::Error> {
+    let files = RuntimeFiles::new(dir, name)?;
+    let found = Client::connect(&files.control).and_then(|client| client.map(|mut c| c.status()).transpose());
+    Ok(match found {
+        Ok(None) => Found::Down,
+        Ok(Some(status)) => Found::Running(Box::new(status)),
+        Err(e) => Found::Unwell(e),
+    })
+}
+
+/// The names that have a control socket in the runtime directory, sorted; some may be stale.
+pub fn list(dir: &Path) -> Vec<TunnelName> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let mut names: Vec<TunnelName> =
+        entries.filter_map(|entry| TunnelName::of_file(entry.file_name().to_str()?, ".ctl")).collect();
+    names.sort();
+    names
+}

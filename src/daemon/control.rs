@@ -1,0 +1,191 @@
+//! The control socket's side in the daemon: one task a client.
+
+use std::io;
+use std::sync::Arc;
+
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use zeroize::Zeroizing;
+
+use super::broker::Broker;
+use super::failure::{ExitCode, Failure};
+use super::protocol::{Event, MAX_LINE, PROTOCOL, Request, TunnelStatus};
+use crate::tunnel::{State, Tunnel};
+
+/// How the daemon's life goes, as its clients must know it.
+#[derive(Debug, Clone)]
+pub(super) enum Life {
+    Running,
+    /// It did not come up.
+    Failed(Failure),
+    /// It has ended and left nothing behind.
+    Stopped,
+}
+
+/// What every client's task works with.
+#[derive(Debug)]
+pub(super) struct Control {
+    pub(super) tunnel: Arc<Tunnel>,
+    pub(super) broker: Broker,
+    /// The local endpoint, as `DOCKER_HOST` wants it.
+    pub(super) docker_host: String,
+    /// Ends the tunnel.
+    pub(super) stop: CancellationToken,
+    pub(super) life: watch::Sender<Life>,
+}
+
+impl Control {
+    fn status(&self) -> TunnelStatus {
+        let target = self.tunnel.target();
+        let now = self.tunnel.watch().borrow().clone();
+        let counters = self.tunnel.counters();
+        TunnelStatus {
+            name: target.name.to_string(),
+            state: now.state,
+            since: Some(humantime::format_rfc3339_seconds(now.since).to_string()),
+            host: Some(target.ssh.host_name.clone()),
+            user: Some(target.ssh.user.clone()),
+            port: Some(target.ssh.port),
+            local: Some(self.docker_host.clone()),
+            remote: Some(target.remote_socket.clone()),
+            transport: Some("streamlocal".into()),
+            connections: self.tunnel.connections(),
+            flows_open: counters.flows_open,
+            flows_total: counters.flows_total,
+            flows_failed: counters.flows_failed,
+            bytes_in: counters.bytes_in,
+            bytes_out: counters.bytes_out,
+            engine: now.engine,
+            last_error: now.last_error.map(|(message, _)| message),
+            pid: Some(std::process::id()),
+        }
+    }
+
+    /// Serves one client until it leaves or has heard of the end.
+    pub(super) async fn serve(&self, stream: UnixStream) {
+        if let Err(e) = self.converse(stream).await {
+            tracing::debug!("a control connection ended: {e}");
+        }
+    }
+
+    async fn converse(&self, stream: UnixStream) -> io::Result<()> {
+        let (read, mut write) = stream.into_split();
+        let mut requests = Requests { read: BufReader::new(read), line: Zeroizing::default() };
+        let hello =
+            Event::Hello { protocol: PROTOCOL, version: env!("CARGO_PKG_VERSION").into(), pid: std::process::id() };
+        send(&mut write, &hello).await?;
+        while let Some(request) = requests.next().await? {
+            match request {
+                Request::Status => send(&mut write, &Event::Status { status: Box::new(self.status()) }).await?,
+                Request::Watch { interactive } => self.watch(&mut requests, &mut write, interactive).await?,
+                Request::Down => return self.down(&mut write).await,
+                Request::Answer { id, answer } => self.broker.answer(id, answer),
+            }
+        }
+        Ok(())
+    }
+
+    async fn down(&self, write: &mut OwnedWriteHalf) -> io::Result<()> {
+        let mut life = self.life.subscribe();
+        self.stop.cancel();
+        send(write, &Event::Draining { flows: self.tunnel.counters().flows_open }).await?;
+        let _ = life.wait_for(|life| !matches!(life, Life::Running)).await;
+        send(write, &Event::Stopped).await
+    }
+
+    /// Tells how it goes until the tunnel is up or has failed.
+    async fn watch(&self, requests: &mut Requests, write: &mut OwnedWriteHalf, interactive: bool) -> io::Result<()> {
+        let _person = interactive.then(|| self.broker.person());
+        let mut status = self.tunnel.watch();
+        let mut life = self.life.subscribe();
+        let mut question = self.broker.watch();
+        question.mark_changed();
+        // A tunnel that had failed before is tried again, and may fail anew.
+        let stale = (status.borrow().state == State::Failed).then(|| status.borrow().since);
+        if status.borrow().state != State::Up {
+            self.tunnel.retry_now();
+        }
+        let mut shown = None;
+        loop {
+            let ended = match &*life.borrow_and_update() {
+                Life::Running => None,
+                Life::Failed(failure) => Some(Event::Failed { failure: failure.clone() }),
+                Life::Stopped => Some(Event::Stopped),
+            };
+            if let Some(event) = ended {
+                return send(write, &event).await;
+            }
+            let now = status.borrow_and_update().clone();
+            match now.state {
+                State::Up => return send(write, &Event::Status { status: Box::new(self.status()) }).await,
+                State::Failed if stale != Some(now.since) => {
+                    let (message, hint) = now.last_error.unwrap_or_default();
+                    let failure = Failure { exit: ExitCode::NotUp, message, causes: Vec::new(), hint };
+                    return send(write, &Event::Failed { failure }).await;
+                }
+                _ => {}
+            }
+            if shown != Some(now.step) {
+                shown = Some(now.step);
+                send(write, &Event::Step { step: now.step }).await?;
+            }
+            tokio::select! {
+                _ = status.changed() => {}
+                _ = life.changed() => {}
+                changed = question.changed(), if interactive => if changed.is_ok() {
+                    let open = question.borrow_and_update().clone();
+                    if let Some((id, question)) = open {
+                        send(write, &Event::Prompt { id, question }).await?;
+                    }
+                },
+                request = requests.next() => match request? {
+                    Some(Request::Answer { id, answer }) => self.broker.answer(id, answer),
+                    Some(_) => {}
+                    None => return Err(io::ErrorKind::UnexpectedEof.into()),
+                }
+            }
+        }
+    }
+}
+
+async fn send(write: &mut OwnedWriteHalf, event: &Event) -> io::Result<()> {
+    let mut line = serde_json::to_vec(event)?;
+    line.push(b'\n');
+    write.write_all(&line).await
+}
+
+/// Says one thing to a client that no task serves yet.
+pub(super) fn say(stream: &std::os::unix::net::UnixStream, events: &[Event]) {
+    use std::io::Write;
+    for event in events {
+        if let Ok(mut line) = serde_json::to_vec(event) {
+            line.push(b'\n');
+            let _ = (&*stream).write_all(&line);
+        }
+    }
+}
+
+/// The requests of one client.
+struct Requests {
+    read: BufReader<OwnedReadHalf>,
+    /// What has come of the next line. May hold a password.
+    line: Zeroizing<Vec<u8>>,
+}
+
+impl Requests {
+    /// The next request; None at the end. A line that is too long or no request is an error, which
+    /// ends the connection. Cancel safe: what has come stays in `line`.
+    async fn next(&mut self) -> io::Result<Option<Request>> {
+        let room = MAX_LINE - self.line.len();
+        (&mut self.read).take(room as u64).read_until(b'\n', &mut self.line).await?;
+        if self.line.is_empty() {
+            return Ok(None);
+        }
+        let request = serde_json::from_slice(&self.line)?;
+        self.line = Zeroizing::default();
+        Ok(Some(request))
+    }
+}

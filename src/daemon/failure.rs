@@ -1,0 +1,99 @@
+//! A failure, fit to travel from the daemon to the terminal, with the exit code it leads to.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{config, ssh, tunnel};
+
+/// The exit codes of the program (docs/guide.md, "Exit codes").
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[repr(u8)]
+pub enum ExitCode {
+    /// Anything that has no code of its own.
+    Other = 1,
+    /// A wrong command line or configuration.
+    Usage = 2,
+    /// The tunnel is not up.
+    NotUp = 3,
+    /// Nobody could log in.
+    Auth = 4,
+    /// The host key was refused.
+    HostKey = 5,
+    /// The host cannot be reached.
+    Unreachable = 6,
+    /// The host was reached, its Engine was not.
+    Engine = 7,
+    /// `exec` found no tunnel to run its command in (docker's own custom).
+    NoTunnel = 125,
+    /// `exec` found its command but could not run it.
+    CannotRun = 126,
+    /// `exec` did not find its command.
+    NotFound = 127,
+}
+
+/// What failed, why, and what to do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// The exit code.
+    pub exit: ExitCode,
+    /// What failed.
+    pub message: String,
+    /// Why, outermost first.
+    pub causes: Vec<String>,
+    /// What to do.
+    pub hint: Option<String>,
+}
+
+impl Failure {
+    /// A failure without causes.
+    pub fn new(exit: ExitCode, message: impl Into<String>) -> Self {
+        Self { exit, message: message.into(), causes: Vec::new(), hint: None }
+    }
+
+    /// The same with a hint.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    fn of(exit: ExitCode, error: &dyn std::error::Error, hint: Option<String>) -> Self {
+        let mut causes = Vec::new();
+        let mut cause = error.source();
+        while let Some(error) = cause {
+            causes.push(error.to_string());
+            cause = error.source();
+        }
+        Self { exit, message: error.to_string(), causes, hint }
+    }
+}
+
+impl From<config::Error> for Failure {
+    fn from(error: config::Error) -> Self {
+        let exit = match error {
+            config::Error::File { .. } | config::Error::RuntimeDir { .. } | config::Error::NoHome => ExitCode::Other,
+            _ => ExitCode::Usage,
+        };
+        Self::of(exit, &error, error.hint())
+    }
+}
+
+impl From<tunnel::Error> for Failure {
+    fn from(error: tunnel::Error) -> Self {
+        let exit = match &error {
+            tunnel::Error::Ssh(error) => match error.kind() {
+                ssh::Kind::Unreachable => ExitCode::Unreachable,
+                ssh::Kind::HostKey => ExitCode::HostKey,
+                ssh::Kind::Auth => ExitCode::Auth,
+                ssh::Kind::Config => ExitCode::Usage,
+            },
+            tunnel::Error::Forwarding { .. } | tunnel::Error::Engine { .. } => ExitCode::Engine,
+            tunnel::Error::Timeout { step: ssh::Step::Engine, .. } => ExitCode::Engine,
+            tunnel::Error::Timeout { step: ssh::Step::Authenticating, .. } => ExitCode::Auth,
+            tunnel::Error::Timeout { step: ssh::Step::HostKey, .. } => ExitCode::HostKey,
+            tunnel::Error::Timeout { .. } => ExitCode::Unreachable,
+            tunnel::Error::Listen { .. } => ExitCode::Other,
+        };
+        Self::of(exit, &error, error.hint())
+    }
+}

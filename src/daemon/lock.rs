@@ -1,0 +1,65 @@
+//! The lock of a tunnel: held for the daemon's life with flock(2), so that it is gone with the
+//! process however that ends. It, and no pid or socket file, decides who may run the tunnel.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, OFlags, flock};
+
+/// The lock, held. Dropping it removes the file and lets go.
+#[derive(Debug)]
+pub(super) struct Lock {
+    path: PathBuf,
+    _file: File,
+}
+
+impl Lock {
+    /// Takes the lock. None where another process holds it.
+    pub(super) fn take(path: &Path) -> io::Result<Option<Self>> {
+        loop {
+            let file = OpenOptions::new()
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .mode(0o600)
+                .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
+                .open(path)?;
+            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => {}
+                Err(rustix::io::Errno::WOULDBLOCK) => return Ok(None),
+                Err(e) => return Err(e.into()),
+            }
+            // Its last holder may have removed the file between our open and our flock.
+            let ours = file.metadata()?;
+            if fs::metadata(path).is_ok_and(|now| (now.dev(), now.ino()) == (ours.dev(), ours.ino())) {
+                return Ok(Some(Self { path: path.into(), _file: file }));
+            }
+        }
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // While it is still held: nobody else can have the same file locked.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_one_holds_it_and_it_is_free_again_after() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("x.lock");
+        let lock = Lock::take(&path).expect("opened").expect("free");
+        assert!(Lock::take(&path).expect("opened").is_none());
+        drop(lock);
+        assert!(!path.exists());
+        assert!(Lock::take(&path).expect("opened").is_some());
+    }
+}

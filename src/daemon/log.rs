@@ -1,0 +1,116 @@
+//! The tunnel's log file. A log that cannot be written never stops the tunnel.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::fmt::writer::{BoxMakeWriter, MakeWriterExt};
+
+/// Size at which the log is renamed to `NAME.log.1` (replacing the one before) and begun anew,
+/// in bytes. So a tunnel's logs take at most twice this.
+const MAX_LOG: u64 = 1 << 20;
+
+/// Sends what is traced to the file at `path`, and with `echo` to standard error as well.
+///
+/// russh's own messages (of the `log` crate) go nowhere: they could hold what must not be logged.
+pub(super) fn start(path: &Path, verbose: u8, echo: bool) {
+    let level = if verbose > 0 { LevelFilter::DEBUG } else { LevelFilter::INFO };
+    let file = Mutex::new(RotatingFile { path: path.into(), open: None });
+    let writer = if echo { BoxMakeWriter::new(file.and(io::stderr)) } else { BoxMakeWriter::new(file) };
+    let subscriber = tracing_subscriber::fmt().with_max_level(level).with_target(false).with_ansi(false);
+    // A second start in one process keeps the first one's.
+    let _ = subscriber.with_writer(writer).try_init();
+    std::panic::set_hook(Box::new(|panic| tracing::error!("{panic}")));
+}
+
+/// A file that is renamed away when it has grown.
+struct RotatingFile {
+    path: PathBuf,
+    /// The file and its size, once opened.
+    open: Option<(File, u64)>,
+}
+
+impl RotatingFile {
+    fn open(&mut self) -> io::Result<&mut (File, u64)> {
+        if let Some((_, size)) = &self.open
+            && *size >= MAX_LOG
+        {
+            let mut old = self.path.clone().into_os_string();
+            old.push(".1");
+            fs::rename(&self.path, old)?;
+            self.open = None;
+        }
+        if self.open.is_none() {
+            if let Some(dir) = self.path.parent() {
+                DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+            }
+            let file = OpenOptions::new().append(true).create(true).mode(0o600).open(&self.path)?;
+            let size = file.metadata()?.len();
+            self.open = Some((file, size));
+        }
+        self.open.as_mut().ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+}
+
+impl Write for RotatingFile {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        // Whatever goes wrong, the next line tries again.
+        if let Ok((file, size)) = self.open()
+            && file.write_all(line).is_ok()
+        {
+            *size += line.len() as u64;
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The last `lines` of a log that may have been rotated, oldest first.
+///
+/// # Errors
+/// Where neither file can be read.
+pub(crate) fn tail(path: &Path, lines: usize) -> io::Result<Vec<String>> {
+    let mut old = path.to_path_buf().into_os_string();
+    old.push(".1");
+    let before = fs::read(old).unwrap_or_default();
+    let now = fs::read(path);
+    if now.is_err() && before.is_empty() {
+        now.as_ref().map_err(|e| io::Error::from(e.kind()))?;
+    }
+    let all = [before, now.unwrap_or_default()].concat();
+    let all = String::from_utf8_lossy(&all);
+    let skip = all.lines().count().saturating_sub(lines);
+    Ok(all.lines().skip(skip).map(Into::into).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_is_rotated_and_its_end_still_read() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("deep/x.log");
+        let mut log = RotatingFile { path: path.clone(), open: None };
+        let line = format!("{}\n", "x".repeat(1023));
+        for _ in 0..1500 {
+            log.write_all(line.as_bytes()).expect("never fails");
+        }
+        log.write_all(b"the last\n").expect("never fails");
+        assert!(fs::metadata(&path).expect("there").len() < MAX_LOG);
+        let lines = tail(&path, 1200).expect("read");
+        assert_eq!((lines.len(), lines.last().map(String::as_str)), (1200, Some("the last")));
+    }
+
+    #[test]
+    fn a_log_that_cannot_be_written_is_no_error() {
+        let mut log = RotatingFile { path: "/proc/nowhere/x.log".into(), open: None };
+        log.write_all(b"line\n").expect("never fails");
+    }
+}

@@ -1,0 +1,21 @@
+//! A process around a tunnel: started, locked, asked, logged.
+//!
+//! One process per tunnel. [`spawn`] re-executes this program as the daemon, [`run`] is the
+//! daemon, and [`Client`] talks to one over its control socket. Nothing here prints.
+
+mod broker;
+mod client;
+mod control;
+mod failure;
+mod lock;
+mod log;
+mod protocol;
+mod run;
+mod spawn;
+
+pub use client::{Client, ClientError, Found, find, list};
+pub use failure::{ExitCode, Failure};
+pub(crate) use log::tail as log_tail;
+pub use protocol::{Event, PROTOCOL, Request, TunnelStatus};
+pub use run::{Options, run};
+pub use spawn::{SpawnError, parent_connection, spawn};

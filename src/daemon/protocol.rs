@@ -1,0 +1,151 @@
+//! What is said over the control socket: one JSON object a line, UTF-8.
+//!
+//! The daemon begins with [`Event::Hello`]. Both sides are the same user's, but not always the
+//! same version's; unknown fields are passed over, an unknown `op` is answered by closing.
+
+use serde::{Deserialize, Serialize};
+
+use super::failure::Failure;
+use crate::engine::Engine;
+use crate::ssh::{Question, Secret, Step};
+use crate::tunnel::{ConnectionStatus, State};
+
+/// The version of this protocol; another one needs the daemon's own version of dtunnel.
+pub const PROTOCOL: u32 = 1;
+/// Longest line, in bytes, newline included. An answer is a password at most.
+pub(super) const MAX_LINE: usize = 64 << 10;
+
+/// What a client asks.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "kebab-case")]
+pub enum Request {
+    /// Tell me how it goes until the tunnel is up or has failed; try at once if it is not up.
+    Watch {
+        /// Is there a person who can answer questions?
+        interactive: bool,
+    },
+    /// The answer to [`Event::Prompt`].
+    Answer {
+        /// The prompt's id.
+        id: u64,
+        /// None: nobody wants to answer.
+        answer: Option<Secret>,
+    },
+    /// Tell me the status, once.
+    Status,
+    /// End the tunnel; [`Event::Stopped`] says when it has.
+    Down,
+}
+
+/// What the daemon says.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub enum Event {
+    /// The first word on every connection.
+    Hello {
+        /// [`PROTOCOL`].
+        protocol: u32,
+        /// The daemon's version of dtunnel.
+        version: String,
+        /// Its process id.
+        pid: u32,
+    },
+    /// The answer to [`Request::Status`], and to [`Request::Watch`] once the tunnel is up.
+    Status {
+        /// The status.
+        status: Box<TunnelStatus>,
+    },
+    /// What is being done now.
+    Step {
+        /// The step.
+        step: Step,
+    },
+    /// A question for a person.
+    Prompt {
+        /// To be repeated in the answer.
+        id: u64,
+        /// The question.
+        question: Question,
+    },
+    /// The tunnel did not come up, or has failed since.
+    Failed {
+        /// Why.
+        failure: Failure,
+    },
+    /// Another daemon runs this tunnel already.
+    AlreadyRunning,
+    /// The tunnel is ending; this many flows are still open.
+    Draining {
+        /// Open flows.
+        flows: u64,
+    },
+    /// The tunnel has ended and left nothing behind.
+    Stopped,
+}
+
+/// A tunnel, as shown by `status --json` (docs/guide.md, "status").
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct TunnelStatus {
+    /// The tunnel's name.
+    pub name: String,
+    /// Its state.
+    pub state: State,
+    /// Since when (RFC 3339, UTC); None where it is down.
+    pub since: Option<String>,
+    /// The host that is connected to.
+    pub host: Option<String>,
+    /// The login name there.
+    pub user: Option<String>,
+    /// The TCP port there.
+    pub port: Option<u16>,
+    /// The local endpoint, as `DOCKER_HOST` wants it.
+    pub local: Option<String>,
+    /// The Engine's socket on the host.
+    pub remote: Option<String>,
+    /// How flows reach it: `streamlocal`.
+    pub transport: Option<String>,
+    /// The SSH connections.
+    pub connections: Vec<ConnectionStatus>,
+    /// Flows open now.
+    pub flows_open: u64,
+    /// Flows ever begun.
+    pub flows_total: u64,
+    /// Flows that were refused by the host or cut.
+    pub flows_failed: u64,
+    /// Bytes from the host.
+    pub bytes_in: u64,
+    /// Bytes to the host.
+    pub bytes_out: u64,
+    /// The Engine, once it has answered.
+    pub engine: Option<Engine>,
+    /// What went wrong last; None while all is well.
+    pub last_error: Option<String>,
+    /// The daemon's process id.
+    pub pid: Option<u32>,
+}
+
+impl TunnelStatus {
+    /// The status of a tunnel that is not there.
+    pub fn down(name: &str) -> Self {
+        Self {
+            name: name.into(),
+            state: State::Down,
+            since: None,
+            host: None,
+            user: None,
+            port: None,
+            local: None,
+            remote: None,
+            transport: None,
+            connections: Vec::new(),
+            flows_open: 0,
+            flows_total: 0,
+            flows_failed: 0,
+            bytes_in: 0,
+            bytes_out: 0,
+            engine: None,
+            last_error: None,
+            pid: None,
+        }
+    }
+}

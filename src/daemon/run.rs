@@ -1,0 +1,225 @@
+//! The daemon itself, in the background or as `up --foreground`.
+
+use std::io;
+use std::os::unix::net::UnixStream as StdUnixStream;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::fs::Mode;
+use rustix::process::{Resource, Rlimit, setrlimit};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::broker::Broker;
+use super::control::{Control, Life, say};
+use super::failure::{ExitCode, Failure};
+use super::lock::Lock;
+use super::log;
+use super::protocol::Event;
+use crate::config::{
+    self, ConfigFile, Overrides, RuntimeFiles, Target, TunnelName, log_path, prepare_runtime_dir, resolve, runtime_dir,
+};
+use crate::ssh::Prompter;
+use crate::tunnel::{Listener, SocketFile, State, Tunnel, bind_private};
+
+/// Longest wait at the end for clients to take their last word.
+const LAST_WORD: Duration = Duration::from_secs(1);
+/// Pause after the control socket could not accept, most likely for want of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What the daemon is to do.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The target, as on the command line.
+    pub target: String,
+    /// The configuration file.
+    pub config: PathBuf,
+    /// Did the user name that file?
+    pub config_named: bool,
+    /// `-F`, `--local`, `--remote-socket`.
+    pub overrides: Overrides,
+    /// `--timeout`.
+    pub timeout: Duration,
+    /// `-v`, how often.
+    pub verbose: u8,
+    /// Stay a child of the terminal, and log there as well.
+    pub foreground: bool,
+}
+
+/// Runs the tunnel until it is told to end. `parent` is the other end of a control connection
+/// whose owner is waiting for the tunnel to come up; whatever fails is told there.
+///
+/// # Errors
+/// Why the tunnel did not come up; has been told to `parent`.
+pub fn run(options: &Options, parent: StdUnixStream) -> Result<(), Failure> {
+    if !options.foreground {
+        // A session of its own: no signals from the terminal (setsid(2)).
+        let _ = rustix::process::setsid();
+        let _ = std::env::set_current_dir("/");
+    }
+    // Keys and passwords are in this process's memory: it must not be written to a core file.
+    let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
+    rustix::process::umask(Mode::from_raw_mode(0o077));
+    let hello = Event::Hello {
+        protocol: super::protocol::PROTOCOL,
+        version: env!("CARGO_PKG_VERSION").into(),
+        pid: std::process::id(),
+    };
+    match prepare(options) {
+        Ok(Some(prepared)) => serve(options, prepared, parent),
+        Ok(None) => {
+            say(&parent, &[hello, Event::AlreadyRunning]);
+            Ok(())
+        }
+        Err(failure) => {
+            say(&parent, &[hello, Event::Failed { failure: failure.clone() }]);
+            Err(failure)
+        }
+    }
+}
+
+/// What is there before the first connection is made.
+struct Prepared {
+    target: Target,
+    lock: Lock,
+    control: std::os::unix::net::UnixListener,
+    control_file: SocketFile,
+}
+
+/// Takes the lock and reads the configuration. None where another daemon runs this tunnel.
+fn prepare(options: &Options) -> Result<Option<Prepared>, Failure> {
+    let config = ConfigFile::load(&options.config, options.config_named)?;
+    let name = TunnelName::of_target(&options.target, &config)?;
+    let dir = runtime_dir();
+    prepare_runtime_dir(&dir)?;
+    let files = RuntimeFiles::new(&dir, &name)?;
+    let failed = |path: &PathBuf| {
+        let path = path.clone();
+        move |source: io::Error| Failure::from(config::Error::File { action: "open", path, source })
+    };
+    let Some(lock) = Lock::take(&files.lock).map_err(failed(&files.lock))? else { return Ok(None) };
+    log::start(&log_path(&name)?, options.verbose, options.foreground && options.verbose > 0);
+    let (control, control_file) = bind_private(&files.control).map_err(failed(&files.control))?;
+    let target = resolve(&options.target, &config, &options.overrides, &files.socket)?;
+    tracing::info!(
+        "dtunnel {} (pid {}) to {} for {}",
+        env!("CARGO_PKG_VERSION"),
+        std::process::id(),
+        target.address(),
+        target.name
+    );
+    Ok(Some(Prepared { target, lock, control, control_file }))
+}
+
+fn serve(options: &Options, prepared: Prepared, parent: StdUnixStream) -> Result<(), Failure> {
+    // One thread: a daemon is one tunnel, and its work is moving bytes.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|e| Failure::new(ExitCode::Other, format!("cannot start: {e}")))?;
+    let result = runtime.block_on(supervise(options, prepared, parent));
+    // A passphrase being tried may still be computed; nobody waits for it.
+    runtime.shutdown_background();
+    result
+}
+
+async fn supervise(options: &Options, prepared: Prepared, parent: StdUnixStream) -> Result<(), Failure> {
+    let Prepared { target, lock, control: listener, control_file } = prepared;
+    let other = |e: io::Error| Failure::new(ExitCode::Other, format!("cannot start: {e}"));
+    parent.set_nonblocking(true).map_err(other)?;
+    let parent = UnixStream::from_std(parent).map_err(other)?;
+    let listener = UnixListener::from_std(listener).map_err(other)?;
+    let (prompter, questions) = Prompter::new();
+    let endpoint = Listener::bind(&target.local);
+    let docker_host = endpoint.as_ref().map_or(&target.local, |l| l.endpoint()).docker_host();
+    let control = Arc::new(Control {
+        tunnel: Tunnel::new(target, prompter),
+        broker: Broker::new(),
+        docker_host,
+        stop: CancellationToken::new(),
+        life: watch::Sender::new(Life::Running),
+    });
+    let mut clients = JoinSet::new();
+    let starter = control.clone();
+    clients.spawn(async move {
+        starter.serve(parent).await;
+        // Whoever wanted it up is gone before it was (Ctrl-C): so does the tunnel.
+        if starter.tunnel.watch().borrow().state == State::Starting {
+            starter.stop.cancel();
+        }
+    });
+    let result = {
+        let running = async {
+            match endpoint {
+                Ok(endpoint) => control.tunnel.clone().run(endpoint, options.timeout, control.stop.clone()).await,
+                Err(error) => Err(error),
+            }
+        };
+        let asking = control.broker.run(questions);
+        let accepting = accept(&listener, &control, &mut clients);
+        let signals = stop_on_signals(&control.stop);
+        tokio::pin!(running, asking, accepting, signals);
+        loop {
+            // Only the tunnel's end ends this; the others go on beside it.
+            tokio::select! {
+                result = &mut running => break result.map_err(Failure::from),
+                () = &mut asking => {}
+                () = &mut accepting => {}
+                () = &mut signals => {}
+            }
+        }
+    };
+    match &result {
+        Ok(()) => tracing::info!("ended"),
+        Err(failure) => tracing::error!("{}", failure.message),
+    }
+    // First nothing is left behind, then everybody hears of it.
+    drop(listener);
+    drop(control_file);
+    drop(lock);
+    control.life.send_replace(match &result {
+        Ok(()) => Life::Stopped,
+        Err(failure) => Life::Failed(failure.clone()),
+    });
+    let _ = tokio::time::timeout(LAST_WORD, async { while clients.join_next().await.is_some() {} }).await;
+    result
+}
+
+/// Serves the control socket. Never ends.
+async fn accept(listener: &UnixListener, control: &Arc<Control>, clients: &mut JoinSet<()>) {
+    let me = rustix::process::getuid().as_raw();
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) if stream.peer_cred().is_ok_and(|peer| peer.uid() == me) => {
+                    let control = control.clone();
+                    clients.spawn(async move { control.serve(stream).await });
+                }
+                Ok(_) => tracing::warn!("turned away a control client of another user"),
+                Err(e) => {
+                    tracing::warn!("cannot accept a control connection: {e}");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            },
+            Some(_) = clients.join_next() => {}
+        }
+    }
+}
+
+/// SIGTERM and SIGINT end the tunnel as `down` does; SIGHUP does not end it. Never ends.
+async fn stop_on_signals(stop: &CancellationToken) {
+    let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::hangup()));
+    let (Ok(mut terminate), Ok(mut interrupt), Ok(mut hangup)) = signals else {
+        tracing::warn!("signals end this process at once");
+        return std::future::pending().await;
+    };
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => stop.cancel(),
+            _ = interrupt.recv() => stop.cancel(),
+            _ = hangup.recv() => {}
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! What is counted: per connection and for the tunnel as a whole.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use serde::{Deserialize, Serialize};
+
+/// Counters that flows write and others read; each is exact, together they may be a moment apart.
+#[derive(Debug, Default)]
+pub struct Counters {
+    flows_open: AtomicU64,
+    flows_total: AtomicU64,
+    flows_failed: AtomicU64,
+    bytes_in: AtomicU64,
+    bytes_out: AtomicU64,
+}
+
+/// The counters at one moment.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// Flows open now.
+    pub flows_open: u64,
+    /// Flows ever begun.
+    pub flows_total: u64,
+    /// Flows that were refused by the host or cut.
+    pub flows_failed: u64,
+    /// Bytes from the host.
+    pub bytes_in: u64,
+    /// Bytes to the host.
+    pub bytes_out: u64,
+}
+
+impl Counters {
+    pub(super) fn flow_begins(&self) {
+        self.flows_total.fetch_add(1, Relaxed);
+        self.flows_open.fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn flow_ends(&self, failed: bool) {
+        self.flows_open.fetch_sub(1, Relaxed);
+        self.flows_failed.fetch_add(u64::from(failed), Relaxed);
+    }
+
+    pub(super) fn received(&self, bytes: usize) {
+        self.bytes_in.fetch_add(bytes as u64, Relaxed);
+    }
+
+    pub(super) fn sent(&self, bytes: usize) {
+        self.bytes_out.fetch_add(bytes as u64, Relaxed);
+    }
+
+    /// The counters now.
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot {
+            flows_open: self.flows_open.load(Relaxed),
+            flows_total: self.flows_total.load(Relaxed),
+            flows_failed: self.flows_failed.load(Relaxed),
+            bytes_in: self.bytes_in.load(Relaxed),
+            bytes_out: self.bytes_out.load(Relaxed),
+        }
+    }
+}

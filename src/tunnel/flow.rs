@@ -1,0 +1,122 @@
+//! One local connection and the SSH channel that carries it.
+//!
+//! ```text
+//!             local end          remote end
+//!   open ───────────────► local half-closed ──┐
+//!     │                                       ├──► done: both ends were seen, channel closed
+//!     └─────────────────► remote half-closed ─┘
+//!   any state ── an error, or a close without an end ──► cut: both sides are reset
+//!   any state ── the client is gone ──► lingering: the host hears of the end, and closes
+//! ```
+//!
+//! Each direction ends by itself: the end of the client's stream travels as EOF, the host's as a
+//! shutdown (RFC 4254 section 5.3). docker's attach, exec and `run -i` depend on it.
+
+use std::time::Duration;
+
+use super::counters::Counters;
+use super::local::LocalStream;
+use crate::ssh::{Channel, ChannelReader, ChannelWriter, Received};
+
+/// How long the host may take to close a channel whose client is gone, before we close it.
+/// Usually the Engine sees the end and closes at once.
+const LINGER: Duration = Duration::from_secs(5);
+
+/// How a flow ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    /// Both directions were ended by those who used them.
+    Done,
+    /// The client closed its side altogether.
+    ClientGone,
+    /// The host or the connection cut it; the client has seen a reset.
+    Cut,
+}
+
+/// Carries bytes both ways until the flow ends.
+pub(super) async fn carry(local: LocalStream, channel: Channel, counters: &[&Counters]) -> End {
+    let (mut reader, writer) = channel.split();
+    let end = {
+        let out = outwards(&local, &writer, counters);
+        let back = inwards(&local, &mut reader, counters);
+        tokio::pin!(out, back);
+        let mut out_done = false;
+        loop {
+            tokio::select! {
+                result = &mut back => break result,
+                end = &mut out, if !out_done => match end {
+                    Some(end) => break end,
+                    None => out_done = true,
+                },
+            }
+        }
+    };
+    match end {
+        End::Done => local.finish(),
+        End::ClientGone => {
+            drop(local);
+            linger(&mut reader, &writer).await;
+        }
+        End::Cut => local.reset(),
+    }
+    // First the reader: one that nobody reads would hold the whole connection up.
+    drop(reader);
+    if end != End::Done {
+        writer.close().await;
+    }
+    end
+}
+
+/// From the client to the host. Ends with None once the host has heard of the end, unless the
+/// client turns out to be gone altogether.
+async fn outwards(local: &LocalStream, writer: &ChannelWriter, counters: &[&Counters]) -> Option<End> {
+    loop {
+        match local.read().await {
+            Ok(data) if data.is_empty() => break,
+            Ok(data) => {
+                let size = data.len();
+                if writer.send(data).await.is_err() {
+                    return Some(End::Cut);
+                }
+                counters.iter().for_each(|c| c.sent(size));
+            }
+            Err(_) => return Some(End::ClientGone),
+        }
+    }
+    if writer.eof().await.is_err() {
+        return Some(End::Cut);
+    }
+    local.gone().await.ok().map(|()| End::ClientGone)
+}
+
+/// From the host to the client.
+async fn inwards(local: &LocalStream, reader: &mut ChannelReader, counters: &[&Counters]) -> End {
+    let mut ended = false;
+    loop {
+        match reader.receive().await {
+            Received::Data(data) => {
+                if local.write_all(&data).await.is_err() {
+                    return End::ClientGone;
+                }
+                counters.iter().for_each(|c| c.received(data.len()));
+            }
+            Received::Eof => {
+                ended = true;
+                if local.shutdown_write().is_err() {
+                    return End::ClientGone;
+                }
+            }
+            Received::Closed => return if ended { End::Done } else { End::Cut },
+        }
+    }
+}
+
+/// Lets the host close the channel of a client that is gone: it has had its EOF, or gets it now.
+/// (A channel that we close first leaves a few KB behind in russh 0.65, so this is worth a wait.)
+async fn linger(reader: &mut ChannelReader, writer: &ChannelWriter) {
+    let ending = async {
+        let _ = writer.eof().await;
+        while reader.receive().await != Received::Closed {}
+    };
+    let _ = tokio::time::timeout(LINGER, ending).await;
+}

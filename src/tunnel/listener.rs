@@ -1,0 +1,178 @@
+//! The local endpoint: opened so that at no moment anybody else can connect, removed at the end.
+
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::net::{UnixListener as StdUnixListener, UnixStream as StdUnixStream};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::fs::Mode;
+use tokio::net::{TcpListener, UnixListener};
+
+use super::error::Error;
+use super::local::LocalStream;
+use super::peer;
+use crate::config::LocalEndpoint;
+
+/// Pause after accepting failed, most likely for want of file descriptors, before it is tried again.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// The open local endpoint. Dropping it closes it and removes its socket file.
+#[derive(Debug)]
+pub struct Listener {
+    kind: Kind,
+    endpoint: LocalEndpoint,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Unix { listener: UnixListener, _file: SocketFile },
+    Tcp(TcpListener),
+}
+
+impl Listener {
+    /// Opens the endpoint. A stale socket file is replaced; one on which somebody listens, and
+    /// any other file, is not.
+    ///
+    /// # Errors
+    /// [`Error::Listen`].
+    pub fn bind(endpoint: &LocalEndpoint) -> Result<Self, Error> {
+        let failed = |source| Error::Listen { endpoint: endpoint.clone(), source };
+        match endpoint {
+            LocalEndpoint::Unix(path) => {
+                let (listener, file) = bind_private(path).map_err(failed)?;
+                let listener = UnixListener::from_std(listener).map_err(failed)?;
+                Ok(Self { kind: Kind::Unix { listener, _file: file }, endpoint: endpoint.clone() })
+            }
+            LocalEndpoint::Tcp(address) => {
+                let listener = bind_tcp(*address).map_err(failed)?;
+                let endpoint = LocalEndpoint::Tcp(listener.local_addr().map_err(failed)?);
+                Ok(Self { kind: Kind::Tcp(listener), endpoint })
+            }
+        }
+    }
+
+    /// The endpoint; a TCP port of 0 has become the real one.
+    pub fn endpoint(&self) -> &LocalEndpoint {
+        &self.endpoint
+    }
+
+    /// The next client of this user. Others are turned away here. Cancel safe.
+    pub(super) async fn accept(&self) -> LocalStream {
+        loop {
+            match self.try_accept().await {
+                Ok(Some(stream)) => return stream,
+                Ok(None) => tracing::warn!("turned away a client of another user"),
+                Err(e) => {
+                    tracing::warn!("cannot accept a connection: {e}");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    async fn try_accept(&self) -> io::Result<Option<LocalStream>> {
+        match &self.kind {
+            Kind::Unix { listener, .. } => {
+                let (stream, _) = listener.accept().await?;
+                Ok(peer::is_this_user_unix(&stream)?.then(|| LocalStream::unix(stream)))
+            }
+            Kind::Tcp(listener) => {
+                let (stream, _) = listener.accept().await?;
+                if peer::is_this_user_tcp(&stream)? { LocalStream::tcp(stream).map(Some) } else { Ok(None) }
+            }
+        }
+    }
+}
+
+fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
+    let listener = std::net::TcpListener::bind(address)?;
+    listener.set_nonblocking(true)?;
+    TcpListener::from_std(listener)
+}
+
+/// A socket file of ours, removed when dropped unless somebody has replaced it.
+#[derive(Debug)]
+pub(crate) struct SocketFile {
+    path: PathBuf,
+    device: u64,
+    inode: u64,
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if let Ok(meta) = fs::symlink_metadata(&self.path)
+            && (meta.dev(), meta.ino()) == (self.device, self.inode)
+        {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Listens on a Unix socket with mode 0600 from its first moment on.
+///
+/// # Errors
+/// AddrInUse where somebody listens there, AlreadyExists where the file is not a socket.
+pub(crate) fn bind_private(path: &Path) -> io::Result<(StdUnixListener, SocketFile)> {
+    remove_stale(path)?;
+    // The process's mask decides a new socket's mode (unix(7)): no chmod after, no window.
+    let before = rustix::process::umask(Mode::from_raw_mode(0o177));
+    let bound = StdUnixListener::bind(path);
+    rustix::process::umask(before);
+    let listener = bound?;
+    listener.set_nonblocking(true)?;
+    let meta = fs::symlink_metadata(path)?;
+    Ok((listener, SocketFile { path: path.into(), device: meta.dev(), inode: meta.ino() }))
+}
+
+fn remove_stale(path: &Path) -> io::Result<()> {
+    let meta = match fs::symlink_metadata(path) {
+        Ok(meta) => meta,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(e),
+    };
+    if !meta.file_type().is_socket() {
+        return Err(io::Error::new(io::ErrorKind::AlreadyExists, "there is a file that is not a socket"));
+    }
+    match StdUnixStream::connect(path) {
+        Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(e) => Err(e),
+        Ok(_) => Err(io::Error::new(io::ErrorKind::AddrInUse, "another program listens there")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_stale_socket_is_replaced_a_live_one_and_a_file_are_not() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("x.sock");
+        drop(StdUnixListener::bind(&path).expect("bound"));
+        assert!(path.exists(), "a stale socket stays behind");
+        let endpoint = LocalEndpoint::Unix(path.clone());
+        let listener = Listener::bind(&endpoint).expect("replaced");
+        assert_eq!(fs::metadata(&path).expect("there").mode() & 0o7777, 0o600);
+        assert!(matches!(Listener::bind(&endpoint), Err(Error::Listen { .. })), "somebody listens");
+        drop(listener);
+        assert!(!path.exists(), "removed at the end");
+        fs::write(&path, "precious").expect("written");
+        assert!(matches!(Listener::bind(&endpoint), Err(Error::Listen { .. })), "a file is no socket");
+        assert_eq!(fs::read(&path).expect("there"), b"precious");
+    }
+
+    #[tokio::test]
+    async fn a_socket_that_somebody_replaced_is_left_alone() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("x.sock");
+        let listener = Listener::bind(&LocalEndpoint::Unix(path.clone())).expect("bound");
+        fs::remove_file(&path).expect("removed");
+        fs::write(&path, "another's").expect("written");
+        drop(listener);
+        assert!(path.exists());
+    }
+}

@@ -1,0 +1,248 @@
+//! One accepted connection: read, written, ended or cut.
+//!
+//! A cut download must look cut. TCP has a reset for that. A Unix socket's peer sees a reset
+//! (ECONNRESET) only if we close with bytes of its own still unread (unix(7) does not say so;
+//! `unix_release_sock` in Linux does it). So the last byte of what the client sent is forwarded
+//! but left in the receive queue until more comes: closing then cuts, and [`LocalStream::finish`]
+//! takes the byte out first. On other systems than Linux such a cut looks like an end.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
+
+use bytes::Bytes;
+use rustix::io::{dup, ioctl_fionread};
+use rustix::net::{RecvFlags, Shutdown, recv, shutdown, sockopt};
+use tokio::io::Interest;
+use tokio::net::{TcpStream, UnixStream};
+
+/// Most bytes read at once. Two of the 32 KiB packets that a channel carries: larger reads only
+/// wait longer for the server's window.
+const MAX_READ: usize = 64 << 10;
+
+/// A local client's connection.
+#[derive(Debug)]
+pub(super) enum LocalStream {
+    Unix {
+        stream: UnixStream,
+        /// Is the first byte of the receive queue one that was handed out already? Written by the
+        /// one reader only.
+        held: AtomicBool,
+    },
+    Tcp(TcpStream),
+}
+
+impl LocalStream {
+    pub(super) fn unix(stream: UnixStream) -> Self {
+        Self::Unix { stream, held: AtomicBool::new(false) }
+    }
+
+    /// Takes a TCP connection over, with Nagle's algorithm off.
+    pub(super) fn tcp(stream: TcpStream) -> io::Result<Self> {
+        stream.set_nodelay(true)?;
+        Ok(Self::Tcp(stream))
+    }
+
+    fn fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Unix { stream, .. } => stream.as_fd(),
+            Self::Tcp(stream) => stream.as_fd(),
+        }
+    }
+
+    /// The next bytes, none at the end of the stream. Cancel safe; one reader at a time.
+    pub(super) async fn read(&self) -> io::Result<Bytes> {
+        match self {
+            Self::Tcp(stream) => loop {
+                stream.readable().await?;
+                let mut buffer = Vec::with_capacity(MAX_READ);
+                match stream.try_read_buf(&mut buffer) {
+                    Ok(_) => return Ok(buffer.into()),
+                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                    Err(e) => return Err(e),
+                }
+            },
+            Self::Unix { stream, held } => loop {
+                let ready = stream.ready(Interest::READABLE).await?;
+                // The end is seen before the queue is: what is queued then is all there will be.
+                let ended = ready.is_read_closed();
+                match stream.try_io(Interest::READABLE, || read_all_but_one(stream.as_fd(), held, ended)) {
+                    Ok(bytes) => return Ok(bytes),
+                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                    Err(e) => return Err(e),
+                }
+            },
+        }
+    }
+
+    /// Writes all of `data`.
+    pub(super) async fn write_all(&self, mut data: &[u8]) -> io::Result<()> {
+        while !data.is_empty() {
+            let written = match self {
+                Self::Unix { stream, .. } => stream.try_write(data),
+                Self::Tcp(stream) => stream.try_write(data),
+            };
+            match written {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(n) => data = &data[n..],
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => match self {
+                    Self::Unix { stream, .. } => stream.writable().await?,
+                    Self::Tcp(stream) => stream.writable().await?,
+                },
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends our direction; reading goes on.
+    pub(super) fn shutdown_write(&self) -> io::Result<()> {
+        Ok(shutdown(self.fd(), Shutdown::Write)?)
+    }
+
+    /// Waits until the client is gone altogether, not only done with sending. (Watched through a
+    /// second descriptor, whose readiness may be cleared without a writer missing its own.)
+    pub(super) async fn gone(&self) -> io::Result<()> {
+        // Only its readiness is used, which is the same for a socket of any family.
+        let watched = UnixStream::from_std(dup(self.fd())?.into())?;
+        loop {
+            if watched.ready(Interest::WRITABLE).await?.is_write_closed() {
+                return Ok(());
+            }
+            // Nothing is written here; this makes the next `ready` wait for a change.
+            let _ = watched.try_io(Interest::WRITABLE, || Err::<(), _>(io::ErrorKind::WouldBlock.into()));
+        }
+    }
+
+    /// Closes after a clean end of both directions.
+    pub(super) fn finish(self) {
+        if let Self::Unix { stream, held } = &self
+            && held.load(Relaxed)
+        {
+            let _ = recv(stream, &mut [0_u8; 1], RecvFlags::DONTWAIT);
+        }
+    }
+
+    /// Closes so that the client sees a reset, where it has sent anything at all.
+    pub(super) fn reset(self) {
+        if let Self::Tcp(stream) = &self {
+            let _ = sockopt::set_socket_linger(stream, Some(Duration::ZERO));
+        }
+    }
+}
+
+/// Reads what is queued but leaves the last byte there, see the module's text. Errors with
+/// WouldBlock where nothing new is queued.
+fn read_all_but_one(fd: BorrowedFd<'_>, held: &AtomicBool, ended: bool) -> io::Result<Bytes> {
+    let queued = usize::try_from(ioctl_fionread(fd)?).unwrap_or(usize::MAX);
+    let old = usize::from(held.load(Relaxed));
+    if queued <= old {
+        return if ended { Ok(Bytes::new()) } else { Err(io::ErrorKind::WouldBlock.into()) };
+    }
+    let more_than_fits = queued > MAX_READ;
+    let take = if more_than_fits { MAX_READ } else { queued - 1 };
+    let mut buffer = vec![0; take + 1];
+    if take > 0 {
+        let (read, _) = recv(fd, &mut buffer[..take], RecvFlags::DONTWAIT)?;
+        if more_than_fits || read < take {
+            // The rest of the queue is enough to cut with.
+            held.store(false, Relaxed);
+            buffer.truncate(read);
+            return Ok(Bytes::from(buffer).slice(old..));
+        }
+    }
+    recv(fd, &mut buffer[take..], RecvFlags::PEEK | RecvFlags::DONTWAIT)?;
+    held.store(true, Relaxed);
+    Ok(Bytes::from(buffer).slice(old..))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixStream as Client;
+
+    fn pair() -> (LocalStream, Client) {
+        let (ours, theirs) = UnixStream::pair().expect("a pair");
+        let theirs = theirs.into_std().expect("std");
+        theirs.set_nonblocking(false).expect("blocking");
+        (LocalStream::unix(ours), theirs)
+    }
+
+    async fn read_some(local: &LocalStream) -> Vec<u8> {
+        local.read().await.expect("readable").to_vec()
+    }
+
+    #[tokio::test]
+    async fn every_byte_arrives_once_whatever_the_sizes() {
+        let (local, mut client) = pair();
+        let sizes = [1, 1, 2, 3, 70_000, 1, MAX_READ, MAX_READ + 1, 200_000, 5];
+        let data: Vec<u8> = (0..sizes.iter().sum::<usize>()).map(|i| (i % 251) as u8).collect();
+        let sent = data.clone();
+        let writer = std::thread::spawn(move || {
+            let mut rest = sent.as_slice();
+            for size in sizes {
+                client.write_all(&rest[..size]).expect("written");
+                rest = &rest[size..];
+            }
+            client.shutdown(std::net::Shutdown::Write).expect("ended");
+            client
+        });
+        let mut received = Vec::new();
+        loop {
+            let piece = read_some(&local).await;
+            if piece.is_empty() {
+                break;
+            }
+            received.extend(piece);
+        }
+        assert!(received == data, "{} of {} bytes, or other ones", received.len(), data.len());
+        assert!(read_some(&local).await.is_empty(), "the end stays the end");
+        drop(writer.join().expect("joined"));
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn a_reset_is_seen_as_one_and_an_end_as_an_end() {
+        for half_closed in [false, true] {
+            for cut in [true, false] {
+                let (local, mut client) = pair();
+                client.write_all(b"GET").expect("written");
+                assert_eq!(read_some(&local).await, b"GET");
+                if half_closed {
+                    client.shutdown(std::net::Shutdown::Write).expect("ended");
+                    assert!(read_some(&local).await.is_empty());
+                }
+                local.write_all(b"data").await.expect("written");
+                if cut {
+                    local.reset()
+                } else {
+                    local.finish()
+                }
+                let mut received = Vec::new();
+                let result = client.read_to_end(&mut received);
+                assert_eq!(received, b"data", "what was sent before arrives");
+                assert_eq!(result.is_err(), cut, "half_closed {half_closed}: {result:?}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_client_that_only_stops_sending_is_not_gone() {
+        let (local, client) = pair();
+        client.shutdown(std::net::Shutdown::Write).expect("ended");
+        assert!(read_some(&local).await.is_empty());
+        let gone = local.gone();
+        tokio::pin!(gone);
+        for _ in 0..10 {
+            tokio::select! {
+                biased;
+                _ = &mut gone => panic!("half-closed is not gone"),
+                () = tokio::task::yield_now() => {}
+            }
+        }
+        drop(client);
+        gone.await.expect("gone");
+    }
+}
