@@ -31,12 +31,22 @@ pub fn add_profile(path: &Path, new: &NewProfile) -> Result<(), Error> {
         if config.profiles.contains_key(&new.name) {
             return Err(Error::ProfileExists { name: new.name.clone(), path: path.into() });
         }
+        let nothing_but_comments = document.is_empty();
+        let comments = document.trailing().as_str().unwrap_or_default().to_owned();
+        if nothing_but_comments {
+            document.set_trailing("");
+        }
         let profiles = document.entry("profiles").or_insert_with(|| {
             let mut table = Table::new();
             table.set_implicit(true);
             Item::Table(table)
         });
-        profiles[&new.name] = Item::Table(table_of(&new.profile));
+        let mut table = table_of(&new.profile);
+        // A file of nothing but comments has them behind its (absent) content: they stay on top.
+        if nothing_but_comments {
+            table.decor_mut().set_prefix(comments);
+        }
+        profiles[&new.name] = Item::Table(table);
         Ok(())
     })
 }

@@ -1,0 +1,113 @@
+//! The command line without a network: help, errors, profiles, exit codes.
+
+use clap::CommandFactory;
+
+use crate::lab::Lab;
+
+/// The reference in docs/cli.md is made of the help texts, so that no flag changes unnoticed.
+#[test]
+fn the_command_line_reference_is_that_of_this_program() {
+    let mut root = dtunnel::cli::Cli::command().term_width(100);
+    root.build();
+    let mut text = String::from(
+        "# Command line\n\nMade of the help texts; `UPDATE_DOCS=1 cargo test --test e2e reference` writes it anew.\n",
+    );
+    describe(&root, &mut Vec::new(), &mut text);
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/cli.md");
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        std::fs::write(path, &text).unwrap();
+    }
+    let shipped = std::fs::read_to_string(path).unwrap_or_default();
+    assert!(shipped == text, "docs/cli.md is old: run `UPDATE_DOCS=1 cargo test --test e2e reference`");
+}
+
+fn describe(command: &clap::Command, path: &mut Vec<String>, text: &mut String) {
+    path.push(command.get_name().into());
+    let help = command.clone().bin_name(path.join(" ")).render_long_help().to_string();
+    // The terminal's own settings must not get into it.
+    let help = help.replace(
+        &format!("[env: DTUNNEL_CONFIG={}]", std::env::var("DTUNNEL_CONFIG").unwrap_or_default()),
+        "[env: DTUNNEL_CONFIG]",
+    );
+    let lines: Vec<&str> = help.lines().map(str::trim_end).collect();
+    *text += &format!("\n## {}\n\n```text\n{}\n```\n", path.join(" "), lines.join("\n").trim_end());
+    for sub in command.get_subcommands().filter(|sub| !sub.is_hide_set()) {
+        describe(sub, path, text);
+    }
+    path.pop();
+}
+
+#[test]
+fn wrong_usage_and_wrong_configuration_end_with_2_and_say_where() {
+    let lab = Lab::new("");
+    lab.fails(2, &["up"]);
+    lab.fails(2, &["frobnicate"]);
+    lab.fails(2, &["up", "lab", "--timeout", "soon"]);
+    assert!(lab.fails(2, &["up", "lab", "--local", "tcp:0.0.0.0:2375"]).contains("only a loopback address"));
+    assert!(lab.fails(2, &["up", "-oProxyCommand=x"]).contains("error"));
+    assert!(lab.fails(2, &["up", "--", "-oProxyCommand=x"]).contains("begins with `-`"));
+    lab.write_config("[profiles.prod]\nhots = \"x\"\n");
+    let stderr = lab.fails(2, &["up", "prod"]);
+    assert!(stderr.contains("config.toml:2:1: unknown key `hots` in [profiles.prod]"), "{stderr}");
+    assert!(stderr.contains("hint: did you mean `host`?"), "{stderr}");
+    lab.write_config("[profiles.prod]\nhost = 3\n");
+    assert!(lab.fails(2, &["status", "prod"]).contains("config.toml:2:8: "));
+    assert!(lab.fails(1, &["--config", "/nonexistent/c.toml", "up", "prod"]).contains("/nonexistent/c.toml"));
+}
+
+#[test]
+fn profiles_are_added_listed_shown_and_removed() {
+    let lab = Lab::new("");
+    lab.write_config("# mine\n");
+    lab.ok(&["profile", "add", "prod-1", "deploy@prod-1.example.com:2222", "-J", "bastion", "--keepalive", "15s"]);
+    lab.ok(&["profile", "add", "b", "ssh://h", "-i", "~/.ssh/k", "--description", "the other one"]);
+    assert_eq!(
+        lab.ok(&["profile", "show", "prod-1"]),
+        "[profiles.prod-1]\nhost = \"prod-1.example.com\"\nuser = \"deploy\"\nport = 2222\njump = \"bastion\"\nkeepalive = \"15s\"\n"
+    );
+    let list = lab.ok(&["profile", "list"]);
+    assert!(list.contains("deploy@prod-1.example.com:2222") && list.contains("the other one"), "{list}");
+    assert!(lab.fails(2, &["profile", "add", "b", "x"]).contains("already exists"));
+    assert!(lab.fails(2, &["profile", "add", "no good", "x"]).contains("is not a profile name"));
+    assert!(lab.fails(2, &["profile", "show", "prod1"]).contains("did you mean `prod-1`?"));
+    lab.ok(&["profile", "remove", "b"]);
+    assert!(lab.fails(2, &["profile", "remove", "b"]).contains("no profile is named `b`"));
+    let path = lab.ok(&["profile", "path"]);
+    assert!(std::fs::read_to_string(path.trim()).unwrap().starts_with("# mine\n"));
+}
+
+#[test]
+fn an_edited_file_is_checked() {
+    let lab = Lab::new("");
+    lab.write_config("");
+    let mut edit = lab.dtunnel(["profile", "edit"]);
+    let output = edit.env("EDITOR", "echo 'hots = 1' >").output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("unknown key `hots`"));
+}
+
+#[test]
+fn a_tunnel_that_is_not_up_is_said_to_be_so() {
+    let lab = Lab::new("");
+    let output = lab.run(&["env", "lab"]);
+    assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(3), b"".as_slice()));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("dtunnel up lab"));
+    lab.fails(3, &["status", "lab"]);
+    assert_eq!(lab.status("lab")["state"], "down");
+    assert_eq!(lab.ok(&["status", "--json"]).trim(), "[]");
+    lab.ok(&["down", "lab"]);
+    lab.ok(&["down", "--all"]);
+    assert_eq!(lab.ok(&["env", "--unset", "--shell", "fish"]), "set -e DOCKER_HOST;\n");
+    assert!(lab.fails(1, &["logs", "lab"]).contains("never up"));
+    lab.fails(2, &["daemon", "lab"]);
+}
+
+#[test]
+fn output_into_a_closed_pipe_is_no_error() {
+    let lab = Lab::new("");
+    let mut command = std::process::Command::new("sh");
+    lab.set_env(&mut command);
+    let line = format!("set -e; {0} profile list --json | true; {0} --help | true", env!("CARGO_BIN_EXE_dtunnel"));
+    let output = command.args(["-c", &line]).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+}

@@ -1,0 +1,112 @@
+//! What goes wrong is told apart: reason, hint, exit code, within the time-out.
+
+use std::io::Write;
+use std::net::TcpListener;
+
+use crate::lab::sshd::free_port;
+use crate::lab::{Lab, wait_for};
+
+#[test]
+fn a_name_without_an_address_ends_with_6_and_suggests_the_profile() {
+    let lab = Lab::new("");
+    let ssh_config = lab.path("ssh_config");
+    lab.write_config(&format!("ssh_config = {ssh_config:?}\n[profiles.prod-1]\n"));
+    let stderr = lab.fails(6, &["up", "prod1.invalid"]);
+    assert!(stderr.contains("cannot resolve the host name `prod1.invalid`"), "{stderr}");
+    assert!(stderr.contains("did you mean `prod-1`?"), "{stderr}");
+}
+
+#[test]
+fn a_port_where_nobody_listens_ends_with_6() {
+    let lab = Lab::new("");
+    let stderr = lab.fails(6, &["up", &format!("u@127.0.0.1:{}", free_port())]);
+    assert!(stderr.contains("cannot connect to 127.0.0.1 port") && stderr.contains("is sshd running"), "{stderr}");
+    assert_eq!(lab.runtime_files(), [""; 0]);
+}
+
+#[test]
+fn a_server_that_is_no_ssh_server_ends_with_6_in_time() {
+    let lab = Lab::new("");
+    let servers: [fn(std::net::TcpStream); 3] = [
+        // Says nothing, for ever.
+        std::mem::forget,
+        // Speaks another protocol.
+        |mut stream| drop(stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n")),
+        // Garbage without end.
+        |mut stream| {
+            drop(stream.write_all(b"SSH-2.0-x\r\n"));
+            while stream.write_all(&[0xff; 4096]).is_ok() {}
+        },
+    ];
+    for server in servers {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let target = format!("u@127.0.0.1:{}", listener.local_addr().unwrap().port());
+        std::thread::spawn(move || listener.incoming().flatten().for_each(server));
+        let stderr = lab.fails(6, &["up", &target, "--timeout", "2s"]);
+        assert!(stderr.contains("error: "), "{stderr}");
+    }
+}
+
+#[test]
+fn a_missing_socket_and_forbidden_forwarding_end_with_7() {
+    let mut lab = Lab::new("");
+    let stderr = lab.fails(7, &["up", "lab", "--remote-socket", "/nonexistent.sock"]);
+    assert!(stderr.contains("not its Docker Engine") && stderr.contains("AllowStreamLocalForwarding"), "{stderr}");
+    lab.sshd.configure("AllowStreamLocalForwarding no");
+    lab.sshd.start_again();
+    lab.fails(7, &["up", "lab"]);
+}
+
+#[test]
+fn what_answers_but_is_no_engine_ends_with_7() {
+    let lab = Lab::new("");
+    let path = lab.path("remote/x.sock");
+    let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let _ = stream.write_all(b"220 mail.example.com ESMTP\r\n");
+        }
+    });
+    let stderr = lab.fails(7, &["up", "lab", "--remote-socket", path.to_str().unwrap()]);
+    assert!(stderr.contains("no Docker Engine answered there"), "{stderr}");
+}
+
+#[test]
+fn an_engine_that_hangs_ends_with_7_in_time() {
+    let lab = Lab::new("");
+    let path = lab.path("remote/x.sock");
+    let _hangs = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let stderr = lab.fails(7, &["up", "lab", "--remote-socket", path.to_str().unwrap(), "--timeout", "2s"]);
+    assert!(stderr.contains("asking the Engine"), "{stderr}");
+}
+
+#[test]
+fn a_lost_connection_is_made_again_and_the_socket_stays() {
+    let Some(mut lab) = Lab::with_engine() else { return };
+    lab.ok(&["up", "lab"]);
+    let inode = |lab: &Lab| std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(lab.socket("lab")).unwrap());
+    let before = inode(&lab);
+    lab.sshd.stop();
+    wait_for("the loss to be seen", || (lab.status("lab")["state"] == "reconnecting").then_some(()));
+    assert!(lab.status("lab")["last_error"].is_string());
+    // A client that comes meanwhile waits, and is served.
+    let docker = lab.docker("lab", &["ps"]).spawn().unwrap();
+    lab.sshd.start_again();
+    assert!(docker.wait_with_output().unwrap().status.success());
+    assert_eq!(lab.status("lab")["state"], "up");
+    assert_eq!(inode(&lab), before);
+}
+
+#[test]
+fn a_login_that_is_refused_later_stops_the_attempts_and_up_tries_again() {
+    let Some(lab) = Lab::with_engine() else { return };
+    lab.ok(&["up", "lab"]);
+    lab.keygen("other", "ed25519", "");
+    lab.authorize("other");
+    lab.sshd.cut_sessions();
+    wait_for("the tunnel to fail", || (lab.status("lab")["state"] == "failed").then_some(()));
+    assert!(lab.fails(3, &["up", "lab"]).contains("could not log in"));
+    lab.authorize("user");
+    lab.ok(&["up", "lab"]);
+    assert_eq!(lab.status("lab")["state"], "up");
+}

@@ -1,0 +1,104 @@
+//! A real dockerd of our own, beside the machine's: own data, own bridge, own socket.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex, Weak};
+
+use super::keeper::Keeper;
+use super::{is_root, run, skip, wait_for};
+
+/// The image every test can use: busybox, and nothing else.
+pub const IMAGE: &str = "lab:1";
+
+/// The Engine that is running now, if any; tests that run side by side share it.
+static SHARED: Mutex<Weak<Engine>> = Mutex::new(Weak::new());
+
+pub struct Engine {
+    dir: PathBuf,
+    _keeper: Keeper,
+}
+
+impl Engine {
+    /// The running Engine, or a new one. None where none can be started.
+    pub fn shared() -> Option<Arc<Self>> {
+        let missing = [("root", is_root()), ("dockerd", Path::new("/usr/sbin/dockerd").exists())];
+        if let Some((what, _)) = missing.iter().find(|(_, there)| !there) {
+            skip(&format!("an Engine needs {what}"));
+            return None;
+        }
+        // A test that failed while it held the lock has not broken the Engine.
+        let mut shared = SHARED.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some(engine) = shared.upgrade() {
+            return Some(engine);
+        }
+        let engine = Arc::new(Self::start());
+        *shared = Arc::downgrade(&engine);
+        Some(engine)
+    }
+
+    fn start() -> Self {
+        let dir = tempfile::Builder::new().prefix("dte").tempdir_in("/tmp").unwrap().keep();
+        // Named and numbered by this process, so that two test runs do not meet.
+        let bridge = format!("dtl{}", std::process::id());
+        let subnet = std::process::id() % 250 + 1;
+        let _ = Command::new("ip").args(["link", "del", &bridge]).stderr(Stdio::null()).status();
+        run(Command::new("ip").args(["link", "add", &bridge, "type", "bridge"]));
+        run(Command::new("ip").args(["addr", "add", &format!("172.29.{subnet}.1/24"), "dev", &bridge]));
+        run(Command::new("ip").args(["link", "set", &bridge, "up"]));
+        let (at, host) =
+            (|name: &str| dir.join(name).display().to_string(), format!("unix://{}/docker.sock", dir.display()));
+        let keeper = Keeper::start(
+            &[
+                "/usr/sbin/dockerd",
+                "--data-root",
+                &at("data"),
+                "--exec-root",
+                &at("exec"),
+                "--pidfile",
+                &at("pid"),
+                "-H",
+                &host,
+                "--bridge",
+                &bridge,
+                "--group",
+                "root",
+                // The machine's firewall is none of ours; the lab needs no network beyond itself.
+                "--iptables=false",
+                "--ip6tables=false",
+            ],
+            &format!("ip link del {bridge}; rm -rf '{}'", dir.display()),
+        );
+        let engine = Self { dir, _keeper: keeper };
+        wait_for("dockerd", || engine.docker(&["version"]).output().ok().filter(|o| o.status.success()));
+        engine.import_image();
+        engine
+    }
+
+    /// Makes the image from Debian's static busybox.
+    fn import_image(&self) {
+        let root = self.dir.join("image");
+        std::fs::create_dir_all(root.join("bin")).unwrap();
+        std::fs::create_dir_all(root.join("tmp")).unwrap();
+        std::fs::copy("/bin/busybox", root.join("bin/busybox")).unwrap();
+        for tool in
+            ["sh", "cat", "echo", "true", "sleep", "stty", "sha256sum", "dd", "seq", "head", "wc", "ls", "printf"]
+        {
+            std::os::unix::fs::symlink("busybox", root.join("bin").join(tool)).unwrap();
+        }
+        let tar = Command::new("tar").arg("-C").arg(&root).args(["-c", "."]).stdout(Stdio::piped()).spawn().unwrap();
+        let change = "CMD [\"/bin/sh\"]";
+        run(self.docker(&["import", "--change", change, "-", IMAGE]).stdin(tar.stdout.unwrap()));
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.dir.join("docker.sock")
+    }
+
+    /// The docker CLI on the Engine's own socket.
+    pub fn docker(&self, args: &[&str]) -> Command {
+        let mut command = Command::new("/usr/bin/docker");
+        command.args(args).env("DOCKER_HOST", format!("unix://{}", self.socket().display())).env("HOME", &self.dir);
+        command.stdin(Stdio::null());
+        command
+    }
+}

@@ -1,0 +1,232 @@
+//! The laboratory: real sshd, real Engine, and a home directory of its own for dtunnel.
+//!
+//! Nothing here touches the machine's own Docker, ssh configuration, agent, keyring or home. All
+//! servers run under a [`Keeper`], so that they end and leave nothing when the test does, however
+//! that happens.
+
+pub mod engine;
+pub mod keeper;
+pub mod pty;
+pub mod remote;
+pub mod sshd;
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use engine::Engine;
+use sshd::Sshd;
+
+/// Longest wait for anything that is waited for by condition.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// One test's world.
+pub struct Lab {
+    pub dir: tempfile::TempDir,
+    pub sshd: Sshd,
+    pub engine: Option<Arc<Engine>>,
+}
+
+impl Lab {
+    /// A world with an SSH server and an Engine. None, with a word why, where no Engine can be
+    /// started; under CI=true that is a failure.
+    pub fn with_engine() -> Option<Self> {
+        let engine = Engine::shared()?;
+        let mut lab = Self::new("");
+        lab.engine = Some(engine);
+        Some(lab)
+    }
+
+    /// A world with an SSH server that has these lines in its sshd_config.
+    pub fn new(sshd_options: &str) -> Self {
+        // A short path: sockets go below it.
+        let dir = tempfile::Builder::new().prefix("dtl").tempdir_in("/tmp").unwrap();
+        for sub in ["run", "home", "remote"] {
+            std::fs::create_dir(dir.path().join(sub)).unwrap();
+        }
+        set_mode(&dir.path().join("run"), 0o700);
+        let sshd = Sshd::start(dir.path(), sshd_options);
+        let lab = Self { dir, sshd, engine: None };
+        lab.keygen("user", "ed25519", "");
+        lab.authorize("user");
+        lab.write_ssh_config("");
+        lab
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Makes the key pair `name`, `name.pub`.
+    pub fn keygen(&self, name: &str, kind: &str, passphrase: &str) {
+        let path = self.path(name);
+        let _ = std::fs::remove_file(&path);
+        run(Command::new("ssh-keygen").args(["-q", "-t", kind, "-N", passphrase, "-C", name, "-f"]).arg(path));
+    }
+
+    /// Lets the key `name` log in, and no other.
+    pub fn authorize(&self, name: &str) {
+        std::fs::copy(self.path(&format!("{name}.pub")), self.path("authorized_keys")).unwrap();
+    }
+
+    /// The ssh_config of the lab's user: Host `lab` is the lab's sshd.
+    pub fn write_ssh_config(&self, more: &str) {
+        let dir = self.dir.path().display();
+        let (port, user) = (self.sshd.port, whoami());
+        let text = format!(
+            "Host lab lab2 lab3\n  HostName 127.0.0.1\n  Port {port}\n  User {user}\nHost *\n{more}\n  IdentityFile {dir}/user\n  \
+             IdentitiesOnly yes\n  UserKnownHostsFile {dir}/known_hosts\n  GlobalKnownHostsFile none\n  \
+             StrictHostKeyChecking accept-new\n"
+        );
+        std::fs::write(self.path("ssh_config"), text).unwrap();
+    }
+
+    pub fn write_config(&self, text: &str) {
+        std::fs::write(self.path("config.toml"), text).unwrap();
+    }
+
+    /// The Engine's socket on "the host".
+    pub fn remote_socket(&self) -> PathBuf {
+        self.engine.as_ref().unwrap().socket()
+    }
+
+    /// `dtunnel` in this world, its environment cleared of the machine's.
+    pub fn dtunnel<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_dtunnel"));
+        command.args(args).stdin(Stdio::null());
+        self.set_env(&mut command);
+        command
+    }
+
+    pub fn set_env(&self, command: &mut Command) {
+        command
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .env("HOME", self.path("home"))
+            .env("XDG_RUNTIME_DIR", self.path("run"))
+            .env("DTUNNEL_CONFIG", self.path("config.toml"))
+            .env("SHELL", "/bin/sh")
+            .env("LC_ALL", "C.UTF-8");
+        if !self.path("config.toml").exists() {
+            let mut text = format!("ssh_config = {:?}\n", self.path("ssh_config"));
+            if let Some(engine) = &self.engine {
+                text += &format!("[defaults]\nremote_socket = {:?}\n", engine.socket());
+            }
+            self.write_config(&text);
+        }
+    }
+
+    /// Runs `dtunnel` to its end.
+    pub fn run(&self, args: &[&str]) -> Output {
+        self.dtunnel(args).output().unwrap()
+    }
+
+    /// Runs `dtunnel`, which must succeed; its standard output.
+    #[track_caller]
+    pub fn ok(&self, args: &[&str]) -> String {
+        succeeded(&self.run(args))
+    }
+
+    /// Runs `dtunnel`, which must end with `code`; its standard error.
+    #[track_caller]
+    pub fn fails(&self, code: i32, args: &[&str]) -> String {
+        let output = self.run(args);
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {stderr}");
+        stderr
+    }
+
+    /// The status of one tunnel, as JSON.
+    #[track_caller]
+    pub fn status(&self, target: &str) -> Value {
+        let output = self.run(&["status", "--json", target]);
+        let all: Value = serde_json::from_slice(&output.stdout).unwrap();
+        all[0].clone()
+    }
+
+    /// The files in dtunnel's runtime directory.
+    pub fn runtime_files(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(self.path("run/dtunnel")).into_iter().flatten().flatten();
+        let mut names: Vec<String> = entries.map(|e| e.file_name().to_string_lossy().into_owned()).collect();
+        names.sort();
+        names
+    }
+
+    /// The tunnel's socket.
+    pub fn socket(&self, name: &str) -> PathBuf {
+        self.path(&format!("run/dtunnel/{name}.sock"))
+    }
+
+    /// The tunnel's log.
+    pub fn log(&self, name: &str) -> String {
+        std::fs::read_to_string(self.path(&format!("home/.local/state/dtunnel/{name}.log"))).unwrap_or_default()
+    }
+
+    /// The docker CLI through the tunnel `name`.
+    pub fn docker(&self, name: &str, args: &[&str]) -> Command {
+        let mut command = Command::new("/usr/bin/docker");
+        command.args(args);
+        self.set_env(&mut command);
+        command.env("DOCKER_HOST", format!("unix://{}", self.socket(name).display())).stdin(Stdio::null());
+        command
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        // Tests that ended their daemons in other ways have none left here.
+        let _ = self.dtunnel(["down", "--all", "-q"]).output();
+    }
+}
+
+pub fn whoami() -> String {
+    succeeded(&Command::new("id").arg("-un").output().unwrap()).trim().into()
+}
+
+pub fn is_root() -> bool {
+    rustix::process::getuid().is_root()
+}
+
+pub fn set_mode(path: &Path, mode: u32) {
+    std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+}
+
+#[track_caller]
+pub fn succeeded(output: &Output) -> String {
+    assert!(
+        output.status.success(),
+        "{}\n{}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[track_caller]
+pub fn run(command: &mut Command) -> String {
+    succeeded(&command.output().unwrap())
+}
+
+/// Waits until `condition` gives something. The only way in which tests wait.
+#[track_caller]
+pub fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+    let begun = Instant::now();
+    loop {
+        if let Some(value) = condition() {
+            return value;
+        }
+        assert!(begun.elapsed() < PATIENCE, "waited too long for {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// A test that cannot run here says so. Under CI=true, where everything must run, it fails.
+pub fn skip(why: &str) {
+    assert!(std::env::var("CI").as_deref() != Ok("true"), "cannot run under CI=true: {why}");
+    eprintln!("SKIPPED: {why}");
+}

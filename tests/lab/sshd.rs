@@ -1,0 +1,87 @@
+//! OpenSSH's real server on a free loopback port.
+
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::keeper::Keeper;
+use super::{run, wait_for};
+
+pub struct Sshd {
+    pub port: u16,
+    dir: PathBuf,
+    keeper: Option<Keeper>,
+}
+
+impl Sshd {
+    /// Starts a server whose keys and configuration are in `dir`.
+    pub fn start(dir: &Path, options: &str) -> Self {
+        let host_key = dir.join("host");
+        if !host_key.exists() {
+            run(Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&host_key));
+        }
+        let mut sshd = Self { port: free_port(), dir: dir.into(), keeper: None };
+        sshd.configure(options);
+        sshd.start_again();
+        sshd
+    }
+
+    /// Writes sshd_config; sshd uses the first value of a keyword, so `options` come first.
+    pub fn configure(&self, options: &str) {
+        let dir = self.dir.display();
+        let text = format!(
+            "{options}\nPort {}\nListenAddress 127.0.0.1\nHostKey {dir}/host\nAuthorizedKeysFile {dir}/authorized_keys\n\
+             StrictModes no\nUsePAM no\nPidFile {dir}/sshd.pid\nMaxStartups 100\nPasswordAuthentication no\n",
+            self.port
+        );
+        std::fs::write(self.dir.join("sshd_config"), text).unwrap();
+    }
+
+    /// Ends the server and all its sessions.
+    pub fn stop(&mut self) {
+        self.keeper = None;
+    }
+
+    /// Starts it on the same port.
+    pub fn start_again(&mut self) {
+        self.stop();
+        if super::is_root() {
+            std::fs::create_dir_all("/run/sshd").unwrap();
+        }
+        let (config, log) = (self.dir.join("sshd_config"), self.dir.join("sshd.log"));
+        let (config, log) = (config.to_str().unwrap(), log.to_str().unwrap());
+        self.keeper = Some(Keeper::start(&["/usr/sbin/sshd", "-D", "-f", config, "-E", log], ""));
+        wait_for("sshd", || TcpStream::connect(("127.0.0.1", self.port)).ok());
+    }
+
+    fn pid(&self) -> String {
+        let pid = wait_for("sshd's pid", || std::fs::read_to_string(self.dir.join("sshd.pid")).ok());
+        pid.trim().into()
+    }
+
+    /// Ends the sessions but not the server.
+    pub fn cut_sessions(&self) {
+        for session in self.sessions() {
+            run(Command::new("kill").args(["-9", &session]));
+        }
+    }
+
+    /// The processes of the sessions.
+    pub fn sessions(&self) -> Vec<String> {
+        let pid = self.pid();
+        let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+        children.split_whitespace().map(Into::into).collect()
+    }
+
+    /// Stops (or continues) the sessions in their tracks, as a host that hangs.
+    pub fn signal_sessions(&self, signal: &str) {
+        for session in self.sessions() {
+            run(Command::new("kill").args([signal, &session]));
+        }
+    }
+}
+
+/// A port that was free a moment ago.
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}

@@ -1,0 +1,160 @@
+//! Logging in and trusting hosts: keys, agent, passphrases, host keys.
+
+use std::process::Command;
+
+use crate::lab::pty::Person;
+use crate::lab::{Lab, run, set_mode, wait_for};
+
+fn up() -> String {
+    format!("{} up lab", env!("CARGO_BIN_EXE_dtunnel"))
+}
+
+#[test]
+fn keys_of_every_kind_log_in() {
+    let Some(lab) = Lab::with_engine() else { return };
+    for kind in ["ed25519", "ecdsa", "rsa"] {
+        lab.keygen("user", kind, "");
+        lab.authorize("user");
+        lab.ok(&["up", "lab"]);
+        lab.ok(&["down", "lab"]);
+    }
+    let log = std::fs::read_to_string(lab.path("sshd.log")).unwrap();
+    assert!(!log.contains("ssh-rsa"), "RSA signs with SHA-2: {log}");
+}
+
+#[test]
+fn a_key_of_the_agent_logs_in() {
+    let Some(lab) = Lab::with_engine() else { return };
+    let socket = lab.path("agent");
+    let _agent = crate::lab::keeper::Keeper::start(&["ssh-agent", "-D", "-a", socket.to_str().unwrap()], "");
+    wait_for("the agent", || socket.exists().then_some(()));
+    lab.keygen("agents", "ed25519", "");
+    lab.authorize("agents");
+    run(Command::new("ssh-add").arg("-q").arg(lab.path("agents")).env("SSH_AUTH_SOCK", &socket));
+    std::fs::remove_file(lab.path("agents")).unwrap();
+    // The config names a key that is not accepted; the agent's is offered only without IdentitiesOnly.
+    let up = |args: &[&str]| lab.dtunnel(args).env("SSH_AUTH_SOCK", &socket).output().unwrap();
+    assert_eq!(up(&["up", "lab"]).status.code(), Some(4), "IdentitiesOnly yes");
+    lab.write_ssh_config("  IdentitiesOnly no\n");
+    assert!(up(&["up", "lab"]).status.success());
+}
+
+#[test]
+fn a_passphrase_is_asked_on_the_terminal_and_is_nowhere_else() {
+    let Some(lab) = Lab::with_engine() else { return };
+    let secret = "correct horse battery";
+    lab.keygen("user", "ed25519", secret);
+    lab.authorize("user");
+    let mut person = Person::types(&lab, &up());
+    person.sees("Enter passphrase for key");
+    person.presses("wrong\n");
+    person.sees("please try again");
+    person.presses(&format!("x\u{7f}{secret}\n"));
+    let (status, screen) = person.leaves();
+    assert!(status.success() && screen.contains("lab is up"), "{screen}");
+    assert!(!screen.contains(secret), "not shown while typed: {screen}");
+    let pid = lab.status("lab")["pid"].to_string();
+    for place in ["cmdline", "environ"] {
+        let bytes = std::fs::read(format!("/proc/{pid}/{place}")).unwrap();
+        assert!(!String::from_utf8_lossy(&bytes).contains(secret), "in {place}");
+    }
+    assert!(!lab.log("lab").contains(secret), "in the log");
+    // Unlocked once, the daemon can log in again by itself.
+    lab.sshd.cut_sessions();
+    run(&mut lab.docker("lab", &["ps"]));
+}
+
+#[test]
+fn ctrl_c_at_a_hidden_prompt_ends_up_and_leaves_the_terminal_as_it_was() {
+    let Some(lab) = Lab::with_engine() else { return };
+    lab.keygen("user", "ed25519", "secret");
+    lab.authorize("user");
+    let mut person = Person::types(&lab, &format!("cd $HOME; stty > before; {}; echo rc=$?; stty > after", up()));
+    person.sees("Enter passphrase for key");
+    person.presses("\u{3}");
+    let (_, screen) = person.leaves();
+    assert!(screen.contains("rc=130"), "{screen}");
+    wait_for("the daemon's end", || lab.runtime_files().is_empty().then_some(()));
+    let stty = |name: &str| std::fs::read_to_string(lab.path("home").join(name)).unwrap();
+    assert_eq!(stty("before"), stty("after"));
+}
+
+#[test]
+fn without_a_terminal_a_passphrase_is_no_endless_wait() {
+    let Some(lab) = Lab::with_engine() else { return };
+    lab.keygen("user", "ed25519", "secret");
+    lab.authorize("user");
+    let mut command = Command::new("setsid");
+    lab.set_env(&mut command);
+    let output = command.args(["--wait", env!("CARGO_BIN_EXE_dtunnel"), "up", "lab"]).output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(4), "{stderr}");
+    assert!(stderr.contains("the passphrase of") && stderr.contains("hint: "), "{stderr}");
+}
+
+#[test]
+fn an_unknown_host_key_is_asked_about_and_remembered() {
+    let Some(lab) = Lab::with_engine() else { return };
+    lab.write_ssh_config("  StrictHostKeyChecking ask\n  HashKnownHosts yes\n");
+    let fingerprint = run(Command::new("ssh-keygen").arg("-lf").arg(lab.path("host.pub")));
+    let fingerprint = fingerprint.split(' ').nth(1).unwrap().to_owned();
+    let mut person = Person::types(&lab, &up());
+    person.sees(&fingerprint);
+    person.presses("no\n");
+    let (status, screen) = person.leaves();
+    assert_eq!(status.code(), Some(5), "{screen}");
+    assert!(!lab.path("known_hosts").exists());
+    let mut person = Person::types(&lab, &up());
+    person.sees("(yes/no/[fingerprint])?");
+    person.presses(&format!("{fingerprint}\n"));
+    let (status, screen) = person.leaves();
+    assert!(status.success(), "{screen}");
+    let known = std::fs::read_to_string(lab.path("known_hosts")).unwrap();
+    assert!(known.starts_with("|1|") && known.contains("ssh-ed25519"), "{known}");
+    // ssh itself finds it.
+    let name = format!("[127.0.0.1]:{}", lab.sshd.port);
+    run(Command::new("ssh-keygen").args(["-F", &name, "-f"]).arg(lab.path("known_hosts")));
+    // Known now: nobody is asked.
+    lab.ok(&["down", "lab"]);
+    lab.ok(&["up", "lab"]);
+}
+
+#[test]
+fn an_unknown_host_key_without_a_terminal_is_refused() {
+    let lab = Lab::new("");
+    lab.write_ssh_config("  StrictHostKeyChecking ask\n");
+    let mut command = Command::new("setsid");
+    lab.set_env(&mut command);
+    let output = command.args(["--wait", env!("CARGO_BIN_EXE_dtunnel"), "up", "lab"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(5), "{output:?}");
+}
+
+#[test]
+fn a_changed_or_revoked_host_key_is_refused_and_nothing_is_sent() {
+    let lab = Lab::new("");
+    lab.keygen("other", "ed25519", "");
+    let key = |name: &str| std::fs::read_to_string(lab.path(name)).unwrap();
+    let name = format!("[127.0.0.1]:{}", lab.sshd.port);
+    std::fs::write(lab.path("known_hosts"), format!("# old\n{name} {}", key("other.pub"))).unwrap();
+    let stderr = lab.fails(5, &["up", "lab"]);
+    assert!(stderr.contains("CHANGED") && stderr.contains("known_hosts:2"), "{stderr}");
+    assert!(stderr.contains("ssh-keygen -f"), "how to mend it: {stderr}");
+    std::fs::write(lab.path("known_hosts"), format!("{name} {}\n@revoked * {}", key("host.pub"), key("host.pub")))
+        .unwrap();
+    assert!(lab.fails(5, &["up", "lab"]).contains("marked as revoked"));
+    let log = std::fs::read_to_string(lab.path("sshd.log")).unwrap();
+    assert!(!log.contains("Failed") && !log.contains("Accepted"), "no login was tried: {log}");
+}
+
+#[test]
+fn a_key_that_is_not_accepted_or_that_others_may_read_ends_with_4() {
+    let lab = Lab::new("");
+    lab.keygen("other", "ed25519", "");
+    lab.authorize("other");
+    let stderr = lab.fails(4, &["up", "lab"]);
+    assert!(stderr.contains("/user") && stderr.contains("the server accepts publickey"), "{stderr}");
+    lab.authorize("user");
+    set_mode(&lab.path("user"), 0o644);
+    lab.fails(4, &["up", "lab"]);
+    assert!(lab.log("lab").contains("others may read it (mode 0644)"), "{}", lab.log("lab"));
+}

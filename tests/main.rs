@@ -1,0 +1,13 @@
+//! End to end: the real binary against real servers. A file a capability; `lab` has the servers.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![allow(unreachable_pub, reason = "one crate: nothing is reachable from outside")]
+
+mod lab;
+
+mod cli;
+mod docker;
+mod failures;
+mod flows;
+mod lifecycle;
+mod login;
