@@ -85,9 +85,14 @@ impl Engine {
         {
             std::os::unix::fs::symlink("busybox", root.join("bin").join(tool)).unwrap();
         }
-        let tar = Command::new("tar").arg("-C").arg(&root).args(["-c", "."]).stdout(Stdio::piped()).spawn().unwrap();
-        let change = "CMD [\"/bin/sh\"]";
-        run(self.docker(&["import", "--change", change, "-", IMAGE]).stdin(tar.stdout.unwrap()));
+        self.import(&root, &["--change", "CMD [\"/bin/sh\"]", "-", IMAGE]);
+    }
+
+    /// `docker import` of a directory's contents.
+    pub fn import(&self, dir: &Path, args: &[&str]) {
+        let mut tar = Command::new("tar").arg("-C").arg(dir).args(["-c", "."]).stdout(Stdio::piped()).spawn().unwrap();
+        run(self.docker(&["import"]).args(args).stdin(tar.stdout.take().unwrap()));
+        assert!(tar.wait().unwrap().success());
     }
 
     pub fn socket(&self) -> PathBuf {

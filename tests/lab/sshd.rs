@@ -72,13 +72,6 @@ impl Sshd {
         let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
         children.split_whitespace().map(Into::into).collect()
     }
-
-    /// Stops (or continues) the sessions in their tracks, as a host that hangs.
-    pub fn signal_sessions(&self, signal: &str) {
-        for session in self.sessions() {
-            run(Command::new("kill").args([signal, &session]));
-        }
-    }
 }
 
 /// A port that was free a moment ago.
