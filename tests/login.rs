@@ -158,3 +158,23 @@ fn a_key_that_is_not_accepted_or_that_others_may_read_ends_with_4() {
     lab.fails(4, &["up", "lab"]);
     assert!(lab.log("lab").contains("others may read it (mode 0644)"), "{}", lab.log("lab"));
 }
+
+#[test]
+fn a_chain_of_jumps_and_a_proxy_command_lead_to_the_host() {
+    let Some(lab) = Lab::with_engine() else { return };
+    let (ssh_config, socket) = (lab.path("ssh_config"), lab.remote_socket());
+    lab.write_config(&format!(
+        "ssh_config = {ssh_config:?}\n[defaults]\nremote_socket = {socket:?}\n\
+         [profiles.far]\nhost = \"lab\"\njump = [\"lab2\", \"lab3\"]\n[profiles.lost]\nhost = \"lab\"\njump = \"lab2\"\nport = 1\n"
+    ));
+    lab.ok(&["up", "far"]);
+    run(&mut lab.docker("far", &["ps"]));
+    assert_eq!(lab.sshd.sessions().len(), 3, "each hop is a session of its own");
+    lab.ok(&["down", "far"]);
+    wait_for("all hops to end", || lab.sshd.sessions().is_empty().then_some(()));
+    let stderr = lab.fails(6, &["up", "lost"]);
+    assert!(stderr.contains("the jump host 127.0.0.1 cannot reach 127.0.0.1 port 1"), "{stderr}");
+    lab.write_ssh_config("  ProxyCommand nc %h %p\n");
+    lab.ok(&["up", "lab"]);
+    run(&mut lab.docker("lab", &["ps"]));
+}

@@ -1,71 +1,32 @@
 //! Logging in (RFC 4252, RFC 4256): keys of the agent and of files, then keyboard-interactive and
 //! password, in ssh's order, several in a row where the server wants that.
 
-use std::collections::HashMap;
-use std::fmt;
-use std::fs::File;
-use std::io::Read;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use russh::Signer;
 use russh::client::{AuthResult, Handle, KeyboardInteractiveAuthResponse};
 use russh::keys::agent::AgentIdentity;
 use russh::keys::agent::client::AgentClient;
-use russh::keys::ssh_encoding::Encode;
-use russh::keys::ssh_key::private::KeypairData;
-use russh::keys::{Algorithm, HashAlg, PrivateKey, PublicKey, decode_secret_key, signature};
+use russh::keys::{Algorithm, PrivateKey, PublicKey};
 use russh::{MethodKind, MethodSet};
 use tokio::net::UnixStream;
 use tokio::sync::watch;
-use zeroize::Zeroizing;
 
 use super::algorithms::rsa_hash;
 use super::connection::{Client, printable};
 use super::error::Error;
-use super::prompter::{Prompter, Question, Secret};
+use super::keys::{Credentials, FileSigner, KeyFile, LoadError, load_key};
+use super::prompter::{Prompter, Question};
 use crate::config::{IdentityAgent, Target};
 
 /// Longest wait for an ssh-agent's list of keys. (Signing may need a touch or a PIN and has the
 /// time of the whole login.)
 const AGENT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Largest key file that is read, in bytes; an RSA key of 16384 bits has about 13 KB.
-const MAX_KEY_FILE: u64 = 1 << 20;
-/// How often a passphrase may be wrong, as with ssh.
-const PASSPHRASE_TRIES: usize = 3;
 /// Rounds of keyboard-interactive a server may ask for in one attempt. RFC 4256 sets no end.
 const MAX_ROUNDS: usize = 16;
 /// Methods completed in a row before a server that never says "success" is given up.
 const MAX_PARTIAL: usize = 8;
-
-/// What was unlocked for this tunnel, so that it can log in again by itself. Lives in the
-/// daemon's memory only; never shown by Debug.
-#[derive(Clone, Default)]
-pub struct Credentials {
-    unlocked: Arc<Mutex<Unlocked>>,
-}
-
-#[derive(Default)]
-struct Unlocked {
-    /// Private keys that needed a passphrase.
-    keys: HashMap<PathBuf, Arc<PrivateKey>>,
-    /// Passwords that were accepted, by `user@host`.
-    passwords: HashMap<String, Secret>,
-}
-
-impl fmt::Debug for Credentials {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Credentials")
-    }
-}
-
-impl Credentials {
-    fn with<T>(&self, work: impl FnOnce(&mut Unlocked) -> T) -> T {
-        work(&mut self.unlocked.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
 
 /// Logs in.
 ///
@@ -225,12 +186,7 @@ impl Login<'_> {
                     .await
                     .map_err(|error| error.to_string()),
                 (Candidate::File { path, .. }, _) => {
-                    let mut signer = FileSigner {
-                        path: path.clone(),
-                        prompter: self.prompter.clone(),
-                        credentials: self.credentials.clone(),
-                        nobody: false,
-                    };
+                    let mut signer = FileSigner::new(path, self.prompter, self.credentials);
                     let result = self.handle.authenticate_publickey_with(user, public, hash, &mut signer).await;
                     if signer.nobody {
                         self.needs = Some(format!("the passphrase of {}", path.display()));
@@ -433,136 +389,5 @@ impl Candidate {
             Self::Agent { comment, .. } => format!("key `{}` of the ssh-agent", printable(comment)),
             Self::File { path, .. } => path.display().to_string(),
         }
-    }
-}
-
-/// What is known of an identity file without its passphrase.
-struct KeyFile {
-    public: Option<PublicKey>,
-    has_private: bool,
-}
-
-impl KeyFile {
-    /// None where there is neither the file nor its `.pub`.
-    fn find(path: &Path) -> Option<Self> {
-        let mut name = path.as_os_str().to_owned();
-        name.push(".pub");
-        let beside = std::fs::read_to_string(&name).ok().and_then(|text| text.parse::<PublicKey>().ok());
-        match read_key_file(path) {
-            // An OpenSSH private key shows its public half even when it is encrypted. IdentityFile
-            // may also name a public key whose private half is in the agent.
-            Ok(text) => {
-                let inside = PrivateKey::from_openssh(text.as_bytes()).ok().map(|key| key.public_key().clone());
-                let itself = text.parse::<PublicKey>().ok();
-                Some(Self { has_private: itself.is_none(), public: inside.or(itself).or(beside) })
-            }
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-                beside.map(|public| Self { public: Some(public), has_private: false })
-            }
-            Err(e) => {
-                tracing::warn!("cannot read the key {}: {e}", path.display());
-                beside.map(|public| Self { public: Some(public), has_private: false })
-            }
-        }
-    }
-}
-
-/// Reads a key file, refusing one that others may read, as ssh does.
-fn read_key_file(path: &Path) -> std::io::Result<Zeroizing<String>> {
-    let file = File::open(path)?;
-    let meta = file.metadata()?;
-    let mut text = Zeroizing::new(String::new());
-    file.take(MAX_KEY_FILE).read_to_string(&mut text)?;
-    let mine = meta.uid() == rustix::process::getuid().as_raw();
-    if mine && meta.mode() & 0o077 != 0 && text.parse::<PublicKey>().is_err() {
-        let mode = meta.mode() & 0o7777;
-        return Err(std::io::Error::new(
-            std::io::ErrorKind::PermissionDenied,
-            format!("others may read it (mode {mode:04o}); run: chmod 600 '{}'", path.display()),
-        ));
-    }
-    Ok(text)
-}
-
-/// Why a private key could not be used.
-enum LoadError {
-    /// Nobody gave the passphrase.
-    Nobody,
-    Other(String),
-}
-
-async fn load_key(path: &Path, prompter: &Prompter, credentials: &Credentials) -> Result<Arc<PrivateKey>, LoadError> {
-    if let Some(key) = credentials.with(|unlocked| unlocked.keys.get(path).cloned()) {
-        return Ok(key);
-    }
-    let other = |e: &dyn fmt::Display| LoadError::Other(format!("cannot use the key {}: {e}", path.display()));
-    let text = read_key_file(path).map_err(|e| other(&e))?;
-    match decode_secret_key(&text, None) {
-        Ok(key) => return Ok(Arc::new(key)),
-        Err(russh::keys::Error::KeyIsEncrypted) => {}
-        Err(e) => return Err(other(&e)),
-    }
-    for again in 0..PASSPHRASE_TRIES {
-        let question = Question::Passphrase { file: path.display().to_string(), again: again > 0 };
-        let answer = prompter.ask(question).await.ok_or(LoadError::Nobody)?;
-        if answer.reveal().is_empty() {
-            return Err(LoadError::Nobody);
-        }
-        // bcrypt-pbkdf is meant to be slow: not on the thread that carries the flows.
-        let text = text.clone();
-        let decoded = tokio::task::spawn_blocking(move || decode_secret_key(&text, Some(answer.reveal())));
-        if let Ok(Ok(key)) = decoded.await {
-            let key = Arc::new(key);
-            credentials.with(|unlocked| unlocked.keys.insert(path.into(), key.clone()));
-            return Ok(key);
-        }
-    }
-    Err(other(&"the passphrase was wrong three times"))
-}
-
-/// Signs with a key file that is opened, and its passphrase asked for, only once the server has
-/// said that it would accept the key.
-struct FileSigner {
-    path: PathBuf,
-    prompter: Prompter,
-    credentials: Credentials,
-    nobody: bool,
-}
-
-/// Why a signature could not be made.
-struct SignError(String);
-
-impl From<russh::SendError> for SignError {
-    fn from(error: russh::SendError) -> Self {
-        Self(error.to_string())
-    }
-}
-
-impl Signer for FileSigner {
-    type Error = SignError;
-
-    async fn auth_sign(
-        &mut self,
-        _: &AgentIdentity,
-        hash: Option<HashAlg>,
-        mut to_sign: Vec<u8>,
-    ) -> Result<Vec<u8>, SignError> {
-        let key = load_key(&self.path, &self.prompter, &self.credentials).await.map_err(|e| match e {
-            LoadError::Nobody => {
-                self.nobody = true;
-                SignError("nobody gave its passphrase".into())
-            }
-            LoadError::Other(message) => SignError(message),
-        })?;
-        let failed = |e: &dyn fmt::Display| SignError(format!("cannot sign: {e}"));
-        let signature = match key.key_data() {
-            KeypairData::Rsa(rsa) => signature::Signer::try_sign(&(rsa, hash), &to_sign),
-            other => signature::Signer::try_sign(other, &to_sign),
-        }
-        .map_err(|e| failed(&e))?;
-        let mut encoded = Vec::new();
-        signature.encode(&mut encoded).map_err(|e| failed(&e))?;
-        encoded.encode(&mut to_sign).map_err(|e| failed(&e))?;
-        Ok(to_sign)
     }
 }

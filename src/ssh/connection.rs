@@ -12,10 +12,11 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 
 use super::algorithms;
-use super::auth::{self, Credentials};
+use super::auth;
 use super::channel::{Channel, OpenError};
 use super::error::Error;
 use super::host_key::Verifier;
+use super::keys::Credentials;
 use super::prompter::Prompter;
 use super::transport::{ProxyCommand, tcp};
 use crate::config::{Destination, Proxy, Target};

@@ -9,13 +9,14 @@ mod channel;
 mod connection;
 mod error;
 mod host_key;
+mod keys;
 mod known_hosts;
 mod prompter;
 mod transport;
 
-pub use auth::Credentials;
 pub use channel::{Channel, ChannelReader, ChannelStream, ChannelWriter, Gone, OpenError, Received};
 pub(crate) use connection::OnStep;
 pub use connection::{Connection, Step};
 pub use error::{Error, Kind};
+pub use keys::Credentials;
 pub use prompter::{Ask, Prompter, Question, Secret};
