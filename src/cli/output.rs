@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anstream::{eprintln, stdout};
 use anstyle::{AnsiColor, Style};
-use comfy_table::{ContentArrangement, Table, presets};
+use comfy_table::{Table, presets};
 use console::Term;
 
 use super::Color;
@@ -64,24 +64,36 @@ pub(super) fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
     print(&(text + "\n"))
 }
 
-/// Prints rows under a header, fitted to the terminal's width if there is one.
+/// Prints rows under a header; a block of lines for each row where the terminal is too narrow for
+/// that, since a path that is broken over two lines cannot be copied.
 ///
 /// # Errors
 /// As [`print`].
 pub(super) fn print_table(header: &[&str], rows: &[Vec<String>]) -> Result<(), Failure> {
+    let width = Term::stdout().size_checked().map(|(_, columns)| usize::from(columns));
+    print(&table(header, rows, width))
+}
+
+fn table(header: &[&str], rows: &[Vec<String>], width: Option<usize>) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header(header);
-    if let Some((_, width)) = Term::stdout().size_checked() {
-        table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
-    }
     for row in rows {
         table.add_row(row);
     }
+    let lines: Vec<String> = table.lines().map(|line| line.trim().to_owned()).collect();
     let mut text = String::new();
-    for line in table.lines() {
-        let _ = writeln!(text, "{}", line.trim());
+    if width.is_none_or(|width| lines.iter().all(|line| line.chars().count() <= width)) {
+        lines.iter().for_each(|line| drop(writeln!(text, "{line}")));
+        return text;
     }
-    print(&text)
+    let label = header.iter().skip(1).map(|name| name.len()).max().unwrap_or_default();
+    for row in rows {
+        let _ = writeln!(text, "{}", row.first().map_or("", String::as_str));
+        for (name, value) in header.iter().zip(row).skip(1) {
+            let _ = writeln!(text, "  {:label$}  {value}", name.to_lowercase());
+        }
+    }
+    text
 }
 
 /// The mark before a line that says that all went well.
@@ -111,6 +123,16 @@ pub(super) fn span(duration: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_table_that_is_too_wide_becomes_blocks() {
+        let rows = [vec!["prod".into(), "/run/prod.sock".into()], vec!["b".into(), "-".into()]];
+        let wide = "NAME  SOCKET\nprod  /run/prod.sock\nb     -\n";
+        assert_eq!(table(&["NAME", "SOCKET"], &rows, None), wide);
+        assert_eq!(table(&["NAME", "SOCKET"], &rows, Some(20)), wide);
+        let narrow = "prod\n  socket  /run/prod.sock\nb\n  socket  -\n";
+        assert_eq!(table(&["NAME", "SOCKET"], &rows, Some(19)), narrow);
+    }
 
     #[test]
     fn sizes_and_spans_are_short() {
