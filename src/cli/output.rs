@@ -81,11 +81,10 @@ fn table(header: &[&str], rows: &[Vec<String>], width: Option<usize>) -> String 
         table.add_row(row);
     }
     let lines: Vec<String> = table.lines().map(|line| line.trim().to_owned()).collect();
-    let mut text = String::new();
     if width.is_none_or(|width| lines.iter().all(|line| line.chars().count() <= width)) {
-        lines.iter().for_each(|line| drop(writeln!(text, "{line}")));
-        return text;
+        return lines.join("\n") + "\n";
     }
+    let mut text = String::new();
     let label = header.iter().skip(1).map(|name| name.len()).max().unwrap_or_default();
     for row in rows {
         let _ = writeln!(text, "{}", row.first().map_or("", String::as_str));
