@@ -126,7 +126,7 @@ impl Login<'_> {
 
     fn failure(&self, offered: Option<&MethodSet>) -> Error {
         if let Some(what) = &self.needs {
-            return Error::NeedsPerson { account: self.account.clone(), what: what.clone() };
+            return Error::NeedsPerson { account: self.account.clone(), tried: self.tried.clone(), what: what.clone() };
         }
         let name = |method: &MethodKind| <&str>::from(method).to_owned();
         Error::Auth {

@@ -127,10 +127,12 @@ pub enum Error {
         tried: Vec<String>,
     },
     /// A question needs a person, and there is none (or none that wants to answer).
-    #[error("{account} can only log in with {what}, and nobody was there to give it")]
+    #[error("{account} could not log in: {}; {what} would be needed, and nobody was there to give it", attempts(.tried))]
     NeedsPerson {
         /// `user@host`.
         account: String,
+        /// What was tried, for people.
+        tried: Vec<String>,
         /// What was needed.
         what: String,
     },
@@ -151,6 +153,10 @@ fn reason(tried: &[String], offered: &[String]) -> String {
     let tried =
         if tried.is_empty() { "there was nothing to try".into() } else { format!("tried {}", tried.join(", ")) };
     if offered.is_empty() { tried } else { format!("{tried}; the server accepts {}", offered.join(", ")) }
+}
+
+fn attempts(tried: &[String]) -> String {
+    if tried.is_empty() { "there was nothing to try".into() } else { format!("tried {}", tried.join(", ")) }
 }
 
 fn said(message: &str) -> String {
