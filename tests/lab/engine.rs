@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 
 use super::keeper::Keeper;
@@ -12,6 +13,9 @@ pub const IMAGE: &str = "lab:1";
 
 /// The Engine that is running now, if any; tests that run side by side share it.
 static SHARED: Mutex<Weak<Engine>> = Mutex::new(Weak::new());
+
+/// How many Engines this process has started.
+static TURN: AtomicU32 = AtomicU32::new(0);
 
 pub struct Engine {
     dir: PathBuf,
@@ -38,10 +42,11 @@ impl Engine {
 
     fn start() -> Self {
         let dir = tempfile::Builder::new().prefix("dte").tempdir_in("/tmp").unwrap().keep();
-        // Named and numbered by this process, so that two test runs do not meet.
-        let bridge = format!("dtl{}", std::process::id());
-        let subnet = std::process::id() % 250 + 1;
-        let _ = Command::new("ip").args(["link", "del", &bridge]).stderr(Stdio::null()).status();
+        // Named and numbered by process and turn: neither two test runs nor an Engine that is still
+        // ending and its successor may share a bridge.
+        let turn = TURN.fetch_add(1, Ordering::Relaxed);
+        let bridge = format!("dtl{}-{turn}", std::process::id());
+        let subnet = (std::process::id() + turn) % 250 + 1;
         run(Command::new("ip").args(["link", "add", &bridge, "type", "bridge"]));
         run(Command::new("ip").args(["addr", "add", &format!("172.29.{subnet}.1/24"), "dev", &bridge]));
         run(Command::new("ip").args(["link", "set", &bridge, "up"]));
