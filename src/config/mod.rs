@@ -9,6 +9,8 @@ mod name;
 mod paths;
 mod resolve;
 mod ssh_config;
+mod ssh_query;
+mod tokens;
 
 pub use edit::{NewProfile, add_profile, remove_profile};
 pub use file::{ConfigFile, Defaults, Duration, Jump, Profile, nearest};
@@ -16,7 +18,7 @@ pub use name::{Destination, TunnelName, is_profile_name};
 pub(crate) use paths::prepare_runtime_dir;
 pub use paths::{MAX_SOCKET_PATH, Paths, RuntimeFiles, config_path, log_path, runtime_dir};
 pub use resolve::{LocalEndpoint, Overrides, Target, resolve};
-pub use ssh_config::{HostKeyPolicy, IdentityAgent, Proxy, SshConfigSource, SshSettings};
+pub use ssh_config::{AddressFamily, Algorithms, HostKeyPolicy, IdentityAgent, Proxy, SshConfigSource, SshSettings};
 
 use std::path::PathBuf;
 

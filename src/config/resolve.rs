@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::paths::check_socket_path;
 use super::ssh_config::{self, Proxy, SshConfigSource, SshSettings};
+use super::tokens::Tokens;
 use super::{ConfigFile, Destination, Error, Jump, Paths, Profile, TunnelName};
 
 /// The Engine's socket where nobody says otherwise.
@@ -227,7 +228,7 @@ impl Target {
     /// # Errors
     /// [`Error::NoHome`].
     pub fn expand_proxy_command(&self, command: &str) -> Result<String, Error> {
-        let tokens = ssh_config::Tokens {
+        let tokens = Tokens {
             alias: &self.destination.host,
             host_name: &self.ssh.host_name,
             port: self.ssh.port,

@@ -1,16 +1,10 @@
-//! What the user's ssh_config says of a host.
-//!
-//! `ssh -G` is asked where there is an ssh binary: it *is* the reference for Include, Match, token
-//! and first-match rules. Where there is none, the ssh2-config crate reads the file; what that
-//! cannot do is listed in docs/configuration.md.
+//! What the user's ssh_config says of a host, as settings.
 
-use std::io::BufReader;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use ssh2_config::{ParseRule, SshConfig};
-
+use super::ssh_query::{Answer, ask};
+use super::tokens::Tokens;
 use super::{Destination, Error, Paths};
 
 /// Which ssh_config is read.
@@ -61,6 +55,30 @@ pub enum Proxy {
     Command(String),
 }
 
+/// A list of algorithms (Ciphers, KexAlgorithms, MACs … in ssh_config(5)).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Algorithms {
+    /// Nobody has said anything: dtunnel's own list and order.
+    #[default]
+    Default,
+    /// ssh's defaults and these (`+`): dtunnel's own, then these.
+    And(Vec<String>),
+    /// These, in this order.
+    Exactly(Vec<String>),
+}
+
+/// Which addresses of a name are tried (AddressFamily in ssh_config(5)).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum AddressFamily {
+    /// IPv4 and IPv6.
+    #[default]
+    Any,
+    /// IPv4 only.
+    Inet,
+    /// IPv6 only.
+    Inet6,
+}
+
 /// What ssh_config says of one host, as far as it is obeyed.
 #[derive(Debug, Clone)]
 pub struct SshSettings {
@@ -102,7 +120,46 @@ pub struct SshSettings {
     pub keyboard_interactive_authentication: bool,
     /// NumberOfPasswordPrompts.
     pub password_prompts: u32,
+    /// PreferredAuthentications: these methods only, in this order.
+    pub preferred_authentications: Option<Vec<String>>,
+    /// CertificateFile, in order, tokens and `~` replaced.
+    pub certificate_files: Vec<PathBuf>,
+    /// Ciphers.
+    pub ciphers: Algorithms,
+    /// KexAlgorithms.
+    pub kex_algorithms: Algorithms,
+    /// MACs.
+    pub macs: Algorithms,
+    /// HostKeyAlgorithms.
+    pub host_key_algorithms: Algorithms,
+    /// PubkeyAcceptedAlgorithms.
+    pub pubkey_accepted_algorithms: Algorithms,
+    /// Compression.
+    pub compression: bool,
+    /// AddressFamily.
+    pub address_family: AddressFamily,
+    /// BindAddress.
+    pub bind_address: Option<String>,
+    /// ConnectionAttempts.
+    pub connection_attempts: u32,
+    /// UpdateHostKeys, unless it is `no`.
+    pub update_host_keys: bool,
+    /// Keywords that matter, were set, and are not obeyed: to be named in a warning.
+    pub not_obeyed: Vec<String>,
 }
+
+/// Keywords that decide whom we trust or how we get there, that dtunnel does not know, and the
+/// values at which they do nothing.
+const NOT_OBEYED: &[(&str, &[&str])] = &[
+    ("bindinterface", &["none"]),
+    ("gssapiauthentication", &["no"]),
+    ("hostbasedauthentication", &["no"]),
+    ("knownhostscommand", &["none"]),
+    ("pkcs11provider", &["none"]),
+    ("proxyusefdpass", &["no"]),
+    ("revokedhostkeys", &["none"]),
+    ("verifyhostkeydns", &["no", "false"]),
+];
 
 /// Asks what ssh_config says of `destination`; its user and port, where given, win over the
 /// file's, as with `ssh -l` and `-p`.
@@ -110,99 +167,32 @@ pub struct SshSettings {
 /// # Errors
 /// [`Error::SshConfig`] with ssh's own words, [`Error::File`] where the file cannot be read.
 pub(super) fn query(destination: &Destination, source: &SshConfigSource, paths: &Paths) -> Result<SshSettings, Error> {
-    let lines = match with_ssh(destination, source)? {
-        Some(lines) => lines,
-        None => without_ssh(destination, source, paths)?,
-    };
-    interpret(destination, &lines, paths)
-}
-
-/// One keyword, in lower case, and its arguments.
-type Line = (String, String);
-
-/// `ssh -G`. None where there is no ssh.
-fn with_ssh(destination: &Destination, source: &SshConfigSource) -> Result<Option<Vec<Line>>, Error> {
-    let mut command = Command::new("ssh");
-    command.arg("-G").arg("-T").stdin(Stdio::null());
-    match source {
-        SshConfigSource::Default => {}
-        SshConfigSource::File(file) => {
-            command.arg("-F").arg(file);
-        }
-        SshConfigSource::None => {
-            command.arg("-F").arg("none");
-        }
-    }
-    if let Some(user) = &destination.user {
-        command.arg("-l").arg(user);
-    }
-    if let Some(port) = destination.port {
-        command.arg("-p").arg(port.to_string());
-    }
-    command.arg("--").arg(&destination.host);
-    let output = match command.output() {
-        Ok(output) => output,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => {
-            return Err(Error::SshConfig { host: destination.host.clone(), message: e.to_string() });
-        }
-    };
-    if !output.status.success() {
-        let message = String::from_utf8_lossy(&output.stderr).trim().replace(['\r', '\n'], "; ");
-        return Err(Error::SshConfig { host: destination.host.clone(), message });
-    }
-    let text = String::from_utf8_lossy(&output.stdout);
-    Ok(Some(
-        text.lines()
-            .filter_map(|line| line.split_once(' '))
-            .map(|(key, value)| (key.to_ascii_lowercase(), value.to_owned()))
-            .collect(),
-    ))
-}
-
-/// The ssh2-config crate, brought into the form of `ssh -G`.
-fn without_ssh(destination: &Destination, source: &SshConfigSource, paths: &Paths) -> Result<Vec<Line>, Error> {
-    let (file, named) = match source {
-        SshConfigSource::None => return Ok(Vec::new()),
-        SshConfigSource::Default => (paths.home.join(".ssh/config"), false),
-        SshConfigSource::File(file) => (file.clone(), true),
-    };
-    let opened = match std::fs::File::open(&file) {
-        Ok(opened) => opened,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound && !named => return Ok(Vec::new()),
-        Err(source) => return Err(Error::File { action: "read", path: file, source }),
-    };
-    let config = SshConfig::default()
-        .parse(&mut BufReader::new(opened), ParseRule::ALLOW_UNKNOWN_FIELDS | ParseRule::ALLOW_UNSUPPORTED_FIELDS)
-        .map_err(|e| Error::SshConfig {
-            host: destination.host.clone(),
-            message: format!("{}: {e}", file.display()),
-        })?;
-    let found = config.query(&destination.host);
-    let mut lines: Vec<Line> = Vec::new();
-    let mut push = |key: &str, value: Option<String>| lines.extend(value.map(|value| (key.to_owned(), value)));
-    push("hostname", found.host_name);
-    push("user", found.user);
-    push("port", found.port.map(|port| port.to_string()));
-    push("proxyjump", found.proxy_jump.map(|hops| hops.join(",")));
-    push("connecttimeout", found.connect_timeout.map(|time| time.as_secs().to_string()));
-    push("serveraliveinterval", found.server_alive_interval.map(|time| time.as_secs().to_string()));
-    push("pubkeyauthentication", found.pubkey_authentication.map(|on| on.to_string()));
-    for identity in found.identity_file.unwrap_or_default() {
-        push("identityfile", Some(identity.to_string_lossy().into_owned()));
-    }
-    for (key, values) in found.unsupported_fields.into_iter().chain(found.ignored_fields) {
-        push(&key.to_ascii_lowercase(), Some(values.join(" ")));
-    }
-    Ok(lines)
+    interpret(destination, &ask(destination, source, paths)?, paths)
 }
 
 /// From keywords to settings. Keywords that are absent have ssh's defaults (ssh_config(5)).
-fn interpret(destination: &Destination, lines: &[Line], paths: &Paths) -> Result<SshSettings, Error> {
-    let get = |key: &str| lines.iter().find(|(k, _)| k == key).map(|(_, value)| value.as_str());
+fn interpret(destination: &Destination, answer: &Answer, paths: &Paths) -> Result<SshSettings, Error> {
+    let get = |key: &str| answer.get(key);
     let yes = |key: &str, default: bool| get(key).map_or(default, |v| matches!(v, "yes" | "true"));
     let seconds =
         |key: &str| get(key).and_then(|v| v.parse().ok()).filter(|seconds| *seconds != 0).map(Duration::from_secs);
+    let list = |key: &str| -> Option<Vec<String>> {
+        get(key).map(|names| names.split(',').map(|name| name.trim().to_owned()).collect())
+    };
+    let algorithms = |key: &str| match (list(key), answer.ssh_default(key)) {
+        (None, _) => Algorithms::Default,
+        (Some(names), None) => Algorithms::Exactly(names),
+        (Some(names), Some(default)) => {
+            let default: Vec<&str> = default.split(',').collect();
+            match names.len().checked_sub(default.len()) {
+                Some(0) if names == default => Algorithms::Default,
+                Some(more) if names.iter().take(default.len()).eq(&default) => {
+                    Algorithms::And(names[names.len() - more..].to_vec())
+                }
+                _ => Algorithms::Exactly(names),
+            }
+        }
+    };
     let host_name = get("hostname").unwrap_or(&destination.host).replace("%h", &destination.host);
     let user = match destination.user.as_deref().or(get("user")) {
         Some(user) => user.to_owned(),
@@ -218,7 +208,7 @@ fn interpret(destination: &Destination, lines: &[Line], paths: &Paths) -> Result
         paths,
     };
     let files = |key: &str, defaults: &[&str]| -> Vec<PathBuf> {
-        let given: Vec<&str> = lines.iter().filter(|(k, _)| k == key).map(|(_, v)| v.as_str()).collect();
+        let given: Vec<&str> = answer.all(key).collect();
         let names = if given.is_empty() { defaults.to_vec() } else { given };
         names.into_iter().filter(|name| *name != "none").map(|name| tokens.path(name)).collect()
     };
@@ -269,74 +259,31 @@ fn interpret(destination: &Destination, lines: &[Line], paths: &Paths) -> Result
         password_authentication: yes("passwordauthentication", true),
         keyboard_interactive_authentication: yes("kbdinteractiveauthentication", true),
         password_prompts: get("numberofpasswordprompts").and_then(|n| n.parse().ok()).unwrap_or(3),
+        preferred_authentications: list("preferredauthentications"),
+        certificate_files: files("certificatefile", &[]),
+        ciphers: algorithms("ciphers"),
+        kex_algorithms: algorithms("kexalgorithms"),
+        macs: algorithms("macs"),
+        host_key_algorithms: algorithms("hostkeyalgorithms"),
+        pubkey_accepted_algorithms: algorithms("pubkeyacceptedalgorithms"),
+        compression: yes("compression", false),
+        address_family: match get("addressfamily") {
+            Some("inet") => AddressFamily::Inet,
+            Some("inet6") => AddressFamily::Inet6,
+            _ => AddressFamily::Any,
+        },
+        bind_address: get("bindaddress").map(Into::into),
+        connection_attempts: get("connectionattempts").and_then(|n| n.parse().ok()).unwrap_or(1).max(1),
+        update_host_keys: get("updatehostkeys").is_none_or(|v| !matches!(v, "no" | "false")),
+        not_obeyed: NOT_OBEYED
+            .iter()
+            .filter(|(key, idle)| get(key).is_some_and(|value| !idle.contains(&value)))
+            .map(|(key, _)| (*key).to_owned())
+            .collect(),
         host_name,
         port,
         user,
     })
-}
-
-/// What the `%` tokens of ssh_config(5), "TOKENS", stand for.
-pub(crate) struct Tokens<'a> {
-    pub(crate) alias: &'a str,
-    pub(crate) host_name: &'a str,
-    pub(crate) port: u16,
-    pub(crate) user: &'a str,
-    pub(crate) host_key_alias: Option<&'a str>,
-    pub(crate) paths: &'a Paths,
-}
-
-impl Tokens<'_> {
-    /// A file name with `~`, `%` tokens and `${VARIABLES}` replaced.
-    fn path(&self, name: &str) -> PathBuf {
-        self.paths.expand_home(&self.replace(&environment(name)))
-    }
-
-    /// `text` with its `%` tokens replaced; unknown ones stay as they are.
-    pub(crate) fn replace(&self, text: &str) -> String {
-        let mut out = String::with_capacity(text.len());
-        let mut chars = text.chars();
-        while let Some(c) = chars.next() {
-            if c != '%' {
-                out.push(c);
-                continue;
-            }
-            match chars.next() {
-                Some('%') => out.push('%'),
-                Some('d') => out.push_str(&self.paths.home.to_string_lossy()),
-                Some('h') => out.push_str(self.host_name),
-                Some('i') => out.push_str(&rustix::process::getuid().as_raw().to_string()),
-                Some('k') => out.push_str(self.host_key_alias.unwrap_or(self.alias)),
-                Some('L') => out.push_str(local_host().split('.').next().unwrap_or_default()),
-                Some('l') => out.push_str(&local_host()),
-                Some('n') => out.push_str(self.alias),
-                Some('p') => out.push_str(&self.port.to_string()),
-                Some('r') => out.push_str(self.user),
-                Some('u') => out.push_str(&std::env::var("USER").unwrap_or_default()),
-                Some(other) => out.extend(['%', other]),
-                None => out.push('%'),
-            }
-        }
-        out
-    }
-}
-
-fn local_host() -> String {
-    rustix::system::uname().nodename().to_string_lossy().into_owned()
-}
-
-/// `${VARIABLE}` replaced by the environment's value, nothing where it is not set.
-fn environment(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((before, after)) = rest.split_once("${") {
-        out.push_str(before);
-        let Some((name, after)) = after.split_once('}') else {
-            return out + "${" + after;
-        };
-        out.push_str(&std::env::var(name).unwrap_or_default());
-        rest = after;
-    }
-    out + rest
 }
 
 /// The file an option names: `none`, or a path.
@@ -350,7 +297,28 @@ pub(super) fn source_of(option: &Path, paths: &Paths) -> SshConfigSource {
 
 #[cfg(test)]
 mod tests {
+    use super::super::ssh_query::{with_ssh, without_ssh};
     use super::*;
+
+    #[test]
+    fn algorithms_are_the_defaults_more_than_them_or_a_list() {
+        let names = |list: &[&str]| list.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let of = |text: &str| settings(&format!("Host *\n{text}\n"), "h", true);
+        let plain = of("");
+        assert_eq!((&plain.ciphers, &plain.macs), (&Algorithms::Default, &Algorithms::Default));
+        assert_eq!((&plain.kex_algorithms, &plain.host_key_algorithms), (&Algorithms::Default, &Algorithms::Default));
+        assert_eq!(of("Ciphers +aes128-cbc").ciphers, Algorithms::And(names(&["aes128-cbc"])));
+        let two = ["aes128-ctr", "aes256-ctr"];
+        assert_eq!(of("Ciphers aes128-ctr,aes256-ctr").ciphers, Algorithms::Exactly(names(&two)));
+        assert!(matches!(of("MACs -hmac-sha1").macs, Algorithms::Exactly(_)));
+    }
+
+    #[test]
+    fn what_matters_and_is_not_obeyed_is_named() {
+        assert_eq!(settings("Host *\n", "h", true).not_obeyed, [""; 0]);
+        let set = settings("Host *\n  VerifyHostKeyDNS yes\n  RevokedHostKeys /r\n", "h", true);
+        assert_eq!(set.not_obeyed, ["revokedhostkeys", "verifyhostkeydns"]);
+    }
 
     fn settings(text: &str, destination: &str, with_binary: bool) -> SshSettings {
         let dir = tempfile::tempdir().expect("a directory");
@@ -359,12 +327,12 @@ mod tests {
         let paths = Paths { home: "/home/me".into() };
         let destination = Destination::parse(destination).expect("a target");
         let source = SshConfigSource::File(file);
-        let lines = if with_binary {
+        let answer = if with_binary {
             with_ssh(&destination, &source).expect("ssh -G").expect("an ssh binary")
         } else {
-            without_ssh(&destination, &source, &paths).expect("readable")
+            Answer { lines: without_ssh(&destination, &source, &paths).expect("readable"), ..Answer::default() }
         };
-        interpret(&destination, &lines, &paths).expect("valid")
+        interpret(&destination, &answer, &paths).expect("valid")
     }
 
     /// What both ways of reading the file must agree on.
@@ -398,6 +366,5 @@ mod tests {
     fn tokens_home_and_variables_are_replaced_in_paths() {
         let s = settings("Host h\n  HostName %h.example.com\n  User u\n  IdentityFile ~/.ssh/%r@%h-%p-%%\n", "h", true);
         assert_eq!(s.identity_files, [PathBuf::from("/home/me/.ssh/u@h.example.com-22-%")]);
-        assert_eq!(environment("a${DTUNNEL_TEST_NOT_SET}b${c"), "ab${c");
     }
 }

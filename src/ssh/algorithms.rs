@@ -3,7 +3,10 @@
 use std::borrow::Cow;
 
 use russh::keys::{Algorithm, HashAlg};
-use russh::{Preferred, cipher, compression};
+use russh::{Preferred, cipher, compression, kex, mac};
+
+use super::error::Error;
+use crate::config::{Algorithms, SshSettings};
 
 /// Ciphers, AES-GCM first: with AES in the CPU it is 1.3 times as fast as ChaCha20-Poly1305 and
 /// no slower than OpenSSH (docs/architecture.md, "The data plane").
@@ -25,19 +28,87 @@ const WITHOUT_AES: &[cipher::Name] = &[
     cipher::AES_128_CTR,
 ];
 
-/// What is offered to a server whose keys of the types `known` are in known_hosts: those types
-/// first, so that a server with several keys shows one that can be checked. Nothing with SHA-1,
-/// CBC, 3DES or DSA; key exchange begins with mlkem768x25519.
-pub(super) fn preferred(known: &[Algorithm]) -> Preferred {
-    let is_known = |algorithm: &Algorithm| known.iter().any(|k| same_key_type(k, algorithm));
+/// What is offered to a server: what ssh_config says, else our own lists. Nothing with SHA-1, CBC,
+/// 3DES or DSA unless ssh_config turns it on; key exchange begins with mlkem768x25519.
+///
+/// Keys of the types `known` to known_hosts come first, so that a server with several keys shows
+/// one that can be checked; certificates are asked for only where an `authority` is known for the
+/// host. A HostKeyAlgorithms list of the user's keeps its order, as with ssh.
+///
+/// # Errors
+/// [`Error::NoAlgorithm`] where nothing is left of a list.
+pub(super) fn preferred(ssh: &SshSettings, known: &[Algorithm], authority: bool) -> Result<Preferred, Error> {
+    let ciphers = if cpu_has_aes() { WITH_AES } else { WITHOUT_AES };
+    let cipher = choose("Ciphers", &ssh.ciphers, ciphers, |name| {
+        cipher::Name::try_from(name).ok().filter(|c| ![cipher::NONE, cipher::CLEAR].contains(c))
+    })?;
+    let mac = choose("MACs", &ssh.macs, &Preferred::DEFAULT.mac, |name| {
+        mac::Name::try_from(name).ok().filter(|m| *m != mac::NONE)
+    })?;
+    let (ours, extensions): (Vec<_>, Vec<_>) =
+        Preferred::DEFAULT.kex.iter().partition(|name| !KEX_EXTENSIONS.contains(name));
+    let mut kex = choose("KexAlgorithms", &ssh.kex_algorithms, &ours, |name| {
+        kex::Name::try_from(name).ok().filter(|k| *k != kex::NONE && !KEX_EXTENSIONS.contains(k))
+    })?;
+    kex.extend(extensions);
     let safe = Preferred::DEFAULT.key.iter().filter(|a| !matches!(a, Algorithm::Rsa { hash: None }));
-    let (mut first, rest): (Vec<Algorithm>, Vec<Algorithm>) = safe.cloned().partition(|a| is_known(a));
-    first.extend(rest);
-    Preferred {
-        key: Cow::Owned(first),
-        cipher: Cow::Borrowed(if cpu_has_aes() { WITH_AES } else { WITHOUT_AES }),
-        compression: Cow::Borrowed(&[compression::NONE]),
-        ..Preferred::DEFAULT
+    let plain = |name: &str| Algorithm::new(name).ok().filter(|a| !matches!(a, Algorithm::Other(_)));
+    let mut key = choose("HostKeyAlgorithms", &ssh.host_key_algorithms, &safe.cloned().collect::<Vec<_>>(), plain)?;
+    if !matches!(ssh.host_key_algorithms, Algorithms::Exactly(_)) {
+        let is_known = |algorithm: &Algorithm| known.iter().any(|k| same_key_type(k, algorithm));
+        // Stable: within the known and the others the order stays.
+        key.sort_by_key(|algorithm| !is_known(algorithm));
+    }
+    Ok(Preferred {
+        host_key_certificates: Cow::Owned(if authority { key.clone() } else { Vec::new() }),
+        key: Cow::Owned(key),
+        cipher: Cow::Owned(cipher),
+        mac: Cow::Owned(mac),
+        kex: Cow::Owned(kex),
+        compression: Cow::Borrowed(if ssh.compression {
+            // "zlib@openssh.com" begins after the login, so that nobody who cannot log in gets at zlib.
+            &[compression::ZLIB_LEGACY, compression::ZLIB, compression::NONE]
+        } else {
+            &[compression::NONE]
+        }),
+    })
+}
+
+/// The names that are no key exchange but announce an extension (RFC 8308, strict KEX).
+const KEX_EXTENSIONS: [kex::Name; 4] = [
+    kex::EXTENSION_SUPPORT_AS_CLIENT,
+    kex::EXTENSION_SUPPORT_AS_SERVER,
+    kex::EXTENSION_OPENSSH_STRICT_KEX_AS_CLIENT,
+    kex::EXTENSION_OPENSSH_STRICT_KEX_AS_SERVER,
+];
+
+fn choose<N: Clone + PartialEq>(
+    keyword: &'static str,
+    choice: &Algorithms,
+    ours: &[N],
+    parse: impl Fn(&str) -> Option<N>,
+) -> Result<Vec<N>, Error> {
+    let parsed = |names: &[String]| -> Vec<N> { names.iter().filter_map(|name| parse(name)).collect() };
+    let chosen = match choice {
+        Algorithms::Default => ours.to_vec(),
+        Algorithms::And(more) => {
+            let mut all = ours.to_vec();
+            all.extend(parsed(more).into_iter().filter(|name| !ours.contains(name)));
+            all
+        }
+        Algorithms::Exactly(names) => parsed(names),
+    };
+    if chosen.is_empty() { Err(Error::NoAlgorithm { keyword }) } else { Ok(chosen) }
+}
+
+/// May a key or certificate of this kind be offered (PubkeyAcceptedAlgorithms)? `name` is the
+/// signature's, `rsa-sha2-512` for instance.
+pub(super) fn pubkey_accepted(ssh: &SshSettings, name: &str) -> bool {
+    match &ssh.pubkey_accepted_algorithms {
+        Algorithms::Default => true,
+        // What `+` adds is older than the defaults; they stay.
+        Algorithms::And(_) => true,
+        Algorithms::Exactly(names) => names.iter().any(|accepted| accepted == name),
     }
 }
 
@@ -67,26 +138,57 @@ fn cpu_has_aes() -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{ConfigFile, Overrides, resolve};
 
-    #[test]
-    fn nothing_with_sha_1_or_cbc_is_offered_and_post_quantum_comes_first() {
-        let offered = preferred(&[]);
-        let names: Vec<String> = (offered.cipher.iter().map(|n| n.as_ref().to_owned()))
-            .chain(offered.kex.iter().map(|n| n.as_ref().to_owned()))
-            .chain(offered.mac.iter().map(|n| n.as_ref().to_owned()))
-            .chain(offered.key.iter().map(ToString::to_string))
-            .collect();
-        for weak in ["sha1", "cbc", "3des", "ssh-dss"] {
-            assert!(!names.iter().any(|name| name.contains(weak)), "{weak} in {names:?}");
-        }
-        assert!(!names.iter().any(|name| name == "ssh-rsa"));
-        assert!(offered.kex[0].as_ref().starts_with("mlkem768x25519"));
+    fn settings() -> SshSettings {
+        let overrides = Overrides { ssh_config: Some("none".into()), ..Overrides::default() };
+        resolve("h", &ConfigFile::default(), &overrides, std::path::Path::new("/x")).expect("resolved").ssh
+    }
+
+    fn names<N: ToString>(list: &[N]) -> Vec<String> {
+        list.iter().map(ToString::to_string).collect()
     }
 
     #[test]
-    fn a_known_key_type_is_asked_for_first() {
-        let offered = preferred(&[Algorithm::Rsa { hash: None }]);
+    fn nothing_with_sha_1_or_cbc_is_offered_and_post_quantum_comes_first() {
+        let offered = preferred(&settings(), &[], true).expect("lists");
+        let of = |list: &[String]| list.to_vec();
+        let all = [
+            of(&offered.cipher.iter().map(|n| n.as_ref().into()).collect::<Vec<_>>()),
+            of(&offered.kex.iter().map(|n| n.as_ref().into()).collect::<Vec<_>>()),
+            of(&offered.mac.iter().map(|n| n.as_ref().into()).collect::<Vec<_>>()),
+            names(&offered.key),
+            names(&offered.host_key_certificates),
+        ]
+        .concat();
+        for weak in ["sha1", "cbc", "3des", "dss", "none", "clear"] {
+            assert!(!all.iter().any(|name| name.contains(weak)), "{weak} in {all:?}");
+        }
+        assert!(!all.iter().any(|name| name == "ssh-rsa"));
+        assert!(offered.kex[0].as_ref().starts_with("mlkem768x25519"));
+        assert!(offered.kex.contains(&kex::EXTENSION_OPENSSH_STRICT_KEX_AS_CLIENT));
+    }
+
+    #[test]
+    fn a_known_key_type_is_asked_for_first_and_certificates_only_of_a_known_authority() {
+        let offered = preferred(&settings(), &[Algorithm::Rsa { hash: None }], false).expect("lists");
         assert_eq!(offered.key[0], Algorithm::Rsa { hash: Some(HashAlg::Sha512) });
-        assert_eq!(offered.key.len(), preferred(&[]).key.len());
+        assert_eq!(offered.key.len(), preferred(&settings(), &[], false).expect("lists").key.len());
+        assert!(offered.host_key_certificates.is_empty());
+    }
+
+    #[test]
+    fn ssh_config_adds_to_a_list_or_replaces_it() {
+        let mut ssh = settings();
+        ssh.ciphers = Algorithms::And(vec!["aes256-cbc".into(), "none".into()]);
+        ssh.macs = Algorithms::Exactly(vec!["umac-64@openssh.com".into(), "hmac-sha1".into()]);
+        ssh.host_key_algorithms = Algorithms::Exactly(vec!["ssh-rsa".into(), "ssh-ed25519".into()]);
+        let offered = preferred(&ssh, &[Algorithm::Ed25519], false).expect("lists");
+        assert_eq!(offered.cipher.last(), Some(&cipher::AES_256_CBC));
+        assert_eq!(offered.cipher.len(), WITH_AES.len() + 1);
+        assert_eq!(offered.mac[..], [mac::HMAC_SHA1]);
+        assert_eq!(names(&offered.key), ["ssh-rsa", "ssh-ed25519"], "the user's order");
+        ssh.ciphers = Algorithms::Exactly(vec!["none".into()]);
+        assert!(matches!(preferred(&ssh, &[], false), Err(Error::NoAlgorithm { keyword: "Ciphers" })));
     }
 }

@@ -2,21 +2,22 @@
 //! password, in ssh's order, several in a row where the server wants that.
 
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use russh::client::{AuthResult, Handle, KeyboardInteractiveAuthResponse};
 use russh::keys::agent::AgentIdentity;
 use russh::keys::agent::client::AgentClient;
-use russh::keys::{Algorithm, PrivateKey, PublicKey};
-use russh::{MethodKind, MethodSet};
+use russh::keys::{Algorithm, Certificate, HashAlg, PrivateKey, PublicKey};
+use russh::{MethodKind, MethodSet, Signer};
 use tokio::net::UnixStream;
 use tokio::sync::watch;
 
-use super::algorithms::rsa_hash;
+use super::algorithms::{pubkey_accepted, rsa_hash};
 use super::connection::{Client, printable};
 use super::error::Error;
-use super::keys::{Credentials, FileSigner, KeyFile, LoadError, load_key};
+use super::keys::{Credentials, FileSigner, KeyFile, LoadError, SignError, load_key, read_certificate};
 use super::prompter::{Prompter, Question};
 use crate::config::{IdentityAgent, Target};
 
@@ -89,12 +90,7 @@ impl From<AuthResult> for Attempt {
 
 impl Login<'_> {
     async fn run(&mut self) -> Result<(), Error> {
-        let ssh = &self.target.ssh;
-        // ssh's order of preference, without what we do not speak (GSSAPI, host-based).
-        let mut methods = Vec::new();
-        methods.extend(ssh.pubkey_authentication.then_some(MethodKind::PublicKey));
-        methods.extend(ssh.keyboard_interactive_authentication.then_some(MethodKind::KeyboardInteractive));
-        methods.extend(ssh.password_authentication.then_some(MethodKind::Password));
+        let methods = self.methods();
         let mut untried = methods.clone();
         let mut offered: Option<MethodSet> = None;
         let mut partial = 0;
@@ -120,6 +116,25 @@ impl Login<'_> {
                 }
                 Attempt::Failure(set) => offered = Some(set),
                 Attempt::Nothing => {}
+            }
+        }
+    }
+
+    /// The methods that are enabled, in order: ssh's own, without what we do not speak (GSSAPI,
+    /// host-based), or PreferredAuthentications.
+    fn methods(&self) -> Vec<MethodKind> {
+        let ssh = &self.target.ssh;
+        let mut methods = vec![MethodKind::PublicKey, MethodKind::KeyboardInteractive, MethodKind::Password];
+        methods.retain(|method| match method {
+            MethodKind::PublicKey => ssh.pubkey_authentication,
+            MethodKind::KeyboardInteractive => ssh.keyboard_interactive_authentication,
+            _ => ssh.password_authentication,
+        });
+        match &ssh.preferred_authentications {
+            None => methods,
+            Some(names) => {
+                let named = names.iter().filter_map(|name| MethodKind::from_str(name).ok());
+                named.filter(|method| methods.contains(method)).collect()
             }
         }
     }
@@ -157,12 +172,11 @@ impl Login<'_> {
         let mut last = Attempt::Nothing;
         let mut server_rsa = None;
         for candidate in self.candidates(agent.as_mut()).await {
-            self.tried.push(candidate.label());
-            let public = match &candidate {
-                Candidate::Agent { key, .. } => key.clone(),
-                Candidate::File { public: Some(key), .. } => key.clone(),
+            let public = match &candidate.source {
+                Source::Agent { key, .. } => key.clone(),
+                Source::File { public: Some(key), .. } => key.clone(),
                 // Even the public half is behind the passphrase (an old PEM file without .pub).
-                Candidate::File { path, public: None } => match self.unlock(path).await {
+                Source::File { path, public: None } => match self.unlock(path).await {
                     Some(key) => key.public_key().clone(),
                     None => continue,
                 },
@@ -178,22 +192,42 @@ impl Login<'_> {
             } else {
                 None
             };
+            let signature = match public.algorithm() {
+                Algorithm::Rsa { .. } => Algorithm::Rsa { hash },
+                other => other,
+            };
+            let name = match &candidate.certificate {
+                Some(_) => signature.to_certificate_type(),
+                None => signature.to_string(),
+            };
+            if !pubkey_accepted(&self.target.ssh, &name) {
+                tracing::info!("{}: not offered, PubkeyAcceptedAlgorithms has no {name}", candidate.label());
+                continue;
+            }
+            self.tried.push(candidate.label());
             let user = self.target.ssh.user.clone();
-            let result = match (&candidate, agent.as_mut()) {
-                (Candidate::Agent { .. }, Some(agent)) => self
-                    .handle
-                    .authenticate_publickey_with(user, public, hash, agent)
-                    .await
-                    .map_err(|error| error.to_string()),
-                (Candidate::File { path, .. }, _) => {
+            let handle = &mut *self.handle;
+            let result = match (&candidate.source, agent.as_mut()) {
+                (Source::Agent { .. }, Some(agent)) => {
+                    let mut signer = AgentSigner { agent, holds_certificate: candidate.agent_holds_certificate };
+                    let result = match candidate.certificate.clone() {
+                        Some(cert) => handle.authenticate_certificate_with(user, cert, hash, &mut signer).await,
+                        None => handle.authenticate_publickey_with(user, public, hash, &mut signer).await,
+                    };
+                    result.map_err(|error| error.0)
+                }
+                (Source::File { path, .. }, _) => {
                     let mut signer = FileSigner::new(path, self.prompter, self.credentials);
-                    let result = self.handle.authenticate_publickey_with(user, public, hash, &mut signer).await;
+                    let result = match candidate.certificate.clone() {
+                        Some(cert) => handle.authenticate_certificate_with(user, cert, hash, &mut signer).await,
+                        None => handle.authenticate_publickey_with(user, public, hash, &mut signer).await,
+                    };
                     if signer.nobody {
                         self.needs = Some(format!("the passphrase of {}", path.display()));
                     }
                     result.map_err(|error| error.0)
                 }
-                (Candidate::Agent { .. }, None) => continue,
+                (Source::Agent { .. }, None) => continue,
             };
             match result {
                 Ok(result) => {
@@ -239,38 +273,62 @@ impl Login<'_> {
     }
 
     /// The keys to offer, in ssh's order: those of the agent that ssh_config names, the agent's
-    /// others unless IdentitiesOnly, then the files that the agent does not hold.
+    /// others unless IdentitiesOnly, then the files that the agent does not hold. A certificate
+    /// goes before the key it is about.
     async fn candidates(&self, agent: Option<&mut AgentClient<UnixStream>>) -> Vec<Candidate> {
         let mut held: Vec<(PublicKey, String)> = Vec::new();
+        let mut held_certificates: Vec<(Certificate, String)> = Vec::new();
         if let Some(agent) = agent {
             match tokio::time::timeout(AGENT_TIMEOUT, agent.request_identities()).await {
-                Ok(Ok(identities)) => held.extend(identities.into_iter().filter_map(|identity| match identity {
-                    AgentIdentity::PublicKey { key, comment } => Some((key, comment)),
-                    AgentIdentity::Certificate { .. } => None,
-                })),
+                Ok(Ok(identities)) => identities.into_iter().for_each(|identity| match identity {
+                    AgentIdentity::PublicKey { key, comment } => held.push((key, comment)),
+                    AgentIdentity::Certificate { certificate, comment } => {
+                        held_certificates.push((certificate, comment));
+                    }
+                }),
                 Ok(Err(e)) => tracing::warn!("the ssh-agent did not list its keys: {e}"),
                 Err(_) => tracing::warn!("the ssh-agent did not list its keys in time"),
             }
         }
+        let ssh = &self.target.ssh;
+        let extra: Vec<Certificate> = ssh.certificate_files.iter().filter_map(|file| read_certificate(file)).collect();
         let mut named = Vec::new();
         let mut files = Vec::new();
-        for path in &self.target.ssh.identity_files {
+        for path in &ssh.identity_files {
             let Some(file) = KeyFile::find(path) else { continue };
-            let at = file
-                .public
-                .as_ref()
-                .and_then(|public| held.iter().position(|(key, _)| key.key_data() == public.key_data()));
-            match at {
+            let same = |key: &PublicKey| file.public.as_ref().is_some_and(|public| key.key_data() == public.key_data());
+            let about = |certificate: &&Certificate| {
+                file.public.as_ref().is_some_and(|public| certificate.public_key() == public.key_data())
+            };
+            let certificates: Vec<Certificate> =
+                file.certificate.iter().chain(extra.iter().filter(about)).cloned().collect();
+            let at = held.iter().position(|(key, _)| same(key));
+            let (list, source) = match at {
                 Some(at) => {
                     let (key, comment) = held.remove(at);
-                    named.push(Candidate::Agent { key, comment });
+                    (&mut named, Source::Agent { key, comment })
                 }
-                None if file.has_private => files.push(Candidate::File { path: path.clone(), public: file.public }),
-                None => {}
-            }
+                None if file.has_private => (&mut files, Source::File { path: path.clone(), public: file.public }),
+                None => continue,
+            };
+            list.extend(certificates.into_iter().map(|certificate| Candidate {
+                source: source.clone(),
+                certificate: Some(certificate),
+                agent_holds_certificate: false,
+            }));
+            list.push(Candidate { source, certificate: None, agent_holds_certificate: false });
         }
-        if !self.target.ssh.identities_only {
-            named.extend(held.into_iter().map(|(key, comment)| Candidate::Agent { key, comment }));
+        if !ssh.identities_only {
+            named.extend(held_certificates.into_iter().map(|(certificate, comment)| Candidate {
+                source: Source::Agent { key: PublicKey::new(certificate.public_key().clone(), ""), comment },
+                certificate: Some(certificate),
+                agent_holds_certificate: true,
+            }));
+            named.extend(held.into_iter().map(|(key, comment)| Candidate {
+                source: Source::Agent { key, comment },
+                certificate: None,
+                agent_holds_certificate: false,
+            }));
         }
         named.extend(files);
         named
@@ -377,17 +435,58 @@ impl Login<'_> {
     }
 }
 
-/// A key to offer.
-enum Candidate {
+/// A key to offer, by itself or with a certificate.
+struct Candidate {
+    source: Source,
+    certificate: Option<Certificate>,
+    /// Is it the agent's own certificate, rather than a file's?
+    agent_holds_certificate: bool,
+}
+
+/// Where the private half is.
+#[derive(Clone)]
+enum Source {
     Agent { key: PublicKey, comment: String },
     File { path: PathBuf, public: Option<PublicKey> },
 }
 
 impl Candidate {
     fn label(&self) -> String {
-        match self {
-            Self::Agent { comment, .. } => format!("key `{}` of the ssh-agent", printable(comment)),
-            Self::File { path, .. } => path.display().to_string(),
+        let key = match &self.source {
+            Source::Agent { comment, .. } => format!("key `{}` of the ssh-agent", printable(comment)),
+            Source::File { path, .. } => path.display().to_string(),
+        };
+        match &self.certificate {
+            Some(certificate) => format!("{key} with certificate `{}`", printable(certificate.key_id())),
+            None => key,
         }
+    }
+}
+
+/// Signs with a key of the agent. For a certificate that is in a file the agent knows only the
+/// plain key.
+struct AgentSigner<'a> {
+    agent: &'a mut AgentClient<UnixStream>,
+    holds_certificate: bool,
+}
+
+impl Signer for AgentSigner<'_> {
+    type Error = SignError;
+
+    async fn auth_sign(
+        &mut self,
+        identity: &AgentIdentity,
+        hash: Option<HashAlg>,
+        to_sign: Vec<u8>,
+    ) -> Result<Vec<u8>, SignError> {
+        let plain;
+        let identity = match identity {
+            AgentIdentity::Certificate { certificate, .. } if !self.holds_certificate => {
+                plain = AgentIdentity::from(PublicKey::new(certificate.public_key().clone(), ""));
+                &plain
+            }
+            identity => identity,
+        };
+        self.agent.sign_request(identity, hash, to_sign).await.map_err(|error| SignError(error.to_string()))
     }
 }

@@ -95,7 +95,7 @@ impl Connection {
         match &target.ssh.proxy {
             Proxy::None => {
                 let limit = target.connect_timeout;
-                let stream = tokio::time::timeout(limit, tcp(host, target.ssh.port))
+                let stream = tokio::time::timeout(limit * target.ssh.connection_attempts, tcp(&target.ssh))
                     .await
                     .map_err(|_| Error::Timeout { host: host.clone(), step: "TCP connection", limit })??;
                 Self::over(stream, target, None, prompter, credentials, on_step).await
@@ -172,7 +172,7 @@ impl Connection {
             client_id: russh::SshId::Standard(concat!("SSH-2.0-dtunnel_", env!("CARGO_PKG_VERSION")).into()),
             window_size: WINDOW,
             channel_buffer_size: CHANNEL_MESSAGES,
-            preferred: algorithms::preferred(&verifier.known_types()),
+            preferred: algorithms::preferred(&target.ssh, &verifier.known_types(), verifier.has_authority())?,
             keepalive_interval: target.keepalive,
             keepalive_max: target.keepalive_count as usize,
             nodelay: true,
@@ -258,7 +258,7 @@ impl client::Handler for Client {
 
     async fn check_server_key(&mut self, key: &PublicKeyOrCertificate) -> Result<bool, Failure> {
         (self.on_step)(Step::HostKey);
-        match self.verifier.verify(&key.public_key()).await {
+        match self.verifier.verify(key).await {
             Ok(()) => Ok(true),
             Err(error) => Err(Failure::Ours(Box::new(error))),
         }

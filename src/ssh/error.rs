@@ -136,6 +136,12 @@ pub enum Error {
         /// What was needed.
         what: String,
     },
+    /// ssh_config lists no algorithm that we have.
+    #[error("none of the {keyword} in ssh_config for this host is one that dtunnel has")]
+    NoAlgorithm {
+        /// The keyword.
+        keyword: &'static str,
+    },
     /// A hop could not be resolved.
     #[error(transparent)]
     Config(#[from] crate::config::Error),
@@ -189,7 +195,7 @@ impl Error {
             | Self::Lost { .. } => Kind::Unreachable,
             Self::HostKeyChanged { .. } | Self::HostKeyRevoked { .. } | Self::HostKeyUnknown { .. } => Kind::HostKey,
             Self::Auth { .. } | Self::AuthClosed { .. } | Self::NeedsPerson { .. } => Kind::Auth,
-            Self::Config(_) => Kind::Config,
+            Self::Config(_) | Self::NoAlgorithm { .. } => Kind::Config,
         }
     }
 
@@ -226,6 +232,9 @@ impl Error {
             }
             Self::NeedsPerson { .. } => "run `dtunnel up` in a terminal, or load the key into an ssh-agent".into(),
             Self::Lost { .. } => return None,
+            Self::NoAlgorithm { keyword } => {
+                format!("leave {keyword} out, or begin its list with `+`; docs/configuration.md names what there is")
+            }
             Self::Config(e) => return e.hint(),
         })
     }

@@ -1,9 +1,10 @@
 //! Is this the host we mean? The decision ssh makes between key exchange and login.
 
-use russh::keys::{Algorithm, HashAlg, PublicKey};
+use russh::keys::ssh_key::certificate::CertType;
+use russh::keys::{Algorithm, Certificate, HashAlg, PublicKey, PublicKeyOrCertificate};
 
 use super::error::Error;
-use super::known_hosts::{KnownKey, KnownKeys, Verdict, append, lookup_name, other_names};
+use super::known_hosts::{KnownKey, KnownKeys, Verdict, append, glob, lookup_name, other_names};
 use super::prompter::{Prompter, Question};
 use crate::config::{HostKeyPolicy, Target};
 
@@ -42,12 +43,28 @@ impl Verifier {
         self.known.key_types()
     }
 
-    /// Decides. Ok means: go on.
+    /// Is there a certificate authority for this host?
+    pub(super) fn has_authority(&self) -> bool {
+        self.known.authorities().next().is_some()
+    }
+
+    /// Decides. Ok means: go on. A certificate that is not good enough is looked at as the plain
+    /// key that it is about, as ssh does.
     ///
     /// # Errors
     /// [`Error::HostKeyChanged`], [`Error::HostKeyRevoked`], [`Error::HostKeyUnknown`].
-    pub(super) async fn verify(&self, key: &PublicKey) -> Result<(), Error> {
-        match self.known.check(key) {
+    pub(super) async fn verify(&self, presented: &PublicKeyOrCertificate) -> Result<(), Error> {
+        let key = &presented.public_key();
+        let verdict = self.known.check(key);
+        if let Some(certificate) = presented.certificate()
+            && !matches!(verdict, Verdict::Revoked(_))
+        {
+            match self.check_certificate(certificate) {
+                Ok(()) => return Ok(()),
+                Err(reason) => tracing::warn!("the host certificate of {} was not accepted: {reason}", self.name),
+            }
+        }
+        match verdict {
             Verdict::Known => Ok(()),
             Verdict::Revoked(KnownKey { file, line, .. }) => {
                 Err(Error::HostKeyRevoked { host: self.name.clone(), file, line })
@@ -70,6 +87,31 @@ impl Verifier {
             }
             Verdict::Unknown => self.decide_on_unknown(key).await,
         }
+    }
+
+    /// Is this host named by a certificate of an authority that is trusted for it (PROTOCOL.certkeys
+    /// of OpenSSH)?
+    fn check_certificate(&self, certificate: &Certificate) -> Result<(), &'static str> {
+        let trusted: Vec<_> = self.known.authorities().map(|key| key.fingerprint(HashAlg::Sha256)).collect();
+        if !trusted.contains(&certificate.signature_key().fingerprint(HashAlg::Sha256)) {
+            return Err("its authority is not known for this host");
+        }
+        if certificate.cert_type() != CertType::Host {
+            return Err("it is not a host's");
+        }
+        if matches!(certificate.signature().algorithm(), Algorithm::Rsa { hash: None }) {
+            return Err("it is signed with SHA-1");
+        }
+        if !certificate.critical_options().is_empty() {
+            return Err("it has critical options, of which none is known for hosts");
+        }
+        // No principals: any name, as for ssh.
+        let principals = certificate.valid_principals();
+        let name = self.target.ssh.host_key_alias.as_ref().unwrap_or(&self.target.ssh.host_name).to_ascii_lowercase();
+        if !principals.is_empty() && !principals.iter().any(|pattern| glob(&pattern.to_ascii_lowercase(), &name)) {
+            return Err("it names other hosts");
+        }
+        certificate.validate(&trusted).map_err(|_| "it has expired, is not valid yet, or its signature is wrong")
     }
 
     async fn decide_on_unknown(&self, key: &PublicKey) -> Result<(), Error> {

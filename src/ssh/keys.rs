@@ -12,7 +12,7 @@ use russh::Signer;
 use russh::keys::agent::AgentIdentity;
 use russh::keys::ssh_encoding::Encode;
 use russh::keys::ssh_key::private::KeypairData;
-use russh::keys::{HashAlg, PrivateKey, PublicKey, decode_secret_key, signature};
+use russh::keys::{Certificate, HashAlg, PrivateKey, PublicKey, decode_secret_key, signature};
 use zeroize::Zeroizing;
 
 use super::prompter::{Prompter, Question, Secret};
@@ -53,6 +53,8 @@ impl Credentials {
 pub(super) struct KeyFile {
     pub(super) public: Option<PublicKey>,
     pub(super) has_private: bool,
+    /// The certificate beside it, `NAME-cert.pub`.
+    pub(super) certificate: Option<Certificate>,
 }
 
 impl KeyFile {
@@ -60,6 +62,9 @@ impl KeyFile {
     pub(super) fn find(path: &Path) -> Option<Self> {
         let mut name = path.as_os_str().to_owned();
         name.push(".pub");
+        let mut certificate = path.as_os_str().to_owned();
+        certificate.push("-cert.pub");
+        let certificate = read_certificate(Path::new(&certificate));
         let beside = std::fs::read_to_string(&name).ok().and_then(|text| text.parse::<PublicKey>().ok());
         match read_key_file(path) {
             // An OpenSSH private key shows its public half even when it is encrypted. IdentityFile
@@ -67,17 +72,25 @@ impl KeyFile {
             Ok(text) => {
                 let inside = PrivateKey::from_openssh(text.as_bytes()).ok().map(|key| key.public_key().clone());
                 let itself = text.parse::<PublicKey>().ok();
-                Some(Self { has_private: itself.is_none(), public: inside.or(itself).or(beside) })
+                Some(Self { has_private: itself.is_none(), public: inside.or(itself).or(beside), certificate })
             }
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-                beside.map(|public| Self { public: Some(public), has_private: false })
+                beside.map(|public| Self { public: Some(public), has_private: false, certificate })
             }
             Err(e) => {
                 tracing::warn!("cannot read the key {}: {e}", path.display());
-                beside.map(|public| Self { public: Some(public), has_private: false })
+                beside.map(|public| Self { public: Some(public), has_private: false, certificate })
             }
         }
     }
+}
+
+/// Reads a certificate file. One that is not there is none; one that cannot be read is a warning.
+pub(super) fn read_certificate(path: &Path) -> Option<Certificate> {
+    let text = std::fs::read_to_string(path).ok()?;
+    Certificate::from_openssh(text.trim())
+        .inspect_err(|e| tracing::warn!("cannot use the certificate {}: {e}", path.display()))
+        .ok()
 }
 
 /// Reads a key file, refusing one that others may read, as ssh does.

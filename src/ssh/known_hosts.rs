@@ -70,6 +70,12 @@ impl KnownKeys {
         self.keys.iter().filter(|known| known.marker.is_none()).map(|known| known.key.algorithm()).collect()
     }
 
+    /// The certificate authorities that are trusted for the name, without those that are revoked.
+    pub(super) fn authorities(&self) -> impl Iterator<Item = &PublicKey> {
+        let of = |marker| self.keys.iter().filter(move |known| known.marker == Some(marker)).map(|known| &known.key);
+        of(Marker::CertAuthority).filter(move |key| !of(Marker::Revoked).any(|bad| bad.key_data() == key.key_data()))
+    }
+
     /// The same, but so that a key of a known type that differs is unknown rather than changed: for
     /// names that are only a guess.
     pub(super) fn without_mismatches(mut self) -> Self {
@@ -153,7 +159,7 @@ fn matches(patterns: &HostPatterns, name: &str) -> bool {
 
 /// `*` stands for any characters, `?` for one (ssh_config(5), "PATTERNS"). Linear in memory and
 /// at worst quadratic in time.
-fn glob(pattern: &str, text: &str) -> bool {
+pub(super) fn glob(pattern: &str, text: &str) -> bool {
     let (pattern, text) = (pattern.as_bytes(), text.as_bytes());
     let (mut p, mut t) = (0, 0);
     let mut star: Option<(usize, usize)> = None;

@@ -9,26 +9,64 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::task::JoinSet;
 
 use super::error::Error;
+use crate::config::{AddressFamily, SshSettings};
 
 /// How long one address may keep the next one waiting (RFC 8305 section 5).
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
-/// Connects to the first of the host's addresses that accepts.
+/// Pause between ConnectionAttempts, as ssh's.
+const ATTEMPTS_PAUSE: Duration = Duration::from_secs(1);
+
+/// Connects to the first of the host's addresses that accepts, as often as ConnectionAttempts says.
 ///
 /// # Errors
 /// [`Error::Resolve`], [`Error::Connect`].
-pub(super) async fn tcp(host: &str, port: u16) -> Result<TcpStream, Error> {
-    let resolved = tokio::net::lookup_host((host, port)).await;
-    let addresses: Vec<SocketAddr> = resolved.map_err(|source| Error::Resolve { host: host.into(), source })?.collect();
-    let failed = |source| Error::Connect { host: host.into(), port, source };
-    let stream = race(interleave(addresses)).await.map_err(failed)?;
+pub(super) async fn tcp(ssh: &SshSettings) -> Result<TcpStream, Error> {
+    let mut attempt = 1;
+    loop {
+        match tcp_once(ssh).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) if attempt >= ssh.connection_attempts => return Err(error),
+            Err(error) => tracing::info!("{error}; trying again"),
+        }
+        attempt += 1;
+        tokio::time::sleep(ATTEMPTS_PAUSE).await;
+    }
+}
+
+async fn tcp_once(ssh: &SshSettings) -> Result<TcpStream, Error> {
+    let (host, port) = (&ssh.host_name, ssh.port);
+    let resolve = |source| Error::Resolve { host: host.clone(), source };
+    let wanted = |address: &SocketAddr| match ssh.address_family {
+        AddressFamily::Any => true,
+        AddressFamily::Inet => address.is_ipv4(),
+        AddressFamily::Inet6 => address.is_ipv6(),
+    };
+    let found = tokio::net::lookup_host((host.as_str(), port)).await.map_err(resolve)?;
+    let mut addresses: Vec<SocketAddr> = found.filter(wanted).collect();
+    let failed = |source| Error::Connect { host: host.clone(), port, source };
+    let mut from = None;
+    if let Some(bind) = &ssh.bind_address {
+        let mut own = tokio::net::lookup_host((bind.as_str(), 0)).await.map_err(failed)?;
+        from = own.next();
+        // An address can only be reached from one of its own family.
+        addresses.retain(|address| from.is_none_or(|from| from.is_ipv4() == address.is_ipv4()));
+    }
+    let stream = race(interleave(addresses), from).await.map_err(failed)?;
     stream.set_nodelay(true).map_err(failed)?;
     Ok(stream)
+}
+
+async fn connect(to: SocketAddr, from: Option<SocketAddr>) -> io::Result<TcpStream> {
+    let Some(from) = from else { return TcpStream::connect(to).await };
+    let socket = if from.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.bind(from)?;
+    socket.connect(to).await
 }
 
 /// One address family after the other, beginning with the resolver's first choice (RFC 8305
@@ -46,12 +84,12 @@ fn interleave(addresses: Vec<SocketAddr>) -> VecDeque<SocketAddr> {
 
 /// Tries the addresses, each a little later than the one before; dropping the rest once one has
 /// accepted ends them.
-async fn race(mut addresses: VecDeque<SocketAddr>) -> io::Result<TcpStream> {
+async fn race(mut addresses: VecDeque<SocketAddr>, from: Option<SocketAddr>) -> io::Result<TcpStream> {
     let mut last = io::Error::new(io::ErrorKind::AddrNotAvailable, "the name has no address");
     let mut attempts = JoinSet::new();
     loop {
         if let Some(address) = addresses.pop_front() {
-            attempts.spawn(TcpStream::connect(address));
+            attempts.spawn(connect(address, from));
         }
         tokio::select! {
             joined = attempts.join_next() => match joined {
@@ -135,9 +173,9 @@ mod tests {
         let closed = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let refused = closed.local_addr().expect("its address");
         drop(closed);
-        let stream = race(VecDeque::from([refused, here])).await.expect("the second one accepts");
+        let stream = race(VecDeque::from([refused, here]), None).await.expect("the second one accepts");
         assert_eq!(stream.peer_addr().expect("a peer"), here);
-        let error = race(VecDeque::from([refused])).await.expect_err("nobody listens");
+        let error = race(VecDeque::from([refused]), None).await.expect_err("nobody listens");
         assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
     }
 }

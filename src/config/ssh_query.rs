@@ -1,0 +1,135 @@
+//! Asks what ssh_config says of a host, as keywords and their arguments.
+//!
+//! `ssh -G` is asked where there is an ssh binary: it *is* the reference for Include, Match, token
+//! and first-match rules. Where there is none, the ssh2-config crate reads the file; what that
+//! cannot do is listed in docs/configuration.md.
+
+use std::io::BufReader;
+use std::process::{Child, Command, Stdio};
+
+use ssh2_config::{ParseRule, SshConfig};
+
+use super::ssh_config::SshConfigSource;
+use super::{Destination, Error, Paths};
+
+/// One keyword, in lower case, and its arguments.
+pub(super) type Line = (String, String);
+
+/// What is said of a host.
+#[derive(Debug, Default)]
+pub(super) struct Answer {
+    /// With the user's files.
+    pub(super) lines: Vec<Line>,
+    /// Without any: ssh's own defaults, where there is an ssh to tell.
+    pub(super) defaults: Vec<Line>,
+}
+
+impl Answer {
+    /// The arguments of a keyword.
+    pub(super) fn get(&self, key: &str) -> Option<&str> {
+        self.lines.iter().find(|(k, _)| k == key).map(|(_, value)| value.as_str())
+    }
+
+    /// The arguments of a keyword that may stand several times.
+    pub(super) fn all<'a>(&'a self, key: &'a str) -> impl Iterator<Item = &'a str> {
+        self.lines.iter().filter(move |(k, _)| k == key).map(|(_, value)| value.as_str())
+    }
+
+    /// ssh's own default for a keyword.
+    pub(super) fn ssh_default(&self, key: &str) -> Option<&str> {
+        self.defaults.iter().find(|(k, _)| k == key).map(|(_, value)| value.as_str())
+    }
+}
+
+/// Asks ssh, or where there is none the file itself.
+///
+/// # Errors
+/// [`Error::SshConfig`] with ssh's own words, [`Error::File`] where the file cannot be read.
+pub(super) fn ask(destination: &Destination, source: &SshConfigSource, paths: &Paths) -> Result<Answer, Error> {
+    match with_ssh(destination, source)? {
+        Some(answer) => Ok(answer),
+        None => Ok(Answer { lines: without_ssh(destination, source, paths)?, defaults: Vec::new() }),
+    }
+}
+
+/// `ssh -G`, twice at once: with the files and without. None where there is no ssh.
+pub(super) fn with_ssh(destination: &Destination, source: &SshConfigSource) -> Result<Option<Answer>, Error> {
+    let failed = |message: String| Error::SshConfig { host: destination.host.clone(), message };
+    let (lines, defaults) = match (start(destination, source), start(destination, &SshConfigSource::None)) {
+        (Ok(lines), Ok(defaults)) => (lines, defaults),
+        (Err(e), _) | (_, Err(e)) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        (Err(e), _) | (_, Err(e)) => return Err(failed(e.to_string())),
+    };
+    let finish = |child: Child| {
+        let output = child.wait_with_output().map_err(|e| failed(e.to_string()))?;
+        if !output.status.success() {
+            return Err(failed(String::from_utf8_lossy(&output.stderr).trim().replace(['\r', '\n'], "; ")));
+        }
+        let text = String::from_utf8_lossy(&output.stdout);
+        let lines = text.lines().filter_map(|line| line.split_once(' '));
+        Ok(lines.map(|(key, value)| (key.to_ascii_lowercase(), value.to_owned())).collect())
+    };
+    Ok(Some(Answer { lines: finish(lines)?, defaults: finish(defaults)? }))
+}
+
+fn start(destination: &Destination, source: &SshConfigSource) -> std::io::Result<Child> {
+    let mut command = Command::new("ssh");
+    command.arg("-G").arg("-T").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    match source {
+        SshConfigSource::Default => {}
+        SshConfigSource::File(file) => {
+            command.arg("-F").arg(file);
+        }
+        SshConfigSource::None => {
+            command.arg("-F").arg("none");
+        }
+    }
+    if let Some(user) = &destination.user {
+        command.arg("-l").arg(user);
+    }
+    if let Some(port) = destination.port {
+        command.arg("-p").arg(port.to_string());
+    }
+    command.arg("--").arg(&destination.host).spawn()
+}
+
+/// The ssh2-config crate, brought into the form of `ssh -G`.
+pub(super) fn without_ssh(
+    destination: &Destination,
+    source: &SshConfigSource,
+    paths: &Paths,
+) -> Result<Vec<Line>, Error> {
+    let (file, named) = match source {
+        SshConfigSource::None => return Ok(Vec::new()),
+        SshConfigSource::Default => (paths.home.join(".ssh/config"), false),
+        SshConfigSource::File(file) => (file.clone(), true),
+    };
+    let opened = match std::fs::File::open(&file) {
+        Ok(opened) => opened,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound && !named => return Ok(Vec::new()),
+        Err(source) => return Err(Error::File { action: "read", path: file, source }),
+    };
+    let config = SshConfig::default()
+        .parse(&mut BufReader::new(opened), ParseRule::ALLOW_UNKNOWN_FIELDS | ParseRule::ALLOW_UNSUPPORTED_FIELDS)
+        .map_err(|e| Error::SshConfig {
+            host: destination.host.clone(),
+            message: format!("{}: {e}", file.display()),
+        })?;
+    let found = config.query(&destination.host);
+    let mut lines: Vec<Line> = Vec::new();
+    let mut push = |key: &str, value: Option<String>| lines.extend(value.map(|value| (key.to_owned(), value)));
+    push("hostname", found.host_name);
+    push("user", found.user);
+    push("port", found.port.map(|port| port.to_string()));
+    push("proxyjump", found.proxy_jump.map(|hops| hops.join(",")));
+    push("connecttimeout", found.connect_timeout.map(|time| time.as_secs().to_string()));
+    push("serveraliveinterval", found.server_alive_interval.map(|time| time.as_secs().to_string()));
+    push("pubkeyauthentication", found.pubkey_authentication.map(|on| on.to_string()));
+    for identity in found.identity_file.unwrap_or_default() {
+        push("identityfile", Some(identity.to_string_lossy().into_owned()));
+    }
+    for (key, values) in found.unsupported_fields.into_iter().chain(found.ignored_fields) {
+        push(&key.to_ascii_lowercase(), Some(values.join(" ")));
+    }
+    Ok(lines)
+}
