@@ -12,11 +12,21 @@ fn up() -> String {
 #[test]
 fn keys_of_every_kind_log_in() {
     let Some(lab) = Lab::with_engine() else { return };
-    for kind in ["ed25519", "ecdsa", "rsa"] {
-        lab.keygen("user", kind, "");
+    let kinds: [&[&str]; 8] = [
+        &["-t", "ed25519"],
+        &["-t", "ecdsa", "-b", "256"],
+        &["-t", "ecdsa", "-b", "384"],
+        &["-t", "ecdsa", "-b", "521"],
+        &["-t", "rsa"],
+        // PKCS#1, SEC1 and PKCS#8 in PEM.
+        &["-t", "rsa", "-m", "PEM"],
+        &["-t", "ecdsa", "-m", "PKCS8"],
+        &["-t", "rsa", "-m", "PKCS8"],
+    ];
+    for kind in kinds {
+        lab.keygen_with("user", "", kind);
         lab.authorize("user");
-        lab.ok(&["up", "lab"]);
-        lab.ok(&["down", "lab"]);
+        lab.up_and_down();
     }
     let log = std::fs::read_to_string(lab.path("sshd.log")).unwrap();
     assert!(!log.contains("ssh-rsa"), "RSA signs with SHA-2: {log}");
@@ -25,12 +35,10 @@ fn keys_of_every_kind_log_in() {
 #[test]
 fn a_key_of_the_agent_logs_in() {
     let Some(lab) = Lab::with_engine() else { return };
-    let socket = lab.path("agent");
-    let _agent = crate::lab::keeper::Keeper::start(&["ssh-agent", "-D", "-a", socket.to_str().unwrap()], "");
-    wait_for("the agent", || socket.exists().then_some(()));
+    let (_agent, socket) = (lab.agent(), lab.path("agent"));
     lab.keygen("agents", "ed25519", "");
     lab.authorize("agents");
-    run(Command::new("ssh-add").arg("-q").arg(lab.path("agents")).env("SSH_AUTH_SOCK", &socket));
+    lab.agent_add("agents");
     std::fs::remove_file(lab.path("agents")).unwrap();
     // The config names a key that is not accepted; the agent's is offered only without IdentitiesOnly.
     let up = |args: &[&str]| lab.dtunnel(args).env("SSH_AUTH_SOCK", &socket).output().unwrap();
@@ -177,4 +185,132 @@ fn a_chain_of_jumps_and_a_proxy_command_lead_to_the_host() {
     lab.write_ssh_config("  ProxyCommand nc %h %p\n");
     lab.ok(&["up", "lab"]);
     run(&mut lab.docker("lab", &["ps"]));
+}
+
+#[test]
+fn keys_of_every_form_can_have_a_passphrase() {
+    let Some(lab) = Lab::with_engine() else { return };
+    for form in ["RFC4716", "PKCS8", "PEM"] {
+        lab.keygen_with("user", "secret", &["-t", "rsa", "-m", form]);
+        lab.authorize("user");
+        let mut person = Person::types(&lab, &up());
+        person.sees("Enter passphrase for key");
+        person.presses("secret\n");
+        let (status, screen) = person.leaves();
+        assert!(status.success(), "{form}: {screen}");
+        lab.ok(&["down", "lab"]);
+    }
+}
+
+#[test]
+fn three_wrong_passphrases_end_with_4() {
+    let Some(lab) = Lab::with_engine() else { return };
+    lab.keygen("user", "ed25519", "secret");
+    lab.authorize("user");
+    let mut person = Person::types(&lab, &up());
+    for times in 1..=3 {
+        wait_for("the next question", || (person.screen().matches("Enter passphrase").count() == times).then_some(()));
+        person.presses("wrong\n");
+    }
+    let (status, screen) = person.leaves();
+    assert_eq!(status.code(), Some(4), "{screen}");
+}
+
+#[test]
+fn a_user_certificate_logs_in_from_a_file_and_from_the_agent() {
+    let Some(mut lab) = Lab::with_engine() else { return };
+    lab.keygen("ca", "ed25519", "");
+    lab.reconfigure("TrustedUserCAKeys {dir}/ca.pub");
+    std::fs::write(lab.path("authorized_keys"), "").unwrap();
+    lab.fails(4, &["up", "lab"]);
+    let me = crate::lab::whoami();
+    for kind in ["ed25519", "ecdsa", "rsa"] {
+        lab.keygen("user", kind, "");
+        lab.certify("ca", "user", &["-n", &me]);
+        lab.up_and_down();
+    }
+    // CertificateFile, anywhere.
+    std::fs::rename(lab.path("user-cert.pub"), lab.path("elsewhere")).unwrap();
+    lab.fails(4, &["up", "lab"]);
+    lab.write_ssh_config(&format!("  CertificateFile {}\n", lab.path("elsewhere").display()));
+    lab.up_and_down();
+    // The agent has the key, the file the certificate; then the agent has both and there is no file.
+    let _agent = lab.agent();
+    let up = || lab.dtunnel(["up", "lab"]).env("SSH_AUTH_SOCK", lab.path("agent")).output().unwrap();
+    lab.agent_add("user");
+    std::fs::rename(lab.path("user"), lab.path("hidden")).unwrap();
+    assert!(up().status.success());
+    lab.ok(&["down", "lab"]);
+    std::fs::rename(lab.path("hidden"), lab.path("user")).unwrap();
+    std::fs::rename(lab.path("elsewhere"), lab.path("user-cert.pub")).unwrap();
+    lab.agent_add("user");
+    for file in ["user", "user.pub", "user-cert.pub"] {
+        std::fs::remove_file(lab.path(file)).unwrap();
+    }
+    lab.write_ssh_config("  IdentitiesOnly no\n");
+    assert!(up().status.success());
+    lab.ok(&["down", "lab"]);
+}
+
+#[test]
+fn a_user_certificate_that_has_expired_ends_with_4() {
+    let mut lab = Lab::new("");
+    lab.keygen("ca", "ed25519", "");
+    lab.reconfigure("TrustedUserCAKeys {dir}/ca.pub");
+    std::fs::write(lab.path("authorized_keys"), "").unwrap();
+    lab.certify("ca", "user", &["-n", &crate::lab::whoami(), "-V", "20200101:20200102"]);
+    assert!(lab.fails(4, &["up", "lab"]).contains("with certificate `the-id`"));
+}
+
+#[test]
+fn a_full_agent_does_not_trip_maxauthtries_where_the_key_is_named() {
+    let Some(mut lab) = Lab::with_engine() else { return };
+    lab.reconfigure("MaxAuthTries 2");
+    let _agent = lab.agent();
+    for i in 0..10 {
+        lab.keygen(&format!("k{i}"), "ed25519", "");
+        lab.agent_add(&format!("k{i}"));
+    }
+    let up = || lab.dtunnel(["up", "lab"]).env("SSH_AUTH_SOCK", lab.path("agent")).output().unwrap();
+    assert!(up().status.success(), "IdentitiesOnly yes");
+    lab.ok(&["down", "lab"]);
+    lab.agent_add("user");
+    lab.write_ssh_config("  IdentitiesOnly no\n");
+    assert!(up().status.success(), "the named key of the agent goes first");
+    lab.ok(&["down", "lab"]);
+    let text = std::fs::read_to_string(lab.path("ssh_config")).unwrap();
+    let text: Vec<&str> = text.lines().filter(|line| !line.contains("IdentityFile")).collect();
+    std::fs::write(lab.path("ssh_config"), text.join("\n") + "\n  IdentityFile none\n").unwrap();
+    let output = up();
+    assert_eq!(output.status.code(), Some(4));
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(stderr.contains("closed the connection during login") && stderr.contains("IdentitiesOnly"), "{stderr}");
+}
+
+#[test]
+fn two_keys_in_a_row_where_the_server_wants_both() {
+    let Some(mut lab) = Lab::with_engine() else { return };
+    lab.reconfigure("AuthenticationMethods publickey,publickey");
+    lab.fails(4, &["up", "lab"]);
+    lab.keygen("second", "ed25519", "");
+    let both = ["user.pub", "second.pub"].map(|name| std::fs::read_to_string(lab.path(name)).unwrap()).concat();
+    std::fs::write(lab.path("authorized_keys"), both).unwrap();
+    lab.write_ssh_config(&format!("  IdentityFile {}\n", lab.path("second").display()));
+    lab.up_and_down();
+}
+
+#[test]
+fn a_corrupt_key_and_an_agent_that_hangs_do_not_stop_the_others() {
+    let Some(lab) = Lab::with_engine() else { return };
+    std::fs::write(lab.path("corrupt"), "-----BEGIN OPENSSH PRIVATE KEY-----\nAAAA\n").unwrap();
+    set_mode(&lab.path("corrupt"), 0o600);
+    let _hangs = std::os::unix::net::UnixListener::bind(lab.path("hangs")).unwrap();
+    lab.write_ssh_config(&format!(
+        "  IdentityFile {}\n  IdentityAgent {}\n",
+        lab.path("corrupt").display(),
+        lab.path("hangs").display()
+    ));
+    lab.ok(&["up", "lab"]);
+    assert!(lab.log("lab").contains("does not answer"), "{}", lab.log("lab"));
+    assert!(lab.log("lab").contains("corrupt"), "{}", lab.log("lab"));
 }

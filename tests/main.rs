@@ -11,3 +11,5 @@ mod failures;
 mod flows;
 mod lifecycle;
 mod login;
+mod ssh_config;
+mod trust;

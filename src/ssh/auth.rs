@@ -256,8 +256,11 @@ impl Login<'_> {
             Ok(Ok(mut agent)) => {
                 // Lets keys that are restricted to certain hosts be used (ssh-add -h). Agents other
                 // than OpenSSH's do not know it, and need not.
-                if let Some(binding) = self.handle.agent_session_binding() {
-                    let _ = tokio::time::timeout(AGENT_TIMEOUT, agent.bind_session(binding, false)).await;
+                if let Some(binding) = self.handle.agent_session_binding()
+                    && tokio::time::timeout(AGENT_TIMEOUT, agent.bind_session(binding, false)).await.is_err()
+                {
+                    tracing::warn!("the ssh-agent at {} does not answer", path.display());
+                    return None;
                 }
                 Some(agent)
             }

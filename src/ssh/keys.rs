@@ -130,6 +130,8 @@ pub(super) async fn load_key(
     match decode_secret_key(&text, None) {
         Ok(key) => return Ok(Arc::new(key)),
         Err(russh::keys::Error::KeyIsEncrypted) => {}
+        // russh takes an encrypted PKCS#8 file without a passphrase for a broken one.
+        Err(_) if text.contains("-----BEGIN ENCRYPTED PRIVATE KEY-----") => {}
         Err(e) => return Err(other(&e)),
     }
     for again in 0..PASSPHRASE_TRIES {

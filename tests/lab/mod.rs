@@ -63,9 +63,48 @@ impl Lab {
 
     /// Makes the key pair `name`, `name.pub`.
     pub fn keygen(&self, name: &str, kind: &str, passphrase: &str) {
+        self.keygen_with(name, passphrase, &["-t", kind]);
+    }
+
+    /// The same with ssh-keygen's own options.
+    pub fn keygen_with(&self, name: &str, passphrase: &str, options: &[&str]) {
         let path = self.path(name);
         let _ = std::fs::remove_file(&path);
-        run(Command::new("ssh-keygen").args(["-q", "-t", kind, "-N", passphrase, "-C", name, "-f"]).arg(path));
+        run(Command::new("ssh-keygen").args(["-q", "-N", passphrase, "-C", name]).args(options).arg("-f").arg(path));
+    }
+
+    /// Signs `key.pub` with the certificate authority `ca`: `key-cert.pub`.
+    pub fn certify(&self, ca: &str, key: &str, options: &[&str]) {
+        let mut sign = Command::new("ssh-keygen");
+        sign.args(["-q", "-s"]).arg(self.path(ca)).args(["-I", "the-id"]).args(options);
+        run(sign.arg(self.path(&format!("{key}.pub"))));
+    }
+
+    /// An ssh-agent of its own; the socket is `agent`.
+    pub fn agent(&self) -> keeper::Keeper {
+        let socket = self.path("agent");
+        let agent = keeper::Keeper::start(&["ssh-agent", "-D", "-a", socket.to_str().unwrap()], "");
+        wait_for("the agent", || socket.exists().then_some(()));
+        agent
+    }
+
+    /// Gives the agent a key (and its certificate).
+    pub fn agent_add(&self, key: &str) {
+        run(Command::new("ssh-add").arg("-q").arg(self.path(key)).env("SSH_AUTH_SOCK", self.path("agent")));
+    }
+
+    /// Has the server work with other options.
+    pub fn reconfigure(&mut self, options: &str) {
+        let options = options.replace("{dir}", &self.dir.path().display().to_string());
+        self.sshd.configure(&options);
+        self.sshd.start_again();
+    }
+
+    /// `up` and `down` of `lab`, which must succeed.
+    #[track_caller]
+    pub fn up_and_down(&self) {
+        self.ok(&["up", "lab"]);
+        self.ok(&["down", "lab"]);
     }
 
     /// Lets the key `name` log in, and no other.

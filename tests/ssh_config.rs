@@ -1,0 +1,52 @@
+//! What ssh_config says is obeyed, or named where it is not.
+
+use crate::lab::{Lab, run};
+
+#[test]
+fn algorithms_compression_and_addresses_are_obeyed() {
+    let Some(mut lab) = Lab::with_engine() else { return };
+    for (server, client) in [
+        ("Ciphers aes128-cbc", "Ciphers +aes128-cbc"),
+        ("KexAlgorithms diffie-hellman-group14-sha1", "KexAlgorithms +diffie-hellman-group14-sha1"),
+        ("Ciphers aes256-ctr\nMACs hmac-sha1", "MACs hmac-sha1"),
+        ("PubkeyAcceptedAlgorithms ssh-ed25519", "PubkeyAcceptedAlgorithms ssh-ed25519"),
+    ] {
+        lab.reconfigure(server);
+        lab.write_ssh_config("");
+        if !server.starts_with("Pubkey") {
+            let stderr = lab.fails(6, &["up", "lab"]);
+            assert!(stderr.contains("No common"), "{server}: {stderr}");
+        }
+        lab.write_ssh_config(&format!("  {client}\n"));
+        lab.up_and_down();
+    }
+    lab.reconfigure("");
+    for line in ["Compression yes", "AddressFamily inet", "BindAddress 127.0.0.1", "ConnectionAttempts 2"] {
+        lab.write_ssh_config(&format!("  {line}\n"));
+        lab.ok(&["up", "lab"]);
+        // Enough to fill windows and dictionaries.
+        run(&mut lab.docker("lab", &["save", "-o", lab.path("image.tar").to_str().unwrap(), crate::lab::engine::IMAGE]));
+        lab.ok(&["down", "lab"]);
+    }
+    lab.write_ssh_config("  AddressFamily inet6\n");
+    lab.fails(6, &["up", "lab"]);
+}
+
+#[test]
+fn methods_can_be_chosen_and_ruled_out() {
+    let lab = Lab::new("");
+    lab.write_ssh_config("  PreferredAuthentications password\n");
+    assert!(!lab.fails(4, &["up", "lab"]).contains("/user"), "the key is not offered");
+    lab.write_ssh_config("  PubkeyAcceptedAlgorithms rsa-sha2-512\n");
+    assert!(!lab.fails(4, &["up", "lab"]).contains("/user"), "the key is not offered");
+}
+
+#[test]
+fn a_list_of_nothing_we_have_and_a_broken_file_end_with_2() {
+    let lab = Lab::new("");
+    lab.write_ssh_config("  MACs umac-64@openssh.com\n");
+    assert!(lab.fails(2, &["up", "lab"]).contains("none of the MACs"));
+    lab.write_ssh_config("  Frobnicate yes\n");
+    let stderr = lab.fails(2, &["up", "lab"]);
+    assert!(stderr.contains("ssh could not resolve `lab`") && stderr.to_lowercase().contains("frobnicate"), "{stderr}");
+}
