@@ -314,3 +314,18 @@ fn a_corrupt_key_and_an_agent_that_hangs_do_not_stop_the_others() {
     assert!(lab.log("lab").contains("does not answer"), "{}", lab.log("lab"));
     assert!(lab.log("lab").contains("corrupt"), "{}", lab.log("lab"));
 }
+
+#[test]
+fn without_a_terminal_ssh_askpass_is_asked() {
+    let Some(lab) = Lab::with_engine() else { return };
+    lab.keygen("user", "ed25519", "secret");
+    lab.authorize("user");
+    std::fs::write(lab.path("askpass"), "#!/bin/sh\necho \"$1\" > \"$HOME/asked\"\necho secret\n").unwrap();
+    set_mode(&lab.path("askpass"), 0o755);
+    let mut command = Command::new("setsid");
+    lab.set_env(&mut command);
+    command.args(["--wait", env!("CARGO_BIN_EXE_dtunnel"), "up", "lab"]).env("SSH_ASKPASS", lab.path("askpass"));
+    assert_eq!(command.output().unwrap().status.code(), Some(4), "no display, not asked");
+    run(command.env("DISPLAY", ":0"));
+    assert!(std::fs::read_to_string(lab.path("home/asked")).unwrap().contains("Enter passphrase for key"));
+}

@@ -50,3 +50,12 @@ fn a_list_of_nothing_we_have_and_a_broken_file_end_with_2() {
     let stderr = lab.fails(2, &["up", "lab"]);
     assert!(stderr.contains("ssh could not resolve `lab`") && stderr.to_lowercase().contains("frobnicate"), "{stderr}");
 }
+
+#[test]
+fn what_is_not_obeyed_is_named_in_a_warning() {
+    let Some(lab) = Lab::with_engine() else { return };
+    lab.write_ssh_config("  VerifyHostKeyDNS yes\n");
+    let output = lab.run(&["up", "lab"]);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && stderr.contains("warning: lab: ssh_config sets `verifyhostkeydns`"), "{stderr}");
+}

@@ -14,6 +14,7 @@ use crate::daemon::{ExitCode, Failure};
 
 const ERROR: Style = AnsiColor::Red.on_default().bold();
 const HINT: Style = AnsiColor::Cyan.on_default().bold();
+const WARN: Style = AnsiColor::Yellow.on_default().bold();
 const GOOD: Style = AnsiColor::Green.on_default();
 
 pub(super) fn set_color(color: Color) {
@@ -34,6 +35,11 @@ pub fn print_failure(failure: &Failure) {
     if let Some(hint) = &failure.hint {
         eprintln!("{HINT}hint:{HINT:#} {hint}");
     }
+}
+
+/// A warning, to standard error.
+pub(super) fn warning(message: &str) {
+    eprintln!("{WARN}warning:{WARN:#} {message}");
 }
 
 /// A message for people, to standard error.

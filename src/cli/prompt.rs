@@ -1,7 +1,9 @@
 //! Puts the daemon's questions to the person at the terminal.
 
+use std::ffi::{OsStr, OsString};
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Write};
+use std::process::{Command, Stdio};
 
 use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcsetattr};
 
@@ -23,9 +25,33 @@ pub(super) enum NoAnswer {
     NoTerminal,
 }
 
-/// Can anybody be asked? ssh, too, uses the controlling terminal and not standard input.
+/// Can anybody be asked, at a terminal or by SSH_ASKPASS?
 pub(super) fn is_interactive() -> bool {
-    terminal().is_ok()
+    askpass().is_some() || terminal().is_ok()
+}
+
+/// The program to ask with instead of the terminal, by ssh's rules (ssh(1), ENVIRONMENT): where
+/// there is no terminal but a display, or where SSH_ASKPASS_REQUIRE says so.
+fn askpass() -> Option<OsString> {
+    let set = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+    let program = set("SSH_ASKPASS")?;
+    let wanted = match set("SSH_ASKPASS_REQUIRE").as_deref().and_then(OsStr::to_str) {
+        Some("never") => false,
+        Some("force" | "prefer") => true,
+        _ => terminal().is_err() && (set("DISPLAY").is_some() || set("WAYLAND_DISPLAY").is_some()),
+    };
+    wanted.then_some(program)
+}
+
+fn ask_with(program: &OsStr, text: &str) -> Result<Secret, NoAnswer> {
+    let output = Command::new(program).arg(text).stdin(Stdio::null()).stderr(Stdio::inherit()).output();
+    let output = output.map_err(|_| NoAnswer::NoTerminal)?;
+    let answer = zeroize::Zeroizing::new(output.stdout);
+    // A dialogue that was cancelled ends with an error, as Ctrl-C does at a terminal.
+    if !output.status.success() || answer.len() > MAX_ANSWER {
+        return Err(NoAnswer::NoTerminal);
+    }
+    Ok(Secret::new(String::from_utf8_lossy(&answer).trim_end_matches(['\r', '\n']).into()))
 }
 
 fn terminal() -> io::Result<File> {
@@ -37,8 +63,24 @@ fn terminal() -> io::Result<File> {
 /// # Errors
 /// [`NoAnswer`].
 pub(super) fn ask(question: &Question) -> Result<Secret, NoAnswer> {
+    let text = text(question);
+    if let Some(program) = askpass() {
+        return ask_with(&program, &text);
+    }
     let mut terminal = terminal().map_err(|_| NoAnswer::NoTerminal)?;
-    let text = match question {
+    let visible = matches!(question, Question::HostKey { .. } | Question::Server { echo: true, .. });
+    let answer =
+        write!(terminal, "{text}").and_then(|()| if visible { read_line(&terminal) } else { read_hidden(&terminal) });
+    match answer {
+        Ok(Some(answer)) => Ok(answer),
+        Ok(None) => Err(NoAnswer::Interrupted),
+        Err(_) => Err(NoAnswer::NoTerminal),
+    }
+}
+
+/// The question in words, much as ssh puts it.
+fn text(question: &Question) -> String {
+    match question {
         Question::HostKey { host, key_type, fingerprint, also_known_as } => {
             let mut text = format!(
                 "The authenticity of host '{host}' can't be established.\n{key_type} key fingerprint is {fingerprint}.\n"
@@ -57,14 +99,6 @@ pub(super) fn ask(question: &Question) -> Result<Secret, NoAnswer> {
             let instruction = if instruction.is_empty() { String::new() } else { format!("{instruction}\n") };
             format!("{instruction}({account}) {prompt} ")
         }
-    };
-    let visible = matches!(question, Question::HostKey { .. } | Question::Server { echo: true, .. });
-    let answer =
-        write!(terminal, "{text}").and_then(|()| if visible { read_line(&terminal) } else { read_hidden(&terminal) });
-    match answer {
-        Ok(Some(answer)) => Ok(answer),
-        Ok(None) => Err(NoAnswer::Interrupted),
-        Err(_) => Err(NoAnswer::NoTerminal),
     }
 }
 

@@ -284,6 +284,7 @@ fn watch(client: &mut Client, target: &str, progress: &Progress) -> Result<Watch
             Some(Event::Failed { failure }) => return Ok(Watched::Failed(failure)),
             Some(Event::AlreadyRunning) => return Ok(Watched::Busy),
             Some(Event::Step { step }) => line.step(target, &step.to_string()),
+            Some(Event::Warning { message }) => progress.warn(target, &message),
             Some(Event::Prompt { id, question }) => {
                 let answer = match progress.ask(&question) {
                     Ok(answer) => Some(answer),
@@ -326,6 +327,14 @@ impl Progress {
             bar
         });
         Line { spinner, verbose: self.verbose }
+    }
+
+    fn warn(&self, target: &str, message: &str) {
+        let say = || output::warning(&format!("{target}: {message}"));
+        match &self.spinners {
+            Some(spinners) => spinners.suspend(say),
+            None => say(),
+        }
     }
 
     fn ask(&self, question: &crate::ssh::Question) -> Result<crate::ssh::Secret, NoAnswer> {

@@ -223,6 +223,12 @@ impl Target {
         destination.to_string()
     }
 
+    /// What the user should know: keywords of ssh_config that matter here and are not obeyed.
+    pub fn warnings(&self) -> Vec<String> {
+        let keywords = self.ssh.not_obeyed.iter();
+        keywords.map(|keyword| format!("ssh_config sets `{keyword}` for this host; dtunnel does not obey it")).collect()
+    }
+
     /// ProxyCommand with its tokens replaced (ssh_config(5), "TOKENS").
     ///
     /// # Errors

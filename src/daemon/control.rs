@@ -103,6 +103,9 @@ impl Control {
         let mut life = self.life.subscribe();
         let mut question = self.broker.watch();
         question.mark_changed();
+        for message in self.tunnel.target().warnings() {
+            send(write, &Event::Warning { message }).await?;
+        }
         // A tunnel that had failed before is tried again, and may fail anew.
         let stale = (status.borrow().state == State::Failed).then(|| status.borrow().since);
         if status.borrow().state != State::Up {

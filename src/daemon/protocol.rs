@@ -55,6 +55,11 @@ pub enum Event {
         /// The status.
         status: Box<TunnelStatus>,
     },
+    /// Something that does not stop the tunnel but should be known.
+    Warning {
+        /// What.
+        message: String,
+    },
     /// What is being done now.
     Step {
         /// The step.

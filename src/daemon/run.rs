@@ -112,6 +112,7 @@ fn prepare(options: &Options) -> Result<Option<Prepared>, Failure> {
         target.address(),
         target.name
     );
+    target.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
     Ok(Some(Prepared { target, lock, control, control_file }))
 }
 
