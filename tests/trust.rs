@@ -130,3 +130,27 @@ fn dropbear_is_a_server_too() {
     lab.ok(&["up", "far"]);
     run(&mut lab.docker("far", &["ps"]));
 }
+
+#[test]
+fn rotated_keys_of_a_trusted_host_are_learnt() {
+    let Some(mut lab) = Lab::with_engine() else { return };
+    lab.keygen("host_new", "ed25519", "");
+    lab.reconfigure("HostKey {dir}/host\nHostKey {dir}/host_new");
+    let known = || std::fs::read_to_string(lab.path("known_hosts")).unwrap_or_default();
+    // Off, as it is by default with a known_hosts file of one's own.
+    lab.up_and_down();
+    assert_eq!(known().lines().count(), 1);
+    lab.write_ssh_config("  UpdateHostKeys yes\n");
+    lab.keygen("host_rsa", "rsa", "");
+    lab.reconfigure("HostKey {dir}/host\nHostKey {dir}/host_rsa");
+    let known = || std::fs::read_to_string(lab.path("known_hosts")).unwrap_or_default();
+    lab.ok(&["up", "lab"]);
+    wait_for("the new key", || known().contains("ssh-rsa").then_some(()));
+    lab.ok(&["down", "lab"]);
+    // The old key is gone: the new one is trusted.
+    lab.write_ssh_config("  StrictHostKeyChecking yes\n");
+    std::fs::rename(lab.path("host_rsa"), lab.path("host")).unwrap();
+    lab.sshd.configure("");
+    lab.sshd.start_again();
+    lab.up_and_down();
+}

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use russh::Disconnect;
 use russh::client::{self, DisconnectReason, Handle, Session};
-use russh::keys::PublicKeyOrCertificate;
+use russh::keys::{PublicKey, PublicKeyOrCertificate};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
@@ -68,6 +68,9 @@ pub struct Connection {
     handle: Handle<Client>,
     host: String,
     ended: watch::Receiver<Option<String>>,
+    /// The keys that the host says it has.
+    announced: watch::Receiver<Vec<PublicKey>>,
+    verifier: Arc<Verifier>,
     /// The connection this one runs through.
     _hop: Option<Box<Connection>>,
 }
@@ -167,7 +170,7 @@ impl Connection {
     ) -> Result<Self, Error> {
         let host = target.ssh.host_name.clone();
         let limit = target.connect_timeout;
-        let verifier = Verifier::new(target, prompter);
+        let verifier = Arc::new(Verifier::new(target, prompter));
         let config = client::Config {
             client_id: russh::SshId::Standard(concat!("SSH-2.0-dtunnel_", env!("CARGO_PKG_VERSION")).into()),
             window_size: WINDOW,
@@ -179,7 +182,14 @@ impl Connection {
             ..client::Config::default()
         };
         let (sender, ended) = watch::channel(None);
-        let client = Client { host: host.clone(), verifier, ended: sender, on_step: on_step.clone() };
+        let (announces, announced) = watch::channel(Vec::new());
+        let client = Client {
+            host: host.clone(),
+            verifier: verifier.clone(),
+            ended: sender,
+            announces,
+            on_step: on_step.clone(),
+        };
         let mut handle = prompter
             .within(limit, client::connect_stream(Arc::new(config), stream, client))
             .await
@@ -190,7 +200,7 @@ impl Connection {
             .within(limit, auth::login(&mut handle, &ended, target, prompter, credentials))
             .await
             .ok_or_else(|| Error::Timeout { host: host.clone(), step: "login", limit })??;
-        Ok(Self { handle, host, ended, _hop: hop })
+        Ok(Self { handle, host, ended, announced, verifier, _hop: hop })
     }
 
     /// Opens a channel to the Unix socket `path` on the host.
@@ -200,6 +210,25 @@ impl Connection {
     pub async fn open_streamlocal(&self, path: &str) -> Result<Channel, OpenError> {
         let opened = self.handle.channel_open_direct_streamlocal(path).await;
         opened.map(Channel::new).map_err(|error| OpenError::new(path, error))
+    }
+
+    /// Learns the host's other keys as it tells of them, each proved to be its own
+    /// (`hostkeys-00@openssh.com`, PROTOCOL section 2.5 of OpenSSH). Never ends.
+    pub async fn learn_host_keys(&self) {
+        let mut announced = self.announced.clone();
+        announced.mark_changed();
+        while announced.changed().await.is_ok() {
+            let keys = announced.borrow_and_update().clone();
+            let new = self.verifier.worth_learning(keys);
+            if new.is_empty() {
+                continue;
+            }
+            match self.handle.hostkeys_prove(new.clone()).await {
+                Ok(()) => new.iter().for_each(|key| self.verifier.remember(key)),
+                Err(e) => tracing::warn!("{} told of host keys that it could not prove to have: {e}", self.host),
+            }
+        }
+        std::future::pending().await
     }
 
     /// Waits for the end of the connection and tells why, as far as is known.
@@ -226,8 +255,9 @@ impl Connection {
 /// russh's view of us.
 pub(super) struct Client {
     host: String,
-    verifier: Verifier,
+    verifier: Arc<Verifier>,
     ended: watch::Sender<Option<String>>,
+    announces: watch::Sender<Vec<PublicKey>>,
     on_step: OnStep,
 }
 
@@ -266,6 +296,11 @@ impl client::Handler for Client {
 
     async fn auth_banner(&mut self, banner: &str, _: &mut Session) -> Result<(), Failure> {
         tracing::info!("banner of {}: {}", self.host, printable(banner));
+        Ok(())
+    }
+
+    async fn openssh_ext_host_keys_announced(&mut self, keys: Vec<PublicKey>, _: &mut Session) -> Result<(), Failure> {
+        self.announces.send_replace(keys);
         Ok(())
     }
 

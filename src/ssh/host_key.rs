@@ -1,5 +1,7 @@
 //! Is this the host we mean? The decision ssh makes between key exchange and login.
 
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
 use russh::keys::ssh_key::certificate::CertType;
 use russh::keys::{Algorithm, Certificate, HashAlg, PublicKey, PublicKeyOrCertificate};
 
@@ -10,6 +12,8 @@ use crate::config::{HostKeyPolicy, Target};
 
 /// How often a person may give an answer that is none.
 const MAX_ANSWERS: usize = 3;
+/// Most keys learnt from one announcement: a host has a handful.
+const MAX_LEARNT: usize = 16;
 
 /// Checks the keys of one host.
 #[derive(Debug)]
@@ -19,6 +23,9 @@ pub(super) struct Verifier {
     name: String,
     known: KnownKeys,
     prompter: Prompter,
+    /// Was the host trusted by a plain key of its own in the user's files? Only then may it tell of
+    /// others.
+    may_teach: AtomicBool,
 }
 
 impl Verifier {
@@ -35,7 +42,7 @@ impl Verifier {
             let plain = KnownKeys::of(&ssh.host_name.to_ascii_lowercase(), &files(target));
             known = plain.without_mismatches();
         }
-        Self { target: target.clone(), name, known, prompter: prompter.clone() }
+        Self { target: target.clone(), name, known, prompter: prompter.clone(), may_teach: AtomicBool::new(false) }
     }
 
     /// The types of the keys that are known.
@@ -65,7 +72,11 @@ impl Verifier {
             }
         }
         match verdict {
-            Verdict::Known => Ok(()),
+            Verdict::Known => {
+                let users = KnownKeys::of(&self.name, &self.target.ssh.user_known_hosts);
+                self.may_teach.store(matches!(users.check(key), Verdict::Known), Relaxed);
+                Ok(())
+            }
             Verdict::Revoked(KnownKey { file, line, .. }) => {
                 Err(Error::HostKeyRevoked { host: self.name.clone(), file, line })
             }
@@ -127,7 +138,19 @@ impl Verifier {
             HostKeyPolicy::Ask => self.ask(key).await.map_err(refused)?,
         }
         self.remember(key);
+        self.may_teach.store(self.target.ssh.host_key_policy != HostKeyPolicy::Off, Relaxed);
         Ok(())
+    }
+
+    /// Which of the keys that the host says it has are worth a proof: new ones of a trusted host
+    /// (UpdateHostKeys in ssh_config(5)).
+    pub(super) fn worth_learning(&self, announced: Vec<PublicKey>) -> Vec<PublicKey> {
+        if !self.target.ssh.update_host_keys || !self.may_teach.load(Relaxed) {
+            return Vec::new();
+        }
+        let known = KnownKeys::of(&self.name, &files(&self.target));
+        let is_new = |key: &PublicKey| matches!(known.check(key), Verdict::Unknown | Verdict::Changed(_));
+        announced.into_iter().filter(is_new).take(MAX_LEARNT).collect()
     }
 
     async fn ask(&self, key: &PublicKey) -> Result<(), &'static str> {
@@ -153,7 +176,7 @@ impl Verifier {
     }
 
     /// Writes the key down. That it could not be written does not make it less trusted.
-    fn remember(&self, key: &PublicKey) {
+    pub(super) fn remember(&self, key: &PublicKey) {
         let Some(file) = self.target.ssh.user_known_hosts.first() else { return };
         match append(file, &self.name, self.target.ssh.hash_known_hosts, key) {
             Ok(()) => {

@@ -255,7 +255,10 @@ impl Tunnel {
     async fn keep_connected(&self) {
         loop {
             let Link::Connected(member) = self.link.borrow().clone() else { return };
-            let lost = member.connection.ended().await;
+            let lost = tokio::select! {
+                lost = member.connection.ended() => lost,
+                () = member.connection.learn_host_keys() => return,
+            };
             drop(member);
             tracing::warn!("{lost}");
             self.failed(&lost.into());
