@@ -11,5 +11,6 @@ mod failures;
 mod flows;
 mod lifecycle;
 mod login;
+mod questions;
 mod ssh_config;
 mod trust;

@@ -295,7 +295,10 @@ impl Tunnel {
     }
 
     fn failed(&self, error: &Error) {
-        let described = (with_causes(error), error.hint());
+        let mut described = (with_causes(error), error.hint());
+        if !error.may_pass() {
+            described.0 = format!("needs you: run dtunnel up {} ({})", self.target.name, described.0);
+        }
         self.status.send_modify(|status| status.last_error = Some(described));
     }
 

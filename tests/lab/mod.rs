@@ -6,6 +6,7 @@
 
 pub mod engine;
 pub mod keeper;
+pub mod keyboard;
 pub mod pty;
 pub mod remote;
 pub mod sshd;

@@ -11,6 +11,8 @@ pub struct Sshd {
     pub port: u16,
     dir: PathBuf,
     keeper: Option<Keeper>,
+    /// With accounts of its own: passwd and shadow in `dir` hide the machine's.
+    own_accounts: bool,
 }
 
 impl Sshd {
@@ -20,7 +22,7 @@ impl Sshd {
         if !host_key.exists() {
             run(Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&host_key));
         }
-        let mut sshd = Self { port: free_port(), dir: dir.into(), keeper: None };
+        let mut sshd = Self { port: free_port(), dir: dir.into(), keeper: None, own_accounts: false };
         sshd.configure(options);
         sshd.start_again();
         sshd
@@ -37,6 +39,15 @@ impl Sshd {
         std::fs::write(self.dir.join("sshd_config"), text).unwrap();
     }
 
+    /// Gives root a password, in a passwd and shadow of the server's own (a mount that only it
+    /// sees; needs root).
+    pub fn set_password(&mut self, password: &str) {
+        let hash = run(Command::new("openssl").args(["passwd", "-6", password]));
+        std::fs::copy("/etc/passwd", self.dir.join("passwd")).unwrap();
+        std::fs::write(self.dir.join("shadow"), format!("root:{}:19000:0:99999:7:::\n", hash.trim())).unwrap();
+        self.own_accounts = true;
+    }
+
     /// Ends the server and all its sessions.
     pub fn stop(&mut self) {
         self.keeper = None;
@@ -50,7 +61,13 @@ impl Sshd {
         }
         let (config, log) = (self.dir.join("sshd_config"), self.dir.join("sshd.log"));
         let (config, log) = (config.to_str().unwrap(), log.to_str().unwrap());
-        self.keeper = Some(Keeper::start(&["/usr/sbin/sshd", "-D", "-f", config, "-E", log], ""));
+        let dir = self.dir.display();
+        let hide =
+            format!("mount --bind {dir}/passwd /etc/passwd && mount --bind {dir}/shadow /etc/shadow && exec \"$@\"");
+        let sshd = ["/usr/sbin/sshd", "-D", "-f", config, "-E", log];
+        let hidden = ["unshare", "--mount", "sh", "-c", &hide, "sh"];
+        let server = if self.own_accounts { [&hidden[..], &sshd[..]].concat() } else { sshd.to_vec() };
+        self.keeper = Some(Keeper::start(&server, ""));
         wait_for("sshd", || TcpStream::connect(("127.0.0.1", self.port)).ok());
     }
 

@@ -1,0 +1,112 @@
+//! Logins that ask: passwords, one-time codes, several methods in a row, servers that ask too much.
+
+use crate::lab::keyboard::{Behaviour, serve};
+use crate::lab::pty::Person;
+use crate::lab::{Lab, run, wait_for};
+
+fn up() -> String {
+    format!("{} up lab", env!("CARGO_BIN_EXE_dtunnel"))
+}
+
+/// A lab whose sshd knows root by the password `secret`.
+fn with_password(options: &str) -> Option<Lab> {
+    let mut lab = Lab::with_engine()?;
+    lab.sshd.set_password("secret");
+    lab.reconfigure(&format!("PasswordAuthentication yes\nPermitRootLogin yes\n{options}"));
+    Some(lab)
+}
+
+#[test]
+fn a_password_is_asked_for_and_kept_for_the_next_connection() {
+    let Some(lab) = with_password("PubkeyAuthentication no") else { return };
+    let mut person = Person::types(&lab, &up());
+    person.sees("root@127.0.0.1's password: ");
+    person.presses("wrong\n");
+    person.sees("please try again");
+    person.presses("secret\n");
+    let (status, screen) = person.leaves();
+    assert!(status.success() && !screen.contains("secret"), "{screen}");
+    lab.sshd.cut_sessions();
+    run(&mut lab.docker("lab", &["ps"]));
+    lab.ok(&["down", "lab"]);
+}
+
+#[test]
+fn three_wrong_passwords_end_with_4() {
+    let Some(lab) = with_password("PubkeyAuthentication no") else { return };
+    let mut person = Person::types(&lab, &up());
+    for times in 1..=3 {
+        wait_for("the next question", || (person.screen().matches("password: ").count() == times).then_some(()));
+        person.presses("wrong\n");
+    }
+    let (status, screen) = person.leaves();
+    assert_eq!(status.code(), Some(4), "{screen}");
+}
+
+#[test]
+fn a_password_that_was_changed_meanwhile_is_tried_once_and_then_a_person_is_needed() {
+    let Some(mut lab) = with_password("PubkeyAuthentication no") else { return };
+    let mut person = Person::types(&lab, &up());
+    person.sees("password: ");
+    person.presses("secret\n");
+    assert!(person.leaves().0.success());
+    lab.sshd.set_password("another");
+    lab.sshd.start_again();
+    let failed = wait_for("the tunnel to fail", || Some(lab.status("lab")).filter(|s| s["state"] == "failed"));
+    assert!(failed["last_error"].as_str().unwrap().contains("needs you: run dtunnel up lab"), "{failed}");
+    let tries = || std::fs::read_to_string(lab.path("sshd.log")).unwrap().matches("Failed password").count();
+    assert_eq!(tries(), 1, "nothing loops against the server");
+    let mut person = Person::types(&lab, &up());
+    person.sees("password: ");
+    person.presses("another\n");
+    assert!(person.leaves().0.success());
+    assert_eq!(lab.status("lab")["state"], "up");
+}
+
+#[test]
+fn a_key_and_a_password_in_a_row() {
+    let Some(lab) = with_password("AuthenticationMethods publickey,password") else { return };
+    let mut person = Person::types(&lab, &up());
+    person.sees("password: ");
+    person.presses("secret\n");
+    let (status, screen) = person.leaves();
+    assert!(status.success(), "{screen}");
+}
+
+#[test]
+fn keyboard_interactive_in_several_rounds_with_several_prompts() {
+    for behaviour in [Behaviour::TwoRounds, Behaviour::BigBanner] {
+        let Some(lab) = Lab::with_engine() else { return };
+        let port = serve(behaviour, &lab.path("host"), Some(lab.remote_socket()));
+        let mut person = Person::types(&lab, &format!("{} up u@127.0.0.1:{port}", env!("CARGO_BIN_EXE_dtunnel")));
+        person.sees("Who goes there?");
+        person.sees("Password:");
+        person.presses("secret\n");
+        person.sees("Word:");
+        person.presses("open sesame\n");
+        person.sees("Code:");
+        person.presses("123456\n");
+        let (status, screen) = person.leaves();
+        assert!(status.success(), "{screen}");
+        assert!(screen.contains("open sesame") && !screen.contains("123456"), "{screen}");
+        let log = lab.log(&format!("u@127.0.0.1+{port}"));
+        assert!(!log.contains('\u{1b}') && log.len() < 10_000, "a banner is cut and has no control characters");
+    }
+}
+
+#[test]
+fn a_server_that_asks_without_end_or_closes_half_way_is_left() {
+    let lab = Lab::new("");
+    let port = serve(Behaviour::Endless, &lab.path("host"), None);
+    let mut person = Person::types(&lab, &format!("{} up u@127.0.0.1:{port}", env!("CARGO_BIN_EXE_dtunnel")));
+    // More answers than anybody would give.
+    person.sees("Again?");
+    for _ in 0..100 {
+        person.presses("yes\n");
+    }
+    let (status, screen) = person.leaves();
+    assert_eq!(status.code(), Some(4), "{screen}");
+    let port = serve(Behaviour::Closes, &lab.path("host"), None);
+    let stderr = lab.fails(4, &["up", &format!("u@127.0.0.1:{port}")]);
+    assert!(stderr.contains("closed the connection during login"), "{stderr}");
+}
