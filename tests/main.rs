@@ -9,6 +9,7 @@ mod cli;
 mod docker;
 mod failures;
 mod flows;
+mod keyring;
 mod lifecycle;
 mod login;
 mod questions;

@@ -9,6 +9,7 @@ mod logs;
 mod output;
 mod profile;
 mod prompt;
+mod secret;
 mod shell;
 mod status;
 mod up;
@@ -85,6 +86,9 @@ enum Command {
     /// Named hosts in the configuration file
     #[command(subcommand)]
     Profile(profile::ProfileCommand),
+    /// Passphrases and passwords in the system keyring
+    #[command(subcommand)]
+    Secret(secret::SecretCommand),
     /// The background process of `up`
     #[command(hide = true)]
     Daemon(up::DaemonArgs),
@@ -105,6 +109,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Command::Exec(args) => exec::exec(&global, &args),
         Command::Logs(args) => logs::logs(&global, &args),
         Command::Profile(command) => profile::profile(&global, command),
+        Command::Secret(command) => secret::secret(&global, &command),
         Command::Daemon(args) => up::daemon(&global, &args),
     }
 }

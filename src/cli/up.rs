@@ -51,6 +51,9 @@ struct TunnelArgs {
     /// The Engine's socket on the host [default: /var/run/docker.sock]
     #[arg(long, value_name = "PATH")]
     remote_socket: Option<String>,
+    /// Keep the passphrases and passwords you are asked for in the system keyring
+    #[arg(long)]
+    remember: bool,
     /// How long to wait until docker can be used, not counting your answers to questions
     #[arg(long, value_name = "DURATION", default_value = "30s")]
     timeout: config::Duration,
@@ -69,7 +72,7 @@ impl TunnelArgs {
     /// Those of commands that bring a tunnel up on the way.
     fn by_default() -> Self {
         let timeout = config::Duration(Duration::from_secs(30));
-        Self { local: None, remote_socket: None, timeout }
+        Self { local: None, remote_socket: None, remember: false, timeout }
     }
 }
 
@@ -258,6 +261,9 @@ fn daemon_args(global: &Global, target: &str, args: &TunnelArgs) -> Result<Vec<O
     if let Some(socket) = &args.remote_socket {
         list.extend(["--remote-socket".into(), socket.into()]);
     }
+    if args.remember {
+        list.push("--remember".into());
+    }
     list.extend(["--timeout".into(), args.timeout.to_string().into(), "--".into(), target.into()]);
     Ok(list)
 }
@@ -405,6 +411,7 @@ fn options(global: &Global, target: &str, args: &TunnelArgs, foreground: bool) -
             ssh_config: global.ssh_config(),
             local: args.local.clone(),
             remote_socket: args.remote_socket.clone(),
+            remember: args.remember,
         },
         timeout: args.timeout.0,
         verbose: global.verbose,

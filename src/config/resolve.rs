@@ -27,6 +27,8 @@ pub struct Overrides {
     pub local: Option<String>,
     /// `--remote-socket`.
     pub remote_socket: Option<String>,
+    /// `--remember`.
+    pub remember: bool,
 }
 
 /// The local end of a tunnel.
@@ -111,6 +113,8 @@ pub struct Target {
     pub drain: Duration,
     /// ssh_config of the hops.
     pub ssh_config: SshConfigSource,
+    /// Keep in the system keyring what people answer and the server accepts.
+    pub remember: bool,
 }
 
 /// What a TARGET on the command line stands for: its tunnel's name, the place, and the profile.
@@ -198,6 +202,7 @@ pub fn resolve(
         drain: time(profile.drain, None, defaults.drain).unwrap_or(DEFAULT_DRAIN),
         ssh,
         ssh_config,
+        remember: overrides.remember,
     })
 }
 
@@ -221,6 +226,11 @@ impl Target {
             port: Some(self.ssh.port),
         };
         destination.to_string()
+    }
+
+    /// `user@host`: whose password it is.
+    pub fn account(&self) -> String {
+        format!("{}@{}", self.ssh.user, self.ssh.host_name)
     }
 
     /// What the user should know: keywords of ssh_config that matter here and are not obeyed.
@@ -280,6 +290,7 @@ mod tests {
             ssh_config: Some("none".into()),
             local: Some("tcp:localhost:0".into()),
             remote_socket: Some("/o.sock".into()),
+            remember: false,
         };
         let config = config("[profiles.p]\nlocal = \"unix:/l\"\nremote_socket = \"/p.sock\"\n");
         let target = resolve("p", &config, &overrides, Path::new("/run/x.sock")).expect("resolved");

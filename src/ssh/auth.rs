@@ -19,6 +19,7 @@ use super::connection::{Client, printable};
 use super::error::Error;
 use super::keys::{Credentials, FileSigner, KeyFile, LoadError, SignError, load_key, read_certificate};
 use super::prompter::{Prompter, Question};
+use super::vault::Kept;
 use crate::config::{IdentityAgent, Target};
 
 /// Longest wait for an ssh-agent's list of keys. (Signing may need a touch or a PIN and has the
@@ -41,7 +42,7 @@ pub(super) async fn login(
     credentials: &Credentials,
 ) -> Result<(), Error> {
     let mut login = Login {
-        account: format!("{}@{}", target.ssh.user, target.ssh.host_name),
+        account: target.account(),
         handle,
         ended,
         target,
@@ -409,12 +410,21 @@ impl Login<'_> {
 
     async fn password(&mut self) -> Result<Attempt, Error> {
         let mut last = Attempt::Nothing;
-        for again in 0..self.target.ssh.password_prompts {
-            // One that was accepted before is not asked for again, and not tried twice.
-            let kept = self.credentials.with(|unlocked| unlocked.passwords.remove(&self.account));
-            let answer = match kept {
-                Some(kept) => Some(kept),
-                None => self.prompter.ask(Question::Password { account: self.account.clone(), again: again > 0 }).await,
+        let kept = Kept::Password(self.account.clone());
+        // One that was accepted before, or is in the keyring, goes first; neither is tried twice.
+        let mut known = self.credentials.with(|unlocked| unlocked.passwords.remove(&self.account));
+        if known.is_none() {
+            known = self.credentials.fetch_once(&kept).await;
+        }
+        let mut asked = 0;
+        while asked < self.target.ssh.password_prompts {
+            let was_known = known.is_some();
+            let answer = match known.take() {
+                Some(known) => Some(known),
+                None => {
+                    asked += 1;
+                    self.prompter.ask(Question::Password { account: self.account.clone(), again: asked > 1 }).await
+                }
             };
             let Some(password) = answer else {
                 self.needs = Some("a password".into());
@@ -427,6 +437,9 @@ impl Login<'_> {
             match result.map(Attempt::from) {
                 Ok(Attempt::Failure(set)) if set.contains(&MethodKind::Password) => last = Attempt::Failure(set),
                 Ok(accepted @ (Attempt::Success | Attempt::Partial(_))) => {
+                    if !was_known {
+                        self.credentials.keep(kept, &password).await;
+                    }
                     self.credentials.with(|unlocked| unlocked.passwords.insert(self.account.clone(), password));
                     return Ok(accepted);
                 }

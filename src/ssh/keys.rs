@@ -16,6 +16,7 @@ use russh::keys::{Certificate, HashAlg, PrivateKey, PublicKey, decode_secret_key
 use zeroize::Zeroizing;
 
 use super::prompter::{Prompter, Question, Secret};
+use super::vault::{self, Kept};
 
 /// Largest key file that is read, in bytes; an RSA key of 16384 bits has about 13 KB.
 const MAX_KEY_FILE: u64 = 1 << 20;
@@ -35,6 +36,10 @@ pub(super) struct Unlocked {
     keys: HashMap<PathBuf, Arc<PrivateKey>>,
     /// Passwords that were accepted, by `user@host`.
     pub(super) passwords: HashMap<String, Secret>,
+    /// What the keyring was asked for already: if that was wrong it is wrong the next time, too.
+    fetched: Vec<Kept>,
+    /// Keep in the keyring what people answer and turns out to be right?
+    remember: bool,
 }
 
 impl fmt::Debug for Credentials {
@@ -44,6 +49,38 @@ impl fmt::Debug for Credentials {
 }
 
 impl Credentials {
+    /// Nothing unlocked yet. With `remember`, right answers go into the system keyring.
+    pub fn new(remember: bool) -> Self {
+        let credentials = Self::default();
+        credentials.with(|unlocked| unlocked.remember = remember);
+        credentials
+    }
+
+    /// What the keyring has, the first time it is wanted.
+    pub(super) async fn fetch_once(&self, kept: &Kept) -> Option<Secret> {
+        let new = self.with(|unlocked| {
+            let new = !unlocked.fetched.contains(kept);
+            if new {
+                unlocked.fetched.push(kept.clone());
+            }
+            new
+        });
+        if new { vault::fetch_while_logging_in(kept.clone()).await } else { None }
+    }
+
+    /// Keeps an answer that was right, where that is wanted. That it could not be kept is said in
+    /// the log, and is no failure.
+    pub(super) async fn keep(&self, kept: Kept, secret: &Secret) {
+        if self.with(|unlocked| unlocked.remember) {
+            let secret = secret.clone();
+            let keeping = tokio::task::spawn_blocking(move || match vault::keep(&kept, &secret) {
+                Ok(()) => tracing::info!("kept the {kept} in the system keyring"),
+                Err(e) => tracing::warn!("did not keep the {kept}: {e}"),
+            });
+            let _ = keeping.await;
+        }
+    }
+
     pub(super) fn with<T>(&self, work: impl FnOnce(&mut Unlocked) -> T) -> T {
         work(&mut self.unlocked.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -129,10 +166,20 @@ pub(super) async fn load_key(
     let text = read_key_file(path).map_err(|e| other(&e))?;
     match decode_secret_key(&text, None) {
         Ok(key) => return Ok(Arc::new(key)),
-        Err(russh::keys::Error::KeyIsEncrypted) => {}
-        // russh takes an encrypted PKCS#8 file without a passphrase for a broken one.
-        Err(_) if text.contains("-----BEGIN ENCRYPTED PRIVATE KEY-----") => {}
+        Err(e) if is_encrypted(&text, &e) => {}
         Err(e) => return Err(other(&e)),
+    }
+    let unlocked = |key: PrivateKey| {
+        let key = Arc::new(key);
+        credentials.with(|unlocked| unlocked.keys.insert(path.into(), key.clone()));
+        key
+    };
+    let kept = Kept::Passphrase(path.into());
+    if let Some(passphrase) = credentials.fetch_once(&kept).await {
+        match decode(&text, &passphrase).await {
+            Some(key) => return Ok(unlocked(key)),
+            None => tracing::warn!("the {kept} in the system keyring is wrong"),
+        }
     }
     for again in 0..PASSPHRASE_TRIES {
         let question = Question::Passphrase { file: path.display().to_string(), again: again > 0 };
@@ -140,16 +187,35 @@ pub(super) async fn load_key(
         if answer.reveal().is_empty() {
             return Err(LoadError::Nobody);
         }
-        // bcrypt-pbkdf is meant to be slow: not on the thread that carries the flows.
-        let text = text.clone();
-        let decoded = tokio::task::spawn_blocking(move || decode_secret_key(&text, Some(answer.reveal())));
-        if let Ok(Ok(key)) = decoded.await {
-            let key = Arc::new(key);
-            credentials.with(|unlocked| unlocked.keys.insert(path.into(), key.clone()));
-            return Ok(key);
+        if let Some(key) = decode(&text, &answer).await {
+            credentials.keep(kept, &answer).await;
+            return Ok(unlocked(key));
         }
     }
     Err(other(&"the passphrase was wrong three times"))
+}
+
+/// Opens an encrypted key. bcrypt-pbkdf is meant to be slow: not on the thread that carries the
+/// flows.
+async fn decode(text: &Zeroizing<String>, passphrase: &Secret) -> Option<PrivateKey> {
+    let (text, passphrase) = (text.clone(), passphrase.clone());
+    let decoding = tokio::task::spawn_blocking(move || decode_secret_key(&text, Some(passphrase.reveal())).ok());
+    decoding.await.ok().flatten()
+}
+
+/// russh takes an encrypted PKCS#8 file without a passphrase for a broken one.
+fn is_encrypted(text: &str, error: &russh::keys::Error) -> bool {
+    matches!(error, russh::keys::Error::KeyIsEncrypted) || text.contains("-----BEGIN ENCRYPTED PRIVATE KEY-----")
+}
+
+/// Does opening this key take a passphrase? False where it cannot be read at all.
+pub fn needs_passphrase(path: &Path) -> bool {
+    read_key_file(path).is_ok_and(|text| decode_secret_key(&text, None).is_err_and(|e| is_encrypted(&text, &e)))
+}
+
+/// Does this passphrase open the key?
+pub fn opens(path: &Path, passphrase: &Secret) -> bool {
+    read_key_file(path).is_ok_and(|text| decode_secret_key(&text, Some(passphrase.reveal())).is_ok())
 }
 
 /// Signs with a key file that is opened, and its passphrase asked for, only once the server has

@@ -13,10 +13,11 @@ mod keys;
 mod known_hosts;
 mod prompter;
 mod transport;
+pub mod vault;
 
 pub use channel::{Channel, ChannelReader, ChannelStream, ChannelWriter, Gone, OpenError, Received};
 pub(crate) use connection::OnStep;
 pub use connection::{Connection, Step};
 pub use error::{Error, Kind};
-pub use keys::Credentials;
+pub use keys::{Credentials, needs_passphrase, opens};
 pub use prompter::{Ask, Prompter, Question, Secret};

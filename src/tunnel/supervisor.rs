@@ -134,9 +134,9 @@ impl Tunnel {
             last_error: None,
         };
         Arc::new(Self {
+            credentials: Credentials::new(target.remember),
             target,
             prompter,
-            credentials: Credentials::default(),
             counters: Counters::default(),
             status: watch::Sender::new(status),
             link: watch::Sender::new(Link::Waiting),

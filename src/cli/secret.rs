@@ -1,0 +1,118 @@
+//! `dtunnel secret`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use super::{Global, output, prompt};
+use crate::config::{Overrides, RuntimeFiles, Target, TunnelName, resolve, runtime_dir};
+use crate::daemon::{ExitCode, Failure};
+use crate::ssh::vault::{self, Kept, VaultError};
+use crate::ssh::{Question, needs_passphrase, opens};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum SecretCommand {
+    /// Ask for a secret of a target and keep it in the system keyring
+    Set(SetArgs),
+    /// List what is kept for a target (never the secrets themselves)
+    List {
+        /// The target
+        target: String,
+    },
+    /// Forget all that is kept for a target
+    Forget {
+        /// The target
+        target: String,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct SetArgs {
+    /// The target
+    target: String,
+    /// Keep the password of the account there [default: the passphrase of its first key that has one]
+    #[arg(long)]
+    password: bool,
+    /// Keep the passphrase of this private key
+    #[arg(long, value_name = "FILE", conflicts_with = "password")]
+    passphrase: Option<PathBuf>,
+}
+
+pub(super) fn secret(global: &Global, command: &SecretCommand) -> Result<(), Failure> {
+    match command {
+        SecretCommand::Set(args) => set(global, args),
+        SecretCommand::List { target } => {
+            let mut lines = String::new();
+            for kept in all_of(&resolved(global, target)?) {
+                if vault::fetch(&kept).map_err(unusable)?.is_some() {
+                    lines += &format!("{kept}\n");
+                }
+            }
+            if lines.is_empty() && !global.quiet {
+                output::note(&format!("nothing is kept for {target}"));
+            }
+            output::print(&lines)
+        }
+        SecretCommand::Forget { target } => {
+            for kept in all_of(&resolved(global, target)?) {
+                if vault::forget(&kept).map_err(unusable)? && !global.quiet {
+                    output::note(&format!("forgot the {kept}"));
+                }
+            }
+            Ok(())
+        }
+    }
+}
+
+fn set(global: &Global, args: &SetArgs) -> Result<(), Failure> {
+    let target = resolved(global, &args.target)?;
+    let file = match &args.passphrase {
+        Some(file) => Some(super::absolute(file)),
+        None if args.password => None,
+        None => target.ssh.identity_files.iter().find(|file| needs_passphrase(file)).cloned(),
+    };
+    let (kept, question) = match file {
+        Some(file) if !needs_passphrase(&file) => {
+            return Err(Failure::new(ExitCode::Usage, format!("{} is no key with a passphrase", file.display())));
+        }
+        Some(file) => {
+            let question = Question::Passphrase { file: file.display().to_string(), again: false };
+            (Kept::Passphrase(file), question)
+        }
+        None => {
+            let account = target.account();
+            (Kept::Password(account.clone()), Question::Password { account, again: false })
+        }
+    };
+    let answer = prompt::ask(&question)
+        .map_err(|_| Failure::new(ExitCode::Other, format!("nobody was there to give the {kept}")))?;
+    if let Kept::Passphrase(file) = &kept
+        && !opens(file, &answer)
+    {
+        return Err(Failure::new(ExitCode::Auth, format!("this is not the {kept}; nothing was kept")));
+    }
+    vault::keep(&kept, &answer).map_err(unusable)?;
+    if !global.quiet {
+        output::note(&format!("kept the {kept} in the system keyring"));
+    }
+    Ok(())
+}
+
+fn resolved(global: &Global, target: &str) -> Result<Target, Failure> {
+    let config = global.config()?;
+    let name = TunnelName::of_target(target, &config)?;
+    let overrides = Overrides { ssh_config: global.ssh_config(), ..Overrides::default() };
+    Ok(resolve(target, &config, &overrides, &RuntimeFiles::new(&runtime_dir(), &name)?.socket)?)
+}
+
+/// Everything that could be kept for a target.
+fn all_of(target: &Target) -> Vec<Kept> {
+    let files = target.ssh.identity_files.iter().cloned().map(Kept::Passphrase);
+    files.chain([Kept::Password(target.account())]).collect()
+}
+
+fn unusable(error: VaultError) -> Failure {
+    Failure::new(ExitCode::Other, error.to_string()).hint(
+        "is it unlocked, and is DBUS_SESSION_BUS_ADDRESS that of your session? nothing needs it: you are asked instead",
+    )
+}

@@ -1,0 +1,154 @@
+//! The system's keyring: secrets that the user asked to have kept.
+//!
+//! Secret Service on Linux desktops, Keychain on macOS; on a Linux without a session bus the
+//! kernel's own keyring (keyrings(7)), which keeps secrets until the machine restarts. Never
+//! required: whatever is wrong with it, people are asked instead.
+
+use std::path::PathBuf;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use super::prompter::Secret;
+
+/// The name under which dtunnel's secrets are kept.
+const SERVICE: &str = "dtunnel";
+/// Longest wait for a keyring while logging in: a locked one may be asking its owner at a screen
+/// that nobody looks at.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Longest wait where a person asked for it, and may have to unlock the keyring first.
+const PATIENCE_WITH_A_PERSON: Duration = Duration::from_secs(60);
+
+/// What is kept in the keyring.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Kept {
+    /// The passphrase of a private key.
+    Passphrase(PathBuf),
+    /// The password of `user@host`.
+    Password(String),
+}
+
+impl Kept {
+    fn name(&self) -> String {
+        match self {
+            Self::Passphrase(file) => format!("passphrase:{}", file.display()),
+            Self::Password(account) => format!("password:{account}"),
+        }
+    }
+}
+
+impl std::fmt::Display for Kept {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Passphrase(file) => write!(f, "passphrase of {}", file.display()),
+            Self::Password(account) => write!(f, "password of {account}"),
+        }
+    }
+}
+
+/// The keyring cannot be used: absent, locked, or it refused.
+#[derive(Debug, thiserror::Error)]
+#[error("the system keyring cannot be used: {0}")]
+pub struct VaultError(String);
+
+/// Puts a secret into the keyring, in place of the one before.
+///
+/// # Errors
+/// [`VaultError`].
+pub fn keep(kept: &Kept, secret: &Secret) -> Result<(), VaultError> {
+    let (kept, secret) = (kept.clone(), secret.clone());
+    within_patience(move || entry(&kept)?.set_password(secret.reveal()).map_err(unusable))
+}
+
+/// The secret, if one is kept.
+///
+/// # Errors
+/// [`VaultError`].
+pub fn fetch(kept: &Kept) -> Result<Option<Secret>, VaultError> {
+    let kept = kept.clone();
+    within_patience(move || read(&kept))
+}
+
+fn read(kept: &Kept) -> Result<Option<Secret>, VaultError> {
+    match entry(kept)?.get_password() {
+        Ok(text) => Ok(Some(Secret::new(text))),
+        Err(keyring::Error::NoEntry) => Ok(None),
+        Err(e) => Err(unusable(e)),
+    }
+}
+
+/// Removes a secret. False where none was kept.
+///
+/// # Errors
+/// [`VaultError`].
+pub fn forget(kept: &Kept) -> Result<bool, VaultError> {
+    let kept = kept.clone();
+    within_patience(move || match entry(&kept)?.delete_credential() {
+        Ok(()) => Ok(true),
+        Err(keyring::Error::NoEntry) => Ok(false),
+        Err(e) => Err(unusable(e)),
+    })
+}
+
+/// Asks the keyring on a thread of its own: what hangs there is left behind.
+fn within_patience<T: Send + 'static>(
+    ask: impl FnOnce() -> Result<T, VaultError> + Send + 'static,
+) -> Result<T, VaultError> {
+    let (sender, receiver) = mpsc::channel();
+    std::thread::spawn(move || sender.send(ask()));
+    receiver
+        .recv_timeout(PATIENCE_WITH_A_PERSON)
+        .unwrap_or_else(|_| Err(VaultError(format!("it did not answer within {} s", PATIENCE_WITH_A_PERSON.as_secs()))))
+}
+
+/// The secret, while logging in: what cannot be had is only logged.
+pub(super) async fn fetch_while_logging_in(kept: Kept) -> Option<Secret> {
+    let what = kept.to_string();
+    let fetching = tokio::task::spawn_blocking(move || read(&kept));
+    match tokio::time::timeout(PATIENCE, fetching).await {
+        Ok(Ok(Ok(secret))) => secret,
+        Ok(Ok(Err(e))) => {
+            tracing::info!("{what}: {e}");
+            None
+        }
+        Ok(Err(_)) => None,
+        Err(_) => {
+            tracing::warn!("{what}: the system keyring does not answer; is it locked?");
+            None
+        }
+    }
+}
+
+fn unusable(error: keyring::Error) -> VaultError {
+    VaultError(error.to_string())
+}
+
+#[cfg(target_os = "linux")]
+fn entry(kept: &Kept) -> Result<keyring_core::Entry, VaultError> {
+    use std::sync::OnceLock;
+    // Without a session bus there is no Secret Service, and asking for it would start one.
+    static HEADLESS: OnceLock<Result<(), String>> = OnceLock::new();
+    let has_bus = std::env::var_os("DBUS_SESSION_BUS_ADDRESS").is_some_and(|address| !address.is_empty());
+    if has_bus {
+        return keyring::Entry::new(SERVICE, &kept.name()).map(|entry| entry.inner).map_err(|_| VaultError(status()));
+    }
+    let set = HEADLESS.get_or_init(|| {
+        let store = linux_keyutils_keyring_store::Store::new().map_err(|e| e.to_string())?;
+        keyring_core::set_default_store(store);
+        Ok(())
+    });
+    set.clone().map_err(VaultError)?;
+    keyring_core::Entry::new(SERVICE, &kept.name()).map_err(unusable)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn entry(kept: &Kept) -> Result<keyring::Entry, VaultError> {
+    keyring::Entry::new(SERVICE, &kept.name()).map_err(|_| VaultError(status()))
+}
+
+/// Why there is no keyring.
+fn status() -> String {
+    match keyring::Entry::store_status() {
+        Ok(()) => "it refused".into(),
+        Err(e) => e.to_string(),
+    }
+}
