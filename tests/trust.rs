@@ -2,6 +2,9 @@
 
 use std::process::Command;
 
+use proptest::prelude::*;
+use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
+
 use crate::lab::keeper::Keeper;
 use crate::lab::{Lab, is_root, run, skip, wait_for};
 
@@ -153,4 +156,59 @@ fn rotated_keys_of_a_trusted_host_are_learnt() {
     lab.sshd.configure("");
     lab.sshd.start_again();
     lab.up_and_down();
+}
+
+/// Lines over the names and keys of this world, right and wrong ones alike.
+fn known_hosts_lines(port: u16) -> impl Strategy<Value = Vec<(String, String)>> {
+    let patterns = [
+        format!("[127.0.0.1]:{port}"),
+        "127.0.0.1".into(),
+        format!("[127.0.*]:{port}"),
+        "[127.0.0.1]:1".into(),
+        "*".into(),
+        format!("*,![127.0.0.1]:{port}"),
+        format!("elsewhere,[127.0.0.?]:{port}"),
+        "elsewhere".into(),
+    ];
+    let marker = prop_oneof![5 => Just(""), 2 => Just("@cert-authority "), 1 => Just("@revoked ")];
+    let keys = prop_oneof![3 => Just("host"), 3 => Just("host_rsa"), 2 => Just("host_ecdsa"), 2 => Just("ca"),
+                           1 => Just("other"), 1 => Just("other_rsa")];
+    let line = (marker, prop::sample::select(patterns.to_vec()), keys)
+        .prop_map(|(marker, pattern, key)| (format!("{marker}{pattern}"), key.to_owned()));
+    prop::collection::vec(line, 0..5)
+}
+
+#[test]
+fn the_verdict_on_a_host_is_that_of_ssh() {
+    let mut lab = Lab::new("");
+    for (key, kind) in
+        [("host_rsa", "rsa"), ("host_ecdsa", "ecdsa"), ("other", "ed25519"), ("other_rsa", "rsa"), ("ca", "ed25519")]
+    {
+        lab.keygen(key, kind, "");
+    }
+    lab.certify("ca", "host", &["-h", "-n", "127.0.0.1"]);
+    lab.reconfigure("HostKey {dir}/host_rsa\nHostKey {dir}/host_ecdsa\nHostCertificate {dir}/host-cert.pub");
+    lab.write_ssh_config("  StrictHostKeyChecking yes\n");
+    let mut verdicts = [0, 0];
+    let mut runner = TestRunner::new_with_rng(
+        ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(40) },
+        TestRng::deterministic_rng(RngAlgorithm::ChaCha),
+    );
+    let result = runner.run(&known_hosts_lines(lab.sshd.port), |lines| {
+        let lines: Vec<(&str, &str)> = lines.iter().map(|(pattern, key)| (&pattern[..], &key[..])).collect();
+        trust(&lab, &lines);
+        let mut ssh = Command::new("ssh");
+        ssh.arg("-F").arg(lab.path("ssh_config")).args(["-o", "BatchMode=yes", "lab", "true"]);
+        let output = ssh.output().unwrap();
+        let ssh_trusts = output.status.success();
+        verdicts[usize::from(ssh_trusts)] += 1;
+        // Without an Engine: the host key refused, or all well up to there.
+        let code = lab.run(&["up", "lab"]).status.code();
+        prop_assert_eq!(code, Some(if ssh_trusts { 7 } else { 5 }), "{}", String::from_utf8_lossy(&output.stderr));
+        Ok(())
+    });
+    if let Err(e) = result {
+        panic!("{e}");
+    }
+    assert!(verdicts.iter().all(|count| *count >= 10), "both verdicts: {verdicts:?}");
 }

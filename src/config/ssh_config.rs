@@ -196,7 +196,7 @@ fn interpret(destination: &Destination, answer: &Answer, paths: &Paths) -> Resul
     let host_name = get("hostname").unwrap_or(&destination.host).replace("%h", &destination.host);
     let user = match destination.user.as_deref().or(get("user")) {
         Some(user) => user.to_owned(),
-        None => std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).unwrap_or_default(),
+        None => std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).unwrap_or_else(|_| account()),
     };
     let port = destination.port.or(get("port").and_then(|port| port.parse().ok())).unwrap_or(22);
     let tokens = Tokens {
@@ -274,7 +274,9 @@ fn interpret(destination: &Destination, answer: &Answer, paths: &Paths) -> Resul
         },
         bind_address: get("bindaddress").map(Into::into),
         connection_attempts: get("connectionattempts").and_then(|n| n.parse().ok()).unwrap_or(1).max(1),
-        update_host_keys: get("updatehostkeys").is_none_or(|v| !matches!(v, "no" | "false")),
+        // As ssh: by itself only where the user's known_hosts is where it always is.
+        update_host_keys: get("updatehostkeys")
+            .map_or(get("userknownhostsfile").is_none(), |v| !matches!(v, "no" | "false")),
         not_obeyed: NOT_OBEYED
             .iter()
             .filter(|(key, idle)| get(key).is_some_and(|value| !idle.contains(&value)))
@@ -284,6 +286,12 @@ fn interpret(destination: &Destination, answer: &Answer, paths: &Paths) -> Resul
         port,
         user,
     })
+}
+
+/// Whose process this is, where the environment does not say it: id(1).
+fn account() -> String {
+    let output = std::process::Command::new("id").arg("-un").output().map(|output| output.stdout).unwrap_or_default();
+    String::from_utf8_lossy(&output).trim().to_owned()
 }
 
 /// The file an option names: `none`, or a path.
@@ -321,6 +329,10 @@ mod tests {
     }
 
     fn settings(text: &str, destination: &str, with_binary: bool) -> SshSettings {
+        read(text, destination, with_binary).expect("valid")
+    }
+
+    fn read(text: &str, destination: &str, with_binary: bool) -> Result<SshSettings, Error> {
         let dir = tempfile::tempdir().expect("a directory");
         let file = dir.path().join("config");
         std::fs::write(&file, text).expect("written");
@@ -328,11 +340,11 @@ mod tests {
         let destination = Destination::parse(destination).expect("a target");
         let source = SshConfigSource::File(file);
         let answer = if with_binary {
-            with_ssh(&destination, &source).expect("ssh -G").expect("an ssh binary")
+            with_ssh(&destination, &source)?.expect("an ssh binary")
         } else {
-            Answer { lines: without_ssh(&destination, &source, &paths).expect("readable"), ..Answer::default() }
+            Answer { lines: without_ssh(&destination, &source, &paths)?, ..Answer::default() }
         };
-        interpret(&destination, &answer, &paths).expect("valid")
+        interpret(&destination, &answer, &paths)
     }
 
     /// What both ways of reading the file must agree on.
@@ -366,5 +378,65 @@ mod tests {
     fn tokens_home_and_variables_are_replaced_in_paths() {
         let s = settings("Host h\n  HostName %h.example.com\n  User u\n  IdentityFile ~/.ssh/%r@%h-%p-%%\n", "h", true);
         assert_eq!(s.identity_files, [PathBuf::from("/home/me/.ssh/u@h.example.com-22-%")]);
+    }
+
+    /// Each host of each file of the corpus, read by ssh and by the crate: alike but for what
+    /// docs/configuration.md lists.
+    #[test]
+    fn the_corpus_is_read_without_the_ssh_binary_as_with_it() {
+        // File, host, and whether the crate refuses the file rather than read it differently.
+        let allowed = [
+            ("jump", "first-proxy", false),
+            ("match", "matched", true),
+            ("match", "special@unmatched", true),
+            ("match", "unmatched", true),
+            ("match-after-host", "inner", true),
+            ("match-after-host", "outer", true),
+            ("several", "several", false),
+            ("syntax", "quoted", false),
+            ("times", "minutes", true),
+            ("times", "off", true),
+            ("values", "lists", false),
+        ];
+        let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/ssh_config/corpus");
+        let (mut read_hosts, mut differences) = (0, Vec::new());
+        for file in std::fs::read_dir(&corpus).expect("a corpus").flatten().map(|entry| entry.path()) {
+            if file.extension().is_none_or(|extension| extension != "conf") {
+                continue;
+            }
+            let name = file.file_stem().expect("a name").to_string_lossy().into_owned();
+            let text = std::fs::read_to_string(&file).expect("readable");
+            let text = text.replace("{dir}", &corpus.display().to_string());
+            let hosts = text.lines().next().and_then(|line| line.strip_prefix("# hosts: ")).expect("a first line");
+            for host in hosts.split(' ') {
+                read_hosts += 1;
+                let with = comparable(read(&text, host, true)).expect("ssh reads it");
+                let without = comparable(read(&text, host, false));
+                if without.as_ref() != Some(&with) {
+                    let refused = without.is_none();
+                    let text = differing(&with, &without.unwrap_or_default());
+                    differences.push((name.clone(), host.to_owned(), refused, text));
+                }
+            }
+        }
+        differences.sort();
+        assert!(read_hosts >= 40, "{read_hosts} hosts");
+        let found: Vec<_> =
+            differences.iter().map(|(name, host, refused, _)| (&name[..], &host[..], *refused)).collect();
+        assert_eq!(found, allowed, "{differences:#?}");
+    }
+
+    /// The settings in lines, without what depends on the release of ssh.
+    fn comparable(settings: Result<SshSettings, Error>) -> Option<Vec<String>> {
+        let mut settings = settings.ok()?;
+        settings.identity_files.retain(|file| !file.ends_with("id_dsa") && !file.ends_with("id_xmss"));
+        // ssh takes the passwd entry's home.
+        let home = std::env::var("HOME").expect("a home");
+        Some(format!("{settings:#?}").replace(&home, "/home/me").lines().map(Into::into).collect())
+    }
+
+    fn differing(a: &[String], b: &[String]) -> Vec<String> {
+        let only = |a: &[String], b: &[String]| a.iter().filter(|line| !b.contains(line)).cloned().collect::<Vec<_>>();
+        [only(a, b), only(b, a)].concat()
     }
 }

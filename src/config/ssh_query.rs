@@ -7,7 +7,7 @@
 use std::io::BufReader;
 use std::process::{Child, Command, Stdio};
 
-use ssh2_config::{ParseRule, SshConfig};
+use ssh2_config::{Host, ParseRule, SshConfig};
 
 use super::ssh_config::SshConfigSource;
 use super::{Destination, Error, Paths};
@@ -115,6 +115,16 @@ pub(super) fn without_ssh(
             host: destination.host.clone(),
             message: format!("{}: {e}", file.display()),
         })?;
+    // The crate would take a Match block's lines for those of the Host before it.
+    let fields = |host: &Host| -> Vec<String> {
+        host.params.unsupported_fields.keys().chain(host.params.ignored_fields.keys()).cloned().collect()
+    };
+    if config.get_hosts().iter().flat_map(fields).any(|key| key.eq_ignore_ascii_case("match")) {
+        return Err(Error::SshConfig {
+            host: destination.host.clone(),
+            message: format!("{} uses Match, which needs the OpenSSH client: install it", file.display()),
+        });
+    }
     let found = config.query(&destination.host);
     let mut lines: Vec<Line> = Vec::new();
     let mut push = |key: &str, value: Option<String>| lines.extend(value.map(|value| (key.to_owned(), value)));
@@ -124,7 +134,22 @@ pub(super) fn without_ssh(
     push("proxyjump", found.proxy_jump.map(|hops| hops.join(",")));
     push("connecttimeout", found.connect_timeout.map(|time| time.as_secs().to_string()));
     push("serveraliveinterval", found.server_alive_interval.map(|time| time.as_secs().to_string()));
-    push("pubkeyauthentication", found.pubkey_authentication.map(|on| on.to_string()));
+    push("pubkeyauthentication", found.pubkey_authentication.map(yes_or_no));
+    push("compression", found.compression.map(yes_or_no));
+    push("addkeystoagent", found.add_keys_to_agent.map(yes_or_no));
+    push("bindaddress", found.bind_address);
+    push("bindinterface", found.bind_interface);
+    push("connectionattempts", found.connection_attempts.map(|attempts| attempts.to_string()));
+    push("certificatefile", found.certificate_file.map(|file| file.to_string_lossy().into_owned()));
+    for (key, list) in [
+        ("ciphers", &found.ciphers),
+        ("kexalgorithms", &found.kex_algorithms),
+        ("macs", &found.mac),
+        ("hostkeyalgorithms", &found.host_key_algorithms),
+        ("pubkeyacceptedalgorithms", &found.pubkey_accepted_algorithms),
+    ] {
+        push(key, (!list.is_default()).then(|| list.algorithms().join(",")));
+    }
     for identity in found.identity_file.unwrap_or_default() {
         push("identityfile", Some(identity.to_string_lossy().into_owned()));
     }
@@ -132,4 +157,8 @@ pub(super) fn without_ssh(
         push(&key.to_ascii_lowercase(), Some(values.join(" ")));
     }
     Ok(lines)
+}
+
+fn yes_or_no(on: bool) -> String {
+    if on { "yes" } else { "no" }.into()
 }

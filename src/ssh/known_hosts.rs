@@ -231,6 +231,8 @@ fn random_salt() -> io::Result<[u8; 20]> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIB9dG4kjRhQTtWTVzd2t27+t0DEHBPW7iOD23TUiYLio";
@@ -285,6 +287,73 @@ mod tests {
             assert!(matches!(known("second", OTHER), Verdict::Known));
             assert!(matches!(known("host", KEY), Verdict::Unknown));
             assert_eq!(std::fs::read_to_string(&file).expect("read").contains("second"), !hashed);
+        }
+    }
+
+    fn names() -> impl Strategy<Value = String> {
+        prop::sample::select(vec![
+            "host",
+            "HOST",
+            "hos",
+            "[host]:2222",
+            "[host]:22",
+            "a.example.com",
+            "b.example.com",
+            "10.0.0.1",
+        ])
+        .prop_map(Into::into)
+    }
+
+    /// A first field: names, patterns and negations.
+    fn field() -> impl Strategy<Value = String> {
+        let pattern = prop_oneof![
+            names(),
+            prop::sample::select(vec![
+                "*",
+                "h*t",
+                "h?st",
+                "*.example.com",
+                "a.*",
+                "[*]:2222",
+                "10.0.0.?",
+                "**t",
+                "*?*"
+            ])
+            .prop_map(String::from),
+        ];
+        let item = (prop::bool::weighted(0.2), pattern).prop_map(|(not, p)| if not { format!("!{p}") } else { p });
+        prop::collection::vec(item, 1..4).prop_map(|items| items.join(","))
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(128) })]
+
+        /// Against ssh-keygen(1): which lines speak of a name.
+        #[test]
+        fn the_lines_found_are_those_that_ssh_keygen_finds(
+            lines in prop::collection::vec((prop::sample::select(vec!["", "@cert-authority ", "@revoked ", "# ", "\t"]), field(), any::<bool>()), 0..8),
+            name in names(),
+        ) {
+            let dir = tempfile::tempdir().expect("a directory");
+            let file = dir.path().join("known_hosts");
+            for (marker, field, hashed) in &lines {
+                if *hashed {
+                    append(&file, &field.to_ascii_lowercase(), true, &key(KEY)).expect("written");
+                } else {
+                    let mut file = OpenOptions::new().append(true).create(true).open(&file).expect("opened");
+                    writeln!(file, "{marker}{field}  {KEY} comment").expect("written");
+                }
+            }
+            let _ = OpenOptions::new().append(true).create(true).open(&file).expect("opened");
+            let name = name.to_ascii_lowercase();
+            let output = std::process::Command::new("ssh-keygen").arg("-F").arg(&name).arg("-f").arg(&file).output();
+            let output = String::from_utf8(output.expect("ssh-keygen").stdout).expect("text");
+            let found: Vec<usize> = output
+                .lines()
+                .filter_map(|line| line.strip_prefix("# Host ")?.split_once(": line ")?.1.split(' ').next()?.parse().ok())
+                .collect();
+            let ours: Vec<usize> = KnownKeys::of(&name, &[file]).keys.iter().map(|known| known.line).collect();
+            prop_assert_eq!(ours, found, "{}", output);
         }
     }
 }
