@@ -1,5 +1,6 @@
 //! Trusting hosts: certificates, several keys, orders, other servers.
 
+use std::cell::Cell;
 use std::process::Command;
 
 use proptest::prelude::*;
@@ -78,7 +79,7 @@ fn the_known_one_of_several_host_keys_is_asked_for() {
         lab.up_and_down();
     }
     // As ssh: a host on another port may be known by its plain name; an alias is looked up as it is.
-    trust(&lab, &[("127.0.0.1", "host_rsa")]);
+    trust(&lab, &[("127.0.0.1", "host")]);
     lab.up_and_down();
     trust(&lab, &[("the-alias", "host_ecdsa")]);
     lab.fails(5, &["up", "lab"]);
@@ -189,9 +190,9 @@ fn the_verdict_on_a_host_is_that_of_ssh() {
     lab.certify("ca", "host", &["-h", "-n", "127.0.0.1"]);
     lab.reconfigure("HostKey {dir}/host_rsa\nHostKey {dir}/host_ecdsa\nHostCertificate {dir}/host-cert.pub");
     lab.write_ssh_config("  StrictHostKeyChecking yes\n");
-    let mut verdicts = [0, 0];
+    let verdicts = [const { Cell::new(0) }; 2];
     let mut runner = TestRunner::new_with_rng(
-        ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(40) },
+        ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(24) },
         TestRng::deterministic_rng(RngAlgorithm::ChaCha),
     );
     let result = runner.run(&known_hosts_lines(lab.sshd.port), |lines| {
@@ -201,7 +202,8 @@ fn the_verdict_on_a_host_is_that_of_ssh() {
         ssh.arg("-F").arg(lab.path("ssh_config")).args(["-o", "BatchMode=yes", "lab", "true"]);
         let output = ssh.output().unwrap();
         let ssh_trusts = output.status.success();
-        verdicts[usize::from(ssh_trusts)] += 1;
+        let verdict = &verdicts[usize::from(ssh_trusts)];
+        verdict.set(verdict.get() + 1);
         // Without an Engine: the host key refused, or all well up to there.
         let code = lab.run(&["up", "lab"]).status.code();
         prop_assert_eq!(code, Some(if ssh_trusts { 7 } else { 5 }), "{}", String::from_utf8_lossy(&output.stderr));
@@ -210,5 +212,5 @@ fn the_verdict_on_a_host_is_that_of_ssh() {
     if let Err(e) = result {
         panic!("{e}");
     }
-    assert!(verdicts.iter().all(|count| *count >= 10), "both verdicts: {verdicts:?}");
+    assert!(verdicts.iter().all(|count| count.get() >= 5), "both verdicts: {verdicts:?}");
 }

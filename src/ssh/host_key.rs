@@ -22,6 +22,8 @@ pub(super) struct Verifier {
     /// The name in known_hosts.
     name: String,
     known: KnownKeys,
+    /// What is known of the name without its port; asked where nothing is known of the key else.
+    known_without_port: Option<KnownKeys>,
     prompter: Prompter,
     /// Was the host trusted by a plain key of its own in the user's files? Only then may it tell of
     /// others.
@@ -36,13 +38,18 @@ impl Verifier {
             Some(alias) => alias.to_ascii_lowercase(),
             None => lookup_name(&ssh.host_name, ssh.port),
         };
-        let mut known = KnownKeys::of(&name, &files(target));
+        let known = KnownKeys::of(&name, &files(target));
         // As ssh: a host on another port may be known by its plain name alone.
-        if ssh.port != 22 && ssh.host_key_alias.is_none() && known.key_types().is_empty() {
-            let plain = KnownKeys::of(&ssh.host_name.to_ascii_lowercase(), &files(target));
-            known = plain.without_mismatches();
+        let known_without_port = (ssh.port != 22 && ssh.host_key_alias.is_none())
+            .then(|| KnownKeys::of(&ssh.host_name.to_ascii_lowercase(), &files(target)));
+        Self {
+            target: target.clone(),
+            name,
+            known,
+            known_without_port,
+            prompter: prompter.clone(),
+            may_teach: AtomicBool::new(false),
         }
-        Self { target: target.clone(), name, known, prompter: prompter.clone(), may_teach: AtomicBool::new(false) }
     }
 
     /// The types of the keys that are known.
@@ -50,9 +57,10 @@ impl Verifier {
         self.known.key_types()
     }
 
-    /// Is there a certificate authority for this host?
+    /// Is a certificate worth asking for?
     pub(super) fn has_authority(&self) -> bool {
-        self.known.authorities().next().is_some()
+        let among = |known: &KnownKeys| known.authorities().next().is_some();
+        among(&self.known) || self.known.key_types().is_empty() && self.known_without_port.as_ref().is_some_and(among)
     }
 
     /// Decides. Ok means: go on. A certificate that is not good enough is looked at as the plain
@@ -66,7 +74,7 @@ impl Verifier {
         if let Some(certificate) = presented.certificate()
             && !matches!(verdict, Verdict::Revoked(_))
         {
-            match self.check_certificate(certificate) {
+            match self.check_certificate(certificate, &self.known) {
                 Ok(()) => return Ok(()),
                 Err(reason) => tracing::warn!("the host certificate of {} was not accepted: {reason}", self.name),
             }
@@ -96,14 +104,25 @@ impl Verifier {
                 tracing::warn!("StrictHostKeyChecking is off: {error}");
                 Ok(())
             }
+            Verdict::Unknown if self.is_known_without_port(presented) => Ok(()),
             Verdict::Unknown => self.decide_on_unknown(key).await,
         }
     }
 
+    fn is_known_without_port(&self, presented: &PublicKeyOrCertificate) -> bool {
+        self.known_without_port.as_ref().is_some_and(|known| match known.check(&presented.public_key()) {
+            Verdict::Known => true,
+            Verdict::Revoked(_) => false,
+            Verdict::Unknown | Verdict::Changed(_) => {
+                presented.certificate().is_some_and(|certificate| self.check_certificate(certificate, known).is_ok())
+            }
+        })
+    }
+
     /// Is this host named by a certificate of an authority that is trusted for it (PROTOCOL.certkeys
     /// of OpenSSH)?
-    fn check_certificate(&self, certificate: &Certificate) -> Result<(), &'static str> {
-        let trusted: Vec<_> = self.known.authorities().map(|key| key.fingerprint(HashAlg::Sha256)).collect();
+    fn check_certificate(&self, certificate: &Certificate, known: &KnownKeys) -> Result<(), &'static str> {
+        let trusted: Vec<_> = known.authorities().map(|key| key.fingerprint(HashAlg::Sha256)).collect();
         if !trusted.contains(&certificate.signature_key().fingerprint(HashAlg::Sha256)) {
             return Err("its authority is not known for this host");
         }

@@ -41,8 +41,6 @@ pub(super) enum Verdict {
 #[derive(Debug, Default)]
 pub(super) struct KnownKeys {
     keys: Vec<KnownKey>,
-    /// Was the name only a guess?
-    guess: bool,
 }
 
 impl KnownKeys {
@@ -62,7 +60,7 @@ impl KnownKeys {
                 }
             });
         }
-        Self { keys: known, guess: false }
+        Self { keys: known }
     }
 
     /// The types of the plain keys known, without those that are revoked.
@@ -76,13 +74,6 @@ impl KnownKeys {
         of(Marker::CertAuthority).filter(move |key| !of(Marker::Revoked).any(|bad| bad.key_data() == key.key_data()))
     }
 
-    /// The same, but so that a key of a known type that differs is unknown rather than changed: for
-    /// names that are only a guess.
-    pub(super) fn without_mismatches(mut self) -> Self {
-        self.guess = true;
-        self
-    }
-
     /// What is known of `key`. Revocation wins over everything, a match over a mismatch.
     pub(super) fn check(&self, key: &PublicKey) -> Verdict {
         let same = |known: &&KnownKey| known.key.key_data() == key.key_data();
@@ -94,8 +85,8 @@ impl KnownKeys {
             return Verdict::Known;
         }
         match plain().find(|known| known.key.algorithm() == key.algorithm()) {
-            Some(known) if !self.guess => Verdict::Changed(known.clone()),
-            _ => Verdict::Unknown,
+            Some(known) => Verdict::Changed(known.clone()),
+            None => Verdict::Unknown,
         }
     }
 }
