@@ -329,3 +329,38 @@ fn without_a_terminal_ssh_askpass_is_asked() {
     run(command.env("DISPLAY", ":0"));
     assert!(std::fs::read_to_string(lab.path("home/asked")).unwrap().contains("Enter passphrase for key"));
 }
+
+#[test]
+fn a_key_that_was_of_use_is_added_to_the_agent_where_that_is_wanted() {
+    let Some(lab) = Lab::with_engine() else { return };
+    let _agent = lab.agent();
+    let listed = || {
+        let output = Command::new("ssh-add").arg("-l").env("SSH_AUTH_SOCK", lab.path("agent")).output().unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let up = || {
+        let output = lab.dtunnel(["up", "lab"]).env("SSH_AUTH_SOCK", lab.path("agent")).output().unwrap();
+        lab.ok(&["down", "lab"]);
+        (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    for (value, added) in [("no", false), ("ask", false), ("1h", true), ("yes", true)] {
+        lab.write_ssh_config(&format!("  AddKeysToAgent {value}\n"));
+        let (ok, stderr) = up();
+        assert!(ok, "{value}: {stderr}");
+        assert_eq!(listed().contains("ED25519"), added, "{value}: {}", listed());
+        assert_eq!(stderr.contains("`addkeystoagent`"), value == "ask", "{stderr}");
+    }
+    // Now the agent has it, and the file is not needed.
+    std::fs::remove_file(lab.path("user")).unwrap();
+    assert!(up().0);
+}
+
+#[test]
+fn a_host_is_reached_over_ipv6() {
+    let Some(mut lab) = Lab::with_engine() else { return };
+    lab.reconfigure("ListenAddress ::1");
+    let port = lab.sshd.port;
+    lab.ok(&["up", &format!("{}@[::1]:{port}", crate::lab::whoami())]);
+    assert!(lab.ok(&["status"]).contains("::1"));
+    lab.ok(&["down", "--all"]);
+}

@@ -59,3 +59,16 @@ fn what_is_not_obeyed_is_named_in_a_warning() {
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && stderr.contains("warning: lab: ssh_config sets `verifyhostkeydns`"), "{stderr}");
 }
+
+#[test]
+fn without_an_ssh_binary_the_file_is_read_all_the_same() {
+    let Some(lab) = Lab::with_engine() else { return };
+    let up = || lab.dtunnel(["up", "lab"]).env("PATH", lab.path("home")).output().unwrap();
+    let output = up();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    lab.ok(&["down", "lab"]);
+    lab.write_ssh_config("Match all\n  User nobody\n");
+    let output = up();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(2) && stderr.contains("uses Match"), "{stderr}");
+}

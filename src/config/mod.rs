@@ -18,7 +18,9 @@ pub use name::{Destination, TunnelName, is_profile_name};
 pub(crate) use paths::prepare_runtime_dir;
 pub use paths::{MAX_SOCKET_PATH, Paths, RuntimeFiles, config_path, log_path, runtime_dir};
 pub use resolve::{LocalEndpoint, Overrides, Target, resolve};
-pub use ssh_config::{AddressFamily, Algorithms, HostKeyPolicy, IdentityAgent, Proxy, SshConfigSource, SshSettings};
+pub use ssh_config::{
+    AddToAgent, AddressFamily, Algorithms, HostKeyPolicy, IdentityAgent, Proxy, SshConfigSource, SshSettings,
+};
 
 use std::path::PathBuf;
 

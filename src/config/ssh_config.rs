@@ -79,6 +79,15 @@ pub enum AddressFamily {
     Inet6,
 }
 
+/// How a key is added to the agent (AddKeysToAgent in ssh_config(5)).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct AddToAgent {
+    /// Have the agent ask before each use.
+    pub confirm: bool,
+    /// In seconds; None keeps it as long as the agent lives.
+    pub lifetime: Option<u32>,
+}
+
 /// What ssh_config says of one host, as far as it is obeyed.
 #[derive(Debug, Clone)]
 pub struct SshSettings {
@@ -144,6 +153,8 @@ pub struct SshSettings {
     pub connection_attempts: u32,
     /// UpdateHostKeys, unless it is `no`.
     pub update_host_keys: bool,
+    /// AddKeysToAgent, unless it is `no`.
+    pub add_keys_to_agent: Option<AddToAgent>,
     /// Keywords that matter, were set, and are not obeyed: to be named in a warning.
     pub not_obeyed: Vec<String>,
 }
@@ -277,15 +288,28 @@ fn interpret(destination: &Destination, answer: &Answer, paths: &Paths) -> Resul
         // As ssh: by itself only where the user's known_hosts is where it always is.
         update_host_keys: get("updatehostkeys")
             .map_or(get("userknownhostsfile").is_none(), |v| !matches!(v, "no" | "false")),
+        add_keys_to_agent: get("addkeystoagent").and_then(add_to_agent),
         not_obeyed: NOT_OBEYED
             .iter()
             .filter(|(key, idle)| get(key).is_some_and(|value| !idle.contains(&value)))
+            .chain((get("addkeystoagent") == Some("ask")).then_some(&("addkeystoagent", &[][..])))
             .map(|(key, _)| (*key).to_owned())
             .collect(),
         host_name,
         port,
         user,
     })
+}
+
+/// `ask` would need a person at a moment when none may be there; it is named in a warning.
+fn add_to_agent(value: &str) -> Option<AddToAgent> {
+    let (first, lifetime) = value.split_once(' ').unwrap_or((value, ""));
+    let seconds = |text: &str| text.parse().ok().filter(|seconds| *seconds != 0);
+    match first {
+        "yes" | "true" => Some(AddToAgent { confirm: false, lifetime: seconds(lifetime) }),
+        "confirm" => Some(AddToAgent { confirm: true, lifetime: seconds(lifetime) }),
+        time => seconds(time).map(|lifetime| AddToAgent { confirm: false, lifetime: Some(lifetime) }),
+    }
 }
 
 /// Whose process this is, where the environment does not say it: id(1).

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use russh::client::{AuthResult, Handle, KeyboardInteractiveAuthResponse};
-use russh::keys::agent::AgentIdentity;
 use russh::keys::agent::client::AgentClient;
+use russh::keys::agent::{AgentIdentity, Constraint};
 use russh::keys::{Algorithm, Certificate, HashAlg, PrivateKey, PublicKey};
 use russh::{MethodKind, MethodSet, Signer};
 use tokio::net::UnixStream;
@@ -235,7 +235,14 @@ impl Login<'_> {
                     self.still_open().await?;
                     match Attempt::from(result) {
                         Attempt::Failure(set) if set.contains(&MethodKind::PublicKey) => last = Attempt::Failure(set),
-                        done => return Ok(done),
+                        done => {
+                            if let (Attempt::Success | Attempt::Partial(_), Source::File { path, .. }, Some(agent)) =
+                                (&done, &candidate.source, agent.as_mut())
+                            {
+                                self.add_to_agent(path, agent).await;
+                            }
+                            return Ok(done);
+                        }
                     }
                 }
                 Err(message) => {
@@ -245,6 +252,23 @@ impl Login<'_> {
             }
         }
         Ok(last)
+    }
+
+    /// AddKeysToAgent: a key that was of use is given to the agent. That it could not be is only
+    /// logged.
+    async fn add_to_agent(&self, path: &Path, agent: &mut AgentClient<UnixStream>) {
+        let Some(how) = self.target.ssh.add_keys_to_agent else { return };
+        let Ok(key) = load_key(path, self.prompter, self.credentials).await else { return };
+        let mut constraints: Vec<_> =
+            how.lifetime.map(|seconds| Constraint::KeyLifetime { seconds }).into_iter().collect();
+        if how.confirm {
+            constraints.push(Constraint::Confirm);
+        }
+        match tokio::time::timeout(AGENT_TIMEOUT, agent.add_identity(&key, &constraints)).await {
+            Ok(Ok(())) => tracing::info!("added {} to the ssh-agent", path.display()),
+            Ok(Err(e)) => tracing::warn!("could not add {} to the ssh-agent: {e}", path.display()),
+            Err(_) => tracing::warn!("could not add {} to the ssh-agent: it does not answer", path.display()),
+        }
     }
 
     async fn agent(&self) -> Option<AgentClient<UnixStream>> {
