@@ -185,6 +185,17 @@ fn a_chain_of_jumps_and_a_proxy_command_lead_to_the_host() {
     lab.write_ssh_config("  ProxyCommand nc %h %p\n");
     lab.ok(&["up", "lab"]);
     run(&mut lab.docker("lab", &["ps"]));
+    lab.ok(&["down", "lab"]);
+    // A hop with its own settings, and its own way.
+    wait_for("the session to end", || lab.sshd.sessions().is_empty().then_some(()));
+    lab.write_ssh_config("  ServerAliveInterval 7\nHost lab\n  ProxyJump lab2\nHost lab2\n  ProxyJump lab3\nHost *\n");
+    lab.ok(&["up", "lab"]);
+    run(&mut lab.docker("lab", &["ps"]));
+    assert_eq!(lab.sshd.sessions().len(), 3, "the nearest hop is reached through its own");
+    lab.ok(&["down", "lab"]);
+    // ssh_config in circles.
+    lab.write_ssh_config("  ServerAliveInterval 7\nHost lab lab2\n  ProxyJump lab2\nHost *\n");
+    lab.ok(&["up", "lab"]);
 }
 
 #[test]

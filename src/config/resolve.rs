@@ -17,6 +17,8 @@ const DEFAULT_KEEPALIVE: Duration = Duration::from_secs(5);
 const DEFAULT_KEEPALIVE_COUNT: u32 = 2;
 const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const DEFAULT_DRAIN: Duration = Duration::from_secs(5);
+/// Hops that are themselves reached through hops, and so on: ssh_config could go in circles.
+const MAX_DEPTH: usize = 8;
 
 /// What the command line says that the files may say otherwise.
 #[derive(Debug, Clone, Default)]
@@ -115,6 +117,8 @@ pub struct Target {
     pub ssh_config: SshConfigSource,
     /// Keep in the system keyring what people answer and the server accepts.
     pub remember: bool,
+    /// How many targets this one is a hop for.
+    depth: usize,
 }
 
 /// What a TARGET on the command line stands for: its tunnel's name, the place, and the profile.
@@ -203,19 +207,27 @@ pub fn resolve(
         ssh,
         ssh_config,
         remember: overrides.remember,
+        depth: 0,
     })
 }
 
 impl Target {
-    /// The settings of a hop on the way, from the same ssh_config; a hop's own ProxyJump is not
-    /// followed, as with `ssh -J`.
+    /// The settings of a hop on the way, from the same ssh_config. As with `ssh -J`, the `nearest`
+    /// one is reached as its own ProxyJump or ProxyCommand says, the others through the one before
+    /// them. A hop that is said to be reached through itself (as `Host *` easily does) is reached
+    /// directly.
     ///
     /// # Errors
     /// As [`resolve`].
-    pub fn hop(&self, destination: &Destination) -> Result<Target, Error> {
+    pub fn hop(&self, destination: &Destination, nearest: bool) -> Result<Target, Error> {
         let mut ssh = ssh_config::query(destination, &self.ssh_config, &Paths::new()?)?;
-        ssh.proxy = Proxy::None;
-        Ok(Self { ssh, destination: destination.clone(), ..self.clone() })
+        let depth = self.depth + 1;
+        let through_itself =
+            matches!(&ssh.proxy, Proxy::Jump(hops) if hops.iter().any(|hop| hop.host == destination.host));
+        if !nearest || through_itself || depth > MAX_DEPTH {
+            ssh.proxy = Proxy::None;
+        }
+        Ok(Self { ssh, destination: destination.clone(), depth, ..self.clone() })
     }
 
     /// `user@host:port` for people, as connected to.

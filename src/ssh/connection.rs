@@ -121,7 +121,7 @@ impl Connection {
     ) -> Result<Self, Error> {
         let mut way: Option<Self> = None;
         for hop in hops {
-            let hop = target.hop(hop)?;
+            let hop = target.hop(hop, way.is_none())?;
             way = Some(match way {
                 None => Box::pin(Self::establish(&hop, prompter, credentials, on_step)).await?,
                 Some(way) => way.onward(&hop, prompter, credentials, on_step).await?,
