@@ -14,4 +14,5 @@ mod lifecycle;
 mod login;
 mod questions;
 mod ssh_config;
+mod stalls;
 mod trust;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
+use std::num::NonZeroU8;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -48,6 +49,8 @@ pub struct Defaults {
     pub keepalive: Option<Duration>,
     /// How many such questions may go unanswered before the connection is given up; default 2.
     pub keepalive_count: Option<u32>,
+    /// SSH connections that a tunnel may have at once, 1 to 16; default 4.
+    pub max_connections: Option<NonZeroU8>,
     /// Longest time for TCP and for the SSH key exchange, each; default `"10s"`.
     pub connect_timeout: Option<Duration>,
     /// Longest time for which `down` lets busy flows finish; default `"5s"`.
@@ -89,6 +92,9 @@ pub struct Profile {
     /// How many such questions may go unanswered before the connection is given up.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub keepalive_count: Option<u32>,
+    /// SSH connections that a tunnel may have at once, 1 to 16.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_connections: Option<NonZeroU8>,
     /// Longest time for TCP and for the SSH key exchange, each.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub connect_timeout: Option<Duration>,
@@ -167,7 +173,8 @@ impl schemars::JsonSchema for Duration {
 /// The keys of each table, for the check that names the nearest one. A test holds them against
 /// the JSON Schema, and so against the structs.
 const TOP_KEYS: &[&str] = &["ssh_config", "defaults", "profiles"];
-const DEFAULTS_KEYS: &[&str] = &["remote_socket", "keepalive", "keepalive_count", "connect_timeout", "drain"];
+const DEFAULTS_KEYS: &[&str] =
+    &["remote_socket", "keepalive", "keepalive_count", "max_connections", "connect_timeout", "drain"];
 const PROFILE_KEYS: &[&str] = &[
     "host",
     "user",
@@ -178,6 +185,7 @@ const PROFILE_KEYS: &[&str] = &[
     "remote_socket",
     "keepalive",
     "keepalive_count",
+    "max_connections",
     "connect_timeout",
     "drain",
     "description",

@@ -15,6 +15,8 @@ const DEFAULT_REMOTE_SOCKET: &str = "/var/run/docker.sock";
 /// silence, another after 10, given up at 15.
 const DEFAULT_KEEPALIVE: Duration = Duration::from_secs(5);
 const DEFAULT_KEEPALIVE_COUNT: u32 = 2;
+const DEFAULT_MAX_CONNECTIONS: usize = 4;
+const MOST_CONNECTIONS: usize = 16;
 const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const DEFAULT_DRAIN: Duration = Duration::from_secs(5);
 /// Hops that are themselves reached through hops, and so on: ssh_config could go in circles.
@@ -109,6 +111,8 @@ pub struct Target {
     pub keepalive: Option<Duration>,
     /// Unanswered questions after which the connection is given up.
     pub keepalive_count: u32,
+    /// SSH connections at once.
+    pub max_connections: usize,
     /// Longest time for TCP and for the key exchange, each.
     pub connect_timeout: Duration,
     /// Longest time for which busy flows may finish at the end.
@@ -201,6 +205,10 @@ pub fn resolve(
             .or(ssh.keepalive_count)
             .or(defaults.keepalive_count)
             .unwrap_or(DEFAULT_KEEPALIVE_COUNT),
+        max_connections: profile
+            .max_connections
+            .or(defaults.max_connections)
+            .map_or(DEFAULT_MAX_CONNECTIONS, |most| usize::from(most.get()).min(MOST_CONNECTIONS)),
         connect_timeout: time(profile.connect_timeout, ssh.connect_timeout, defaults.connect_timeout)
             .unwrap_or(DEFAULT_CONNECT_TIMEOUT),
         drain: time(profile.drain, None, defaults.drain).unwrap_or(DEFAULT_DRAIN),

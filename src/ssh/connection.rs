@@ -212,6 +212,12 @@ impl Connection {
         opened.map(Channel::new).map_err(|error| OpenError::new(path, error))
     }
 
+    /// Asks the server for a sign of life and waits for it (`keepalive@openssh.com`). False where the
+    /// connection is lost.
+    pub async fn ping(&self) -> bool {
+        self.handle.send_ping().await.is_ok() && !self.handle.is_closed()
+    }
+
     /// Learns the host's other keys as it tells of them, each proved to be its own
     /// (`hostkeys-00@openssh.com`, PROTOCOL section 2.5 of OpenSSH). Never ends.
     pub async fn learn_host_keys(&self) {

@@ -14,8 +14,10 @@
 
 use std::time::Duration;
 
+use super::backlog::Backlog;
 use super::counters::Counters;
 use super::local::LocalStream;
+use super::pool::{Lease, Stall};
 use crate::ssh::{Channel, ChannelReader, ChannelWriter, Received};
 
 /// How long the host may take to close a channel whose client is gone, before we close it.
@@ -34,11 +36,11 @@ pub(super) enum End {
 }
 
 /// Carries bytes both ways until the flow ends.
-pub(super) async fn carry(local: LocalStream, channel: Channel, counters: &[&Counters]) -> End {
+pub(super) async fn carry(local: LocalStream, channel: Channel, counters: &[&Counters], lease: &Lease) -> End {
     let (mut reader, writer) = channel.split();
     let end = {
         let out = outwards(&local, &writer, counters);
-        let back = inwards(&local, &mut reader, counters);
+        let back = inwards(&local, &mut reader, counters, lease);
         tokio::pin!(out, back);
         let mut out_done = false;
         loop {
@@ -89,24 +91,43 @@ async fn outwards(local: &LocalStream, writer: &ChannelWriter, counters: &[&Coun
     local.gone().await.ok().map(|()| End::ClientGone)
 }
 
-/// From the host to the client.
-async fn inwards(local: &LocalStream, reader: &mut ChannelReader, counters: &[&Counters]) -> End {
-    let mut ended = false;
+/// From the host to the client. What the client does not take at once waits in a bounded backlog;
+/// while that is full nothing is taken from the host, which holds the whole connection up.
+async fn inwards(local: &LocalStream, reader: &mut ChannelReader, counters: &[&Counters], lease: &Lease) -> End {
+    let mut backlog = Backlog::default();
+    let mut stall: Option<Stall<'_>> = None;
+    // What came last: Eof ends the direction once the backlog is out, Closed after it the flow.
+    let (mut ended, mut told, mut closed) = (false, false, false);
     loop {
-        match reader.receive().await {
-            Received::Data(data) => {
-                if local.write_all(&data).await.is_err() {
-                    return End::ClientGone;
-                }
-                counters.iter().for_each(|c| c.received(data.len()));
-            }
-            Received::Eof => {
-                ended = true;
+        if backlog.is_empty() {
+            if ended && !told {
+                told = true;
                 if local.shutdown_write().is_err() {
                     return End::ClientGone;
                 }
             }
-            Received::Closed => return if ended { End::Done } else { End::Cut },
+            if closed {
+                return End::Done;
+            }
+        }
+        if backlog.is_full() && stall.is_none() {
+            stall = Some(lease.stall());
+        } else if stall.is_some() && backlog.has_room() {
+            stall = None;
+        }
+        tokio::select! {
+            biased;
+            written = local.write_some(backlog.front()), if !backlog.is_empty() => {
+                let Ok(written) = written else { return End::ClientGone };
+                backlog.advance(written);
+                counters.iter().for_each(|c| c.received(written));
+            }
+            received = reader.receive(), if stall.is_none() && !closed => match received {
+                Received::Data(data) => backlog.push(data),
+                Received::Eof => ended = true,
+                Received::Closed if ended => closed = true,
+                Received::Closed => return End::Cut,
+            },
         }
     }
 }

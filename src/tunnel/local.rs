@@ -76,16 +76,16 @@ impl LocalStream {
         }
     }
 
-    /// Writes all of `data`.
-    pub(super) async fn write_all(&self, mut data: &[u8]) -> io::Result<()> {
-        while !data.is_empty() {
+    /// Writes some of `data`, which is not empty; waits until any of it is taken. Cancel safe.
+    pub(super) async fn write_some(&self, data: &[u8]) -> io::Result<usize> {
+        loop {
             let written = match self {
                 Self::Unix { stream, .. } => stream.try_write(data),
                 Self::Tcp(stream) => stream.try_write(data),
             };
             match written {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(n) => data = &data[n..],
+                Ok(written) => return Ok(written),
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => match self {
                     Self::Unix { stream, .. } => stream.writable().await?,
                     Self::Tcp(stream) => stream.writable().await?,
@@ -93,7 +93,6 @@ impl LocalStream {
                 Err(e) => return Err(e),
             }
         }
-        Ok(())
     }
 
     /// Ends our direction; reading goes on.
@@ -214,7 +213,7 @@ mod tests {
                     client.shutdown(std::net::Shutdown::Write).expect("ended");
                     assert!(read_some(&local).await.is_empty());
                 }
-                local.write_all(b"data").await.expect("written");
+                assert_eq!(local.write_some(b"data").await.expect("written"), 4);
                 if cut {
                     local.reset()
                 } else {

@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, watch};
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -23,9 +23,10 @@ use super::error::Error;
 use super::flow::{self, End};
 use super::listener::Listener;
 use super::local::LocalStream;
+use super::pool::{ConnectionStatus, Lease, Member, Pool};
 use crate::config::Target;
 use crate::engine::{self, Engine};
-use crate::ssh::{Connection, Credentials, OnStep, OpenError, Prompter, Step};
+use crate::ssh::{self, Channel, Connection, Credentials, OnStep, OpenError, Prompter, Step};
 
 /// Longest wait for the Engine's first answer.
 const ENGINE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -35,6 +36,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// How long a new flow waits for a connection that is being made again.
 const FLOW_WAIT: Duration = Duration::from_secs(30);
+/// Longest wait for the answer when a connection's round-trip time is measured.
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
 /// Flows on which nothing has moved for so long are not waited for at the end.
 const QUIET: Duration = Duration::from_millis(300);
 /// How often the end looks whether flows have moved.
@@ -83,32 +86,23 @@ pub struct Status {
     pub last_error: Option<(String, Option<String>)>,
 }
 
-/// One SSH connection of a tunnel, as shown by `status`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct ConnectionStatus {
-    /// Flows on it now.
-    pub flows: u64,
-    /// Bytes from the host.
-    pub bytes_in: u64,
-    /// Bytes to the host.
-    pub bytes_out: u64,
-}
-
-/// A connection and what went over it.
-#[derive(Debug)]
-struct Member {
-    connection: Connection,
-    counters: Counters,
-}
-
 /// What flows can count on.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Link {
-    Connected(Arc<Member>),
+    /// There are connections.
+    Connected,
     /// Not now, maybe soon.
     Waiting,
     /// Not before somebody acts.
     Failed,
+}
+
+/// What the supervisor hears from its tasks.
+enum Event {
+    /// A connection has ended.
+    Lost(Arc<Member>, ssh::Error),
+    /// A further one is there, or is not.
+    Grown(Result<Connection, ssh::Error>),
 }
 
 /// A tunnel.
@@ -120,6 +114,7 @@ pub struct Tunnel {
     counters: Counters,
     status: watch::Sender<Status>,
     link: watch::Sender<Link>,
+    pool: Arc<Pool>,
     retry: Notify,
 }
 
@@ -135,6 +130,7 @@ impl Tunnel {
         };
         Arc::new(Self {
             credentials: Credentials::new(target.remember),
+            pool: Pool::new(target.max_connections),
             target,
             prompter,
             counters: Counters::default(),
@@ -159,15 +155,15 @@ impl Tunnel {
         self.counters.snapshot()
     }
 
-    /// Its SSH connections.
+    /// Its SSH connections. Their round-trip times are measured anew for the next one who asks.
     pub fn connections(&self) -> Vec<ConnectionStatus> {
-        match &*self.link.borrow() {
-            Link::Connected(member) => {
-                let now = member.counters.snapshot();
-                vec![ConnectionStatus { flows: now.flows_open, bytes_in: now.bytes_in, bytes_out: now.bytes_out }]
-            }
-            Link::Waiting | Link::Failed => Vec::new(),
+        let status = self.pool.status();
+        for member in self.pool.members() {
+            tokio::spawn(async move {
+                let _ = tokio::time::timeout(PING_TIMEOUT, member.measure()).await;
+            });
         }
+        status
     }
 
     /// Somebody wants it up now: does not wait for the next attempt, and tries again even after a
@@ -199,7 +195,7 @@ impl Tunnel {
             () = stop.cancelled() => return Ok(()),
         };
         self.connected(member);
-        let supervised = self.keep_connected();
+        let supervised = self.clone().keep_connected();
         let mut flows = JoinSet::new();
         tokio::select! {
             () = supervised => {}
@@ -209,9 +205,12 @@ impl Tunnel {
         drop(listener);
         self.drain(&mut flows).await;
         flows.shutdown().await;
-        if let Link::Connected(member) = self.link.send_replace(Link::Failed) {
-            member.connection.disconnect().await;
+        self.link.send_replace(Link::Failed);
+        let mut goodbyes = JoinSet::new();
+        for member in self.pool.clear() {
+            goodbyes.spawn(async move { member.connection.disconnect().await });
         }
+        goodbyes.join_all().await;
         self.set_state(State::Down);
         Ok(())
     }
@@ -219,7 +218,7 @@ impl Tunnel {
     // ---- the connection
 
     /// Connects, logs in and pings the Engine.
-    async fn connect(&self) -> Result<Member, Error> {
+    async fn connect(&self) -> Result<Connection, Error> {
         let status = self.status.clone();
         let on_step: OnStep = Arc::new(move |step| status.send_modify(|status| status.step = step));
         let connection = Connection::establish(&self.target, &self.prompter, &self.credentials, &on_step).await?;
@@ -227,7 +226,7 @@ impl Tunnel {
         let engine = self.ping(&connection).await?;
         tracing::info!("connected to {}, Engine {}", self.target.address(), engine.version);
         self.status.send_modify(|status| status.engine = Some(engine));
-        Ok(Member { connection, counters: Counters::default() })
+        Ok(connection)
     }
 
     async fn ping(&self, connection: &Connection) -> Result<Engine, Error> {
@@ -245,36 +244,81 @@ impl Tunnel {
         answer.map_err(|source| Error::Engine { host, socket, source })
     }
 
-    fn connected(&self, member: Member) {
-        self.link.send_replace(Link::Connected(Arc::new(member)));
+    fn connected(&self, connection: Connection) {
+        self.pool.add(Member::new(connection));
+        self.link.send_replace(Link::Connected);
         self.status.send_modify(|status| status.last_error = None);
         self.set_state(State::Up);
     }
 
-    /// Makes the connection again whenever it is lost. Never ends.
-    async fn keep_connected(&self) {
+    /// Makes the connection again when the last one is lost, and has as many as are wanted. Never
+    /// ends.
+    async fn keep_connected(self: Arc<Self>) {
+        let mut tasks = JoinSet::new();
+        let mut growing = false;
+        self.pool.members().into_iter().for_each(|member| drop(tasks.spawn(watch_over(member))));
         loop {
-            let Link::Connected(member) = self.link.borrow().clone() else { return };
-            let lost = tokio::select! {
-                lost = member.connection.ended() => lost,
-                () = member.connection.learn_host_keys() => return,
-            };
-            drop(member);
-            tracing::warn!("{lost}");
-            self.failed(&lost.into());
-            self.link.send_replace(Link::Waiting);
-            self.set_state(State::Reconnecting);
-            let member = self.reconnect().await;
-            self.connected(member);
+            tokio::select! {
+                Some(event) = tasks.join_next() => match event {
+                    Ok(Event::Grown(Ok(connection))) => {
+                        growing = false;
+                        let member = Member::new(connection);
+                        tasks.spawn(watch_over(member.clone()));
+                        self.pool.add(member);
+                        tracing::info!("{} connections now", self.pool.members().len());
+                    }
+                    Ok(Event::Grown(Err(error))) => {
+                        growing = false;
+                        tracing::warn!("no further connection: {}", with_causes(&error));
+                        self.pool.growth_failed(!Error::from(error).may_pass());
+                    }
+                    Ok(Event::Lost(member, error)) => if self.pool.remove(&member) {
+                        tracing::warn!("{error}");
+                        if self.pool.is_empty() {
+                            tasks.shutdown().await;
+                            growing = false;
+                            self.all_lost(error).await;
+                            self.pool.members().into_iter().for_each(|member| drop(tasks.spawn(watch_over(member))));
+                        }
+                    },
+                    Err(e) => tracing::error!("a task ended badly: {e}"),
+                },
+                () = self.pool.needs_care() => {}
+            }
+            if self.pool.takes_wish() && !growing {
+                growing = true;
+                let tunnel = self.clone();
+                tasks.spawn(async move { Event::Grown(tunnel.one_more().await) });
+            }
+            while let Some(unused) = self.pool.take_unused() {
+                tracing::info!("closing a connection that was not used");
+                tokio::spawn(async move { unused.connection.disconnect().await });
+            }
         }
     }
 
-    async fn reconnect(&self) -> Member {
+    async fn all_lost(&self, error: ssh::Error) {
+        self.failed(&error.into());
+        self.link.send_replace(Link::Waiting);
+        self.set_state(State::Reconnecting);
+        self.pool.clear();
+        let connection = self.reconnect().await;
+        self.connected(connection);
+    }
+
+    /// A further connection, without asking anybody anything.
+    async fn one_more(&self) -> Result<Connection, ssh::Error> {
+        let (nobody, _) = Prompter::new();
+        let on_step: OnStep = Arc::new(|_| {});
+        Connection::establish(&self.target, &nobody, &self.credentials, &on_step).await
+    }
+
+    async fn reconnect(&self) -> Connection {
         let mut pause = FIRST_PAUSE;
         loop {
             // An attempt's steps are bounded one by one.
             let error = match self.connect().await {
-                Ok(member) => return member,
+                Ok(connection) => return connection,
                 Err(error) => error,
             };
             tracing::warn!("cannot reconnect: {}", with_causes(&error));
@@ -330,11 +374,9 @@ impl Tunnel {
     async fn flow(&self, local: LocalStream) {
         self.counters.flow_begins();
         let end = match self.open(&local).await {
-            Ok((member, channel)) => {
-                member.counters.flow_begins();
-                let end = flow::carry(local, channel, &[&self.counters, &member.counters]).await;
-                member.counters.flow_ends(end == End::Cut);
-                end
+            Ok((lease, channel)) => {
+                let counters = [&self.counters, &lease.member.counters];
+                flow::carry(local, channel, &counters, &lease).await
             }
             Err(reason) => {
                 tracing::warn!("a flow was not opened: {reason}");
@@ -346,29 +388,54 @@ impl Tunnel {
         tracing::debug!("a flow ended: {end:?}");
     }
 
-    /// Opens a channel for a new flow, waiting for a connection that is being made again; nothing
-    /// of the client's has been sent yet, so that a second try is safe.
-    async fn open(&self, local: &LocalStream) -> Result<(Arc<Member>, crate::ssh::Channel), String> {
+    /// Opens a channel for a new flow, waiting for a connection that is being made again or held
+    /// up; nothing of the client's has been sent yet, so that a second try is safe.
+    async fn open(&self, local: &LocalStream) -> Result<(Lease, Channel), String> {
         let deadline = Instant::now() + FLOW_WAIT;
         let mut link = self.link.subscribe();
         loop {
-            let usable = async { link.wait_for(|link| !matches!(link, Link::Waiting)).await.ok().map(|l| l.clone()) };
-            let member = match or_gone(local, tokio::time::timeout_at(deadline, usable)).await? {
-                Ok(Some(Link::Connected(member))) => member,
+            let usable = async { link.wait_for(|link| *link != Link::Waiting).await.ok().map(|link| *link) };
+            match or_gone(local, tokio::time::timeout_at(deadline, usable)).await? {
+                Ok(Some(Link::Connected)) => {}
                 Ok(_) => return Err("the tunnel has failed".into()),
                 Err(_) => return Err(format!("no connection within {} s", FLOW_WAIT.as_secs())),
+            }
+            let mut changes = self.pool.changes();
+            let Some(lease) = self.pool.place() else {
+                if or_gone(local, tokio::time::timeout_at(deadline, changes.changed())).await?.is_err() {
+                    return Err("every connection is held up by a client that does not read".into());
+                }
+                continue;
             };
-            match or_gone(local, member.connection.open_streamlocal(&self.target.remote_socket)).await? {
-                Ok(channel) => return Ok((member, channel)),
-                Err(error @ OpenError::Refused { .. }) => return Err(error.to_string()),
+            let (member, socket) = (lease.member.clone(), self.target.remote_socket.clone());
+            let mut opening = tokio::spawn(async move { member.connection.open_streamlocal(&socket).await });
+            let opened = tokio::select! {
+                biased;
+                opened = &mut opening => opened,
+                // Another flow has just stopped this connection: this one goes elsewhere.
+                () = lease.member.held_up() => {
+                    tokio::spawn(close_unwanted(opening, lease));
+                    continue;
+                }
+                Ok(()) = local.gone() => {
+                    tokio::spawn(close_unwanted(opening, lease));
+                    return Err("the client went away".into());
+                }
+            };
+            match opened {
+                Ok(Ok(channel)) => return Ok((lease, channel)),
+                Ok(Err(error @ OpenError::Refused { .. })) => return Err(error.to_string()),
                 // The supervisor learns of it in this moment, too; wait until it has.
-                Err(OpenError::Lost) => {
-                    let mut link = self.link.subscribe();
-                    let replaced = link.wait_for(|now| !matches!(now, Link::Connected(m) if Arc::ptr_eq(m, &member)));
-                    if tokio::time::timeout_at(deadline, replaced).await.is_err() {
-                        return Err("the connection was lost".into());
+                Ok(Err(OpenError::Lost)) => {
+                    let member = lease.member.clone();
+                    drop(lease);
+                    while self.pool.contains(&member) {
+                        if tokio::time::timeout_at(deadline, changes.changed()).await.is_err() {
+                            return Err("the connection was lost".into());
+                        }
                     }
                 }
+                Err(e) => return Err(e.to_string()),
             }
         }
     }
@@ -391,6 +458,22 @@ impl Tunnel {
         if !flows.is_empty() {
             tracing::info!("{} flows were still open at the end", flows.len());
         }
+    }
+}
+
+/// Waits for the end of a connection, learning its host's keys meanwhile.
+async fn watch_over(member: Arc<Member>) -> Event {
+    let lost = tokio::select! {
+        lost = member.connection.ended() => lost,
+        () = member.connection.learn_host_keys() => member.connection.ended().await,
+    };
+    Event::Lost(member, lost)
+}
+
+/// Closes a channel that nobody wants any more as soon as it is open.
+async fn close_unwanted(opening: JoinHandle<Result<Channel, OpenError>>, _lease: Lease) {
+    if let Ok(Ok(channel)) = opening.await {
+        channel.split().1.close().await;
     }
 }
 

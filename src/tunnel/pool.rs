@@ -1,0 +1,301 @@
+//! The SSH connections of one tunnel, and which of them carries a new flow.
+//!
+//! russh grants the receive window back when data arrives, not when it is consumed, and its session
+//! waits for a bounded queue per channel: one client that stops reading holds up every flow of its
+//! connection (docs/architecture.md, "the trap"). So a tunnel has several connections, new flows go
+//! to one that moves, and a connection that is held up does not count against the limit.
+
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+
+use super::counters::Counters;
+use crate::ssh::Connection;
+
+/// How long a connection beyond the first may be unused before it is closed.
+const UNUSED: Duration = Duration::from_secs(60);
+/// How long a server that refused a further connection is left alone.
+const REFUSED: Duration = Duration::from_secs(30);
+/// All connections, those that are held up included, are at most so many times `max_connections`.
+const MOST: usize = 4;
+
+/// One SSH connection of a tunnel, as shown by `status`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ConnectionStatus {
+    /// Flows on it now.
+    pub flows: u64,
+    /// Flows among them whose client does not read; they hold up the others.
+    #[serde(default)]
+    pub stalled: u64,
+    /// Bytes from the host.
+    pub bytes_in: u64,
+    /// Bytes to the host.
+    pub bytes_out: u64,
+    /// Round-trip time to the server's sshd in milliseconds, when it was last measured.
+    #[serde(default)]
+    pub rtt_ms: Option<f64>,
+}
+
+/// A connection and what goes over it.
+#[derive(Debug)]
+pub(super) struct Member {
+    pub(super) connection: Connection,
+    pub(super) counters: Counters,
+    /// Flows that are or will be on it.
+    load: AtomicUsize,
+    /// Flows whose backlog is full.
+    stalled: watch::Sender<usize>,
+    /// Since when no flow is on it; while one is, when the last one ended.
+    quiet_since: Mutex<Instant>,
+    round_trip: Mutex<Option<Duration>>,
+}
+
+impl Member {
+    pub(super) fn new(connection: Connection) -> Arc<Self> {
+        Arc::new(Self {
+            connection,
+            counters: Counters::default(),
+            load: AtomicUsize::new(0),
+            stalled: watch::Sender::new(0),
+            quiet_since: Mutex::new(Instant::now()),
+            round_trip: Mutex::new(None),
+        })
+    }
+
+    fn is_stalled(&self) -> bool {
+        *self.stalled.borrow() > 0
+    }
+
+    /// Waits until one of its flows holds it up.
+    pub(super) async fn held_up(&self) {
+        let _ = self.stalled.subscribe().wait_for(|flows| *flows > 0).await;
+    }
+
+    fn quiet_since(&self) -> Instant {
+        *lock(&self.quiet_since)
+    }
+
+    /// Measures the round-trip time.
+    pub(super) async fn measure(&self) {
+        let begun = Instant::now();
+        if self.connection.ping().await {
+            *lock(&self.round_trip) = Some(begun.elapsed());
+        }
+    }
+
+    fn status(&self) -> ConnectionStatus {
+        let now = self.counters.snapshot();
+        ConnectionStatus {
+            flows: self.load.load(Relaxed) as u64,
+            stalled: *self.stalled.borrow() as u64,
+            bytes_in: now.bytes_in,
+            bytes_out: now.bytes_out,
+            rtt_ms: lock(&self.round_trip).map(|time| (time.as_secs_f64() * 1e6).round() / 1e3),
+        }
+    }
+}
+
+/// May there be further connections?
+#[derive(Debug, Clone, Copy)]
+enum Growth {
+    Allowed,
+    /// The server refused one; not before then.
+    NotBefore(Instant),
+    /// Logging in needs a person.
+    Never,
+}
+
+/// The connections of one tunnel.
+#[derive(Debug)]
+pub(super) struct Pool {
+    members: Mutex<Vec<Arc<Member>>>,
+    /// Connections that move, at most.
+    max: usize,
+    growth: Mutex<Growth>,
+    /// Bumped whenever a flow that found no place may find one now.
+    changed: watch::Sender<u64>,
+    /// Wakes the supervisor.
+    wake: Notify,
+    wants_more: Mutex<bool>,
+}
+
+impl Pool {
+    pub(super) fn new(max: usize) -> Arc<Self> {
+        Arc::new(Self {
+            members: Mutex::default(),
+            max,
+            growth: Mutex::new(Growth::Allowed),
+            changed: watch::Sender::new(0),
+            wake: Notify::new(),
+            wants_more: Mutex::new(false),
+        })
+    }
+
+    /// Finds the connection for a new flow: one that is not held up, with the fewest flows, and of
+    /// those the one that has been quiet for longest (a server that has just closed a channel holds
+    /// its next word back, Nagle's algorithm). None where all are held up. Where even the best is
+    /// in use already, a further connection is asked for.
+    pub(super) fn place(self: &Arc<Self>) -> Option<Lease> {
+        let members = lock(&self.members);
+        let moving = || members.iter().filter(|member| !member.is_stalled());
+        let best = moving().min_by_key(|member| (member.load.load(Relaxed), member.quiet_since()));
+        let in_use = best.is_none_or(|member| member.load.load(Relaxed) > 0);
+        if in_use && moving().count() < self.max && members.len() < self.most() && self.may_grow() {
+            *lock(&self.wants_more) = true;
+            self.wake.notify_one();
+        }
+        best.map(|member| {
+            member.load.fetch_add(1, Relaxed);
+            Lease { pool: self.clone(), member: member.clone() }
+        })
+    }
+
+    /// A single connection stays single, whatever holds it up.
+    fn most(&self) -> usize {
+        if self.max == 1 { 1 } else { self.max * MOST }
+    }
+
+    fn may_grow(&self) -> bool {
+        match *lock(&self.growth) {
+            Growth::Allowed => true,
+            Growth::NotBefore(time) => Instant::now() >= time,
+            Growth::Never => false,
+        }
+    }
+
+    /// A further connection was refused; `needs_person` if nobody was there to log in.
+    pub(super) fn growth_failed(&self, needs_person: bool) {
+        let next = if needs_person { Growth::Never } else { Growth::NotBefore(Instant::now() + REFUSED) };
+        *lock(&self.growth) = next;
+        self.bump();
+    }
+
+    pub(super) fn add(&self, member: Arc<Member>) {
+        lock(&self.members).push(member);
+        self.bump();
+    }
+
+    /// True where it was there.
+    pub(super) fn remove(&self, member: &Arc<Member>) -> bool {
+        let mut members = lock(&self.members);
+        let before = members.len();
+        members.retain(|other| !Arc::ptr_eq(other, member));
+        let removed = members.len() < before;
+        drop(members);
+        self.bump();
+        removed
+    }
+
+    pub(super) fn contains(&self, member: &Arc<Member>) -> bool {
+        lock(&self.members).iter().any(|other| Arc::ptr_eq(other, member))
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        lock(&self.members).is_empty()
+    }
+
+    /// Takes all of them out; growth is allowed anew.
+    pub(super) fn clear(&self) -> Vec<Arc<Member>> {
+        *lock(&self.growth) = Growth::Allowed;
+        let members = std::mem::take(&mut *lock(&self.members));
+        self.bump();
+        members
+    }
+
+    /// Was a further connection asked for since the last call?
+    pub(super) fn takes_wish(&self) -> bool {
+        std::mem::take(&mut *lock(&self.wants_more))
+    }
+
+    /// Takes out a connection that has been unused for too long; one always stays.
+    pub(super) fn take_unused(&self) -> Option<Arc<Member>> {
+        let mut members = lock(&self.members);
+        let unused = |member: &Arc<Member>| member.load.load(Relaxed) == 0 && member.quiet_since().elapsed() >= UNUSED;
+        let at = members.iter().rposition(unused).filter(|_| members.len() > 1)?;
+        Some(members.swap_remove(at))
+    }
+
+    /// Waits until the supervisor has something to do: a wish, or a connection that is unused for
+    /// too long. No timer runs while there is one connection only.
+    pub(super) async fn needs_care(&self) {
+        loop {
+            let next = {
+                let members = lock(&self.members);
+                let unused = members.iter().filter(|member| member.load.load(Relaxed) == 0);
+                unused.map(|member| member.quiet_since() + UNUSED).min().filter(|_| members.len() > 1)
+            };
+            let wake = self.wake.notified();
+            match next {
+                None => wake.await,
+                Some(next) => {
+                    if tokio::time::timeout_at(next, wake).await.is_err() {
+                        return;
+                    }
+                }
+            }
+            if *lock(&self.wants_more) {
+                return;
+            }
+        }
+    }
+
+    /// See [`Pool::place`]: to be awaited where it found none.
+    pub(super) fn changes(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    pub(super) fn members(&self) -> Vec<Arc<Member>> {
+        lock(&self.members).clone()
+    }
+
+    pub(super) fn status(&self) -> Vec<ConnectionStatus> {
+        lock(&self.members).iter().map(|member| member.status()).collect()
+    }
+
+    fn bump(&self) {
+        self.changed.send_modify(|count| *count += 1);
+    }
+}
+
+/// A flow's place on a connection.
+#[derive(Debug)]
+pub(super) struct Lease {
+    pool: Arc<Pool>,
+    pub(super) member: Arc<Member>,
+}
+
+impl Lease {
+    /// Says that the flow's backlog is full, for as long as the guard lives.
+    pub(super) fn stall(&self) -> Stall<'_> {
+        self.member.stalled.send_modify(|flows| *flows += 1);
+        Stall(self)
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        *lock(&self.member.quiet_since) = Instant::now();
+        if self.member.load.fetch_sub(1, Relaxed) == 1 {
+            self.pool.wake.notify_one();
+        }
+    }
+}
+
+/// A flow that holds its connection up.
+#[derive(Debug)]
+pub(super) struct Stall<'a>(&'a Lease);
+
+impl Drop for Stall<'_> {
+    fn drop(&mut self) {
+        self.0.member.stalled.send_modify(|flows| *flows -= 1);
+        self.0.pool.bump();
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,302 @@
+//! No flow can stall another: clients that do not read, hosts that do not read, several at once.
+
+use std::io::{Read, Write};
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::time::{Duration, Instant};
+
+use crate::lab::{Lab, PATIENCE, remote, wait_for};
+
+/// Bytes of one download or upload: far more than all that can wait on the way.
+const SIZE: usize = 48 << 20;
+/// Most that a stalled flow may cost dtunnel in memory: its backlog (4 MiB) and the queue of its
+/// channel (100 messages of at most 32 KiB), and as much again for what their buffers waste.
+const MEMORY_PER_STALL: u64 = 15 << 20;
+
+/// What the far end has done and may do.
+#[derive(Default)]
+struct Far {
+    sent: AtomicU64,
+    may_read: AtomicBool,
+}
+
+/// A tunnel to a server that reads one letter: `E` echoes, `D` sends [`SIZE`] bytes, `U` reads what
+/// comes once it may, and answers with the digest.
+fn tunnel(lab: &Lab) -> Arc<Far> {
+    let far = Arc::new(Far::default());
+    let shared = far.clone();
+    let path = lab.path("remote/x.sock");
+    remote::serve(&path, move |mut stream| {
+        let mut order = [0];
+        if stream.read_exact(&mut order).is_err() {
+            return;
+        }
+        match order[0] {
+            b'E' => {
+                let mut byte = [0];
+                while stream.read_exact(&mut byte).is_ok() && stream.write_all(&byte).is_ok() {}
+            }
+            b'D' => {
+                for piece in pieces() {
+                    if stream.write_all(&piece).is_err() {
+                        return;
+                    }
+                    shared.sent.fetch_add(piece.len() as u64, SeqCst);
+                }
+            }
+            _ => {
+                wait_for("leave to read", || shared.may_read.load(SeqCst).then_some(()));
+                let digest = digest_of(&mut stream);
+                let _ = stream.write_all(&digest.to_be_bytes());
+            }
+        }
+    });
+    lab.ok(&["up", "lab", "--remote-socket", path.to_str().unwrap()]);
+    far
+}
+
+/// [`SIZE`] bytes, no two pieces alike.
+fn pieces() -> impl Iterator<Item = Vec<u8>> {
+    (0..SIZE / 65536).map(|at| (0..65536 / 8).flat_map(|i| mix((at * 8192 + i) as u64).to_le_bytes()).collect())
+}
+
+fn mix(n: u64) -> u64 {
+    let n = (n ^ (n >> 31)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    n ^ (n >> 29)
+}
+
+/// FNV-1a over words, and the length.
+fn digest(hash: u64, piece: &[u8]) -> u64 {
+    piece.iter().fold(hash, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+fn digest_of(stream: &mut UnixStream) -> u64 {
+    let mut buffer = vec![0; 1 << 16];
+    let mut hash = 0xcbf2_9ce4_8422_2325;
+    loop {
+        match stream.read(&mut buffer).unwrap() {
+            0 => return hash,
+            n => hash = digest(hash, &buffer[..n]),
+        }
+    }
+}
+
+fn right_digest() -> u64 {
+    pieces().fold(0xcbf2_9ce4_8422_2325, |hash, piece| digest(hash, &piece))
+}
+
+fn flow(lab: &Lab, order: u8) -> UnixStream {
+    let mut stream = UnixStream::connect(lab.socket("lab")).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    // The first byte is only for the server to know that this is no ping.
+    stream.write_all(&[b'x', order]).unwrap();
+    stream
+}
+
+fn echo(stream: &mut UnixStream) -> Duration {
+    let begun = Instant::now();
+    stream.write_all(b"x").unwrap();
+    stream.read_exact(&mut [0]).expect("an echo");
+    begun.elapsed()
+}
+
+/// A flow that has a connection to itself: the next ones go elsewhere.
+fn open_flow_apart(lab: &Lab) -> UnixStream {
+    let mut open = flow(lab, b'E');
+    echo(&mut open);
+    let second = flow(lab, b'E');
+    wait_for("a second connection", || (lab.status("lab")["connections"].as_array().unwrap().len() > 1).then_some(()));
+    drop(second);
+    wait_for("the second flow to end", || (lab.status("lab")["flows_open"] == 1).then_some(()));
+    open
+}
+
+/// The median time of a new flow and its first echo, of 20.
+fn new_flows(lab: &Lab) -> Duration {
+    let one = || {
+        let begun = Instant::now();
+        echo(&mut flow(lab, b'E'));
+        begun.elapsed()
+    };
+    let mut times: Vec<_> = (0..20).map(|_| one()).collect();
+    times.sort();
+    times[10]
+}
+
+fn memory(lab: &Lab) -> u64 {
+    let pid = &lab.status("lab")["pid"];
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
+}
+
+/// Waits until the far end sends no more, though it would like to; how much it has sent.
+fn paused(lab: &Lab, far: &Far) -> u64 {
+    let mut last = u64::MAX;
+    wait_for("the sender to be paused", || {
+        let sent = far.sent.load(SeqCst);
+        // A few round trips of other flows go by between two looks.
+        new_flows(lab);
+        (std::mem::replace(&mut last, sent) == sent && sent > 0).then_some(sent)
+    })
+}
+
+#[test]
+fn clients_that_do_not_read_stall_nobody_else() {
+    let right = right_digest();
+    for stalls in [1, 8] {
+        let lab = Lab::new("");
+        let far = tunnel(&lab);
+        let (idle, before) = (new_flows(&lab), memory(&lab));
+        let mut open = open_flow_apart(&lab);
+        let mut stalled: Vec<_> = (0..stalls).map(|_| flow(&lab, b'D')).collect();
+        let sent = paused(&lab, &far);
+        let beside = new_flows(&lab);
+        assert!(lab.status("lab")["connections"].as_array().unwrap().iter().any(|c| c["stalled"].as_u64() > Some(0)));
+        assert!(sent < (stalls * SIZE / 2) as u64, "the sender is really paused: {sent} bytes");
+        let after = memory(&lab);
+        assert!(after < before + stalls as u64 * MEMORY_PER_STALL, "{before} and {after} bytes of memory");
+        println!(
+            "{stalls} stalled: new flow {beside:?}, idle {idle:?}; {} MB sent; {} MB of memory, idle {} MB",
+            sent >> 20,
+            after >> 20,
+            before >> 20
+        );
+        if stalls == 1 {
+            println!("{stalls} stalled: echo on an open flow {:?}", echo(&mut open));
+        }
+        let readers: Vec<_> =
+            stalled.drain(..).map(|mut stream| std::thread::spawn(move || digest_of(&mut stream))).collect();
+        for reader in readers {
+            assert_eq!(reader.join().unwrap(), right, "every byte arrives");
+        }
+        drop(open);
+        wait_for("all flows to end", || (lab.status("lab")["flows_open"] == 0).then_some(()));
+        assert_eq!(lab.status("lab")["flows_failed"], 0);
+    }
+}
+
+#[test]
+fn a_host_that_does_not_read_stalls_nobody_else() {
+    let lab = Lab::new("");
+    let far = tunnel(&lab);
+    let right = right_digest();
+    let written = Arc::new(AtomicU64::new(0));
+    let uploads: Vec<_> = (0..8)
+        .map(|_| {
+            let (mut stream, written) = (flow(&lab, b'U'), written.clone());
+            std::thread::spawn(move || {
+                for piece in pieces() {
+                    stream.write_all(&piece).unwrap();
+                    written.fetch_add(piece.len() as u64, SeqCst);
+                }
+                stream.shutdown(Shutdown::Write).unwrap();
+                let mut digest = [0; 8];
+                stream.read_exact(&mut digest).unwrap();
+                u64::from_be_bytes(digest)
+            })
+        })
+        .collect();
+    let mut last = 0;
+    wait_for("the uploads to be held up", || {
+        let now = written.load(SeqCst);
+        new_flows(&lab);
+        (std::mem::replace(&mut last, now) == now && now > 0).then_some(())
+    });
+    assert!(last < 4 * SIZE as u64, "{last} bytes were taken");
+    println!("8 uploads held up at {} MB, {} MB of memory", last >> 20, memory(&lab) >> 20);
+    far.may_read.store(true, SeqCst);
+    for upload in uploads {
+        assert_eq!(upload.join().unwrap(), right);
+    }
+}
+
+#[test]
+fn a_single_connection_waits_for_its_reader_and_goes_down_at_once() {
+    let lab = Lab::new("");
+    lab.write_config(&format!("ssh_config = {:?}\n[defaults]\nmax_connections = 1\n", lab.path("ssh_config")));
+    let far = tunnel(&lab);
+    let mut stalled = flow(&lab, b'D');
+    let is_stalled = || (lab.status("lab")["connections"][0]["stalled"] == 1).then_some(());
+    wait_for("the stall", is_stalled);
+    let mut waiting = flow(&lab, b'E');
+    assert_eq!(lab.status("lab")["connections"].as_array().unwrap().len(), 1);
+    // It is served once the reader reads on.
+    assert_eq!(digest_of(&mut stalled), right_digest());
+    echo(&mut waiting);
+    assert_eq!(far.sent.load(SeqCst), SIZE as u64);
+    let _stalled = flow(&lab, b'D');
+    wait_for("the stall", is_stalled);
+    lab.ok(&["down", "lab"]);
+    assert_eq!(lab.runtime_files(), [""; 0]);
+}
+
+#[test]
+fn connections_grow_with_the_flows_and_one_that_is_lost_does_not_hurt_the_others() {
+    let lab = Lab::new("");
+    tunnel(&lab);
+    let connections = || lab.status("lab")["connections"].as_array().unwrap().clone();
+    assert_eq!(connections().len(), 1, "one is enough for one");
+    // Each on the connection that is free by then.
+    let mut flows = Vec::new();
+    for count in 1..=4 {
+        flows.push(flow(&lab, b'E'));
+        echo(flows.last_mut().unwrap());
+        let _wish = flow(&lab, b'E');
+        wait_for("one more connection", || (connections().len() > count.min(3)).then_some(()));
+    }
+    assert_eq!(connections().len(), 4, "{:?}", connections());
+    wait_for("the round-trip times", || connections().iter().all(|c| c["rtt_ms"].as_f64() > Some(0.0)).then_some(()));
+    // The server's own process for one of them ends.
+    let session = lab.sshd.sessions().pop().unwrap();
+    crate::lab::run(std::process::Command::new("kill").args(["-9", &session]));
+    wait_for("the loss", || (connections().len() == 3).then_some(()));
+    let alive = flows.iter_mut().filter_map(|flow| {
+        flow.write_all(b"x").ok()?;
+        flow.read_exact(&mut [0]).ok()
+    });
+    assert!(alive.count() >= 3, "only one connection's flows are cut");
+    assert_eq!(lab.status("lab")["state"], "up");
+    new_flows(&lab);
+}
+
+/// A held-up connection answers nobody: not its own keepalives, not the server's.
+#[test]
+fn a_long_stall_outlives_our_keepalives_and_ends_visibly_by_those_of_the_server() {
+    let mut lab = Lab::new("");
+    lab.write_config(&format!(
+        "ssh_config = {:?}\n[defaults]\nkeepalive = \"1s\"\nkeepalive_count = 1\n",
+        lab.path("ssh_config")
+    ));
+    let far = tunnel(&lab);
+    let mut open = open_flow_apart(&lab);
+    let mut stalled = flow(&lab, b'D');
+    paused(&lab, &far);
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(4) {
+        new_flows(&lab);
+    }
+    assert_eq!(digest_of(&mut stalled), right_digest(), "four keepalives were due, and nobody minded");
+    echo(&mut open);
+    lab.ok(&["down", "lab"]);
+
+    lab.reconfigure("ClientAliveInterval 1\nClientAliveCountMax 2");
+    std::fs::remove_file(lab.path("remote/x.sock")).unwrap();
+    let far = tunnel(&lab);
+    let mut open = open_flow_apart(&lab);
+    let mut stalled = flow(&lab, b'D');
+    let sent = paused(&lab, &far);
+    // The server gives that connection up; its own side of the flow ends with it.
+    wait_for("the server to give up", || {
+        new_flows(&lab);
+        (lab.sshd.sessions().len() < lab.status("lab")["connections"].as_array().unwrap().len()).then_some(())
+    });
+    let mut all = Vec::new();
+    let error = stalled.read_to_end(&mut all).expect_err("a cut is no end");
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+    assert!(all.len() as u64 <= sent + (1 << 20), "{} of {sent} bytes", all.len());
+    echo(&mut open);
+    assert_eq!(lab.status("lab")["state"], "up");
+}
