@@ -13,6 +13,7 @@ mod keyring;
 mod lifecycle;
 mod login;
 mod questions;
+mod spares;
 mod ssh_config;
 mod stalls;
 mod trust;

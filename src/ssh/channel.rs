@@ -65,6 +65,22 @@ impl Channel {
         Self { inner }
     }
 
+    /// Has nothing at all come from the server, not even an end? Looks at what is there and does
+    /// not wait. For channels that nothing was sent on yet; where it says no, the channel is of no
+    /// use.
+    pub async fn is_untouched(&mut self) -> bool {
+        loop {
+            let message = tokio::select! {
+                biased;
+                message = self.inner.wait() => message,
+                () = std::future::ready(()) => return true,
+            };
+            if matches!(message, None | Some(ChannelMsg::Data { .. } | ChannelMsg::Eof | ChannelMsg::Close)) {
+                return false;
+            }
+        }
+    }
+
     /// The two directions.
     pub fn split(self) -> (ChannelReader, ChannelWriter) {
         let (read, write) = self.inner.split();

@@ -69,6 +69,14 @@ pub(super) async fn carry(local: LocalStream, channel: Channel, counters: &[&Cou
     end
 }
 
+/// Closes a channel that carries no flow.
+pub(super) async fn let_go(channel: Channel) {
+    let (mut reader, writer) = channel.split();
+    linger(&mut reader, &writer).await;
+    drop(reader);
+    writer.close().await;
+}
+
 /// From the client to the host. Ends with None once the host has heard of the end, unless the
 /// client turns out to be gone altogether.
 async fn outwards(local: &LocalStream, writer: &ChannelWriter, counters: &[&Counters]) -> Option<End> {

@@ -14,10 +14,12 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::counters::Counters;
-use crate::ssh::Connection;
+use crate::ssh::{Channel, Connection};
 
 /// How long a connection beyond the first may be unused before it is closed.
 const UNUSED: Duration = Duration::from_secs(60);
+/// Flows that follow one another within this time are worth a second connection.
+const FAST: Duration = Duration::from_millis(500);
 /// How long a server that refused a further connection is left alone.
 const REFUSED: Duration = Duration::from_secs(30);
 /// All connections, those that are held up included, are at most so many times `max_connections`.
@@ -52,6 +54,18 @@ pub(super) struct Member {
     /// Since when no flow is on it; while one is, when the last one ended.
     quiet_since: Mutex<Instant>,
     round_trip: Mutex<Option<Duration>>,
+    /// An open channel to the Engine for the next flow.
+    spare: Mutex<Spare>,
+}
+
+/// The spare channel of a connection.
+#[derive(Debug, Default)]
+enum Spare {
+    #[default]
+    None,
+    /// One is being opened.
+    Opening,
+    Open(Channel, Instant),
 }
 
 impl Member {
@@ -63,7 +77,49 @@ impl Member {
             stalled: watch::Sender::new(0),
             quiet_since: Mutex::new(Instant::now()),
             round_trip: Mutex::new(None),
+            spare: Mutex::default(),
         })
+    }
+
+    fn has_spare(&self) -> bool {
+        matches!(*lock(&self.spare), Spare::Open(..))
+    }
+
+    /// The spare channel, if there is one that can still be used.
+    pub(super) async fn take_spare(&self) -> Option<Channel> {
+        let taken = {
+            let mut spare = lock(&self.spare);
+            if !matches!(*spare, Spare::Open(..)) {
+                return None;
+            }
+            std::mem::take(&mut *spare)
+        };
+        let Spare::Open(mut channel, _) = taken else { return None };
+        channel.is_untouched().await.then_some(channel)
+    }
+
+    /// Opens a spare channel, if nothing goes on here and there is none yet. A packet of the server's
+    /// that nobody asked for would hold back the answers that somebody waits for.
+    pub(super) async fn open_spare(&self, socket: &str) {
+        {
+            let mut spare = lock(&self.spare);
+            if self.load.load(Relaxed) > 0 || self.is_stalled() || !matches!(*spare, Spare::None) {
+                return;
+            }
+            *spare = Spare::Opening;
+        }
+        let opened = self.connection.open_streamlocal(socket).await;
+        *lock(&self.spare) = match opened {
+            Ok(channel) => Spare::Open(channel, Instant::now()),
+            Err(_) => Spare::None,
+        };
+    }
+
+    fn spare_since(&self) -> Option<Instant> {
+        match *lock(&self.spare) {
+            Spare::Open(_, since) => Some(since),
+            Spare::None | Spare::Opening => None,
+        }
     }
 
     fn is_stalled(&self) -> bool {
@@ -73,6 +129,11 @@ impl Member {
     /// Waits until one of its flows holds it up.
     pub(super) async fn held_up(&self) {
         let _ = self.stalled.subscribe().wait_for(|flows| *flows > 0).await;
+    }
+
+    /// Has it carried anything yet?
+    fn was_used(&self) -> bool {
+        self.counters.snapshot().bytes_out > 0
     }
 
     fn quiet_since(&self) -> Instant {
@@ -135,16 +196,21 @@ impl Pool {
         })
     }
 
-    /// Finds the connection for a new flow: one that is not held up, with the fewest flows, and of
-    /// those the one that has been quiet for longest (a server that has just closed a channel holds
-    /// its next word back, Nagle's algorithm). None where all are held up. Where even the best is
-    /// in use already, a further connection is asked for.
+    /// Finds the connection for a new flow: one that is not held up, with the fewest flows, of those
+    /// one with a spare channel, and of those the one that has been quiet for longest (a server that
+    /// has just closed a channel holds its next word back, Nagle's algorithm). None where all are
+    /// held up. Where even the best is in use, a further connection is asked for; a second one also
+    /// where commands come so fast that the first has no spare channel yet.
     pub(super) fn place(self: &Arc<Self>) -> Option<Lease> {
         let members = lock(&self.members);
         let moving = || members.iter().filter(|member| !member.is_stalled());
-        let best = moving().min_by_key(|member| (member.load.load(Relaxed), member.quiet_since()));
+        let best = moving().min_by_key(|member| (member.load.load(Relaxed), !member.has_spare(), member.quiet_since()));
         let in_use = best.is_none_or(|member| member.load.load(Relaxed) > 0);
-        if in_use && moving().count() < self.max && members.len() < self.most() && self.may_grow() {
+        let too_fast = members.len() == 1
+            && best.is_some_and(|member| {
+                !member.has_spare() && member.was_used() && member.quiet_since().elapsed() < FAST
+            });
+        if (in_use || too_fast) && moving().count() < self.max && members.len() < self.most() && self.may_grow() {
             *lock(&self.wants_more) = true;
             self.wake.notify_one();
         }
@@ -219,14 +285,35 @@ impl Pool {
         Some(members.swap_remove(at))
     }
 
-    /// Waits until the supervisor has something to do: a wish, or a connection that is unused for
-    /// too long. No timer runs while there is one connection only.
+    /// Takes out the spare channels that nobody has used for too long.
+    pub(super) fn take_old_spares(&self) -> Vec<Channel> {
+        let old = |member: &Arc<Member>| {
+            let mut spare = lock(&member.spare);
+            match std::mem::take(&mut *spare) {
+                Spare::Open(channel, since) if since.elapsed() >= UNUSED => Some(channel),
+                other => {
+                    *spare = other;
+                    None
+                }
+            }
+        };
+        lock(&self.members).iter().filter_map(old).collect()
+    }
+
+    /// Wakes the supervisor, so that it looks when it is needed next.
+    pub(super) fn spare_opened(&self) {
+        self.wake.notify_one();
+    }
+
+    /// Waits until the supervisor has something to do: a wish, or a connection or spare channel that
+    /// is unused for too long. No timer runs while there is one connection only, without a spare.
     pub(super) async fn needs_care(&self) {
         loop {
             let next = {
                 let members = lock(&self.members);
                 let unused = members.iter().filter(|member| member.load.load(Relaxed) == 0);
-                unused.map(|member| member.quiet_since() + UNUSED).min().filter(|_| members.len() > 1)
+                let unused = unused.map(|member| member.quiet_since() + UNUSED).filter(|_| members.len() > 1);
+                unused.chain(members.iter().filter_map(|member| member.spare_since()).map(|since| since + UNUSED)).min()
             };
             let wake = self.wake.notified();
             match next {

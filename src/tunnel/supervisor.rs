@@ -290,6 +290,9 @@ impl Tunnel {
                 let tunnel = self.clone();
                 tasks.spawn(async move { Event::Grown(tunnel.one_more().await) });
             }
+            for spare in self.pool.take_old_spares() {
+                tokio::spawn(flow::let_go(spare));
+            }
             while let Some(unused) = self.pool.take_unused() {
                 tracing::info!("closing a connection that was not used");
                 tokio::spawn(async move { unused.connection.disconnect().await });
@@ -376,7 +379,9 @@ impl Tunnel {
         let end = match self.open(&local).await {
             Ok((lease, channel)) => {
                 let counters = [&self.counters, &lease.member.counters];
-                flow::carry(local, channel, &counters, &lease).await
+                let end = flow::carry(local, channel, &counters, &lease).await;
+                self.prepare_next(lease);
+                end
             }
             Err(reason) => {
                 tracing::warn!("a flow was not opened: {reason}");
@@ -386,6 +391,16 @@ impl Tunnel {
         };
         self.counters.flow_ends(end == End::Cut);
         tracing::debug!("a flow ended: {end:?}");
+    }
+
+    /// After a flow: where nothing else goes on, the channel for the next one is opened already.
+    fn prepare_next(&self, lease: Lease) {
+        let (member, pool, socket) = (lease.member.clone(), self.pool.clone(), self.target.remote_socket.clone());
+        drop(lease);
+        tokio::spawn(async move {
+            member.open_spare(&socket).await;
+            pool.spare_opened();
+        });
     }
 
     /// Opens a channel for a new flow, waiting for a connection that is being made again or held
@@ -407,6 +422,9 @@ impl Tunnel {
                 }
                 continue;
             };
+            if let Some(channel) = lease.member.take_spare().await {
+                return Ok((lease, channel));
+            }
             let (member, socket) = (lease.member.clone(), self.target.remote_socket.clone());
             let mut opening = tokio::spawn(async move { member.connection.open_streamlocal(&socket).await });
             let opened = tokio::select! {
@@ -473,7 +491,7 @@ async fn watch_over(member: Arc<Member>) -> Event {
 /// Closes a channel that nobody wants any more as soon as it is open.
 async fn close_unwanted(opening: JoinHandle<Result<Channel, OpenError>>, _lease: Lease) {
     if let Ok(Ok(channel)) = opening.await {
-        channel.split().1.close().await;
+        flow::let_go(channel).await;
     }
 }
 

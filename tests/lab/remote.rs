@@ -16,6 +16,19 @@ pub fn serve(path: &Path, behaviour: impl Fn(UnixStream) + Send + Sync + Clone +
     });
 }
 
+/// The same, but `behaviour` sees each connection from its first moment on. Only the first of all
+/// is answered as `up`'s ping.
+pub fn serve_all(path: &Path, behaviour: impl Fn(UnixStream) + Send + Sync + Clone + 'static) {
+    let listener = UnixListener::bind(path).unwrap();
+    std::thread::spawn(move || {
+        answer_ping_or(listener.accept().unwrap().0, |_| {});
+        for stream in listener.incoming() {
+            let behaviour = behaviour.clone();
+            std::thread::spawn(move || behaviour(stream.unwrap()));
+        }
+    });
+}
+
 /// The first byte tells: pings are HTTP, and begin with `G`.
 fn answer_ping_or(mut stream: UnixStream, behaviour: impl Fn(UnixStream)) {
     let mut first = [0];

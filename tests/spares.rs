@@ -1,0 +1,87 @@
+//! The channel that is open before it is wanted: used, never when it is stale, never for long.
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use crate::lab::{Lab, PATIENCE, remote, wait_for};
+
+/// A server that echoes, and counts.
+#[derive(Default)]
+struct Far {
+    /// Connections ever accepted, and open now; pings are not among them.
+    accepted: AtomicUsize,
+    open: AtomicUsize,
+    streams: Mutex<Vec<UnixStream>>,
+}
+
+fn tunnel(lab: &Lab) -> Arc<Far> {
+    let far = Arc::new(Far::default());
+    let shared = far.clone();
+    let path = lab.path("remote/x.sock");
+    remote::serve_all(&path, move |mut stream| {
+        shared.accepted.fetch_add(1, SeqCst);
+        shared.open.fetch_add(1, SeqCst);
+        shared.streams.lock().unwrap().push(stream.try_clone().unwrap());
+        let mut byte = [0];
+        while matches!(stream.read(&mut byte), Ok(1)) && stream.write_all(&byte).is_ok() {}
+        let _ = stream.shutdown(std::net::Shutdown::Both);
+        shared.open.fetch_sub(1, SeqCst);
+    });
+    lab.ok(&["up", "lab", "--remote-socket", path.to_str().unwrap()]);
+    far
+}
+
+fn echo(lab: &Lab) {
+    let mut stream = UnixStream::connect(lab.socket("lab")).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(b"x").unwrap();
+    stream.read_exact(&mut [0]).unwrap();
+}
+
+/// Waits until nothing but one spare channel is open.
+fn spare(far: &Far) {
+    wait_for("a spare channel", || (far.open.load(SeqCst) == 1).then_some(()));
+}
+
+#[test]
+fn a_spare_channel_serves_the_next_flow_and_a_stale_one_never_does() {
+    let lab = Lab::new("");
+    let far = tunnel(&lab);
+    assert_eq!(far.accepted.load(SeqCst), 0, "none before it is known that flows come");
+    echo(&lab);
+    spare(&far);
+    for round in 1..5 {
+        let before = far.accepted.load(SeqCst);
+        // The far end has the connection already; only the next spare one is new.
+        echo(&lab);
+        wait_for("the next", || (far.accepted.load(SeqCst) > before).then_some(()));
+        spare(&far);
+        assert!(far.accepted.load(SeqCst) <= 2 * (round + 1), "no more than one a flow and connection");
+        // The Engine closes it.
+        far.streams.lock().unwrap().drain(..).for_each(|stream| drop(stream.shutdown(std::net::Shutdown::Both)));
+        wait_for("the spare to be closed", || (far.open.load(SeqCst) == 0).then_some(()));
+        echo(&lab);
+        spare(&far);
+    }
+    assert_eq!(lab.status("lab")["flows_failed"], 0);
+    lab.ok(&["down", "lab"]);
+    wait_for("all to be closed", || (far.open.load(SeqCst) == 0).then_some(()));
+}
+
+#[test]
+fn an_idle_tunnel_has_no_spare_after_a_minute() {
+    let lab = Lab::new("");
+    let far = tunnel(&lab);
+    echo(&lab);
+    spare(&far);
+    let begun = Instant::now();
+    while far.open.load(SeqCst) > 0 {
+        assert!(begun.elapsed() < Duration::from_secs(90), "the spare channel is still there");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    assert_eq!(lab.status("lab")["connections"].as_array().unwrap().len(), 1);
+    echo(&lab);
+}
