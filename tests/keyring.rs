@@ -74,6 +74,53 @@ fn the_kernel_keeps_a_passphrase_where_there_is_no_session_bus() {
 }
 
 #[test]
+fn a_locked_keyring_is_said_so_and_a_person_is_asked() {
+    let Some(lab) = lab() else { return };
+    let session = |keyring: &str, text: &str| {
+        let daemon = format!("printf pw | gnome-keyring-daemon {keyring} --components=secrets >/dev/null 2>&1\n");
+        script(
+            &lab,
+            &["dbus-run-session", "--"],
+            &(daemon + &text.replace("\"$DTUNNEL\"", env!("CARGO_BIN_EXE_dtunnel"))),
+        )
+    };
+    // Made with a password in one session; in the next nobody is at a screen to unlock it.
+    crate::lab::succeeded(&session("--unlock", "$ASK \"$DTUNNEL\" secret set lab"));
+    let output = session("--start", "$ASK \"$DTUNNEL\" up lab -q && dtunnel down lab -q && echo asked");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "asked\n", "{stderr}{}", lab.log("lab"));
+    assert!(lab.log("lab").contains("keyring"), "{}", lab.log("lab"));
+}
+
+#[test]
+fn a_password_that_is_kept_but_wrong_is_tried_once() {
+    let Some(mut lab) = lab() else { return };
+    lab.sshd.set_password("secret");
+    lab.reconfigure("PasswordAuthentication yes\nPermitRootLogin yes\nPubkeyAuthentication no");
+    let keep = format!(
+        "printf pw | gnome-keyring-daemon --unlock --components=secrets >/dev/null 2>&1\n\
+         $ASK {} secret set lab --password; dtunnel up lab -q && dtunnel down lab -q && echo kept; \
+         touch $HOME/kept; while [ -e $HOME/kept ]; do sleep 0.01; done; \
+         if dtunnel up lab; then echo up; fi",
+        env!("CARGO_BIN_EXE_dtunnel")
+    );
+    std::thread::scope(|scope| {
+        let script = scope.spawn(|| script(&lab, &["dbus-run-session", "--"], &keep));
+        let mark = lab.path("home/kept");
+        wait_for("the password to be kept", || (mark.exists() || script.is_finished()).then_some(()));
+        // Another password from now on.
+        let hash = crate::lab::run(Command::new("openssl").args(["passwd", "-6", "another"]));
+        std::fs::write(lab.path("shadow"), format!("root:{}:19000:0:99999:7:::\n", hash.trim())).unwrap();
+        std::fs::remove_file(mark).unwrap();
+        let output = script.join().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "kept\n", "{stderr}{}", lab.log("lab"));
+    });
+    let failed = std::fs::read_to_string(lab.path("sshd.log")).unwrap().matches("Failed password").count();
+    assert_eq!(failed, 1, "not twice");
+}
+
+#[test]
 fn a_keyring_that_is_absent_or_wrong_is_said_so_and_a_person_is_asked() {
     let Some(lab) = lab() else { return };
     // A bus on which nobody offers the service, and nobody can start it.

@@ -48,6 +48,31 @@ fn a_key_of_the_agent_logs_in() {
 }
 
 #[test]
+fn a_security_key_of_the_agent_logs_in() {
+    let Some(lab) = Lab::with_engine() else { return };
+    for kind in ["ed25519", "ecdsa"] {
+        lab.keygen("inside", kind, "");
+        let _ = std::fs::remove_file(lab.path("agent"));
+        let line = crate::lab::security_key::agent(&lab.path("agent"), &lab.path("inside"));
+        std::fs::write(lab.path("authorized_keys"), &line).unwrap();
+        // Named by its public half, as ssh-keygen leaves it beside the handle; then not named at all.
+        std::fs::write(lab.path("user.pub"), &line).unwrap();
+        let _ = std::fs::remove_file(lab.path("user"));
+        for identities_only in ["yes", "no"] {
+            lab.write_ssh_config(&format!("  IdentitiesOnly {identities_only}\n"));
+            let output = lab.dtunnel(["up", "lab"]).env("SSH_AUTH_SOCK", lab.path("agent")).output().unwrap();
+            crate::lab::succeeded(&output);
+            lab.ok(&["down", "lab"]);
+            std::fs::remove_file(lab.path("user.pub"))
+                .or_else(|e| if identities_only == "no" { Ok(()) } else { Err(e) })
+                .unwrap();
+        }
+    }
+    let log = std::fs::read_to_string(lab.path("sshd.log")).unwrap();
+    assert!(log.contains("ED25519-SK") && log.contains("ECDSA-SK"), "{log}");
+}
+
+#[test]
 fn a_passphrase_is_asked_on_the_terminal_and_is_nowhere_else() {
     let Some(lab) = Lab::with_engine() else { return };
     let secret = "correct horse battery";
@@ -67,6 +92,9 @@ fn a_passphrase_is_asked_on_the_terminal_and_is_nowhere_else() {
         assert!(!String::from_utf8_lossy(&bytes).contains(secret), "in {place}");
     }
     assert!(!lab.log("lab").contains(secret), "in the log");
+    let limits = std::fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
+    let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+    assert_eq!(core.split_whitespace().rev().take(3).collect::<Vec<_>>(), ["bytes", "0", "0"], "no core dumps");
     // Unlocked once, the daemon can log in again by itself.
     lab.sshd.cut_sessions();
     run(&mut lab.docker("lab", &["ps"]));

@@ -74,6 +74,20 @@ fn a_key_and_a_password_in_a_row() {
 }
 
 #[test]
+fn a_key_and_keyboard_interactive_in_a_row_with_pam() {
+    let methods =
+        "UsePAM yes\nKbdInteractiveAuthentication yes\nAuthenticationMethods publickey,keyboard-interactive:pam";
+    let Some(lab) = with_password(methods) else { return };
+    let mut person = Person::types(&lab, &up());
+    person.sees("Password:");
+    person.presses("wrong\n");
+    wait_for("the next question", || (person.screen().matches("Password:").count() == 2).then_some(()));
+    person.presses("secret\n");
+    let (status, screen) = person.leaves();
+    assert!(status.success() && !screen.contains("secret"), "{screen}");
+}
+
+#[test]
 fn keyboard_interactive_in_several_rounds_with_several_prompts() {
     for behaviour in [Behaviour::TwoRounds, Behaviour::BigBanner] {
         let Some(lab) = Lab::with_engine() else { return };

@@ -9,6 +9,7 @@ pub mod keeper;
 pub mod keyboard;
 pub mod pty;
 pub mod remote;
+pub mod security_key;
 pub mod sshd;
 
 use std::ffi::OsStr;
