@@ -8,7 +8,9 @@ dockerd= sshd= server=
 clean_up() {
     set +e
     dtunnel down --all -q 2>/dev/null
-    for pid in $sshd $dockerd $server; do kill "$pid" 2>/dev/null; done
+    # An sshd's sessions are its children, and outlive it.
+    for pid in $sshd $server; do kill "$pid" $(cat "/proc/$pid/task/$pid/children" 2>/dev/null) 2>/dev/null; done
+    [ -n "$dockerd" ] && kill "$dockerd"
     for pid in $sshd $dockerd $server; do wait "$pid" 2>/dev/null; done
     [ -n "$dockerd" ] && ip link del "$bridge" 2>/dev/null
     rm -rf "$work"
@@ -31,7 +33,7 @@ start_engine() {
     until_there docker -H "unix://$socket" version
     mkdir -p "$work/host/image/bin"
     cp /bin/busybox "$work/host/image/bin/"
-    for tool in sh echo uname; do ln -s busybox "$work/host/image/bin/$tool"; done
+    for tool in sh echo sleep true uname; do ln -s busybox "$work/host/image/bin/$tool"; done
     tar -C "$work/host/image" -c . | docker -H "unix://$socket" import - busybox:latest >/dev/null
 }
 if start_engine; then
@@ -69,7 +71,7 @@ UsePAM no
 PidFile none
 CONFIG
 [ "$(id -u)" = 0 ] && mkdir -p /run/sshd
-/usr/sbin/sshd -D -f "$work/host/sshd_config" -E "$work/sshd.log" &
+/usr/sbin/sshd -D -f "$work/host/sshd_config" -E "$work/sshd.log" </dev/null >/dev/null 2>&1 &
 sshd=$!
 until_there ssh-keyscan -p "$port" 127.0.0.1
 cat >"$work/ssh_config" <<CONFIG

@@ -1,0 +1,330 @@
+"""dtunnel beside its peers, in one run. Started by scripts/bench, which makes the host and the link.
+
+Each row is measured for all peers in turn, round after round, so that a machine that is slow for a
+while is slow for all of them.
+"""
+import contextlib, json, os, statistics, subprocess, sys, time
+
+import flows, report
+
+WORK, SOCKET, PORT = os.environ["WORK"], os.environ["ENGINE"], os.environ["PORT"]
+NEAR, FAR = "127.0.0.1", os.environ["FAR"]
+RAW, RAW_PORT = f"{WORK}/host/raw.sock", int(os.environ["RAW_PORT"])
+DOCKER, SSH = "/usr/bin/docker", ["/usr/bin/ssh", "-F", f"{WORK}/ssh_config", "-p", PORT]
+CIPHERS = ["chacha20-poly1305@openssh.com", "aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "aes128-ctr"]
+MB = 1 << 20
+QUICK = "--quick" in sys.argv
+ONLY = [word for word in sys.argv[1:] if not word.startswith("-")]
+QUIET = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+
+
+def runs(count):
+    return max(3, count // 5) if QUICK else count
+
+
+class Results:
+    """Samples by row and peer."""
+
+    def __init__(self):
+        self.rows = {}
+
+    def add(self, row, peer, value, unit="ms"):
+        self.rows.setdefault(row, {"unit": unit, "peers": {}})["peers"].setdefault(peer, []).append(value)
+
+    def median(self, row, peer):
+        return statistics.median(self.rows[row]["peers"][peer])
+
+
+R = Results()
+
+
+def wall(command, env=None, check=True, **streams):
+    """Milliseconds that a command takes."""
+    begun = time.perf_counter()
+    code = subprocess.run(command, env={**os.environ, **(env or {})}, **{**QUIET, **streams}).returncode
+    taken = (time.perf_counter() - begun) * 1e3
+    if check and code:
+        raise SystemExit(f"{command} ended with {code}")
+    return taken if not code else None
+
+
+# ---- the peers
+
+children = []
+
+
+def background(command):
+    child = subprocess.Popen(command, **QUIET)
+    children.append(child)
+    return child
+
+
+def until_there(path):
+    while not os.path.exists(path):
+        time.sleep(0.02)
+
+
+def ssh_forward(local, host, remote, *options):
+    child = background([*SSH, *options, "-N", "-L", f"{local}:{remote}", host])
+    until_there(local)
+    return child
+
+
+def dtunnel_up(name, host, remote, *options):
+    """Brings a tunnel up; its socket and the daemon's process id."""
+    local = f"{WORK}/{name}.dt"
+    target = f"{host}:{PORT}"
+    subprocess.run(["dtunnel", "up", target, "-q", "--local", f"unix:{local}", "--remote-socket", remote, *options], check=True)
+    return local, json.loads(subprocess.check_output(["dtunnel", "status", "--json", target]))[0]["pid"]
+
+
+def dtunnel_down(host):
+    subprocess.run(["dtunnel", "down", f"{host}:{PORT}", "-q"], check=True)
+
+
+def ssh_url(host, mux=False):
+    """docker's own ssh://; it runs `ssh` from $PATH."""
+    return {"DOCKER_HOST": f"ssh://{host}:{PORT}", "PATH": f"{WORK}/{'mux' if mux else 'bin'}:{os.environ['PATH']}"}
+
+
+@contextlib.contextmanager
+def engines(host):
+    """The Engine of `host` through each peer: what to put into docker's environment."""
+    local, _ = dtunnel_up("engine", host, SOCKET)
+    forward = ssh_forward(f"{WORK}/engine.L", host, SOCKET)
+    peers = {"direct": {"DOCKER_HOST": f"unix://{SOCKET}"}} if host == NEAR else {}
+    yield peers | {
+        "dtunnel": {"DOCKER_HOST": f"unix://{local}"},
+        "ssh -L": {"DOCKER_HOST": f"unix://{WORK}/engine.L"},
+        "ssh://": ssh_url(host),
+        "ssh:// mux": ssh_url(host, mux=True),
+    }
+    end(forward, f"{WORK}/engine.L")
+    dtunnel_down(host)
+
+
+def end(child, path=None):
+    child.terminate()
+    child.wait()
+    if path:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+
+
+@contextlib.contextmanager
+def raws(host, cipher=None, ssh_too=True):
+    """server.py on `host` through dtunnel and ssh -L: {peer: (socket, process id)}."""
+    options = ["-F", f"{WORK}/ssh_config.{cipher}"] if cipher else []
+    local, pid = dtunnel_up("raw", host, RAW, *options)
+    path = f"{WORK}/raw.L"
+    forward = ssh_forward(path, host, RAW, *(["-c", cipher] if cipher else []))
+    yield {"dtunnel": (local, pid), "ssh -L": (path, forward.pid)}
+    end(forward, path)
+    dtunnel_down(host)
+
+
+# ---- the rows
+
+def commands():
+    for where, host in ("loopback", NEAR), ("50 ms", FAR):
+        with engines(host) as peers:
+            keep = subprocess.check_output(
+                [DOCKER, "-H", f"unix://{SOCKET}", "run", "-d", "--net=none", "busybox", "/bin/sleep", "3600"], text=True).strip()
+            for name, words in [
+                ("docker ps", ["ps"]),
+                ("docker version", ["version"]),
+                ("docker exec", ["exec", keep, "/bin/true"]),
+                ("docker run --rm", ["run", "--rm", "--net=none", "busybox", "/bin/true"]),
+            ]:
+                count = runs(30 if host == NEAR and words[0] != "run" else 15)
+                for turn in range(count + 1):
+                    for peer, env in peers.items():
+                        if peer.startswith("ssh:") and turn > count // 3 + 1:
+                            continue  # Slow, and far from the others.
+                        time.sleep(0.4 if host == FAR else 0)
+                        taken = wall([DOCKER, *words], env)
+                        if turn:
+                            R.add(f"{name}, {where}", peer, taken)
+            if host == FAR:
+                for turn in range(runs(6)):
+                    for peer in "ssh -L", "dtunnel":
+                        time.sleep(0.4)
+                        taken = [wall([DOCKER, "ps"], peers[peer]) for _ in range(7)]
+                        for each in taken[1:]:
+                            R.add("docker ps, 50 ms, back to back", peer, each)
+            subprocess.run([DOCKER, "-H", f"unix://{SOCKET}", "rm", "-f", keep], **QUIET)
+
+
+def images():
+    """256 MB that no compression makes smaller, saved, loaded, and sent as a build's context."""
+    os.makedirs(f"{WORK}/context", exist_ok=True)
+    with open(f"{WORK}/context/big", "wb") as big:
+        for _ in range(200):
+            big.write(os.urandom(MB))
+    with open(f"{WORK}/context/Dockerfile", "w") as file:
+        file.write("FROM busybox\n")
+    os.makedirs(f"{WORK}/layer", exist_ok=True)
+    with open(f"{WORK}/layer/big", "wb") as big:
+        for _ in range(256):
+            big.write(os.urandom(MB))
+    subprocess.run(f"tar -C {WORK}/layer -c . | {DOCKER} -H unix://{SOCKET} import - big:1", shell=True, check=True, **QUIET)
+    with engines(NEAR) as peers:
+        peers.pop("ssh:// mux")
+        for turn in range(runs(5)):
+            for peer, env in peers.items():
+                R.add("docker save 256 MB", peer, wall([DOCKER, "save", "-o", f"{WORK}/saved", "big:1"], env))
+            for peer, env in peers.items():
+                R.add("docker load 256 MB", peer, wall([DOCKER, "load", "-q", "-i", f"{WORK}/saved"], env))
+            for peer, env in peers.items():
+                env = {**env, "DOCKER_BUILDKIT": "0"}
+                R.add("docker build, context of 200 MB", peer, wall([DOCKER, "build", "-q", f"{WORK}/context"], env))
+
+
+def cpu(pid):
+    """Seconds of CPU that a process has used."""
+    fields = open(f"/proc/{pid}/stat").read().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def memory(pid, what):
+    for line in open(f"/proc/{pid}/status"):
+        if line.startswith(what):
+            return int(line.split()[1]) / 1024
+
+
+def throughput():
+    for cipher in [None, *CIPHERS]:
+        with open(f"{WORK}/ssh_config.{cipher}", "w") as file:
+            file.write(open(f"{WORK}/ssh_config").read() + (f"  Ciphers {cipher}\n" if cipher else ""))
+        label = cipher.split("@")[0] if cipher else "defaults"
+        with raws(NEAR, cipher) as peers:
+            size = 256 * MB if QUICK else 1024 * MB
+            for turn in range(runs(5)):
+                for direction in "down", "up":
+                    for peer, (path, pid) in peers.items():
+                        before = cpu(pid)
+                        rate = size / flows.bulk(path, direction, size) / 1e6
+                        R.add(f"1 GB {direction}, {label}", peer, rate, "MB/s")
+                        if not cipher:
+                            R.add(f"CPU per GB {direction}", peer, (cpu(pid) - before) * (1 << 30) / size, "s")
+            if not cipher:
+                for peer, (path, pid) in peers.items():
+                    R.add("RSS after 10 GB", peer, memory(pid, "VmRSS"), "MiB")
+                for turn in range(runs(5)):
+                    for peer, (path, pid) in peers.items():
+                        two(peer, path, pid, size)
+    with raws(FAR) as peers:
+        paths = {"raw TCP": (FAR, RAW_PORT)} | {peer: path for peer, (path, _) in peers.items()}
+        for turn in range(runs(5)):
+            for direction in "down", "up":
+                for peer, path in paths.items():
+                    R.add(f"128 MB {direction}, 50 ms", peer, 128 * MB / flows.bulk(path, direction, 128 * MB) / 1e6, "MB/s")
+
+
+def two(peer, path, pid, size):
+    """Two downloads at once."""
+    command = [sys.executable, "-c", f"import sys; sys.path.insert(0, {os.path.dirname(__file__)!r}); import flows; flows.bulk({path!r}, 'down', {size})"]
+    before, begun = cpu(pid), time.perf_counter()
+    both = [subprocess.Popen(command) for _ in range(2)]
+    for child in both:
+        assert child.wait() == 0
+    taken = time.perf_counter() - begun
+    R.add("two downloads at once", peer, 2 * size / taken / 1e6, "MB/s")
+    R.add("CPU per GB, two downloads", peer, (cpu(pid) - before) * (1 << 29) / size, "s")
+
+
+def latency():
+    count = runs(1000)
+    with raws(NEAR) as peers:
+        for turn in range(3):
+            for load in [], ["down"], ["up"], ["down", "up"]:
+                for peer, (path, _) in peers.items():
+                    busy = [flows.endless(path, direction) for direction in load]
+                    time.sleep(0.5 if load else 0)
+                    times = sorted(flows.echoes(path, count))
+                    for child in busy:
+                        end(child)
+                    name = f"echo beside bulk {' and '.join(load)}" if load else "echo, idle"
+                    R.add(f"{name}, p50", peer, times[len(times) // 2] * 1e3)
+                    R.add(f"{name}, p99", peer, times[len(times) * 99 // 100] * 1e3)
+
+
+def open_files(pid):
+    return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+def concurrency():
+    for where, host in ("loopback", NEAR), ("50 ms", FAR):
+        with engines(host) as peers:
+            for turn in range(runs(5)):
+                for peer, env in peers.items():
+                    at_once(f"64 docker ps at once, {where}", peer, env, 64)
+    for turn in range(runs(5)):
+        # Cold: tunnels that have just come up, as a compose project finds them.
+        with engines(FAR) as peers:
+            for peer, env in peers.items():
+                at_once("30 API calls from cold, 50 ms", peer, env, 30)
+    with raws(NEAR) as peers:
+        for turn in range(3):
+            for peer, (path, pid) in peers.items():
+                files, before = open_files(pid), memory(pid, "VmRSS")
+                opening, echo, errors = flows.many(path, 1000)
+                R.add("1000 flows at once: opened", peer, opening * 1e3)
+                R.add("1000 flows at once: an echo on each", peer, echo * 1e3)
+                R.add("1000 flows at once: errors", peer, errors, "")
+                deadline = time.monotonic() + 10
+                while open_files(pid) > files + 8 and time.monotonic() < deadline:
+                    time.sleep(0.05)
+                R.add("1000 flows at once: files more than before", peer, open_files(pid) - files, "")
+                R.add("1000 flows at once: memory more than before", peer, memory(pid, "VmRSS") - before, "MiB")
+        for turn in range(3):
+            for peer, (path, _) in peers.items():
+                R.add("flows in turn", peer, flows.rate(path, 2), "/s")
+
+
+def at_once(row, peer, env, count):
+    begun = time.perf_counter()
+    every = [subprocess.Popen([DOCKER, "ps"], env={**os.environ, **env}, **QUIET) for _ in range(count)]
+    failed = sum(child.wait() != 0 for child in every)
+    R.add(row, peer, (time.perf_counter() - begun) * 1e3)
+    R.add(f"{row}: failed", peer, failed, "")
+
+
+def small_things():
+    with raws(NEAR) as peers:
+        time.sleep(1)
+        before, begun = {peer: cpu(pid) for peer, (_, pid) in peers.items()}, time.monotonic()
+        time.sleep(10 if QUICK else 60)
+        for peer, (_, pid) in peers.items():
+            R.add("idle RSS", peer, memory(pid, "VmRSS"), "MiB")
+            R.add("idle CPU", peer, (cpu(pid) - before[peer]) / (time.monotonic() - begun) * 100, "%")
+    with engines(NEAR):
+        for turn in range(runs(20)):
+            R.add("dtunnel env", "dtunnel", wall(["dtunnel", "env", f"{NEAR}:{PORT}", "--shell", "sh"]))
+            R.add("dtunnel status", "dtunnel", wall(["dtunnel", "status"]))
+    for where, host in ("loopback", NEAR), ("50 ms", FAR):
+        for turn in range(runs(15)):
+            R.add(f"up, {where}", "ssh host true", wall([*SSH, host, "true"]))
+            R.add(f"up, {where}", "dtunnel", wall(["dtunnel", "up", f"{host}:{PORT}", "-q", "--remote-socket", SOCKET]))
+            dtunnel_down(host)
+    R.add("binary", "dtunnel", os.path.getsize(os.environ["DTUNNEL"]) / 1e6, "MB")
+
+
+def main():
+    begun = time.monotonic()
+    try:
+        for part in commands, latency, throughput, concurrency, images, small_things:
+            if not ONLY or part.__name__ in ONLY:
+                print(f"… {part.__name__}", file=sys.stderr, flush=True)
+                part()
+    finally:
+        for child in children:
+            if child.poll() is None:
+                end(child)
+    print(report.text(R.rows))
+    if not ONLY and not QUICK:
+        report.write(R.rows, os.environ["DOCS"])
+    print(f"\n{(time.monotonic() - begun) / 60:.0f} minutes")
+
+
+main()

@@ -1,0 +1,98 @@
+"""Raw flows to server.py: how fast, how long, how many."""
+import resource, socket, subprocess, sys, time
+
+import server
+
+
+def connect(where):
+    """`where`: a Unix socket's path, or (address, port)."""
+    stream = socket.socket(socket.AF_UNIX if isinstance(where, str) else socket.AF_INET)
+    stream.settimeout(120)
+    stream.connect(where)
+    if not isinstance(where, str):
+        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return stream
+
+
+def bulk(where, direction, size):
+    """Seconds for so many bytes `down` or `up`."""
+    with connect(where) as stream:
+        begun = time.perf_counter()
+        stream.sendall((b"D" if direction == "down" else b"U") + size.to_bytes(8, "big"))
+        if direction == "down":
+            server.take(stream, size)
+        else:
+            left = size
+            while left:
+                left -= stream.send(server.CHUNK[: min(left, len(server.CHUNK))])
+            server.take(stream, 1)
+        return time.perf_counter() - begun
+
+
+def echoes(where, count, pause=0.002):
+    """Seconds of each of so many one-byte round trips on one flow."""
+    times = []
+    with connect(where) as stream:
+        stream.sendall(b"E")
+        for _ in range(count):
+            begun = time.perf_counter()
+            stream.sendall(b"x")
+            server.take(stream, 1)
+            times.append(time.perf_counter() - begun)
+            time.sleep(pause)
+    return times
+
+
+def many(where, count):
+    """Opens so many flows at once, then has each echo: (seconds to open, to echo, errors)."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    errors, streams = 0, []
+    begun = time.perf_counter()
+    for _ in range(count):
+        try:
+            stream = connect(where)
+            stream.sendall(b"Ex")
+            streams.append(stream)
+        except OSError:
+            errors += 1
+    for stream in streams:
+        try:
+            server.take(stream, 1)
+        except (OSError, EOFError):
+            errors += 1
+    opened = time.perf_counter()
+    for stream in streams:
+        try:
+            stream.sendall(b"y")
+        except OSError:
+            errors += 1
+    for stream in streams:
+        try:
+            server.take(stream, 1)
+        except (OSError, EOFError):
+            errors += 1
+        stream.close()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return opened - begun, time.perf_counter() - opened, errors
+
+
+def rate(where, seconds):
+    """Flows per second, one after the other: opened, one echo, closed."""
+    count, end = 0, time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        with connect(where) as stream:
+            stream.sendall(b"Ex")
+            server.take(stream, 1)
+        count += 1
+    return count / seconds
+
+
+def endless(where, direction):
+    """A process that moves bytes until it is killed."""
+    return subprocess.Popen([sys.executable, __file__, where, direction])
+
+
+if __name__ == "__main__":
+    while True:
+        bulk(sys.argv[1], sys.argv[2], 1 << 40)
