@@ -92,7 +92,7 @@ impl From<tunnel::Error> for Failure {
             tunnel::Error::Timeout { step: ssh::Step::Authenticating, .. } => ExitCode::Auth,
             tunnel::Error::Timeout { step: ssh::Step::HostKey, .. } => ExitCode::HostKey,
             tunnel::Error::Timeout { .. } => ExitCode::Unreachable,
-            tunnel::Error::Listen { .. } => ExitCode::Other,
+            tunnel::Error::Listen { .. } | tunnel::Error::System(_) => ExitCode::Other,
         };
         Self::of(exit, &error, error.hint())
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::fs::Mode;
-use rustix::process::{Resource, Rlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -63,6 +63,7 @@ pub fn run(options: &Options, parent: StdUnixStream) -> Result<(), Failure> {
     }
     // Keys and passwords are in this process's memory: it must not be written to a core file.
     let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
+    raise_open_files();
     rustix::process::umask(Mode::from_raw_mode(0o077));
     let hello = Event::Hello {
         protocol: super::protocol::PROTOCOL,
@@ -80,6 +81,12 @@ pub fn run(options: &Options, parent: StdUnixStream) -> Result<(), Failure> {
             Err(failure)
         }
     }
+}
+
+/// Each flow takes a few descriptors, and the usual soft limit of 1024 is for programs that use select(2).
+fn raise_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }
 
 /// What is there before the first connection is made.

@@ -72,7 +72,8 @@ impl Channel {
         loop {
             let message = tokio::select! {
                 biased;
-                message = self.inner.wait() => message,
+                // Unconstrained: a task that has used up its turn would be told that nothing is there.
+                message = tokio::task::unconstrained(self.inner.wait()) => message,
                 () = std::future::ready(()) => return true,
             };
             if matches!(message, None | Some(ChannelMsg::Data { .. } | ChannelMsg::Eof | ChannelMsg::Close)) {

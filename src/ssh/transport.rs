@@ -8,7 +8,7 @@ use std::process::Stdio;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, BufReader, ReadBuf};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::task::JoinSet;
@@ -26,11 +26,11 @@ const ATTEMPTS_PAUSE: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 /// [`Error::Resolve`], [`Error::Connect`].
-pub(super) async fn tcp(ssh: &SshSettings) -> Result<Tcp, Error> {
+pub(super) async fn tcp(ssh: &SshSettings) -> Result<BufReader<Tcp>, Error> {
     let mut attempt = 1;
     loop {
         match tcp_once(ssh).await {
-            Ok(stream) => return Ok(Tcp(stream)),
+            Ok(stream) => return Ok(BufReader::with_capacity(READ_BUFFER, Tcp { stream, burst: 0 })),
             Err(error) if attempt >= ssh.connection_attempts => return Err(error),
             Err(error) => tracing::info!("{error}; trying again"),
         }
@@ -103,24 +103,44 @@ async fn race(mut addresses: VecDeque<SocketAddr>, from: Option<SocketAddr>) -> 
     }
 }
 
-/// A TCP connection that acknowledges small packets at once. sshd leaves Nagle's algorithm on: its
-/// next small packet waits for the acknowledgement of the one before, which would come 40 ms late
-/// (TCP_QUICKACK in tcp(7); it does not last, and is set again after each small read).
-pub(super) struct Tcp(TcpStream);
+/// A TCP connection that acknowledges small packets at once and lets others have their turn.
+///
+/// sshd leaves Nagle's algorithm on: its next small packet waits for the acknowledgement of the one
+/// before, which would come 40 ms late (TCP_QUICKACK in tcp(7); it does not last, and is set again
+/// after each small read).
+///
+/// A session that always finds more to read would keep the thread for as long as tokio lets it, which
+/// with 32 KiB packets is some 4 MB of decryption; whoever waits for one byte on another connection
+/// would wait for that.
+pub(super) struct Tcp {
+    stream: TcpStream,
+    /// Bytes read since others last had their turn.
+    burst: usize,
+}
 
+/// Bytes that are taken from the system at once: russh reads each packet in two pieces.
+const READ_BUFFER: usize = 128 << 10;
 /// Reads of at least this many bytes are bulk, which needs no hurry.
 #[cfg(target_os = "linux")]
 const BULK: usize = 16 << 10;
+/// After so many bytes in a row others have their turn; about 0.3 ms of work.
+const BURST: usize = 256 << 10;
 
 impl AsyncRead for Tcp {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        #[cfg(target_os = "linux")]
+        if self.burst >= BURST {
+            self.burst = 0;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         let before = buf.filled().len();
-        let polled = Pin::new(&mut self.0).poll_read(cx, buf);
+        let polled = Pin::new(&mut self.stream).poll_read(cx, buf);
+        let read = buf.filled().len() - before;
+        self.burst = if polled.is_ready() { self.burst + read } else { 0 };
         #[cfg(target_os = "linux")]
-        if polled.is_ready() && buf.filled().len() - before < BULK {
+        if polled.is_ready() && read < BULK {
             // That it cannot be set costs time only.
-            let _ = rustix::net::sockopt::set_tcp_quickack(&self.0, true);
+            let _ = rustix::net::sockopt::set_tcp_quickack(&self.stream, true);
         }
         polled
     }
@@ -128,15 +148,15 @@ impl AsyncRead for Tcp {
 
 impl AsyncWrite for Tcp {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, buf)
+        Pin::new(&mut self.stream).poll_write(cx, buf)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
+        Pin::new(&mut self.stream).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx)
+        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
 

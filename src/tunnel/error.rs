@@ -42,6 +42,9 @@ pub enum Error {
         /// What went wrong.
         source: engine::Error,
     },
+    /// The system would not give what a connection needs.
+    #[error("cannot start a connection")]
+    System(#[source] std::io::Error),
     /// The time for coming up is over.
     #[error("not ready within {} (while {step})", humantime::format_duration(*.limit))]
     Timeout {
@@ -57,7 +60,7 @@ impl Error {
     pub fn may_pass(&self) -> bool {
         match self {
             Self::Ssh(error) => error.kind() == ssh::Kind::Unreachable,
-            Self::Timeout { .. } | Self::Forwarding { .. } | Self::Engine { .. } => true,
+            Self::Timeout { .. } | Self::System(_) | Self::Forwarding { .. } | Self::Engine { .. } => true,
             Self::Listen { .. } => false,
         }
     }
@@ -78,6 +81,7 @@ impl Error {
                 "the Engine hangs or is still starting: `docker info` on the host tells more".into()
             }
             Self::Engine { .. } => "is --remote-socket the socket of a Docker Engine?".into(),
+            Self::System(_) => "are memory, threads or open files (`ulimit -a`) used up?".into(),
             Self::Timeout { .. } => "give it more time with --timeout".into(),
         })
     }

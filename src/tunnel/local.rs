@@ -44,6 +44,17 @@ impl LocalStream {
         Ok(Self::Tcp(stream))
     }
 
+    /// Moves it to the runtime that this is called on.
+    ///
+    /// # Errors
+    /// What the system said, most likely that descriptors or memory are used up.
+    pub(super) fn move_here(self) -> io::Result<Self> {
+        Ok(match self {
+            Self::Unix { stream, held } => Self::Unix { stream: UnixStream::from_std(stream.into_std()?)?, held },
+            Self::Tcp(stream) => Self::Tcp(TcpStream::from_std(stream.into_std()?)?),
+        })
+    }
+
     fn fd(&self) -> BorrowedFd<'_> {
         match self {
             Self::Unix { stream, .. } => stream.as_fd(),

@@ -7,11 +7,13 @@ mod backlog;
 mod counters;
 mod error;
 mod flow;
+mod flows;
 mod listener;
 mod local;
 mod peer;
 mod pool;
 mod supervisor;
+mod worker;
 
 pub use counters::{Counters, Snapshot};
 pub use error::Error;

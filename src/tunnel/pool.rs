@@ -14,6 +14,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::counters::Counters;
+use super::worker::Worker;
 use crate::ssh::{Channel, Connection};
 
 /// How long a connection beyond the first may be unused before it is closed.
@@ -46,6 +47,8 @@ pub struct ConnectionStatus {
 #[derive(Debug)]
 pub(super) struct Member {
     pub(super) connection: Connection,
+    /// The thread that carries it.
+    pub(super) worker: Worker,
     pub(super) counters: Counters,
     /// Flows that are or will be on it.
     load: AtomicUsize,
@@ -69,9 +72,10 @@ enum Spare {
 }
 
 impl Member {
-    pub(super) fn new(connection: Connection) -> Arc<Self> {
+    pub(super) fn new(connection: Connection, worker: Worker) -> Arc<Self> {
         Arc::new(Self {
             connection,
+            worker,
             counters: Counters::default(),
             load: AtomicUsize::new(0),
             stalled: watch::Sender::new(0),
@@ -199,25 +203,41 @@ impl Pool {
     /// Finds the connection for a new flow: one that is not held up, with the fewest flows, of those
     /// one with a spare channel, and of those the one that has been quiet for longest (a server that
     /// has just closed a channel holds its next word back, Nagle's algorithm). None where all are
-    /// held up. Where even the best is in use, a further connection is asked for; a second one also
-    /// where commands come so fast that the first has no spare channel yet.
+    /// held up; then a further connection is asked for. So it is where commands come so fast that
+    /// the only connection has no spare channel yet.
     pub(super) fn place(self: &Arc<Self>) -> Option<Lease> {
         let members = lock(&self.members);
         let moving = || members.iter().filter(|member| !member.is_stalled());
         let best = moving().min_by_key(|member| (member.load.load(Relaxed), !member.has_spare(), member.quiet_since()));
-        let in_use = best.is_none_or(|member| member.load.load(Relaxed) > 0);
         let too_fast = members.len() == 1
             && best.is_some_and(|member| {
                 !member.has_spare() && member.was_used() && member.quiet_since().elapsed() < FAST
             });
-        if (in_use || too_fast) && moving().count() < self.max && members.len() < self.most() && self.may_grow() {
-            *lock(&self.wants_more) = true;
-            self.wake.notify_one();
+        if best.is_none_or(|member| member.load.load(Relaxed) > 0) || too_fast {
+            self.wish(&members);
         }
         best.map(|member| {
             member.load.fetch_add(1, Relaxed);
             Lease { pool: self.clone(), member: member.clone() }
         })
+    }
+
+    /// A flow has lasted for a while: the next one, which may be a small request beside a big
+    /// download, shall find a connection that nothing goes on on.
+    pub(super) fn flow_lasts(&self) {
+        let members = lock(&self.members);
+        if !members.iter().any(|member| member.load.load(Relaxed) == 0) {
+            self.wish(&members);
+        }
+    }
+
+    /// Asks the supervisor for a further connection, if there may be one.
+    fn wish(&self, members: &[Arc<Member>]) {
+        let moving = members.iter().filter(|member| !member.is_stalled()).count();
+        if moving < self.max && members.len() < self.most() && self.may_grow() {
+            *lock(&self.wants_more) = true;
+            self.wake.notify_one();
+        }
     }
 
     /// A single connection stays single, whatever holds it up.

@@ -8,25 +8,24 @@
 //! ```
 
 use std::fmt;
-use std::future::Future;
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, watch};
-use tokio::task::{JoinHandle, JoinSet};
-use tokio::time::Instant;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::counters::{Counters, Snapshot};
 use super::error::Error;
-use super::flow::{self, End};
+use super::flow;
 use super::listener::Listener;
-use super::local::LocalStream;
-use super::pool::{ConnectionStatus, Lease, Member, Pool};
+use super::pool::{ConnectionStatus, Member, Pool};
+use super::worker::Worker;
 use crate::config::Target;
 use crate::engine::{self, Engine};
-use crate::ssh::{self, Channel, Connection, Credentials, OnStep, OpenError, Prompter, Step};
+use crate::ssh::{self, Connection, Credentials, OnStep, OpenError, Prompter, Step};
 
 /// Longest wait for the Engine's first answer.
 const ENGINE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -34,14 +33,8 @@ const ENGINE_TIMEOUT: Duration = Duration::from_secs(10);
 /// before, and up to half of it is left to chance, so that many tunnels do not come at once.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-/// How long a new flow waits for a connection that is being made again.
-const FLOW_WAIT: Duration = Duration::from_secs(30);
 /// Longest wait for the answer when a connection's round-trip time is measured.
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
-/// Flows on which nothing has moved for so long are not waited for at the end.
-const QUIET: Duration = Duration::from_millis(300);
-/// How often the end looks whether flows have moved.
-const DRAIN_STEP: Duration = Duration::from_millis(50);
 
 /// The state of a tunnel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -88,7 +81,7 @@ pub struct Status {
 
 /// What flows can count on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Link {
+pub(super) enum Link {
     /// There are connections.
     Connected,
     /// Not now, maybe soon.
@@ -102,19 +95,19 @@ enum Event {
     /// A connection has ended.
     Lost(Arc<Member>, ssh::Error),
     /// A further one is there, or is not.
-    Grown(Result<Connection, ssh::Error>),
+    Grown(Result<Arc<Member>, Error>),
 }
 
 /// A tunnel.
 #[derive(Debug)]
 pub struct Tunnel {
-    target: Target,
+    pub(super) target: Target,
     prompter: Prompter,
     credentials: Credentials,
-    counters: Counters,
+    pub(super) counters: Counters,
     status: watch::Sender<Status>,
-    link: watch::Sender<Link>,
-    pool: Arc<Pool>,
+    pub(super) link: watch::Sender<Link>,
+    pub(super) pool: Arc<Pool>,
     retry: Notify,
 }
 
@@ -218,15 +211,25 @@ impl Tunnel {
     // ---- the connection
 
     /// Connects, logs in and pings the Engine.
-    async fn connect(&self) -> Result<Connection, Error> {
+    async fn connect(&self) -> Result<Arc<Member>, Error> {
         let status = self.status.clone();
         let on_step: OnStep = Arc::new(move |step| status.send_modify(|status| status.step = step));
-        let connection = Connection::establish(&self.target, &self.prompter, &self.credentials, &on_step).await?;
+        let member = self.establish(&self.prompter, &on_step).await?;
         on_step(Step::Engine);
-        let engine = self.ping(&connection).await?;
+        let engine = self.ping(&member.connection).await?;
         tracing::info!("connected to {}, Engine {}", self.target.address(), engine.version);
         self.status.send_modify(|status| status.engine = Some(engine));
-        Ok(connection)
+        Ok(member)
+    }
+
+    /// Makes a connection, on a thread of its own.
+    async fn establish(&self, prompter: &Prompter, on_step: &OnStep) -> Result<Arc<Member>, Error> {
+        let worker = Worker::start().map_err(Error::System)?;
+        let (target, prompter) = (self.target.clone(), prompter.clone());
+        let (credentials, on_step) = (self.credentials.clone(), on_step.clone());
+        let making = worker.run(async move { Connection::establish(&target, &prompter, &credentials, &on_step).await });
+        let connection = making.await.map_err(|e| Error::System(io::Error::other(e)))??;
+        Ok(Member::new(connection, worker))
     }
 
     async fn ping(&self, connection: &Connection) -> Result<Engine, Error> {
@@ -244,8 +247,8 @@ impl Tunnel {
         answer.map_err(|source| Error::Engine { host, socket, source })
     }
 
-    fn connected(&self, connection: Connection) {
-        self.pool.add(Member::new(connection));
+    fn connected(&self, member: Arc<Member>) {
+        self.pool.add(member);
         self.link.send_replace(Link::Connected);
         self.status.send_modify(|status| status.last_error = None);
         self.set_state(State::Up);
@@ -260,9 +263,8 @@ impl Tunnel {
         loop {
             tokio::select! {
                 Some(event) = tasks.join_next() => match event {
-                    Ok(Event::Grown(Ok(connection))) => {
+                    Ok(Event::Grown(Ok(member))) => {
                         growing = false;
-                        let member = Member::new(connection);
                         tasks.spawn(watch_over(member.clone()));
                         self.pool.add(member);
                         tracing::info!("{} connections now", self.pool.members().len());
@@ -270,7 +272,7 @@ impl Tunnel {
                     Ok(Event::Grown(Err(error))) => {
                         growing = false;
                         tracing::warn!("no further connection: {}", with_causes(&error));
-                        self.pool.growth_failed(!Error::from(error).may_pass());
+                        self.pool.growth_failed(!error.may_pass());
                     }
                     Ok(Event::Lost(member, error)) => if self.pool.remove(&member) {
                         tracing::warn!("{error}");
@@ -305,23 +307,22 @@ impl Tunnel {
         self.link.send_replace(Link::Waiting);
         self.set_state(State::Reconnecting);
         self.pool.clear();
-        let connection = self.reconnect().await;
-        self.connected(connection);
+        let member = self.reconnect().await;
+        self.connected(member);
     }
 
     /// A further connection, without asking anybody anything.
-    async fn one_more(&self) -> Result<Connection, ssh::Error> {
+    async fn one_more(&self) -> Result<Arc<Member>, Error> {
         let (nobody, _) = Prompter::new();
-        let on_step: OnStep = Arc::new(|_| {});
-        Connection::establish(&self.target, &nobody, &self.credentials, &on_step).await
+        self.establish(&nobody, &(Arc::new(|_| {}) as OnStep)).await
     }
 
-    async fn reconnect(&self) -> Connection {
+    async fn reconnect(&self) -> Arc<Member> {
         let mut pause = FIRST_PAUSE;
         loop {
             // An attempt's steps are bounded one by one.
             let error = match self.connect().await {
-                Ok(connection) => return connection,
+                Ok(member) => return member,
                 Err(error) => error,
             };
             tracing::warn!("cannot reconnect: {}", with_causes(&error));
@@ -355,128 +356,6 @@ impl Tunnel {
             status.since = SystemTime::now();
         });
     }
-
-    // ---- flows
-
-    /// Accepts clients, each served by a task of `flows`. Never ends.
-    async fn serve(self: &Arc<Self>, listener: &Listener, flows: &mut JoinSet<()>) {
-        loop {
-            tokio::select! {
-                local = listener.accept() => {
-                    let tunnel = self.clone();
-                    flows.spawn(async move { tunnel.flow(local).await });
-                }
-                // Ended tasks are let go as they end. A panic in one ends that flow alone.
-                Some(joined) = flows.join_next() => if let Err(e) = joined {
-                    tracing::error!("a flow ended badly: {e}");
-                }
-            }
-        }
-    }
-
-    async fn flow(&self, local: LocalStream) {
-        self.counters.flow_begins();
-        let end = match self.open(&local).await {
-            Ok((lease, channel)) => {
-                let counters = [&self.counters, &lease.member.counters];
-                let end = flow::carry(local, channel, &counters, &lease).await;
-                self.prepare_next(lease);
-                end
-            }
-            Err(reason) => {
-                tracing::warn!("a flow was not opened: {reason}");
-                local.reset();
-                End::Cut
-            }
-        };
-        self.counters.flow_ends(end == End::Cut);
-        tracing::debug!("a flow ended: {end:?}");
-    }
-
-    /// After a flow: where nothing else goes on, the channel for the next one is opened already.
-    fn prepare_next(&self, lease: Lease) {
-        let (member, pool, socket) = (lease.member.clone(), self.pool.clone(), self.target.remote_socket.clone());
-        drop(lease);
-        tokio::spawn(async move {
-            member.open_spare(&socket).await;
-            pool.spare_opened();
-        });
-    }
-
-    /// Opens a channel for a new flow, waiting for a connection that is being made again or held
-    /// up; nothing of the client's has been sent yet, so that a second try is safe.
-    async fn open(&self, local: &LocalStream) -> Result<(Lease, Channel), String> {
-        let deadline = Instant::now() + FLOW_WAIT;
-        let mut link = self.link.subscribe();
-        loop {
-            let usable = async { link.wait_for(|link| *link != Link::Waiting).await.ok().map(|link| *link) };
-            match or_gone(local, tokio::time::timeout_at(deadline, usable)).await? {
-                Ok(Some(Link::Connected)) => {}
-                Ok(_) => return Err("the tunnel has failed".into()),
-                Err(_) => return Err(format!("no connection within {} s", FLOW_WAIT.as_secs())),
-            }
-            let mut changes = self.pool.changes();
-            let Some(lease) = self.pool.place() else {
-                if or_gone(local, tokio::time::timeout_at(deadline, changes.changed())).await?.is_err() {
-                    return Err("every connection is held up by a client that does not read".into());
-                }
-                continue;
-            };
-            if let Some(channel) = lease.member.take_spare().await {
-                return Ok((lease, channel));
-            }
-            let (member, socket) = (lease.member.clone(), self.target.remote_socket.clone());
-            let mut opening = tokio::spawn(async move { member.connection.open_streamlocal(&socket).await });
-            let opened = tokio::select! {
-                biased;
-                opened = &mut opening => opened,
-                // Another flow has just stopped this connection: this one goes elsewhere.
-                () = lease.member.held_up() => {
-                    tokio::spawn(close_unwanted(opening, lease));
-                    continue;
-                }
-                Ok(()) = local.gone() => {
-                    tokio::spawn(close_unwanted(opening, lease));
-                    return Err("the client went away".into());
-                }
-            };
-            match opened {
-                Ok(Ok(channel)) => return Ok((lease, channel)),
-                Ok(Err(error @ OpenError::Refused { .. })) => return Err(error.to_string()),
-                // The supervisor learns of it in this moment, too; wait until it has.
-                Ok(Err(OpenError::Lost)) => {
-                    let member = lease.member.clone();
-                    drop(lease);
-                    while self.pool.contains(&member) {
-                        if tokio::time::timeout_at(deadline, changes.changed()).await.is_err() {
-                            return Err("the connection was lost".into());
-                        }
-                    }
-                }
-                Err(e) => return Err(e.to_string()),
-            }
-        }
-    }
-
-    /// Lets flows finish that are moving bytes, for at most the target's `drain`.
-    async fn drain(&self, flows: &mut JoinSet<()>) {
-        let deadline = Instant::now() + self.target.drain;
-        let moved = || {
-            let now = self.counters.snapshot();
-            now.bytes_in + now.bytes_out
-        };
-        let (mut last, mut quiet_since) = (moved(), Instant::now());
-        while !flows.is_empty() && Instant::now() < deadline && quiet_since.elapsed() < QUIET {
-            let _ = tokio::time::timeout(DRAIN_STEP, flows.join_next()).await;
-            let now = moved();
-            if now != last {
-                (last, quiet_since) = (now, Instant::now());
-            }
-        }
-        if !flows.is_empty() {
-            tracing::info!("{} flows were still open at the end", flows.len());
-        }
-    }
 }
 
 /// Waits for the end of a connection, learning its host's keys meanwhile.
@@ -486,22 +365,6 @@ async fn watch_over(member: Arc<Member>) -> Event {
         () = member.connection.learn_host_keys() => member.connection.ended().await,
     };
     Event::Lost(member, lost)
-}
-
-/// Closes a channel that nobody wants any more as soon as it is open.
-async fn close_unwanted(opening: JoinHandle<Result<Channel, OpenError>>, _lease: Lease) {
-    if let Ok(Ok(channel)) = opening.await {
-        flow::let_go(channel).await;
-    }
-}
-
-/// Waits for `work`, unless the client goes away meanwhile.
-async fn or_gone<T>(local: &LocalStream, work: impl Future<Output = T>) -> Result<T, String> {
-    tokio::select! {
-        biased;
-        result = work => Ok(result),
-        Ok(()) = local.gone() => Err("the client went away".into()),
-    }
 }
 
 /// An error and what it comes from, in one line.
