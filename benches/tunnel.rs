@@ -65,7 +65,7 @@ fn relay(c: &mut Criterion) {
     let lab = Lab::new("");
     let path = lab.path("remote/x.sock");
     remote::serve(&path, behaviour);
-    lab.ok(&["up", "lab", "--remote-socket", path.to_str().unwrap()]);
+    lab.ok(&["up", "lab", "--remote", path.to_str().unwrap()]);
     let socket = lab.socket("lab");
 
     let mut group = c.benchmark_group("relay");

@@ -48,16 +48,6 @@ fn a_server_that_is_no_ssh_server_ends_with_6_in_time() {
 }
 
 #[test]
-fn a_missing_socket_and_forbidden_forwarding_end_with_7() {
-    let mut lab = Lab::new("");
-    let stderr = lab.fails(7, &["up", "lab", "--remote-socket", "/nonexistent.sock"]);
-    assert!(stderr.contains("not its Docker Engine") && stderr.contains("AllowStreamLocalForwarding"), "{stderr}");
-    lab.sshd.configure("AllowStreamLocalForwarding no");
-    lab.sshd.start_again();
-    lab.fails(7, &["up", "lab"]);
-}
-
-#[test]
 fn what_answers_but_is_no_engine_ends_with_7() {
     let lab = Lab::new("");
     let path = lab.path("remote/x.sock");
@@ -67,7 +57,7 @@ fn what_answers_but_is_no_engine_ends_with_7() {
             let _ = stream.write_all(b"220 mail.example.com ESMTP\r\n");
         }
     });
-    let stderr = lab.fails(7, &["up", "lab", "--remote-socket", path.to_str().unwrap()]);
+    let stderr = lab.fails(7, &["up", "lab", "--remote", path.to_str().unwrap()]);
     assert!(stderr.contains("no Docker Engine answered there"), "{stderr}");
 }
 
@@ -76,7 +66,7 @@ fn an_engine_that_hangs_ends_with_7_in_time() {
     let lab = Lab::new("");
     let path = lab.path("remote/x.sock");
     let _hangs = std::os::unix::net::UnixListener::bind(&path).unwrap();
-    let stderr = lab.fails(7, &["up", "lab", "--remote-socket", path.to_str().unwrap(), "--timeout", "2s"]);
+    let stderr = lab.fails(7, &["up", "lab", "--remote", path.to_str().unwrap(), "--timeout", "2s"]);
     assert!(stderr.contains("asking the Engine"), "{stderr}");
 }
 

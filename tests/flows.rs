@@ -11,7 +11,7 @@ use crate::lab::{Lab, remote, run, wait_for};
 fn tunnel_to(lab: &Lab, behaviour: impl Fn(UnixStream) + Send + Sync + Clone + 'static) -> PathBuf {
     let path = lab.path("remote/x.sock");
     remote::serve(&path, behaviour);
-    lab.ok(&["up", "lab", "--remote-socket", path.to_str().unwrap()]);
+    lab.ok(&["up", "lab", "--remote", path.to_str().unwrap()]);
     lab.socket("lab")
 }
 
@@ -41,6 +41,28 @@ fn the_end_of_what_a_client_sends_arrives_and_the_answer_still_comes() {
         let mut answer = String::new();
         client.read_to_string(&mut answer).unwrap();
         assert_eq!(answer, format!("{size} bytes"));
+    }
+    assert_eq!(flows_end(&lab)["flows_failed"], 0);
+}
+
+#[test]
+fn a_client_that_has_ended_its_side_reads_to_a_clean_end() {
+    let lab = Lab::new("");
+    let (release, released) = std::sync::mpsc::channel();
+    let released = std::sync::Arc::new(std::sync::Mutex::new(released));
+    // As the Engine does at the end of `docker exec`: both directions have ended, but it still holds on.
+    let socket = tunnel_to(&lab, move |mut stream| {
+        stream.read_to_end(&mut Vec::new()).unwrap();
+        stream.write_all(&[b'.'; 3000]).unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
+        let _ = released.lock().unwrap().recv();
+    });
+    for _ in 0..20 {
+        let mut client = connect(&socket);
+        client.write_all(b"xquestion").unwrap();
+        client.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(client.read_to_end(&mut Vec::new()).unwrap(), 3000);
+        release.send(()).unwrap();
     }
     assert_eq!(flows_end(&lab)["flows_failed"], 0);
 }

@@ -63,8 +63,8 @@ fn profiles_come_up_side_by_side_and_one_that_fails_does_not_stop_the_others() {
     let Some(lab) = Lab::with_engine() else { return };
     let (ssh_config, socket) = (lab.path("ssh_config"), lab.remote_socket());
     lab.write_config(&format!(
-        "ssh_config = {ssh_config:?}\n[defaults]\nremote_socket = {socket:?}\n[profiles.a]\nhost = \"lab\"\n\
-         [profiles.b]\nhost = \"lab\"\n[profiles.c]\nhost = \"lab\"\nremote_socket = \"/nonexistent.sock\"\n"
+        "ssh_config = {ssh_config:?}\n[defaults]\nremote = {socket:?}\n[profiles.a]\nhost = \"lab\"\n\
+         [profiles.b]\nhost = \"lab\"\n[profiles.c]\nhost = \"lab\"\nremote = \"/nonexistent.sock\"\n"
     ));
     let output = lab.run(&["up", "--all"]);
     assert_eq!(output.status.code(), Some(7), "{output:?}");

@@ -200,7 +200,7 @@ fn a_chain_of_jumps_and_a_proxy_command_lead_to_the_host() {
     let Some(lab) = Lab::with_engine() else { return };
     let (ssh_config, socket) = (lab.path("ssh_config"), lab.remote_socket());
     lab.write_config(&format!(
-        "ssh_config = {ssh_config:?}\n[defaults]\nremote_socket = {socket:?}\n\
+        "ssh_config = {ssh_config:?}\n[defaults]\nremote = {socket:?}\n\
          [profiles.far]\nhost = \"lab\"\njump = [\"lab2\", \"lab3\"]\n[profiles.lost]\nhost = \"lab\"\njump = \"lab2\"\nport = 1\n"
     ));
     lab.ok(&["up", "far"]);

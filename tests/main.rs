@@ -9,6 +9,7 @@ mod cli;
 mod docker;
 mod failures;
 mod flows;
+mod hosts;
 mod keyring;
 mod lifecycle;
 mod login;

@@ -41,7 +41,7 @@ fn tunnel(lab: &Lab) -> Arc<Far> {
         let _ = stream.shutdown(Shutdown::Both);
         shared.open.fetch_sub(1, SeqCst);
     });
-    lab.ok(&["up", "lab", "--remote-socket", path.to_str().unwrap()]);
+    lab.ok(&["up", "lab", "--remote", path.to_str().unwrap()]);
     far
 }
 
@@ -52,9 +52,12 @@ fn echo(lab: &Lab) {
     stream.read_exact(&mut [0]).unwrap();
 }
 
-/// Waits until nothing but one spare channel is open.
-fn spare(far: &Far) {
-    wait_for("a spare channel", || (far.open.load(SeqCst) == 1).then_some(()));
+/// Waits until nothing but one spare channel is open, at both ends.
+fn spare(lab: &Lab, far: &Far) {
+    wait_for("a spare channel", || {
+        let there = far.open.load(SeqCst) == 1;
+        (there && lab.status("lab")["connections"][0]["spare"] == true).then_some(())
+    });
 }
 
 #[test]
@@ -65,19 +68,19 @@ fn a_spare_channel_serves_the_next_flow_and_a_stale_one_never_does() {
     let far = tunnel(&lab);
     assert_eq!(far.accepted.load(SeqCst), 0, "none before it is known that flows come");
     echo(&lab);
-    spare(&far);
+    spare(&lab, &far);
     for _ in 0..4 {
         let before = far.accepted.load(SeqCst);
         // The far end has the connection already; only the next spare one is new.
         echo(&lab);
         wait_for("the next", || (far.accepted.load(SeqCst) > before).then_some(()));
-        spare(&far);
+        spare(&lab, &far);
         assert_eq!(far.accepted.load(SeqCst), before + 1);
         // The Engine closes it: the next flow is opened anew, and leaves another spare.
         far.close_all();
         echo(&lab);
         wait_for("the next", || (far.accepted.load(SeqCst) == before + 3).then_some(()));
-        spare(&far);
+        spare(&lab, &far);
     }
     assert_eq!(lab.status("lab")["flows_failed"], 0);
     lab.ok(&["down", "lab"]);
@@ -89,7 +92,7 @@ fn an_idle_tunnel_has_no_spare_after_a_minute() {
     let lab = Lab::new("");
     let far = tunnel(&lab);
     echo(&lab);
-    spare(&far);
+    spare(&lab, &far);
     let begun = Instant::now();
     while far.open.load(SeqCst) > 0 {
         assert!(begun.elapsed() < Duration::from_secs(90), "the spare channel is still there");

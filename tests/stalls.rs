@@ -53,7 +53,7 @@ fn tunnel(lab: &Lab) -> Arc<Far> {
             }
         }
     });
-    lab.ok(&["up", "lab", "--remote-socket", path.to_str().unwrap()]);
+    lab.ok(&["up", "lab", "--remote", path.to_str().unwrap()]);
     far
 }
 

@@ -129,7 +129,7 @@ fn dropbear_is_a_server_too() {
     // And through it, to a server that has.
     let (ssh_config, socket) = (lab.path("ssh_config"), lab.remote_socket());
     lab.write_config(&format!(
-        "ssh_config = {ssh_config:?}\n[profiles.far]\nhost = \"lab\"\nremote_socket = {socket:?}\njump = \"root@127.0.0.1:{port}\"\n"
+        "ssh_config = {ssh_config:?}\n[profiles.far]\nhost = \"lab\"\nremote = {socket:?}\njump = \"root@127.0.0.1:{port}\"\n"
     ));
     lab.ok(&["up", "far"]);
     run(&mut lab.docker("far", &["ps"]));

@@ -41,10 +41,10 @@ R = Results()
 def wall(command, env=None, check=True, **streams):
     """Milliseconds that a command takes."""
     begun = time.perf_counter()
-    code = subprocess.run(command, env={**os.environ, **(env or {})}, **{**QUIET, **streams}).returncode
-    taken = (time.perf_counter() - begun) * 1e3
+    done = subprocess.run(command, env={**os.environ, **(env or {})}, **{**QUIET, "stderr": subprocess.PIPE, **streams})
+    taken, code = (time.perf_counter() - begun) * 1e3, done.returncode
     if check and code:
-        raise SystemExit(f"{command} ended with {code}")
+        raise SystemExit(f"{command} with {env} ended with {code}: {done.stderr.decode()}")
     return taken if not code else None
 
 
@@ -74,7 +74,7 @@ def dtunnel_up(name, host, remote, *options):
     """Brings a tunnel up; its socket and the daemon's process id."""
     local = f"{WORK}/{name}.dt"
     target = f"{host}:{PORT}"
-    subprocess.run(["dtunnel", "up", target, "-q", "--local", f"unix:{local}", "--remote-socket", remote, *options], check=True)
+    subprocess.run(["dtunnel", "up", target, "-q", "--local", f"unix:{local}", "--remote", remote, *options], check=True)
     return local, json.loads(subprocess.check_output(["dtunnel", "status", "--json", target]))[0]["pid"]
 
 
@@ -305,7 +305,7 @@ def small_things():
     for where, host in ("loopback", NEAR), ("50 ms", FAR):
         for turn in range(runs(15)):
             R.add(f"up, {where}", "ssh host true", wall([*SSH, host, "true"]))
-            R.add(f"up, {where}", "dtunnel", wall(["dtunnel", "up", f"{host}:{PORT}", "-q", "--remote-socket", SOCKET]))
+            R.add(f"up, {where}", "dtunnel", wall(["dtunnel", "up", f"{host}:{PORT}", "-q", "--remote", SOCKET]))
             dtunnel_down(host)
     R.add("binary", "dtunnel", os.path.getsize(os.environ["DTUNNEL"]) / 1e6, "MB")
 

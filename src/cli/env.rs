@@ -41,7 +41,9 @@ pub(super) fn env(global: &Global, args: &EnvArgs) -> Result<(), Failure> {
         match daemon::find(&runtime_dir(), &name)? {
             Found::Running(status) => match status.state {
                 // A tunnel that is reconnecting keeps its socket, and its clients wait.
-                crate::tunnel::State::Up | crate::tunnel::State::Reconnecting => status.local,
+                crate::tunnel::State::Up | crate::tunnel::State::Idle | crate::tunnel::State::Reconnecting => {
+                    status.local
+                }
                 _ => return Err(not_up(target, &name, &config)),
             },
             Found::Down => return Err(not_up(target, &name, &config)),

@@ -5,7 +5,7 @@ use std::process::Command;
 use clap::{Args, Subcommand};
 
 use super::{Global, output};
-use crate::config::{self, ConfigFile, Destination, Jump, LocalEndpoint, NewProfile, Profile};
+use crate::config::{self, ConfigFile, Destination, Jump, LocalEndpoint, NewProfile, Profile, Remote};
 use crate::daemon::{ExitCode, Failure};
 
 #[derive(Debug, Subcommand)]
@@ -51,9 +51,9 @@ pub(super) struct AddArgs {
     /// The local endpoint: unix:PATH or tcp:127.0.0.1:PORT
     #[arg(long, value_name = "ENDPOINT")]
     local: Option<String>,
-    /// The Engine's socket on the host
-    #[arg(long, value_name = "PATH")]
-    remote_socket: Option<String>,
+    /// The Engine on the host: auto, a socket's path, tcp:ADDRESS:PORT or command:…
+    #[arg(long, value_name = "ENDPOINT")]
+    remote: Option<String>,
     /// Ask the server for a sign of life after this long without a word
     #[arg(long, value_name = "DURATION")]
     keepalive: Option<config::Duration>,
@@ -126,6 +126,9 @@ fn new_profile(args: AddArgs) -> Result<Profile, Failure> {
     if let Some(local) = &args.local {
         LocalEndpoint::parse(local)?;
     }
+    if let Some(remote) = &args.remote {
+        Remote::parse(remote)?;
+    }
     let some = |list: Vec<String>| (!list.is_empty()).then_some(list);
     Ok(Profile {
         host: Some(destination.host),
@@ -138,7 +141,7 @@ fn new_profile(args: AddArgs) -> Result<Profile, Failure> {
             _ => Some(Jump::Chain(args.jump)),
         },
         local: args.local,
-        remote_socket: args.remote_socket,
+        remote: args.remote,
         keepalive: args.keepalive,
         connect_timeout: args.connect_timeout,
         description: args.description,

@@ -55,7 +55,7 @@ pub(super) fn status(global: &Global, args: &StatusArgs) -> Result<(), Failure> 
     } else {
         table(&statuses)?;
     }
-    let not_up = statuses.iter().filter(|status| status.state != State::Up);
+    let not_up = statuses.iter().filter(|status| !status.state.is_usable());
     let not_up: Vec<&str> = not_up.map(|status| status.name.as_str()).collect();
     if args.targets.is_empty() || not_up.is_empty() {
         return Ok(());

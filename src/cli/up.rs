@@ -48,9 +48,12 @@ struct TunnelArgs {
     /// The local endpoint: unix:PATH or tcp:127.0.0.1:PORT (port 0: any free one)
     #[arg(long, value_name = "ENDPOINT")]
     local: Option<String>,
-    /// The Engine's socket on the host [default: /var/run/docker.sock]
-    #[arg(long, value_name = "PATH")]
-    remote_socket: Option<String>,
+    /// The Engine on the host: auto, a socket's path, tcp:ADDRESS:PORT or command:… [default: auto]
+    #[arg(long, value_name = "ENDPOINT")]
+    remote: Option<String>,
+    /// Connect on first use, and close what is not used for a while
+    #[arg(long)]
+    lazy: bool,
     /// Keep the passphrases and passwords you are asked for in the system keyring
     #[arg(long)]
     remember: bool,
@@ -72,7 +75,7 @@ impl TunnelArgs {
     /// Those of commands that bring a tunnel up on the way.
     fn by_default() -> Self {
         let timeout = config::Duration(Duration::from_secs(30));
-        Self { local: None, remote_socket: None, remember: false, timeout }
+        Self { local: None, remote: None, lazy: false, remember: false, timeout }
     }
 }
 
@@ -165,7 +168,8 @@ fn announce(target: &str, up: &Up) -> Result<(), Failure> {
         status.port.unwrap_or_default()
     );
     let engine = status.engine.as_ref().map(|engine| format!(", Engine {}", engine.version)).unwrap_or_default();
-    let already = if up.already { "already up" } else { "up" };
+    let state = if status.state == State::Idle { "ready, and connects on first use" } else { "up" };
+    let already = if up.already { format!("already {state}") } else { state.into() };
     output::print(&format!(
         "{} {target} is {already} ({host}{engine})\n  eval \"$(dtunnel env {target})\"\n",
         output::check()
@@ -190,7 +194,7 @@ fn bring_up(
     loop {
         if let Some(mut client) = Client::connect(&files.control).map_err(|e| unwell(&e))? {
             let status = client.status().map_err(|e| unwell(&e))?;
-            if status.state == State::Up {
+            if status.state.is_usable() {
                 return Ok(Up { status, already: true });
             }
             // Somebody else is bringing it up, or it has lost its connection: wait along.
@@ -258,8 +262,11 @@ fn daemon_args(global: &Global, target: &str, args: &TunnelArgs) -> Result<Vec<O
     if let Some(local) = &args.local {
         list.extend(["--local".into(), local.into()]);
     }
-    if let Some(socket) = &args.remote_socket {
-        list.extend(["--remote-socket".into(), socket.into()]);
+    if let Some(remote) = &args.remote {
+        list.extend(["--remote".into(), remote.into()]);
+    }
+    if args.lazy {
+        list.push("--lazy".into());
     }
     if args.remember {
         list.push("--remember".into());
@@ -410,7 +417,8 @@ fn options(global: &Global, target: &str, args: &TunnelArgs, foreground: bool) -
         overrides: Overrides {
             ssh_config: global.ssh_config(),
             local: args.local.clone(),
-            remote_socket: args.remote_socket.clone(),
+            remote: args.remote.clone(),
+            lazy: args.lazy,
             remember: args.remember,
         },
         timeout: args.timeout.0,

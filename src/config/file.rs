@@ -42,10 +42,11 @@ pub struct ConfigFile {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Defaults {
-    /// The Engine's socket on the host; default `/var/run/docker.sock`.
-    pub remote_socket: Option<String>,
+    /// The Engine on the host: `auto`, a socket's path, `tcp:ADDRESS:PORT`, or `command:…` whose
+    /// standard input and output are the Engine's; default `auto`.
+    pub remote: Option<String>,
     /// After this long without a word from the server it is asked for a sign of life; `"0s"` never
-    /// asks. Default `"5s"`.
+    /// asks. Default `"4s"`.
     pub keepalive: Option<Duration>,
     /// How many such questions may go unanswered before the connection is given up; default 2.
     pub keepalive_count: Option<u32>,
@@ -55,6 +56,13 @@ pub struct Defaults {
     pub connect_timeout: Option<Duration>,
     /// Longest time for which `down` lets busy flows finish; default `"5s"`.
     pub drain: Option<Duration>,
+    /// Longest time for which a command waits while the connection is being made again; default
+    /// `"30s"`.
+    pub wait: Option<Duration>,
+    /// Connect on first use, and close what is not used for `idle_timeout`.
+    pub lazy: Option<bool>,
+    /// After this long without a flow a lazy tunnel closes its connections; default `"15m"`.
+    pub idle_timeout: Option<Duration>,
 }
 
 /// A named target. What it leaves out comes from ssh_config for its host, then from `[defaults]`.
@@ -82,9 +90,10 @@ pub struct Profile {
     /// The local endpoint: `unix:PATH` or `tcp:127.0.0.1:PORT` (port 0: any free one).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub local: Option<String>,
-    /// The Engine's socket on the host.
+    /// The Engine on the host: `auto`, a socket's path, `tcp:ADDRESS:PORT`, or `command:…` whose
+    /// standard input and output are the Engine's.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub remote_socket: Option<String>,
+    pub remote: Option<String>,
     /// After this long without a word from the server it is asked for a sign of life; `"0s"` never
     /// asks.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -101,6 +110,15 @@ pub struct Profile {
     /// Longest time for which `down` lets busy flows finish.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub drain: Option<Duration>,
+    /// Longest time for which a command waits while the connection is being made again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wait: Option<Duration>,
+    /// Connect on first use, and close what is not used for `idle_timeout`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lazy: Option<bool>,
+    /// After this long without a flow a lazy tunnel closes its connections.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub idle_timeout: Option<Duration>,
     /// A word for people, shown by `profile list`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
@@ -173,8 +191,17 @@ impl schemars::JsonSchema for Duration {
 /// The keys of each table, for the check that names the nearest one. A test holds them against
 /// the JSON Schema, and so against the structs.
 const TOP_KEYS: &[&str] = &["ssh_config", "defaults", "profiles"];
-const DEFAULTS_KEYS: &[&str] =
-    &["remote_socket", "keepalive", "keepalive_count", "max_connections", "connect_timeout", "drain"];
+const DEFAULTS_KEYS: &[&str] = &[
+    "remote",
+    "keepalive",
+    "keepalive_count",
+    "max_connections",
+    "connect_timeout",
+    "drain",
+    "wait",
+    "lazy",
+    "idle_timeout",
+];
 const PROFILE_KEYS: &[&str] = &[
     "host",
     "user",
@@ -182,12 +209,15 @@ const PROFILE_KEYS: &[&str] = &[
     "identity_files",
     "jump",
     "local",
-    "remote_socket",
+    "remote",
     "keepalive",
     "keepalive_count",
     "max_connections",
     "connect_timeout",
     "drain",
+    "wait",
+    "lazy",
+    "idle_timeout",
     "description",
 ];
 

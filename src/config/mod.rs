@@ -7,6 +7,7 @@ mod edit;
 mod file;
 mod name;
 mod paths;
+mod remote;
 mod resolve;
 mod ssh_config;
 mod ssh_query;
@@ -16,7 +17,8 @@ pub use edit::{NewProfile, add_profile, remove_profile};
 pub use file::{ConfigFile, Defaults, Duration, Jump, Profile, nearest};
 pub use name::{Destination, TunnelName, is_profile_name};
 pub(crate) use paths::prepare_runtime_dir;
-pub use paths::{MAX_SOCKET_PATH, Paths, RuntimeFiles, config_path, log_path, runtime_dir};
+pub use paths::{MAX_SOCKET_PATH, Paths, RuntimeFiles, config_path, log_path, route_path, runtime_dir};
+pub use remote::Remote;
 pub use resolve::{LocalEndpoint, Overrides, Target, resolve};
 pub use ssh_config::{
     AddToAgent, AddressFamily, Algorithms, HostKeyPolicy, IdentityAgent, Proxy, SshConfigSource, SshSettings,
@@ -109,6 +111,14 @@ pub enum Error {
         /// Why not.
         reason: &'static str,
     },
+    /// A remote endpoint that is none.
+    #[error("`{input}` is not a remote endpoint: {reason}")]
+    Remote {
+        /// As given.
+        input: String,
+        /// Why not.
+        reason: &'static str,
+    },
     /// A Unix socket path that does not fit into `sun_path` (unix(7)).
     #[error("the socket path {path} has {length} bytes; this system allows {MAX_SOCKET_PATH}")]
     SocketPath {
@@ -153,6 +163,7 @@ impl Error {
                 format!("`dtunnel profile edit` changes it, `dtunnel profile remove {name}` removes it")
             }
             Self::Local { .. } => "for example --local unix:/tmp/my.sock or --local tcp:127.0.0.1:2375".into(),
+            Self::Remote { .. } => "for example auto, /run/user/1000/docker.sock or tcp:127.0.0.1:2375".into(),
             Self::SocketPath { .. } => {
                 "set XDG_RUNTIME_DIR to a shorter directory, use a shorter profile name, or give --local unix:PATH"
                     .into()

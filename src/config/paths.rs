@@ -63,6 +63,14 @@ pub fn log_path(name: &TunnelName) -> Result<PathBuf, Error> {
     Ok(dir.join(format!("{name}.log")))
 }
 
+/// Where a tunnel's Engine was found last: `NAME.route`, beside its log.
+///
+/// # Errors
+/// [`Error::NoHome`].
+pub fn route_path(name: &TunnelName) -> Result<PathBuf, Error> {
+    Ok(log_path(name)?.with_file_name(format!("{name}.route")))
+}
+
 /// The runtime directory, not created: `$XDG_RUNTIME_DIR/dtunnel`, else `dtunnel-UID` in the
 /// temporary directory.
 pub fn runtime_dir() -> PathBuf {

@@ -7,18 +7,18 @@ use std::time::Duration;
 use super::paths::check_socket_path;
 use super::ssh_config::{self, Proxy, SshConfigSource, SshSettings};
 use super::tokens::Tokens;
-use super::{ConfigFile, Destination, Error, Jump, Paths, Profile, TunnelName};
+use super::{ConfigFile, Destination, Error, Jump, Paths, Profile, Remote, TunnelName};
 
-/// The Engine's socket where nobody says otherwise.
-const DEFAULT_REMOTE_SOCKET: &str = "/var/run/docker.sock";
-/// With [`DEFAULT_KEEPALIVE_COUNT`] a dead peer is noticed within 15 s: a question after 5 s of
-/// silence, another after 10, given up at 15.
-const DEFAULT_KEEPALIVE: Duration = Duration::from_secs(5);
+/// With [`DEFAULT_KEEPALIVE_COUNT`] a dead peer is noticed within 12 s: a question after 4 s of
+/// silence, another after 8, given up at 12.
+const DEFAULT_KEEPALIVE: Duration = Duration::from_secs(4);
 const DEFAULT_KEEPALIVE_COUNT: u32 = 2;
 const DEFAULT_MAX_CONNECTIONS: usize = 4;
 const MOST_CONNECTIONS: usize = 16;
 const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const DEFAULT_DRAIN: Duration = Duration::from_secs(5);
+const DEFAULT_WAIT: Duration = Duration::from_secs(30);
+const DEFAULT_IDLE_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 /// Hops that are themselves reached through hops, and so on: ssh_config could go in circles.
 const MAX_DEPTH: usize = 8;
 
@@ -29,8 +29,10 @@ pub struct Overrides {
     pub ssh_config: Option<PathBuf>,
     /// `--local`.
     pub local: Option<String>,
-    /// `--remote-socket`.
-    pub remote_socket: Option<String>,
+    /// `--remote`.
+    pub remote: Option<String>,
+    /// `--lazy`.
+    pub lazy: bool,
     /// `--remember`.
     pub remember: bool,
 }
@@ -105,8 +107,8 @@ pub struct Target {
     pub ssh: SshSettings,
     /// The local end.
     pub local: LocalEndpoint,
-    /// The Engine's socket on the host.
-    pub remote_socket: String,
+    /// Where the Engine is on the host.
+    pub remote: Remote,
     /// Silence after which the server is asked for a sign of life; None never asks.
     pub keepalive: Option<Duration>,
     /// Unanswered questions after which the connection is given up.
@@ -115,8 +117,15 @@ pub struct Target {
     pub max_connections: usize,
     /// Longest time for TCP and for the key exchange, each.
     pub connect_timeout: Duration,
+    /// Longest time for TCP.
+    pub tcp_timeout: Duration,
     /// Longest time for which busy flows may finish at the end.
     pub drain: Duration,
+    /// Longest time for which a new flow waits for a connection.
+    pub wait: Duration,
+    /// After how long without a flow a lazy tunnel closes its connections; None for one that is not
+    /// lazy.
+    pub idle_timeout: Option<Duration>,
     /// ssh_config of the hops.
     pub ssh_config: SshConfigSource,
     /// Keep in the system keyring what people answer and the server accepts.
@@ -184,21 +193,20 @@ pub fn resolve(
         Some(local) => LocalEndpoint::parse(local)?,
         None => LocalEndpoint::Unix(default_socket.into()),
     };
-    let remote_socket = overrides
-        .remote_socket
-        .as_ref()
-        .or(profile.remote_socket.as_ref())
-        .or(defaults.remote_socket.as_ref())
-        .map_or(DEFAULT_REMOTE_SOCKET, String::as_str);
+    let remote = overrides.remote.as_ref().or(profile.remote.as_ref()).or(defaults.remote.as_ref());
+    let remote = remote.map_or(Ok(Remote::Auto), |remote| Remote::parse(remote))?;
+    let lazy = overrides.lazy || profile.lazy.or(defaults.lazy).unwrap_or(false);
     let time = |of_profile: Option<super::Duration>, of_ssh: Option<Duration>, of_defaults: Option<super::Duration>| {
         of_profile.map(|d| d.0).or(of_ssh).or(of_defaults.map(|d| d.0))
     };
     let keepalive = time(profile.keepalive, ssh.keepalive, defaults.keepalive).unwrap_or(DEFAULT_KEEPALIVE);
+    let connect_timeout =
+        time(profile.connect_timeout, ssh.connect_timeout, defaults.connect_timeout).unwrap_or(DEFAULT_CONNECT_TIMEOUT);
     Ok(Target {
         name,
         destination,
         local,
-        remote_socket: remote_socket.into(),
+        remote,
         keepalive: (!keepalive.is_zero()).then_some(keepalive),
         keepalive_count: profile
             .keepalive_count
@@ -209,9 +217,12 @@ pub fn resolve(
             .max_connections
             .or(defaults.max_connections)
             .map_or(DEFAULT_MAX_CONNECTIONS, |most| usize::from(most.get()).min(MOST_CONNECTIONS)),
-        connect_timeout: time(profile.connect_timeout, ssh.connect_timeout, defaults.connect_timeout)
-            .unwrap_or(DEFAULT_CONNECT_TIMEOUT),
+        connect_timeout,
+        tcp_timeout: connect_timeout,
         drain: time(profile.drain, None, defaults.drain).unwrap_or(DEFAULT_DRAIN),
+        wait: time(profile.wait, None, defaults.wait).unwrap_or(DEFAULT_WAIT),
+        idle_timeout: lazy
+            .then(|| time(profile.idle_timeout, None, defaults.idle_timeout).unwrap_or(DEFAULT_IDLE_TIMEOUT)),
         ssh,
         ssh_config,
         remember: overrides.remember,
@@ -291,14 +302,15 @@ mod tests {
 
     #[test]
     fn a_profile_wins_over_defaults_and_defaults_over_what_is_built_in() {
-        let text = "[defaults]\nkeepalive = \"9s\"\nconnect_timeout = \"3s\"\nremote_socket = \"/d.sock\"\n\
+        let text = "[defaults]\nkeepalive = \"9s\"\nconnect_timeout = \"3s\"\nremote = \"/d.sock\"\n\
                     [profiles.p]\nhost = \"u@h:2222\"\nuser = \"me\"\nkeepalive = \"0s\"\njump = \"j\"\n";
         let target = resolved("p", text);
         assert_eq!(target.name.as_str(), "p");
         assert_eq!(target.address(), "me@h:2222");
         assert_eq!(target.keepalive, None);
         assert_eq!(target.connect_timeout, Duration::from_secs(3));
-        assert_eq!(target.remote_socket, "/d.sock");
+        assert_eq!(target.remote, Remote::Socket("/d.sock".into()));
+        assert_eq!((target.wait, target.idle_timeout), (DEFAULT_WAIT, None));
         assert_eq!(target.drain, DEFAULT_DRAIN);
         assert_eq!(target.ssh.proxy, Proxy::Jump(vec![Destination::parse("j").expect("a target")]));
         assert_eq!(target.local.docker_host(), "unix:///run/x.sock");
@@ -309,13 +321,15 @@ mod tests {
         let overrides = Overrides {
             ssh_config: Some("none".into()),
             local: Some("tcp:localhost:0".into()),
-            remote_socket: Some("/o.sock".into()),
+            remote: Some("tcp:127.0.0.1:2375".into()),
+            lazy: true,
             remember: false,
         };
-        let config = config("[profiles.p]\nlocal = \"unix:/l\"\nremote_socket = \"/p.sock\"\n");
+        let config = config("[profiles.p]\nlocal = \"unix:/l\"\nremote = \"/p.sock\"\nidle_timeout = \"3m\"\n");
         let target = resolve("p", &config, &overrides, Path::new("/run/x.sock")).expect("resolved");
         assert_eq!(target.local.docker_host(), "tcp://127.0.0.1:0");
-        assert_eq!(target.remote_socket, "/o.sock");
+        assert_eq!(target.remote, Remote::Tcp { host: "127.0.0.1".into(), port: 2375 });
+        assert_eq!(target.idle_timeout, Some(Duration::from_secs(180)));
     }
 
     #[test]

@@ -89,7 +89,7 @@ pub struct AddToAgent {
 }
 
 /// What ssh_config says of one host, as far as it is obeyed.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SshSettings {
     /// HostName: the name or address to connect to.
     pub host_name: String,

@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 use super::broker::Broker;
 use super::failure::{ExitCode, Failure};
 use super::protocol::{Event, MAX_LINE, PROTOCOL, Request, TunnelStatus};
-use crate::tunnel::{State, Tunnel};
+use crate::tunnel::{Route, State, Tunnel};
 
 /// How the daemon's life goes, as its clients must know it.
 #[derive(Debug, Clone)]
@@ -50,8 +50,8 @@ impl Control {
             user: Some(target.ssh.user.clone()),
             port: Some(target.ssh.port),
             local: Some(self.docker_host.clone()),
-            remote: Some(target.remote_socket.clone()),
-            transport: Some("streamlocal".into()),
+            remote: Some(now.route.as_ref().map_or(&target.remote, Route::remote).to_string()),
+            transport: now.route.as_ref().filter(|_| now.engine.is_some()).map(Route::transport),
             connections: self.tunnel.connections(),
             flows_open: counters.flows_open,
             flows_total: counters.flows_total,
@@ -108,7 +108,7 @@ impl Control {
         }
         // A tunnel that had failed before is tried again, and may fail anew.
         let stale = (status.borrow().state == State::Failed).then(|| status.borrow().since);
-        if status.borrow().state != State::Up {
+        if !status.borrow().state.is_usable() {
             self.tunnel.retry_now();
         }
         let mut shown = None;
@@ -123,7 +123,9 @@ impl Control {
             }
             let now = status.borrow_and_update().clone();
             match now.state {
-                State::Up => return send(write, &Event::Status { status: Box::new(self.status()) }).await,
+                State::Up | State::Idle => {
+                    return send(write, &Event::Status { status: Box::new(self.status()) }).await;
+                }
                 State::Failed if stale != Some(now.since) => {
                     let (message, hint) = now.last_error.unwrap_or_default();
                     let failure = Failure { exit: ExitCode::NotUp, message, causes: Vec::new(), hint };

@@ -87,7 +87,9 @@ impl From<tunnel::Error> for Failure {
                 ssh::Kind::Auth => ExitCode::Auth,
                 ssh::Kind::Config => ExitCode::Usage,
             },
-            tunnel::Error::Forwarding { .. } | tunnel::Error::Engine { .. } => ExitCode::Engine,
+            tunnel::Error::Forwarding { .. } | tunnel::Error::Obstacle { .. } | tunnel::Error::Engine { .. } => {
+                ExitCode::Engine
+            }
             tunnel::Error::Timeout { step: ssh::Step::Engine, .. } => ExitCode::Engine,
             tunnel::Error::Timeout { step: ssh::Step::Authenticating, .. } => ExitCode::Auth,
             tunnel::Error::Timeout { step: ssh::Step::HostKey, .. } => ExitCode::HostKey,

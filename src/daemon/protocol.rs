@@ -105,9 +105,9 @@ pub struct TunnelStatus {
     pub port: Option<u16>,
     /// The local endpoint, as `DOCKER_HOST` wants it.
     pub local: Option<String>,
-    /// The Engine's socket on the host.
+    /// The Engine's socket on the host; `auto` as long as it was not looked for.
     pub remote: Option<String>,
-    /// How flows reach it: `streamlocal`.
+    /// How flows reach it: `streamlocal`, `direct-tcpip` or `exec: COMMAND`.
     pub transport: Option<String>,
     /// The SSH connections.
     pub connections: Vec<ConnectionStatus>,

@@ -21,10 +21,11 @@ use super::lock::Lock;
 use super::log;
 use super::protocol::Event;
 use crate::config::{
-    self, ConfigFile, Overrides, RuntimeFiles, Target, TunnelName, log_path, prepare_runtime_dir, resolve, runtime_dir,
+    self, ConfigFile, Overrides, RuntimeFiles, Target, TunnelName, log_path, prepare_runtime_dir, resolve, route_path,
+    runtime_dir,
 };
 use crate::ssh::Prompter;
-use crate::tunnel::{Listener, SocketFile, State, Tunnel, bind_private};
+use crate::tunnel::{Listener, Route, SocketFile, State, Tunnel, bind_private};
 
 /// Longest wait at the end for clients to take their last word.
 const LAST_WORD: Duration = Duration::from_secs(1);
@@ -40,7 +41,7 @@ pub struct Options {
     pub config: PathBuf,
     /// Did the user name that file?
     pub config_named: bool,
-    /// `-F`, `--local`, `--remote-socket`.
+    /// `-F`, `--local`, `--remote`, `--lazy`.
     pub overrides: Overrides,
     /// `--timeout`.
     pub timeout: Duration,
@@ -95,6 +96,9 @@ struct Prepared {
     lock: Lock,
     control: std::os::unix::net::UnixListener,
     control_file: SocketFile,
+    /// Where the Engine was the last time.
+    route: Option<Route>,
+    route_file: PathBuf,
 }
 
 /// Takes the lock and reads the configuration. None where another daemon runs this tunnel.
@@ -119,8 +123,10 @@ fn prepare(options: &Options) -> Result<Option<Prepared>, Failure> {
         target.address(),
         target.name
     );
+    let route_file = route_path(&name)?;
+    let route = std::fs::read_to_string(&route_file).ok().and_then(|text| text.parse().ok());
     target.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
-    Ok(Some(Prepared { target, lock, control, control_file }))
+    Ok(Some(Prepared { target, lock, control, control_file, route, route_file }))
 }
 
 fn serve(options: &Options, prepared: Prepared, parent: StdUnixStream) -> Result<(), Failure> {
@@ -134,7 +140,7 @@ fn serve(options: &Options, prepared: Prepared, parent: StdUnixStream) -> Result
 }
 
 async fn supervise(options: &Options, prepared: Prepared, parent: StdUnixStream) -> Result<(), Failure> {
-    let Prepared { target, lock, control: listener, control_file } = prepared;
+    let Prepared { target, lock, control: listener, control_file, route, route_file } = prepared;
     let other = |e: io::Error| Failure::new(ExitCode::Other, format!("cannot start: {e}"));
     parent.set_nonblocking(true).map_err(other)?;
     let parent = UnixStream::from_std(parent).map_err(other)?;
@@ -143,7 +149,7 @@ async fn supervise(options: &Options, prepared: Prepared, parent: StdUnixStream)
     let endpoint = Listener::bind(&target.local);
     let docker_host = endpoint.as_ref().map_or(&target.local, |l| l.endpoint()).docker_host();
     let control = Arc::new(Control {
-        tunnel: Tunnel::new(target, prompter),
+        tunnel: Tunnel::new(target, prompter, route),
         broker: Broker::new(),
         docker_host,
         stop: CancellationToken::new(),
@@ -167,8 +173,9 @@ async fn supervise(options: &Options, prepared: Prepared, parent: StdUnixStream)
         };
         let asking = control.broker.run(questions);
         let accepting = accept(&listener, &control, &mut clients);
-        let signals = stop_on_signals(&control.stop);
-        tokio::pin!(running, asking, accepting, signals);
+        let signals = obey_signals(options, &control);
+        let following = follow(&control.tunnel, &route_file);
+        tokio::pin!(running, asking, accepting, signals, following);
         loop {
             // Only the tunnel's end ends this; the others go on beside it.
             tokio::select! {
@@ -176,6 +183,7 @@ async fn supervise(options: &Options, prepared: Prepared, parent: StdUnixStream)
                 () = &mut asking => {}
                 () = &mut accepting => {}
                 () = &mut signals => {}
+                () = &mut following => {}
             }
         }
     };
@@ -216,8 +224,48 @@ async fn accept(listener: &UnixListener, control: &Arc<Control>, clients: &mut J
     }
 }
 
-/// SIGTERM and SIGINT end the tunnel as `down` does; SIGHUP does not end it. Never ends.
-async fn stop_on_signals(stop: &CancellationToken) {
+/// Keeps where the Engine is for the next time. Never ends.
+async fn follow(tunnel: &Tunnel, route_file: &std::path::Path) {
+    let mut status = tunnel.watch();
+    let mut kept = status.borrow().route.clone();
+    while status.changed().await.is_ok() {
+        let now = status.borrow_and_update().route.clone();
+        if now != kept {
+            // That it cannot be kept costs time only.
+            if let Some(route) = &now
+                && let Err(e) = std::fs::write(route_file, format!("{route}\n"))
+            {
+                tracing::info!("cannot write {}: {e}", route_file.display());
+            }
+            kept = now;
+        }
+    }
+    std::future::pending().await
+}
+
+/// Goes on with what the configuration says by now; what is wrong in it changes nothing.
+fn reload(options: &Options, tunnel: &Tunnel) {
+    let before = tunnel.target();
+    let read = ConfigFile::load(&options.config, options.config_named)
+        .and_then(|config| Ok((RuntimeFiles::new(&runtime_dir(), &before.name)?, config)))
+        .and_then(|(files, config)| resolve(&options.target, &config, &options.overrides, &files.socket));
+    match read {
+        Ok(target) => {
+            tracing::info!("read the configuration again");
+            target.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
+            if target.local != before.local {
+                tracing::warn!("another local endpoint takes `down` and `up`");
+            }
+            tunnel.reload(target);
+        }
+        Err(error) => tracing::error!("going on as before, the configuration cannot be used: {error}"),
+    }
+}
+
+/// SIGTERM and SIGINT end the tunnel as `down` does; at SIGHUP it reads its configuration again.
+/// Never ends.
+async fn obey_signals(options: &Options, control: &Control) {
+    let stop = &control.stop;
     let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::hangup()));
     let (Ok(mut terminate), Ok(mut interrupt), Ok(mut hangup)) = signals else {
         tracing::warn!("signals end this process at once");
@@ -227,7 +275,7 @@ async fn stop_on_signals(stop: &CancellationToken) {
         tokio::select! {
             _ = terminate.recv() => stop.cancel(),
             _ = interrupt.recv() => stop.cancel(),
-            _ = hangup.recv() => {}
+            _ = hangup.recv() => reload(options, &control.tunnel),
         }
     }
 }

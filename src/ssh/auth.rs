@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use super::algorithms::{pubkey_accepted, rsa_hash};
 use super::connection::{Client, printable};
 use super::error::Error;
+use super::facts;
 use super::keys::{Credentials, FileSigner, KeyFile, LoadError, SignError, load_key, read_certificate};
 use super::prompter::{Prompter, Question};
 use super::vault::Kept;
@@ -40,7 +41,7 @@ pub(super) async fn login(
     target: &Target,
     prompter: &Prompter,
     credentials: &Credentials,
-) -> Result<(), Error> {
+) -> Result<facts::Login, Error> {
     let mut login = Login {
         account: target.account(),
         handle,
@@ -51,7 +52,13 @@ pub(super) async fn login(
         tried: Vec::new(),
         needs: None,
     };
-    login.run().await
+    let offered = login.run().await?;
+    Ok(facts::Login { tried: login.tried, offered: offered.iter().flat_map(names).collect() })
+}
+
+/// The names of methods.
+fn names(methods: &MethodSet) -> Vec<String> {
+    methods.iter().map(|method| <&str>::from(method).to_owned()).collect()
 }
 
 /// One login under way.
@@ -90,7 +97,8 @@ impl From<AuthResult> for Attempt {
 }
 
 impl Login<'_> {
-    async fn run(&mut self) -> Result<(), Error> {
+    /// Logs in; what the server said last that it would accept.
+    async fn run(&mut self) -> Result<Option<MethodSet>, Error> {
         let methods = self.methods();
         let mut untried = methods.clone();
         let mut offered: Option<MethodSet> = None;
@@ -106,7 +114,7 @@ impl Login<'_> {
                 _ => self.password().await?,
             };
             match attempt {
-                Attempt::Success => return Ok(()),
+                Attempt::Success => return Ok(offered),
                 Attempt::Partial(set) => {
                     partial += 1;
                     if partial > MAX_PARTIAL {
@@ -144,11 +152,10 @@ impl Login<'_> {
         if let Some(what) = &self.needs {
             return Error::NeedsPerson { account: self.account.clone(), tried: self.tried.clone(), what: what.clone() };
         }
-        let name = |method: &MethodKind| <&str>::from(method).to_owned();
         Error::Auth {
             account: self.account.clone(),
             tried: self.tried.clone(),
-            offered: offered.map(|set| set.iter().map(name).collect()).unwrap_or_default(),
+            offered: offered.map(names).unwrap_or_default(),
         }
     }
 

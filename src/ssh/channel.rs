@@ -1,16 +1,59 @@
-//! One SSH channel to a socket on the host (RFC 4254 section 5; PROTOCOL section 2.4 of OpenSSH
-//! for `direct-streamlocal@openssh.com`).
+//! One SSH channel to a socket, a port or a command on the host (RFC 4254 sections 5 to 7; PROTOCOL
+//! section 2.4 of OpenSSH for `direct-streamlocal@openssh.com`).
 
+use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
 
 use bytes::Bytes;
 use russh::client::Msg;
-use russh::{ChannelMsg, ChannelOpenFailure};
+use russh::{ChannelMsg, ChannelOpenFailure, Sig};
+use tokio::time::Instant;
+
+use super::connection::printable;
+
+/// How long the end of a command's output is held back, so that one which failed is not taken for
+/// one that was done. It ends right after, unless it reads on.
+const ENDING: Duration = Duration::from_secs(1);
+/// Most bytes of a command's standard error that are kept for people.
+const MAX_STDERR: usize = 2048;
+
+/// What a channel leads to on the host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Endpoint {
+    /// A Unix socket.
+    Streamlocal(String),
+    /// A TCP port, as the host sees it (RFC 4254 section 7.2).
+    Tcp {
+        /// Name or address.
+        host: String,
+        /// Port.
+        port: u16,
+    },
+    /// Standard input and output of a command (RFC 4254 section 6.5).
+    Command {
+        /// For people.
+        name: String,
+        /// For the login shell there.
+        command: String,
+    },
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Streamlocal(path) => f.write_str(path),
+            Self::Tcp { host, port } => write!(f, "{host} port {port}"),
+            Self::Command { name, .. } => write!(f, "`{name}`"),
+        }
+    }
+}
 
 /// An open channel. Reading and writing go on independently, as do their ends.
 #[derive(Debug)]
 pub struct Channel {
     inner: russh::Channel<Msg>,
+    is_command: bool,
 }
 
 /// What came from the server.
@@ -30,10 +73,10 @@ pub enum Received {
 pub enum OpenError {
     /// It refused. OpenSSH says `ConnectFailed` for all of: forwarding is prohibited, the socket is
     /// missing, permission is denied.
-    #[error("the server refused to open {path}: {reason}")]
+    #[error("the server refused to open {endpoint}: {reason}")]
     Refused {
-        /// The socket on the host.
-        path: String,
+        /// What it was to lead to.
+        endpoint: String,
         /// The reason, RFC 4254 section 5.1.
         reason: String,
     },
@@ -43,7 +86,7 @@ pub enum OpenError {
 }
 
 impl OpenError {
-    pub(super) fn new(path: &str, error: russh::Error) -> Self {
+    pub(super) fn new(endpoint: &Endpoint, error: russh::Error) -> Self {
         let russh::Error::ChannelOpenFailure(reason) = error else { return Self::Lost };
         let reason = match reason {
             ChannelOpenFailure::AdministrativelyProhibited => "administratively prohibited".into(),
@@ -52,7 +95,7 @@ impl OpenError {
             ChannelOpenFailure::ResourceShortage => "resource shortage".into(),
             other => format!("{other:?}"),
         };
-        Self::Refused { path: path.into(), reason }
+        Self::Refused { endpoint: endpoint.to_string(), reason }
     }
 }
 
@@ -61,8 +104,8 @@ impl OpenError {
 pub type ChannelStream = russh::ChannelStream<Msg>;
 
 impl Channel {
-    pub(super) fn new(inner: russh::Channel<Msg>) -> Self {
-        Self { inner }
+    pub(super) fn new(inner: russh::Channel<Msg>, is_command: bool) -> Self {
+        Self { inner, is_command }
     }
 
     /// Has nothing at all come from the server, not even an end? Looks at what is there and does
@@ -85,7 +128,9 @@ impl Channel {
     /// The two directions.
     pub fn split(self) -> (ChannelReader, ChannelWriter) {
         let (read, write) = self.inner.split();
-        (ChannelReader { inner: read }, ChannelWriter { inner: write, ended: AtomicBool::new(false) })
+        let command = self.is_command.then(Command::default);
+        let writer = ChannelWriter { inner: write, is_command: self.is_command, ended: AtomicBool::new(false) };
+        (ChannelReader { inner: read, command }, writer)
     }
 
     /// See [`ChannelStream`]. The channel is closed when the stream is dropped.
@@ -98,6 +143,35 @@ impl Channel {
 #[derive(Debug)]
 pub struct ChannelReader {
     inner: russh::ChannelReadHalf,
+    /// None where the channel leads to a socket.
+    command: Option<Command>,
+}
+
+/// What is known of the command at the other end.
+#[derive(Debug, Default)]
+struct Command {
+    /// When its output ended.
+    ended: Option<Instant>,
+    /// Has that been told?
+    told: bool,
+    /// Its exit status, once it has one; 128 for a signal.
+    status: Option<u32>,
+    stderr: Vec<u8>,
+}
+
+impl Command {
+    /// Its output and maybe itself have ended: is that an end, or did it fail? None: not known yet.
+    fn verdict(&mut self) -> Option<Received> {
+        match (self.ended, self.status) {
+            _ if self.told => None,
+            (Some(_), Some(0)) => {
+                self.told = true;
+                Some(Received::Eof)
+            }
+            (_, Some(status)) if status != 0 => Some(Received::Closed),
+            _ => None,
+        }
+    }
 }
 
 impl ChannelReader {
@@ -107,13 +181,63 @@ impl ChannelReader {
     /// connection stands still (docs/architecture.md, "the trap").
     pub async fn receive(&mut self) -> Received {
         loop {
-            match self.inner.wait().await {
-                Some(ChannelMsg::Data { data }) => return Received::Data(data),
-                Some(ChannelMsg::Eof) => return Received::Eof,
-                Some(ChannelMsg::Close) | None => return Received::Closed,
-                Some(_) => {}
+            let held = self.command.as_ref().filter(|command| !command.told).and_then(|command| command.ended);
+            let message = match held {
+                None => self.inner.wait().await,
+                Some(ended) => match tokio::time::timeout_at(ended + ENDING, self.inner.wait()).await {
+                    Ok(message) => message,
+                    Err(_) => {
+                        // It reads on: only its output has ended.
+                        self.command.iter_mut().for_each(|command| command.told = true);
+                        return Received::Eof;
+                    }
+                },
+            };
+            let verdict = match (message, &mut self.command) {
+                (Some(ChannelMsg::Data { data }), _) => return Received::Data(data),
+                (Some(ChannelMsg::Close) | None, _) => return Received::Closed,
+                (Some(ChannelMsg::Eof), None) => return Received::Eof,
+                (Some(ChannelMsg::Eof), Some(command)) => {
+                    command.ended.get_or_insert_with(Instant::now);
+                    command.verdict()
+                }
+                (Some(ChannelMsg::ExitStatus { exit_status }), Some(command)) => {
+                    command.status = Some(exit_status);
+                    command.verdict()
+                }
+                (Some(ChannelMsg::ExitSignal { .. }), Some(command)) => {
+                    command.status = Some(128);
+                    command.verdict()
+                }
+                (Some(ChannelMsg::ExtendedData { data, .. }), Some(command)) => {
+                    let room = MAX_STDERR - command.stderr.len();
+                    command.stderr.extend_from_slice(&data[..data.len().min(room)]);
+                    None
+                }
+                // The server runs no commands.
+                (Some(ChannelMsg::Failure), Some(_)) => Some(Received::Closed),
+                (Some(_), _) => None,
+            };
+            if let Some(verdict) = verdict {
+                return verdict;
             }
         }
+    }
+
+    /// The command's exit status, once it is known.
+    pub(super) fn status(&self) -> Option<u32> {
+        self.command.as_ref().and_then(|command| command.status)
+    }
+
+    /// The beginning of what the command wrote to its standard error, in one line.
+    pub(super) fn stderr(&self) -> String {
+        self.command.as_ref().map(|command| printable(&String::from_utf8_lossy(&command.stderr))).unwrap_or_default()
+    }
+
+    /// What to say of a command that failed.
+    pub fn complaint(&self) -> Option<String> {
+        let status = self.status().filter(|status| *status != 0)?;
+        Some(format!("the command on the host ended with {status}: {}", self.stderr()))
     }
 }
 
@@ -121,6 +245,7 @@ impl ChannelReader {
 #[derive(Debug)]
 pub struct ChannelWriter {
     inner: russh::ChannelWriteHalf<Msg>,
+    is_command: bool,
     /// Has EOF been sent?
     ended: AtomicBool,
 }
@@ -151,8 +276,12 @@ impl ChannelWriter {
         self.inner.eof().await.map_err(|_| Gone)
     }
 
-    /// Ends both directions at once. No error: a channel that is gone is closed.
+    /// Ends both directions at once, and a command as well. No error: a channel that is gone is closed.
     pub async fn close(&self) {
+        if self.is_command {
+            // A server does not end a command because its channel is closed (RFC 4254 section 6.9).
+            let _ = self.inner.signal(Sig::TERM).await;
+        }
         let _ = self.inner.close().await;
     }
 }

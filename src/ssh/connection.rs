@@ -4,17 +4,18 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use russh::Disconnect;
 use russh::client::{self, DisconnectReason, Handle, Session};
 use russh::keys::{PublicKey, PublicKeyOrCertificate};
+use russh::{Disconnect, Names};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 
 use super::algorithms;
 use super::auth;
-use super::channel::{Channel, OpenError};
+use super::channel::{Channel, Endpoint, OpenError, Received};
 use super::error::Error;
+use super::facts::{Facts, Login};
 use super::host_key::Verifier;
 use super::keys::Credentials;
 use super::prompter::Prompter;
@@ -29,6 +30,8 @@ const WINDOW: u32 = 16 << 20;
 const CHANNEL_MESSAGES: usize = 100;
 /// Longest time for saying good-bye.
 const GOODBYE: Duration = Duration::from_millis(500);
+/// Most bytes of a command's output that are kept.
+const MAX_OUTPUT: usize = 64 << 10;
 /// Longest text of the server's that is kept for people, in characters.
 const MAX_TEXT: usize = 1000;
 
@@ -71,6 +74,8 @@ pub struct Connection {
     /// The keys that the host says it has.
     announced: watch::Receiver<Vec<PublicKey>>,
     verifier: Arc<Verifier>,
+    facts: watch::Receiver<Facts>,
+    login: Login,
     /// The connection this one runs through.
     _hop: Option<Box<Connection>>,
 }
@@ -97,11 +102,15 @@ impl Connection {
         let host = &target.ssh.host_name;
         match &target.ssh.proxy {
             Proxy::None => {
-                let limit = target.connect_timeout;
-                let stream = tokio::time::timeout(limit * target.ssh.connection_attempts, tcp(&target.ssh))
+                let limit = target.tcp_timeout;
+                let (stream, greeting) = tokio::time::timeout(limit * target.ssh.connection_attempts, tcp(target))
                     .await
-                    .map_err(|_| Error::Timeout { host: host.clone(), step: "TCP connection", limit })??;
-                Self::over(stream, target, None, prompter, credentials, on_step).await
+                    .map_err(|_| Error::Timeout { host: host.clone(), step: Error::TCP, limit })??;
+                let made = Self::over(stream, target, None, prompter, credentials, on_step).await;
+                made.map_err(|error| match (error, greeting.refusal()) {
+                    (Error::Handshake { .. }, Some(message)) => Error::TurnedAway { host: host.clone(), message },
+                    (error, _) => error,
+                })
             }
             Proxy::Command(command) => {
                 let stream = ProxyCommand::spawn(&target.expand_proxy_command(command)?)?;
@@ -153,7 +162,7 @@ impl Connection {
                 };
                 return Err(Error::Jump { hop: self.host.clone(), host: host.clone(), port, reason });
             }
-            Err(_) => return Err(Error::Timeout { host: host.clone(), step: "TCP connection", limit }),
+            Err(_) => return Err(Error::Timeout { host: host.clone(), step: Error::TCP, limit }),
         };
         let stream = channel.into_stream();
         Self::over(stream, target, Some(Box::new(self)), prompter, credentials, on_step).await
@@ -183,11 +192,13 @@ impl Connection {
         };
         let (sender, ended) = watch::channel(None);
         let (announces, announced) = watch::channel(Vec::new());
+        let (told, facts) = watch::channel(Facts::default());
         let client = Client {
             host: host.clone(),
             verifier: verifier.clone(),
             ended: sender,
             announces,
+            facts: told,
             on_step: on_step.clone(),
         };
         let mut handle = prompter
@@ -196,20 +207,72 @@ impl Connection {
             .ok_or_else(|| Error::Timeout { host: host.clone(), step: "SSH handshake", limit })?
             .map_err(|failure| failure.into_error(&host))?;
         on_step(Step::Authenticating);
-        prompter
+        let login = prompter
             .within(limit, auth::login(&mut handle, &ended, target, prompter, credentials))
             .await
             .ok_or_else(|| Error::Timeout { host: host.clone(), step: "login", limit })??;
-        Ok(Self { handle, host, ended, announced, verifier, _hop: hop })
+        Ok(Self { handle, host, ended, announced, verifier, facts, login, _hop: hop })
     }
 
-    /// Opens a channel to the Unix socket `path` on the host.
+    /// Opens a channel to `endpoint` on the host.
     ///
     /// # Errors
     /// [`OpenError`].
-    pub async fn open_streamlocal(&self, path: &str) -> Result<Channel, OpenError> {
-        let opened = self.handle.channel_open_direct_streamlocal(path).await;
-        opened.map(Channel::new).map_err(|error| OpenError::new(path, error))
+    pub async fn open(&self, endpoint: &Endpoint) -> Result<Channel, OpenError> {
+        let opened = match endpoint {
+            Endpoint::Streamlocal(path) => self.handle.channel_open_direct_streamlocal(path).await,
+            Endpoint::Tcp { host, port } => {
+                self.handle.channel_open_direct_tcpip(host, u32::from(*port), "127.0.0.1", 0).await
+            }
+            Endpoint::Command { command, .. } => match self.handle.channel_open_session().await {
+                // Whether it is run is not waited for: that would be a round trip.
+                Ok(channel) => channel.exec(true, command.as_str()).await.map(|()| channel),
+                Err(error) => Err(error),
+            },
+        };
+        let is_command = matches!(endpoint, Endpoint::Command { .. });
+        opened.map(|inner| Channel::new(inner, is_command)).map_err(|error| OpenError::new(endpoint, error))
+    }
+
+    /// Runs `command` in the login shell there, with `input` as its standard input, and waits for its
+    /// end. Of its output at most 64 KiB are kept.
+    ///
+    /// # Errors
+    /// [`OpenError`]; a command that is not done within `limit` is ended, and its status unknown.
+    pub async fn run(&self, command: &str, input: &str, limit: Duration) -> Result<Output, OpenError> {
+        let endpoint = Endpoint::Command { name: command.into(), command: command.into() };
+        let (mut reader, writer) = self.open(&endpoint).await?.split();
+        let mut stdout = Vec::new();
+        let running = async {
+            if !input.is_empty() && writer.send(input.to_owned().into()).await.is_err() {
+                return;
+            }
+            let _ = writer.eof().await;
+            loop {
+                match reader.receive().await {
+                    Received::Data(data) => {
+                        let room = MAX_OUTPUT - stdout.len();
+                        stdout.extend_from_slice(&data[..data.len().min(room)]);
+                    }
+                    Received::Eof => {}
+                    Received::Closed => return,
+                }
+            }
+        };
+        let _ = tokio::time::timeout(limit, running).await;
+        writer.close().await;
+        let stdout = String::from_utf8_lossy(&stdout).into_owned();
+        Ok(Output { status: reader.status(), stdout, stderr: reader.stderr() })
+    }
+
+    /// What was agreed on with the server.
+    pub fn facts(&self) -> Facts {
+        self.facts.borrow().clone()
+    }
+
+    /// How the login went.
+    pub fn login(&self) -> &Login {
+        &self.login
     }
 
     /// Asks the server for a sign of life and waits for it (`keepalive@openssh.com`). False where the
@@ -220,7 +283,7 @@ impl Connection {
 
     /// Learns the host's other keys as it tells of them, each proved to be its own
     /// (`hostkeys-00@openssh.com`, PROTOCOL section 2.5 of OpenSSH). Never ends.
-    pub async fn learn_host_keys(&self) {
+    pub async fn learn_host_keys<T>(&self) -> T {
         let mut announced = self.announced.clone();
         announced.mark_changed();
         while announced.changed().await.is_ok() {
@@ -248,6 +311,11 @@ impl Connection {
         Error::Lost { host: self.host.clone(), message }
     }
 
+    /// The error of a connection that is given up because nothing comes from it.
+    pub fn silent(&self) -> Error {
+        Error::Lost { host: self.host.clone(), message: "it no longer answers".into() }
+    }
+
     /// Says good-bye (RFC 4253 section 11.1), not waiting long for a server that does not listen.
     pub async fn disconnect(&self) {
         let goodbye = async {
@@ -258,12 +326,24 @@ impl Connection {
     }
 }
 
+/// What a command on the host said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Output {
+    /// Its exit status, where it is known.
+    pub status: Option<u32>,
+    /// What it wrote.
+    pub stdout: String,
+    /// What it complained about, in one line.
+    pub stderr: String,
+}
+
 /// russh's view of us.
 pub(super) struct Client {
     host: String,
     verifier: Arc<Verifier>,
     ended: watch::Sender<Option<String>>,
     announces: watch::Sender<Vec<PublicKey>>,
+    facts: watch::Sender<Facts>,
     on_step: OnStep,
 }
 
@@ -298,6 +378,12 @@ impl client::Handler for Client {
             Ok(()) => Ok(true),
             Err(error) => Err(Failure::Ours(Box::new(error))),
         }
+    }
+
+    async fn kex_done(&mut self, _: Option<&[u8]>, names: &Names, session: &mut Session) -> Result<(), Failure> {
+        let server = printable(&String::from_utf8_lossy(session.remote_sshid()));
+        self.facts.send_replace(Facts::new(server, names));
+        Ok(())
     }
 
     async fn auth_banner(&mut self, banner: &str, _: &mut Session) -> Result<(), Failure> {

@@ -64,6 +64,15 @@ pub enum Error {
         /// What went wrong.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// The server closed the connection before it greeted, most likely because it is too busy
+    /// (MaxStartups, PerSourcePenalties; sshd_config(5)).
+    #[error("{host} turned the connection away{}", said(.message))]
+    TurnedAway {
+        /// The host.
+        host: String,
+        /// What it said instead of a greeting.
+        message: String,
+    },
     /// The host's key is another than the known one.
     #[error(
         "the host key of {host} has CHANGED: {expected_type} {expected} in {file}:{line}, but the server sent {key_type} {fingerprint}"
@@ -183,6 +192,18 @@ pub enum Kind {
 }
 
 impl Error {
+    /// The step in which nothing but TCP is at work.
+    pub(super) const TCP: &str = "TCP connection";
+
+    /// Was the host not even reached?
+    pub fn is_unreached(&self) -> bool {
+        match self {
+            Self::Resolve { .. } | Self::Connect { .. } => true,
+            Self::Timeout { step, .. } => *step == Self::TCP,
+            _ => false,
+        }
+    }
+
     /// What kind of failure this is.
     pub fn kind(&self) -> Kind {
         match self {
@@ -192,6 +213,7 @@ impl Error {
             | Self::Jump { .. }
             | Self::Timeout { .. }
             | Self::Handshake { .. }
+            | Self::TurnedAway { .. }
             | Self::Lost { .. } => Kind::Unreachable,
             Self::HostKeyChanged { .. } | Self::HostKeyRevoked { .. } | Self::HostKeyUnknown { .. } => Kind::HostKey,
             Self::Auth { .. } | Self::AuthClosed { .. } | Self::NeedsPerson { .. } => Kind::Auth,
@@ -211,6 +233,9 @@ impl Error {
             }
             Self::Jump { .. } => "can the jump host resolve and reach that name, and does its AllowTcpForwarding permit it?".into(),
             Self::ProxyCommand { .. } => "run the command by hand to see what it says".into(),
+            Self::TurnedAway { .. } => {
+                "is it an SSH server, and is it very busy? MaxStartups and PerSourcePenalties in its sshd_config limit this".into()
+            }
             Self::Handshake { .. } => "is it an SSH server? `ssh -v` to the same host and port shows its side".into(),
             Self::HostKeyChanged { file, line, host, .. } => format!(
                 "somebody may be listening in, or the host was set up anew. Ask its administrator for the new fingerprint; \

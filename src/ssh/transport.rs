@@ -5,6 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::process::Stdio;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -13,8 +14,9 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::task::JoinSet;
 
+use super::connection::printable;
 use super::error::Error;
-use crate::config::{AddressFamily, SshSettings};
+use crate::config::{AddressFamily, SshSettings, Target};
 
 /// How long one address may keep the next one waiting (RFC 8305 section 5).
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
@@ -26,16 +28,55 @@ const ATTEMPTS_PAUSE: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 /// [`Error::Resolve`], [`Error::Connect`].
-pub(super) async fn tcp(ssh: &SshSettings) -> Result<BufReader<Tcp>, Error> {
+pub(super) async fn tcp(target: &Target) -> Result<(BufReader<Tcp>, Greeting), Error> {
+    let ssh = &target.ssh;
     let mut attempt = 1;
     loop {
         match tcp_once(ssh).await {
-            Ok(stream) => return Ok(BufReader::with_capacity(READ_BUFFER, Tcp { stream, burst: 0 })),
+            Ok(stream) => {
+                limit_silence(&stream, target);
+                let greeting = Greeting::default();
+                let stream = Tcp { stream, burst: 0, greeting: Some(greeting.clone()) };
+                return Ok((BufReader::with_capacity(READ_BUFFER, stream), greeting));
+            }
             Err(error) if attempt >= ssh.connection_attempts => return Err(error),
             Err(error) => tracing::info!("{error}; trying again"),
         }
         attempt += 1;
         tokio::time::sleep(ATTEMPTS_PAUSE).await;
+    }
+}
+
+/// What we send must be acknowledged for as long as the keepalives may go unanswered: on a dead link
+/// with much to send the keepalives themselves would not get out (TCP_USER_TIMEOUT in tcp(7)).
+#[cfg(target_os = "linux")]
+fn limit_silence(stream: &TcpStream, target: &Target) {
+    let Some(keepalive) = target.keepalive else { return };
+    let limit = keepalive.saturating_mul(target.keepalive_count.saturating_add(1)).as_millis();
+    // That it cannot be set costs time only.
+    let _ = rustix::net::sockopt::set_tcp_user_timeout(stream, u32::try_from(limit).unwrap_or(u32::MAX));
+}
+
+#[cfg(not(target_os = "linux"))]
+fn limit_silence(_: &TcpStream, _: &Target) {}
+
+/// The first bytes that came from the server.
+#[derive(Clone, Default)]
+pub(super) struct Greeting(Arc<Mutex<Vec<u8>>>);
+
+impl Greeting {
+    /// What a server said that does not greet as an SSH server does (RFC 4253 section 4.2); nothing at
+    /// all counts.
+    pub(super) fn refusal(&self) -> Option<String> {
+        let text = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let text = printable(&String::from_utf8_lossy(&text));
+        (!text.contains("SSH-")).then_some(text)
+    }
+
+    fn note(&self, bytes: &[u8]) {
+        let mut text = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let room = MAX_GREETING - text.len();
+        text.extend_from_slice(&bytes[..bytes.len().min(room)]);
     }
 }
 
@@ -114,10 +155,14 @@ async fn race(mut addresses: VecDeque<SocketAddr>, from: Option<SocketAddr>) -> 
 /// would wait for that.
 pub(super) struct Tcp {
     stream: TcpStream,
+    /// To be filled by the first read.
+    greeting: Option<Greeting>,
     /// Bytes read since others last had their turn.
     burst: usize,
 }
 
+/// Bytes that are kept of a server's greeting.
+const MAX_GREETING: usize = 256;
 /// Bytes that are taken from the system at once: russh reads each packet in two pieces.
 const READ_BUFFER: usize = 128 << 10;
 /// Reads of at least this many bytes are bulk, which needs no hurry.
@@ -136,6 +181,11 @@ impl AsyncRead for Tcp {
         let before = buf.filled().len();
         let polled = Pin::new(&mut self.stream).poll_read(cx, buf);
         let read = buf.filled().len() - before;
+        if read > 0
+            && let Some(greeting) = self.greeting.take()
+        {
+            greeting.note(&buf.filled()[before..]);
+        }
         self.burst = if polled.is_ready() { self.burst + read } else { 0 };
         #[cfg(target_os = "linux")]
         if polled.is_ready() && read < BULK {

@@ -32,6 +32,14 @@ pub enum Error {
         /// What the server said.
         source: ssh::OpenError,
     },
+    /// The host was reached, and looking around there told what is in the way.
+    #[error("reached {host}, but {obstacle}")]
+    Obstacle {
+        /// `user@host:port`.
+        host: String,
+        /// What.
+        obstacle: Obstacle,
+    },
     /// The socket was opened, but what listens there does not answer as an Engine does.
     #[error("reached {socket} on {host}, but no Docker Engine answered there")]
     Engine {
@@ -55,12 +63,108 @@ pub enum Error {
     },
 }
 
+/// What is in the way of an Engine, once its host has been reached.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Obstacle {
+    /// No socket of an Engine.
+    #[error("it has no Engine's socket ({})", .looked.join(", "))]
+    NoSocket {
+        /// Where one was looked for.
+        looked: Vec<String>,
+        /// Is there a docker CLI, at least?
+        docker_installed: bool,
+    },
+    /// There is one, which this login may not use.
+    #[error("{user} may not use {socket} ({listing})")]
+    Permission {
+        /// The socket.
+        socket: String,
+        /// Its mode, owner and group.
+        listing: String,
+        /// The login's name.
+        user: String,
+        /// Is the user in the group `docker` by now, but this login is older?
+        new_login: bool,
+    },
+    /// There is one, but its server forwards nothing and nothing on the host can stand in.
+    #[error("its SSH server does not forward to {socket}")]
+    Prohibited {
+        /// The socket.
+        socket: String,
+    },
+    /// There is one, but nobody answers there.
+    #[error("nothing answers at {socket}: {said}")]
+    NotListening {
+        /// The socket.
+        socket: String,
+        /// The words of the tools that tried.
+        said: String,
+    },
+    /// The command that should speak to the Engine failed.
+    #[error("`{command}` failed there: {said}")]
+    Command {
+        /// The command.
+        command: String,
+        /// Its words.
+        said: String,
+    },
+}
+
+impl Obstacle {
+    fn hint(&self) -> String {
+        match self {
+            Self::NoSocket { docker_installed: true, .. } => {
+                "Docker is installed there, so its Engine is not running: `sudo systemctl start docker` on the host \
+                 (or name another socket with --remote)"
+                    .into()
+            }
+            Self::NoSocket { .. } => {
+                "is Docker or Podman installed there? with another socket, name it with --remote /path/to.sock; for Podman: \
+                 `systemctl --user enable --now podman.socket` on the host"
+                    .into()
+            }
+            Self::Permission { user, new_login: true, .. } => format!(
+                "{user} is in the group `docker`, but not in this login: end all of {user}'s sessions on the host \
+                 (an ssh ControlMaster is one) and log in again"
+            ),
+            Self::Permission { user, socket, .. } => format!(
+                "on the host: `sudo usermod -aG docker {user}`, if the group of {socket} is docker (its members are as \
+                 powerful as root); it takes a new login"
+            ),
+            Self::Prohibited { .. } => {
+                "in the host's sshd_config: `AllowStreamLocalForwarding yes` and `AllowTcpForwarding yes`, no DisableForwarding; \
+                 in authorized_keys no `restrict` without `port-forwarding`. Or install docker's CLI or socat there, \
+                 which dtunnel can use instead"
+                    .into()
+            }
+            Self::NotListening { .. } => {
+                "is the Engine running? `sudo systemctl status docker` on the host tells; a socket file alone may be left over".into()
+            }
+            Self::Command { .. } => "try the command on the host, by ssh".into(),
+        }
+    }
+}
+
 impl Error {
+    /// Was the connection turned away by a server that is too busy, so that a moment later it may not be?
+    pub(super) fn is_turned_away(&self) -> bool {
+        matches!(self, Self::Ssh(ssh::Error::TurnedAway { .. }))
+    }
+
+    /// Was the host not even reached?
+    pub(super) fn is_unreached(&self) -> bool {
+        matches!(self, Self::Ssh(error) if error.is_unreached())
+    }
+
     /// Is this for time to cure, so that trying again makes sense?
     pub fn may_pass(&self) -> bool {
         match self {
             Self::Ssh(error) => error.kind() == ssh::Kind::Unreachable,
-            Self::Timeout { .. } | Self::System(_) | Self::Forwarding { .. } | Self::Engine { .. } => true,
+            Self::Timeout { .. }
+            | Self::System(_)
+            | Self::Forwarding { .. }
+            | Self::Obstacle { .. }
+            | Self::Engine { .. } => true,
             Self::Listen { .. } => false,
         }
     }
@@ -80,7 +184,8 @@ impl Error {
             Self::Engine { source: engine::Error::Timeout(_), .. } => {
                 "the Engine hangs or is still starting: `docker info` on the host tells more".into()
             }
-            Self::Engine { .. } => "is --remote-socket the socket of a Docker Engine?".into(),
+            Self::Obstacle { obstacle, .. } => obstacle.hint(),
+            Self::Engine { .. } => "is --remote the socket of a Docker Engine?".into(),
             Self::System(_) => "are memory, threads or open files (`ulimit -a`) used up?".into(),
             Self::Timeout { .. } => "give it more time with --timeout".into(),
         })

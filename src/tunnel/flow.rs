@@ -12,6 +12,7 @@
 //! Each direction ends by itself: the end of the client's stream travels as EOF, the host's as a
 //! shutdown (RFC 4254 section 5.3). docker's attach, exec and `run -i` depend on it.
 
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use super::backlog::Backlog;
@@ -38,14 +39,17 @@ pub(super) enum End {
 /// Carries bytes both ways until the flow ends.
 pub(super) async fn carry(local: LocalStream, channel: Channel, counters: &[&Counters], lease: &Lease) -> End {
     let (mut reader, writer) = channel.split();
+    // Has the client been told that the host has ended its direction?
+    let told = AtomicBool::new(false);
     let end = {
-        let out = outwards(&local, &writer, counters);
-        let back = inwards(&local, &mut reader, counters, lease);
+        let out = outwards(&local, &writer, counters, &told);
+        let back = inwards(&local, &mut reader, counters, lease, &told);
         tokio::pin!(out, back);
         let mut out_done = false;
         loop {
             tokio::select! {
                 result = &mut back => break result,
+                () = lease.member.given_up() => break End::Cut,
                 end = &mut out, if !out_done => match end {
                     Some(end) => break end,
                     None => out_done = true,
@@ -60,6 +64,9 @@ pub(super) async fn carry(local: LocalStream, channel: Channel, counters: &[&Cou
             linger(&mut reader, &writer).await;
         }
         End::Cut => local.reset(),
+    }
+    if let Some(complaint) = reader.complaint() {
+        tracing::warn!("{complaint}");
     }
     // First the reader: one that nobody reads would hold the whole connection up.
     drop(reader);
@@ -78,8 +85,14 @@ pub(super) async fn let_go(channel: Channel) {
 }
 
 /// From the client to the host. Ends with None once the host has heard of the end, unless the
-/// client turns out to be gone altogether.
-async fn outwards(local: &LocalStream, writer: &ChannelWriter, counters: &[&Counters]) -> Option<End> {
+/// client turns out to be gone altogether. (Once both directions have ended, a client that still
+/// reads looks just like one that is gone; then nothing is left to be cut.)
+async fn outwards(
+    local: &LocalStream,
+    writer: &ChannelWriter,
+    counters: &[&Counters],
+    told: &AtomicBool,
+) -> Option<End> {
     loop {
         match local.read().await {
             Ok(data) if data.is_empty() => break,
@@ -96,23 +109,27 @@ async fn outwards(local: &LocalStream, writer: &ChannelWriter, counters: &[&Coun
     if writer.eof().await.is_err() {
         return Some(End::Cut);
     }
-    local.gone().await.ok().map(|()| End::ClientGone)
+    let gone = local.gone().await.is_ok() && !told.load(Relaxed);
+    gone.then_some(End::ClientGone)
 }
 
 /// From the host to the client. What the client does not take at once waits in a bounded backlog;
 /// while that is full nothing is taken from the host, which holds the whole connection up.
-async fn inwards(local: &LocalStream, reader: &mut ChannelReader, counters: &[&Counters], lease: &Lease) -> End {
+async fn inwards(
+    local: &LocalStream,
+    reader: &mut ChannelReader,
+    counters: &[&Counters],
+    lease: &Lease,
+    told: &AtomicBool,
+) -> End {
     let mut backlog = Backlog::default();
     let mut stall: Option<Stall<'_>> = None;
     // What came last: Eof ends the direction once the backlog is out, Closed after it the flow.
-    let (mut ended, mut told, mut closed) = (false, false, false);
+    let (mut ended, mut closed) = (false, false);
     loop {
         if backlog.is_empty() {
-            if ended && !told {
-                told = true;
-                if local.shutdown_write().is_err() {
-                    return End::ClientGone;
-                }
+            if ended && !told.swap(true, Relaxed) && local.shutdown_write().is_err() {
+                return End::ClientGone;
             }
             if closed {
                 return End::Done;

@@ -16,8 +16,6 @@ use super::pool::{Lease, Member};
 use super::supervisor::{Link, Tunnel};
 use crate::ssh::{Channel, OpenError};
 
-/// How long a new flow waits for a connection that is being made again.
-const FLOW_WAIT: Duration = Duration::from_secs(30);
 /// A flow that has gone on for so long makes room for those that come after it. Most requests are
 /// answered sooner.
 const LASTING: Duration = Duration::from_millis(250);
@@ -32,6 +30,8 @@ enum Carried {
     Ended(End),
     /// It was not opened, for this reason; the client has been told.
     Refused(String),
+    /// The client went away before it was opened.
+    ClientGone,
     /// That connection was held up before the flow was opened.
     HeldUp(LocalStream),
     /// That connection was lost before the flow was opened.
@@ -57,6 +57,7 @@ impl Tunnel {
 
     async fn flow(self: Arc<Self>, local: LocalStream) {
         self.counters.flow_begins();
+        self.demand.notify_one();
         let end = self.clone().place_and_carry(local).await.unwrap_or_else(|reason| {
             tracing::warn!("a flow was not opened: {reason}");
             End::Cut
@@ -69,14 +70,15 @@ impl Tunnel {
     /// waited for; nothing of the client's has been sent before the flow is open, so that a second
     /// try is safe.
     async fn place_and_carry(self: Arc<Self>, mut local: LocalStream) -> Result<End, String> {
-        let deadline = Instant::now() + FLOW_WAIT;
+        let wait = self.target().wait;
+        let deadline = Instant::now() + wait;
         let mut link = self.link.subscribe();
         loop {
             let usable = async { link.wait_for(|link| *link != Link::Waiting).await.ok().map(|link| *link) };
             match or_gone(&local, tokio::time::timeout_at(deadline, usable)).await? {
                 Ok(Some(Link::Connected)) => {}
                 Ok(_) => return refuse(local, "the tunnel has failed".into()),
-                Err(_) => return refuse(local, format!("no connection within {} s", FLOW_WAIT.as_secs())),
+                Err(_) => return refuse(local, format!("no connection within {}", humantime::format_duration(wait))),
             }
             let mut changes = self.pool.changes();
             let Some(lease) = self.pool.place() else {
@@ -96,7 +98,11 @@ impl Tunnel {
             };
             local = match carried.map_err(|e| e.to_string())? {
                 Carried::Ended(end) => return Ok(end),
-                Carried::Refused(reason) => return Err(reason),
+                Carried::Refused(reason) => {
+                    self.flows_refused(Some(&reason));
+                    return Err(reason);
+                }
+                Carried::ClientGone => return Ok(End::ClientGone),
                 Carried::HeldUp(local) => local,
                 // The supervisor learns of it in this moment, too; wait until it has.
                 Carried::Lost(local, member) => {
@@ -121,8 +127,8 @@ impl Tunnel {
         let channel = match lease.member.take_spare().await {
             Some(channel) => channel,
             None => {
-                let (member, socket) = (lease.member.clone(), self.target.remote_socket.clone());
-                let mut opening = tokio::spawn(async move { member.connection.open_streamlocal(&socket).await });
+                let (member, endpoint) = (lease.member.clone(), self.endpoint());
+                let mut opening = tokio::spawn(async move { member.connection.open(&endpoint).await });
                 let opened = tokio::select! {
                     biased;
                     opened = &mut opening => opened,
@@ -133,11 +139,15 @@ impl Tunnel {
                     }
                     Ok(()) = local.gone() => {
                         tokio::spawn(close_unwanted(opening, lease));
-                        return Carried::Refused("the client went away".into());
+                        return Carried::ClientGone;
                     }
                 };
                 match opened {
                     Ok(Ok(channel)) => channel,
+                    // A server lets a connection have so many commands (MaxSessions).
+                    Ok(Err(_)) if self.is_by_command() && lease.member.has_refused() => {
+                        return Carried::HeldUp(local);
+                    }
                     Ok(Err(OpenError::Lost)) => return Carried::Lost(local, lease.member.clone()),
                     Ok(Err(error)) => {
                         local.reset();
@@ -150,6 +160,7 @@ impl Tunnel {
                 }
             }
         };
+        self.flows_refused(None);
         let counters = [&self.counters, &lease.member.counters];
         let end = flow::carry(local, channel, &counters, &lease).await;
         self.prepare_next(lease);
@@ -158,17 +169,25 @@ impl Tunnel {
 
     /// After a flow: where nothing else goes on, the channel for the next one is opened already.
     fn prepare_next(&self, lease: Lease) {
-        let (member, pool, socket) = (lease.member.clone(), self.pool.clone(), self.target.remote_socket.clone());
+        let (member, pool, endpoint) = (lease.member.clone(), self.pool.clone(), self.endpoint());
         drop(lease);
+        if self.is_by_command() {
+            return;
+        }
         tokio::spawn(async move {
-            member.open_spare(&socket).await;
+            member.open_spare(&endpoint).await;
             pool.spare_opened();
         });
     }
 
+    /// Does each flow start a command on the host? Then none is started before it is wanted.
+    fn is_by_command(&self) -> bool {
+        self.route().is_some_and(|route| route.is_command())
+    }
+
     /// Lets flows finish that are moving bytes, for at most the target's `drain`.
     pub(super) async fn drain(&self, flows: &mut JoinSet<()>) {
-        let deadline = Instant::now() + self.target.drain;
+        let deadline = Instant::now() + self.target().drain;
         let moved = || {
             let now = self.counters.snapshot();
             now.bytes_in + now.bytes_out

@@ -4,20 +4,28 @@
 //! drives it calls [`Tunnel::run`] once and reads along through [`Tunnel::watch`].
 
 mod backlog;
+mod bridge;
 mod counters;
 mod error;
 mod flow;
 mod flows;
 mod listener;
 mod local;
+mod network;
+mod outage;
 mod peer;
 mod pool;
+mod remote;
 mod supervisor;
+mod survey;
 mod worker;
 
+pub use bridge::Tool;
 pub use counters::{Counters, Snapshot};
-pub use error::Error;
+pub use error::{Error, Obstacle};
 pub use listener::Listener;
 pub(crate) use listener::{SocketFile, bind_private};
 pub use pool::ConnectionStatus;
+pub use remote::Route;
 pub use supervisor::{State, Status, Tunnel};
+pub use survey::{Access, Socket, Survey};

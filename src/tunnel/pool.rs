@@ -12,10 +12,11 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::counters::Counters;
 use super::worker::Worker;
-use crate::ssh::{Channel, Connection};
+use crate::ssh::{Channel, Connection, Endpoint};
 
 /// How long a connection beyond the first may be unused before it is closed.
 const UNUSED: Duration = Duration::from_secs(60);
@@ -41,6 +42,9 @@ pub struct ConnectionStatus {
     /// Round-trip time to the server's sshd in milliseconds, when it was last measured.
     #[serde(default)]
     pub rtt_ms: Option<f64>,
+    /// Is a channel open for the next flow?
+    #[serde(default)]
+    pub spare: bool,
 }
 
 /// A connection and what goes over it.
@@ -52,6 +56,12 @@ pub(super) struct Member {
     pub(super) counters: Counters,
     /// Flows that are or will be on it.
     load: AtomicUsize,
+    /// As many as the server lets it have (MaxSessions, for flows that are commands).
+    capacity: AtomicUsize,
+    /// Set once it is known to be dead, though its session does not know yet.
+    dead: CancellationToken,
+    /// Set once it gets no new flows and is to end with its last one.
+    retired: CancellationToken,
     /// Flows whose backlog is full.
     stalled: watch::Sender<usize>,
     /// Since when no flow is on it; while one is, when the last one ended.
@@ -78,6 +88,9 @@ impl Member {
             worker,
             counters: Counters::default(),
             load: AtomicUsize::new(0),
+            capacity: AtomicUsize::new(usize::MAX),
+            dead: CancellationToken::new(),
+            retired: CancellationToken::new(),
             stalled: watch::Sender::new(0),
             quiet_since: Mutex::new(Instant::now()),
             round_trip: Mutex::new(None),
@@ -104,7 +117,7 @@ impl Member {
 
     /// Opens a spare channel, if nothing goes on here and there is none yet. A packet of the server's
     /// that nobody asked for would hold back the answers that somebody waits for.
-    pub(super) async fn open_spare(&self, socket: &str) {
+    pub(super) async fn open_spare(&self, endpoint: &Endpoint) {
         {
             let mut spare = lock(&self.spare);
             if self.load.load(Relaxed) > 0 || self.is_stalled() || !matches!(*spare, Spare::None) {
@@ -112,7 +125,7 @@ impl Member {
             }
             *spare = Spare::Opening;
         }
-        let opened = self.connection.open_streamlocal(socket).await;
+        let opened = self.connection.open(endpoint).await;
         *lock(&self.spare) = match opened {
             Ok(channel) => Spare::Open(channel, Instant::now()),
             Err(_) => Spare::None,
@@ -128,6 +141,60 @@ impl Member {
 
     fn is_stalled(&self) -> bool {
         *self.stalled.borrow() > 0
+    }
+
+    fn is_full(&self) -> bool {
+        self.load.load(Relaxed) >= self.capacity.load(Relaxed)
+    }
+
+    /// The server refused one flow more than there are now. True where that is for their number.
+    pub(super) fn has_refused(&self) -> bool {
+        let others = self.load.load(Relaxed).saturating_sub(1);
+        if others > 0 {
+            self.capacity.store(others, Relaxed);
+        }
+        others > 0
+    }
+
+    /// Ends its flows at once; whoever watches over it hears of it.
+    pub(super) fn give_up(&self) {
+        self.dead.cancel();
+    }
+
+    /// Waits until it is [given up](Self::give_up).
+    pub(super) async fn given_up(&self) {
+        self.dead.cancelled().await;
+    }
+
+    /// It gets no new flows and ends with its last one.
+    pub(super) fn retire(&self) {
+        self.retired.cancel();
+    }
+
+    /// Waits until it is [retired](Self::retire).
+    pub(super) async fn is_retired(&self) {
+        self.retired.cancelled().await;
+    }
+
+    /// Gives it up where it does not answer within `limit` and nothing moves on it. (Behind much that is
+    /// being sent the answer may take long.) One that is held up cannot answer, and is left alone.
+    pub(super) async fn check(&self, limit: Duration) {
+        let moved = || {
+            let now = self.counters.snapshot();
+            now.bytes_in + now.bytes_out
+        };
+        let mut before = moved();
+        let patience = async {
+            tokio::time::sleep(limit / 2).await;
+            before = moved();
+            tokio::time::sleep(limit / 2).await;
+        };
+        tokio::select! {
+            () = self.measure() => {}
+            () = patience => if !self.is_stalled() && moved() == before {
+                self.give_up();
+            }
+        }
     }
 
     /// Waits until one of its flows holds it up.
@@ -160,6 +227,7 @@ impl Member {
             bytes_in: now.bytes_in,
             bytes_out: now.bytes_out,
             rtt_ms: lock(&self.round_trip).map(|time| (time.as_secs_f64() * 1e6).round() / 1e3),
+            spare: self.has_spare(),
         }
     }
 }
@@ -179,7 +247,7 @@ enum Growth {
 pub(super) struct Pool {
     members: Mutex<Vec<Arc<Member>>>,
     /// Connections that move, at most.
-    max: usize,
+    max: AtomicUsize,
     growth: Mutex<Growth>,
     /// Bumped whenever a flow that found no place may find one now.
     changed: watch::Sender<u64>,
@@ -192,7 +260,7 @@ impl Pool {
     pub(super) fn new(max: usize) -> Arc<Self> {
         Arc::new(Self {
             members: Mutex::default(),
-            max,
+            max: AtomicUsize::new(max),
             growth: Mutex::new(Growth::Allowed),
             changed: watch::Sender::new(0),
             wake: Notify::new(),
@@ -207,7 +275,7 @@ impl Pool {
     /// the only connection has no spare channel yet.
     pub(super) fn place(self: &Arc<Self>) -> Option<Lease> {
         let members = lock(&self.members);
-        let moving = || members.iter().filter(|member| !member.is_stalled());
+        let moving = || members.iter().filter(|member| !member.is_stalled() && !member.is_full());
         let best = moving().min_by_key(|member| (member.load.load(Relaxed), !member.has_spare(), member.quiet_since()));
         let too_fast = members.len() == 1
             && best.is_some_and(|member| {
@@ -234,7 +302,7 @@ impl Pool {
     /// Asks the supervisor for a further connection, if there may be one.
     fn wish(&self, members: &[Arc<Member>]) {
         let moving = members.iter().filter(|member| !member.is_stalled()).count();
-        if moving < self.max && members.len() < self.most() && self.may_grow() {
+        if moving < self.max.load(Relaxed) && members.len() < self.most() && self.may_grow() {
             *lock(&self.wants_more) = true;
             self.wake.notify_one();
         }
@@ -242,7 +310,10 @@ impl Pool {
 
     /// A single connection stays single, whatever holds it up.
     fn most(&self) -> usize {
-        if self.max == 1 { 1 } else { self.max * MOST }
+        match self.max.load(Relaxed) {
+            1 => 1,
+            max => max * MOST,
+        }
     }
 
     fn may_grow(&self) -> bool {
@@ -251,6 +322,11 @@ impl Pool {
             Growth::NotBefore(time) => Instant::now() >= time,
             Growth::Never => false,
         }
+    }
+
+    /// Another limit holds from now on.
+    pub(super) fn set_max(&self, max: usize) {
+        self.max.store(max, Relaxed);
     }
 
     /// A further connection was refused; `needs_person` if nobody was there to log in.
@@ -290,6 +366,27 @@ impl Pool {
         let members = std::mem::take(&mut *lock(&self.members));
         self.bump();
         members
+    }
+
+    /// Waits until there has been no flow for `limit`, and takes all connections out.
+    pub(super) async fn unused_for(&self, limit: Duration) -> Vec<Arc<Member>> {
+        loop {
+            let mut changes = self.changes();
+            let quiet = {
+                let mut members = lock(&self.members);
+                let busy = members.iter().any(|member| member.load.load(Relaxed) > 0);
+                let last = members.iter().map(|member| member.quiet_since()).max().filter(|_| !busy);
+                if last.is_some_and(|last| last.elapsed() >= limit) {
+                    return std::mem::take(&mut *members);
+                }
+                last
+            };
+            let change = changes.changed();
+            match quiet {
+                Some(last) => drop(tokio::time::timeout_at(last + limit, change).await),
+                None => drop(change.await),
+            }
+        }
     }
 
     /// Was a further connection asked for since the last call?
@@ -386,8 +483,12 @@ impl Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         *lock(&self.member.quiet_since) = Instant::now();
+        let was_full = self.member.is_full();
         if self.member.load.fetch_sub(1, Relaxed) == 1 {
             self.pool.wake.notify_one();
+            self.pool.bump();
+        } else if was_full {
+            self.pool.bump();
         }
     }
 }

@@ -6,10 +6,13 @@
 //!      ▼          ▼         ▼          ▼
 //!    (error)     down ◄──── (stop) ◄───┘
 //! ```
+//!
+//! A lazy tunnel begins as `idle`, is `reconnecting` once a flow comes, and `idle` again after a while
+//! without any.
 
 use std::fmt;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
@@ -21,20 +24,23 @@ use super::counters::{Counters, Snapshot};
 use super::error::Error;
 use super::flow;
 use super::listener::Listener;
+use super::network::Network;
+use super::outage::Outage;
 use super::pool::{ConnectionStatus, Member, Pool};
+use super::remote::{self, Route};
 use super::worker::Worker;
 use crate::config::Target;
-use crate::engine::{self, Engine};
-use crate::ssh::{self, Connection, Credentials, OnStep, OpenError, Prompter, Step};
+use crate::engine::Engine;
+use crate::ssh::{self, Connection, Credentials, Endpoint, OnStep, Prompter, Step};
 
-/// Longest wait for the Engine's first answer.
-const ENGINE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Pauses between attempts to reconnect: the first, and the longest. Each is twice the one
-/// before, and up to half of it is left to chance, so that many tunnels do not come at once.
-const FIRST_PAUSE: Duration = Duration::from_millis(250);
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// Pauses between questions to an Engine that does not answer yet, on a host that does: the first, and
+/// the longest.
+const FIRST_ENGINE_PAUSE: Duration = Duration::from_millis(250);
+const LONGEST_ENGINE_PAUSE: Duration = Duration::from_secs(2);
 /// Longest wait for the answer when a connection's round-trip time is measured.
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest wait for a connection's sign of life when the network has changed.
+const CHECK_TIMEOUT: Duration = Duration::from_millis(2500);
 
 /// The state of a tunnel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,6 +50,8 @@ pub enum State {
     Starting,
     /// Connected.
     Up,
+    /// Lazy, and not in use: connects with the first flow.
+    Idle,
     /// The connection was lost and is being made again.
     Reconnecting,
     /// The connection was lost, and time alone will not bring it back.
@@ -52,11 +60,19 @@ pub enum State {
     Down,
 }
 
+impl State {
+    /// Can docker be used?
+    pub fn is_usable(self) -> bool {
+        matches!(self, Self::Up | Self::Idle)
+    }
+}
+
 impl fmt::Display for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Starting => "starting",
             Self::Up => "up",
+            Self::Idle => "idle",
             Self::Reconnecting => "reconnecting",
             Self::Failed => "failed",
             Self::Down => "down",
@@ -75,6 +91,8 @@ pub struct Status {
     pub step: Step,
     /// The Engine, once it has answered.
     pub engine: Option<Engine>,
+    /// Where it is on its host, and how it is reached.
+    pub route: Option<Route>,
     /// The last thing that went wrong: what, and what to do. None once it is all right again.
     pub last_error: Option<(String, Option<String>)>,
 }
@@ -94,14 +112,18 @@ pub(super) enum Link {
 enum Event {
     /// A connection has ended.
     Lost(Arc<Member>, ssh::Error),
+    /// One is no longer watched over.
+    Retired,
     /// A further one is there, or is not.
     Grown(Result<Arc<Member>, Error>),
+    /// One with other settings is there, or is not.
+    Replaced(Result<Arc<Member>, Error>),
 }
 
 /// A tunnel.
 #[derive(Debug)]
 pub struct Tunnel {
-    pub(super) target: Target,
+    target: watch::Sender<Arc<Target>>,
     prompter: Prompter,
     credentials: Credentials,
     pub(super) counters: Counters,
@@ -109,33 +131,41 @@ pub struct Tunnel {
     pub(super) link: watch::Sender<Link>,
     pub(super) pool: Arc<Pool>,
     retry: Notify,
+    /// A flow has come.
+    pub(super) demand: Notify,
+    /// The settings of connections have changed.
+    reloaded: Notify,
 }
 
 impl Tunnel {
-    /// A tunnel that is not running yet. Questions for people go to `prompter`.
-    pub fn new(target: Target, prompter: Prompter) -> Arc<Self> {
+    /// A tunnel that is not running yet. Questions for people go to `prompter`; `route` is where the
+    /// Engine was the last time.
+    pub fn new(target: Target, prompter: Prompter, route: Option<Route>) -> Arc<Self> {
         let status = Status {
             state: State::Starting,
             since: SystemTime::now(),
             step: Step::Resolving,
             engine: None,
+            route,
             last_error: None,
         };
         Arc::new(Self {
             credentials: Credentials::new(target.remember),
             pool: Pool::new(target.max_connections),
-            target,
+            target: watch::Sender::new(Arc::new(target)),
             prompter,
             counters: Counters::default(),
             status: watch::Sender::new(status),
             link: watch::Sender::new(Link::Waiting),
             retry: Notify::new(),
+            demand: Notify::new(),
+            reloaded: Notify::new(),
         })
     }
 
     /// What it goes to.
-    pub fn target(&self) -> &Target {
-        &self.target
+    pub fn target(&self) -> Arc<Target> {
+        self.target.borrow().clone()
     }
 
     /// Its status, now and whenever it changes.
@@ -165,6 +195,30 @@ impl Tunnel {
         self.retry.notify_one();
     }
 
+    /// Goes on with other settings. Where they lead to another host, login or Engine, a new connection
+    /// is made first; flows that are under way stay on the old ones to their end. The local endpoint
+    /// stays as it is.
+    pub fn reload(&self, target: Target) {
+        let before = self.target.send_replace(Arc::new(target.clone()));
+        self.pool.set_max(target.max_connections);
+        let same = before.ssh == target.ssh
+            && before.remote == target.remote
+            && (before.keepalive, before.keepalive_count) == (target.keepalive, target.keepalive_count);
+        if !same {
+            self.reloaded.notify_one();
+        }
+    }
+
+    /// Where flows go.
+    pub(super) fn route(&self) -> Option<Route> {
+        self.status.borrow().route.clone()
+    }
+
+    /// Where flows go.
+    pub(super) fn endpoint(&self) -> Endpoint {
+        self.route().unwrap_or_else(Route::usual).endpoint()
+    }
+
     /// Brings the tunnel up within `limit` (not counting the time that people take to answer) and
     /// keeps it up until `stop`. Clients of `listener` are served from the moment it is up.
     ///
@@ -176,19 +230,17 @@ impl Tunnel {
         limit: Duration,
         stop: CancellationToken,
     ) -> Result<(), Error> {
-        let first = self.prompter.within(limit, self.connect());
-        let member = tokio::select! {
-            first = first => match first {
-                Some(connected) => connected?,
-                None => {
-                    let step = self.status.borrow().step;
-                    return Err(Error::Timeout { limit, step });
-                }
+        let first = match self.target().idle_timeout {
+            Some(_) => None,
+            None => tokio::select! {
+                first = self.connect_first(limit) => Some(first?),
+                () = stop.cancelled() => return Ok(()),
             },
-            () = stop.cancelled() => return Ok(()),
         };
-        self.connected(member);
-        let supervised = self.clone().keep_connected();
+        if let Some(member) = &first {
+            self.connected(member.clone());
+        }
+        let supervised = self.clone().supervise(first);
         let mut flows = JoinSet::new();
         tokio::select! {
             () = supervised => {}
@@ -208,43 +260,79 @@ impl Tunnel {
         Ok(())
     }
 
-    // ---- the connection
+    // ---- a connection
+
+    /// The first connection. Of a busy server that turns us away more than one attempt is asked; every
+    /// other failure is told at once.
+    async fn connect_first(&self, limit: Duration) -> Result<Arc<Member>, Error> {
+        let last = Mutex::new(None);
+        let connecting = async {
+            let mut outage = Outage::begins();
+            loop {
+                let error = match self.connect(None).await {
+                    Err(error) if outage.insists(&error) => error,
+                    result => return result,
+                };
+                tracing::warn!("{}", with_causes(&error));
+                let pause = outage.pause(&error);
+                *last.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                tokio::time::sleep(pause).await;
+            }
+        };
+        match self.prompter.within(limit, connecting).await {
+            Some(connected) => connected,
+            None => {
+                let last = last.lock().unwrap_or_else(PoisonError::into_inner).take();
+                Err(last.unwrap_or(Error::Timeout { limit, step: self.status.borrow().step }))
+            }
+        }
+    }
 
     /// Connects, logs in and pings the Engine.
-    async fn connect(&self) -> Result<Arc<Member>, Error> {
-        let status = self.status.clone();
-        let on_step: OnStep = Arc::new(move |step| status.send_modify(|status| status.step = step));
-        let member = self.establish(&self.prompter, &on_step).await?;
-        on_step(Step::Engine);
-        let engine = self.ping(&member.connection).await?;
-        tracing::info!("connected to {}, Engine {}", self.target.address(), engine.version);
-        self.status.send_modify(|status| status.engine = Some(engine));
+    async fn connect(&self, tcp_limit: Option<Duration>) -> Result<Arc<Member>, Error> {
+        let member = self.log_in(tcp_limit).await?;
+        self.find_engine(&member).await?;
         Ok(member)
     }
 
+    /// Connects and logs in, for people to see.
+    async fn log_in(&self, tcp_limit: Option<Duration>) -> Result<Arc<Member>, Error> {
+        let mut target = Target::clone(&self.target());
+        target.tcp_timeout = tcp_limit.unwrap_or(target.tcp_timeout);
+        let status = self.status.clone();
+        let on_step: OnStep = Arc::new(move |step| status.send_modify(|status| status.step = step));
+        self.establish(target, &self.prompter, &on_step).await
+    }
+
+    async fn find_engine(&self, member: &Member) -> Result<(), Error> {
+        self.status.send_modify(|status| status.step = Step::Engine);
+        let target = self.target();
+        let (route, engine) = remote::find(&member.connection, &target, self.route().as_ref()).await?;
+        tracing::info!(
+            "connected to {}, Engine {} at {} ({})",
+            target.address(),
+            engine.version,
+            route.remote(),
+            route.transport()
+        );
+        self.status.send_modify(|status| (status.engine, status.route) = (Some(engine), Some(route)));
+        Ok(())
+    }
+
     /// Makes a connection, on a thread of its own.
-    async fn establish(&self, prompter: &Prompter, on_step: &OnStep) -> Result<Arc<Member>, Error> {
+    async fn establish(&self, target: Target, prompter: &Prompter, on_step: &OnStep) -> Result<Arc<Member>, Error> {
         let worker = Worker::start().map_err(Error::System)?;
-        let (target, prompter) = (self.target.clone(), prompter.clone());
+        let prompter = prompter.clone();
         let (credentials, on_step) = (self.credentials.clone(), on_step.clone());
         let making = worker.run(async move { Connection::establish(&target, &prompter, &credentials, &on_step).await });
         let connection = making.await.map_err(|e| Error::System(io::Error::other(e)))??;
         Ok(Member::new(connection, worker))
     }
 
-    async fn ping(&self, connection: &Connection) -> Result<Engine, Error> {
-        let (host, socket) = (self.target.address(), self.target.remote_socket.clone());
-        let opening = tokio::time::timeout(ENGINE_TIMEOUT, connection.open_streamlocal(&socket)).await;
-        let channel = match opening {
-            Ok(Ok(channel)) => channel,
-            Ok(Err(OpenError::Lost)) => return Err(connection.ended().await.into()),
-            Ok(Err(source)) => {
-                return Err(Error::Forwarding { host, socket, user: self.target.ssh.user.clone(), source });
-            }
-            Err(_) => return Err(Error::Engine { host, socket, source: engine::Error::Timeout(ENGINE_TIMEOUT) }),
-        };
-        let answer = engine::ping(channel.into_stream(), ENGINE_TIMEOUT).await;
-        answer.map_err(|source| Error::Engine { host, socket, source })
+    /// A further connection, without asking anybody anything.
+    async fn one_more(&self) -> Result<Arc<Member>, Error> {
+        let (nobody, _) = Prompter::new();
+        self.establish(Target::clone(&self.target()), &nobody, &(Arc::new(|_| {}) as OnStep)).await
     }
 
     fn connected(&self, member: Arc<Member>) {
@@ -254,13 +342,43 @@ impl Tunnel {
         self.set_state(State::Up);
     }
 
-    /// Makes the connection again when the last one is lost, and has as many as are wanted. Never
-    /// ends.
-    async fn keep_connected(self: Arc<Self>) {
+    // ---- as long as it is up
+
+    /// Keeps the tunnel connected, or, if it is lazy, connected while it is in use. Never ends.
+    async fn supervise(self: Arc<Self>, mut first: Option<Arc<Member>>) {
+        let mut network = Network::watch();
+        loop {
+            if first.take().is_none() {
+                if self.target().idle_timeout.is_some() {
+                    self.idle().await;
+                }
+                let Some(member) = self.reconnect(&mut network).await else { continue };
+                self.connected(member);
+            }
+            self.clone().keep_connected(&mut network).await;
+        }
+    }
+
+    /// Waits until a flow comes, or somebody wants the tunnel up.
+    async fn idle(&self) {
+        self.link.send_replace(Link::Waiting);
+        self.set_state(State::Idle);
+        while self.counters().flows_open == 0 {
+            tokio::select! {
+                () = self.demand.notified() => {}
+                () = self.retry.notified() => return,
+            }
+        }
+    }
+
+    /// Has as many connections as are wanted. Ends when the last one is lost, or a lazy tunnel is not
+    /// used any more.
+    async fn keep_connected(self: Arc<Self>, network: &mut Network) {
         let mut tasks = JoinSet::new();
         let mut growing = false;
         self.pool.members().into_iter().for_each(|member| drop(tasks.spawn(watch_over(member))));
         loop {
+            let idle_timeout = self.target().idle_timeout;
             tokio::select! {
                 Some(event) = tasks.join_next() => match event {
                     Ok(Event::Grown(Ok(member))) => {
@@ -274,18 +392,50 @@ impl Tunnel {
                         tracing::warn!("no further connection: {}", with_causes(&error));
                         self.pool.growth_failed(!error.may_pass());
                     }
+                    Ok(Event::Replaced(Ok(member))) => {
+                        tracing::info!("new flows go over a connection with the new settings");
+                        let old = self.pool.clear();
+                        tasks.spawn(watch_over(member.clone()));
+                        self.connected(member);
+                        old.iter().for_each(|member| member.retire());
+                    }
+                    Ok(Event::Replaced(Err(error))) => {
+                        tracing::warn!("no connection with the new settings: {}", with_causes(&error));
+                        self.failed(&error);
+                    }
                     Ok(Event::Lost(member, error)) => if self.pool.remove(&member) {
                         tracing::warn!("{error}");
                         if self.pool.is_empty() {
-                            tasks.shutdown().await;
-                            growing = false;
-                            self.all_lost(error).await;
-                            self.pool.members().into_iter().for_each(|member| drop(tasks.spawn(watch_over(member))));
+                            self.failed(&error.into());
+                            self.link.send_replace(Link::Waiting);
+                            self.set_state(State::Reconnecting);
+                            return;
                         }
                     },
+                    Ok(Event::Retired) => {}
                     Err(e) => tracing::error!("a task ended badly: {e}"),
                 },
                 () = self.pool.needs_care() => {}
+                change = network.changed() => {
+                    tracing::info!("{change}");
+                    for member in self.pool.members() {
+                        tokio::spawn(async move { member.check(CHECK_TIMEOUT).await });
+                    }
+                }
+                () = self.reloaded.notified() => {
+                    let tunnel = self.clone();
+                    tasks.spawn(async move { Event::Replaced(tunnel.connect(None).await) });
+                }
+                unused = unused(&self.pool, idle_timeout) => {
+                    tracing::info!("not in use: disconnecting");
+                    // First what flows see; then those that end.
+                    self.link.send_replace(Link::Waiting);
+                    self.set_state(State::Idle);
+                    for member in unused {
+                        tokio::spawn(async move { member.connection.disconnect().await });
+                    }
+                    return;
+                }
             }
             if self.pool.takes_wish() && !growing {
                 growing = true;
@@ -302,69 +452,123 @@ impl Tunnel {
         }
     }
 
-    async fn all_lost(&self, error: ssh::Error) {
-        self.failed(&error.into());
+    /// Tries until there is a connection. None where a lazy tunnel is not wanted any more.
+    async fn reconnect(&self, network: &mut Network) -> Option<Arc<Member>> {
+        self.pool.clear();
         self.link.send_replace(Link::Waiting);
         self.set_state(State::Reconnecting);
-        self.pool.clear();
-        let member = self.reconnect().await;
-        self.connected(member);
-    }
-
-    /// A further connection, without asking anybody anything.
-    async fn one_more(&self) -> Result<Arc<Member>, Error> {
-        let (nobody, _) = Prompter::new();
-        self.establish(&nobody, &(Arc::new(|_| {}) as OnStep)).await
-    }
-
-    async fn reconnect(&self) -> Arc<Member> {
-        let mut pause = FIRST_PAUSE;
+        let mut outage = Outage::begins();
         loop {
-            // An attempt's steps are bounded one by one.
-            let error = match self.connect().await {
-                Ok(member) => return member,
+            let limit = outage.tcp_limit(self.target().tcp_timeout);
+            let error = match self.log_in(Some(limit)).await {
+                Ok(member) => match self.wait_for_engine(&member).await {
+                    Ok(()) => return Some(member),
+                    Err(error) => error,
+                },
+                // An attempt's steps are bounded one by one.
                 Err(error) => error,
             };
-            tracing::warn!("cannot reconnect: {}", with_causes(&error));
+            let text = with_causes(&error);
+            if outage.is_news(&text) {
+                tracing::warn!("cannot reconnect: {text}");
+            }
             self.failed(&error);
-            if error.may_pass() {
-                let chance = pause.mul_f64(0.5 * random_fraction());
-                let _ = tokio::time::timeout(pause - chance, self.retry.notified()).await;
-                pause = (pause * 2).min(LONGEST_PAUSE);
-            } else {
+            if !error.may_pass() {
                 self.link.send_replace(Link::Failed);
                 self.set_state(State::Failed);
-                self.retry.notified().await;
+                tokio::select! {
+                    () = self.retry.notified() => {}
+                    () = self.reloaded.notified() => {}
+                }
                 self.link.send_replace(Link::Waiting);
                 self.set_state(State::Reconnecting);
-                pause = FIRST_PAUSE;
+                outage.starts_over();
+                continue;
+            }
+            if self.target().idle_timeout.is_some() && self.counters().flows_open == 0 {
+                return None;
+            }
+            tokio::select! {
+                () = tokio::time::sleep(outage.pause(&error)) => {}
+                () = self.retry.notified() => outage.starts_over(),
+                () = self.reloaded.notified() => outage.starts_over(),
+                change = network.changed() => {
+                    tracing::info!("{change}: trying at once");
+                    outage.starts_over();
+                }
             }
         }
     }
 
+    /// The host is back; its Engine may take longer, and is asked over the same connection.
+    async fn wait_for_engine(&self, member: &Member) -> Result<(), Error> {
+        let mut pause = FIRST_ENGINE_PAUSE;
+        loop {
+            let error = match self.find_engine(member).await {
+                Err(error @ Error::Ssh(_)) => return Err(error),
+                Err(error) => error,
+                Ok(()) => return Ok(()),
+            };
+            tracing::info!("{}", with_causes(&error));
+            self.failed(&error);
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = self.retry.notified() => {}
+                lost = member.connection.ended() => return Err(lost.into()),
+            }
+            pause = (pause * 2).min(LONGEST_ENGINE_PAUSE);
+        }
+    }
+
+    // ---- what people see
+
     fn failed(&self, error: &Error) {
         let mut described = (with_causes(error), error.hint());
         if !error.may_pass() {
-            described.0 = format!("needs you: run dtunnel up {} ({})", self.target.name, described.0);
+            described.0 = format!("needs you: run dtunnel up {} ({})", self.target().name, described.0);
         }
         self.status.send_modify(|status| status.last_error = Some(described));
     }
 
-    fn set_state(&self, state: State) {
-        self.status.send_modify(|status| {
-            status.state = state;
-            status.since = SystemTime::now();
+    /// Flows are refused for this reason, or not any more.
+    pub(super) fn flows_refused(&self, reason: Option<&str>) {
+        self.status.send_if_modified(|status| {
+            let changes = reason.is_some() || status.last_error.is_some();
+            if status.state == State::Up && changes {
+                status.last_error = reason.map(|reason| (reason.to_owned(), None));
+            }
+            changes
         });
+    }
+
+    fn set_state(&self, state: State) {
+        self.status.send_if_modified(|status| {
+            let changes = status.state != state;
+            if changes {
+                status.state = state;
+                status.since = SystemTime::now();
+            }
+            changes
+        });
+    }
+}
+
+/// Waits until nothing was used for `limit`, and takes all out. Never ends without a limit.
+async fn unused(pool: &Pool, limit: Option<Duration>) -> Vec<Arc<Member>> {
+    match limit {
+        Some(limit) => pool.unused_for(limit).await,
+        None => std::future::pending().await,
     }
 }
 
 /// Waits for the end of a connection, learning its host's keys meanwhile.
 async fn watch_over(member: Arc<Member>) -> Event {
-    let lost = tokio::select! {
-        lost = member.connection.ended() => lost,
-        () = member.connection.learn_host_keys() => member.connection.ended().await,
-    };
-    Event::Lost(member, lost)
+    tokio::select! {
+        lost = member.connection.ended() => Event::Lost(member.clone(), lost),
+        never = member.connection.learn_host_keys() => never,
+        () = member.given_up() => Event::Lost(member.clone(), member.connection.silent()),
+        () = member.is_retired() => Event::Retired,
+    }
 }
 
 /// An error and what it comes from, in one line.
@@ -376,10 +580,4 @@ fn with_causes(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     text
-}
-
-/// Chance for the pauses between attempts: the low digits of a clock are enough.
-fn random_fraction() -> f64 {
-    let nanos = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.subsec_nanos());
-    f64::from(nanos % 1_000_000) / 1e6
 }

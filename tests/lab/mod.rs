@@ -155,7 +155,7 @@ impl Lab {
         if !self.path("config.toml").exists() {
             let mut text = format!("ssh_config = {:?}\n", self.path("ssh_config"));
             if let Some(engine) = &self.engine {
-                text += &format!("[defaults]\nremote_socket = {:?}\n", engine.socket());
+                text += &format!("[defaults]\nremote = {:?}\n", engine.socket());
             }
             self.write_config(&text);
         }

@@ -11,8 +11,8 @@ pub struct Sshd {
     pub port: u16,
     dir: PathBuf,
     keeper: Option<Keeper>,
-    /// With accounts of its own: passwd and shadow in `dir` hide the machine's.
-    own_accounts: bool,
+    /// What a shell does first, in a mount namespace that only the server sees (needs root).
+    world: Vec<String>,
 }
 
 impl Sshd {
@@ -22,7 +22,7 @@ impl Sshd {
         if !host_key.exists() {
             run(Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&host_key));
         }
-        let mut sshd = Self { port: free_port(), dir: dir.into(), keeper: None, own_accounts: false };
+        let mut sshd = Self { port: free_port(), dir: dir.into(), keeper: None, world: Vec::new() };
         sshd.configure(options);
         sshd.start_again();
         sshd
@@ -45,7 +45,13 @@ impl Sshd {
         let hash = run(Command::new("openssl").args(["passwd", "-6", password]));
         std::fs::copy("/etc/passwd", self.dir.join("passwd")).unwrap();
         std::fs::write(self.dir.join("shadow"), format!("root:{}:19000:0:99999:7:::\n", hash.trim())).unwrap();
-        self.own_accounts = true;
+        let dir = self.dir.display();
+        self.world.push(format!("mount --bind {dir}/passwd /etc/passwd && mount --bind {dir}/shadow /etc/shadow"));
+    }
+
+    /// Gives the server's host a /run of its own, in which `script` is run at each start.
+    pub fn own_run(&mut self, script: &str) {
+        self.world = vec!["mount -t tmpfs none /run && mkdir -p /run/sshd /run/user/0".into(), script.into()];
     }
 
     /// Ends the server and all its sessions.
@@ -61,12 +67,10 @@ impl Sshd {
         }
         let (config, log) = (self.dir.join("sshd_config"), self.dir.join("sshd.log"));
         let (config, log) = (config.to_str().unwrap(), log.to_str().unwrap());
-        let dir = self.dir.display();
-        let hide =
-            format!("mount --bind {dir}/passwd /etc/passwd && mount --bind {dir}/shadow /etc/shadow && exec \"$@\"");
+        let world = [self.world.as_slice(), &["exec \"$@\"".into()]].concat().join(" && ");
         let sshd = ["/usr/sbin/sshd", "-D", "-f", config, "-E", log];
-        let hidden = ["unshare", "--mount", "sh", "-c", &hide, "sh"];
-        let server = if self.own_accounts { [&hidden[..], &sshd[..]].concat() } else { sshd.to_vec() };
+        let hidden = ["unshare", "--mount", "sh", "-c", &world, "sh"];
+        let server = if !self.world.is_empty() { [&hidden[..], &sshd[..]].concat() } else { sshd.to_vec() };
         self.keeper = Some(Keeper::start(&server, ""));
         wait_for("sshd", || TcpStream::connect(("127.0.0.1", self.port)).ok());
     }

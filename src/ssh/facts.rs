@@ -1,0 +1,42 @@
+//! What a connection is like, for people who ask.
+
+use russh::Names;
+
+/// What was agreed on with a server in the key exchange (RFC 4253 section 7.1).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// The server's version, such as `SSH-2.0-OpenSSH_9.2p1`.
+    pub server: String,
+    /// Key exchange.
+    pub kex: String,
+    /// Type of the host key.
+    pub host_key: String,
+    /// Cipher.
+    pub cipher: String,
+    /// MAC; of no meaning where the cipher has its own.
+    pub mac: String,
+    /// Is the handshake safe against dropped packets (PROTOCOL section 1.10 of OpenSSH)?
+    pub strict: bool,
+}
+
+impl Facts {
+    pub(super) fn new(server: String, names: &Names) -> Self {
+        Self {
+            server,
+            kex: names.kex.as_ref().into(),
+            host_key: names.key.to_string(),
+            cipher: names.cipher.as_ref().into(),
+            mac: names.client_mac.as_ref().into(),
+            strict: names.strict_kex(),
+        }
+    }
+}
+
+/// How a login went.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Login {
+    /// What was tried; the last one let us in.
+    pub tried: Vec<String>,
+    /// What the server said, on the way, that it would accept.
+    pub offered: Vec<String>,
+}

@@ -1,0 +1,142 @@
+//! Commands on the host that carry a flow where its SSH server forwards nothing.
+//!
+//! A server does not end a command when the connection that started it is gone, and a command that
+//! waits for the Engine would stay for ever. So each runs under a small shell that ends it when the
+//! server's process for this login has ended, or when the server passes on a signal.
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::Remote;
+use crate::ssh::Endpoint;
+
+/// What can be found on a host and speaks to a socket through its standard input and output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Tool {
+    /// The docker CLI.
+    Docker,
+    /// socat.
+    Socat,
+    /// netcat with Unix sockets (OpenBSD's, ncat).
+    Nc,
+    /// podman.
+    Podman,
+}
+
+/// The tools, best first: docker's and podman's end with the stream; the others have to be told.
+pub(super) const TOOLS: [Tool; 4] = [Tool::Docker, Tool::Socat, Tool::Nc, Tool::Podman];
+
+impl Tool {
+    /// The name of its program.
+    pub(super) fn program(self) -> &'static str {
+        match self {
+            Self::Docker => "docker",
+            Self::Socat => "socat",
+            Self::Nc => "nc",
+            Self::Podman => "podman",
+        }
+    }
+
+    /// The command that speaks to the Engine at `remote`, and its name for people. None where the tool
+    /// cannot.
+    fn command(self, remote: &Remote) -> Option<(String, String)> {
+        let (url, socat) = match remote {
+            Remote::Socket(path) => (format!("unix://{path}"), format!("UNIX-CONNECT:{}", escaped(path))),
+            Remote::Tcp { host, port } => {
+                (remote.to_string().replacen("tcp:", "tcp://", 1), format!("TCP:{host}:{port}"))
+            }
+            Remote::Auto | Remote::Command(_) => return None,
+        };
+        Some(match (self, remote) {
+            (Self::Docker, _) => {
+                ("docker system dial-stdio".into(), format!("docker -H {} system dial-stdio", quoted(&url)))
+            }
+            // By default it gives the other direction half a second once one has ended.
+            (Self::Socat, _) => ("socat".into(), format!("socat -t 2000000 - {}", quoted(&socat))),
+            // -N passes the end of our stream on; versions without it cannot do that.
+            (Self::Nc, Remote::Socket(path)) => {
+                let path = quoted(path);
+                let command = format!(
+                    "sh -c {}",
+                    quoted(&format!("case $(nc -h 2>&1) in *-N*) exec nc -N -U {path};; *) exec nc -U {path};; esac"))
+                );
+                ("nc -U".into(), command)
+            }
+            (Self::Nc, _) => return None,
+            (Self::Podman, _) => {
+                ("podman system dial-stdio".into(), format!("podman --url {} system dial-stdio", quoted(&url)))
+            }
+        })
+    }
+
+    /// The endpoint that leads to `remote` through this tool.
+    pub(super) fn endpoint(self, remote: &Remote) -> Option<Endpoint> {
+        let (name, command) = self.command(remote)?;
+        Some(Endpoint::Command { name, command: guarded(&command) })
+    }
+}
+
+/// The endpoint of the user's own `command:…`, which may be more than one simple command.
+pub(super) fn own_command(command: &str) -> Endpoint {
+    Endpoint::Command { name: command.into(), command: guarded(&format!("sh -c {}", quoted(command))) }
+}
+
+/// `command` under the shell described above, for a login shell of any kind: one line, quoted with
+/// single quotes, in which nothing stands that a csh or a fish would take as its own.
+///
+/// `$1` is run with the channel as its standard input (a background command of a shell would have
+/// /dev/null). Nothing else keeps the channel's descriptors, so that the end of its output is seen.
+/// `$PPID` is the server's process for this login: the login shell has become this one by exec.
+fn guarded(command: &str) -> String {
+    const GUARD: &str = "exec 3<&0 </dev/null; eval \"exec $1\" <&3 3<&- & b=$!; exec 3<&- >/dev/null; \
+                         (while kill -0 $PPID && kill -0 $b; do sleep 2; done; kill $b) 2>/dev/null & w=$!; \
+                         trap \"kill $b $w 2>/dev/null\" TERM HUP INT; wait $b; s=$?; kill $w 2>/dev/null; exit $s";
+    format!("exec sh -c '{GUARD}' dtunnel {}", quoted(command))
+}
+
+/// In single quotes, for any shell.
+fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+/// For socat, in whose addresses some characters have a meaning.
+fn escaped(path: &str) -> String {
+    let special = |c| matches!(c, ':' | ',' | '!' | '"' | '\'' | '\\' | '(' | '[' | '{');
+    path.chars().flat_map(|c| special(c).then_some('\\').into_iter().chain([c])).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn odd_paths_stay_one_word() {
+        let remote = Remote::Socket("/a b/it's,:x".into());
+        let words = |tool: Tool| {
+            let (_, command) = tool.command(&remote).expect("a command");
+            let shown = std::process::Command::new("sh").args(["-c", &format!("printf '%s|' {command}")]).output();
+            String::from_utf8(shown.expect("sh").stdout).expect("UTF-8")
+        };
+        assert_eq!(words(Tool::Docker), "docker|-H|unix:///a b/it's,:x|system|dial-stdio|");
+        assert_eq!(words(Tool::Socat), r"socat|-t|2000000|-|UNIX-CONNECT:/a b/it\'s\,\:x|");
+    }
+
+    #[test]
+    fn a_guarded_command_has_our_input_and_its_own_status() {
+        use std::io::Write;
+        use std::process::{Command, Stdio};
+        for (command, status) in [("cat", 0), ("sh -c 'cat; exit 3'", 3), ("cat >&2", 0)] {
+            let mut child = Command::new("sh")
+                .args(["-c", &guarded(command)])
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped())
+                .spawn()
+                .expect("sh");
+            child.stdin.take().expect("piped").write_all(b"hello").expect("written");
+            let output = child.wait_with_output().expect("ended");
+            assert_eq!(output.status.code(), Some(status));
+            assert_eq!([output.stdout, output.stderr].concat(), b"hello");
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! How long to wait between attempts while there is no connection.
+
+use std::hash::{BuildHasher, RandomState};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::error::Error;
+
+/// Pauses between attempts that reach the server: the first, and the longest. Each is twice the one
+/// before.
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// Pause while the host is not reached at all: a packet every now and then burdens nobody, and what
+/// answers again is noticed at once.
+const KNOCK_PAUSE: Duration = Duration::from_millis(500);
+/// After so long such a host is treated like any other.
+const KNOCKING: Duration = Duration::from_secs(300);
+/// Time for TCP while knocking. (The system itself would ask a silent host again after 1, 3 and 7 s.)
+const KNOCK_LIMIT: Duration = Duration::from_secs(2);
+/// One attempt of so many has all the time that was asked for: there are slow links, too.
+const PATIENT: u32 = 4;
+/// How often a server that closes without a word is asked again by the first `up`.
+const SILENT_TRIES: u32 = 3;
+
+/// One time without a connection.
+#[derive(Debug)]
+pub(super) struct Outage {
+    begun: Instant,
+    attempts: u32,
+    pause: Duration,
+    /// What was said of it last.
+    told: String,
+}
+
+impl Outage {
+    pub(super) fn begins() -> Self {
+        Self { begun: Instant::now(), attempts: 0, pause: FIRST_PAUSE, told: String::new() }
+    }
+
+    /// Time for TCP in the next attempt; `full` is what the settings say.
+    pub(super) fn tcp_limit(&mut self, full: Duration) -> Duration {
+        self.attempts += 1;
+        let knocks = self.begun.elapsed() < KNOCKING && !self.attempts.is_multiple_of(PATIENT);
+        if knocks { full.min(KNOCK_LIMIT) } else { full }
+    }
+
+    /// How long to wait after `error`. Up to half of it is left to chance, so that many tunnels do not
+    /// come at once.
+    pub(super) fn pause(&mut self, error: &Error) -> Duration {
+        if error.is_unreached() && self.begun.elapsed() < KNOCKING {
+            return with_chance(KNOCK_PAUSE);
+        }
+        let pause = with_chance(self.pause);
+        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+        pause
+    }
+
+    /// Something has changed: short pauses again.
+    pub(super) fn starts_over(&mut self) {
+        *self = Self { told: std::mem::take(&mut self.told), ..Self::begins() };
+    }
+
+    /// Should the first `up`, too, try again? A server that says it is too busy is asked until the time
+    /// is over, one that says nothing a few times.
+    pub(super) fn insists(&mut self, error: &Error) -> bool {
+        self.attempts += 1;
+        error.is_turned_away() && (error.to_string().contains("MaxStartups") || self.attempts <= SILENT_TRIES)
+    }
+
+    /// Is this the first time that this is told?
+    pub(super) fn is_news(&mut self, text: &str) -> bool {
+        let news = self.told != text;
+        if news {
+            self.told = text.into();
+        }
+        news
+    }
+}
+
+fn with_chance(pause: Duration) -> Duration {
+    // Each RandomState has keys of its own; they need not be good, only different in each process.
+    let chance = RandomState::new().hash_one(0) % 1000;
+    pause.mul_f64(1.0 - chance as f64 / 2000.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ssh;
+
+    fn refused() -> Error {
+        let source = std::io::ErrorKind::ConnectionRefused.into();
+        Error::Ssh(ssh::Error::Connect { host: "h".into(), port: 22, source })
+    }
+
+    fn busy() -> Error {
+        Error::Ssh(ssh::Error::TurnedAway { host: "h".into(), message: "Exceeded MaxStartups".into() })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn pauses_grow_where_the_server_is_reached_and_stay_short_where_it_is_not() {
+        let mut outage = Outage::begins();
+        let within =
+            |pause: Duration, most: Duration| assert!(pause <= most && pause >= most / 2, "{pause:?} of {most:?}");
+        for most in [250, 500, 1000, 2000, 4000, 8000, 16_000, 30_000, 30_000] {
+            within(outage.pause(&busy()), Duration::from_millis(most));
+            within(outage.pause(&refused()), KNOCK_PAUSE);
+        }
+        tokio::time::advance(KNOCKING).await;
+        within(outage.pause(&refused()), LONGEST_PAUSE);
+        outage.starts_over();
+        within(outage.pause(&busy()), FIRST_PAUSE);
+    }
+
+    #[test]
+    fn chance_spreads() {
+        let pauses: std::collections::HashSet<_> = (0..100).map(|_| with_chance(FIRST_PAUSE)).collect();
+        assert!(pauses.len() > 50);
+    }
+}

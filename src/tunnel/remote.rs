@@ -1,0 +1,294 @@
+//! The remote endpoint: finds the Engine on the host, and the way there.
+//!
+//! Forwarding (`direct-streamlocal`, `direct-tcpip`) is always tried first. What the server refuses is
+//! looked into with one command on the host, which tells a missing socket from one that this login may
+//! not use, and from a server that forwards nothing; for the last there are bridges.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::bridge::{TOOLS, Tool, own_command};
+use super::error::{Error, Obstacle};
+use super::survey::{Access, DEFAULT_SOCKET, Survey};
+use crate::config::{Remote, Target};
+use crate::engine::{self, Engine};
+use crate::ssh::{Connection, Endpoint, OpenError};
+
+/// Longest wait for the Engine's first answer.
+const ENGINE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest time for a bridge that failed to say why.
+const COMPLAINT: Duration = Duration::from_secs(3);
+/// Tried where the host lets nobody look around: Podman's socket for root, and rootless Docker's and
+/// Podman's for the first user of a host.
+const GUESSES: [&str; 3] =
+    ["/run/podman/podman.sock", "/run/user/1000/docker.sock", "/run/user/1000/podman/podman.sock"];
+
+/// The way to an Engine on a host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    /// Where it is; never [`Remote::Auto`].
+    remote: Remote,
+    /// What carries the flows where the server forwards nothing.
+    tool: Option<Tool>,
+}
+
+impl Route {
+    fn direct(remote: Remote) -> Self {
+        Self { remote, tool: None }
+    }
+
+    /// Where an Engine is, most likely.
+    pub(super) fn usual() -> Self {
+        Self::direct(Remote::Socket(DEFAULT_SOCKET.into()))
+    }
+
+    /// Where the Engine is on the host.
+    pub fn remote(&self) -> &Remote {
+        &self.remote
+    }
+
+    /// How flows get there: `streamlocal`, `direct-tcpip`, or `exec` and what is run.
+    pub fn transport(&self) -> String {
+        match self.endpoint() {
+            Endpoint::Streamlocal(_) => "streamlocal".into(),
+            Endpoint::Tcp { .. } => "direct-tcpip".into(),
+            Endpoint::Command { name, .. } => format!("exec: {name}"),
+        }
+    }
+
+    /// Does each flow start a command on the host?
+    pub(super) fn is_command(&self) -> bool {
+        matches!(self.endpoint(), Endpoint::Command { .. })
+    }
+
+    pub(super) fn endpoint(&self) -> Endpoint {
+        if let Some(endpoint) = self.tool.and_then(|tool| tool.endpoint(&self.remote)) {
+            return endpoint;
+        }
+        match &self.remote {
+            Remote::Socket(path) => Endpoint::Streamlocal(path.clone()),
+            Remote::Tcp { host, port } => Endpoint::Tcp { host: host.clone(), port: *port },
+            Remote::Command(command) => own_command(command),
+            Remote::Auto => Endpoint::Streamlocal(DEFAULT_SOCKET.into()),
+        }
+    }
+}
+
+/// As it is kept for the next `up`: `streamlocal:/run/user/1000/docker.sock`, `socat:/run/docker.sock`.
+impl fmt::Display for Route {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.tool.map_or("streamlocal", Tool::program), self.remote)
+    }
+}
+
+impl std::str::FromStr for Route {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let (how, remote) = text.trim_end().split_once(':').ok_or(())?;
+        let tool = match how {
+            "streamlocal" => None,
+            name => Some(TOOLS.into_iter().find(|tool| tool.program() == name).ok_or(())?),
+        };
+        match Remote::parse(remote).map_err(|_| ())? {
+            remote @ Remote::Socket(_) => Ok(Self { remote, tool }),
+            _ => Err(()),
+        }
+    }
+}
+
+/// Why a try did not succeed.
+enum Miss {
+    /// The channel was not opened.
+    Refused(OpenError),
+    /// It was opened, but no Engine answered.
+    Silent(engine::Error),
+}
+
+/// Finds the Engine over `connection` and the way to it; `last` is the one that was of use before.
+///
+/// # Errors
+/// [`Error::Forwarding`], [`Error::Engine`], [`Error::Obstacle`], and [`Error::Ssh`] where the connection
+/// is lost meanwhile.
+pub(super) async fn find(
+    connection: &Connection,
+    target: &Target,
+    last: Option<&Route>,
+) -> Result<(Route, Engine), Error> {
+    let first = match &target.remote {
+        Remote::Auto => last.cloned().unwrap_or_else(Route::usual),
+        remote => match last {
+            Some(last) if last.remote == *remote => last.clone(),
+            _ => Route::direct(remote.clone()),
+        },
+    };
+    let search = Search { connection, target };
+    let miss = match search.attempt(&first).await? {
+        Ok(engine) => return Ok((first, engine)),
+        Err(miss) => miss,
+    };
+    let auto = target.remote == Remote::Auto;
+    let refused = match miss {
+        // Something listens there. Whoever named it meant it.
+        Miss::Silent(source) if !auto && first.tool.is_none() => {
+            return Err(search.no_answer(&first, source).await);
+        }
+        Miss::Silent(_) => None,
+        Miss::Refused(error) => Some(error),
+    };
+    let path = match &target.remote {
+        Remote::Socket(path) => Some(path.as_str()),
+        _ => None,
+    };
+    match Survey::take(connection, path).await {
+        Some(survey) => search.by_survey(&survey, &first).await,
+        None if auto => search.by_guessing(refused).await,
+        None => Err(search.unexplained(&first, refused)),
+    }
+}
+
+struct Search<'a> {
+    connection: &'a Connection,
+    target: &'a Target,
+}
+
+impl Search<'_> {
+    fn host(&self) -> String {
+        self.target.address()
+    }
+
+    /// Opens a channel and pings the Engine. The outer error ends the search.
+    async fn attempt(&self, route: &Route) -> Result<Result<Engine, Miss>, Error> {
+        let endpoint = route.endpoint();
+        let opening = self.connection.open(&endpoint);
+        let channel = match tokio::time::timeout(ENGINE_TIMEOUT, opening).await {
+            Ok(Ok(channel)) => channel,
+            Ok(Err(OpenError::Lost)) => return Err(self.connection.ended().await.into()),
+            Ok(Err(refused)) => return Ok(Err(Miss::Refused(refused))),
+            Err(_) => return Ok(Err(Miss::Silent(engine::Error::Timeout(ENGINE_TIMEOUT)))),
+        };
+        Ok(engine::ping(channel.into_stream(), ENGINE_TIMEOUT).await.map_err(Miss::Silent))
+    }
+
+    async fn by_survey(&self, survey: &Survey, first: &Route) -> Result<(Route, Engine), Error> {
+        let named = |path: &str| match &self.target.remote {
+            Remote::Socket(named) => named == path,
+            Remote::Auto => true,
+            _ => false,
+        };
+        let mut usable: Vec<Remote> =
+            survey.usable().filter(|s| named(&s.path)).map(|s| Remote::Socket(s.path.clone())).collect();
+        if let remote @ Remote::Tcp { .. } = &self.target.remote {
+            usable.push(remote.clone());
+        }
+        if usable.is_empty() {
+            return Err(self.obstacle(survey));
+        }
+        let mut complaints = Vec::new();
+        for remote in &usable {
+            let direct = Route::direct(remote.clone());
+            if direct != *first
+                && let Ok(engine) = self.attempt(&direct).await?
+            {
+                return Ok((direct, engine));
+            }
+            for tool in survey.tools.iter().copied() {
+                let route = Route { remote: remote.clone(), tool: Some(tool) };
+                if tool.endpoint(remote).is_none() {
+                    continue;
+                }
+                match self.attempt(&route).await? {
+                    Ok(engine) => {
+                        tracing::info!("the server does not forward to {remote}; flows go through {}", tool.program());
+                        return Ok((route, engine));
+                    }
+                    Err(_) => complaints.extend(self.complaint(&route).await),
+                }
+            }
+        }
+        let socket = usable[0].to_string();
+        Err(self.error(match complaints.is_empty() {
+            true => Obstacle::Prohibited { socket },
+            false => Obstacle::NotListening { socket, said: complaints.join("; ") },
+        }))
+    }
+
+    /// Without a look around: what an Engine's socket might be.
+    async fn by_guessing(&self, refused: Option<OpenError>) -> Result<(Route, Engine), Error> {
+        for path in GUESSES {
+            let route = Route::direct(Remote::Socket(path.into()));
+            if let Ok(engine) = self.attempt(&route).await? {
+                return Ok((route, engine));
+            }
+        }
+        Err(self.unexplained(&Route::usual(), refused))
+    }
+
+    /// The server only says that it will not.
+    fn unexplained(&self, route: &Route, refused: Option<OpenError>) -> Error {
+        let (host, socket) = (self.host(), route.remote.to_string());
+        match refused {
+            Some(source) => Error::Forwarding { host, socket, user: self.target.ssh.user.clone(), source },
+            None => Error::Engine { host, socket, source: engine::Error::Timeout(ENGINE_TIMEOUT) },
+        }
+    }
+
+    /// Something listens, but it is no Engine; or the user's command failed, which says why.
+    async fn no_answer(&self, route: &Route, source: engine::Error) -> Error {
+        if let Some(said) = self.complaint(route).await {
+            return self.error(Obstacle::Command { command: route.remote.to_string(), said });
+        }
+        Error::Engine { host: self.host(), socket: route.remote.to_string(), source }
+    }
+
+    fn obstacle(&self, survey: &Survey) -> Error {
+        let denied = survey.sockets.iter().find(|socket| socket.access == Access::Denied);
+        let named = match &self.target.remote {
+            Remote::Socket(path) => Some(path.clone()),
+            _ => None,
+        };
+        let denied = denied.filter(|socket| named.as_ref().is_none_or(|path| *path == socket.path));
+        self.error(match denied {
+            Some(socket) => Obstacle::Permission {
+                socket: socket.path.clone(),
+                listing: socket.listing.clone(),
+                user: survey.user.clone(),
+                new_login: survey.needs_new_login(),
+            },
+            None => Obstacle::NoSocket {
+                looked: match named {
+                    Some(path) => vec![path],
+                    None => survey.sockets.iter().map(|socket| socket.path.clone()).collect(),
+                },
+                docker_installed: survey.tools.contains(&Tool::Docker),
+            },
+        })
+    }
+
+    fn error(&self, obstacle: Obstacle) -> Error {
+        Error::Obstacle { host: self.host(), obstacle }
+    }
+
+    /// What a command that carried nothing says of itself.
+    async fn complaint(&self, route: &Route) -> Option<String> {
+        let Endpoint::Command { name, command } = route.endpoint() else { return None };
+        let output = self.connection.run(&command, "", COMPLAINT).await.ok()?;
+        let said = if output.stderr.is_empty() { output.stdout } else { output.stderr };
+        (output.status != Some(0)).then(|| format!("{name}: {}", said.trim()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_route_is_kept_and_read_again() {
+        for text in ["streamlocal:/run/user/1000/docker.sock", "socat:/run/docker.sock"] {
+            assert_eq!(text.parse::<Route>().expect("a route").to_string(), text);
+        }
+        for text in ["", "streamlocal:relative", "rm:/x", "socat:command:rm -rf /"] {
+            assert_eq!(text.parse::<Route>(), Err(()), "{text}");
+        }
+    }
+}

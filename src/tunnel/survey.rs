@@ -1,0 +1,168 @@
+//! Looks around on the host with one command: who are we there, which sockets, which tools.
+//!
+//! The server answers all that can go wrong on the way to a socket alike; this tells them apart.
+
+use std::time::Duration;
+
+use super::bridge::{TOOLS, Tool};
+use crate::ssh::Connection;
+
+/// Longest time for looking around.
+const LIMIT: Duration = Duration::from_secs(5);
+/// Begins each line of ours, whatever else a login shell prints.
+const MARK: &str = "dtunnel:";
+/// The Engine's socket where nobody has chosen another one.
+pub(super) const DEFAULT_SOCKET: &str = "/var/run/docker.sock";
+
+/// What was found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Survey {
+    /// The login's name there.
+    pub user: String,
+    /// Its groups.
+    pub groups: Vec<String>,
+    /// The sockets looked for, in the order in which they are preferred.
+    pub sockets: Vec<Socket>,
+    /// The tools that are there.
+    pub tools: Vec<Tool>,
+    /// Members of the group `docker`, as the host's files have it.
+    pub docker_group: Option<String>,
+}
+
+/// A socket on the host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Socket {
+    /// Its path.
+    pub path: String,
+    /// What is there.
+    pub access: Access,
+    /// Mode, owner and group, as `ls -l` shows them.
+    pub listing: String,
+}
+
+/// May a socket be used?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Yes.
+    Granted,
+    /// It is there, but not for this login.
+    Denied,
+    /// There is none, or not for us to see.
+    Absent,
+}
+
+impl Survey {
+    /// Looks around. `also` is looked at first. None where the server runs no commands for us.
+    pub(super) async fn take(connection: &Connection, also: Option<&str>) -> Option<Self> {
+        let output = connection.run("exec sh", &script(also), LIMIT).await.ok()?;
+        Self::read(&output.stdout)
+    }
+
+    fn read(output: &str) -> Option<Self> {
+        let mut survey = Self::default();
+        let mut complete = false;
+        for line in output.lines().filter_map(|line| line.trim_end().strip_prefix(MARK)) {
+            let (key, value) = line.split_once('=').unwrap_or((line, ""));
+            match key {
+                "user" => survey.user = value.into(),
+                "groups" => survey.groups = value.split_whitespace().map(Into::into).collect(),
+                "docker-group" => survey.docker_group = Some(value.into()).filter(|v: &String| !v.is_empty()),
+                "tool" => survey.tools.extend(TOOLS.into_iter().filter(|tool| tool.program() == value)),
+                "granted" | "denied" => {
+                    // `srw-rw---- 1 root docker 0 Nov 24 18:53 PATH`
+                    let mut words = value.split_whitespace();
+                    let (mode, owner, group) = (words.next(), words.nth(1), words.next());
+                    let listing = [mode, owner, group].map(Option::unwrap_or_default).join(" ");
+                    let Some(path) = value.find(" /").map(|at| value[at + 1..].to_owned()) else { continue };
+                    let access = if key == "granted" { Access::Granted } else { Access::Denied };
+                    survey.add(Socket { path, access, listing });
+                }
+                "absent" => {
+                    survey.add(Socket { path: value.into(), access: Access::Absent, listing: String::new() });
+                }
+                "end" => complete = true,
+                _ => {}
+            }
+        }
+        complete.then_some(survey)
+    }
+
+    /// A path that leads to one that was seen already (`/var/run` is `/run` on most hosts) counts once.
+    fn add(&mut self, socket: Socket) {
+        let known = |other: &Socket| other.path.trim_start_matches("/var") == socket.path.trim_start_matches("/var");
+        if !self.sockets.iter().any(known) {
+            self.sockets.push(socket);
+        }
+    }
+
+    /// The sockets that may be used.
+    pub(super) fn usable(&self) -> impl Iterator<Item = &Socket> {
+        self.sockets.iter().filter(|socket| socket.access == Access::Granted)
+    }
+
+    /// Is the user in the group `docker`, but not yet in this login?
+    pub(super) fn needs_new_login(&self) -> bool {
+        let listed = |group: &str| group.split([':', ',']).any(|member| member == self.user);
+        self.docker_group.as_deref().is_some_and(listed) && !self.groups.iter().any(|group| group == "docker")
+    }
+}
+
+/// POSIX shell, and read from standard input: no quoting for whatever the login shell is.
+fn script(also: Option<&str>) -> String {
+    let also = also.map(|path| format!("'{}'", path.replace('\'', r"'\''"))).unwrap_or_default();
+    let tools: Vec<&str> = TOOLS.into_iter().map(Tool::program).collect();
+    format!(
+        r#"say() {{ echo "{MARK}$1"; }}
+say "user=$(id -un)"
+say "groups=$(id -Gn)"
+say "docker-group=$( (getent group docker || grep '^docker:' /etc/group) 2>/dev/null)"
+for t in {tools}; do if command -v $t >/dev/null 2>&1; then say "tool=$t"; fi; done
+u=$(id -u)
+h=
+case "$DOCKER_HOST" in unix:///*) h="${{DOCKER_HOST#unix://}}";; esac
+for s in {also} "$h" {DEFAULT_SOCKET} "${{XDG_RUNTIME_DIR:-/run/user/$u}}/docker.sock" "/run/user/$u/docker.sock" \
+    /run/podman/podman.sock "${{XDG_RUNTIME_DIR:-/run/user/$u}}/podman/podman.sock" "/run/user/$u/podman/podman.sock"; do
+  if [ -z "$s" ]; then continue; fi
+  if [ -S "$s" ]; then
+    if [ -r "$s" ] && [ -w "$s" ]; then a=granted; else a=denied; fi
+    l=$(LC_ALL=C ls -ldL "$s" 2>/dev/null)
+    say "$a=${{l%%/*}}$s"
+  else say "absent=$s"; fi
+done
+say end
+"#,
+        tools = tools.join(" ")
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_shell_says_is_read_whatever_else_it_prints() {
+        let output = std::process::Command::new("sh").args(["-c", &script(Some("/tmp/it's no socket"))]).output();
+        let output = String::from_utf8(output.expect("sh").stdout).expect("UTF-8");
+        let survey = Survey::read(&format!("Welcome!\n{output}")).expect("complete");
+        assert!(!survey.user.is_empty() && !survey.groups.is_empty());
+        assert_eq!(survey.sockets[0].path, "/tmp/it's no socket");
+        assert_eq!(survey.sockets[0].access, Access::Absent);
+        assert_eq!(Survey::read("dtunnel:user=me\n"), None, "cut short");
+    }
+
+    #[test]
+    fn sockets_and_groups_are_told_apart() {
+        let survey = Survey::read(
+            "dtunnel:user=me\ndtunnel:groups=me adm\ndtunnel:docker-group=docker:x:999:you,me\ndtunnel:tool=nc\n\
+             dtunnel:denied=srw-rw---- 1 root docker 0 Nov 24 18:53 /var/run/docker.sock\n\
+             dtunnel:denied=srw-rw---- 1 root docker 0 Nov 24 18:53 /run/docker.sock\n\
+             dtunnel:granted=srw------- 1 me me 0 Nov 24 18:53 /run/user/1/docker.sock\ndtunnel:end\n",
+        );
+        let survey = survey.expect("complete");
+        assert!(survey.needs_new_login());
+        assert_eq!(survey.tools, [Tool::Nc]);
+        assert_eq!(survey.sockets.len(), 2, "{:?}", survey.sockets);
+        assert_eq!(survey.sockets[0].listing, "srw-rw---- root docker");
+        assert_eq!(survey.usable().map(|s| s.path.as_str()).collect::<Vec<_>>(), ["/run/user/1/docker.sock"]);
+    }
+}
