@@ -3,6 +3,7 @@
 //! The map. Imports go down this list only, never up:
 //!
 //! - `cli`: one file a command, and the only module that prints;
+//! - `doctor`: every step from a target to its Engine, tried one by one;
 //! - `daemon`: a process around a tunnel: lock, control socket, log;
 //! - `tunnel`: the product: listener, flows, supervision;
 //! - `engine`: what is asked of Docker Engine through a tunnel;
@@ -15,6 +16,7 @@
 pub mod cli;
 pub mod config;
 pub mod daemon;
+pub mod doctor;
 pub mod engine;
 pub mod ssh;
 pub mod tunnel;

@@ -105,7 +105,11 @@ def engines(host):
 
 def end(child, path=None):
     child.terminate()
-    child.wait()
+    try:
+        child.wait(5)
+    except subprocess.TimeoutExpired:
+        child.kill()  # An ssh that still closes channels does not hear.
+        child.wait()
     if path:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)

@@ -2,6 +2,7 @@
 //!
 //! Arguments are declared here and in the commands' files; what they mean is the other modules'.
 
+mod doctor;
 mod down;
 mod env;
 mod exec;
@@ -10,6 +11,7 @@ mod output;
 mod profile;
 mod prompt;
 mod secret;
+mod service;
 mod shell;
 mod status;
 mod up;
@@ -81,6 +83,8 @@ enum Command {
     Env(env::EnvArgs),
     /// Run a command with DOCKER_HOST set, bringing the tunnel up if needed
     Exec(exec::ExecArgs),
+    /// Try every step from a target to its Engine, and say what is in the way
+    Doctor(doctor::DoctorArgs),
     /// Show a tunnel's log
     Logs(logs::LogsArgs),
     /// Named hosts in the configuration file
@@ -89,6 +93,9 @@ enum Command {
     /// Passphrases and passwords in the system keyring
     #[command(subcommand)]
     Secret(secret::SecretCommand),
+    /// Tunnels as user services, under systemd or launchd
+    #[command(subcommand)]
+    Service(service::ServiceCommand),
     /// The background process of `up`
     #[command(hide = true)]
     Daemon(up::DaemonArgs),
@@ -107,9 +114,11 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Command::Status(args) => status::status(&global, &args),
         Command::Env(args) => env::env(&global, &args),
         Command::Exec(args) => exec::exec(&global, &args),
+        Command::Doctor(args) => doctor::doctor(&global, &args),
         Command::Logs(args) => logs::logs(&global, &args),
         Command::Profile(command) => profile::profile(&global, command),
         Command::Secret(command) => secret::secret(&global, &command),
+        Command::Service(command) => service::service(&global, &command),
         Command::Daemon(args) => up::daemon(&global, &args),
     }
 }

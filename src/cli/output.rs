@@ -106,6 +106,16 @@ pub(super) fn check() -> String {
     format!("{GOOD}✔{GOOD:#}")
 }
 
+/// The mark before a line that says what to know.
+pub(super) fn mark_warning() -> String {
+    format!("{WARN}!{WARN:#}")
+}
+
+/// The mark before a line that says what failed.
+pub(super) fn mark_failure() -> String {
+    format!("{ERROR}✘{ERROR:#}")
+}
+
 /// `1.5 GB`: for people, in powers of 1000.
 pub(super) fn bytes(count: u64) -> String {
     let mut value = count as f64;

@@ -22,7 +22,7 @@ const LOOK: Duration = Duration::from_millis(10);
 /// How often the spinner turns.
 const TICK: Duration = Duration::from_millis(120);
 /// Exit code of a program that Ctrl-C has ended, as shells report it (128 + SIGINT).
-const INTERRUPTED: i32 = 130;
+pub(super) const INTERRUPTED: i32 = 130;
 
 #[derive(Debug, Args)]
 pub(super) struct UpArgs {
@@ -388,8 +388,9 @@ fn foreground(global: &Global, args: &UpArgs, target: &str, config: &ConfigFile)
     let other = |e: std::io::Error| Failure::new(ExitCode::Other, e.to_string());
     let (ours, theirs) = UnixStream::pair().map_err(other)?;
     let options = options(global, target, &args.tunnel, true)?;
+    let inherited = daemon::inherited().map_err(other)?;
     std::thread::scope(|scope| {
-        let daemon = scope.spawn(move || daemon::run(&options, theirs));
+        let daemon = scope.spawn(move || daemon::run(&options, theirs, inherited));
         let watched = Client::over(ours).map_err(|e| unwell(&e)).and_then(|mut client| {
             let watched = watch(&mut client, target, &Progress::new(global, !args.json))?;
             Ok((watched, client))
@@ -434,5 +435,5 @@ pub(super) fn daemon(global: &Global, args: &DaemonArgs) -> Result<(), Failure> 
     })?;
     let mut options = options(global, &args.target, &args.tunnel, false)?;
     options.config_named = args.config_named;
-    daemon::run(&options, parent)
+    daemon::run(&options, parent, None)
 }

@@ -17,7 +17,9 @@ pub use edit::{NewProfile, add_profile, remove_profile};
 pub use file::{ConfigFile, Defaults, Duration, Jump, Profile, nearest};
 pub use name::{Destination, TunnelName, is_profile_name};
 pub(crate) use paths::prepare_runtime_dir;
-pub use paths::{MAX_SOCKET_PATH, Paths, RuntimeFiles, config_path, log_path, route_path, runtime_dir};
+pub use paths::{
+    MAX_SOCKET_PATH, Paths, RuntimeFiles, check_runtime_dir, config_path, log_path, route_path, runtime_dir,
+};
 pub use remote::Remote;
 pub use resolve::{LocalEndpoint, Overrides, Target, resolve};
 pub use ssh_config::{

@@ -129,11 +129,21 @@ pub(crate) fn prepare_runtime_dir(dir: &Path) -> Result<(), Error> {
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
         Err(e) => return Err(failed("create", e)),
     }
+    check_runtime_dir(dir)
+}
+
+/// Is the runtime directory, if it is there, ours alone?
+///
+/// # Errors
+/// [`Error::RuntimeDir`], [`Error::File`].
+pub fn check_runtime_dir(dir: &Path) -> Result<(), Error> {
+    let failed = |action, source| Error::File { action, path: dir.into(), source };
     let no_follow = (rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::NOFOLLOW).bits();
     let unsafe_dir = |reason: String| Error::RuntimeDir { path: dir.into(), reason };
     let opened = OpenOptions::new().read(true).custom_flags(no_follow.cast_signed()).open(dir);
     let meta = match opened.and_then(|handle| handle.metadata()) {
         Ok(meta) => meta,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
         // A symbolic link is ENOTDIR on Linux and ELOOP elsewhere (open(2), O_NOFOLLOW).
         Err(e)
             if e.kind() == io::ErrorKind::NotADirectory

@@ -130,6 +130,8 @@ pub struct Target {
     pub ssh_config: SshConfigSource,
     /// Keep in the system keyring what people answer and the server accepts.
     pub remember: bool,
+    /// Write nothing, such as host keys.
+    pub read_only: bool,
     /// How many targets this one is a hop for.
     depth: usize,
 }
@@ -226,6 +228,7 @@ pub fn resolve(
         ssh,
         ssh_config,
         remember: overrides.remember,
+        read_only: false,
         depth: 0,
     })
 }

@@ -19,13 +19,14 @@ use super::control::{Control, Life, say};
 use super::failure::{ExitCode, Failure};
 use super::lock::Lock;
 use super::log;
+use super::manager;
 use super::protocol::Event;
 use crate::config::{
     self, ConfigFile, Overrides, RuntimeFiles, Target, TunnelName, log_path, prepare_runtime_dir, resolve, route_path,
     runtime_dir,
 };
 use crate::ssh::Prompter;
-use crate::tunnel::{Listener, Route, SocketFile, State, Tunnel, bind_private};
+use crate::tunnel::{Inherited, Listener, Route, SocketFile, State, Tunnel, bind_private};
 
 /// Longest wait at the end for clients to take their last word.
 const LAST_WORD: Duration = Duration::from_secs(1);
@@ -56,7 +57,7 @@ pub struct Options {
 ///
 /// # Errors
 /// Why the tunnel did not come up; has been told to `parent`.
-pub fn run(options: &Options, parent: StdUnixStream) -> Result<(), Failure> {
+pub fn run(options: &Options, parent: StdUnixStream, inherited: Option<Inherited>) -> Result<(), Failure> {
     if !options.foreground {
         // A session of its own: no signals from the terminal (setsid(2)).
         let _ = rustix::process::setsid();
@@ -72,7 +73,7 @@ pub fn run(options: &Options, parent: StdUnixStream) -> Result<(), Failure> {
         pid: std::process::id(),
     };
     match prepare(options) {
-        Ok(Some(prepared)) => serve(options, prepared, parent),
+        Ok(Some(prepared)) => serve(options, prepared, parent, inherited),
         Ok(None) => {
             say(&parent, &[hello, Event::AlreadyRunning]);
             Ok(())
@@ -129,24 +130,37 @@ fn prepare(options: &Options) -> Result<Option<Prepared>, Failure> {
     Ok(Some(Prepared { target, lock, control, control_file, route, route_file }))
 }
 
-fn serve(options: &Options, prepared: Prepared, parent: StdUnixStream) -> Result<(), Failure> {
+fn serve(
+    options: &Options,
+    prepared: Prepared,
+    parent: StdUnixStream,
+    inherited: Option<Inherited>,
+) -> Result<(), Failure> {
     // One thread: a daemon is one tunnel, and its work is moving bytes.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|e| Failure::new(ExitCode::Other, format!("cannot start: {e}")))?;
-    let result = runtime.block_on(supervise(options, prepared, parent));
+    let result = runtime.block_on(supervise(options, prepared, parent, inherited));
     // A passphrase being tried may still be computed; nobody waits for it.
     runtime.shutdown_background();
     result
 }
 
-async fn supervise(options: &Options, prepared: Prepared, parent: StdUnixStream) -> Result<(), Failure> {
+async fn supervise(
+    options: &Options,
+    prepared: Prepared,
+    parent: StdUnixStream,
+    inherited: Option<Inherited>,
+) -> Result<(), Failure> {
     let Prepared { target, lock, control: listener, control_file, route, route_file } = prepared;
     let other = |e: io::Error| Failure::new(ExitCode::Other, format!("cannot start: {e}"));
     parent.set_nonblocking(true).map_err(other)?;
     let parent = UnixStream::from_std(parent).map_err(other)?;
     let listener = UnixListener::from_std(listener).map_err(other)?;
     let (prompter, questions) = Prompter::new();
-    let endpoint = Listener::bind(&target.local);
+    let endpoint = match inherited {
+        Some(inherited) => Listener::inherit(inherited, &target.local),
+        None => Listener::bind(&target.local),
+    };
     let docker_host = endpoint.as_ref().map_or(&target.local, |l| l.endpoint()).docker_host();
     let control = Arc::new(Control {
         tunnel: Tunnel::new(target, prompter, route),
@@ -174,7 +188,7 @@ async fn supervise(options: &Options, prepared: Prepared, parent: StdUnixStream)
         let asking = control.broker.run(questions);
         let accepting = accept(&listener, &control, &mut clients);
         let signals = obey_signals(options, &control);
-        let following = follow(&control.tunnel, &route_file);
+        let following = follow(options, &control.tunnel, &route_file);
         tokio::pin!(running, asking, accepting, signals, following);
         loop {
             // Only the tunnel's end ends this; the others go on beside it.
@@ -224,12 +238,18 @@ async fn accept(listener: &UnixListener, control: &Arc<Control>, clients: &mut J
     }
 }
 
-/// Keeps where the Engine is for the next time. Never ends.
-async fn follow(tunnel: &Tunnel, route_file: &std::path::Path) {
+/// Keeps where the Engine is for the next time, and a service manager informed. Never ends.
+async fn follow(options: &Options, tunnel: &Tunnel, route_file: &std::path::Path) {
     let mut status = tunnel.watch();
     let mut kept = status.borrow().route.clone();
+    let mut told = None;
     while status.changed().await.is_ok() {
-        let now = status.borrow_and_update().route.clone();
+        let now = status.borrow_and_update().clone();
+        if options.foreground && told != Some((now.state, now.last_error.clone())) {
+            told = Some((now.state, now.last_error.clone()));
+            manager::tell(&now);
+        }
+        let now = now.route;
         if now != kept {
             // That it cannot be kept costs time only.
             if let Some(route) = &now
@@ -265,7 +285,10 @@ fn reload(options: &Options, tunnel: &Tunnel) {
 /// SIGTERM and SIGINT end the tunnel as `down` does; at SIGHUP it reads its configuration again.
 /// Never ends.
 async fn obey_signals(options: &Options, control: &Control) {
-    let stop = &control.stop;
+    let stop = || {
+        manager::tell_stopping();
+        control.stop.cancel();
+    };
     let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::hangup()));
     let (Ok(mut terminate), Ok(mut interrupt), Ok(mut hangup)) = signals else {
         tracing::warn!("signals end this process at once");
@@ -273,8 +296,8 @@ async fn obey_signals(options: &Options, control: &Control) {
     };
     loop {
         tokio::select! {
-            _ = terminate.recv() => stop.cancel(),
-            _ = interrupt.recv() => stop.cancel(),
+            _ = terminate.recv() => stop(),
+            _ = interrupt.recv() => stop(),
             _ = hangup.recv() => reload(options, &control.tunnel),
         }
     }

@@ -4,12 +4,12 @@
 //! how the stream came to be. hyper speaks the HTTP; for the two questions asked here a whole
 //! Engine client (bollard) would double the binary.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::body::Bytes;
 use hyper::client::conn::http1;
-use hyper::header::{HOST, HeaderMap, SERVER};
+use hyper::header::{DATE, HOST, HeaderMap, SERVER};
 use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::{Deserialize, Serialize};
@@ -45,6 +45,8 @@ pub enum Error {
     Body(String),
 }
 
+type Sender = http1::SendRequest<Empty<Bytes>>;
+
 /// Pings the Engine (`GET /_ping`) within `limit` and reads its versions from the answer's
 /// headers; where they say nothing (Podman's do not) it asks `/version` on the same stream.
 ///
@@ -54,27 +56,52 @@ pub async fn ping(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     limit: Duration,
 ) -> Result<Engine, Error> {
+    converse(stream, limit, async |sender| {
+        let headers = get(sender, "/_ping").await?.0;
+        let text = |name: &str| headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
+        let engine = Engine { version: docker_version(&headers), api_version: text("api-version") };
+        if !engine.version.is_empty() && !engine.api_version.is_empty() {
+            return Ok(engine);
+        }
+        ask_version(sender).await.map(|version| version.engine)
+    })
+    .await
+}
+
+/// What an Engine says of itself when asked for more.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Version {
+    /// Its versions.
+    pub engine: Engine,
+    /// Operating system, such as `linux`.
+    pub os: String,
+    /// Architecture, such as `amd64`.
+    pub arch: String,
+    /// The time of its host.
+    pub date: Option<SystemTime>,
+}
+
+/// Asks the Engine for its version (`GET /version`) within `limit`.
+///
+/// # Errors
+/// Each of [`Error`].
+pub async fn version(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    limit: Duration,
+) -> Result<Version, Error> {
+    converse(stream, limit, ask_version).await
+}
+
+/// Puts questions over a new HTTP connection.
+async fn converse<T>(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    limit: Duration,
+    questions: impl AsyncFnOnce(&mut Sender) -> Result<T, Error>,
+) -> Result<T, Error> {
     let asking = async {
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-        let questions = async {
-            let headers = get(&mut sender, "/_ping").await?.0;
-            let text = |name: &str| headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
-            let engine = Engine { version: docker_version(&headers), api_version: text("api-version") };
-            if !engine.version.is_empty() && !engine.api_version.is_empty() {
-                return Ok(engine);
-            }
-            let body = get(&mut sender, "/version").await?.1;
-            #[derive(Deserialize)]
-            #[serde(rename_all = "PascalCase")]
-            struct Version {
-                version: String,
-                api_version: String,
-            }
-            let said: Version = serde_json::from_slice(&body).map_err(|e| Error::Body(e.to_string()))?;
-            Ok(Engine { version: said.version, api_version: said.api_version })
-        };
         tokio::select! {
-            answer = questions => answer,
+            answer = questions(&mut sender) => answer,
             // Ends first only where the stream broke; the question then fails with the reason.
             Err(broken) = connection => Err(Error::Http(broken)),
         }
@@ -82,7 +109,29 @@ pub async fn ping(
     tokio::time::timeout(limit, asking).await.map_err(|_| Error::Timeout(limit))?
 }
 
-async fn get(sender: &mut http1::SendRequest<Empty<Bytes>>, path: &str) -> Result<(HeaderMap, Bytes), Error> {
+async fn ask_version(sender: &mut Sender) -> Result<Version, Error> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Said {
+        version: String,
+        api_version: String,
+        #[serde(default)]
+        os: String,
+        #[serde(default)]
+        arch: String,
+    }
+    let (headers, body) = get(sender, "/version").await?;
+    let said: Said = serde_json::from_slice(&body).map_err(|e| Error::Body(e.to_string()))?;
+    let date = headers.get(DATE).and_then(|value| value.to_str().ok());
+    Ok(Version {
+        engine: Engine { version: said.version, api_version: said.api_version },
+        os: said.os,
+        arch: said.arch,
+        date: date.and_then(|date| httpdate::parse_http_date(date).ok()),
+    })
+}
+
+async fn get(sender: &mut Sender, path: &str) -> Result<(HeaderMap, Bytes), Error> {
     let mut request = Request::new(Empty::new());
     *request.uri_mut() = hyper::Uri::try_from(path).map_err(|e| Error::Body(e.to_string()))?;
     request.headers_mut().insert(HOST, hyper::header::HeaderValue::from_static("docker"));

@@ -133,6 +133,11 @@ impl Channel {
         (ChannelReader { inner: read, command }, writer)
     }
 
+    /// Ends both directions at once.
+    pub async fn close(self) {
+        self.split().1.close().await;
+    }
+
     /// See [`ChannelStream`]. The channel is closed when the stream is dropped.
     pub fn into_stream(self) -> ChannelStream {
         self.inner.into_stream()

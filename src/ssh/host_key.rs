@@ -153,6 +153,7 @@ impl Verifier {
         };
         match self.target.ssh.host_key_policy {
             HostKeyPolicy::Strict => return Err(refused("StrictHostKeyChecking is yes")),
+            HostKeyPolicy::Ask if self.target.read_only => return Err(refused("is not asked about here")),
             HostKeyPolicy::AcceptNew | HostKeyPolicy::Off => {}
             HostKeyPolicy::Ask => self.ask(key).await.map_err(refused)?,
         }
@@ -196,7 +197,7 @@ impl Verifier {
 
     /// Writes the key down. That it could not be written does not make it less trusted.
     pub(super) fn remember(&self, key: &PublicKey) {
-        let Some(file) = self.target.ssh.user_known_hosts.first() else { return };
+        let Some(file) = self.target.ssh.user_known_hosts.first().filter(|_| !self.target.read_only) else { return };
         match append(file, &self.name, self.target.ssh.hash_known_hosts, key) {
             Ok(()) => {
                 tracing::info!("added {} {} of {} to {}", type_name(key), fingerprint(key), self.name, file.display());

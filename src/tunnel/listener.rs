@@ -26,9 +26,22 @@ pub struct Listener {
     endpoint: LocalEndpoint,
 }
 
+/// A listening socket that was passed on to this process.
+#[derive(Debug)]
+pub enum Inherited {
+    /// A Unix socket.
+    Unix(StdUnixListener),
+    /// A TCP port.
+    Tcp(std::net::TcpListener),
+}
+
 #[derive(Debug)]
 enum Kind {
-    Unix { listener: UnixListener, _file: SocketFile },
+    /// None: the file is somebody else's, who passed the socket on.
+    Unix {
+        listener: UnixListener,
+        _file: Option<SocketFile>,
+    },
     Tcp(TcpListener),
 }
 
@@ -44,12 +57,41 @@ impl Listener {
             LocalEndpoint::Unix(path) => {
                 let (listener, file) = bind_private(path).map_err(failed)?;
                 let listener = UnixListener::from_std(listener).map_err(failed)?;
-                Ok(Self { kind: Kind::Unix { listener, _file: file }, endpoint: endpoint.clone() })
+                Ok(Self { kind: Kind::Unix { listener, _file: Some(file) }, endpoint: endpoint.clone() })
             }
             LocalEndpoint::Tcp(address) => {
                 let listener = bind_tcp(*address).map_err(failed)?;
                 let endpoint = LocalEndpoint::Tcp(listener.local_addr().map_err(failed)?);
                 Ok(Self { kind: Kind::Tcp(listener), endpoint })
+            }
+        }
+    }
+
+    /// Takes over an endpoint that a service manager has opened (sd_listen_fds(3)), whose file stays the
+    /// manager's.
+    ///
+    /// # Errors
+    /// [`Error::Listen`]; so is a TCP port that others can reach.
+    pub fn inherit(inherited: Inherited, expected: &LocalEndpoint) -> Result<Self, Error> {
+        let failed = |source| Error::Listen { endpoint: expected.clone(), source };
+        match inherited {
+            Inherited::Unix(listener) => {
+                listener.set_nonblocking(true).map_err(failed)?;
+                let address = listener.local_addr().map_err(failed)?;
+                let path = address.as_pathname().ok_or_else(|| failed(io::ErrorKind::InvalidInput.into()))?;
+                let endpoint = LocalEndpoint::Unix(path.into());
+                let listener = UnixListener::from_std(listener).map_err(failed)?;
+                Ok(Self { kind: Kind::Unix { listener, _file: None }, endpoint })
+            }
+            Inherited::Tcp(listener) => {
+                listener.set_nonblocking(true).map_err(failed)?;
+                let address = listener.local_addr().map_err(failed)?;
+                if !address.ip().is_loopback() {
+                    let reason = format!("{address}, which was passed on, can be reached by others");
+                    return Err(failed(io::Error::new(io::ErrorKind::InvalidInput, reason)));
+                }
+                let listener = TcpListener::from_std(listener).map_err(failed)?;
+                Ok(Self { kind: Kind::Tcp(listener), endpoint: LocalEndpoint::Tcp(address) })
             }
         }
     }

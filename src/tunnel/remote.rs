@@ -61,7 +61,8 @@ impl Route {
         matches!(self.endpoint(), Endpoint::Command { .. })
     }
 
-    pub(super) fn endpoint(&self) -> Endpoint {
+    /// What a channel for a flow leads to.
+    pub fn endpoint(&self) -> Endpoint {
         if let Some(endpoint) = self.tool.and_then(|tool| tool.endpoint(&self.remote)) {
             return endpoint;
         }
@@ -110,11 +111,7 @@ enum Miss {
 /// # Errors
 /// [`Error::Forwarding`], [`Error::Engine`], [`Error::Obstacle`], and [`Error::Ssh`] where the connection
 /// is lost meanwhile.
-pub(super) async fn find(
-    connection: &Connection,
-    target: &Target,
-    last: Option<&Route>,
-) -> Result<(Route, Engine), Error> {
+pub async fn find(connection: &Connection, target: &Target, last: Option<&Route>) -> Result<(Route, Engine), Error> {
     let first = match &target.remote {
         Remote::Auto => last.cloned().unwrap_or_else(Route::usual),
         remote => match last {

@@ -53,7 +53,7 @@ pub enum Access {
 
 impl Survey {
     /// Looks around. `also` is looked at first. None where the server runs no commands for us.
-    pub(super) async fn take(connection: &Connection, also: Option<&str>) -> Option<Self> {
+    pub async fn take(connection: &Connection, also: Option<&str>) -> Option<Self> {
         let output = connection.run("exec sh", &script(also), LIMIT).await.ok()?;
         Self::read(&output.stdout)
     }

@@ -19,7 +19,9 @@ static TURN: AtomicU32 = AtomicU32::new(0);
 
 pub struct Engine {
     dir: PathBuf,
-    _keeper: Keeper,
+    bridge: String,
+    /// The last one first: the first one also removes what is left.
+    keepers: Mutex<Vec<Keeper>>,
 }
 
 impl Engine {
@@ -40,6 +42,25 @@ impl Engine {
         Some(engine)
     }
 
+    /// One that no other test uses. Needs root.
+    pub fn alone() -> Self {
+        Self::start()
+    }
+
+    /// Ends it and starts it again, with all it has.
+    pub fn restart(&self) {
+        let pid = std::fs::read_to_string(self.dir.join("pid")).unwrap();
+        run(Command::new("kill").arg(pid.trim()));
+        wait_for("its end", || (!self.dir.join("pid").exists()).then_some(()));
+        let keeper = self.dockerd("");
+        self.keepers.lock().unwrap().push(keeper);
+        self.until_it_answers();
+    }
+
+    fn until_it_answers(&self) {
+        wait_for("dockerd", || self.docker(&["version"]).output().ok().filter(|o| o.status.success()));
+    }
+
     fn start() -> Self {
         let dir = tempfile::Builder::new().prefix("dte").tempdir_in("/tmp").unwrap().keep();
         // Named and numbered by process and turn: neither two test runs nor an Engine that is still
@@ -50,9 +71,19 @@ impl Engine {
         run(Command::new("ip").args(["link", "add", &bridge, "type", "bridge"]));
         run(Command::new("ip").args(["addr", "add", &format!("172.29.{subnet}.1/24"), "dev", &bridge]));
         run(Command::new("ip").args(["link", "set", &bridge, "up"]));
-        let (at, host) =
-            (|name: &str| dir.join(name).display().to_string(), format!("unix://{}/docker.sock", dir.display()));
-        let keeper = Keeper::start(
+        let clean_up = format!("ip link del {bridge}; rm -rf '{}'", dir.display());
+        let engine = Self { dir, bridge, keepers: Mutex::default() };
+        let keeper = engine.dockerd(&clean_up);
+        engine.keepers.lock().unwrap().push(keeper);
+        engine.until_it_answers();
+        engine.import_image();
+        engine
+    }
+
+    fn dockerd(&self, clean_up: &str) -> Keeper {
+        let at = |name: &str| self.dir.join(name).display().to_string();
+        let host = format!("unix://{}", self.socket().display());
+        Keeper::start(
             &[
                 "/usr/sbin/dockerd",
                 "--data-root",
@@ -64,19 +95,15 @@ impl Engine {
                 "-H",
                 &host,
                 "--bridge",
-                &bridge,
+                &self.bridge,
                 "--group",
                 "root",
                 // The machine's firewall is none of ours; the lab needs no network beyond itself.
                 "--iptables=false",
                 "--ip6tables=false",
             ],
-            &format!("ip link del {bridge}; rm -rf '{}'", dir.display()),
-        );
-        let engine = Self { dir, _keeper: keeper };
-        wait_for("dockerd", || engine.docker(&["version"]).output().ok().filter(|o| o.status.success()));
-        engine.import_image();
-        engine
+            clean_up,
+        )
     }
 
     /// Makes the image from Debian's static busybox.
@@ -110,5 +137,12 @@ impl Engine {
         command.args(args).env("DOCKER_HOST", format!("unix://{}", self.socket().display())).env("HOME", &self.dir);
         command.stdin(Stdio::null());
         command
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        let mut keepers = self.keepers.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        while keepers.pop().is_some() {}
     }
 }

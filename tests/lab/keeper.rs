@@ -12,6 +12,11 @@ pub struct Keeper {
 }
 
 impl Keeper {
+    /// Runs a shell script at the end.
+    pub fn at_the_end(script: &str) -> Self {
+        Self::start(&[":"], script)
+    }
+
     /// Starts `server` (a program and its arguments); `clean_up` is a shell script for the end.
     pub fn start(server: &[&str], clean_up: &str) -> Self {
         let script = format!(

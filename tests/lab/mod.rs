@@ -7,6 +7,7 @@
 pub mod engine;
 pub mod keeper;
 pub mod keyboard;
+pub mod link;
 pub mod pty;
 pub mod remote;
 pub mod security_key;
@@ -57,6 +58,15 @@ impl Lab {
         lab.authorize("user");
         lab.write_ssh_config("");
         lab
+    }
+
+    /// A world whose SSH server is at the far end of a link. None where there can be none.
+    pub fn over_link() -> Option<(Self, link::Link)> {
+        let link = link::Link::new()?;
+        let mut lab = Self::new("");
+        lab.sshd.move_to(&link);
+        lab.write_ssh_config("");
+        Some((lab, link))
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -117,9 +127,9 @@ impl Lab {
     /// The ssh_config of the lab's user: Host `lab` is the lab's sshd.
     pub fn write_ssh_config(&self, more: &str) {
         let dir = self.dir.path().display();
-        let (port, user) = (self.sshd.port, whoami());
+        let (address, port, user) = (&self.sshd.address, self.sshd.port, whoami());
         let text = format!(
-            "Host lab lab2 lab3\n  HostName 127.0.0.1\n  Port {port}\n  User {user}\nHost *\n{more}\n  IdentityFile {dir}/user\n  \
+            "Host lab lab2 lab3\n  HostName {address}\n  Port {port}\n  User {user}\nHost *\n{more}\n  IdentityFile {dir}/user\n  \
              IdentitiesOnly yes\n  UserKnownHostsFile {dir}/known_hosts\n  GlobalKnownHostsFile none\n  \
              StrictHostKeyChecking accept-new\n"
         );

@@ -9,6 +9,10 @@ use super::{run, wait_for};
 
 pub struct Sshd {
     pub port: u16,
+    /// Where it listens.
+    pub address: String,
+    /// The network namespace it lives in; the machine's own where there is none.
+    namespace: Option<String>,
     dir: PathBuf,
     keeper: Option<Keeper>,
     /// What a shell does first, in a mount namespace that only the server sees (needs root).
@@ -22,7 +26,14 @@ impl Sshd {
         if !host_key.exists() {
             run(Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&host_key));
         }
-        let mut sshd = Self { port: free_port(), dir: dir.into(), keeper: None, world: Vec::new() };
+        let mut sshd = Self {
+            port: free_port(),
+            address: "127.0.0.1".into(),
+            namespace: None,
+            dir: dir.into(),
+            keeper: None,
+            world: Vec::new(),
+        };
         sshd.configure(options);
         sshd.start_again();
         sshd
@@ -32,9 +43,9 @@ impl Sshd {
     pub fn configure(&self, options: &str) {
         let dir = self.dir.display();
         let text = format!(
-            "{options}\nPort {}\nListenAddress 127.0.0.1\nHostKey {dir}/host\nAuthorizedKeysFile {dir}/authorized_keys\n\
+            "{options}\nPort {}\nListenAddress {}\nHostKey {dir}/host\nAuthorizedKeysFile {dir}/authorized_keys\n\
              StrictModes no\nUsePAM no\nPidFile {dir}/sshd.pid\nMaxStartups 100\nPasswordAuthentication no\n",
-            self.port
+            self.port, self.address
         );
         std::fs::write(self.dir.join("sshd_config"), text).unwrap();
     }
@@ -54,6 +65,21 @@ impl Sshd {
         self.world = vec!["mount -t tmpfs none /run && mkdir -p /run/sshd /run/user/0".into(), script.into()];
     }
 
+    /// Moves the server to the far end of a link.
+    pub fn move_to(&mut self, link: &super::link::Link) {
+        self.stop();
+        (self.address, self.namespace) = (link.far.clone(), Some(link.namespace.clone()));
+        self.configure("");
+        self.start_again();
+    }
+
+    /// Sends a signal to the server and all its sessions.
+    pub fn signal(&self, signal: &str) {
+        let all = [vec![self.pid()], self.sessions()].concat();
+        // A session may have ended by itself.
+        let _ = Command::new("kill").arg(signal).args(all).status();
+    }
+
     /// Ends the server and all its sessions.
     pub fn stop(&mut self) {
         self.keeper = None;
@@ -71,8 +97,10 @@ impl Sshd {
         let sshd = ["/usr/sbin/sshd", "-D", "-f", config, "-E", log];
         let hidden = ["unshare", "--mount", "sh", "-c", &world, "sh"];
         let server = if !self.world.is_empty() { [&hidden[..], &sshd[..]].concat() } else { sshd.to_vec() };
+        let away: Vec<&str> = self.namespace.iter().flat_map(|name| ["ip", "netns", "exec", name]).collect();
+        let server = [&away[..], &server[..]].concat();
         self.keeper = Some(Keeper::start(&server, ""));
-        wait_for("sshd", || TcpStream::connect(("127.0.0.1", self.port)).ok());
+        wait_for("sshd", || TcpStream::connect((self.address.as_str(), self.port)).ok());
     }
 
     fn pid(&self) -> String {

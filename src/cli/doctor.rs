@@ -1,0 +1,101 @@
+//! `dtunnel doctor`.
+
+use clap::Args;
+use serde::Serialize;
+
+use super::prompt::{self, NoAnswer};
+use super::up::INTERRUPTED;
+use super::{Global, nearest_profile, output};
+use crate::config::{Overrides, RuntimeFiles, TunnelName, resolve, runtime_dir};
+use crate::daemon::{ExitCode, Failure};
+use crate::doctor::{self, Check, Verdict};
+use crate::ssh::Prompter;
+
+#[derive(Debug, Args)]
+pub(super) struct DoctorArgs {
+    /// What to look into; nothing is changed, here or there
+    #[arg(value_name = "TARGET")]
+    target: String,
+    /// The Engine on the host, as for `up`
+    #[arg(long, value_name = "ENDPOINT")]
+    remote: Option<String>,
+    /// Print the checks as JSON, for programs
+    #[arg(long)]
+    json: bool,
+}
+
+/// What `--json` prints.
+#[derive(Debug, Serialize)]
+struct Report<'a> {
+    target: &'a str,
+    ok: bool,
+    checks: Vec<Check>,
+}
+
+pub(super) fn doctor(global: &Global, args: &DoctorArgs) -> Result<(), Failure> {
+    let config = global.config()?;
+    let name = TunnelName::of_target(&args.target, &config)?;
+    let files = RuntimeFiles::new(&runtime_dir(), &name)?;
+    let overrides = Overrides { ssh_config: global.ssh_config(), remote: args.remote.clone(), ..Overrides::default() };
+    let target = resolve(&args.target, &config, &overrides, &files.socket)?;
+    let (prompter, mut questions) = Prompter::new();
+    let mut checks = Vec::new();
+    let mut printed = Ok(());
+    let mut on_check = |check: Check| {
+        if !args.json && printed.is_ok() {
+            printed = output::print(&line(&check));
+        }
+        checks.push(check);
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|e| Failure::new(ExitCode::Other, format!("cannot start: {e}")))?;
+    let result = runtime.block_on(async {
+        let answering = async {
+            while let Some(ask) = questions.recv().await {
+                let (question, reply) = (ask.question, ask.reply);
+                match tokio::task::spawn_blocking(move || prompt::ask(&question)).await {
+                    Ok(Ok(answer)) => drop(reply.send(answer)),
+                    Ok(Err(NoAnswer::Interrupted)) => std::process::exit(INTERRUPTED),
+                    // Nobody is there: the reply is dropped, which says so.
+                    _ => {}
+                }
+            }
+            std::future::pending().await
+        };
+        tokio::select! {
+            result = doctor::examine(&target, &prompter, &mut on_check) => result,
+            never = answering => never,
+        }
+    });
+    runtime.shutdown_background();
+    printed?;
+    let ok = result.is_ok() && checks.iter().all(|check| check.verdict != Verdict::Failed);
+    if args.json {
+        output::print_json(&Report { target: &args.target, ok, checks })?;
+    }
+    match result {
+        Ok(()) if ok => Ok(()),
+        Ok(()) => Err(Failure::new(ExitCode::Other, "the local endpoint cannot be used")),
+        Err(error) => {
+            let failure = Failure::from(error);
+            // What to do is in the check's lines; here only the verdict, and a name that was misspelt.
+            let hint = nearest_profile(&args.target, &config).filter(|_| failure.exit == ExitCode::Unreachable);
+            Err(Failure { causes: Vec::new(), hint, ..failure })
+        }
+    }
+}
+
+fn line(check: &Check) -> String {
+    let time = check.ms.map_or_else(String::new, |ms| format!("{ms:.1} ms"));
+    let mark = match check.verdict {
+        Verdict::Ok => output::check(),
+        Verdict::Warning => output::mark_warning(),
+        Verdict::Failed => output::mark_failure(),
+        Verdict::Skipped => "-".into(),
+    };
+    let mut text = format!("{mark} {:<12} {time:>10}  {}\n", check.id, check.detail);
+    if let Some(remedy) = check.remedy.as_ref().filter(|_| check.verdict != Verdict::Ok) {
+        text += &format!("                            → {remedy}\n");
+    }
+    text
+}

@@ -1,0 +1,326 @@
+//! `dtunnel service`: a tunnel as a service of the user's, under systemd or launchd.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use clap::{Args, Subcommand};
+
+use super::{Global, output};
+use crate::config::{ConfigFile, LocalEndpoint, Overrides, RuntimeFiles, TunnelName, resolve, runtime_dir};
+use crate::daemon::{ExitCode, Failure};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum ServiceCommand {
+    /// Write a user service that keeps a tunnel up from login on, and start it
+    Install(InstallArgs),
+    /// Stop a tunnel's service and remove it
+    Uninstall {
+        /// The target
+        target: String,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct InstallArgs {
+    /// The target: best a profile, which says what options would
+    target: String,
+    /// Let the service manager hold the socket, and start the tunnel with its first use (systemd)
+    #[arg(long)]
+    socket: bool,
+    /// Print what would be written, and change nothing
+    #[arg(long)]
+    print: bool,
+    /// Write the files, but do not start anything
+    #[arg(long)]
+    no_start: bool,
+}
+
+/// Where the files of a service are, and what the service manager is to be told.
+struct Service {
+    /// Paths and contents.
+    files: Vec<(PathBuf, String)>,
+    start: Vec<Vec<String>>,
+    stop: Vec<Vec<String>>,
+}
+
+/// What goes into the files.
+struct About<'a> {
+    name: &'a str,
+    target: &'a str,
+    program: &'a Path,
+    /// `--config FILE` and `-F FILE`, where they were given.
+    options: Vec<String>,
+    local: &'a Path,
+    socket: bool,
+}
+
+pub(super) fn service(global: &Global, command: &ServiceCommand) -> Result<(), Failure> {
+    let config = global.config()?;
+    match command {
+        ServiceCommand::Install(args) => install(global, &config, args),
+        ServiceCommand::Uninstall { target } => uninstall(global, &config, target),
+    }
+}
+
+fn install(global: &Global, config: &ConfigFile, args: &InstallArgs) -> Result<(), Failure> {
+    let service = plan(global, config, &args.target, args.socket)?;
+    if args.print {
+        return output::print(
+            &service.files.iter().map(|(path, text)| format!("# {}\n{text}", path.display())).collect::<String>(),
+        );
+    }
+    for (path, text) in &service.files {
+        write(path, text)
+            .map_err(|e| Failure::new(ExitCode::Other, format!("cannot write {}: {e}", path.display())))?;
+        output::note(&format!("wrote {}", path.display()));
+    }
+    if args.no_start { Ok(()) } else { tell(&service.start) }
+}
+
+fn uninstall(global: &Global, config: &ConfigFile, target: &str) -> Result<(), Failure> {
+    let service = plan(global, config, target, true)?;
+    let there: Vec<_> = service.files.iter().map(|(path, _)| path).filter(|path| path.exists()).collect();
+    if there.is_empty() {
+        output::note(&format!("{target} has no service"));
+        return Ok(());
+    }
+    let told = tell(&service.stop);
+    for path in there {
+        std::fs::remove_file(path)
+            .map_err(|e| Failure::new(ExitCode::Other, format!("cannot remove {}: {e}", path.display())))?;
+        output::note(&format!("removed {}", path.display()));
+    }
+    told
+}
+
+fn plan(global: &Global, config: &ConfigFile, target: &str, socket: bool) -> Result<Service, Failure> {
+    let other = |message: String| Failure::new(ExitCode::Other, message);
+    let name = TunnelName::of_target(target, config)?;
+    let files = RuntimeFiles::new(&runtime_dir(), &name)?;
+    // What cannot be resolved would fail as a service, where nobody sees it.
+    let overrides = Overrides { ssh_config: global.ssh_config(), ..Overrides::default() };
+    let resolved = resolve(target, config, &overrides, &files.socket)?;
+    let program = std::env::current_exe().map_err(|e| other(format!("cannot find this program: {e}")))?;
+    let mut options = Vec::new();
+    if let (path, true) = global.config_path()? {
+        options.extend(["--config".into(), path.display().to_string()]);
+    }
+    if let Some(path) = global.ssh_config() {
+        options.extend(["-F".into(), path.display().to_string()]);
+    }
+    let home = crate::config::Paths::new()?.home;
+    let local = match &resolved.local {
+        LocalEndpoint::Unix(path) => path.clone(),
+        LocalEndpoint::Tcp(_) => files.socket.clone(),
+    };
+    let unit = format!("dtunnel-{}", name.as_str().replace(|c: char| !c.is_ascii_alphanumeric() && c != '-', "_"));
+    let about = About { name: &unit, target, program: &program, options, local: &local, socket };
+    Ok(if cfg!(target_os = "macos") { launchd(&about, &home) } else { systemd(&about, &home) })
+}
+
+fn write(path: &Path, text: &str) -> std::io::Result<()> {
+    let dir = path.parent().unwrap_or(path);
+    std::fs::create_dir_all(dir)?;
+    let mut file = tempfile_in(dir)?;
+    std::io::Write::write_all(&mut file.0, text.as_bytes())?;
+    std::fs::rename(&file.1, path)
+}
+
+/// A new file beside the one that it is going to replace.
+fn tempfile_in(dir: &Path) -> std::io::Result<(std::fs::File, PathBuf)> {
+    let path = dir.join(format!(".dtunnel-{}", std::process::id()));
+    Ok((std::fs::File::create(&path)?, path))
+}
+
+/// Runs the service manager's commands, or says which they are where there is none.
+fn tell(commands: &[Vec<String>]) -> Result<(), Failure> {
+    for words in commands {
+        let shown = words.join(" ");
+        let Some((program, arguments)) = words.split_first() else { continue };
+        match Command::new(program).args(arguments).stdin(Stdio::null()).status() {
+            Ok(status) if status.success() => {}
+            Ok(status) => {
+                return Err(Failure::new(ExitCode::Other, format!("`{shown}` ended with {status}"))
+                    .hint("without a user session there is no service manager; `loginctl enable-linger` makes one"));
+            }
+            Err(_) => output::note(&format!("not done, there is no {program} here: {shown}")),
+        }
+    }
+    Ok(())
+}
+
+fn words(list: &[&str]) -> Vec<String> {
+    list.iter().map(|word| (*word).to_owned()).collect()
+}
+
+// ---- systemd
+
+fn systemd(about: &About<'_>, home: &Path) -> Service {
+    let dir = match std::env::var_os("XDG_CONFIG_HOME").map(PathBuf::from).filter(|dir| dir.is_absolute()) {
+        Some(dir) => dir.join("systemd/user"),
+        None => home.join(".config/systemd/user"),
+    };
+    let (service, socket) = (format!("{}.service", about.name), format!("{}.socket", about.name));
+    let mut files = vec![(dir.join(&service), service_unit(about))];
+    let started = if about.socket {
+        files.push((dir.join(&socket), socket_unit(about)));
+        socket.clone()
+    } else {
+        service.clone()
+    };
+    let systemctl = |list: &[&str]| words(&[&["systemctl", "--user"], list].concat());
+    Service {
+        files,
+        start: vec![systemctl(&["daemon-reload"]), systemctl(&["enable", "--now", &started])],
+        stop: vec![systemctl(&["disable", "--now", &service, &socket]), systemctl(&["daemon-reload"])],
+    }
+}
+
+/// A word of an ExecStart line (systemd.service(5), "COMMAND LINES").
+fn unit_word(word: &str) -> String {
+    format!("\"{}\"", word.replace('\\', "\\\\").replace('"', "\\\"").replace('%', "%%").replace('$', "$$"))
+}
+
+fn service_unit(about: &About<'_>) -> String {
+    let program = about.program.display().to_string();
+    let mut command = vec![program.as_str(), "up", "--foreground", "--quiet"];
+    command.extend(about.options.iter().map(String::as_str));
+    command.extend(["--", about.target]);
+    let command = command.into_iter().map(unit_word).collect::<Vec<_>>().join(" ");
+    let install = if about.socket { "" } else { "\n[Install]\nWantedBy=default.target\n" };
+    format!(
+        "# Written by `dtunnel service install`; `dtunnel service uninstall` removes it.
+[Unit]
+Description=dtunnel: the Docker Engine of {target}
+StartLimitIntervalSec=0
+
+[Service]
+Type=notify
+ExecStart={command}
+ExecReload=kill -HUP $MAINPID
+# A wrong configuration, login or host key takes a person; everything else may pass.
+Restart=on-failure
+RestartSec=5
+RestartPreventExitStatus=2 4 5
+TimeoutStopSec=15
+UMask=0077
+LimitCORE=0
+NoNewPrivileges=yes
+ProtectSystem=strict
+ReadWritePaths=%h %t
+ProtectKernelTunables=yes
+ProtectControlGroups=yes
+RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
+RestrictRealtime=yes
+RestrictSUIDSGID=yes
+LockPersonality=yes
+MemoryDenyWriteExecute=yes
+SystemCallArchitectures=native
+{install}",
+        target = about.target.replace('%', "%%"),
+    )
+}
+
+fn socket_unit(about: &About<'_>) -> String {
+    format!(
+        "# Written by `dtunnel service install --socket`; `dtunnel service uninstall` removes it.
+[Unit]
+Description=dtunnel: the socket of {target}
+
+[Socket]
+ListenStream={path}
+SocketMode=0600
+DirectoryMode=0700
+RemoveOnStop=yes
+
+[Install]
+WantedBy=sockets.target
+",
+        target = about.target.replace('%', "%%"),
+        path = about.local.display().to_string().replace('%', "%%"),
+    )
+}
+
+// ---- launchd
+
+fn launchd(about: &About<'_>, home: &Path) -> Service {
+    let label = format!("dtunnel.{}", about.name.trim_start_matches("dtunnel-"));
+    let path = home.join(format!("Library/LaunchAgents/{label}.plist"));
+    let file = path.display().to_string();
+    Service {
+        files: vec![(path, plist(about, &label))],
+        start: vec![words(&["launchctl", "load", "-w", &file])],
+        stop: vec![words(&["launchctl", "unload", "-w", &file])],
+    }
+}
+
+/// A property list (launchd.plist(5)).
+fn plist(about: &About<'_>, label: &str) -> String {
+    let escaped = |text: &str| text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+    let program = about.program.display().to_string();
+    let mut command = vec![program.as_str(), "up", "--foreground", "--quiet"];
+    command.extend(about.options.iter().map(String::as_str));
+    command.extend(["--", about.target]);
+    let command: String = command.into_iter().map(|word| format!("    <string>{}</string>\n", escaped(word))).collect();
+    format!(
+        r#"<?xml version="1.0" encoding="UTF-8"?>
+<!DOCTYPE plist PUBLIC "-//Apple//DTD PLIST 1.0//EN" "http://www.apple.com/DTDs/PropertyList-1.0.dtd">
+<plist version="1.0">
+<dict>
+  <key>Label</key>
+  <string>{}</string>
+  <key>ProgramArguments</key>
+  <array>
+{command}  </array>
+  <key>RunAtLoad</key>
+  <true/>
+  <key>KeepAlive</key>
+  <dict>
+    <key>SuccessfulExit</key>
+    <false/>
+  </dict>
+  <key>ThrottleInterval</key>
+  <integer>10</integer>
+  <key>Umask</key>
+  <integer>63</integer>
+  <key>ProcessType</key>
+  <string>Interactive</string>
+</dict>
+</plist>
+"#,
+        escaped(label)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn about(target: &'static str) -> About<'static> {
+        About {
+            name: "dtunnel-p",
+            target,
+            program: Path::new("/opt/100% \"odd\"/dtunnel"),
+            options: vec!["--config".into(), "/home/me/$x.toml".into()],
+            local: Path::new("/run/user/1/dtunnel/p.sock"),
+            socket: false,
+        }
+    }
+
+    #[test]
+    fn odd_words_stay_one_word() {
+        let unit = service_unit(&about("p"));
+        let line = unit.lines().find(|line| line.starts_with("ExecStart=")).expect("a command");
+        assert_eq!(
+            line,
+            r#"ExecStart="/opt/100%% \"odd\"/dtunnel" "up" "--foreground" "--quiet" "--config" "/home/me/$$x.toml" "--" "p""#
+        );
+    }
+
+    #[test]
+    fn a_property_list_is_well_formed() {
+        let text = plist(&about("a<b&c"), "dtunnel.p");
+        assert!(text.contains("<string>a&lt;b&amp;c</string>"));
+        assert_eq!(text.matches("<dict>").count(), text.matches("</dict>").count());
+    }
+}

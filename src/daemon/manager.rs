@@ -1,0 +1,52 @@
+//! What a service manager is told, and what it passes on (sd_notify(3), sd_listen_fds(3)).
+
+use std::io;
+
+use listenfd::ListenFd;
+use sd_notify::NotifyState;
+
+use crate::tunnel::{Inherited, State, Status};
+
+/// The listening socket that was passed on to this process, if any. To be called while it has one
+/// thread: the variables that say so are removed.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn inherited() -> io::Result<Option<Inherited>> {
+    if std::env::var_os("LISTEN_FDS").is_none() {
+        return Ok(None);
+    }
+    let mut passed = ListenFd::from_env();
+    match passed.len() {
+        0 => Ok(None),
+        1 => match passed.take_unix_listener(0) {
+            Ok(listener) => Ok(listener.map(Inherited::Unix)),
+            Err(_) => Ok(passed.take_tcp_listener(0)?.map(Inherited::Tcp)),
+        },
+        more => {
+            Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{more} sockets were passed on; one is wanted")))
+        }
+    }
+}
+
+/// Tells the manager how it goes.
+pub(super) fn tell(status: &Status) {
+    let text = match (status.state, &status.engine, &status.last_error) {
+        (_, _, Some((error, _))) => format!("{}: {error}", status.state),
+        (State::Up, Some(engine), _) => format!("up: Engine {}", engine.version),
+        (State::Idle, ..) => "idle: connects on first use".into(),
+        (state, ..) => state.to_string(),
+    };
+    let mut states = vec![NotifyState::Status(&text)];
+    if status.state.is_usable() {
+        states.push(NotifyState::Ready);
+    }
+    if let Err(e) = sd_notify::notify(&states) {
+        tracing::debug!("the service manager was not told: {e}");
+    }
+}
+
+/// Tells the manager that the end has begun.
+pub(super) fn tell_stopping() {
+    let _ = sd_notify::notify(&[NotifyState::Stopping]);
+}

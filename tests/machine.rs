@@ -1,0 +1,374 @@
+//! Living on a machine: lazy tunnels, new settings while running, service managers, and what runs out.
+
+use std::io::{Read, Write};
+use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::process::{Command, Stdio};
+
+use crate::lab::keeper::Keeper;
+use crate::lab::{Lab, PATIENCE, is_root, remote, run, skip, wait_for};
+
+/// A far end that echoes; the option that leads to it.
+fn echo_server(lab: &Lab) -> String {
+    let path = lab.path("remote/x.sock");
+    remote::serve(&path, |mut stream| {
+        let mut byte = [0];
+        while stream.read_exact(&mut byte).is_ok() && stream.write_all(&byte).is_ok() {}
+    });
+    path.display().to_string()
+}
+
+fn connect(lab: &Lab) -> UnixStream {
+    let stream = UnixStream::connect(lab.socket("lab")).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream
+}
+
+fn echo_on(stream: &mut UnixStream) -> std::io::Result<()> {
+    stream.write_all(b"e")?;
+    stream.read_exact(&mut [0])
+}
+
+fn echo(lab: &Lab) -> std::io::Result<()> {
+    let mut stream = connect(lab);
+    // The first byte only chooses (lab/remote.rs).
+    stream.write_all(b"x")?;
+    echo_on(&mut stream)
+}
+
+fn state(lab: &Lab) -> String {
+    lab.status("lab")["state"].as_str().unwrap_or_default().into()
+}
+
+fn until_state(lab: &Lab, wanted: &str) {
+    wait_for(&format!("the state {wanted}"), || (state(lab) == wanted).then_some(()));
+}
+
+#[test]
+fn a_lazy_tunnel_connects_on_first_use_and_leaves_when_unused() {
+    let mut lab = Lab::new("");
+    let remote = echo_server(&lab);
+    let ssh_config = lab.path("ssh_config");
+    lab.write_config(&format!(
+        "ssh_config = {ssh_config:?}\n[profiles.lab]\nremote = {remote:?}\nlazy = true\nidle_timeout = \"1s\"\n"
+    ));
+    let said = lab.ok(&["up", "lab"]);
+    assert!(said.contains("connects on first use"), "{said}");
+    assert!(lab.ok(&["up", "lab"]).contains("already ready"));
+    assert_eq!(state(&lab), "idle");
+    assert!(lab.sshd.sessions().is_empty(), "nobody has connected");
+    for _ in 0..2 {
+        echo(&lab).unwrap();
+        assert_eq!(state(&lab), "up");
+        until_state(&lab, "idle");
+        wait_for("the session to end", || lab.sshd.sessions().is_empty().then_some(()));
+    }
+    // A flow in use is not idle, however quiet.
+    let mut stream = connect(&lab);
+    stream.write_all(b"x").unwrap();
+    echo_on(&mut stream).unwrap();
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    assert_eq!(state(&lab), "up");
+    echo_on(&mut stream).unwrap();
+    drop(stream);
+    until_state(&lab, "idle");
+    // Without a flow a lost host is not missed; with one it is waited for.
+    lab.sshd.stop();
+    assert_eq!(state(&lab), "idle");
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| echo(&lab));
+        wait_for("the flow", || (state(&lab) == "reconnecting").then_some(()));
+        drop(waiting);
+    });
+}
+
+#[test]
+fn a_lazy_tunnel_that_needs_a_person_says_so_and_up_asks() {
+    let lab = Lab::new("");
+    let remote = echo_server(&lab);
+    lab.keygen("locked", "ed25519", "secret");
+    lab.authorize("locked");
+    let (ssh_config, key) = (lab.path("ssh_config"), lab.path("locked"));
+    lab.write_config(&format!(
+        "ssh_config = {ssh_config:?}\n[profiles.lab]\nremote = {remote:?}\nlazy = true\nidentity_files = [{key:?}]\n"
+    ));
+    lab.ok(&["up", "lab"]);
+    assert!(echo(&lab).is_err());
+    until_state(&lab, "failed");
+    let error = lab.status("lab")["last_error"].to_string();
+    assert!(error.contains("needs you: run dtunnel up lab"), "{error}");
+}
+
+#[test]
+fn new_settings_take_effect_at_sighup_and_streams_go_on() {
+    let mut lab = Lab::new("");
+    let remote = echo_server(&lab);
+    let ssh_config = lab.path("ssh_config");
+    let config = |lab: &Lab, more: &str| {
+        lab.write_config(&format!("ssh_config = {ssh_config:?}\n[profiles.lab]\nremote = {remote:?}\n{more}"));
+    };
+    config(&lab, "");
+    lab.ok(&["up", "lab"]);
+    let mut stream = connect(&lab);
+    stream.write_all(b"x").unwrap();
+    echo_on(&mut stream).unwrap();
+    let pid = lab.status("lab")["pid"].to_string();
+    let hang_up = || drop(run(Command::new("kill").args(["-HUP", &pid])));
+    // Nonsense changes nothing.
+    config(&lab, "nonsense = 1\n");
+    hang_up();
+    wait_for("the log's word", || lab.log("lab").contains("going on as before").then_some(()));
+    echo(&lab).unwrap();
+    // Another port of the same server, reached with another key.
+    lab.keygen("other", "ed25519", "");
+    let both = ["user", "other"].map(|name| std::fs::read_to_string(lab.path(&format!("{name}.pub"))).unwrap());
+    std::fs::write(lab.path("authorized_keys"), both.concat()).unwrap();
+    config(&lab, &format!("identity_files = [{:?}]\n", lab.path("other")));
+    hang_up();
+    wait_for("the new connection", || lab.log("lab").contains("with the new settings").then_some(()));
+    echo(&lab).unwrap();
+    echo_on(&mut stream).unwrap();
+    wait_for("two sessions", || (lab.sshd.sessions().len() == 2).then_some(()));
+    drop(stream);
+    wait_for("the old session to end", || (lab.sshd.sessions().len() == 1).then_some(()));
+    // Settings that lead nowhere: the tunnel stays, and says so.
+    config(&lab, "port = 1\n");
+    hang_up();
+    wait_for("the log's word", || lab.log("lab").contains("no connection with the new settings").then_some(()));
+    echo(&lab).unwrap();
+    assert_eq!(state(&lab), "up");
+    lab.sshd.stop();
+}
+
+#[test]
+fn a_full_disk_or_a_log_that_cannot_be_written_stops_nothing() {
+    if !is_root() {
+        return skip("a small file system needs root");
+    }
+    let lab = Lab::new("");
+    let remote = echo_server(&lab);
+    let state_dir = lab.path("home/.local/state/dtunnel");
+    std::fs::create_dir_all(&state_dir).unwrap();
+    let dir = state_dir.to_str().unwrap();
+    run(Command::new("mount").args(["-t", "tmpfs", "-o", "size=64k", "none", dir]));
+    let unmount = Keeper::at_the_end(&format!("umount {dir}"));
+    let _ = std::fs::write(state_dir.join("filler"), vec![0; 1 << 20]);
+    lab.ok(&["up", "lab", "-v", "--remote", &remote]);
+    (0..50).for_each(|_| echo(&lab).unwrap());
+    assert!(lab.log("lab").len() < 70_000);
+    // Room again: the log goes on.
+    std::fs::remove_file(state_dir.join("filler")).unwrap();
+    echo(&lab).unwrap();
+    wait_for("the log", || lab.log("lab").contains("a flow ended").then_some(()));
+    lab.ok(&["down", "lab"]);
+    drop(unmount);
+}
+
+#[test]
+fn without_descriptors_accepting_pauses_and_goes_on() {
+    let lab = Lab::new("");
+    let remote = echo_server(&lab);
+    let limited = format!("ulimit -n 64; exec {} up lab --foreground --remote {remote}", env!("CARGO_BIN_EXE_dtunnel"));
+    let mut shell = Command::new("sh");
+    lab.set_env(&mut shell);
+    let mut up = shell.args(["-c", &limited]).stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+    until_state(&lab, "up");
+    let mut first = connect(&lab);
+    first.write_all(b"x").unwrap();
+    echo_on(&mut first).unwrap();
+    let crowd: Vec<_> = (0..100).map(|_| connect(&lab)).collect();
+    wait_for("the log's word", || lab.log("lab").contains("cannot accept a connection").then_some(()));
+    // Those that are there live on.
+    (0..20).for_each(|_| echo_on(&mut first).unwrap());
+    drop(crowd);
+    wait_for("a flow", || echo(&lab).ok());
+    assert_eq!(state(&lab), "up");
+    run(Command::new("kill").arg(up.id().to_string()));
+    assert!(up.wait().unwrap().success());
+}
+
+/// What comes to a service manager's notification socket.
+struct Manager(UnixDatagram);
+
+impl Manager {
+    fn new(lab: &Lab) -> Self {
+        let socket = UnixDatagram::bind(lab.path("notify")).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        Self(socket)
+    }
+
+    fn hears(&self, text: &str) {
+        let mut buffer = [0; 4096];
+        let mut all = String::new();
+        while !all.contains(text) {
+            let size = self.0.recv(&mut buffer).unwrap_or_else(|e| panic!("no {text:?} came, only {all:?}: {e}"));
+            all += &String::from_utf8_lossy(&buffer[..size]);
+        }
+    }
+}
+
+#[test]
+fn a_service_manager_is_told_when_it_is_ready_how_it_goes_and_when_it_ends() {
+    let mut lab = Lab::new("");
+    let remote = echo_server(&lab);
+    let manager = Manager::new(&lab);
+    let mut command = lab.dtunnel(["up", "lab", "--foreground", "--quiet", "--remote", &remote]);
+    let mut up = command.env("NOTIFY_SOCKET", lab.path("notify")).stdout(Stdio::null()).spawn().unwrap();
+    manager.hears("READY=1");
+    echo(&lab).unwrap();
+    lab.sshd.stop();
+    manager.hears("STATUS=reconnecting: the connection to 127.0.0.1 was lost");
+    lab.sshd.start_again();
+    manager.hears("STATUS=up: Engine");
+    run(Command::new("kill").arg(up.id().to_string()));
+    manager.hears("STOPPING=1");
+    assert!(up.wait().unwrap().success());
+}
+
+#[test]
+fn a_socket_that_is_passed_on_is_served_and_left_to_its_owner() {
+    let lab = Lab::new("");
+    let remote = echo_server(&lab);
+    let path = lab.path("passed.sock");
+    let program = env!("CARGO_BIN_EXE_dtunnel");
+    let mut activate = Command::new("systemd-socket-activate");
+    lab.set_env(&mut activate);
+    let names = ["PATH", "HOME", "XDG_RUNTIME_DIR", "DTUNNEL_CONFIG"];
+    activate.args(names.iter().flat_map(|name| ["-E", name]));
+    activate.arg("-l").arg(&path).args([program, "up", "lab", "--foreground", "--quiet", "--remote", &remote]);
+    let mut child = activate.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    wait_for("the socket", || path.exists().then_some(()));
+    // The first client starts it, and is served.
+    let mut client = UnixStream::connect(&path).unwrap();
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    client.write_all(b"x").unwrap();
+    echo_on(&mut client).unwrap();
+    assert_eq!(lab.status("lab")["local"], format!("unix://{}", path.display()));
+    lab.ok(&["down", "lab"]);
+    child.wait().unwrap();
+    assert!(path.exists(), "the file is the manager's");
+}
+
+#[test]
+fn a_service_is_written_as_systemd_understands_it_and_removed() {
+    let lab = Lab::new("");
+    let service = |args: &[&str]| {
+        let mut command = lab.dtunnel([&["service"][..], args].concat());
+        // No service manager of this machine is to hear of it.
+        let bin = lab.path("bin");
+        let output = command.env("PATH", &bin).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stderr).unwrap()
+    };
+    std::fs::create_dir(lab.path("bin")).unwrap();
+    lab.write_config(&format!("ssh_config = {:?}\n[profiles.lab]\nport = 2\n", lab.path("ssh_config")));
+    let units = lab.path("home/.config/systemd/user");
+    let (unit, socket) = (units.join("dtunnel-lab.service"), units.join("dtunnel-lab.socket"));
+    let said = service(&["install", "lab"]);
+    assert!(said.contains("systemctl --user enable --now dtunnel-lab.service"), "{said}");
+    assert!(!socket.exists());
+    service(&["install", "--socket", "lab"]);
+    for file in [&unit, &socket] {
+        let verified =
+            Command::new("systemd-analyze").args(["verify", "--user", "--man=no"]).arg(file).output().unwrap();
+        let complaints = String::from_utf8_lossy(&verified.stderr);
+        let ours: Vec<_> = complaints.lines().filter(|line| line.contains("dtunnel-lab")).collect();
+        assert!(ours.is_empty(), "{ours:?}");
+    }
+    service(&["uninstall", "lab"]);
+    assert!(!unit.exists() && !socket.exists());
+    assert!(service(&["uninstall", "lab"]).contains("has no service"));
+}
+
+// ---- doctor
+
+fn doctor(lab: &Lab, code: i32, args: &[&str]) -> serde_json::Value {
+    let output = lab.run(&[&["doctor", "--json"], args].concat());
+    assert_eq!(output.status.code(), Some(code), "{output:?}");
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// The verdicts, `id=verdict`.
+fn verdicts(report: &serde_json::Value) -> Vec<String> {
+    let of =
+        |check: &serde_json::Value| format!("{}={}", check["id"].as_str().unwrap(), check["verdict"].as_str().unwrap());
+    report["checks"].as_array().unwrap().iter().map(of).collect()
+}
+
+fn check<'a>(report: &'a serde_json::Value, id: &str) -> &'a serde_json::Value {
+    report["checks"].as_array().unwrap().iter().find(|check| check["id"] == id).unwrap()
+}
+
+#[test]
+fn doctor_finds_a_healthy_host_healthy_and_changes_nothing() {
+    let Some(lab) = Lab::with_engine() else { return };
+    // Known, so that nothing has to be learnt.
+    lab.up_and_down();
+    let files =
+        |lab: &Lab| run(Command::new("find").arg(lab.dir.path()).args(["-newer", lab.path("mark").to_str().unwrap()]));
+    std::fs::write(lab.path("mark"), "").unwrap();
+    let report = doctor(&lab, 0, &["lab"]);
+    assert!(report["ok"].as_bool().unwrap());
+    let ids = "target resolve tcp greeting key-exchange host-key login host forwarding engine clock local";
+    let all: Vec<String> = ids.split(' ').map(|id| format!("{id}=ok")).collect();
+    // Debian 12's sshd is older than strict key exchange, or not: a word, no failure.
+    let seen: Vec<String> =
+        verdicts(&report).iter().map(|v| v.replace("key-exchange=warning", "key-exchange=ok")).collect();
+    assert_eq!(seen, all, "{report:#}");
+    let kex = check(&report, "key-exchange")["detail"].as_str().unwrap();
+    assert!(kex.contains("25519") && kex.contains("gcm"), "{kex}");
+    assert!(check(&report, "engine")["detail"].as_str().unwrap().contains("streamlocal"));
+    let changed = files(&lab);
+    let ours: Vec<_> = changed
+        .lines()
+        .filter(|line| !line.contains("sshd.log") && !line.ends_with(lab.dir.path().to_str().unwrap()))
+        .collect();
+    assert!(ours.is_empty(), "{ours:?}");
+    // For people, and while the tunnel is up.
+    lab.ok(&["up", "lab"]);
+    let text = lab.ok(&["doctor", "lab"]);
+    assert!(text.contains("the tunnel is up") && text.lines().count() >= 12, "{text}");
+}
+
+#[test]
+fn doctor_names_the_first_step_that_fails_and_the_line_to_write() {
+    let Some(mut lab) = Lab::with_engine() else { return };
+    lab.write_ssh_config("  StrictHostKeyChecking ask");
+    let report = doctor(&lab, 5, &["lab"]);
+    assert_eq!(check(&report, "host-key")["verdict"], "failed", "{report:#}");
+    assert_eq!(check(&report, "login")["verdict"], "skipped");
+    assert!(!lab.path("known_hosts").exists(), "it learns nothing");
+    lab.write_ssh_config("");
+    lab.up_and_down();
+
+    lab.reconfigure("AllowStreamLocalForwarding no");
+    let report = doctor(&lab, 0, &["lab"]);
+    let forwarding = check(&report, "forwarding");
+    assert_eq!(forwarding["verdict"], "warning", "{report:#}");
+    assert!(forwarding["remedy"].as_str().unwrap().contains("`AllowStreamLocalForwarding yes`"), "{forwarding}");
+    assert!(check(&report, "engine")["detail"].as_str().unwrap().contains("exec: docker system dial-stdio"));
+    lab.reconfigure("AllowTcpForwarding no");
+    let report = doctor(&lab, 0, &["lab"]);
+    assert!(
+        check(&report, "forwarding")["remedy"].as_str().unwrap().contains("`AllowTcpForwarding yes`"),
+        "{report:#}"
+    );
+
+    lab.reconfigure("");
+    let report = doctor(&lab, 7, &["lab", "--remote", "/nonexistent.sock"]);
+    assert_eq!(check(&report, "engine")["verdict"], "failed", "{report:#}");
+    lab.keygen("other", "ed25519", "");
+    lab.authorize("other");
+    let report = doctor(&lab, 4, &["lab"]);
+    assert_eq!(
+        (&check(&report, "host-key")["verdict"], &check(&report, "login")["verdict"]),
+        (&"ok".into(), &"failed".into())
+    );
+    lab.sshd.stop();
+    let report = doctor(&lab, 6, &["lab"]);
+    assert_eq!(
+        (&check(&report, "resolve")["verdict"], &check(&report, "tcp")["verdict"]),
+        (&"ok".into(), &"failed".into())
+    );
+    let report = doctor(&lab, 6, &["no-such-host.invalid"]);
+    assert_eq!(check(&report, "resolve")["verdict"], "failed");
+}
