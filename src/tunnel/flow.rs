@@ -25,6 +25,10 @@ use crate::ssh::{Channel, ChannelReader, ChannelWriter, Received};
 /// Usually the Engine sees the end and closes at once.
 const LINGER: Duration = Duration::from_secs(5);
 
+/// Most bytes that are still taken from the host meanwhile. One that goes on sending does not close by
+/// itself.
+const MOST_LINGERING: usize = 256 << 10;
+
 /// How a flow ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum End {
@@ -162,7 +166,14 @@ async fn inwards(
 async fn linger(reader: &mut ChannelReader, writer: &ChannelWriter) {
     let ending = async {
         let _ = writer.eof().await;
-        while reader.receive().await != Received::Closed {}
+        let mut room = MOST_LINGERING;
+        loop {
+            match reader.receive().await {
+                Received::Data(data) if data.len() < room => room -= data.len(),
+                Received::Eof => {}
+                Received::Data(_) | Received::Closed => return,
+            }
+        }
     };
     let _ = tokio::time::timeout(LINGER, ending).await;
 }
