@@ -370,14 +370,15 @@ fn an_engine_that_restarts_under_streams() {
     row("dockerd restarted under streams", &format!("down for {taken:.2} s, docker ps {usable:.2} s after"));
 }
 
-/// Many at once, against a server that only lets a few log in at a time (MaxStartups at its default).
+/// Many at once, against a server that only lets very few log in at a time (MaxStartups; its default is
+/// 10:30:100).
 #[test]
 fn two_hundred_tunnels_to_one_server_come_up_together_and_again() {
     const TUNNELS: usize = 200;
     let mut lab = Lab::new("");
     let path = lab.path("remote/x.sock");
     remote::serve(&path, |_| {});
-    lab.reconfigure("MaxStartups 10:30:100");
+    lab.reconfigure("MaxStartups 2:30:6");
     let profiles: String = (0..TUNNELS).map(|at| format!("[profiles.p{at}]\nhost = \"lab\"\n")).collect();
     let ssh_config = lab.path("ssh_config");
     lab.write_config(&format!(

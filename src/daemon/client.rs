@@ -11,8 +11,8 @@ use zeroize::Zeroizing;
 use super::protocol::{Event, MAX_LINE, PROTOCOL, Request, TunnelStatus};
 use crate::config::{RuntimeFiles, TunnelName};
 
-/// Longest wait for a daemon's answer. It does nothing but answer, so a second is already odd.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
+/// Longest wait for a daemon's answer. It has it ready; but a machine may be very busy.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Why a daemon could not be talked to.
 #[derive(Debug, thiserror::Error)]

@@ -1,6 +1,6 @@
 //! OpenSSH's real server on a free loopback port.
 
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -42,9 +42,11 @@ impl Sshd {
     /// Writes sshd_config; sshd uses the first value of a keyword, so `options` come first.
     pub fn configure(&self, options: &str) {
         let dir = self.dir.display();
+        // The one keyword of which the last value counts.
+        let startups = if options.contains("MaxStartups") { "" } else { "MaxStartups 100\n" };
         let text = format!(
-            "{options}\nPort {}\nListenAddress {}\nHostKey {dir}/host\nAuthorizedKeysFile {dir}/authorized_keys\n\
-             StrictModes no\nUsePAM no\nPidFile {dir}/sshd.pid\nMaxStartups 100\nPasswordAuthentication no\n",
+            "{startups}{options}\nPort {}\nListenAddress {}\nHostKey {dir}/host\nAuthorizedKeysFile {dir}/authorized_keys\n\
+             StrictModes no\nUsePAM no\nPidFile {dir}/sshd.pid\nPasswordAuthentication no\n",
             self.port, self.address
         );
         std::fs::write(self.dir.join("sshd_config"), text).unwrap();
@@ -99,13 +101,14 @@ impl Sshd {
         let server = if !self.world.is_empty() { [&hidden[..], &sshd[..]].concat() } else { sshd.to_vec() };
         let away: Vec<&str> = self.namespace.iter().flat_map(|name| ["ip", "netns", "exec", name]).collect();
         let server = [&away[..], &server[..]].concat();
+        let _ = std::fs::remove_file(self.dir.join("sshd.pid"));
         self.keeper = Some(Keeper::start(&server, ""));
-        wait_for("sshd", || TcpStream::connect((self.address.as_str(), self.port)).ok());
+        // Written once it listens. (Asking the port instead may, by chance, connect it to itself.)
+        self.pid();
     }
 
     fn pid(&self) -> String {
-        let pid = wait_for("sshd's pid", || std::fs::read_to_string(self.dir.join("sshd.pid")).ok());
-        pid.trim().into()
+        wait_for("sshd", || std::fs::read_to_string(self.dir.join("sshd.pid")).ok()?.strip_suffix('\n').map(Into::into))
     }
 
     /// Ends the sessions but not the server.
