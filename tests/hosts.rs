@@ -128,6 +128,10 @@ fn where_nothing_is_forwarded_commands_of_the_host_stand_in() {
         assert_eq!(succeeded(&child.wait_with_output().unwrap()), "to the end", "{refusal}");
         lab.ok(&["down", "lab"]);
         nothing_is_left(&format!("{} system dial-stdio", engine.display()));
+        // Forwarding is preferred as soon as there is any.
+        lab.reconfigure("");
+        lab.ok(&["up", "lab"]);
+        assert_eq!(lab.status("lab")["transport"], "streamlocal");
     }
 }
 

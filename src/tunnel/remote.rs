@@ -112,35 +112,37 @@ enum Miss {
 /// [`Error::Forwarding`], [`Error::Engine`], [`Error::Obstacle`], and [`Error::Ssh`] where the connection
 /// is lost meanwhile.
 pub async fn find(connection: &Connection, target: &Target, last: Option<&Route>) -> Result<(Route, Engine), Error> {
-    let first = match &target.remote {
-        Remote::Auto => last.cloned().unwrap_or_else(Route::usual),
-        remote => match last {
-            Some(last) if last.remote == *remote => last.clone(),
-            _ => Route::direct(remote.clone()),
-        },
+    let last = last.filter(|last| target.remote == Remote::Auto || last.remote == target.remote);
+    let first = match (&target.remote, last) {
+        (Remote::Auto, last) => last.map_or_else(Route::usual, |last| Route::direct(last.remote.clone())),
+        (remote, _) => Route::direct(remote.clone()),
     };
     let search = Search { connection, target };
-    let miss = match search.attempt(&first).await? {
+    let mut missed = match search.attempt(&first).await? {
         Ok(engine) => return Ok((first, engine)),
         Err(miss) => miss,
     };
-    let auto = target.remote == Remote::Auto;
-    let refused = match miss {
-        // Something listens there. Whoever named it meant it.
-        Miss::Silent(source) if !auto && first.tool.is_none() => {
-            return Err(search.no_answer(&first, source).await);
+    if let (Miss::Refused(_), Some(last)) = (&missed, last.filter(|last| last.tool.is_some())) {
+        match search.attempt(last).await? {
+            Ok(engine) => return Ok((last.clone(), engine)),
+            Err(Miss::Refused(error)) => missed = Miss::Refused(error),
+            // It was not the server; whatever it is, the survey tells.
+            Err(Miss::Silent(_)) => {}
         }
-        Miss::Silent(_) => None,
-        Miss::Refused(error) => Some(error),
-    };
+    }
+    let auto = target.remote == Remote::Auto;
+    if let (Miss::Silent(_), false) = (&missed, auto) {
+        // Something listens there, and whoever named it meant it.
+        return Err(search.no_answer(&first, missed).await);
+    }
     let path = match &target.remote {
         Remote::Socket(path) => Some(path.as_str()),
         _ => None,
     };
     match Survey::take(connection, path).await {
-        Some(survey) => search.by_survey(&survey, &first).await,
-        None if auto => search.by_guessing(refused).await,
-        None => Err(search.unexplained(&first, refused)),
+        Some(survey) => search.by_survey(&survey, &first, missed).await,
+        None if auto => search.by_guessing(&first, missed).await,
+        None => Err(search.unexplained(&first, missed)),
     }
 }
 
@@ -167,7 +169,9 @@ impl Search<'_> {
         Ok(engine::ping(channel.into_stream(), ENGINE_TIMEOUT).await.map_err(Miss::Silent))
     }
 
-    async fn by_survey(&self, survey: &Survey, first: &Route) -> Result<(Route, Engine), Error> {
+    /// Tries each socket that may be used, and where forwarding is refused each tool. `first` was tried, and
+    /// `missed`.
+    async fn by_survey(&self, survey: &Survey, first: &Route, missed: Miss) -> Result<(Route, Engine), Error> {
         let named = |path: &str| match &self.target.remote {
             Remote::Socket(named) => named == path,
             Remote::Auto => true,
@@ -178,64 +182,65 @@ impl Search<'_> {
         if let remote @ Remote::Tcp { .. } = &self.target.remote {
             usable.push(remote.clone());
         }
-        if usable.is_empty() {
-            return Err(self.obstacle(survey));
-        }
+        let Some(socket) = usable.first().map(ToString::to_string) else { return Err(self.obstacle(survey)) };
         let mut complaints = Vec::new();
-        for remote in &usable {
+        let (mut missed, mut silent) = (Some(missed), None);
+        for remote in usable {
             let direct = Route::direct(remote.clone());
-            if direct != *first
-                && let Ok(engine) = self.attempt(&direct).await?
-            {
-                return Ok((direct, engine));
+            let miss = match missed.take_if(|_| direct == *first) {
+                Some(miss) => miss,
+                None => match self.attempt(&direct).await? {
+                    Ok(engine) => return Ok((direct, engine)),
+                    Err(miss) => miss,
+                },
+            };
+            if let Miss::Silent(source) = miss {
+                // Something listens there. No tool would make an Engine of it.
+                silent.get_or_insert((direct, source));
+                continue;
             }
-            for tool in survey.tools.iter().copied() {
+            for tool in survey.tools.iter().copied().filter(|tool| tool.endpoint(&remote).is_some()) {
                 let route = Route { remote: remote.clone(), tool: Some(tool) };
-                if tool.endpoint(remote).is_none() {
-                    continue;
+                if let Ok(engine) = self.attempt(&route).await? {
+                    tracing::info!("the server does not forward to {remote}; flows go through {}", tool.program());
+                    return Ok((route, engine));
                 }
-                match self.attempt(&route).await? {
-                    Ok(engine) => {
-                        tracing::info!("the server does not forward to {remote}; flows go through {}", tool.program());
-                        return Ok((route, engine));
-                    }
-                    Err(_) => complaints.extend(self.complaint(&route).await),
-                }
+                complaints.extend(self.complaint(&route).await);
             }
         }
-        let socket = usable[0].to_string();
-        Err(self.error(match complaints.is_empty() {
-            true => Obstacle::Prohibited { socket },
-            false => Obstacle::NotListening { socket, said: complaints.join("; ") },
-        }))
+        Err(match silent {
+            Some((route, source)) => Error::Engine { host: self.host(), socket: route.remote.to_string(), source },
+            None if complaints.is_empty() => self.error(Obstacle::Prohibited { socket }),
+            None => self.error(Obstacle::NotListening { socket, said: complaints.join("; ") }),
+        })
     }
 
     /// Without a look around: what an Engine's socket might be.
-    async fn by_guessing(&self, refused: Option<OpenError>) -> Result<(Route, Engine), Error> {
+    async fn by_guessing(&self, first: &Route, missed: Miss) -> Result<(Route, Engine), Error> {
         for path in GUESSES {
             let route = Route::direct(Remote::Socket(path.into()));
             if let Ok(engine) = self.attempt(&route).await? {
                 return Ok((route, engine));
             }
         }
-        Err(self.unexplained(&Route::usual(), refused))
+        Err(self.unexplained(first, missed))
     }
 
-    /// The server only says that it will not.
-    fn unexplained(&self, route: &Route, refused: Option<OpenError>) -> Error {
+    /// All that is known is how the first try ended.
+    fn unexplained(&self, route: &Route, missed: Miss) -> Error {
         let (host, socket) = (self.host(), route.remote.to_string());
-        match refused {
-            Some(source) => Error::Forwarding { host, socket, user: self.target.ssh.user.clone(), source },
-            None => Error::Engine { host, socket, source: engine::Error::Timeout(ENGINE_TIMEOUT) },
+        match missed {
+            Miss::Refused(source) => Error::Forwarding { host, socket, user: self.target.ssh.user.clone(), source },
+            Miss::Silent(source) => Error::Engine { host, socket, source },
         }
     }
 
     /// Something listens, but it is no Engine; or the user's command failed, which says why.
-    async fn no_answer(&self, route: &Route, source: engine::Error) -> Error {
-        if let Some(said) = self.complaint(route).await {
-            return self.error(Obstacle::Command { command: route.remote.to_string(), said });
+    async fn no_answer(&self, route: &Route, missed: Miss) -> Error {
+        match self.complaint(route).await {
+            Some(said) => self.error(Obstacle::Command { command: route.remote.to_string(), said }),
+            None => self.unexplained(route, missed),
         }
-        Error::Engine { host: self.host(), socket: route.remote.to_string(), source }
     }
 
     fn obstacle(&self, survey: &Survey) -> Error {
