@@ -197,7 +197,7 @@ StartLimitIntervalSec=0
 [Service]
 Type=notify
 ExecStart={command}
-ExecReload=kill -HUP $MAINPID
+ExecReload=/bin/kill -HUP $MAINPID
 # A wrong configuration, login or host key takes a person; everything else may pass.
 Restart=on-failure
 RestartSec=5
