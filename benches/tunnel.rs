@@ -31,7 +31,11 @@ fn behaviour(mut stream: UnixStream) {
     match &byte {
         b"D" => {
             while stream.read_exact(&mut byte).is_ok() {
-                (0..BULK / CHUNK).for_each(|_| stream.write_all(&chunk).unwrap());
+                for _ in 0..BULK / CHUNK {
+                    if stream.write_all(&chunk).is_err() {
+                        return;
+                    }
+                }
             }
         }
         b"U" => loop {
