@@ -71,6 +71,14 @@ impl Remote {
         }
         Ok(Self::Socket(path.into()))
     }
+
+    /// The path, where it is a socket's.
+    pub fn socket(&self) -> Option<&str> {
+        match self {
+            Self::Socket(path) => Some(path),
+            _ => None,
+        }
+    }
 }
 
 impl fmt::Display for Remote {

@@ -104,10 +104,12 @@ impl Login<'_> {
         let mut offered: Option<MethodSet> = None;
         if self.target.read_only {
             // Somebody wants to know: a question that costs a round trip (RFC 4252 section 5.2).
-            match Attempt::from(self.handle.authenticate_none(&self.target.ssh.user).await.map_err(|_| self.lost())?) {
-                Attempt::Success => return Ok(None),
-                Attempt::Partial(set) | Attempt::Failure(set) => offered = Some(set),
-                Attempt::Nothing => {}
+            let result = self.handle.authenticate_none(&self.target.ssh.user).await;
+            self.still_open().await?;
+            match result.map(Attempt::from) {
+                Ok(Attempt::Success) => return Ok(None),
+                Ok(Attempt::Partial(set) | Attempt::Failure(set)) => offered = Some(set),
+                Ok(Attempt::Nothing) | Err(_) => {}
             }
         }
         let mut partial = 0;
@@ -165,10 +167,6 @@ impl Login<'_> {
             tried: self.tried.clone(),
             offered: offered.map(names).unwrap_or_default(),
         }
-    }
-
-    fn lost(&self) -> Error {
-        Error::AuthClosed { host: self.target.ssh.host_name.clone(), message: String::new(), tried: self.tried.clone() }
     }
 
     /// russh reports a lost connection as a failed attempt; this tells them apart.

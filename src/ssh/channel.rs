@@ -39,6 +39,13 @@ pub enum Endpoint {
     },
 }
 
+impl Endpoint {
+    /// Does a channel to it start a command on the host?
+    pub fn is_command(&self) -> bool {
+        matches!(self, Self::Command { .. })
+    }
+}
+
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

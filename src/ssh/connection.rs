@@ -230,8 +230,7 @@ impl Connection {
                 Err(error) => Err(error),
             },
         };
-        let is_command = matches!(endpoint, Endpoint::Command { .. });
-        opened.map(|inner| Channel::new(inner, is_command)).map_err(|error| OpenError::new(endpoint, error))
+        opened.map(|inner| Channel::new(inner, endpoint.is_command())).map_err(|error| OpenError::new(endpoint, error))
     }
 
     /// Runs `command` in the login shell there, with `input` as its standard input, and waits for its

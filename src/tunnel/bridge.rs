@@ -95,7 +95,7 @@ fn guarded(command: &str) -> String {
 }
 
 /// In single quotes, for any shell.
-fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
 }
 

@@ -29,6 +29,13 @@ pub struct Snapshot {
     pub bytes_out: u64,
 }
 
+impl Snapshot {
+    /// Bytes in both directions.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes_in + self.bytes_out
+    }
+}
+
 impl Counters {
     pub(super) fn flow_begins(&self) {
         self.flows_total.fetch_add(1, Relaxed);

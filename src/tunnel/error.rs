@@ -146,6 +146,12 @@ impl Obstacle {
 }
 
 impl Error {
+    /// The error and what it comes from, in one line.
+    pub fn with_causes(&self) -> String {
+        let causes = std::iter::successors(std::error::Error::source(self), |cause| cause.source());
+        causes.fold(self.to_string(), |text, cause| format!("{text}: {cause}"))
+    }
+
     /// Was the connection turned away by a server that is too busy, so that a moment later it may not be?
     pub(super) fn is_turned_away(&self) -> bool {
         matches!(self, Self::Ssh(ssh::Error::TurnedAway { .. }))

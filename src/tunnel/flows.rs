@@ -128,6 +128,7 @@ impl Tunnel {
             Some(channel) => channel,
             None => {
                 let (member, endpoint) = (lease.member.clone(), self.endpoint());
+                let is_command = endpoint.is_command();
                 let mut opening = tokio::spawn(async move { member.connection.open(&endpoint).await });
                 let opened = tokio::select! {
                     biased;
@@ -145,7 +146,7 @@ impl Tunnel {
                 match opened {
                     Ok(Ok(channel)) => channel,
                     // A server lets a connection have so many commands (MaxSessions).
-                    Ok(Err(_)) if self.is_by_command() && lease.member.has_refused() => {
+                    Ok(Err(_)) if is_command && lease.member.has_refused() => {
                         return Carried::HeldUp(local);
                     }
                     Ok(Err(OpenError::Lost)) => return Carried::Lost(local, lease.member.clone()),
@@ -167,11 +168,12 @@ impl Tunnel {
         Carried::Ended(end)
     }
 
-    /// After a flow: where nothing else goes on, the channel for the next one is opened already.
+    /// After a flow: where nothing else goes on, the channel for the next one is opened already; a command
+    /// on the host is not started before it is wanted.
     fn prepare_next(&self, lease: Lease) {
         let (member, pool, endpoint) = (lease.member.clone(), self.pool.clone(), self.endpoint());
         drop(lease);
-        if self.is_by_command() {
+        if endpoint.is_command() {
             return;
         }
         tokio::spawn(async move {
@@ -180,18 +182,10 @@ impl Tunnel {
         });
     }
 
-    /// Does each flow start a command on the host? Then none is started before it is wanted.
-    fn is_by_command(&self) -> bool {
-        self.route().is_some_and(|route| route.is_command())
-    }
-
     /// Lets flows finish that are moving bytes, for at most the target's `drain`.
     pub(super) async fn drain(&self, flows: &mut JoinSet<()>) {
         let deadline = Instant::now() + self.target().drain;
-        let moved = || {
-            let now = self.counters.snapshot();
-            now.bytes_in + now.bytes_out
-        };
+        let moved = || self.counters.snapshot().bytes();
         let (mut last, mut quiet_since) = (moved(), Instant::now());
         while !flows.is_empty() && Instant::now() < deadline && quiet_since.elapsed() < QUIET {
             let _ = tokio::time::timeout(DRAIN_STEP, flows.join_next()).await;

@@ -179,10 +179,7 @@ impl Member {
     /// Gives it up where it does not answer within `limit` and nothing moves on it. (Behind much that is
     /// being sent the answer may take long.) One that is held up cannot answer, and is left alone.
     pub(super) async fn check(&self, limit: Duration) {
-        let moved = || {
-            let now = self.counters.snapshot();
-            now.bytes_in + now.bytes_out
-        };
+        let moved = || self.counters.snapshot().bytes();
         let mut before = moved();
         let patience = async {
             tokio::time::sleep(limit / 2).await;

@@ -56,11 +56,6 @@ impl Route {
         }
     }
 
-    /// Does each flow start a command on the host?
-    pub(super) fn is_command(&self) -> bool {
-        matches!(self.endpoint(), Endpoint::Command { .. })
-    }
-
     /// What a channel for a flow leads to.
     pub fn endpoint(&self) -> Endpoint {
         if let Some(endpoint) = self.tool.and_then(|tool| tool.endpoint(&self.remote)) {
@@ -135,11 +130,7 @@ pub async fn find(connection: &Connection, target: &Target, last: Option<&Route>
         // Something listens there, and whoever named it meant it.
         return Err(search.no_answer(&first, missed).await);
     }
-    let path = match &target.remote {
-        Remote::Socket(path) => Some(path.as_str()),
-        _ => None,
-    };
-    match Survey::take(connection, path).await {
+    match Survey::take(connection, target.remote.socket()).await {
         Some(survey) => search.by_survey(&survey, &first, missed).await,
         None if auto => search.by_guessing(&first, missed).await,
         None => Err(search.unexplained(&first, missed)),
@@ -172,11 +163,7 @@ impl Search<'_> {
     /// Tries each socket that may be used, and where forwarding is refused each tool. `first` was tried, and
     /// `missed`.
     async fn by_survey(&self, survey: &Survey, first: &Route, missed: Miss) -> Result<(Route, Engine), Error> {
-        let named = |path: &str| match &self.target.remote {
-            Remote::Socket(named) => named == path,
-            Remote::Auto => true,
-            _ => false,
-        };
+        let named = |path: &str| self.target.remote == Remote::Auto || self.target.remote.socket() == Some(path);
         let mut usable: Vec<Remote> =
             survey.usable().filter(|s| named(&s.path)).map(|s| Remote::Socket(s.path.clone())).collect();
         if let remote @ Remote::Tcp { .. } = &self.target.remote {
@@ -244,12 +231,9 @@ impl Search<'_> {
     }
 
     fn obstacle(&self, survey: &Survey) -> Error {
+        let named = self.target.remote.socket();
         let denied = survey.sockets.iter().find(|socket| socket.access == Access::Denied);
-        let named = match &self.target.remote {
-            Remote::Socket(path) => Some(path.clone()),
-            _ => None,
-        };
-        let denied = denied.filter(|socket| named.as_ref().is_none_or(|path| *path == socket.path));
+        let denied = denied.filter(|socket| named.is_none_or(|path| path == socket.path));
         self.error(match denied {
             Some(socket) => Obstacle::Permission {
                 socket: socket.path.clone(),
@@ -259,7 +243,7 @@ impl Search<'_> {
             },
             None => Obstacle::NoSocket {
                 looked: match named {
-                    Some(path) => vec![path],
+                    Some(path) => vec![path.into()],
                     None => survey.sockets.iter().map(|socket| socket.path.clone()).collect(),
                 },
                 docker_installed: survey.tools.contains(&Tool::Docker),

@@ -12,7 +12,7 @@
 
 use std::fmt;
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
@@ -210,13 +210,8 @@ impl Tunnel {
     }
 
     /// Where flows go.
-    pub(super) fn route(&self) -> Option<Route> {
-        self.status.borrow().route.clone()
-    }
-
-    /// Where flows go.
     pub(super) fn endpoint(&self) -> Endpoint {
-        self.route().unwrap_or_else(Route::usual).endpoint()
+        self.status.borrow().route.as_ref().map_or_else(|| Route::usual().endpoint(), Route::endpoint)
     }
 
     /// Brings the tunnel up within `limit` (not counting the time that people take to answer) and
@@ -265,40 +260,37 @@ impl Tunnel {
     /// The first connection. Of a busy server that turns us away more than one attempt is asked; every
     /// other failure is told at once.
     async fn connect_first(&self, limit: Duration) -> Result<Arc<Member>, Error> {
-        let last = Mutex::new(None);
+        let mut last = None;
         let connecting = async {
             let mut outage = Outage::begins();
             loop {
-                let error = match self.connect(None).await {
+                let error = match self.connect().await {
                     Err(error) if outage.insists(&error) => error,
                     result => return result,
                 };
-                tracing::warn!("{}", with_causes(&error));
+                tracing::warn!("{}", error.with_causes());
                 let pause = outage.pause(&error);
-                *last.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                last = Some(error);
                 tokio::time::sleep(pause).await;
             }
         };
         match self.prompter.within(limit, connecting).await {
             Some(connected) => connected,
-            None => {
-                let last = last.lock().unwrap_or_else(PoisonError::into_inner).take();
-                Err(last.unwrap_or(Error::Timeout { limit, step: self.status.borrow().step }))
-            }
+            None => Err(last.unwrap_or(Error::Timeout { limit, step: self.status.borrow().step })),
         }
     }
 
     /// Connects, logs in and pings the Engine.
-    async fn connect(&self, tcp_limit: Option<Duration>) -> Result<Arc<Member>, Error> {
-        let member = self.log_in(tcp_limit).await?;
+    async fn connect(&self) -> Result<Arc<Member>, Error> {
+        let member = self.log_in(self.target().tcp_timeout).await?;
         self.find_engine(&member).await?;
         Ok(member)
     }
 
     /// Connects and logs in, for people to see.
-    async fn log_in(&self, tcp_limit: Option<Duration>) -> Result<Arc<Member>, Error> {
+    async fn log_in(&self, tcp_timeout: Duration) -> Result<Arc<Member>, Error> {
         let mut target = Target::clone(&self.target());
-        target.tcp_timeout = tcp_limit.unwrap_or(target.tcp_timeout);
+        target.tcp_timeout = tcp_timeout;
         let status = self.status.clone();
         let on_step: OnStep = Arc::new(move |step| status.send_modify(|status| status.step = step));
         self.establish(target, &self.prompter, &on_step).await
@@ -306,8 +298,8 @@ impl Tunnel {
 
     async fn find_engine(&self, member: &Member) -> Result<(), Error> {
         self.status.send_modify(|status| status.step = Step::Engine);
-        let target = self.target();
-        let (route, engine) = remote::find(&member.connection, &target, self.route().as_ref()).await?;
+        let (target, last) = (self.target(), self.status.borrow().route.clone());
+        let (route, engine) = remote::find(&member.connection, &target, last.as_ref()).await?;
         tracing::info!(
             "connected to {}, Engine {} at {} ({})",
             target.address(),
@@ -372,7 +364,7 @@ impl Tunnel {
     }
 
     /// Has as many connections as are wanted. Ends when the last one is lost, or a lazy tunnel is not
-    /// used any more.
+    /// used any more; the caller says at once, before a flow can look, what comes next.
     async fn keep_connected(self: Arc<Self>, network: &mut Network) {
         let mut tasks = JoinSet::new();
         let mut growing = false;
@@ -389,7 +381,7 @@ impl Tunnel {
                     }
                     Ok(Event::Grown(Err(error))) => {
                         growing = false;
-                        tracing::warn!("no further connection: {}", with_causes(&error));
+                        tracing::warn!("no further connection: {}", error.with_causes());
                         self.pool.growth_failed(!error.may_pass());
                     }
                     Ok(Event::Replaced(Ok(member))) => {
@@ -400,15 +392,13 @@ impl Tunnel {
                         old.iter().for_each(|member| member.retire());
                     }
                     Ok(Event::Replaced(Err(error))) => {
-                        tracing::warn!("no connection with the new settings: {}", with_causes(&error));
+                        tracing::warn!("no connection with the new settings: {}", error.with_causes());
                         self.failed(&error);
                     }
                     Ok(Event::Lost(member, error)) => if self.pool.remove(&member) {
                         tracing::warn!("{error}");
                         if self.pool.is_empty() {
                             self.failed(&error.into());
-                            self.link.send_replace(Link::Waiting);
-                            self.set_state(State::Reconnecting);
                             return;
                         }
                     },
@@ -424,13 +414,10 @@ impl Tunnel {
                 }
                 () = self.reloaded.notified() => {
                     let tunnel = self.clone();
-                    tasks.spawn(async move { Event::Replaced(tunnel.connect(None).await) });
+                    tasks.spawn(async move { Event::Replaced(tunnel.connect().await) });
                 }
                 unused = unused(&self.pool, idle_timeout) => {
                     tracing::info!("not in use: disconnecting");
-                    // First what flows see; then those that end.
-                    self.link.send_replace(Link::Waiting);
-                    self.set_state(State::Idle);
                     for member in unused {
                         tokio::spawn(async move { member.connection.disconnect().await });
                     }
@@ -460,7 +447,7 @@ impl Tunnel {
         let mut outage = Outage::begins();
         loop {
             let limit = outage.tcp_limit(self.target().tcp_timeout);
-            let error = match self.log_in(Some(limit)).await {
+            let error = match self.log_in(limit).await {
                 Ok(member) => match self.wait_for_engine(&member).await {
                     Ok(()) => return Some(member),
                     Err(error) => error,
@@ -468,7 +455,7 @@ impl Tunnel {
                 // An attempt's steps are bounded one by one.
                 Err(error) => error,
             };
-            let text = with_causes(&error);
+            let text = error.with_causes();
             if outage.is_news(&text) {
                 tracing::warn!("cannot reconnect: {text}");
             }
@@ -509,7 +496,7 @@ impl Tunnel {
                 Err(error) => error,
                 Ok(()) => return Ok(()),
             };
-            tracing::info!("{}", with_causes(&error));
+            tracing::info!("{}", error.with_causes());
             self.failed(&error);
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
@@ -523,7 +510,7 @@ impl Tunnel {
     // ---- what people see
 
     fn failed(&self, error: &Error) {
-        let mut described = (with_causes(error), error.hint());
+        let mut described = (error.with_causes(), error.hint());
         if !error.may_pass() {
             described.0 = format!("needs you: run dtunnel up {} ({})", self.target().name, described.0);
         }
@@ -569,15 +556,4 @@ async fn watch_over(member: Arc<Member>) -> Event {
         () = member.given_up() => Event::Lost(member.clone(), member.connection.silent()),
         () = member.is_retired() => Event::Retired,
     }
-}
-
-/// An error and what it comes from, in one line.
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }

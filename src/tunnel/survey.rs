@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use super::bridge::{TOOLS, Tool};
+use super::bridge::{TOOLS, Tool, quoted};
 use crate::ssh::Connection;
 
 /// Longest time for looking around.
@@ -96,7 +96,7 @@ impl Survey {
     }
 
     /// The sockets that may be used.
-    pub(super) fn usable(&self) -> impl Iterator<Item = &Socket> {
+    pub fn usable(&self) -> impl Iterator<Item = &Socket> {
         self.sockets.iter().filter(|socket| socket.access == Access::Granted)
     }
 
@@ -109,7 +109,7 @@ impl Survey {
 
 /// POSIX shell, and read from standard input: no quoting for whatever the login shell is.
 fn script(also: Option<&str>) -> String {
-    let also = also.map(|path| format!("'{}'", path.replace('\'', r"'\''"))).unwrap_or_default();
+    let also = also.map(quoted).unwrap_or_default();
     let tools: Vec<&str> = TOOLS.into_iter().map(Tool::program).collect();
     format!(
         r#"say() {{ echo "{MARK}$1"; }}
