@@ -6,7 +6,6 @@ use serde::Serialize;
 use super::prompt::{self, NoAnswer};
 use super::up::INTERRUPTED;
 use super::{Global, nearest_profile, output};
-use crate::config::{Overrides, RuntimeFiles, TunnelName, resolve, runtime_dir};
 use crate::daemon::{ExitCode, Failure};
 use crate::doctor::{self, Check, Verdict};
 use crate::ssh::Prompter;
@@ -34,10 +33,7 @@ struct Report<'a> {
 
 pub(super) fn doctor(global: &Global, args: &DoctorArgs) -> Result<(), Failure> {
     let config = global.config()?;
-    let name = TunnelName::of_target(&args.target, &config)?;
-    let files = RuntimeFiles::new(&runtime_dir(), &name)?;
-    let overrides = Overrides { ssh_config: global.ssh_config(), remote: args.remote.clone(), ..Overrides::default() };
-    let target = resolve(&args.target, &config, &overrides, &files.socket)?;
+    let target = global.resolved(&args.target, &config, args.remote.clone())?;
     let (prompter, mut questions) = Prompter::new();
     let mut checks = Vec::new();
     let mut printed = Ok(());

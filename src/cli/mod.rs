@@ -20,7 +20,7 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
-use crate::config::{self, ConfigFile, TunnelName};
+use crate::config::{self, ConfigFile, Overrides, RuntimeFiles, Target, TunnelName, resolve, runtime_dir};
 use crate::daemon::Failure;
 
 pub use output::print_failure;
@@ -135,6 +135,13 @@ impl Global {
     fn config(&self) -> Result<ConfigFile, Failure> {
         let (path, named) = self.config_path()?;
         Ok(ConfigFile::load(&path, named)?)
+    }
+
+    /// What a TARGET stands for, as `up` would take it with this `--remote`.
+    fn resolved(&self, target: &str, config: &ConfigFile, remote: Option<String>) -> Result<Target, Failure> {
+        let files = RuntimeFiles::new(&runtime_dir(), &TunnelName::of_target(target, config)?)?;
+        let overrides = Overrides { ssh_config: self.ssh_config(), remote, ..Overrides::default() };
+        Ok(resolve(target, config, &overrides, &files.socket)?)
     }
 
     /// `-F`, fit for a process with another working directory.

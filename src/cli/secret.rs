@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 use super::{Global, output, prompt};
-use crate::config::{Overrides, RuntimeFiles, Target, TunnelName, resolve, runtime_dir};
+use crate::config::Target;
 use crate::daemon::{ExitCode, Failure};
 use crate::ssh::vault::{self, Kept, VaultError};
 use crate::ssh::{Question, needs_passphrase, opens};
@@ -99,10 +99,7 @@ fn set(global: &Global, args: &SetArgs) -> Result<(), Failure> {
 }
 
 fn resolved(global: &Global, target: &str) -> Result<Target, Failure> {
-    let config = global.config()?;
-    let name = TunnelName::of_target(target, &config)?;
-    let overrides = Overrides { ssh_config: global.ssh_config(), ..Overrides::default() };
-    Ok(resolve(target, &config, &overrides, &RuntimeFiles::new(&runtime_dir(), &name)?.socket)?)
+    global.resolved(target, &global.config()?, None)
 }
 
 /// Everything that could be kept for a target.

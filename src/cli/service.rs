@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use clap::{Args, Subcommand};
 
 use super::{Global, output};
-use crate::config::{ConfigFile, LocalEndpoint, Overrides, RuntimeFiles, TunnelName, resolve, runtime_dir};
+use crate::config::{ConfigFile, LocalEndpoint, RuntimeFiles, replace_file, runtime_dir};
 use crate::daemon::{ExitCode, Failure};
 
 #[derive(Debug, Subcommand)]
@@ -54,6 +54,15 @@ struct About<'a> {
     socket: bool,
 }
 
+impl About<'_> {
+    /// What the service manager is to run.
+    fn command(&self) -> Vec<String> {
+        let up = words(&["up", "--foreground", "--quiet"]);
+        let target = words(&["--", self.target]);
+        [vec![self.program.display().to_string()], up, self.options.clone(), target].concat()
+    }
+}
+
 pub(super) fn service(global: &Global, command: &ServiceCommand) -> Result<(), Failure> {
     let config = global.config()?;
     match command {
@@ -70,7 +79,7 @@ fn install(global: &Global, config: &ConfigFile, args: &InstallArgs) -> Result<(
         );
     }
     for (path, text) in &service.files {
-        write(path, text)
+        replace_file(path, text)
             .map_err(|e| Failure::new(ExitCode::Other, format!("cannot write {}: {e}", path.display())))?;
         output::note(&format!("wrote {}", path.display()));
     }
@@ -95,11 +104,9 @@ fn uninstall(global: &Global, config: &ConfigFile, target: &str) -> Result<(), F
 
 fn plan(global: &Global, config: &ConfigFile, target: &str, socket: bool) -> Result<Service, Failure> {
     let other = |message: String| Failure::new(ExitCode::Other, message);
-    let name = TunnelName::of_target(target, config)?;
-    let files = RuntimeFiles::new(&runtime_dir(), &name)?;
     // What cannot be resolved would fail as a service, where nobody sees it.
-    let overrides = Overrides { ssh_config: global.ssh_config(), ..Overrides::default() };
-    let resolved = resolve(target, config, &overrides, &files.socket)?;
+    let resolved = global.resolved(target, config, None)?;
+    let name = &resolved.name;
     let program = std::env::current_exe().map_err(|e| other(format!("cannot find this program: {e}")))?;
     let mut options = Vec::new();
     if let (path, true) = global.config_path()? {
@@ -111,25 +118,11 @@ fn plan(global: &Global, config: &ConfigFile, target: &str, socket: bool) -> Res
     let home = crate::config::Paths::new()?.home;
     let local = match &resolved.local {
         LocalEndpoint::Unix(path) => path.clone(),
-        LocalEndpoint::Tcp(_) => files.socket.clone(),
+        LocalEndpoint::Tcp(_) => RuntimeFiles::new(&runtime_dir(), name)?.socket,
     };
     let unit = format!("dtunnel-{}", name.as_str().replace(|c: char| !c.is_ascii_alphanumeric() && c != '-', "_"));
     let about = About { name: &unit, target, program: &program, options, local: &local, socket };
     Ok(if cfg!(target_os = "macos") { launchd(&about, &home) } else { systemd(&about, &home) })
-}
-
-fn write(path: &Path, text: &str) -> std::io::Result<()> {
-    let dir = path.parent().unwrap_or(path);
-    std::fs::create_dir_all(dir)?;
-    let mut file = tempfile_in(dir)?;
-    std::io::Write::write_all(&mut file.0, text.as_bytes())?;
-    std::fs::rename(&file.1, path)
-}
-
-/// A new file beside the one that it is going to replace.
-fn tempfile_in(dir: &Path) -> std::io::Result<(std::fs::File, PathBuf)> {
-    let path = dir.join(format!(".dtunnel-{}", std::process::id()));
-    Ok((std::fs::File::create(&path)?, path))
 }
 
 /// Runs the service manager's commands, or says which they are where there is none.
@@ -182,11 +175,7 @@ fn unit_word(word: &str) -> String {
 }
 
 fn service_unit(about: &About<'_>) -> String {
-    let program = about.program.display().to_string();
-    let mut command = vec![program.as_str(), "up", "--foreground", "--quiet"];
-    command.extend(about.options.iter().map(String::as_str));
-    command.extend(["--", about.target]);
-    let command = command.into_iter().map(unit_word).collect::<Vec<_>>().join(" ");
+    let command = about.command().iter().map(|word| unit_word(word)).collect::<Vec<_>>().join(" ");
     let install = if about.socket { "" } else { "\n[Install]\nWantedBy=default.target\n" };
     format!(
         "# Written by `dtunnel service install`; `dtunnel service uninstall` removes it.
@@ -257,11 +246,8 @@ fn launchd(about: &About<'_>, home: &Path) -> Service {
 /// A property list (launchd.plist(5)).
 fn plist(about: &About<'_>, label: &str) -> String {
     let escaped = |text: &str| text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
-    let program = about.program.display().to_string();
-    let mut command = vec![program.as_str(), "up", "--foreground", "--quiet"];
-    command.extend(about.options.iter().map(String::as_str));
-    command.extend(["--", about.target]);
-    let command: String = command.into_iter().map(|word| format!("    <string>{}</string>\n", escaped(word))).collect();
+    let command: String =
+        about.command().iter().map(|word| format!("    <string>{}</string>\n", escaped(word))).collect();
     format!(
         r#"<?xml version="1.0" encoding="UTF-8"?>
 <!DOCTYPE plist PUBLIC "-//Apple//DTD PLIST 1.0//EN" "http://www.apple.com/DTDs/PropertyList-1.0.dtd">

@@ -103,17 +103,18 @@ fn edit(path: &Path, change: impl FnOnce(&mut DocumentMut, &ConfigFile) -> Resul
     let text = document.to_string();
     // What we write must be what we can read.
     ConfigFile::parse(&text, path)?;
-    replace(path, &text).map_err(|e| failed("write", e))
+    replace_file(path, &text).map_err(|e| failed("write", e))
 }
 
 /// Writes a whole new file beside the old one and renames it over it, so that no reader and no
 /// full disk ever sees half of it. A symbolic link stays one; a file's mode is kept.
-fn replace(path: &Path, text: &str) -> std::io::Result<()> {
+pub(crate) fn replace_file(path: &Path, text: &str) -> std::io::Result<()> {
     let path = &std::fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
     let dir = path.parent().unwrap_or(Path::new("."));
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
     let mode = std::fs::metadata(path).map_or(0o600, |meta| meta.mode() & 0o777);
-    let temporary = path.with_extension(format!("toml.{}", std::process::id()));
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(format!(".{}", std::process::id()));
     let write = || {
         let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary)?;
         file.write_all(text.as_bytes())?;

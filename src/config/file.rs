@@ -202,24 +202,8 @@ const DEFAULTS_KEYS: &[&str] = &[
     "lazy",
     "idle_timeout",
 ];
-const PROFILE_KEYS: &[&str] = &[
-    "host",
-    "user",
-    "port",
-    "identity_files",
-    "jump",
-    "local",
-    "remote",
-    "keepalive",
-    "keepalive_count",
-    "max_connections",
-    "connect_timeout",
-    "drain",
-    "wait",
-    "lazy",
-    "idle_timeout",
-    "description",
-];
+/// A profile has the keys of `[defaults]` and these.
+const PROFILE_KEYS: &[&str] = &["host", "user", "port", "identity_files", "jump", "local", "description"];
 
 impl ConfigFile {
     /// Reads the file at `path`. A file that does not exist is an empty configuration, unless it
@@ -304,6 +288,7 @@ fn check_keys(text: &str, path: &Path, top: &DeTable<'_>) -> Result<(), Error> {
         check(defaults, DEFAULTS_KEYS, "[defaults]")?;
     }
     if let Some(DeValue::Table(profiles)) = top.get("profiles").map(|v| v.get_ref()) {
+        let known = [PROFILE_KEYS, DEFAULTS_KEYS].concat();
         for (name, profile) in profiles {
             if !is_profile_name(name.get_ref()) {
                 let (line, column) = position(text, name.span().start);
@@ -311,7 +296,7 @@ fn check_keys(text: &str, path: &Path, top: &DeTable<'_>) -> Result<(), Error> {
                 return Err(Error::Syntax { path: path.into(), line, column, message });
             }
             if let DeValue::Table(profile) = profile.get_ref() {
-                check(profile, PROFILE_KEYS, &format!("[profiles.{}]", name.get_ref()))?;
+                check(profile, &known, &format!("[profiles.{}]", name.get_ref()))?;
             }
         }
     }
@@ -387,7 +372,7 @@ mod tests {
         for (at, known) in [
             ("/properties", TOP_KEYS),
             ("/$defs/Defaults/properties", DEFAULTS_KEYS),
-            ("/$defs/Profile/properties", PROFILE_KEYS),
+            ("/$defs/Profile/properties", &[PROFILE_KEYS, DEFAULTS_KEYS].concat()),
         ] {
             let mut known: Vec<_> = known.iter().map(ToString::to_string).collect();
             let mut real = keys(at);

@@ -13,6 +13,7 @@ mod ssh_config;
 mod ssh_query;
 mod tokens;
 
+pub(crate) use edit::replace_file;
 pub use edit::{NewProfile, add_profile, remove_profile};
 pub use file::{ConfigFile, Defaults, Duration, Jump, Profile, nearest};
 pub use name::{Destination, TunnelName, is_profile_name};
