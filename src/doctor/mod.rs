@@ -14,13 +14,15 @@ use tokio::net::TcpStream;
 
 use crate::config::{Proxy, Remote, Target};
 use crate::engine;
-use crate::ssh::{self, Connection, Credentials, Endpoint, Kind, OnStep, OpenError, Prompter, Step};
+use crate::ssh::{self, Connection, Credentials, Endpoint, OnStep, OpenError, Prompter, Step};
 use crate::tunnel::{self, Access, Route, Survey, find_engine};
 
 /// Longest time for each small step.
 const LIMIT: Duration = Duration::from_secs(10);
 /// Longest greeting of a server that is read, in bytes (RFC 4253 section 4.2: 255 a line).
 const MAX_GREETING: u64 = 1024;
+/// Longest part of it that is shown, in characters.
+const MAX_LINE: usize = 255;
 /// More than this between the host's clock and ours is worth a word.
 const SKEW: Duration = Duration::from_secs(5);
 
@@ -116,13 +118,7 @@ impl Examination<'_> {
     }
 
     fn fail(&mut self, error: &tunnel::Error) {
-        let mut detail = error.to_string();
-        let mut cause = std::error::Error::source(error);
-        while let Some(error) = cause {
-            detail = format!("{detail}: {error}");
-            cause = error.source();
-        }
-        self.add(Verdict::Failed, None, detail, error.hint());
+        self.add(Verdict::Failed, None, error.with_causes(), error.hint());
     }
 
     async fn run(&mut self) -> Result<(), tunnel::Error> {
@@ -167,7 +163,7 @@ impl Examination<'_> {
 
         let begun = Instant::now();
         let connecting = tokio::time::timeout(self.target.connect_timeout, TcpStream::connect((host.as_str(), port)));
-        let stream = connecting.await.map_err(timeout("TCP connection"))?.map_err(|source| ssh::Error::Connect {
+        let stream = connecting.await.map_err(timeout(ssh::Error::TCP))?.map_err(|source| ssh::Error::Connect {
             host: host.clone(),
             port,
             source,
@@ -188,8 +184,8 @@ impl Examination<'_> {
             Err(said.join(" "))
         };
         match tokio::time::timeout(LIMIT, greeting).await.map_err(timeout("greeting"))? {
-            Ok(line) => self.ok(begun.elapsed(), printable(&line)),
-            Err(said) => return Err(ssh::Error::TurnedAway { host: host.clone(), message: printable(&said) }),
+            Ok(line) => self.ok(begun.elapsed(), shown(&line)),
+            Err(said) => return Err(ssh::Error::TurnedAway { host: host.clone(), message: shown(&said) }),
         }
         Ok(())
     }
@@ -237,8 +233,7 @@ impl Examination<'_> {
                 false => self.ok(time, detail),
             }
         }
-        if result.as_ref().err().is_some_and(|error| error.kind() == Kind::Auth) || reached(Step::Authenticating) {
-            self.skip_to("host-key", "");
+        if reached(Step::Authenticating) {
             let key = facts.as_ref().map(|facts| facts.host_key.clone()).unwrap_or_default();
             self.ok(between(Step::HostKey, at(Step::Authenticating)), format!("{key}, trusted"));
         }
@@ -259,7 +254,7 @@ impl Examination<'_> {
 
     async fn look_around(&mut self, connection: &Connection) -> Option<Survey> {
         let begun = Instant::now();
-        let survey = Survey::take(connection, self.named_socket()).await;
+        let survey = Survey::take(connection, self.target.remote.socket()).await;
         let time = Some(begun.elapsed());
         let Some(survey) = survey else {
             self.add(
@@ -284,17 +279,10 @@ impl Examination<'_> {
         Some(survey)
     }
 
-    fn named_socket(&self) -> Option<&str> {
-        match &self.target.remote {
-            Remote::Socket(path) => Some(path),
-            _ => None,
-        }
-    }
-
     /// Does the server forward, and if not, which setting is it, most likely?
     async fn forwarding(&mut self, connection: &Connection, survey: Option<&Survey>) -> Result<(), ssh::Error> {
-        let usable = survey.and_then(|survey| survey.sockets.iter().find(|socket| socket.access == Access::Granted));
-        let path = self.named_socket().map(str::to_owned).or_else(|| usable.map(|socket| socket.path.clone()));
+        let usable = survey.and_then(|survey| survey.usable().next());
+        let path = self.target.remote.socket().map(str::to_owned).or_else(|| usable.map(|socket| socket.path.clone()));
         let Some(path) = path.filter(|_| !matches!(self.target.remote, Remote::Tcp { .. } | Remote::Command(_))) else {
             self.add(Verdict::Skipped, None, "no socket to try it with", None);
             return Ok(());
@@ -344,14 +332,19 @@ impl Examination<'_> {
 
     async fn engine(&mut self, connection: &Connection, route: &Route, found: Duration) -> Result<(), tunnel::Error> {
         let (host, socket) = (self.target.address(), route.remote().to_string());
-        let failed = |source| tunnel::Error::Engine { host: host.clone(), socket: socket.clone(), source };
         let asked = SystemTime::now();
         let begun = Instant::now();
-        let channel = match connection.open(&route.endpoint()).await {
+        let endpoint = route.endpoint();
+        let channel = match connection.open(&endpoint).await {
             Ok(channel) => channel,
-            Err(_) => return Err(connection.ended().await.into()),
+            Err(OpenError::Lost) => return Err(connection.ended().await.into()),
+            Err(source) => {
+                let user = self.target.ssh.user.clone();
+                return Err(tunnel::Error::Forwarding { host, socket, user, source });
+            }
         };
-        let version = engine::version(channel.into_stream(), LIMIT).await.map_err(failed)?;
+        let version = engine::version(channel.into_stream(), LIMIT).await;
+        let version = version.map_err(|source| tunnel::Error::Engine { host, socket, source })?;
         let time = begun.elapsed();
         let detail = format!(
             "{} (API {}, {}/{}) at {}, {}",
@@ -362,7 +355,7 @@ impl Examination<'_> {
             route.remote(),
             route.transport()
         );
-        match route.transport().starts_with("exec") && !matches!(self.target.remote, Remote::Command(_)) {
+        match endpoint.is_command() && !matches!(self.target.remote, Remote::Command(_)) {
             true => self.add(
                 Verdict::Warning,
                 Some(found + time),
@@ -395,7 +388,7 @@ impl Examination<'_> {
     }
 }
 
-/// A server's words, fit for a terminal.
-fn printable(text: &str) -> String {
-    text.trim().chars().filter(|c| !c.is_control()).take(255).collect()
+/// A server's greeting, fit for a terminal.
+fn shown(text: &str) -> String {
+    ssh::printable(text).chars().take(MAX_LINE).collect()
 }

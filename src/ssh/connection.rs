@@ -496,7 +496,7 @@ impl client::Handler for Client {
 }
 
 /// A server's words, fit for a terminal and a log: no control characters, not endless.
-pub(super) fn printable(text: &str) -> String {
+pub(crate) fn printable(text: &str) -> String {
     let one_line = text.trim().replace(['\r', '\n', '\t'], " ");
     one_line.chars().filter(|c| !c.is_control()).take(MAX_TEXT).collect()
 }

@@ -193,7 +193,7 @@ pub enum Kind {
 
 impl Error {
     /// The step in which nothing but TCP is at work.
-    pub(super) const TCP: &str = "TCP connection";
+    pub(crate) const TCP: &str = "TCP connection";
 
     /// Was the host not even reached?
     pub fn is_unreached(&self) -> bool {
