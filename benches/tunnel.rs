@@ -46,7 +46,7 @@ fn behaviour(mut stream: UnixStream) {
             }
             stream.write_all(b"u").unwrap();
         },
-        _ => while stream.read_exact(&mut byte).is_ok() && stream.write_all(&byte).is_ok() {},
+        _ => remote::echo(stream),
     }
 }
 

@@ -22,10 +22,7 @@ fn tunnel(lab: &Lab) {
             return;
         }
         match &order {
-            b"E" => {
-                let mut byte = [0];
-                while stream.read_exact(&mut byte).is_ok() && stream.write_all(&byte).is_ok() {}
-            }
+            b"E" => remote::echo(stream),
             b"A" => drop(stream.write_all(&answer())),
             _ => while stream.write_all(&[b'.'; 4096]).is_ok() {},
         }
@@ -77,12 +74,8 @@ fn seconds_until(what: &str, condition: impl Fn() -> bool) -> f64 {
     begun.elapsed().as_secs_f64()
 }
 
-fn state(lab: &Lab) -> String {
-    lab.status("lab")["state"].as_str().unwrap_or_default().into()
-}
-
 fn until_state(lab: &Lab, wanted: &str) -> f64 {
-    seconds_until(&format!("the state {wanted}"), || state(lab) == wanted)
+    seconds_until(&format!("the state {wanted}"), || lab.state() == wanted)
 }
 
 fn row(name: &str, numbers: &str) {
@@ -209,7 +202,7 @@ fn the_link_flapping_under_load() {
     });
     let (whole, cut) = (whole.load(SeqCst), cut.load(SeqCst));
     row("link flapping 20 times under load", &format!("{whole} answers whole, {cut} visibly cut, 0 short"));
-    assert_eq!(state(&lab), "up");
+    assert_eq!(lab.state(), "up");
 }
 
 #[test]
@@ -280,7 +273,7 @@ fn a_clock_that_jumps_costs_nothing() {
     let noticed = seconds_until("the log's word", || lab.log("lab").contains("the clock was set"));
     echo(&lab).unwrap();
     drop(stream);
-    assert_eq!((lab.status("lab")["flows_failed"].clone(), state(&lab).as_str()), (0.into(), "up"));
+    assert_eq!((lab.status("lab")["flows_failed"].clone(), lab.state().as_str()), (0.into(), "up"));
     row("clock jump", &format!("noticed after {noticed:.2} s, nothing lost"));
 }
 
@@ -366,7 +359,7 @@ fn an_engine_that_restarts_under_streams() {
     let taken = begun.elapsed().as_secs_f64();
     wait_for("the stream's end", || events.try_wait().unwrap());
     let usable = seconds_until("docker ps", || lab.docker("lab", &["ps"]).output().unwrap().status.success());
-    assert_eq!(state(&lab), "up");
+    assert_eq!(lab.state(), "up");
     row("dockerd restarted under streams", &format!("down for {taken:.2} s, docker ps {usable:.2} s after"));
 }
 

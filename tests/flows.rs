@@ -5,7 +5,7 @@ use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
-use crate::lab::{Lab, remote, run, wait_for};
+use crate::lab::{Lab, connect, remote, run, wait_for};
 
 /// A tunnel `lab` to a server with this behaviour; the local socket.
 fn tunnel_to(lab: &Lab, behaviour: impl Fn(UnixStream) + Send + Sync + Clone + 'static) -> PathBuf {
@@ -13,12 +13,6 @@ fn tunnel_to(lab: &Lab, behaviour: impl Fn(UnixStream) + Send + Sync + Clone + '
     remote::serve(&path, behaviour);
     lab.ok(&["up", "lab", "--remote", path.to_str().unwrap()]);
     lab.socket("lab")
-}
-
-fn connect(socket: &PathBuf) -> UnixStream {
-    let stream = UnixStream::connect(socket).unwrap();
-    stream.set_read_timeout(Some(crate::lab::PATIENCE)).unwrap();
-    stream
 }
 
 fn flows_end(lab: &Lab) -> serde_json::Value {
@@ -141,7 +135,7 @@ fn a_refused_flow_closes_its_client_counts_and_leaves_the_tunnel_up() {
 fn flows_leave_no_descriptors_behind() {
     let lab = Lab::new("");
     // A further connection has descriptors of its own.
-    lab.write_config(&format!("ssh_config = {:?}\n[defaults]\nmax_connections = 1\n", lab.path("ssh_config")));
+    lab.allow_one_connection();
     let socket = tunnel_to(&lab, |mut stream| {
         let _ = std::io::copy(&mut stream.try_clone().unwrap(), &mut stream);
     });

@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Command;
 
-use crate::lab::{Lab, PATIENCE, remote, run, set_mode, sshd::free_port, succeeded, wait_for};
+use crate::lab::{Lab, connect, remote, run, set_mode, sshd::free_port, succeeded, wait_for};
 
 /// A world with an Engine, whose host has it where `script` puts it: `$ENGINE` is its socket.
 fn host(script: &str) -> Option<Lab> {
@@ -156,15 +156,9 @@ fn bridged(tool: &str, options: &str) -> (Lab, String) {
     (lab, path)
 }
 
-fn connect(lab: &Lab) -> UnixStream {
-    let stream = UnixStream::connect(lab.socket("lab")).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    stream
-}
-
 fn ask(lab: &Lab, size: usize) {
     let data: Vec<u8> = (0..size).map(|i| (i % 251) as u8).collect();
-    let mut client = connect(lab);
+    let mut client = connect(&lab.socket("lab"));
     std::thread::scope(|scope| {
         let mut writer = client.try_clone().unwrap();
         let data = &data;
@@ -188,7 +182,7 @@ fn each_bridge_carries_ends_both_ways_shows_cuts_and_leaves_nothing() {
         [0, 1, 3_000_000].into_iter().for_each(|size| ask(&lab, size));
         // One that is ended on the host in the middle.
         let endless = |lab: &Lab| {
-            let mut client = connect(lab);
+            let mut client = connect(&lab.socket("lab"));
             client.write_all(b"xu").unwrap();
             client.read_exact(&mut [0; 100_000]).unwrap();
             client
@@ -297,7 +291,7 @@ fn an_engine_that_restarts_is_used_again_and_its_socket_may_be_another() {
     lab.ok(&["up", "lab", "--remote", path.to_str().unwrap()]);
     std::fs::remove_file(&path).unwrap();
     let hello = |lab: &Lab| {
-        let mut client = connect(lab);
+        let mut client = connect(&lab.socket("lab"));
         let _ = client.write_all(b"x");
         let mut text = String::new();
         let _ = client.read_to_string(&mut text);

@@ -5,22 +5,13 @@ use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::process::{Command, Stdio};
 
 use crate::lab::keeper::Keeper;
-use crate::lab::{Lab, PATIENCE, is_root, remote, run, skip, wait_for};
+use crate::lab::{Lab, PATIENCE, connect, is_root, remote, run, skip, wait_for};
 
 /// A far end that echoes; the option that leads to it.
 fn echo_server(lab: &Lab) -> String {
     let path = lab.path("remote/x.sock");
-    remote::serve(&path, |mut stream| {
-        let mut byte = [0];
-        while stream.read_exact(&mut byte).is_ok() && stream.write_all(&byte).is_ok() {}
-    });
+    remote::serve(&path, remote::echo);
     path.display().to_string()
-}
-
-fn connect(lab: &Lab) -> UnixStream {
-    let stream = UnixStream::connect(lab.socket("lab")).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    stream
 }
 
 fn echo_on(stream: &mut UnixStream) -> std::io::Result<()> {
@@ -29,18 +20,14 @@ fn echo_on(stream: &mut UnixStream) -> std::io::Result<()> {
 }
 
 fn echo(lab: &Lab) -> std::io::Result<()> {
-    let mut stream = connect(lab);
+    let mut stream = connect(&lab.socket("lab"));
     // The first byte only chooses (lab/remote.rs).
     stream.write_all(b"x")?;
     echo_on(&mut stream)
 }
 
-fn state(lab: &Lab) -> String {
-    lab.status("lab")["state"].as_str().unwrap_or_default().into()
-}
-
 fn until_state(lab: &Lab, wanted: &str) {
-    wait_for(&format!("the state {wanted}"), || (state(lab) == wanted).then_some(()));
+    wait_for(&format!("the state {wanted}"), || (lab.state() == wanted).then_some(()));
 }
 
 #[test]
@@ -54,29 +41,29 @@ fn a_lazy_tunnel_connects_on_first_use_and_leaves_when_unused() {
     let said = lab.ok(&["up", "lab"]);
     assert!(said.contains("connects on first use"), "{said}");
     assert!(lab.ok(&["up", "lab"]).contains("already ready"));
-    assert_eq!(state(&lab), "idle");
+    assert_eq!(lab.state(), "idle");
     assert!(lab.sshd.sessions().is_empty(), "nobody has connected");
     for _ in 0..2 {
         echo(&lab).unwrap();
-        assert_eq!(state(&lab), "up");
+        assert_eq!(lab.state(), "up");
         until_state(&lab, "idle");
         wait_for("the session to end", || lab.sshd.sessions().is_empty().then_some(()));
     }
     // A flow in use is not idle, however quiet.
-    let mut stream = connect(&lab);
+    let mut stream = connect(&lab.socket("lab"));
     stream.write_all(b"x").unwrap();
     echo_on(&mut stream).unwrap();
     std::thread::sleep(std::time::Duration::from_secs(2));
-    assert_eq!(state(&lab), "up");
+    assert_eq!(lab.state(), "up");
     echo_on(&mut stream).unwrap();
     drop(stream);
     until_state(&lab, "idle");
     // Without a flow a lost host is not missed; with one it is waited for.
     lab.sshd.stop();
-    assert_eq!(state(&lab), "idle");
+    assert_eq!(lab.state(), "idle");
     std::thread::scope(|scope| {
         let waiting = scope.spawn(|| echo(&lab));
-        wait_for("the flow", || (state(&lab) == "reconnecting").then_some(()));
+        wait_for("the flow", || (lab.state() == "reconnecting").then_some(()));
         drop(waiting);
     });
 }
@@ -108,7 +95,7 @@ fn new_settings_take_effect_at_sighup_and_streams_go_on() {
     };
     config(&lab, "");
     lab.ok(&["up", "lab"]);
-    let mut stream = connect(&lab);
+    let mut stream = connect(&lab.socket("lab"));
     stream.write_all(b"x").unwrap();
     echo_on(&mut stream).unwrap();
     let pid = lab.status("lab")["pid"].to_string();
@@ -135,7 +122,7 @@ fn new_settings_take_effect_at_sighup_and_streams_go_on() {
     hang_up();
     wait_for("the log's word", || lab.log("lab").contains("no connection with the new settings").then_some(()));
     echo(&lab).unwrap();
-    assert_eq!(state(&lab), "up");
+    assert_eq!(lab.state(), "up");
     lab.sshd.stop();
 }
 
@@ -172,16 +159,16 @@ fn without_descriptors_accepting_pauses_and_goes_on() {
     lab.set_env(&mut shell);
     let mut up = shell.args(["-c", &limited]).stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
     until_state(&lab, "up");
-    let mut first = connect(&lab);
+    let mut first = connect(&lab.socket("lab"));
     first.write_all(b"x").unwrap();
     echo_on(&mut first).unwrap();
-    let crowd: Vec<_> = (0..100).map(|_| connect(&lab)).collect();
+    let crowd: Vec<_> = (0..100).map(|_| connect(&lab.socket("lab"))).collect();
     wait_for("the log's word", || lab.log("lab").contains("cannot accept a connection").then_some(()));
     // Those that are there live on.
     (0..20).for_each(|_| echo_on(&mut first).unwrap());
     drop(crowd);
     wait_for("a flow", || echo(&lab).ok());
-    assert_eq!(state(&lab), "up");
+    assert_eq!(lab.state(), "up");
     run(Command::new("kill").arg(up.id().to_string()));
     assert!(up.wait().unwrap().success());
 }
@@ -238,8 +225,7 @@ fn a_socket_that_is_passed_on_is_served_and_left_to_its_owner() {
     let mut child = activate.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     wait_for("the socket", || path.exists().then_some(()));
     // The first client starts it, and is served.
-    let mut client = UnixStream::connect(&path).unwrap();
-    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut client = connect(&path);
     client.write_all(b"x").unwrap();
     echo_on(&mut client).unwrap();
     assert_eq!(lab.status("lab")["local"], format!("unix://{}", path.display()));

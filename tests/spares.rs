@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use crate::lab::{Lab, PATIENCE, remote, wait_for};
+use crate::lab::{Lab, connect, remote, wait_for};
 
 /// A server that echoes, and counts.
 #[derive(Default)]
@@ -46,8 +46,7 @@ fn tunnel(lab: &Lab) -> Arc<Far> {
 }
 
 fn echo(lab: &Lab) {
-    let mut stream = UnixStream::connect(lab.socket("lab")).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut stream = connect(&lab.socket("lab"));
     stream.write_all(b"x").unwrap();
     stream.read_exact(&mut [0]).unwrap();
 }
@@ -64,7 +63,7 @@ fn spare(lab: &Lab, far: &Far) {
 fn a_spare_channel_serves_the_next_flow_and_a_stale_one_never_does() {
     let lab = Lab::new("");
     // A single connection, so that it is known which flow gets which channel.
-    lab.write_config(&format!("ssh_config = {:?}\n[defaults]\nmax_connections = 1\n", lab.path("ssh_config")));
+    lab.allow_one_connection();
     let far = tunnel(&lab);
     assert_eq!(far.accepted.load(SeqCst), 0, "none before it is known that flows come");
     echo(&lab);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
-use crate::lab::{Lab, PATIENCE, remote, wait_for};
+use crate::lab::{Lab, connect, remote, wait_for};
 
 /// Bytes of one download or upload: far more than all that can wait on the way.
 const SIZE: usize = 48 << 20;
@@ -34,10 +34,7 @@ fn tunnel(lab: &Lab) -> Arc<Far> {
             return;
         }
         match order[0] {
-            b'E' => {
-                let mut byte = [0];
-                while stream.read_exact(&mut byte).is_ok() && stream.write_all(&byte).is_ok() {}
-            }
+            b'E' => remote::echo(stream),
             b'D' => {
                 for piece in pieces() {
                     if stream.write_all(&piece).is_err() {
@@ -88,8 +85,7 @@ fn right_digest() -> u64 {
 }
 
 fn flow(lab: &Lab, order: u8) -> UnixStream {
-    let mut stream = UnixStream::connect(lab.socket("lab")).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut stream = connect(&lab.socket("lab"));
     // The first byte is only for the server to know that this is no ping.
     stream.write_all(&[b'x', order]).unwrap();
     stream
@@ -216,7 +212,7 @@ fn a_host_that_does_not_read_stalls_nobody_else() {
 #[test]
 fn a_single_connection_waits_for_its_reader_and_goes_down_at_once() {
     let lab = Lab::new("");
-    lab.write_config(&format!("ssh_config = {:?}\n[defaults]\nmax_connections = 1\n", lab.path("ssh_config")));
+    lab.allow_one_connection();
     let far = tunnel(&lab);
     let mut stalled = flow(&lab, b'D');
     let is_stalled = || (lab.status("lab")["connections"][0]["stalled"] == 1).then_some(());

@@ -61,10 +61,9 @@ impl Link {
 
     /// This machine gets another address on the link, as in another network.
     pub fn change_address(&self) {
-        let subnet = &self.subnet;
-        run(Command::new("ip").args(["addr", "add", &format!("{subnet}.77/24"), "dev", &self.interface]));
-        run(Command::new("ip").args(["addr", "del", &format!("{subnet}.1/24"), "dev", &self.interface]));
-        // The kernel makes the second address the first one only where it is told to.
-        let _ = Command::new("ip").args(["addr", "add", &format!("{subnet}.77/24"), "dev", &self.interface]).output();
+        for (action, host) in [("del", 1), ("add", 77)] {
+            let address = format!("{}.{host}/24", self.subnet);
+            run(Command::new("ip").args(["addr", action, &address, "dev", &self.interface]));
+        }
     }
 }

@@ -14,6 +14,7 @@ pub mod security_key;
 pub mod sshd;
 
 use std::ffi::OsStr;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
@@ -199,6 +200,17 @@ impl Lab {
         all[0].clone()
     }
 
+    /// The state of the tunnel `lab`.
+    #[track_caller]
+    pub fn state(&self) -> String {
+        self.status("lab")["state"].as_str().unwrap_or_default().into()
+    }
+
+    /// Lets tunnels have one SSH connection.
+    pub fn allow_one_connection(&self) {
+        self.write_config(&format!("ssh_config = {:?}\n[defaults]\nmax_connections = 1\n", self.path("ssh_config")));
+    }
+
     /// The files in dtunnel's runtime directory.
     pub fn runtime_files(&self) -> Vec<String> {
         let entries = std::fs::read_dir(self.path("run/dtunnel")).into_iter().flatten().flatten();
@@ -232,6 +244,14 @@ impl Drop for Lab {
         // Tests that ended their daemons in other ways have none left here.
         let _ = self.dtunnel(["down", "--all", "-q"]).output();
     }
+}
+
+/// A client of a Unix socket that does not wait for ever.
+#[track_caller]
+pub fn connect(socket: &Path) -> UnixStream {
+    let stream = UnixStream::connect(socket).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream
 }
 
 pub fn whoami() -> String {

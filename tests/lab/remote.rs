@@ -29,6 +29,12 @@ pub fn serve_all(path: &Path, behaviour: impl Fn(UnixStream) + Send + Sync + Clo
     });
 }
 
+/// Sends back what comes, until it ends.
+pub fn echo(mut stream: UnixStream) {
+    let mut byte = [0];
+    while stream.read_exact(&mut byte).is_ok() && stream.write_all(&byte).is_ok() {}
+}
+
 /// The first byte tells: pings are HTTP, and begin with `G`.
 fn answer_ping_or(mut stream: UnixStream, behaviour: impl Fn(UnixStream)) {
     let mut first = [0];
