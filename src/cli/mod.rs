@@ -8,6 +8,7 @@ mod env;
 mod exec;
 mod logs;
 mod output;
+mod ports;
 mod profile;
 mod prompt;
 mod secret;
@@ -79,6 +80,8 @@ enum Command {
     /// Show the tunnels that are up, or the named ones
     #[command(visible_alias = "ls")]
     Status(status::StatusArgs),
+    /// Show the ports that containers publish, and what of them is on this machine
+    Ports(ports::PortsArgs),
     /// Print what to eval so that docker uses a tunnel: eval "$(dtunnel env TARGET)"
     Env(env::EnvArgs),
     /// Run a command with DOCKER_HOST set, bringing the tunnel up if needed
@@ -112,6 +115,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Command::Up(args) => up::up(&global, &args),
         Command::Down(args) => down::down(&global, &args),
         Command::Status(args) => status::status(&global, &args),
+        Command::Ports(args) => ports::ports(&global, &args),
         Command::Env(args) => env::env(&global, &args),
         Command::Exec(args) => exec::exec(&global, &args),
         Command::Doctor(args) => doctor::doctor(&global, &args),

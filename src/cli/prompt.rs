@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 
 use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcsetattr};
 
+use crate::daemon::{ExitCode, Failure};
 use crate::ssh::{Question, Secret};
 
 /// Longest answer, in bytes: a line beyond it is no passphrase.
@@ -23,6 +24,15 @@ pub(super) enum NoAnswer {
     Interrupted,
     /// There is no terminal (any more).
     NoTerminal,
+}
+
+impl From<NoAnswer> for Failure {
+    fn from(reason: NoAnswer) -> Self {
+        match reason {
+            NoAnswer::Interrupted => Self::new(ExitCode::Other, "interrupted: nothing was changed"),
+            NoAnswer::NoTerminal => Self::new(ExitCode::Other, "there is no terminal to ask at"),
+        }
+    }
 }
 
 /// Can anybody be asked, at a terminal or by SSH_ASKPASS?
@@ -73,6 +83,20 @@ pub(super) fn ask(question: &Question) -> Result<Secret, NoAnswer> {
         write!(terminal, "{text}").and_then(|()| if visible { read_line(&terminal) } else { read_hidden(&terminal) });
     match answer {
         Ok(Some(answer)) => Ok(answer),
+        Ok(None) => Err(NoAnswer::Interrupted),
+        Err(_) => Err(NoAnswer::NoTerminal),
+    }
+}
+
+/// Asks for a yes at the terminal; whatever else is answered is a no.
+///
+/// # Errors
+/// [`NoAnswer`].
+pub(super) fn confirm(question: &str) -> Result<bool, NoAnswer> {
+    let mut terminal = terminal().map_err(|_| NoAnswer::NoTerminal)?;
+    let answer = write!(terminal, "{question} [y/N] ").and_then(|()| read_line(&terminal));
+    match answer {
+        Ok(Some(answer)) => Ok(matches!(answer.reveal().trim().to_ascii_lowercase().as_str(), "y" | "yes")),
         Ok(None) => Err(NoAnswer::Interrupted),
         Err(_) => Err(NoAnswer::NoTerminal),
     }

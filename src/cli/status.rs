@@ -71,6 +71,13 @@ fn table(statuses: &[TunnelStatus]) -> Result<(), Failure> {
         if let Some(error) = &status.last_error {
             output::print(&format!("{}: {error}\n", status.name))?;
         }
+        if let Some(access) = &status.access {
+            output::print(&format!("{}: guarded ({access})\n", status.name))?;
+        }
+        for port in status.ports.iter().flatten().filter(|port| port.state.is_trouble()) {
+            let reason = port.reason.as_deref().unwrap_or_default();
+            output::print(&format!("{}: port {} of {}: {reason}\n", status.name, port.remote_port, port.container))?;
+        }
     }
     Ok(())
 }

@@ -54,6 +54,12 @@ struct TunnelArgs {
     /// Connect on first use, and close what is not used for a while
     #[arg(long)]
     lazy: bool,
+    /// Bring the TCP ports that containers publish to this machine's loopback
+    #[arg(long)]
+    ports: bool,
+    /// Serve only requests that neither change nor reach into the host
+    #[arg(long)]
+    read_only: bool,
     /// Keep the passphrases and passwords you are asked for in the system keyring
     #[arg(long)]
     remember: bool,
@@ -75,7 +81,7 @@ impl TunnelArgs {
     /// Those of commands that bring a tunnel up on the way.
     fn by_default() -> Self {
         let timeout = config::Duration(Duration::from_secs(30));
-        Self { local: None, remote: None, lazy: false, remember: false, timeout }
+        Self { local: None, remote: None, lazy: false, ports: false, read_only: false, remember: false, timeout }
     }
 }
 
@@ -265,12 +271,9 @@ fn daemon_args(global: &Global, target: &str, args: &TunnelArgs) -> Result<Vec<O
     if let Some(remote) = &args.remote {
         list.extend(["--remote".into(), remote.into()]);
     }
-    if args.lazy {
-        list.push("--lazy".into());
-    }
-    if args.remember {
-        list.push("--remember".into());
-    }
+    let flags =
+        [("--lazy", args.lazy), ("--ports", args.ports), ("--read-only", args.read_only), ("--remember", args.remember)];
+    list.extend(flags.into_iter().filter(|(_, set)| *set).map(|(flag, _)| OsString::from(flag)));
     list.extend(["--timeout".into(), args.timeout.to_string().into(), "--".into(), target.into()]);
     Ok(list)
 }
@@ -421,6 +424,8 @@ fn options(global: &Global, target: &str, args: &TunnelArgs, foreground: bool) -
             remote: args.remote.clone(),
             lazy: args.lazy,
             remember: args.remember,
+            ports: args.ports,
+            read_only: args.read_only,
         },
         timeout: args.timeout.0,
         verbose: global.verbose,

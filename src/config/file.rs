@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
+use std::net::IpAddr;
 use std::num::NonZeroU8;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use toml::de::{DeTable, DeValue};
 
-use super::{Error, is_profile_name};
+use super::{AccessSetting, Error, PortsSetting, is_profile_name};
 
 /// Largest configuration file that is read, in bytes: far above any real one.
 const MAX_FILE: u64 = 1 << 20;
@@ -63,6 +64,9 @@ pub struct Defaults {
     pub lazy: Option<bool>,
     /// After this long without a flow a lazy tunnel closes its connections; default `"15m"`.
     pub idle_timeout: Option<Duration>,
+    /// What may be asked of the Engine: `"full"`, `"read-only"`, `"containers"`, `"build"`,
+    /// `"no-privileged"`, or several of the last four in a list; default `"full"`.
+    pub access: Option<AccessSetting>,
 }
 
 /// A named target. What it leaves out comes from ssh_config for its host, then from `[defaults]`.
@@ -119,6 +123,28 @@ pub struct Profile {
     /// After this long without a flow a lazy tunnel closes its connections.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub idle_timeout: Option<Duration>,
+    /// What may be asked of the Engine: `"full"`, `"read-only"`, `"containers"`, `"build"`,
+    /// `"no-privileged"`, or several of the last four in a list (docs/security.md, "The guard").
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub access: Option<AccessSetting>,
+    /// Operations that may be asked for beyond `access`, such as `"containers.archive"`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub allow: Option<Vec<String>>,
+    /// Directories of the host that containers may be given in spite of `"no-privileged"`; one that ends in
+    /// `/` is meant with all that is below it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub allowed_binds: Option<Vec<String>>,
+    /// Which published TCP ports are brought to this machine: `true`, `"ask"`, or a list of rules such as
+    /// `"8080"`, `"3000-3999"`, `"web-*:80"` and `"!web-3"`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ports: Option<PortsSetting>,
+    /// Take another local port where the published one is taken or privileged.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ports_fallback: Option<bool>,
+    /// The local address for ports that are published on every address of the host; default: loopback.
+    /// With any other address others can reach them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ports_address: Option<IpAddr>,
     /// A word for people, shown by `profile list`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
@@ -201,9 +227,23 @@ const DEFAULTS_KEYS: &[&str] = &[
     "wait",
     "lazy",
     "idle_timeout",
+    "access",
 ];
 /// A profile has the keys of `[defaults]` and these.
-const PROFILE_KEYS: &[&str] = &["host", "user", "port", "identity_files", "jump", "local", "description"];
+const PROFILE_KEYS: &[&str] = &[
+    "host",
+    "user",
+    "port",
+    "identity_files",
+    "jump",
+    "local",
+    "allow",
+    "allowed_binds",
+    "ports",
+    "ports_fallback",
+    "ports_address",
+    "description",
+];
 
 impl ConfigFile {
     /// Reads the file at `path`. A file that does not exist is an empty configuration, unless it

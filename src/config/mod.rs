@@ -3,16 +3,19 @@
 //! Pure: reads files and asks `ssh -G`, but opens no network connection and needs no async
 //! runtime. It knows nothing of SSH sessions, tunnels or the daemon, and imports nothing of ours.
 
+mod access;
 mod edit;
 mod file;
 mod name;
 mod paths;
+mod ports;
 mod remote;
 mod resolve;
 mod ssh_config;
 mod ssh_query;
 mod tokens;
 
+pub use access::{Access, AccessSetting, Policy};
 pub(crate) use edit::replace_file;
 pub use edit::{NewProfile, add_profile, remove_profile};
 pub use file::{ConfigFile, Defaults, Duration, Jump, Profile, nearest};
@@ -21,6 +24,7 @@ pub(crate) use paths::prepare_runtime_dir;
 pub use paths::{
     MAX_SOCKET_PATH, Paths, RuntimeFiles, check_runtime_dir, config_path, log_path, route_path, runtime_dir,
 };
+pub use ports::{PortRule, Ports, PortsSetting};
 pub use remote::Remote;
 pub use resolve::{LocalEndpoint, Overrides, Target, resolve};
 pub use ssh_config::{
@@ -122,6 +126,14 @@ pub enum Error {
         /// Why not.
         reason: &'static str,
     },
+    /// Settings of a profile that do not go together.
+    #[error("{name}: {reason}")]
+    Setting {
+        /// The tunnel's name.
+        name: String,
+        /// Which, and why not.
+        reason: String,
+    },
     /// A Unix socket path that does not fit into `sun_path` (unix(7)).
     #[error("the socket path {path} has {length} bytes; this system allows {MAX_SOCKET_PATH}")]
     SocketPath {
@@ -176,7 +188,7 @@ impl Error {
             }
             Self::NoHome => "set HOME".into(),
             Self::SshConfig { .. } => "mend your ssh_config, or leave it out with `-F none`".into(),
-            Self::File { .. } | Self::Syntax { .. } | Self::ProfileName { .. } => return None,
+            Self::File { .. } | Self::Syntax { .. } | Self::ProfileName { .. } | Self::Setting { .. } => return None,
         })
     }
 }

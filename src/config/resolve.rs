@@ -7,7 +7,9 @@ use std::time::Duration;
 use super::paths::check_socket_path;
 use super::ssh_config::{self, Proxy, SshConfigSource, SshSettings};
 use super::tokens::Tokens;
-use super::{ConfigFile, Destination, Error, Jump, Paths, Profile, Remote, TunnelName};
+use super::{
+    Access, AccessSetting, ConfigFile, Destination, Error, Jump, Paths, Policy, Ports, Profile, Remote, TunnelName,
+};
 
 /// With [`DEFAULT_KEEPALIVE_COUNT`] a dead peer is noticed within 12 s: a question after 4 s of
 /// silence, another after 8, given up at 12.
@@ -35,6 +37,10 @@ pub struct Overrides {
     pub lazy: bool,
     /// `--remember`.
     pub remember: bool,
+    /// `--ports`.
+    pub ports: bool,
+    /// `--read-only`.
+    pub read_only: bool,
 }
 
 /// The local end of a tunnel.
@@ -130,6 +136,16 @@ pub struct Target {
     pub ssh_config: SshConfigSource,
     /// Keep in the system keyring what people answer and the server accepts.
     pub remember: bool,
+    /// What clients may ask of the Engine.
+    pub access: Access,
+    /// Which published ports are brought here.
+    pub ports: Ports,
+    /// Take another local port where the published one cannot be had.
+    pub ports_fallback: bool,
+    /// The local address for ports that are published on every address; None: loopback.
+    pub ports_address: Option<IpAddr>,
+    /// Was it said to be lazy, which it cannot be with ports?
+    lazy_in_vain: bool,
     /// Write nothing, such as host keys.
     pub read_only: bool,
     /// How many targets this one is a hop for.
@@ -197,6 +213,18 @@ pub fn resolve(
     };
     let remote = overrides.remote.as_ref().or(profile.remote.as_ref()).or(defaults.remote.as_ref());
     let remote = remote.map_or(Ok(Remote::Auto), |remote| Remote::parse(remote))?;
+    let access = match overrides.read_only {
+        true => Some(&AccessSetting::One(Policy::ReadOnly)),
+        false => profile.access.as_ref().or(defaults.access.as_ref()),
+    };
+    // What a profile allows beyond its own policy is not meant for a stricter one.
+    let allow = profile.allow.as_deref().filter(|_| !overrides.read_only).unwrap_or_default();
+    let access = Access::new(access, allow, profile.allowed_binds.as_deref().unwrap_or_default());
+    let access = access.map_err(|reason| Error::Setting { name: name.to_string(), reason })?;
+    let ports = match (overrides.ports, profile.ports.as_ref().map(Ports::from).unwrap_or_default()) {
+        (true, Ports::Off) => Ports::All,
+        (_, ports) => ports,
+    };
     let lazy = overrides.lazy || profile.lazy.or(defaults.lazy).unwrap_or(false);
     let time = |of_profile: Option<super::Duration>, of_ssh: Option<Duration>, of_defaults: Option<super::Duration>| {
         of_profile.map(|d| d.0).or(of_ssh).or(of_defaults.map(|d| d.0))
@@ -223,11 +251,17 @@ pub fn resolve(
         tcp_timeout: connect_timeout,
         drain: time(profile.drain, None, defaults.drain).unwrap_or(DEFAULT_DRAIN),
         wait: time(profile.wait, None, defaults.wait).unwrap_or(DEFAULT_WAIT),
-        idle_timeout: lazy
+        // Published ports are learnt from the Engine's events, which takes a connection.
+        lazy_in_vain: lazy && ports != Ports::Off,
+        idle_timeout: (lazy && ports == Ports::Off)
             .then(|| time(profile.idle_timeout, None, defaults.idle_timeout).unwrap_or(DEFAULT_IDLE_TIMEOUT)),
         ssh,
         ssh_config,
         remember: overrides.remember,
+        access,
+        ports,
+        ports_fallback: profile.ports_fallback.unwrap_or(false),
+        ports_address: profile.ports_address,
         read_only: false,
         depth: 0,
     })
@@ -267,10 +301,19 @@ impl Target {
         format!("{}@{}", self.ssh.user, self.ssh.host_name)
     }
 
-    /// What the user should know: keywords of ssh_config that matter here and are not obeyed.
+    /// What the user should know, such as keywords of ssh_config that matter here and are not obeyed.
     pub fn warnings(&self) -> Vec<String> {
         let keywords = self.ssh.not_obeyed.iter();
-        keywords.map(|keyword| format!("ssh_config sets `{keyword}` for this host; dtunnel does not obey it")).collect()
+        let mut warnings: Vec<String> = keywords
+            .map(|keyword| format!("ssh_config sets `{keyword}` for this host; dtunnel does not obey it"))
+            .collect();
+        if self.lazy_in_vain {
+            warnings.push("with published ports a tunnel stays connected: `lazy` is passed over".into());
+        }
+        if let Some(address) = self.ports_address.filter(|address| !address.is_loopback() && self.ports != Ports::Off) {
+            warnings.push(format!("published ports are opened on {address}, where others can reach them"));
+        }
+        warnings
     }
 
     /// ProxyCommand with its tokens replaced (ssh_config(5), "TOKENS").
@@ -326,7 +369,7 @@ mod tests {
             local: Some("tcp:localhost:0".into()),
             remote: Some("tcp:127.0.0.1:2375".into()),
             lazy: true,
-            remember: false,
+            ..Overrides::default()
         };
         let config = config("[profiles.p]\nlocal = \"unix:/l\"\nremote = \"/p.sock\"\nidle_timeout = \"3m\"\n");
         let target = resolve("p", &config, &overrides, Path::new("/run/x.sock")).expect("resolved");

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use zeroize::Zeroizing;
 
-use super::protocol::{Event, MAX_LINE, PROTOCOL, Request, TunnelStatus};
+use super::protocol::{Event, MAX_EVENT, MAX_LINE, PROTOCOL, Request, TunnelStatus};
 use crate::config::{RuntimeFiles, TunnelName};
 
 /// Longest wait for a daemon's answer. It has it ready; but a machine may be very busy.
@@ -100,7 +100,7 @@ impl Client {
     fn receive_within(&mut self, limit: Option<Duration>) -> Result<Option<Event>, ClientError> {
         self.stream.get_ref().set_read_timeout(limit)?;
         let mut line = String::new();
-        let mut bounded = (&mut self.stream).take(MAX_LINE as u64);
+        let mut bounded = (&mut self.stream).take(MAX_EVENT as u64);
         if bounded.read_line(&mut line).map_err(|e| match e.kind() {
             io::ErrorKind::WouldBlock => io::Error::new(io::ErrorKind::TimedOut, "no answer in time"),
             _ => e,
@@ -116,7 +116,15 @@ impl Client {
     /// # Errors
     /// Each of [`ClientError`].
     pub fn status(&mut self) -> Result<TunnelStatus, ClientError> {
-        self.send(&Request::Status)?;
+        self.ask_status(&Request::Status)
+    }
+
+    /// Asks something that is answered with the tunnel's status.
+    ///
+    /// # Errors
+    /// Each of [`ClientError`].
+    pub fn ask_status(&mut self, request: &Request) -> Result<TunnelStatus, ClientError> {
+        self.send(request)?;
         match self.receive_soon()? {
             Some(Event::Status { status }) => Ok(*status),
             Some(other) => Err(ClientError::Protocol(format!("{other:?}"))),

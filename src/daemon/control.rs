@@ -58,6 +58,9 @@ impl Control {
             flows_failed: counters.flows_failed,
             bytes_in: counters.bytes_in,
             bytes_out: counters.bytes_out,
+            access: self.tunnel.access(),
+            requests: self.tunnel.requests(),
+            ports: self.tunnel.ports(),
             engine: now.engine,
             last_error: now.last_error.map(|(message, _)| message),
             pid: Some(std::process::id()),
@@ -80,6 +83,10 @@ impl Control {
         while let Some(request) = requests.next().await? {
             match request {
                 Request::Status => send(&mut write, &Event::Status { status: Box::new(self.status()) }).await?,
+                Request::OpenPorts { ports } => {
+                    self.tunnel.agree_to_ports(ports.as_deref());
+                    send(&mut write, &Event::Status { status: Box::new(self.status()) }).await?;
+                }
                 Request::Watch { interactive } => self.watch(&mut requests, &mut write, interactive).await?,
                 Request::Down => return self.down(&mut write).await,
                 Request::Answer { id, answer } => self.broker.answer(id, answer),

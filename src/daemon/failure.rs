@@ -90,6 +90,7 @@ impl From<tunnel::Error> for Failure {
             tunnel::Error::Forwarding { .. } | tunnel::Error::Obstacle { .. } | tunnel::Error::Engine { .. } => {
                 ExitCode::Engine
             }
+            tunnel::Error::Access { .. } => ExitCode::Usage,
             tunnel::Error::Timeout { step: ssh::Step::Engine, .. } => ExitCode::Engine,
             tunnel::Error::Timeout { step: ssh::Step::Authenticating, .. } => ExitCode::Auth,
             tunnel::Error::Timeout { step: ssh::Step::HostKey, .. } => ExitCode::HostKey,

@@ -8,12 +8,14 @@ use serde::{Deserialize, Serialize};
 use super::failure::Failure;
 use crate::engine::Engine;
 use crate::ssh::{Question, Secret, Step};
-use crate::tunnel::{ConnectionStatus, State};
+use crate::tunnel::{ConnectionStatus, PortStatus, RequestStatus, State};
 
 /// The version of this protocol; another one needs the daemon's own version of dtunnel.
 pub const PROTOCOL: u32 = 1;
-/// Longest line, in bytes, newline included. An answer is a password at most.
+/// Longest request, in bytes, newline included. An answer is a password at most.
 pub(super) const MAX_LINE: usize = 64 << 10;
+/// Longest event, in bytes, newline included: the status of a tunnel with thousands of ports.
+pub(super) const MAX_EVENT: usize = 8 << 20;
 
 /// What a client asks.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -33,6 +35,11 @@ pub enum Request {
     },
     /// Tell me the status, once.
     Status,
+    /// Bring these published ports here, or with None all that wait for it. The answer is the status.
+    OpenPorts {
+        /// As published on the host.
+        ports: Option<Vec<u16>>,
+    },
     /// End the tunnel; [`Event::Stopped`] says when it has.
     Down,
 }
@@ -121,6 +128,15 @@ pub struct TunnelStatus {
     pub bytes_in: u64,
     /// Bytes to the host.
     pub bytes_out: u64,
+    /// What may be asked of the Engine, where a guard limits it: the policies' names.
+    #[serde(default)]
+    pub access: Option<String>,
+    /// What is being asked, as far as a guard sees it.
+    #[serde(default)]
+    pub requests: Vec<RequestStatus>,
+    /// What containers publish; None where the tunnel does not bring it here.
+    #[serde(default)]
+    pub ports: Option<Vec<PortStatus>>,
     /// The Engine, once it has answered.
     pub engine: Option<Engine>,
     /// What went wrong last; None while all is well.
@@ -148,6 +164,9 @@ impl TunnelStatus {
             flows_failed: 0,
             bytes_in: 0,
             bytes_out: 0,
+            access: None,
+            requests: Vec::new(),
+            ports: None,
             engine: None,
             last_error: None,
             pid: None,

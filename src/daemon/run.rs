@@ -22,11 +22,11 @@ use super::log;
 use super::manager;
 use super::protocol::Event;
 use crate::config::{
-    self, ConfigFile, Overrides, RuntimeFiles, Target, TunnelName, log_path, prepare_runtime_dir, resolve, route_path,
+    self, ConfigFile, Overrides, RuntimeFiles, TunnelName, log_path, prepare_runtime_dir, resolve, route_path,
     runtime_dir,
 };
-use crate::ssh::Prompter;
-use crate::tunnel::{Inherited, Listener, Route, SocketFile, State, Tunnel, bind_private};
+use crate::ssh::{Prompter, Questions};
+use crate::tunnel::{Inherited, Listener, SocketFile, State, Tunnel, bind_private};
 
 /// Longest wait at the end for clients to take their last word.
 const LAST_WORD: Duration = Duration::from_secs(1);
@@ -93,12 +93,12 @@ fn raise_open_files() {
 
 /// What is there before the first connection is made.
 struct Prepared {
-    target: Target,
+    tunnel: Arc<Tunnel>,
+    questions: Questions,
     lock: Lock,
     control: std::os::unix::net::UnixListener,
     control_file: SocketFile,
-    /// Where the Engine was the last time.
-    route: Option<Route>,
+    /// Where it is kept where the Engine is.
     route_file: PathBuf,
 }
 
@@ -127,7 +127,9 @@ fn prepare(options: &Options) -> Result<Option<Prepared>, Failure> {
     let route_file = route_path(&name)?;
     let route = std::fs::read_to_string(&route_file).ok().and_then(|text| text.parse().ok());
     target.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
-    Ok(Some(Prepared { target, lock, control, control_file, route, route_file }))
+    let (prompter, questions) = Prompter::new();
+    let tunnel = Tunnel::new(target, prompter, route)?;
+    Ok(Some(Prepared { tunnel, questions, lock, control, control_file, route_file }))
 }
 
 fn serve(
@@ -151,19 +153,19 @@ async fn supervise(
     parent: StdUnixStream,
     inherited: Option<Inherited>,
 ) -> Result<(), Failure> {
-    let Prepared { target, lock, control: listener, control_file, route, route_file } = prepared;
+    let Prepared { tunnel, questions, lock, control: listener, control_file, route_file } = prepared;
     let other = |e: io::Error| Failure::new(ExitCode::Other, format!("cannot start: {e}"));
     parent.set_nonblocking(true).map_err(other)?;
     let parent = UnixStream::from_std(parent).map_err(other)?;
     let listener = UnixListener::from_std(listener).map_err(other)?;
-    let (prompter, questions) = Prompter::new();
+    let target = tunnel.target();
     let endpoint = match inherited {
         Some(inherited) => Listener::inherit(inherited, &target.local),
         None => Listener::bind(&target.local),
     };
     let docker_host = endpoint.as_ref().map_or(&target.local, |l| l.endpoint()).docker_host();
     let control = Arc::new(Control {
-        tunnel: Tunnel::new(target, prompter, route),
+        tunnel,
         broker: Broker::new(),
         docker_host,
         stop: CancellationToken::new(),
@@ -276,7 +278,9 @@ fn reload(options: &Options, tunnel: &Tunnel) {
             if target.local != before.local {
                 tracing::warn!("another local endpoint takes `down` and `up`");
             }
-            tunnel.reload(target);
+            if let Err(error) = tunnel.reload(target) {
+                tracing::error!("going on as before: {}", error.with_causes());
+            }
         }
         Err(error) => tracing::error!("going on as before, the configuration cannot be used: {error}"),
     }

@@ -1,22 +1,21 @@
 //! What we ask Docker Engine through a tunnel, over any byte stream.
 //!
 //! Knows HTTP and the Engine API (docs.docker.com, "Docker Engine API"); nothing of SSH or of
-//! how the stream came to be. hyper speaks the HTTP; for the two questions asked here a whole
+//! how the stream came to be. hyper speaks the HTTP; for the few questions asked here a whole
 //! Engine client (bollard) would double the binary.
+
+mod containers;
+mod session;
 
 use std::time::{Duration, SystemTime};
 
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper::body::Bytes;
-use hyper::client::conn::http1;
-use hyper::header::{DATE, HOST, HeaderMap, SERVER};
-use hyper::{Request, StatusCode};
-use hyper_util::rt::TokioIo;
+use hyper::StatusCode;
+use hyper::header::{DATE, HeaderMap, SERVER};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-/// Largest answer that is read, in bytes; `/version` has about 1 KB.
-const MAX_ANSWER: usize = 1 << 20;
+pub use containers::{Container, Published};
+pub use session::{Changes, Session};
 
 /// What an Engine says of itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,15 +36,13 @@ pub enum Error {
     /// The stream broke, or what came was not HTTP.
     #[error("it did not answer as an Engine does")]
     Http(#[from] hyper::Error),
-    /// An answer, but not the one to a ping.
-    #[error("it answered a ping with status {0}")]
+    /// An answer, but not one that says yes.
+    #[error("it answered with status {0}")]
     Status(StatusCode),
     /// An answer larger than any Engine's, or cut.
     #[error("its answer could not be read: {0}")]
     Body(String),
 }
-
-type Sender = http1::SendRequest<Empty<Bytes>>;
 
 /// Pings the Engine (`GET /_ping`) within `limit` and reads its versions from the answer's
 /// headers; where they say nothing (Podman's do not) it asks `/version` on the same stream.
@@ -56,14 +53,14 @@ pub async fn ping(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     limit: Duration,
 ) -> Result<Engine, Error> {
-    converse(stream, limit, async |sender| {
-        let headers = get(sender, "/_ping").await?.0;
+    converse(stream, limit, async |session| {
+        let headers = session.get("/_ping").await?.0;
         let text = |name: &str| headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
         let engine = Engine { version: docker_version(&headers), api_version: text("api-version") };
         if !engine.version.is_empty() && !engine.api_version.is_empty() {
             return Ok(engine);
         }
-        ask_version(sender).await.map(|version| version.engine)
+        ask_version(session).await.map(|version| version.engine)
     })
     .await
 }
@@ -96,20 +93,16 @@ pub async fn version(
 async fn converse<T>(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     limit: Duration,
-    questions: impl AsyncFnOnce(&mut Sender) -> Result<T, Error>,
+    questions: impl AsyncFnOnce(&mut Session) -> Result<T, Error>,
 ) -> Result<T, Error> {
     let asking = async {
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-        tokio::select! {
-            answer = questions(&mut sender) => answer,
-            // Ends first only where the stream broke; the question then fails with the reason.
-            Err(broken) = connection => Err(Error::Http(broken)),
-        }
+        let mut session = Session::over(stream).await?;
+        questions(&mut session).await
     };
     tokio::time::timeout(limit, asking).await.map_err(|_| Error::Timeout(limit))?
 }
 
-async fn ask_version(sender: &mut Sender) -> Result<Version, Error> {
+async fn ask_version(session: &mut Session) -> Result<Version, Error> {
     #[derive(Deserialize)]
     #[serde(rename_all = "PascalCase")]
     struct Said {
@@ -120,7 +113,7 @@ async fn ask_version(sender: &mut Sender) -> Result<Version, Error> {
         #[serde(default)]
         arch: String,
     }
-    let (headers, body) = get(sender, "/version").await?;
+    let (headers, body) = session.get("/version").await?;
     let said: Said = serde_json::from_slice(&body).map_err(|e| Error::Body(e.to_string()))?;
     let date = headers.get(DATE).and_then(|value| value.to_str().ok());
     Ok(Version {
@@ -129,19 +122,6 @@ async fn ask_version(sender: &mut Sender) -> Result<Version, Error> {
         arch: said.arch,
         date: date.and_then(|date| httpdate::parse_http_date(date).ok()),
     })
-}
-
-async fn get(sender: &mut Sender, path: &str) -> Result<(HeaderMap, Bytes), Error> {
-    let mut request = Request::new(Empty::new());
-    *request.uri_mut() = hyper::Uri::try_from(path).map_err(|e| Error::Body(e.to_string()))?;
-    request.headers_mut().insert(HOST, hyper::header::HeaderValue::from_static("docker"));
-    let answer = sender.send_request(request).await?;
-    if answer.status() != StatusCode::OK {
-        return Err(Error::Status(answer.status()));
-    }
-    let (parts, body) = answer.into_parts();
-    let body = Limited::new(body, MAX_ANSWER).collect().await.map_err(|e| Error::Body(e.to_string()))?;
-    Ok((parts.headers, body.to_bytes()))
 }
 
 /// `27.3.1` of `Server: Docker/27.3.1 (linux)`.

@@ -86,6 +86,8 @@ pub enum OpenError {
         endpoint: String,
         /// The reason, RFC 4254 section 5.1.
         reason: String,
+        /// Does it forward there at all?
+        prohibited: bool,
     },
     /// The connection was lost meanwhile.
     #[error("the connection was lost while a channel was being opened")]
@@ -93,8 +95,15 @@ pub enum OpenError {
 }
 
 impl OpenError {
+    /// Did the server say that it does not forward there, ever? (OpenSSH says so of TCP ports only.)
+    pub fn is_prohibited(&self) -> bool {
+        matches!(self, Self::Refused { prohibited: true, .. })
+    }
+
     pub(super) fn new(endpoint: &Endpoint, error: russh::Error) -> Self {
         let russh::Error::ChannelOpenFailure(reason) = error else { return Self::Lost };
+        let prohibited =
+            matches!(reason, ChannelOpenFailure::AdministrativelyProhibited | ChannelOpenFailure::UnknownChannelType);
         let reason = match reason {
             ChannelOpenFailure::AdministrativelyProhibited => "administratively prohibited".into(),
             ChannelOpenFailure::ConnectFailed => "connect failed".into(),
@@ -102,7 +111,7 @@ impl OpenError {
             ChannelOpenFailure::ResourceShortage => "resource shortage".into(),
             other => format!("{other:?}"),
         };
-        Self::Refused { endpoint: endpoint.to_string(), reason }
+        Self::Refused { endpoint: endpoint.to_string(), reason, prohibited }
     }
 }
 

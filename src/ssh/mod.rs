@@ -22,4 +22,4 @@ pub(crate) use connection::{OnStep, printable};
 pub use error::{Error, Kind};
 pub use facts::{Facts, Login};
 pub use keys::{Credentials, needs_passphrase, opens};
-pub use prompter::{Ask, Prompter, Question, Secret};
+pub use prompter::{Ask, Prompter, Question, Questions, Secret};

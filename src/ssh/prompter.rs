@@ -103,9 +103,12 @@ struct Clock {
     spent: Duration,
 }
 
+/// What comes out of a [`Prompter`].
+pub type Questions = mpsc::Receiver<Ask>;
+
 impl Prompter {
     /// A prompter whose questions come out of the receiver.
-    pub fn new() -> (Self, mpsc::Receiver<Ask>) {
+    pub fn new() -> (Self, Questions) {
         // One question at a time is the rule; a hop and its next may overlap.
         let (questions, receiver) = mpsc::channel(4);
         (Self { questions, clock: watch::Sender::new(Clock::default()) }, receiver)

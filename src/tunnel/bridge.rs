@@ -76,6 +76,22 @@ impl Tool {
     }
 }
 
+/// The endpoint that leads to a TCP port as the host sees it, with whatever is there to carry it.
+pub(super) fn to_port(host: &str, port: u16) -> Endpoint {
+    let (socat, nc) = match host.contains(':') {
+        true => (format!("TCP6:[{host}]:{port}"), host),
+        false => (format!("TCP:{host}:{port}"), host),
+    };
+    let script = format!(
+        "if command -v socat >/dev/null; then exec socat -t 2000000 - {}; fi; \
+         case $(nc -h 2>&1) in *-N*) exec nc -N {nc} {port};; *) exec nc {nc} {port};; esac",
+        quoted(&socat),
+        nc = quoted(nc),
+    );
+    let name = format!("socat or nc to port {port}");
+    Endpoint::Command { name, command: guarded(&format!("sh -c {}", quoted(&script))) }
+}
+
 /// The endpoint of the user's own `command:…`, which may be more than one simple command.
 pub(super) fn own_command(command: &str) -> Endpoint {
     Endpoint::Command { name: command.into(), command: guarded(&format!("sh -c {}", quoted(command))) }

@@ -53,6 +53,14 @@ pub enum Error {
     /// The system would not give what a connection needs.
     #[error("cannot start a connection")]
     System(#[source] std::io::Error),
+    /// The settings name something that the guard does not know.
+    #[error("{name}: {reason}")]
+    Access {
+        /// The tunnel's name.
+        name: String,
+        /// What, and why not.
+        reason: String,
+    },
     /// The time for coming up is over.
     #[error("not ready within {} (while {step})", humantime::format_duration(*.limit))]
     Timeout {
@@ -171,7 +179,7 @@ impl Error {
             | Self::Forwarding { .. }
             | Self::Obstacle { .. }
             | Self::Engine { .. } => true,
-            Self::Listen { .. } => false,
+            Self::Listen { .. } | Self::Access { .. } => false,
         }
     }
 
@@ -193,6 +201,7 @@ impl Error {
             Self::Obstacle { obstacle, .. } => obstacle.hint(),
             Self::Engine { .. } => "is --remote the socket of a Docker Engine?".into(),
             Self::System(_) => "are memory, threads or open files (`ulimit -a`) used up?".into(),
+            Self::Access { .. } => "docs/security.md lists the operations and their names".into(),
             Self::Timeout { .. } => "give it more time with --timeout".into(),
         })
     }

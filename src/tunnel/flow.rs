@@ -53,7 +53,7 @@ pub(super) async fn carry(local: LocalStream, channel: Channel, counters: &[&Cou
         loop {
             tokio::select! {
                 result = &mut back => break result,
-                () = lease.member.given_up() => break End::Cut,
+                () = lease.broken() => break End::Cut,
                 end = &mut out, if !out_done => match end {
                     Some(end) => break end,
                     None => out_done = true,

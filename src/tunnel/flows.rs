@@ -1,20 +1,25 @@
 //! Local clients: accepted, placed on a connection, carried there, waited for at the end.
 //!
-//! Accepting and placing is the supervisor's thread's; a placed flow runs on the thread of its
+//! Clients of the Engine's socket, of published ports, and our own questions all go this way; their
+//! [`Purpose`] says which. Accepting and placing is the supervisor's thread's; a placed flow runs on the thread of its
 //! connection, and comes back only to be placed elsewhere.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::net::UnixStream;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
+use super::bridge;
+use super::counters::Counters;
 use super::flow::{self, End};
+use super::guard;
 use super::listener::Listener;
 use super::local::LocalStream;
 use super::pool::{Lease, Member};
 use super::supervisor::{Link, Tunnel};
-use crate::ssh::{Channel, OpenError};
+use crate::ssh::{Channel, Endpoint, OpenError};
 
 /// A flow that has gone on for so long makes room for those that come after it. Most requests are
 /// answered sooner.
@@ -23,6 +28,24 @@ const LASTING: Duration = Duration::from_millis(250);
 const QUIET: Duration = Duration::from_millis(300);
 /// How often the end looks whether flows have moved.
 const DRAIN_STEP: Duration = Duration::from_millis(50);
+
+/// What a flow is for.
+#[derive(Debug, Clone)]
+pub(super) enum Purpose {
+    /// A client's, to the Engine.
+    Engine,
+    /// Ours, to the Engine: counted nowhere, and cut where its connection is held up.
+    Listening,
+    /// A client's, to a published port as the host sees it.
+    Port {
+        /// Address there.
+        host: String,
+        /// Port there.
+        port: u16,
+        /// Those of the port.
+        counters: Arc<Counters>,
+    },
+}
 
 /// What became of a flow on the connection where it was placed.
 enum Carried {
@@ -34,6 +57,8 @@ enum Carried {
     ClientGone,
     /// That connection was held up before the flow was opened.
     HeldUp(LocalStream),
+    /// The server does not forward to ports; a command on the host may.
+    Prohibited(LocalStream),
     /// That connection was lost before the flow was opened.
     Lost(LocalStream, Arc<Member>),
 }
@@ -41,11 +66,16 @@ enum Carried {
 impl Tunnel {
     /// Accepts clients, each served by a task of `flows`. Never ends.
     pub(super) async fn serve(self: &Arc<Self>, listener: &Listener, flows: &mut JoinSet<()>) {
+        let mut of_ports = self.ports.clients();
         loop {
             tokio::select! {
                 local = listener.accept() => {
                     let tunnel = self.clone();
-                    flows.spawn(async move { tunnel.flow(local).await });
+                    flows.spawn(async move { tunnel.flow(local, Purpose::Engine).await });
+                }
+                Some((local, purpose)) = of_ports.recv() => {
+                    let tunnel = self.clone();
+                    flows.spawn(async move { tunnel.flow(local, purpose).await });
                 }
                 // Ended tasks are let go as they end. A panic in one ends that flow alone.
                 Some(joined) = flows.join_next() => if let Err(e) = joined {
@@ -55,21 +85,56 @@ impl Tunnel {
         }
     }
 
-    async fn flow(self: Arc<Self>, local: LocalStream) {
+    async fn flow(self: Arc<Self>, local: LocalStream, purpose: Purpose) {
         self.counters.flow_begins();
         self.demand.notify_one();
-        let end = self.clone().place_and_carry(local).await.unwrap_or_else(|reason| {
+        let of_port = match &purpose {
+            Purpose::Port { counters, .. } => Some(counters.clone()),
+            _ => None,
+        };
+        of_port.iter().for_each(|counters| counters.flow_begins());
+        let guard = self.guard().filter(|_| matches!(purpose, Purpose::Engine));
+        let carried = match guard {
+            Some(guard) => guard::serve(&self, guard, local).await,
+            None => self.clone().place_and_carry(local, purpose).await,
+        };
+        let end = carried.unwrap_or_else(|reason| {
             tracing::warn!("a flow was not opened: {reason}");
             End::Cut
         });
         self.counters.flow_ends(end == End::Cut);
+        of_port.iter().for_each(|counters| counters.flow_ends(end == End::Cut));
         tracing::debug!("a flow ended: {end:?}");
+    }
+
+    /// A stream to the Engine for ourselves: the other end of a socket whose flow goes the way of all.
+    ///
+    /// # Errors
+    /// Where the system has no more of them.
+    pub(super) fn dial(self: &Arc<Self>, purpose: Purpose) -> std::io::Result<UnixStream> {
+        let (ours, theirs) = UnixStream::pair()?;
+        let tunnel = self.clone();
+        tokio::spawn(async move {
+            if let Err(reason) = tunnel.place_and_carry(LocalStream::unix(theirs), purpose).await {
+                tracing::debug!("a flow of our own was not opened: {reason}");
+            }
+        });
+        Ok(ours)
+    }
+
+    /// The way of a flow.
+    fn way(&self, purpose: &Purpose) -> Endpoint {
+        match purpose {
+            Purpose::Engine | Purpose::Listening => self.endpoint(),
+            Purpose::Port { host, port, .. } if self.ports_need_command() => bridge::to_port(host, *port),
+            Purpose::Port { host, port, .. } => Endpoint::Tcp { host: host.clone(), port: *port },
+        }
     }
 
     /// Places a new flow and waits for its end. A connection that is being made again or held up is
     /// waited for; nothing of the client's has been sent before the flow is open, so that a second
     /// try is safe.
-    async fn place_and_carry(self: Arc<Self>, mut local: LocalStream) -> Result<End, String> {
+    async fn place_and_carry(self: Arc<Self>, mut local: LocalStream, purpose: Purpose) -> Result<End, String> {
         let wait = self.target().wait;
         let deadline = Instant::now() + wait;
         let mut link = self.link.subscribe();
@@ -81,26 +146,38 @@ impl Tunnel {
                 Err(_) => return refuse(local, format!("no connection within {}", humantime::format_duration(wait))),
             }
             let mut changes = self.pool.changes();
-            let Some(lease) = self.pool.place() else {
+            let place = match purpose {
+                Purpose::Listening => self.pool.place_listener(),
+                _ => self.pool.place(),
+            };
+            let Some(lease) = place else {
                 if or_gone(&local, tokio::time::timeout_at(deadline, changes.changed())).await?.is_err() {
                     return refuse(local, "every connection is held up by a client that does not read".into());
                 }
                 continue;
             };
-            let (tunnel, member) = (self.clone(), lease.member.clone());
-            let mut carried = member.worker.run(async move { tunnel.carry(local, lease).await });
+            let (tunnel, member, going) = (self.clone(), lease.member.clone(), purpose.clone());
+            let mut carried = member.worker.run(async move { tunnel.carry(local, lease, &going).await });
             let carried = tokio::select! {
                 carried = &mut carried => carried,
                 () = tokio::time::sleep(LASTING) => {
-                    self.pool.flow_lasts();
+                    if !matches!(purpose, Purpose::Listening) {
+                        self.pool.flow_lasts();
+                    }
                     carried.await
                 }
             };
             local = match carried.map_err(|e| e.to_string())? {
                 Carried::Ended(end) => return Ok(end),
                 Carried::Refused(reason) => {
-                    self.flows_refused(Some(&reason));
+                    if !matches!(purpose, Purpose::Port { .. }) {
+                        self.flows_refused(Some(&reason));
+                    }
                     return Err(reason);
+                }
+                Carried::Prohibited(local) => {
+                    self.ports.take_command();
+                    local
                 }
                 Carried::ClientGone => return Ok(End::ClientGone),
                 Carried::HeldUp(local) => local,
@@ -119,15 +196,19 @@ impl Tunnel {
     }
 
     /// On the connection's thread: opens a channel for the flow and carries it to its end.
-    async fn carry(&self, local: LocalStream, lease: Lease) -> Carried {
+    async fn carry(&self, local: LocalStream, lease: Lease, purpose: &Purpose) -> Carried {
         let local = match local.move_here() {
             Ok(local) => local,
             Err(e) => return Carried::Refused(e.to_string()),
         };
-        let channel = match lease.member.take_spare().await {
+        let spare = match purpose {
+            Purpose::Engine => lease.member.take_spare().await,
+            _ => None,
+        };
+        let channel = match spare {
             Some(channel) => channel,
             None => {
-                let (member, endpoint) = (lease.member.clone(), self.endpoint());
+                let (member, endpoint) = (lease.member.clone(), self.way(purpose));
                 let is_command = endpoint.is_command();
                 let mut opening = tokio::spawn(async move { member.connection.open(&endpoint).await });
                 let opened = tokio::select! {
@@ -149,6 +230,9 @@ impl Tunnel {
                     Ok(Err(_)) if is_command && lease.member.has_refused() => {
                         return Carried::HeldUp(local);
                     }
+                    Ok(Err(error)) if matches!(purpose, Purpose::Port { .. }) && error.is_prohibited() => {
+                        return Carried::Prohibited(local);
+                    }
                     Ok(Err(OpenError::Lost)) => return Carried::Lost(local, lease.member.clone()),
                     Ok(Err(error)) => {
                         local.reset();
@@ -161,10 +245,20 @@ impl Tunnel {
                 }
             }
         };
+        let of_member = &lease.member.counters;
+        let counters = match purpose {
+            Purpose::Engine => vec![&self.counters, of_member],
+            Purpose::Listening => vec![of_member],
+            Purpose::Port { counters, .. } => vec![&self.counters, of_member, counters.as_ref()],
+        };
+        if matches!(purpose, Purpose::Port { .. }) {
+            return Carried::Ended(flow::carry(local, channel, &counters, &lease).await);
+        }
         self.flows_refused(None);
-        let counters = [&self.counters, &lease.member.counters];
         let end = flow::carry(local, channel, &counters, &lease).await;
-        self.prepare_next(lease);
+        if matches!(purpose, Purpose::Engine) {
+            self.prepare_next(lease);
+        }
         Carried::Ended(end)
     }
 

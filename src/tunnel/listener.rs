@@ -17,7 +17,7 @@ use super::peer;
 use crate::config::LocalEndpoint;
 
 /// Pause after accepting failed, most likely for want of file descriptors, before it is tried again.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// The open local endpoint. Dropping it closes it and removes its socket file.
 #[derive(Debug)]

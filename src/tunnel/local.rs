@@ -8,13 +8,15 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use rustix::io::{dup, ioctl_fionread};
 use rustix::net::{RecvFlags, Shutdown, recv, shutdown, sockopt};
-use tokio::io::Interest;
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
 /// Most bytes read at once. Two of the 32 KiB packets that a channel carries: larger reads only
@@ -103,6 +105,22 @@ impl LocalStream {
                 },
                 Err(e) => return Err(e),
             }
+        }
+    }
+
+    /// As [`AsyncRead`], with nothing left in the queue: for one that is not to be cut.
+    pub(super) fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Unix { stream, .. } => Pin::new(stream).poll_read(cx, buf),
+            Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+
+    /// As [`AsyncWrite`].
+    pub(super) fn poll_write(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Unix { stream, .. } => Pin::new(stream).poll_write(cx, data),
+            Self::Tcp(stream) => Pin::new(stream).poll_write(cx, data),
         }
     }
 

@@ -24,6 +24,8 @@ const UNUSED: Duration = Duration::from_secs(60);
 const FAST: Duration = Duration::from_millis(500);
 /// How long a server that refused a further connection is left alone.
 const REFUSED: Duration = Duration::from_secs(30);
+/// A connection that is held up for so long is not listened on.
+const DEAF: Duration = Duration::from_millis(500);
 /// All connections, those that are held up included, are at most so many times `max_connections`.
 const MOST: usize = 4;
 
@@ -283,8 +285,19 @@ impl Pool {
         }
         best.map(|member| {
             member.load.fetch_add(1, Relaxed);
-            Lease { pool: self.clone(), member: member.clone() }
+            Lease { pool: self.clone(), member: member.clone(), counted: true }
         })
+    }
+
+    /// A place for a flow of our own that only listens: on a connection that moves, in nobody's way, and
+    /// not counted. None where all are held up; then a further connection is asked for.
+    pub(super) fn place_listener(self: &Arc<Self>) -> Option<Lease> {
+        let members = lock(&self.members);
+        let moving = members.iter().find(|member| !member.is_stalled());
+        if moving.is_none() {
+            self.wish(&members);
+        }
+        moving.map(|member| Lease { pool: self.clone(), member: member.clone(), counted: false })
     }
 
     /// A flow has lasted for a while: the next one, which may be a small request beside a big
@@ -467,9 +480,35 @@ impl Pool {
 pub(super) struct Lease {
     pool: Arc<Pool>,
     pub(super) member: Arc<Member>,
+    /// Is it a client's?
+    counted: bool,
 }
 
 impl Lease {
+    /// Waits until the flow cannot stay: its connection is dead. One that only listens, and can listen
+    /// elsewhere, does not stay on one that is held up or retired either.
+    pub(super) async fn broken(&self) {
+        let member = &self.member;
+        if self.counted {
+            return member.given_up().await;
+        }
+        let mut stalled = member.stalled.subscribe();
+        let deaf = async {
+            // A client that reads slowly holds it up again and again, for moments.
+            while stalled.wait_for(|flows| *flows > 0).await.is_ok() {
+                let moves = stalled.wait_for(|flows| *flows == 0);
+                if tokio::time::timeout(DEAF, moves).await.is_err() {
+                    return;
+                }
+            }
+        };
+        tokio::select! {
+            () = member.given_up() => {}
+            () = member.is_retired() => {}
+            () = deaf => {}
+        }
+    }
+
     /// Says that the flow's backlog is full, for as long as the guard lives.
     pub(super) fn stall(&self) -> Stall<'_> {
         self.member.stalled.send_modify(|flows| *flows += 1);
@@ -479,6 +518,9 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
+        if !self.counted {
+            return;
+        }
         *lock(&self.member.quiet_since) = Instant::now();
         let was_full = self.member.is_full();
         if self.member.load.fetch_sub(1, Relaxed) == 1 {

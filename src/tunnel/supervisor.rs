@@ -12,7 +12,7 @@
 
 use std::fmt;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
@@ -23,13 +23,15 @@ use tokio_util::sync::CancellationToken;
 use super::counters::{Counters, Snapshot};
 use super::error::Error;
 use super::flow;
+use super::guard::{Guard, RequestStatus};
 use super::listener::Listener;
 use super::network::Network;
 use super::outage::Outage;
 use super::pool::{ConnectionStatus, Member, Pool};
+use super::ports::{self, PortStatus, Ports};
 use super::remote::{self, Route};
 use super::worker::Worker;
-use crate::config::Target;
+use crate::config::{self, Target};
 use crate::engine::Engine;
 use crate::ssh::{self, Connection, Credentials, Endpoint, OnStep, Prompter, Step};
 
@@ -135,12 +137,18 @@ pub struct Tunnel {
     pub(super) demand: Notify,
     /// The settings of connections have changed.
     reloaded: Notify,
+    pub(super) ports: Ports,
+    guard: Mutex<Option<Arc<Guard>>>,
 }
 
 impl Tunnel {
     /// A tunnel that is not running yet. Questions for people go to `prompter`; `route` is where the
     /// Engine was the last time.
-    pub fn new(target: Target, prompter: Prompter, route: Option<Route>) -> Arc<Self> {
+    ///
+    /// # Errors
+    /// [`Error::Access`].
+    pub fn new(target: Target, prompter: Prompter, route: Option<Route>) -> Result<Arc<Self>, Error> {
+        let guard = Guard::of(&target)?;
         let status = Status {
             state: State::Starting,
             since: SystemTime::now(),
@@ -149,7 +157,9 @@ impl Tunnel {
             route,
             last_error: None,
         };
-        Arc::new(Self {
+        Ok(Arc::new(Self {
+            guard: Mutex::new(guard),
+            ports: Ports::default(),
             credentials: Credentials::new(target.remember),
             pool: Pool::new(target.max_connections),
             target: watch::Sender::new(Arc::new(target)),
@@ -160,7 +170,7 @@ impl Tunnel {
             retry: Notify::new(),
             demand: Notify::new(),
             reloaded: Notify::new(),
-        })
+        }))
     }
 
     /// What it goes to.
@@ -197,8 +207,12 @@ impl Tunnel {
 
     /// Goes on with other settings. Where they lead to another host, login or Engine, a new connection
     /// is made first; flows that are under way stay on the old ones to their end. The local endpoint
-    /// stays as it is.
-    pub fn reload(&self, target: Target) {
+    /// stays as it is. Clients that are connected go on under the guard that they began with.
+    ///
+    /// # Errors
+    /// [`Error::Access`]; then nothing has changed.
+    pub fn reload(&self, target: Target) -> Result<(), Error> {
+        *lock(&self.guard) = Guard::of(&target)?;
         let before = self.target.send_replace(Arc::new(target.clone()));
         self.pool.set_max(target.max_connections);
         let same = before.ssh == target.ssh
@@ -207,6 +221,42 @@ impl Tunnel {
         if !same {
             self.reloaded.notify_one();
         }
+        Ok(())
+    }
+
+    /// What decides on the requests of new clients, if anything does.
+    pub(super) fn guard(&self) -> Option<Arc<Guard>> {
+        lock(&self.guard).clone()
+    }
+
+    /// What clients may ask, in a few words; None where they may ask everything.
+    pub fn access(&self) -> Option<String> {
+        self.guard().map(|guard| guard.label().to_owned())
+    }
+
+    /// The requests that are being answered, as far as a guard sees them.
+    pub fn requests(&self) -> Vec<RequestStatus> {
+        self.guard().map(|guard| guard.requests()).unwrap_or_default()
+    }
+
+    /// What is published on the host, and what of it is here; None where nothing is to be here.
+    pub fn ports(&self) -> Option<Vec<PortStatus>> {
+        (self.target().ports != config::Ports::Off).then(|| self.ports.status())
+    }
+
+    /// Somebody agrees to these ports, or with None to all that wait for it.
+    pub fn agree_to_ports(&self, ports: Option<&[u16]>) {
+        self.ports.agree(ports, &self.target());
+    }
+
+    /// Waits until its settings are changed.
+    pub(super) fn settings(&self) -> watch::Receiver<Arc<Target>> {
+        self.target.subscribe()
+    }
+
+    /// Is what carries the Engine's flows a command, because the server forwards nothing?
+    pub(super) fn ports_need_command(&self) -> bool {
+        self.ports.needs_command() || self.endpoint().is_command()
     }
 
     /// Where flows go.
@@ -239,10 +289,12 @@ impl Tunnel {
         let mut flows = JoinSet::new();
         tokio::select! {
             () = supervised => {}
+            () = ports::keep(&self) => {}
             () = self.serve(&listener, &mut flows) => {}
             () = stop.cancelled() => {}
         }
         drop(listener);
+        self.ports.close();
         self.drain(&mut flows).await;
         flows.shutdown().await;
         self.link.send_replace(Link::Failed);
@@ -538,6 +590,10 @@ impl Tunnel {
             changes
         });
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Waits until nothing was used for `limit`, and takes all out. Never ends without a limit.

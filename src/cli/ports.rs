@@ -1,0 +1,118 @@
+//! `dtunnel ports`.
+
+use std::io::IsTerminal;
+
+use clap::Args;
+
+use super::{Global, not_up, output, prompt};
+use crate::config::{RuntimeFiles, TunnelName, runtime_dir};
+use crate::daemon::{Client, Failure, Request, TunnelStatus};
+use crate::tunnel::{PortState, PortStatus};
+
+#[derive(Debug, Args)]
+pub(super) struct PortsArgs {
+    /// The tunnel
+    #[arg(value_name = "TARGET")]
+    target: String,
+    /// Print a JSON array, for programs
+    #[arg(long)]
+    json: bool,
+    /// Bring these published ports here, where the profile says `ports = "ask"`; `all` for all that wait
+    #[arg(long, value_name = "PORT", num_args = 1.., value_parser = port)]
+    open: Vec<Option<u16>>,
+}
+
+/// A port, or None for `all`.
+fn port(text: &str) -> Result<Option<u16>, String> {
+    match text {
+        "all" => Ok(None),
+        _ => text.parse().map(Some).map_err(|_| "a port is 1 to 65535, or `all`".into()),
+    }
+}
+
+pub(super) fn ports(global: &Global, args: &PortsArgs) -> Result<(), Failure> {
+    let config = global.config()?;
+    let name = TunnelName::of_target(&args.target, &config)?;
+    let files = RuntimeFiles::new(&runtime_dir(), &name)?;
+    let unwell = |e| super::down::unwell(&e);
+    let Some(mut client) = Client::connect(&files.control).map_err(unwell)? else {
+        return Err(not_up(&args.target, &name, &config));
+    };
+    let mut status = if args.open.is_empty() {
+        client.status().map_err(unwell)?
+    } else {
+        open(&mut client, args.open.iter().copied().collect())?
+    };
+    let waiting: Vec<u16> = waiting(&status).map(|port| port.remote_port).collect();
+    let asks = args.open.is_empty() && !args.json && std::io::stdin().is_terminal() && std::io::stderr().is_terminal();
+    if asks && !waiting.is_empty() {
+        let mut agreed = Vec::new();
+        for port in waiting_once(&status) {
+            let question = format!("bring port {} of {} to this machine?", port.remote_port, port.container);
+            if prompt::confirm(&question)? {
+                agreed.push(port.remote_port);
+            }
+        }
+        if !agreed.is_empty() {
+            status = open(&mut client, Some(agreed))?;
+        }
+    }
+    if args.json {
+        return output::print_json(&status.ports.unwrap_or_default());
+    }
+    match status.ports.as_deref() {
+        Some([]) | None if global.quiet => Ok(()),
+        Some([]) => {
+            output::note("no container publishes a port");
+            Ok(())
+        }
+        None => {
+            output::note("this tunnel brings no ports here: `dtunnel up --ports`, or `ports = true` in its profile");
+            Ok(())
+        }
+        Some(ports) => table(ports),
+    }
+}
+
+/// Asks for ports, and waits until the daemon has looked.
+fn open(client: &mut Client, ports: Option<Vec<u16>>) -> Result<TunnelStatus, Failure> {
+    client.ask_status(&Request::OpenPorts { ports }).map_err(|e| super::down::unwell(&e))
+}
+
+fn waiting(status: &TunnelStatus) -> impl Iterator<Item = &PortStatus> {
+    status.ports.iter().flatten().filter(|port| port.state == PortState::Waiting)
+}
+
+/// Each port once, whatever the number of its addresses.
+fn waiting_once(status: &TunnelStatus) -> Vec<&PortStatus> {
+    let mut ports: Vec<&PortStatus> = Vec::new();
+    for port in waiting(status) {
+        if !ports.iter().any(|other| other.remote_port == port.remote_port && other.container == port.container) {
+            ports.push(port);
+        }
+    }
+    ports
+}
+
+fn table(ports: &[PortStatus]) -> Result<(), Failure> {
+    let row = |port: &PortStatus| {
+        let remote = match port.remote_port {
+            0 => "-".into(),
+            number if port.remote_address.contains(':') => {
+                format!("[{}]:{number}/{}", port.remote_address, port.protocol)
+            }
+            number => format!("{}:{number}/{}", port.remote_address, port.protocol),
+        };
+        vec![
+            port.container.clone(),
+            remote,
+            port.local.clone().unwrap_or_else(|| "-".into()),
+            port.state.to_string(),
+            output::bytes(port.bytes_in),
+            output::bytes(port.bytes_out),
+            port.reason.clone().unwrap_or_default(),
+        ]
+    };
+    let rows: Vec<_> = ports.iter().map(row).collect();
+    output::print_table(&["CONTAINER", "REMOTE", "LOCAL", "STATE", "IN", "OUT", ""], &rows)
+}

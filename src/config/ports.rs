@@ -1,0 +1,210 @@
+//! Which published ports are to be had on this machine.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// As it stands in a profile: `true`, `false`, `"ask"`, or a list of rules.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(untagged)]
+pub enum PortsSetting {
+    /// All of them, or none.
+    All(bool),
+    /// `"ask"`: none before somebody says so.
+    Word(PortsWord),
+    /// Those that a rule is for: `"8080"`, `"3000-3999"`, `"web"`, `"web-*:80"`; `"!…"` leaves out what
+    /// an earlier rule has taken in.
+    Rules(Vec<PortRule>),
+}
+
+/// The word that can stand for the setting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum PortsWord {
+    /// See [`PortsSetting::Word`].
+    Ask,
+}
+
+/// Which published ports a tunnel brings to this machine.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Ports {
+    /// None, and the Engine is not asked for them.
+    #[default]
+    Off,
+    /// Those that somebody agrees to.
+    Ask,
+    /// Every one.
+    All,
+    /// Those that the rules take in. Without a rule that takes in, none.
+    Rules(Vec<PortRule>),
+}
+
+impl From<&PortsSetting> for Ports {
+    fn from(setting: &PortsSetting) -> Self {
+        match setting {
+            PortsSetting::All(false) => Self::Off,
+            PortsSetting::All(true) => Self::All,
+            PortsSetting::Word(PortsWord::Ask) => Self::Ask,
+            PortsSetting::Rules(rules) => Self::Rules(rules.clone()),
+        }
+    }
+}
+
+impl Ports {
+    /// Is this port of this container taken in?
+    pub fn take_in(&self, container: &str, port: u16) -> bool {
+        match self {
+            Self::Off => false,
+            Self::Ask | Self::All => true,
+            // The last rule that fits decides.
+            Self::Rules(rules) => {
+                rules.iter().rev().find(|rule| rule.fits(container, port)).is_some_and(|rule| !rule.excludes)
+            }
+        }
+    }
+}
+
+/// A rule: `[!][CONTAINER][:PORT[-PORT]]`, where CONTAINER may hold `*`; a rule that is a number or a
+/// range is for the port of every container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PortRule {
+    excludes: bool,
+    container: Option<String>,
+    /// First and last, as published on the host.
+    ports: Option<(u16, u16)>,
+}
+
+impl PortRule {
+    fn fits(&self, container: &str, port: u16) -> bool {
+        self.container.as_deref().is_none_or(|pattern| is_like(pattern.as_bytes(), container.as_bytes()))
+            && self.ports.is_none_or(|(first, last)| (first..=last).contains(&port))
+    }
+}
+
+/// Does `*` in the pattern stand for what is there?
+fn is_like(pattern: &[u8], text: &[u8]) -> bool {
+    match (pattern.split_first(), text.split_first()) {
+        (None, None) => true,
+        (Some((b'*', rest)), _) => (0..=text.len()).any(|skipped| is_like(rest, &text[skipped..])),
+        (Some((a, pattern)), Some((b, text))) => a == b && is_like(pattern, text),
+        _ => false,
+    }
+}
+
+impl FromStr for PortRule {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let bad = |why: &str| format!("`{}` is no rule for ports: {why}", text.escape_debug());
+        let (excludes, rest) = text.strip_prefix('!').map_or((false, text), |rest| (true, rest));
+        let (container, ports) = match rest.split_once(':') {
+            Some((container, ports)) => (container, ports),
+            None if rest.starts_with(|c: char| c.is_ascii_digit()) && !rest.contains(|c: char| c.is_alphabetic()) => {
+                ("", rest)
+            }
+            None => (rest, ""),
+        };
+        if container.is_empty() && ports.is_empty() {
+            return Err(bad("it names neither a container nor a port"));
+        }
+        let known = |c: char| c.is_ascii_alphanumeric() || "_.-*".contains(c);
+        if container.len() > 255 || !container.chars().all(known) || container.matches('*').count() > 8 {
+            return Err(bad("a container's name has letters, digits, `_`, `.` and `-`, and `*` for any"));
+        }
+        let number = |text: &str| {
+            text.parse::<u16>().ok().filter(|port| *port > 0).ok_or_else(|| bad("a port is 1 to 65535"))
+        };
+        let ports = match ports.split_once('-') {
+            _ if ports.is_empty() => None,
+            None => Some((number(ports)?, number(ports)?)),
+            Some((first, last)) => Some((number(first)?, number(last)?)),
+        };
+        if ports.is_some_and(|(first, last)| first > last) {
+            return Err(bad("its range ends before it begins"));
+        }
+        Ok(Self { excludes, container: Some(container.to_owned()).filter(|name| !name.is_empty()), ports })
+    }
+}
+
+impl fmt::Display for PortRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.excludes { "!" } else { "" })?;
+        f.write_str(self.container.as_deref().unwrap_or_default())?;
+        match self.ports {
+            None => Ok(()),
+            Some((first, last)) => {
+                f.write_str(if self.container.is_some() { ":" } else { "" })?;
+                if first == last { write!(f, "{first}") } else { write!(f, "{first}-{last}") }
+            }
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for PortRule {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+impl Serialize for PortRule {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+#[cfg(test)]
+impl schemars::JsonSchema for PortRule {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "PortRule".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "type": "string",
+            "description": "[!][CONTAINER][:PORT[-PORT]]; CONTAINER may hold `*`.",
+            "examples": ["8080", "3000-3999", "web", "web-*:80", "!web-3"]
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rules(texts: &[&str]) -> Ports {
+        Ports::Rules(texts.iter().map(|text| text.parse().expect(text)).collect())
+    }
+
+    #[test]
+    fn the_last_rule_that_fits_decides() {
+        let ports = rules(&["8080", "3000-3999", "web-*:80-90", "!web-secret", "db"]);
+        for (container, port, expected) in [
+            ("any", 8080, true),
+            ("any", 8081, false),
+            ("any", 3500, true),
+            ("web-1", 80, true),
+            ("web-1", 91, false),
+            ("web-secret", 80, false),
+            ("web-secret", 8080, false),
+            ("db", 5432, true),
+            ("db2", 5432, false),
+        ] {
+            assert_eq!(ports.take_in(container, port), expected, "{container}:{port}");
+        }
+        assert!(!Ports::Off.take_in("a", 1) && Ports::All.take_in("a", 1));
+    }
+
+    #[test]
+    fn rules_are_read_and_shown_alike_and_others_refused() {
+        for text in ["8080", "3000-3999", "web", "web-*:80", "!web:1-2", "*:80"] {
+            assert_eq!(text.parse::<PortRule>().expect(text).to_string(), text);
+        }
+        for text in ["", "!", ":", "0", "70000", "9-8", "we b", "a:b", "80-"] {
+            let parsed = text.parse::<PortRule>();
+            assert!(parsed.is_err(), "{text:?}: {parsed:?}");
+        }
+    }
+}

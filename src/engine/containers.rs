@@ -1,0 +1,114 @@
+//! Running containers, and what they publish.
+
+use std::net::IpAddr;
+
+use serde::Deserialize;
+
+/// A running container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Container {
+    /// Its id.
+    pub id: String,
+    /// Its name, without the slash that the Engine puts before it.
+    pub name: String,
+    /// Does it use the host's own network?
+    pub host_network: bool,
+    /// What it publishes, each address once.
+    pub published: Vec<Published>,
+}
+
+/// A port of a container that the host publishes.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Published {
+    /// The host's address.
+    pub address: IpAddr,
+    /// The host's port.
+    pub port: u16,
+    /// The port in the container.
+    pub container_port: u16,
+    /// `tcp`, `udp` or `sctp`.
+    pub protocol: String,
+}
+
+/// As the Engine lists it.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct Listed {
+    id: String,
+    // `null` and a missing list mean the same here.
+    #[serde(default)]
+    names: Option<Vec<String>>,
+    #[serde(default)]
+    ports: Option<Vec<ListedPort>>,
+    #[serde(default)]
+    host_config: Option<ListedHostConfig>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct ListedHostConfig {
+    #[serde(default)]
+    network_mode: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct ListedPort {
+    #[serde(default, rename = "IP")]
+    ip: String,
+    private_port: u16,
+    #[serde(default)]
+    public_port: u16,
+    #[serde(default, rename = "Type")]
+    protocol: String,
+}
+
+impl From<Listed> for Container {
+    fn from(listed: Listed) -> Self {
+        // Links give a container further names, with a slash inside.
+        let names = listed.names.unwrap_or_default();
+        let own = names.iter().map(|name| name.trim_start_matches('/')).find(|name| !name.contains('/'));
+        let name = own.map_or_else(|| listed.id.chars().take(12).collect(), str::to_owned);
+        let mut published: Vec<Published> =
+            listed.ports.unwrap_or_default().into_iter().filter_map(ListedPort::published).collect();
+        published.sort();
+        published.dedup();
+        let host_network = listed.host_config.unwrap_or_default().network_mode == "host";
+        Self { id: listed.id, name, host_network, published }
+    }
+}
+
+impl ListedPort {
+    /// None where the port is only exposed.
+    fn published(self) -> Option<Published> {
+        // Podman says nothing where it means every address.
+        let ip = if self.ip.is_empty() { "0.0.0.0" } else { &self.ip };
+        let address = ip.parse().ok()?;
+        let Self { public_port: port, private_port: container_port, protocol, .. } = self;
+        (port != 0).then_some(Published { address, port, container_port, protocol })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_is_read_whatever_is_missing() {
+        let text = r#"[
+            {"Id":"0123456789abcdef","Names":["/a/b","/web"],"HostConfig":{"NetworkMode":"default"},"Ports":[
+                {"IP":"0.0.0.0","PrivatePort":80,"PublicPort":8080,"Type":"tcp"},
+                {"IP":"::","PrivatePort":80,"PublicPort":8080,"Type":"tcp"},
+                {"PrivatePort":81,"Type":"tcp"},
+                {"IP":"::","PrivatePort":80,"PublicPort":8080,"Type":"tcp"}]},
+            {"Id":"fedcba9876543210","Names":null,"HostConfig":{"NetworkMode":"host"},"Ports":null},
+            {"Id":"1"}]"#;
+        let listed: Vec<Listed> = serde_json::from_str(text).expect("a list");
+        let containers: Vec<Container> = listed.into_iter().map(Container::from).collect();
+        assert_eq!(containers[0].name, "web");
+        let addresses: Vec<String> = containers[0].published.iter().map(|p| p.address.to_string()).collect();
+        assert_eq!(addresses, ["0.0.0.0", "::"]);
+        assert_eq!((containers[1].name.as_str(), containers[1].host_network), ("fedcba987654", true));
+        assert_eq!((containers[2].name.as_str(), containers[2].host_network), ("1", false));
+    }
+}

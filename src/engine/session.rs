@@ -1,0 +1,120 @@
+//! One HTTP connection to an Engine: questions one after the other, or the stream of its events.
+
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::body::{Bytes, Incoming};
+use hyper::client::conn::http1;
+use hyper::header::{HOST, HeaderMap, HeaderValue};
+use hyper::{Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use serde::de::DeserializeOwned;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::Error;
+use super::containers::{Container, Listed};
+
+/// Largest answer that is read, in bytes: a list of some ten thousand containers.
+const MAX_ANSWER: usize = 16 << 20;
+
+/// A connection. It ends when this is dropped.
+#[derive(Debug)]
+pub struct Session {
+    sender: http1::SendRequest<Empty<Bytes>>,
+    /// Drives the connection. What goes wrong there is told to whoever waits for an answer.
+    connection: AbortOnDropHandle<()>,
+}
+
+impl Session {
+    /// Takes over a stream that leads to an Engine.
+    ///
+    /// # Errors
+    /// [`Error::Http`].
+    pub async fn over(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> Result<Self, Error> {
+        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+        let connection = AbortOnDropHandle::new(tokio::spawn(async move { drop(connection.await) }));
+        Ok(Self { sender, connection })
+    }
+
+    /// The answer to a question, its headers first.
+    ///
+    /// # Errors
+    /// [`Error::Http`], [`Error::Status`], [`Error::Body`].
+    pub(super) async fn get(&mut self, path: &str) -> Result<(HeaderMap, Bytes), Error> {
+        let (parts, body) = self.ask(path).await?.into_parts();
+        let body = Limited::new(body, MAX_ANSWER).collect().await.map_err(|e| Error::Body(e.to_string()))?;
+        Ok((parts.headers, body.to_bytes()))
+    }
+
+    /// The answer to `path` within `limit`, read from JSON.
+    ///
+    /// # Errors
+    /// Each of [`Error`].
+    pub async fn json<T: DeserializeOwned>(&mut self, path: &str, limit: Duration) -> Result<T, Error> {
+        let answer = tokio::time::timeout(limit, self.get(path)).await.map_err(|_| Error::Timeout(limit))?;
+        serde_json::from_slice(&answer?.1).map_err(|e| Error::Body(e.to_string()))
+    }
+
+    /// The containers that run (`GET /containers/json`), within `limit`.
+    ///
+    /// # Errors
+    /// Each of [`Error`].
+    pub async fn containers(&mut self, limit: Duration) -> Result<Vec<Container>, Error> {
+        let listed: Vec<Listed> = self.json("/containers/json", limit).await?;
+        Ok(listed.into_iter().map(Container::from).collect())
+    }
+
+    /// Listens, from the moment this returns on, to what changes the containers that run or their names
+    /// (`GET /events`).
+    ///
+    /// # Errors
+    /// Each of [`Error`].
+    pub async fn changes(mut self, limit: Duration) -> Result<Changes, Error> {
+        // {"type":["container"],"event":["start","die","rename"]}
+        const PATH: &str = "/events?filters=%7B%22type%22%3A%5B%22container%22%5D%2C\
+                            %22event%22%3A%5B%22start%22%2C%22die%22%2C%22rename%22%5D%7D";
+        let answer = tokio::time::timeout(limit, self.ask(PATH)).await.map_err(|_| Error::Timeout(limit))??;
+        Ok(Changes { body: answer.into_body(), _session: self })
+    }
+
+    async fn ask(&mut self, path: &str) -> Result<Response<Incoming>, Error> {
+        let mut request = Request::new(Empty::new());
+        *request.uri_mut() = hyper::Uri::try_from(path).map_err(|e| Error::Body(e.to_string()))?;
+        request.headers_mut().insert(HOST, HeaderValue::from_static("docker"));
+        let answer = self.sender.send_request(request).await?;
+        match answer.status() {
+            StatusCode::OK => Ok(answer),
+            other => Err(Error::Status(other)),
+        }
+    }
+
+    /// Has the other end closed it?
+    pub fn is_closed(&self) -> bool {
+        self.sender.is_closed() || self.connection.is_finished()
+    }
+}
+
+/// The stream of changes. What has changed is to be asked for: the list of containers is the truth.
+#[derive(Debug)]
+pub struct Changes {
+    body: Incoming,
+    _session: Session,
+}
+
+impl Changes {
+    /// Waits for the next change. Cancel safe.
+    ///
+    /// # Errors
+    /// [`Error::Http`] where the stream broke, [`Error::Body`] where it ended.
+    pub async fn next(&mut self) -> Result<(), Error> {
+        loop {
+            match self.body.frame().await {
+                Some(Ok(frame)) if frame.data_ref().is_some_and(|data| !data.is_empty()) => return Ok(()),
+                Some(Ok(_)) => {}
+                Some(Err(error)) => return Err(Error::Http(error)),
+                None => return Err(Error::Body("it ended".into())),
+            }
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! The guard: lets those requests through that the tunnel's settings allow, and no others.
+//!
+//! A seat belt on this side, for whoever uses the tunnel (docs/security.md). Requests are read twice: by
+//! [`framing`], which refuses whatever could be read in two ways, and by hyper, which passes on its own
+//! reading. Each is decided on before a byte of it is sent to the host. Without a guard none of this is
+//! in a flow's way.
+
+mod framing;
+mod inspect;
+mod json;
+mod operations;
+mod policy;
+mod proxy;
+mod stream;
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
+
+use super::error::Error;
+use super::peer::Who;
+use crate::config::Target;
+use policy::Rules;
+
+pub use framing::{Framing, Head, Refusal};
+pub(super) use proxy::serve;
+
+/// Most requests that are shown at once.
+const MOST_SHOWN: usize = 200;
+/// Longest path that is logged and shown, in characters.
+const MAX_PATH: usize = 256;
+
+/// A request that is being answered, as shown by `status --json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RequestStatus {
+    /// Its method.
+    pub method: String,
+    /// Its path, without the query.
+    pub path: String,
+    /// Since when (RFC 3339, UTC).
+    pub since: String,
+    /// The process that asks; None where the system does not tell.
+    pub pid: Option<u32>,
+    /// The name of its program.
+    pub command: Option<String>,
+}
+
+/// The guard of a tunnel.
+#[derive(Debug)]
+pub(super) struct Guard {
+    rules: Rules,
+    /// Those that are being answered, by number.
+    open: Mutex<BTreeMap<u64, RequestStatus>>,
+    next: AtomicU64,
+}
+
+impl Guard {
+    /// The guard that the settings ask for.
+    ///
+    /// # Errors
+    /// [`Error::Access`].
+    pub(super) fn of(target: &Target) -> Result<Option<Arc<Self>>, Error> {
+        let rules = Rules::new(&target.access);
+        let rules = rules.map_err(|reason| Error::Access { name: target.name.to_string(), reason })?;
+        Ok(rules.map(|rules| Arc::new(Self { rules, open: Mutex::default(), next: AtomicU64::new(0) })))
+    }
+
+    /// What it allows, in a few words.
+    pub(super) fn label(&self) -> &str {
+        &self.rules.label
+    }
+
+    /// The requests that are being answered.
+    pub(super) fn requests(&self) -> Vec<RequestStatus> {
+        lock(&self.open).values().take(MOST_SHOWN).cloned().collect()
+    }
+
+    /// A request is being answered as long as what this returns lives.
+    fn begins(self: &Arc<Self>, method: &str, path: &str, who: &Who) -> Open {
+        let request = RequestStatus {
+            method: method.into(),
+            path: shown(path),
+            since: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
+            pid: who.pid,
+            command: who.command.clone(),
+        };
+        let number = self.next.fetch_add(1, Relaxed);
+        lock(&self.open).insert(number, request);
+        Open { guard: self.clone(), number }
+    }
+}
+
+/// A request that is being answered.
+#[derive(Debug)]
+struct Open {
+    guard: Arc<Guard>,
+    number: u64,
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        lock(&self.guard.open).remove(&self.number);
+    }
+}
+
+/// A path, fit for a log.
+fn shown(path: &str) -> String {
+    let shown: String = path.escape_debug().take(MAX_PATH).collect();
+    if shown.len() < path.len() { shown + "…" } else { shown }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

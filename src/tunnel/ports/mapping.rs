@@ -1,0 +1,318 @@
+//! One published port and the local port that leads to it.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::engine::{Container, Published};
+use crate::tunnel::counters::Counters;
+use crate::tunnel::flows::Purpose;
+use crate::tunnel::local::LocalStream;
+use crate::tunnel::peer;
+
+/// What became of a published port on this machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PortState {
+    /// It is here.
+    Open,
+    /// Somebody has to agree first.
+    Waiting,
+    /// Another program has the local port.
+    Taken,
+    /// The local port takes rights that dtunnel does not have.
+    Privileged,
+    /// The local port cannot be opened for another reason.
+    Failed,
+    /// It is not TCP, and SSH carries nothing else.
+    NotForwarded,
+    /// The container uses the host's own network and publishes nothing.
+    HostNetwork,
+}
+
+/// A published port, as shown by `ports --json` and `status --json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortStatus {
+    /// The container's name.
+    pub container: String,
+    /// Its id.
+    pub container_id: String,
+    /// `tcp`, `udp` or `sctp`; empty for a container on the host's network.
+    pub protocol: String,
+    /// The address that the host publishes it on.
+    pub remote_address: String,
+    /// The port there; 0 for a container on the host's network.
+    pub remote_port: u16,
+    /// The port in the container.
+    pub container_port: u16,
+    /// The address and port on this machine; None where it is not here.
+    pub local: Option<String>,
+    /// What became of it.
+    pub state: PortState,
+    /// More about that, for people.
+    pub reason: Option<String>,
+    /// Flows open now.
+    pub flows_open: u64,
+    /// Bytes from the host.
+    pub bytes_in: u64,
+    /// Bytes to the host.
+    pub bytes_out: u64,
+}
+
+impl std::fmt::Display for PortState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Open => "open",
+            Self::Waiting => "waiting",
+            Self::Taken => "taken",
+            Self::Privileged => "privileged",
+            Self::Failed => "failed",
+            Self::NotForwarded => "not forwarded",
+            Self::HostNetwork => "host network",
+        })
+    }
+}
+
+impl PortState {
+    /// Is this something that somebody should know who wanted the port here?
+    pub fn is_trouble(self) -> bool {
+        matches!(self, Self::Taken | Self::Privileged | Self::Failed)
+    }
+}
+
+/// A port that is to be here, if that can be. Two that are equal are one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Wanted {
+    container: String,
+    container_id: String,
+    /// None for a container on the host's network.
+    port: Option<Port>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Port {
+    published: Published,
+    /// Where it is reached, as the host sees it.
+    host: String,
+    /// Where it shall be here.
+    local: SocketAddr,
+}
+
+impl Wanted {
+    pub(super) fn host_network(container: &Container) -> Self {
+        Self { container: container.name.clone(), container_id: container.id.clone(), port: None }
+    }
+
+    /// `host` is the Engine's host, where SSH leads to another one; `address` replaces loopback.
+    pub(super) fn new(
+        container: &Container,
+        published: &Published,
+        host: Option<&str>,
+        address: Option<IpAddr>,
+    ) -> Self {
+        let there = published.address;
+        let loopback: IpAddr = match there {
+            IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+        };
+        let host = match host {
+            Some(host) if there.is_unspecified() => host.to_owned(),
+            _ if there.is_unspecified() => loopback.to_string(),
+            _ => there.to_string(),
+        };
+        let here = match address {
+            Some(address) if there.is_unspecified() && address.is_ipv4() == there.is_ipv4() => address,
+            _ if there.is_loopback() => there,
+            _ => loopback,
+        };
+        let local = SocketAddr::new(here, published.port);
+        Self { port: Some(Port { published: published.clone(), host, local }), ..Self::host_network(container) }
+    }
+
+    pub(super) fn remote_port(&self) -> u16 {
+        self.port.as_ref().map_or(0, |port| port.published.port)
+    }
+}
+
+/// A port that is here, or is not.
+#[derive(Debug)]
+pub(super) struct Mapping {
+    pub(super) wanted: Wanted,
+    state: PortState,
+    reason: Option<String>,
+    open: Option<Open>,
+    counters: Arc<Counters>,
+}
+
+#[derive(Debug)]
+struct Open {
+    local: SocketAddr,
+    /// Accepts clients as long as this lives.
+    _accepting: AbortOnDropHandle<()>,
+}
+
+impl Mapping {
+    /// Not open yet.
+    pub(super) fn new(wanted: Wanted) -> Self {
+        let (state, reason) = match &wanted.port {
+            None => (PortState::HostNetwork, Some("on the host's own network: nothing is published".to_owned())),
+            Some(port) if port.published.protocol != "tcp" => {
+                let protocol = port.published.protocol.to_uppercase();
+                (PortState::NotForwarded, Some(format!("SSH does not carry {protocol}")))
+            }
+            Some(_) => (PortState::Waiting, None),
+        };
+        Self { wanted, state, reason, open: None, counters: Arc::default() }
+    }
+
+    pub(super) fn status(&self) -> PortStatus {
+        let counters = self.counters.snapshot();
+        let published = self.wanted.port.as_ref().map(|port| &port.published);
+        PortStatus {
+            container: self.wanted.container.clone(),
+            container_id: self.wanted.container_id.clone(),
+            protocol: published.map(|p| p.protocol.clone()).unwrap_or_default(),
+            remote_address: published.map(|p| p.address.to_string()).unwrap_or_default(),
+            remote_port: published.map_or(0, |p| p.port),
+            container_port: published.map_or(0, |p| p.container_port),
+            local: self.open.as_ref().map(|open| open.local.to_string()),
+            state: self.state,
+            reason: self.reason.clone(),
+            flows_open: counters.flows_open,
+            bytes_in: counters.bytes_in,
+            bytes_out: counters.bytes_out,
+        }
+    }
+
+    /// Was it tried, in vain?
+    pub(super) fn may_open_later(&self) -> bool {
+        self.state.is_trouble()
+    }
+
+    /// Does somebody have to agree first?
+    pub(super) fn is_waiting(&self) -> bool {
+        self.state == PortState::Waiting
+    }
+
+    pub(super) fn tell_end(&self) {
+        if let Some(open) = &self.open {
+            tracing::info!("port {} of {} is gone from {}", self.wanted.remote_port(), self.wanted.container, open.local);
+        }
+    }
+
+    /// Opens the local port, if somebody agrees and it is not open.
+    pub(super) fn open(&mut self, agreed: bool, fallback: bool, clients: &mpsc::Sender<(LocalStream, Purpose)>) {
+        let Some(port) = &self.wanted.port else { return };
+        if self.open.is_some() || self.state == PortState::NotForwarded {
+            return;
+        }
+        if !agreed {
+            self.reason = Some("waits for `dtunnel ports --open`".into());
+            return;
+        }
+        let before = self.state;
+        let bound = match bind(port.local) {
+            Ok(listener) => Ok((listener, None)),
+            Err(e) if fallback => {
+                let why = format!("{} {}", port.local, explain(&e).1);
+                bind(SocketAddr::new(port.local.ip(), 0)).map(|listener| (listener, Some(why)))
+            }
+            Err(e) => Err(e),
+        };
+        match bound.and_then(|(listener, why)| Ok((listener.local_addr()?, listener, why))) {
+            Ok((local, listener, why)) => {
+                tracing::info!("port {} of {} is at {local}", port.published.port, self.wanted.container);
+                let purpose = Purpose::Port {
+                    host: port.host.clone(),
+                    port: port.published.port,
+                    counters: self.counters.clone(),
+                };
+                let accepting = tokio::spawn(accept(listener, purpose, clients.clone()));
+                self.open = Some(Open { local, _accepting: AbortOnDropHandle::new(accepting) });
+                (self.state, self.reason) = (PortState::Open, why);
+            }
+            Err(e) => {
+                let (state, why) = explain(&e);
+                (self.state, self.reason) = (state, Some(format!("{} {why}", port.local)));
+                if before != state {
+                    tracing::warn!("port {} of {}: {} {why}", port.published.port, self.wanted.container, port.local);
+                }
+            }
+        }
+    }
+}
+
+fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let listener = std::net::TcpListener::bind(address)?;
+    listener.set_nonblocking(true)?;
+    TcpListener::from_std(listener)
+}
+
+fn explain(error: &io::Error) -> (PortState, String) {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => (PortState::Taken, "is taken on this machine".into()),
+        io::ErrorKind::PermissionDenied => (PortState::Privileged, "takes rights that dtunnel does not have".into()),
+        _ => (PortState::Failed, format!("cannot be opened: {error}")),
+    }
+}
+
+/// Hands clients on. Never ends.
+async fn accept(listener: TcpListener, purpose: Purpose, clients: mpsc::Sender<(LocalStream, Purpose)>) {
+    let open_to_all = listener.local_addr().is_ok_and(|address| !address.ip().is_loopback());
+    loop {
+        match listener.accept().await.and_then(|(stream, _)| of_this_user(stream, open_to_all)) {
+            Ok(Some(stream)) => drop(clients.send((stream, purpose.clone())).await),
+            Ok(None) => tracing::warn!("turned away a client of another user from a published port"),
+            Err(e) => {
+                tracing::warn!("cannot accept a connection: {e}");
+                tokio::time::sleep(crate::tunnel::listener::ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+fn of_this_user(stream: TcpStream, open_to_all: bool) -> io::Result<Option<LocalStream>> {
+    if open_to_all || peer::is_this_user_tcp(&stream)? { LocalStream::tcp(stream).map(Some) } else { Ok(None) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wanted(address: &str, host: Option<&str>, here: Option<&str>) -> (String, String) {
+        let container = Container { id: "1".into(), name: "c".into(), host_network: false, published: vec![] };
+        let published = Published {
+            address: address.parse().expect("an address"),
+            port: 80,
+            container_port: 80,
+            protocol: "tcp".into(),
+        };
+        let here = here.map(|here| here.parse().expect("an address"));
+        let port = Wanted::new(&container, &published, host, here).port.expect("a port");
+        (port.host, port.local.to_string())
+    }
+
+    #[test]
+    fn a_port_is_here_where_a_local_engine_would_have_it() {
+        for (address, host, here, expected) in [
+            ("0.0.0.0", None, None, ("127.0.0.1", "127.0.0.1:80")),
+            ("::", None, None, ("::1", "[::1]:80")),
+            ("127.0.0.2", None, None, ("127.0.0.2", "127.0.0.2:80")),
+            ("192.0.2.7", None, None, ("192.0.2.7", "127.0.0.1:80")),
+            ("2001:db8::1", None, None, ("2001:db8::1", "[::1]:80")),
+            ("0.0.0.0", Some("engine.lan"), None, ("engine.lan", "127.0.0.1:80")),
+            ("127.0.0.1", Some("engine.lan"), None, ("127.0.0.1", "127.0.0.1:80")),
+            ("0.0.0.0", None, Some("0.0.0.0"), ("127.0.0.1", "0.0.0.0:80")),
+            ("::", None, Some("0.0.0.0"), ("::1", "[::1]:80")),
+            ("127.0.0.1", None, Some("0.0.0.0"), ("127.0.0.1", "127.0.0.1:80")),
+        ] {
+            let (there, local) = wanted(address, host, here);
+            assert_eq!((there.as_str(), local.as_str()), expected, "{address} {host:?} {here:?}");
+        }
+    }
+}
