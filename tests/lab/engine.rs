@@ -20,6 +20,10 @@ static TURN: AtomicU32 = AtomicU32::new(0);
 pub struct Engine {
     dir: PathBuf,
     bridge: String,
+    /// The network namespace it is in, if not the machine's own.
+    namespace: Option<String>,
+    /// Options of its own.
+    options: Vec<String>,
     /// The last one first: the first one also removes what is left.
     keepers: Mutex<Vec<Keeper>>,
 }
@@ -37,14 +41,24 @@ impl Engine {
         if let Some(engine) = shared.upgrade() {
             return Some(engine);
         }
-        let engine = Arc::new(Self::start());
+        let engine = Arc::new(Self::start(None, &[]));
         *shared = Arc::downgrade(&engine);
         Some(engine)
     }
 
     /// One that no other test uses. Needs root.
     pub fn alone() -> Self {
-        Self::start()
+        Self::start(None, &[])
+    }
+
+    /// One with these options, `{dir}` being its directory.
+    pub fn with(options: &[&str]) -> Self {
+        Self::start(None, options)
+    }
+
+    /// One at the far end of a link: what it publishes is published there.
+    pub fn behind(link: &super::link::Link) -> Self {
+        Self::start(Some(&link.namespace), &[])
     }
 
     /// Ends it and starts it again, with all it has.
@@ -61,18 +75,25 @@ impl Engine {
         wait_for("dockerd", || self.docker(&["version"]).output().ok().filter(|o| o.status.success()));
     }
 
-    fn start() -> Self {
+    fn start(namespace: Option<&str>, options: &[&str]) -> Self {
         let dir = tempfile::Builder::new().prefix("dte").tempdir_in("/tmp").unwrap().keep();
         // Named and numbered by process and turn: neither two test runs nor an Engine that is still
         // ending and its successor may share a bridge.
         let turn = TURN.fetch_add(1, Ordering::Relaxed);
         let bridge = format!("dtl{}-{turn}", std::process::id());
         let subnet = (std::process::id() + turn) % 250 + 1;
-        run(Command::new("ip").args(["link", "add", &bridge, "type", "bridge"]));
-        run(Command::new("ip").args(["addr", "add", &format!("172.29.{subnet}.1/24"), "dev", &bridge]));
-        run(Command::new("ip").args(["link", "set", &bridge, "up"]));
-        let clean_up = format!("ip link del {bridge}; rm -rf '{}'", dir.display());
-        let engine = Self { dir, bridge, keepers: Mutex::default() };
+        let ip = |words: &[&str]| {
+            let mut ip = Command::new("ip");
+            ip.args(namespace.iter().flat_map(|name| ["-n", name]));
+            run(ip.args(words))
+        };
+        ip(&["link", "add", &bridge, "type", "bridge"]);
+        ip(&["addr", "add", &format!("172.29.{subnet}.1/24"), "dev", &bridge]);
+        ip(&["link", "set", &bridge, "up"]);
+        let at = namespace.map(|name| format!("-n {name}")).unwrap_or_default();
+        let clean_up = format!("ip {at} link del {bridge}; rm -rf '{}'", dir.display());
+        let options = options.iter().map(|option| option.replace("{dir}", &dir.display().to_string())).collect();
+        let engine = Self { dir, bridge, namespace: namespace.map(Into::into), options, keepers: Mutex::default() };
         let keeper = engine.dockerd(&clean_up);
         engine.keepers.lock().unwrap().push(keeper);
         engine.until_it_answers();
@@ -83,27 +104,30 @@ impl Engine {
     fn dockerd(&self, clean_up: &str) -> Keeper {
         let at = |name: &str| self.dir.join(name).display().to_string();
         let host = format!("unix://{}", self.socket().display());
-        Keeper::start(
-            &[
-                "/usr/sbin/dockerd",
-                "--data-root",
-                &at("data"),
-                "--exec-root",
-                &at("exec"),
-                "--pidfile",
-                &at("pid"),
-                "-H",
-                &host,
-                "--bridge",
-                &self.bridge,
-                "--group",
-                "root",
-                // The machine's firewall is none of ours; the lab needs no network beyond itself.
-                "--iptables=false",
-                "--ip6tables=false",
-            ],
-            clean_up,
-        )
+        let (data, exec, pid) = (at("data"), at("exec"), at("pid"));
+        // `ip netns exec` would hide the control groups, for it mounts /sys anew.
+        let namespace = self.namespace.as_ref().map(|name| format!("--net=/run/netns/{name}"));
+        let namespace = namespace.iter().flat_map(|name| ["nsenter", name]);
+        let own = [
+            "/usr/sbin/dockerd",
+            "--data-root",
+            &data,
+            "--exec-root",
+            &exec,
+            "--pidfile",
+            &pid,
+            "-H",
+            &host,
+            "--bridge",
+            &self.bridge,
+            "--group",
+            "root",
+            // The machine's firewall is none of ours; the lab needs no network beyond itself.
+            "--iptables=false",
+            "--ip6tables=false",
+        ];
+        let command: Vec<&str> = namespace.chain(own).chain(self.options.iter().map(String::as_str)).collect();
+        Keeper::start(&command, clean_up)
     }
 
     /// Makes the image from Debian's static busybox.
@@ -113,7 +137,7 @@ impl Engine {
         std::fs::create_dir_all(root.join("tmp")).unwrap();
         std::fs::copy("/bin/busybox", root.join("bin/busybox")).unwrap();
         for tool in
-            ["sh", "cat", "echo", "true", "sleep", "stty", "sha256sum", "dd", "seq", "head", "wc", "ls", "printf"]
+            ["sh", "cat", "echo", "true", "sleep", "stty", "sha256sum", "dd", "seq", "head", "wc", "ls", "printf", "httpd", "nc"]
         {
             std::os::unix::fs::symlink("busybox", root.join("bin").join(tool)).unwrap();
         }

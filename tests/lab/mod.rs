@@ -70,6 +70,15 @@ impl Lab {
         Some((lab, link))
     }
 
+    /// The same with an Engine at the far end.
+    pub fn with_engine_over_link() -> Option<(Self, link::Link)> {
+        // The machine's own Engine says whether there can be any.
+        Engine::shared()?;
+        let (mut lab, link) = Self::over_link()?;
+        lab.engine = Some(Arc::new(Engine::behind(&link)));
+        Some((lab, link))
+    }
+
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }

@@ -28,6 +28,9 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// How often ports that were taken are tried again.
 const TRY_AGAIN: Duration = Duration::from_secs(2);
+/// After a change it is asked again: the Engine tells that a container has ended before it takes it off its
+/// list.
+const SETTLING: [Duration; 2] = [Duration::from_millis(100), Duration::from_millis(900)];
 /// Most ports that are brought here.
 const MOST: usize = 2000;
 
@@ -173,6 +176,7 @@ async fn listen(tunnel: &Arc<Tunnel>, target: &Target) -> Result<(), engine::Err
     // Events first: what changes while the list is on its way is not missed.
     let mut changes = changes(tunnel).await?;
     let mut session = None;
+    let mut settling: &[Duration] = &[];
     loop {
         let containers = list(tunnel, &mut session).await?;
         tunnel.ports.apply(wanted(&containers, target), target);
@@ -182,8 +186,13 @@ async fn listen(tunnel: &Arc<Tunnel>, target: &Target) -> Result<(), engine::Err
             }
             std::future::pending::<()>().await
         };
+        let pause = settling.first().copied();
         tokio::select! {
-            changed = changes.next() => changed?,
+            changed = changes.next() => {
+                changed?;
+                settling = &SETTLING;
+            }
+            () = tokio::time::sleep(pause.unwrap_or_default()), if pause.is_some() => settling = &settling[1..],
             () = retrying => {}
         }
     }

@@ -1,0 +1,323 @@
+//! Published ports, from a real Engine in a network of its own to this machine.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::process::{Command, Output};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Instant;
+
+use serde_json::Value;
+
+use crate::lab::engine::IMAGE;
+use crate::lab::link::Link;
+use crate::lab::pty::Person;
+use crate::lab::{Lab, connect, run, succeeded, wait_for};
+
+/// Tests run side by side on this machine's loopback: each has ports of its own.
+fn port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    // Below the ephemeral ports, and apart from those of another run.
+    let base = 12_000 + u16::try_from(std::process::id() % 40).unwrap() * 500;
+    loop {
+        let port = base + NEXT.fetch_add(1, Ordering::Relaxed) % 500;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}
+
+/// A web server that says its name.
+const SERVE: &str = "mkdir -p /www; echo \"$0\" > /www/index.html; exec httpd -f -p 80 -h /www";
+
+/// Starts one on the host; its id.
+fn serve(lab: &Lab, name: &str, options: &[&str]) -> String {
+    let engine = lab.engine.as_ref().unwrap();
+    let args = [&["run", "--detach", "--name", name], options, &[IMAGE, "sh", "-c", SERVE, name]].concat();
+    run(&mut engine.docker(&args)).trim().into()
+}
+
+fn on_host(lab: &Lab, args: &[&str]) -> String {
+    run(&mut lab.engine.as_ref().unwrap().docker(args))
+}
+
+fn curl(url: &str) -> Output {
+    Command::new("curl").args(["-s", "-m", "10", url]).output().unwrap()
+}
+
+/// What the port says, as soon as it says something.
+#[track_caller]
+fn answer(url: &str) -> String {
+    wait_for(&format!("an answer at {url}"), || {
+        let output = curl(url);
+        output.status.success().then(|| String::from_utf8(output.stdout).unwrap())
+    })
+}
+
+#[track_caller]
+fn until_refused(port: u16) {
+    wait_for("the port to be gone", || TcpStream::connect(("127.0.0.1", port)).is_err().then_some(()));
+}
+
+fn mappings(lab: &Lab) -> Vec<Value> {
+    serde_json::from_str(&lab.ok(&["ports", "lab", "--json"])).unwrap()
+}
+
+/// The mapping of `container`, over IPv4 where there are two.
+fn mapping(lab: &Lab, container: &str) -> Option<Value> {
+    mappings(lab)
+        .into_iter()
+        .find(|m| m["container"] == container && !m["remote_address"].as_str().unwrap().contains(':'))
+}
+
+#[track_caller]
+fn until_open(lab: &Lab, container: &str) -> Value {
+    wait_for("the mapping", || mapping(lab, container).filter(|m| m["state"] == "open"))
+}
+
+fn lab(profile: &str) -> Option<(Lab, Link)> {
+    let (lab, link) = Lab::with_engine_over_link()?;
+    lab.write_config(&format!(
+        "ssh_config = {:?}\n[defaults]\nremote = {:?}\n[profiles.lab]\n{profile}\n",
+        lab.path("ssh_config"),
+        lab.remote_socket()
+    ));
+    Some((lab, link))
+}
+
+#[test]
+fn ports_come_with_their_containers_and_go_with_them() {
+    let Some((lab, link)) = lab("") else { return };
+    let [before, after, second, loopback, given, udp] = std::array::from_fn(|_| port());
+    serve(&lab, "before", &["-p", &format!("{before}:80")]);
+    lab.ok(&["up", "lab", "--ports"]);
+    assert_eq!(answer(&format!("http://127.0.0.1:{before}/")), "before\n");
+    assert_eq!(answer(&format!("http://[::1]:{before}/")), "before\n");
+
+    let begun = Instant::now();
+    serve(&lab, "after", &["-p", &format!("{after}:80"), "-p", &format!("{second}:80")]);
+    let started = begun.elapsed();
+    assert_eq!(answer(&format!("http://localhost:{after}/")), "after\n");
+    eprintln!("docker run took {started:?}, the port was there after {:?}", begun.elapsed());
+    assert_eq!(answer(&format!("http://localhost:{second}/")), "after\n");
+
+    // Addresses of the host's own, and what cannot be carried.
+    serve(&lab, "loopback", &["-p", &format!("127.0.0.1:{loopback}:80")]);
+    assert_eq!(answer(&format!("http://127.0.0.1:{loopback}/")), "loopback\n");
+    serve(&lab, "given", &["-p", &format!("{}:{given}:80", link.far)]);
+    assert_eq!(answer(&format!("http://127.0.0.1:{given}/")), "given\n");
+    serve(&lab, "udp", &["-p", &format!("{udp}:53/udp")]);
+    serve(&lab, "host", &["--network", "host"]);
+    serve(&lab, "random", &["--expose", "80", "-P"]);
+    let random = until_open(&lab, "random");
+    assert_eq!(answer(&format!("http://{}/", random["local"].as_str().unwrap())), "random\n");
+    let of_udp = wait_for("the udp port", || mapping(&lab, "udp"));
+    assert_eq!(of_udp["state"], "not-forwarded");
+    assert_eq!(wait_for("the host's", || mapping(&lab, "host"))["state"], "host-network");
+    let table = lab.ok(&["ports", "lab"]);
+    assert!(table.contains("SSH does not carry UDP") && table.contains("on the host's own network"), "{table}");
+    let counted = mapping(&lab, "given").unwrap();
+    assert!(counted["bytes_in"].as_u64() > Some(0) && counted["bytes_out"].as_u64() > Some(0), "{counted}");
+
+    // Renamed, restarted, stopped, removed.
+    on_host(&lab, &["rename", "after", "renamed"]);
+    until_open(&lab, "renamed");
+    on_host(&lab, &["restart", "-t", "0", "renamed"]);
+    assert_eq!(answer(&format!("http://localhost:{after}/")), "after\n");
+    on_host(&lab, &["stop", "-t", "0", "renamed"]);
+    until_refused(after);
+    on_host(&lab, &["start", "renamed"]);
+    assert_eq!(answer(&format!("http://localhost:{after}/")), "after\n");
+    on_host(&lab, &["rm", "-f", "renamed"]);
+    until_refused(after);
+    assert_eq!(answer(&format!("http://localhost:{before}/")), "before\n", "the others stay");
+    lab.ok(&["down", "lab"]);
+    until_refused(before);
+}
+
+#[test]
+fn a_port_that_cannot_be_had_is_said_and_another_one_taken_if_wanted() {
+    let Some((lab, _link)) = lab("ports = true") else { return };
+    let taken = port();
+    let other = TcpListener::bind(("127.0.0.1", taken)).unwrap();
+    serve(&lab, "web", &["-p", &format!("0.0.0.0:{taken}:80")]);
+    lab.ok(&["up", "lab"]);
+    let refused = wait_for("the mapping", || mapping(&lab, "web").filter(|m| m["state"] == "taken"));
+    assert_eq!(refused["local"], Value::Null);
+    let status = lab.ok(&["status", "lab"]);
+    assert!(status.contains(&format!("port {taken} of web: 127.0.0.1:{taken} is taken on this machine")), "{status}");
+    // Once it is free it is taken, without anything happening on the host.
+    drop(other);
+    assert_eq!(answer(&format!("http://127.0.0.1:{taken}/")), "web\n");
+    lab.ok(&["down", "lab"]);
+
+    let _other = TcpListener::bind(("127.0.0.1", taken)).unwrap();
+    let text = std::fs::read_to_string(lab.path("config.toml")).unwrap() + "ports_fallback = true\n";
+    lab.write_config(&text);
+    lab.ok(&["up", "lab"]);
+    let local = until_open(&lab, "web")["local"].as_str().unwrap().to_owned();
+    assert_ne!(local, format!("127.0.0.1:{taken}"));
+    assert_eq!(answer(&format!("http://{local}/")), "web\n");
+    assert!(lab.ok(&["ports", "lab"]).contains("is taken on this machine"));
+}
+
+#[test]
+fn a_privileged_port_is_said_to_be_one() {
+    let Some((lab, _link)) = lab("ports = true") else { return };
+    serve(&lab, "web", &["-p", "0.0.0.0:81:80"]);
+    let mut up = Command::new("setpriv");
+    lab.set_env(&mut up);
+    up.args(["--bounding-set=-net_bind_service", "--inh-caps=-net_bind_service", env!("CARGO_BIN_EXE_dtunnel")]);
+    run(up.args(["up", "lab"]));
+    let refused = wait_for("the mapping", || mapping(&lab, "web").filter(|m| m["state"] == "privileged"));
+    assert_eq!(refused["reason"], "127.0.0.1:81 takes rights that dtunnel does not have");
+}
+
+#[test]
+fn rules_choose_and_people_are_asked() {
+    let [first, second] = std::array::from_fn(|_| port());
+    let Some((lab, _link)) = lab(&format!("ports = [\"web-*\", \"!web-secret\", \"{second}\"]")) else { return };
+    serve(&lab, "web-1", &["-p", &format!("{first}:80")]);
+    serve(&lab, "web-secret", &["-p", "80"]);
+    serve(&lab, "db", &["-p", &format!("{second}:80")]);
+    lab.ok(&["up", "lab"]);
+    until_open(&lab, "web-1");
+    until_open(&lab, "db");
+    assert_eq!(mapping(&lab, "web-secret"), None);
+    lab.ok(&["down", "lab"]);
+
+    let text = std::fs::read_to_string(lab.path("config.toml")).unwrap();
+    let ports = text.lines().find(|line| line.starts_with("ports")).unwrap();
+    lab.write_config(&text.replace(ports, "ports = \"ask\""));
+    lab.ok(&["up", "lab"]);
+    wait_for("the mappings", || mapping(&lab, "web-1").filter(|m| m["state"] == "waiting"));
+    until_refused(first);
+    let dtunnel = env!("CARGO_BIN_EXE_dtunnel");
+    let mut person = Person::types(&lab, &format!("{dtunnel} ports lab"));
+    for _ in 0..3 {
+        person.sees("bring port ");
+        let screen = person.screen();
+        let question = screen.rsplit("bring port ").next().unwrap().to_owned();
+        let asked = screen.matches("[y/N]").count();
+        person.presses(if question.contains("web-1") { "y\n" } else { "\n" });
+        wait_for("the next question", || {
+            let screen = person.screen();
+            (screen.matches("[y/N]").count() > asked || screen.contains("CONTAINER")).then_some(())
+        });
+    }
+    assert!(person.leaves().0.success());
+    assert_eq!(answer(&format!("http://127.0.0.1:{first}/")), "web-1\n");
+    until_refused(second);
+    lab.ok(&["ports", "lab", "--open", "all"]);
+    assert_eq!(answer(&format!("http://127.0.0.1:{second}/")), "db\n");
+}
+
+#[test]
+fn what_changed_while_the_host_was_away_is_made_up_for() {
+    let Some((mut lab, _link)) = lab("ports = true\nkeepalive = \"500ms\"") else { return };
+    let [gone, new, stays] = std::array::from_fn(|_| port());
+    serve(&lab, "gone", &["-p", &format!("{gone}:80")]);
+    serve(&lab, "stays", &["-p", &format!("{stays}:80")]);
+    lab.ok(&["up", "lab"]);
+    answer(&format!("http://127.0.0.1:{gone}/"));
+    lab.sshd.stop();
+    wait_for("the loss to be noticed", || (lab.state() == "reconnecting").then_some(()));
+    on_host(&lab, &["rm", "-f", "gone"]);
+    serve(&lab, "new", &["-p", &format!("{new}:80")]);
+    lab.sshd.start_again();
+    assert_eq!(answer(&format!("http://127.0.0.1:{new}/")), "new\n");
+    assert_eq!(answer(&format!("http://127.0.0.1:{stays}/")), "stays\n");
+    until_refused(gone);
+}
+
+#[test]
+fn the_events_move_to_another_connection_when_theirs_is_held_up() {
+    let Some((lab, _link)) = lab("ports = true") else { return };
+    lab.ok(&["up", "lab"]);
+    wait_for("the events", || (lab.status("lab")["connections"][0]["bytes_in"].as_u64() > Some(0)).then_some(()));
+    // One that asks for much and reads nothing holds up the first connection, which has the events.
+    let engine = lab.engine.as_ref().unwrap();
+    run(&mut engine.docker(&["run", "--name", "much", IMAGE, "sh", "-c", "seq 3000000"]));
+    let mut stalled = connect(&lab.socket("lab"));
+    stalled.write_all(b"GET /containers/much/logs?stdout=1 HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    wait_for("the stall", || {
+        let status = lab.status("lab");
+        status["connections"].as_array().unwrap().iter().any(|c| c["stalled"] == 1).then_some(())
+    });
+    let new = port();
+    let begun = Instant::now();
+    serve(&lab, "new", &["-p", &format!("{new}:80")]);
+    assert_eq!(answer(&format!("http://127.0.0.1:{new}/")), "new\n");
+    eprintln!("beside a held-up connection the port was there after {:?}", begun.elapsed());
+    let mut some = [0; 1000];
+    assert!(stalled.read(&mut some).unwrap() > 0, "it is still there for its client");
+}
+
+#[test]
+fn where_ports_are_not_forwarded_a_command_carries_them() {
+    let Some((mut lab, _link)) = lab("ports = true") else { return };
+    let [web, late] = std::array::from_fn(|_| port());
+    serve(&lab, "web", &["-p", &format!("{web}:80")]);
+    lab.reconfigure("AllowTcpForwarding no");
+    lab.ok(&["up", "lab"]);
+    assert!(lab.status("lab")["transport"].as_str().unwrap().starts_with("exec"));
+    assert_eq!(answer(&format!("http://127.0.0.1:{web}/")), "web\n");
+    assert_eq!(answer(&format!("http://[::1]:{web}/")), "web\n");
+    serve(&lab, "late", &["-p", &format!("{late}:80")]);
+    assert_eq!(answer(&format!("http://127.0.0.1:{late}/")), "late\n");
+    // A body that takes both directions, and their ends.
+    let mut stream = TcpStream::connect(("127.0.0.1", web)).unwrap();
+    stream.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
+    stream.shutdown(std::net::Shutdown::Write).unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    assert!(text.ends_with("web\n"), "{text}");
+}
+
+/// `docker-compose` as Debian ships it.
+fn compose(lab: &Lab, file: &str, args: &[&str]) -> Output {
+    let mut compose = Command::new("docker-compose");
+    lab.set_env(&mut compose);
+    compose.args(["-p", "lab", "-f", lab.path(file).to_str().unwrap()]).args(args);
+    compose.env("DOCKER_HOST", format!("unix://{}", lab.socket("lab").display())).output().unwrap()
+}
+
+#[test]
+fn compose_projects_of_two_and_of_twelve_services() {
+    let Some((lab, _link)) = lab("ports = true") else { return };
+    lab.ok(&["up", "lab"]);
+    let service = |name: &str, port: u16| {
+        let command = SERVE.replace("\"$0\"", name);
+        format!("  {name}:\n    image: {IMAGE}\n    command: [sh, -c, '{command}']\n    ports: ['{port}:80']\n")
+    };
+    for count in [2, 12] {
+        let ports: Vec<(String, u16)> = (0..count).map(|i| (format!("s{i}"), port())).collect();
+        let services: String = ports.iter().map(|(name, port)| service(name, *port)).collect();
+        std::fs::write(lab.path("compose.yml"), format!("version: '3'\nservices:\n{services}")).unwrap();
+        succeeded(&compose(&lab, "compose.yml", &["up", "-d"]));
+        for (name, port) in &ports {
+            assert_eq!(answer(&format!("http://localhost:{port}/")), format!("{name}\n"));
+        }
+        succeeded(&compose(&lab, "compose.yml", &["down", "-t", "0"]));
+        ports.iter().for_each(|(_, port)| until_refused(*port));
+    }
+}
+
+#[test]
+fn testcontainers_finds_its_ports_on_localhost() {
+    let Some((lab, _link)) = lab("ports = true") else { return };
+    let python = concat!(env!("CARGO_MANIFEST_DIR"), "/target/testcontainers/bin/python");
+    if !std::path::Path::new(python).exists() {
+        return crate::lab::skip("testcontainers (scripts/test installs it) is missing");
+    }
+    lab.ok(&["up", "lab"]);
+    let mut test = Command::new(python);
+    lab.set_env(&mut test);
+    test.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/with_testcontainers.py")).arg(IMAGE);
+    // Its helper that clears up comes from a registry.
+    test.env("TESTCONTAINERS_RYUK_DISABLED", "true");
+    // Where this machine is a container itself, it would look for the ports on the Engine's bridge.
+    test.env("TESTCONTAINERS_HOST_OVERRIDE", "localhost");
+    test.env("DOCKER_HOST", format!("unix://{}", lab.socket("lab").display()));
+    let output = run(&mut test);
+    assert!(output.ends_with("all is well\n"), "{output}");
+}
