@@ -1,1 +1,346 @@
+//! The guard: what it lets through and what not, against a table of all operations and a list of tricks;
+//! and with the real CLI and a real Engine.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
+use std::process::{Command, Output, Stdio};
+use std::sync::{Arc, Mutex};
+
+use crate::lab::engine::IMAGE;
+use crate::lab::remote;
+use crate::lab::{Lab, connect, run, succeeded, wait_for};
+
+/// What has arrived on the host.
+type Arrived = Arc<Mutex<Vec<u8>>>;
+
+/// A tunnel with this profile to a server that keeps what arrives and answers each head with 200. (An
+/// Engine would not tell what it has seen, and would do what it is told.)
+fn recorded(profile: &str) -> (Lab, Arrived) {
+    let lab = Lab::new("");
+    let arrived = Arrived::default();
+    let record = arrived.clone();
+    let socket = lab.path("remote/engine.sock");
+    remote::serve_all(&socket, move |stream| keep(stream, &record));
+    lab.write_config(&format!(
+        "ssh_config = {:?}\n[profiles.lab]\nremote = {socket:?}\n{profile}\n",
+        lab.path("ssh_config")
+    ));
+    lab.ok(&["up", "lab"]);
+    (lab, arrived)
+}
+
+/// Naive on purpose: every empty line ends a head.
+fn keep(mut stream: UnixStream, arrived: &Arrived) {
+    let mut last = Vec::new();
+    let mut byte = [0];
+    while stream.read_exact(&mut byte).is_ok() {
+        arrived.lock().unwrap().push(byte[0]);
+        last.push(byte[0]);
+        if last.ends_with(b"\r\n\r\n") && stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}").is_err() {
+            return;
+        }
+    }
+}
+
+/// The status codes of all answers to what is sent, until the guard closes or has answered `most`.
+fn answers(stream: &mut (impl Read + Write), request: &[u8], most: usize) -> Vec<u16> {
+    // A guard that has refused the beginning may not wait for the rest.
+    let _ = stream.write_all(request);
+    let mut received = Vec::new();
+    let mut buffer = [0; 4096];
+    loop {
+        let codes = codes(&received);
+        if codes.len() >= most {
+            return codes;
+        }
+        match stream.read(&mut buffer) {
+            Ok(0) | Err(_) => return codes,
+            Ok(n) => received.extend_from_slice(&buffer[..n]),
+        }
+    }
+}
+
+fn codes(received: &[u8]) -> Vec<u16> {
+    let text = String::from_utf8_lossy(received);
+    let heads = text.match_indices("HTTP/1.1 ").filter(|(at, _)| text[*at..].contains("\r\n\r\n"));
+    heads.map(|(at, _)| text[at + 9..at + 12].parse().unwrap()).collect()
+}
+
+/// A line of the table of operations: method, path, and the verdicts of the four policies.
+fn operations() -> Vec<(String, String, [bool; 4])> {
+    let lines = include_str!("guard/operations.txt").lines().filter(|line| !line.starts_with('#'));
+    let row = |line: &str| {
+        let words: Vec<&str> = line.split(' ').collect();
+        (words[0].into(), words[1].into(), std::array::from_fn(|i| words[2 + i] == "yes"))
+    };
+    lines.map(row).collect()
+}
+
+fn request(method: &str, path: &str) -> String {
+    let name = if path.contains("/volumes/") { "some-volume" } else { "reg.example:5000/some/image:tag" };
+    let path = path.replace("{id}", "some_thing.1-x").replace("{name}", name);
+    let body = if matches!(method, "POST" | "PUT") { "Content-Length: 2\r\n\r\n{}" } else { "\r\n" };
+    format!("{method} {path} HTTP/1.1\r\nHost: docker\r\n{body}")
+}
+
+#[test]
+fn every_operation_of_the_api_under_every_policy() {
+    let operations = operations();
+    assert_eq!(operations.len(), 110);
+    for (at, policy) in ["read-only", "containers", "build", "no-privileged"].into_iter().enumerate() {
+        let (lab, arrived) = recorded(&format!("access = {policy:?}"));
+        // Once on connections of their own, and once on one that is used again and again.
+        let mut reused = connect(&lab.socket("lab"));
+        for (method, path, verdicts) in &operations {
+            let expected = if verdicts[at] { 200 } else { 403 };
+            for prefix in ["", "/v1.41"] {
+                let request = request(method, &format!("{prefix}{path}"));
+                let what = format!("{policy}: {method} {prefix}{path}");
+                for reuse in [false, true] {
+                    arrived.lock().unwrap().clear();
+                    let codes = match reuse {
+                        true => answers(&mut reused, request.as_bytes(), 1),
+                        false => answers(&mut connect(&lab.socket("lab")), request.as_bytes(), 1),
+                    };
+                    assert_eq!(codes, [expected], "{what}");
+                    let arrived = String::from_utf8(arrived.lock().unwrap().clone()).unwrap();
+                    let line = request.lines().next().unwrap();
+                    assert_eq!(arrived.starts_with(line), expected == 200, "{what}: {arrived:?}");
+                    assert_eq!(arrived.is_empty(), expected != 200, "{what}: {arrived:?}");
+                }
+            }
+        }
+        // Pipelined: the answers come in order.
+        let safe = |method: &str| matches!(method, "GET" | "DELETE");
+        let piped: Vec<_> = operations.iter().filter(|(method, ..)| safe(method)).collect();
+        let all: String = piped.iter().map(|(method, path, _)| request(method, path)).collect();
+        let expected: Vec<u16> = piped.iter().map(|(.., verdicts)| if verdicts[at] { 200 } else { 403 }).collect();
+        assert_eq!(answers(&mut connect(&lab.socket("lab")), all.as_bytes(), expected.len()), expected, "{policy}");
+    }
+}
+
+/// `\r\n` and `\xff` of the list of tricks as bytes.
+fn unescaped(text: &str) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut rest = text.chars();
+    while let Some(c) = rest.next() {
+        match (c, c == '\\') {
+            (_, true) => match rest.next().unwrap() {
+                'r' => bytes.push(b'\r'),
+                'n' => bytes.push(b'\n'),
+                't' => bytes.push(b'\t'),
+                'x' => {
+                    let digits: String = rest.by_ref().take(2).collect();
+                    bytes.push(u8::from_str_radix(&digits, 16).unwrap());
+                }
+                other => bytes.push(other as u8),
+            },
+            (c, false) => bytes.push(c as u8),
+        }
+    }
+    bytes
+}
+
+#[test]
+fn tricks_do_not_get_past() {
+    let (lab, arrived) = recorded("access = \"read-only\"");
+    let tricks: Vec<&str> = include_str!("guard/tricks.txt").lines().filter(|line| !line.starts_with('#')).collect();
+    assert!(tricks.len() >= 200, "{}", tricks.len());
+    for trick in tricks {
+        let fields: Vec<&str> = trick.splitn(3, '\t').collect();
+        let expected: Vec<u16> = fields[0].split(' ').map(|code| code.parse().unwrap()).collect();
+        arrived.lock().unwrap().clear();
+        let codes = answers(&mut connect(&lab.socket("lab")), &unescaped(fields[2]), expected.len());
+        assert_eq!(codes, expected, "{}: {}", fields[1], fields[2]);
+        // Of all that was sent only the pings have arrived.
+        let arrived = String::from_utf8_lossy(&arrived.lock().unwrap()).into_owned();
+        let pings = expected.iter().filter(|code| **code == 200).count();
+        assert_eq!(arrived.matches("HTTP/1.1\r\n").count(), pings, "{trick}: {arrived}");
+        assert_eq!(arrived.matches("GET /_ping HTTP/1.1\r\n").count(), pings, "{trick}: {arrived}");
+    }
+    // Heads without end are not waited for for ever.
+    let mut long = b"GET /info HTTP/1.1\r\nHost: x\r\n".to_vec();
+    long.extend(b"A: ".iter().chain(&[b'x'; 60_000]));
+    assert_eq!(answers(&mut connect(&lab.socket("lab")), &long, 1), [400]);
+    let many = format!("GET /info HTTP/1.1\r\nHost: x\r\n{}\r\n", "A: x\r\n".repeat(120));
+    assert_eq!(answers(&mut connect(&lab.socket("lab")), many.as_bytes(), 1), [400]);
+}
+
+#[test]
+fn over_tcp_browsers_and_foreign_names_are_refused() {
+    let (lab, _) = recorded("access = \"read-only\"\nlocal = \"tcp:127.0.0.1:0\"");
+    let local = lab.status("lab")["local"].as_str().unwrap().replace("tcp://", "");
+    let port = local.rsplit(':').next().unwrap().to_owned();
+    for (headers, expected) in [
+        (format!("Host: 127.0.0.1:{port}\r\n"), 200),
+        ("Host: localhost\r\n".into(), 200),
+        ("Host: [::1]:1\r\n".into(), 200),
+        ("Host: rebound.example\r\n".into(), 403),
+        (format!("Host: rebound.example:{port}\r\n"), 403),
+        ("Host: \r\n".into(), 403),
+        ("Host: localhost\r\nOrigin: http://localhost\r\n".into(), 403),
+        ("Host: localhost\r\nOrigin: null\r\n".into(), 403),
+    ] {
+        let mut stream = TcpStream::connect(&local).unwrap();
+        let request = format!("GET /info HTTP/1.1\r\n{headers}\r\n");
+        assert_eq!(answers(&mut stream, request.as_bytes(), 1), [expected], "{headers:?}");
+    }
+    wait_for("the process in the log", || {
+        lab.log("lab").contains(&format!("(pid {}, ", std::process::id())).then_some(())
+    });
+}
+
+fn guarded(profile: &str) -> Option<Lab> {
+    let lab = Lab::with_engine()?;
+    lab.write_config(&format!(
+        "ssh_config = {:?}\n[defaults]\nremote = {:?}\n[profiles.lab]\n{profile}\n",
+        lab.path("ssh_config"),
+        lab.remote_socket()
+    ));
+    lab.ok(&["up", "lab"]);
+    Some(lab)
+}
+
+#[track_caller]
+fn refused(output: &Output, reason: &str) {
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success(), "it was let through");
+    assert!(stderr.contains(reason), "{stderr}");
+}
+
+#[test]
+fn the_cli_reads_and_prints_what_it_is_refused() {
+    let Some(lab) = guarded("") else { return };
+    lab.ok(&["down", "lab"]);
+    lab.ok(&["up", "lab", "--read-only"]);
+    let engine = lab.engine.as_ref().unwrap();
+    let id = run(&mut engine.docker(&["run", "-d", IMAGE, "sh", "-c", "seq 100000; sleep 600"]));
+    let id = id.trim();
+    for args in [
+        &["version"][..],
+        &["ps", "-a"],
+        &["info"],
+        &["images"],
+        &["inspect", id],
+        &["top", id],
+        &["stats", "--no-stream", id],
+        &["system", "df"],
+        &["history", IMAGE],
+        &["network", "ls"],
+        &["volume", "ls"],
+        &["events", "--since", "1s", "--until", "0s"],
+    ] {
+        run(&mut lab.docker("lab", args));
+    }
+    wait_for("the whole log", || (run(&mut lab.docker("lab", &["logs", id])).lines().count() == 100_000).then_some(()));
+    let output = lab.docker("lab", &["run", "--rm", IMAGE, "true"]).output().unwrap();
+    refused(
+        &output,
+        "Error response from daemon: dtunnel: refused by the guard of this tunnel (read-only): containers.create is not allowed here",
+    );
+    refused(&lab.docker("lab", &["rm", "-f", id]).output().unwrap(), "containers.delete is not allowed here");
+    refused(&lab.docker("lab", &["exec", id, "true"]).output().unwrap(), "containers.exec is not allowed here");
+    refused(&lab.docker("lab", &["cp", &format!("{id}:/bin/sh"), "-"]).output().unwrap(), "containers.archive");
+    let log = lab.log("lab");
+    assert!(log.contains("refused POST /v1.41/containers/create for docker (pid "), "{log}");
+    assert!(log.contains("allowed GET /v1.41/containers/json for docker (pid "), "{log}");
+
+    // Those who follow are shown, and gone with their client.
+    let mut follow = lab.docker("lab", &["logs", "-f", id]).stdout(Stdio::null()).spawn().unwrap();
+    let shown =
+        wait_for("the request", || lab.status("lab")["requests"].as_array().and_then(|all| all.first().cloned()));
+    assert_eq!((&shown["command"], &shown["pid"]), (&"docker".into(), &follow.id().into()), "{shown}");
+    assert_eq!(shown["path"], format!("/v1.41/containers/{id}/logs"));
+    follow.kill().unwrap();
+    follow.wait().unwrap();
+    wait_for("its end", || {
+        let status = lab.status("lab");
+        (status["requests"] == serde_json::json!([]) && status["flows_open"] == 0).then_some(())
+    });
+    run(&mut engine.docker(&["rm", "-f", id]));
+}
+
+#[test]
+fn what_is_allowed_by_name_may_be_done() {
+    let Some(lab) = guarded("access = \"read-only\"\nallow = [\"containers.archive\"]") else { return };
+    let engine = lab.engine.as_ref().unwrap();
+    let id = run(&mut engine.docker(&["create", IMAGE]));
+    let copied = lab.docker("lab", &["cp", &format!("{}:/bin/sh", id.trim()), "-"]).output().unwrap();
+    succeeded(&copied);
+    assert!(copied.stdout.len() > 512);
+    refused(&lab.docker("lab", &["start", id.trim()]).output().unwrap(), "containers.start");
+    run(&mut engine.docker(&["rm", "-f", id.trim()]));
+    lab.ok(&["down", "lab"]);
+    let text = std::fs::read_to_string(lab.path("config.toml")).unwrap();
+    lab.write_config(&text.replace("containers.archive", "container.archive"));
+    let stderr = lab.fails(2, &["up", "lab"]);
+    assert!(
+        stderr.contains(
+            "`container.archive` in `allow` is no operation of the Engine; did you mean `containers.archive`?"
+        ),
+        "{stderr}"
+    );
+}
+
+#[test]
+fn containers_without_privileges_work_whole() {
+    let Some(lab) = guarded("access = [\"containers\", \"build\", \"no-privileged\"]\nallowed_binds = [\"/tmp\"]")
+    else {
+        return;
+    };
+    let docker = |args: &[&str]| lab.docker("lab", args);
+    assert_eq!(run(&mut docker(&["run", "--rm", "-v", "/tmp:/host-tmp", IMAGE, "echo", "hello"])), "hello\n");
+    // A hijacked connection, half-closed.
+    let mut child = docker(&["run", "--rm", "-i", IMAGE, "sh", "-c", "wc -c; echo done"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    for _ in 0..50 {
+        stdin.write_all(&[b'x'; 100_000]).unwrap();
+    }
+    drop(stdin);
+    assert_eq!(String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap(), "5000000\ndone\n");
+    let id = run(&mut docker(&["run", "-d", IMAGE, "sleep", "600"]));
+    let exec = docker(&["exec", id.trim(), "sh", "-c", "echo out; echo err >&2; exit 3"]).output().unwrap();
+    assert_eq!((exec.status.code(), exec.stdout, exec.stderr), (Some(3), b"out\n".to_vec(), b"err\n".to_vec()));
+    std::fs::create_dir(lab.path("context")).unwrap();
+    std::fs::write(lab.path("context/Dockerfile"), format!("FROM {IMAGE}\nRUN echo built > /x\n")).unwrap();
+    let context = lab.path("context");
+    let mut build = docker(&["build", "--network", "none", "-t", "guarded:1", context.to_str().unwrap()]);
+    run(build.env("DOCKER_BUILDKIT", "0"));
+    let host = docker(&["build", "--network", "host", context.to_str().unwrap()]).env("DOCKER_BUILDKIT", "0").output();
+    refused(&host.unwrap(), "networkmode host is not allowed");
+    for (options, reason) in [
+        (&["--privileged"][..], "Privileged is not allowed"),
+        (&["--network", "host"], "HostConfig.NetworkMode host is not allowed"),
+        (&["--pid", "host"], "HostConfig.PidMode host is not allowed"),
+        (&["-v", "/:/host"], "the host's / is not among allowed_binds"),
+        (&["-v", "/tmp/x:/x"], "the host's /tmp/x is not among allowed_binds"),
+        (&["--mount", "type=bind,source=/etc,target=/x"], "the host's /etc is not among allowed_binds"),
+        (&["--cap-add", "SYS_ADMIN"], "CapAdd is not allowed"),
+        (&["--device", "/dev/null"], "Devices is not allowed"),
+        (&["--security-opt", "seccomp=unconfined"], "HostConfig.SecurityOpt seccomp=unconfined is not allowed"),
+    ] {
+        let args = [&["run", "--rm"], options, &[IMAGE, "true"]].concat();
+        refused(&docker(&args).output().unwrap(), reason);
+    }
+    refused(&docker(&["exec", "--privileged", id.trim(), "true"]).output().unwrap(), "Privileged is not allowed");
+    let bind = ["volume", "create", "-o", "type=none", "-o", "o=bind", "-o", "device=/etc", "evil"];
+    refused(&docker(&bind).output().unwrap(), "the host's /etc is not among allowed_binds");
+    run(&mut docker(&["rm", "-f", id.trim()]));
+    run(&mut docker(&["rmi", "guarded:1"]));
+}
+
+/// A whole session over one connection that is used again, as SDKs do.
+#[test]
+fn docker_py_under_the_policies_it_needs() {
+    let Some(lab) = guarded("access = [\"containers\", \"build\"]") else { return };
+    let mut command = Command::new("/usr/bin/python3");
+    lab.set_env(&mut command);
+    command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/docker_py.py")).arg(IMAGE);
+    let output = run(command.env("DOCKER_HOST", format!("unix://{}", lab.socket("lab").display())));
+    assert!(output.ends_with("all is well\n"), "{output}");
+}

@@ -316,7 +316,7 @@ fn testcontainers_finds_its_ports_on_localhost() {
     // Its helper that clears up comes from a registry.
     test.env("TESTCONTAINERS_RYUK_DISABLED", "true");
     // Where this machine is a container itself, it would look for the ports on the Engine's bridge.
-    test.env("TESTCONTAINERS_HOST_OVERRIDE", "localhost");
+    test.env("TESTCONTAINERS_CONNECTION_MODE", "docker_host").env("TESTCONTAINERS_HOST_OVERRIDE", "localhost");
     test.env("DOCKER_HOST", format!("unix://{}", lab.socket("lab").display()));
     let output = run(&mut test);
     assert!(output.ends_with("all is well\n"), "{output}");

@@ -271,8 +271,12 @@ fn daemon_args(global: &Global, target: &str, args: &TunnelArgs) -> Result<Vec<O
     if let Some(remote) = &args.remote {
         list.extend(["--remote".into(), remote.into()]);
     }
-    let flags =
-        [("--lazy", args.lazy), ("--ports", args.ports), ("--read-only", args.read_only), ("--remember", args.remember)];
+    let flags = [
+        ("--lazy", args.lazy),
+        ("--ports", args.ports),
+        ("--read-only", args.read_only),
+        ("--remember", args.remember),
+    ];
     list.extend(flags.into_iter().filter(|(_, set)| *set).map(|(flag, _)| OsString::from(flag)));
     list.extend(["--timeout".into(), args.timeout.to_string().into(), "--".into(), target.into()]);
     Ok(list)

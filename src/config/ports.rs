@@ -114,9 +114,8 @@ impl FromStr for PortRule {
         if container.len() > 255 || !container.chars().all(known) || container.matches('*').count() > 8 {
             return Err(bad("a container's name has letters, digits, `_`, `.` and `-`, and `*` for any"));
         }
-        let number = |text: &str| {
-            text.parse::<u16>().ok().filter(|port| *port > 0).ok_or_else(|| bad("a port is 1 to 65535"))
-        };
+        let number =
+            |text: &str| text.parse::<u16>().ok().filter(|port| *port > 0).ok_or_else(|| bad("a port is 1 to 65535"));
         let ports = match ports.split_once('-') {
             _ if ports.is_empty() => None,
             None => Some((number(ports)?, number(ports)?)),

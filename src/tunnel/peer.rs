@@ -55,7 +55,9 @@ fn holder_of(client: SocketAddr, server: SocketAddr) -> Option<u32> {
     let socket = format!("socket:[{inode}]");
     let has = |pid: u32| {
         let descriptors = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
-        descriptors.into_iter().any(|fd| std::fs::read_link(fd.path()).is_ok_and(|to| to.as_os_str() == socket.as_str()))
+        descriptors
+            .into_iter()
+            .any(|fd| std::fs::read_link(fd.path()).is_ok_and(|to| to.as_os_str() == socket.as_str()))
     };
     let processes = std::fs::read_dir("/proc").ok()?.flatten();
     processes.filter_map(|process| process.file_name().to_str()?.parse().ok()).find(|pid| has(*pid))
@@ -133,7 +135,7 @@ mod tests {
         let table = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n   \
              1: 0100007F:9C40 0100007F:0947 01 00000000:00000000 00:00000000 00000000  1001        0 1 1 0 20 4 30 10 -1\n";
         let (client, server) = ("127.0.0.1:40000".parse().expect("a"), "127.0.0.1:2375".parse().expect("b"));
-        assert_eq!(entry_of(client, server, table.as_bytes()).expect("read"), Some((1001, 0)));
+        assert_eq!(entry_of(client, server, table.as_bytes()).expect("read"), Some((1001, 1)));
         assert_eq!(entry_of(server, client, table.as_bytes()).expect("read"), None);
     }
 }

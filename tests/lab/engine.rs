@@ -136,9 +136,23 @@ impl Engine {
         std::fs::create_dir_all(root.join("bin")).unwrap();
         std::fs::create_dir_all(root.join("tmp")).unwrap();
         std::fs::copy("/bin/busybox", root.join("bin/busybox")).unwrap();
-        for tool in
-            ["sh", "cat", "echo", "true", "sleep", "stty", "sha256sum", "dd", "seq", "head", "wc", "ls", "printf", "httpd", "nc"]
-        {
+        for tool in [
+            "sh",
+            "cat",
+            "echo",
+            "true",
+            "sleep",
+            "stty",
+            "sha256sum",
+            "dd",
+            "seq",
+            "head",
+            "wc",
+            "ls",
+            "printf",
+            "httpd",
+            "nc",
+        ] {
             std::os::unix::fs::symlink("busybox", root.join("bin").join(tool)).unwrap();
         }
         self.import(&root, &["--change", "CMD [\"/bin/sh\"]", "-", IMAGE]);

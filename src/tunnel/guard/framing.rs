@@ -357,7 +357,8 @@ mod tests {
 
     #[test]
     fn plain_requests_pass_in_whatever_pieces() {
-        let input = b"POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabcGET /b?c=%41 HTTP/1.1\r\nhost:x\r\n\r\n\
+        let input =
+            b"POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabcGET /b?c=%41 HTTP/1.1\r\nhost:x\r\n\r\n\
             POST /c HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\nA\r\n0123456789\r\n0\r\n\r\n\
             GET /d HTTP/1.1\r\nHost: x\r\n\r\n";
         for piece in [1, 2, 3, 7, 1000] {
@@ -370,7 +371,8 @@ mod tests {
 
     #[test]
     fn what_follows_an_upgrade_is_held_back() {
-        let input = b"POST /a HTTP/1.1\r\nHost: x\r\nUpgrade: tcp\r\nConnection: Upgrade\r\nContent-Length: 2\r\n\r\n{}raw";
+        let input =
+            b"POST /a HTTP/1.1\r\nHost: x\r\nUpgrade: tcp\r\nConnection: Upgrade\r\nContent-Length: 2\r\n\r\n{}raw";
         let (mut framing, mut out) = (Framing::default(), Vec::new());
         framing.feed(input, &mut out).expect("let through");
         assert!(out.ends_with(b"\r\n\r\n{}"));
@@ -379,7 +381,8 @@ mod tests {
 
     #[test]
     fn bad_chunks_are_refused() {
-        for body in ["x\r\n", "3;a=b\r\n", "3\nabc", "3\r\nabcd", "0\r\nX: y\r\n", "\r\n", "+3\r\nabc", "fffffffff\r\n"] {
+        for body in ["x\r\n", "3;a=b\r\n", "3\nabc", "3\r\nabcd", "0\r\nX: y\r\n", "\r\n", "+3\r\nabc", "fffffffff\r\n"]
+        {
             let input = format!("POST /a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n{body}");
             assert!(read(input.as_bytes(), 1).0.is_err(), "{body:?}");
         }

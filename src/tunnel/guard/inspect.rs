@@ -211,10 +211,10 @@ fn volume(document: &Value, driver: &str, options: &str, binds: &[String]) -> Re
 /// May a container have this path of the host?
 fn may_bind(path: &str, binds: &[String]) -> Result<(), String> {
     let plain = path.starts_with('/') && !path.split('/').any(|part| part == "." || part == "..");
-    let path = path.trim_end_matches('/');
+    let place = path.trim_end_matches('/');
     let inside = |allowed: &String| match allowed.strip_suffix('/') {
-        Some(root) => path == root || path.strip_prefix(root).is_some_and(|rest| rest.starts_with('/')),
-        None => path == allowed,
+        Some(root) => place == root || place.strip_prefix(root).is_some_and(|rest| rest.starts_with('/')),
+        None => place == allowed,
     };
     if plain && binds.iter().any(inside) {
         Ok(())

@@ -343,7 +343,8 @@ mod tests {
         for host in ["localhost", "LOCALHOST:1", "127.0.0.1", "127.1.2.3:2375", "[::1]:2375", "[::1]"] {
             assert!(is_loopback(host), "{host}");
         }
-        for host in ["", "evil.example", "localhost.evil.example", "127.0.0.1.evil.example:80", "10.0.0.1", "127.0.0.1:x"]
+        for host in
+            ["", "evil.example", "localhost.evil.example", "127.0.0.1.evil.example:80", "10.0.0.1", "127.0.0.1:x"]
         {
             assert!(!is_loopback(host), "{host}");
         }

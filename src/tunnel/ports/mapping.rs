@@ -201,7 +201,12 @@ impl Mapping {
 
     pub(super) fn tell_end(&self) {
         if let Some(open) = &self.open {
-            tracing::info!("port {} of {} is gone from {}", self.wanted.remote_port(), self.wanted.container, open.local);
+            tracing::info!(
+                "port {} of {} is gone from {}",
+                self.wanted.remote_port(),
+                self.wanted.container,
+                open.local
+            );
         }
     }
 

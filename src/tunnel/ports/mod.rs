@@ -118,7 +118,8 @@ impl Ports {
             mappings.push(mapping);
         }
         for mapping in mappings.iter_mut() {
-            let agreed = target.ports != config::Ports::Ask || lock(&self.agreed).contains(&mapping.wanted.remote_port());
+            let agreed =
+                target.ports != config::Ports::Ask || lock(&self.agreed).contains(&mapping.wanted.remote_port());
             mapping.open(agreed, target.ports_fallback, &self.clients);
         }
     }
