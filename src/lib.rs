@@ -4,6 +4,7 @@
 //!
 //! - `cli`: one file a command, and the only module that prints;
 //! - `doctor`: every step from a target to its Engine, tried one by one;
+//! - `audit`: what is unsafe about an Engine, its door and what runs there;
 //! - `daemon`: a process around a tunnel: lock, control socket, log;
 //! - `tunnel`: the product: listener, flows, supervision;
 //! - `engine`: what is asked of Docker Engine through a tunnel;
@@ -13,6 +14,7 @@
 //! docs/architecture.md tells how they work together. This library exists for the binary, the
 //! tests and the benchmarks; it promises no stable interface.
 
+pub mod audit;
 pub mod cli;
 pub mod config;
 pub mod daemon;

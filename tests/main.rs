@@ -5,6 +5,7 @@
 
 mod lab;
 
+mod audit;
 mod cli;
 mod docker;
 mod failures;

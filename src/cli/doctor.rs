@@ -3,12 +3,9 @@
 use clap::Args;
 use serde::Serialize;
 
-use super::prompt::{self, NoAnswer};
-use super::up::INTERRUPTED;
-use super::{Global, nearest_profile, output};
+use super::{Global, nearest_profile, output, prompt};
 use crate::daemon::{ExitCode, Failure};
 use crate::doctor::{self, Check, Verdict};
-use crate::ssh::Prompter;
 
 #[derive(Debug, Args)]
 pub(super) struct DoctorArgs {
@@ -34,7 +31,6 @@ struct Report<'a> {
 pub(super) fn doctor(global: &Global, args: &DoctorArgs) -> Result<(), Failure> {
     let config = global.config()?;
     let target = global.resolved(&args.target, &config, args.remote.clone())?;
-    let (prompter, mut questions) = Prompter::new();
     let mut checks = Vec::new();
     let mut printed = Ok(());
     let mut on_check = |check: Check| {
@@ -43,27 +39,7 @@ pub(super) fn doctor(global: &Global, args: &DoctorArgs) -> Result<(), Failure> 
         }
         checks.push(check);
     };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|e| Failure::new(ExitCode::Other, format!("cannot start: {e}")))?;
-    let result = runtime.block_on(async {
-        let answering = async {
-            while let Some(ask) = questions.recv().await {
-                let (question, reply) = (ask.question, ask.reply);
-                match tokio::task::spawn_blocking(move || prompt::ask(&question)).await {
-                    Ok(Ok(answer)) => drop(reply.send(answer)),
-                    Ok(Err(NoAnswer::Interrupted)) => std::process::exit(INTERRUPTED),
-                    // Nobody is there: the reply is dropped, which says so.
-                    _ => {}
-                }
-            }
-            std::future::pending().await
-        };
-        tokio::select! {
-            result = doctor::examine(&target, &prompter, &mut on_check) => result,
-            never = answering => never,
-        }
-    });
-    runtime.shutdown_background();
+    let result = prompt::while_answering(async |prompter| doctor::examine(&target, prompter, &mut on_check).await)?;
     printed?;
     let ok = result.is_ok() && checks.iter().all(|check| check.verdict != Verdict::Failed);
     if args.json {

@@ -2,6 +2,7 @@
 //!
 //! Arguments are declared here and in the commands' files; what they mean is the other modules'.
 
+mod audit;
 mod doctor;
 mod down;
 mod env;
@@ -88,6 +89,8 @@ enum Command {
     Exec(exec::ExecArgs),
     /// Try every step from a target to its Engine, and say what is in the way
     Doctor(doctor::DoctorArgs),
+    /// Look for what is unsafe about a host's Engine, its door and what runs there
+    Audit(audit::AuditArgs),
     /// Show a tunnel's log
     Logs(logs::LogsArgs),
     /// Named hosts in the configuration file
@@ -119,6 +122,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Command::Env(args) => env::env(&global, &args),
         Command::Exec(args) => exec::exec(&global, &args),
         Command::Doctor(args) => doctor::doctor(&global, &args),
+        Command::Audit(args) => audit::audit(&global, &args),
         Command::Logs(args) => logs::logs(&global, &args),
         Command::Profile(command) => profile::profile(&global, command),
         Command::Secret(command) => secret::secret(&global, &command),

@@ -10,6 +10,7 @@ use comfy_table::{Table, presets};
 use console::Term;
 
 use super::Color;
+use crate::audit::Severity;
 use crate::daemon::{ExitCode, Failure};
 
 const ERROR: Style = AnsiColor::Red.on_default().bold();
@@ -114,6 +115,16 @@ pub(super) fn mark_warning() -> String {
 /// The mark before a line that says what failed.
 pub(super) fn mark_failure() -> String {
     format!("{ERROR}✘{ERROR:#}")
+}
+
+/// A severity as a heading.
+pub(super) fn severity(severity: Severity) -> String {
+    let style = match severity {
+        Severity::Critical | Severity::High => ERROR,
+        Severity::Medium => WARN,
+        Severity::Low => HINT,
+    };
+    format!("{style}{severity}{style:#}")
 }
 
 /// `1.5 GB`: for people, in powers of 1000.

@@ -7,8 +7,9 @@ use std::process::{Command, Stdio};
 
 use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcsetattr};
 
+use super::up::INTERRUPTED;
 use crate::daemon::{ExitCode, Failure};
-use crate::ssh::{Question, Secret};
+use crate::ssh::{Prompter, Question, Secret};
 
 /// Longest answer, in bytes: a line beyond it is no passphrase.
 const MAX_ANSWER: usize = 16 << 10;
@@ -86,6 +87,36 @@ pub(super) fn ask(question: &Question) -> Result<Secret, NoAnswer> {
         Ok(None) => Err(NoAnswer::Interrupted),
         Err(_) => Err(NoAnswer::NoTerminal),
     }
+}
+
+/// Does work that may have questions, which are put to whoever is at the terminal.
+///
+/// # Errors
+/// Where it cannot even begin.
+pub(super) fn while_answering<T>(work: impl AsyncFnOnce(&Prompter) -> T) -> Result<T, Failure> {
+    let (prompter, mut questions) = Prompter::new();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|e| Failure::new(ExitCode::Other, format!("cannot start: {e}")))?;
+    let result = runtime.block_on(async {
+        let answering = async {
+            while let Some(asked) = questions.recv().await {
+                let (question, reply) = (asked.question, asked.reply);
+                match tokio::task::spawn_blocking(move || ask(&question)).await {
+                    Ok(Ok(answer)) => drop(reply.send(answer)),
+                    Ok(Err(NoAnswer::Interrupted)) => std::process::exit(INTERRUPTED),
+                    // Nobody is there: the reply is dropped, which says so.
+                    _ => {}
+                }
+            }
+            std::future::pending().await
+        };
+        tokio::select! {
+            result = work(&prompter) => result,
+            never = answering => never,
+        }
+    });
+    runtime.shutdown_background();
+    Ok(result)
 }
 
 /// Asks for a yes at the terminal; whatever else is answered is a no.

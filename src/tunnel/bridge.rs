@@ -111,7 +111,7 @@ fn guarded(command: &str) -> String {
 }
 
 /// In single quotes, for any shell.
-pub(super) fn quoted(text: &str) -> String {
+pub(crate) fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
 }
 

@@ -23,6 +23,7 @@ mod survey;
 mod worker;
 
 pub use bridge::Tool;
+pub(crate) use bridge::quoted;
 pub use counters::{Counters, Snapshot};
 pub use error::{Error, Obstacle};
 pub use guard::{Framing, Head, Refusal, RequestStatus};

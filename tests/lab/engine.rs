@@ -51,14 +51,19 @@ impl Engine {
         Self::start(None, &[])
     }
 
-    /// One with these options, `{dir}` being its directory.
+    /// One with these options.
     pub fn with(options: &[&str]) -> Self {
         Self::start(None, options)
     }
 
     /// One at the far end of a link: what it publishes is published there.
     pub fn behind(link: &super::link::Link) -> Self {
-        Self::start(Some(&link.namespace), &[])
+        Self::behind_with(link, &[])
+    }
+
+    /// The same with these options.
+    pub fn behind_with(link: &super::link::Link, options: &[&str]) -> Self {
+        Self::start(Some(&link.namespace), options)
     }
 
     /// Ends it and starts it again, with all it has.
@@ -92,7 +97,7 @@ impl Engine {
         ip(&["link", "set", &bridge, "up"]);
         let at = namespace.map(|name| format!("-n {name}")).unwrap_or_default();
         let clean_up = format!("ip {at} link del {bridge}; rm -rf '{}'", dir.display());
-        let options = options.iter().map(|option| option.replace("{dir}", &dir.display().to_string())).collect();
+        let options = options.iter().map(ToString::to_string).collect();
         let engine = Self { dir, bridge, namespace: namespace.map(Into::into), options, keepers: Mutex::default() };
         let keeper = engine.dockerd(&clean_up);
         engine.keepers.lock().unwrap().push(keeper);

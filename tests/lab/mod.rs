@@ -150,6 +150,15 @@ impl Lab {
         std::fs::write(self.path("config.toml"), text).unwrap();
     }
 
+    /// The configuration that names the lab's Engine.
+    pub fn write_config_of_engine(&self) {
+        let mut text = format!("ssh_config = {:?}\n", self.path("ssh_config"));
+        if let Some(engine) = &self.engine {
+            text += &format!("[defaults]\nremote = {:?}\n", engine.socket());
+        }
+        self.write_config(&text);
+    }
+
     /// The Engine's socket on "the host".
     pub fn remote_socket(&self) -> PathBuf {
         self.engine.as_ref().unwrap().socket()
@@ -173,11 +182,7 @@ impl Lab {
             .env("SHELL", "/bin/sh")
             .env("LC_ALL", "C.UTF-8");
         if !self.path("config.toml").exists() {
-            let mut text = format!("ssh_config = {:?}\n", self.path("ssh_config"));
-            if let Some(engine) = &self.engine {
-                text += &format!("[defaults]\nremote = {:?}\n", engine.socket());
-            }
-            self.write_config(&text);
+            self.write_config_of_engine();
         }
     }
 

@@ -1,0 +1,318 @@
+//! Gathers what the checks look at: from the Engine, from the host where it runs commands for us, and
+//! from the SSH connection. Changes nothing anywhere.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::net::TcpStream;
+
+use crate::config::{Proxy, Target};
+use crate::engine::{self, Session};
+use crate::ssh::{self, Connection, Credentials, OnStep, OpenError, Prompter};
+use crate::tunnel::{self, Route, find_engine};
+
+/// Longest time for each question.
+const LIMIT: Duration = Duration::from_secs(10);
+/// Longest time for a connect to a port where nobody should be.
+const REACH: Duration = Duration::from_secs(3);
+/// Most containers that are looked into.
+const MOST_CONTAINERS: usize = 500;
+/// Begins each line of ours.
+const MARK: &str = "dtunnel:";
+
+/// What is known.
+#[derive(Debug, Default)]
+pub(super) struct Facts {
+    /// `GET /info`.
+    pub(super) info: Value,
+    /// `GET /version`.
+    pub(super) version: Value,
+    /// `GET /networks/bridge`; null where there is none.
+    pub(super) bridge: Value,
+    /// `GET /swarm`; null where there is none, or this node does not manage it.
+    pub(super) swarm: Value,
+    /// `GET /containers/ID/json` of those that run.
+    pub(super) containers: Vec<Value>,
+    /// Containers that were not looked into.
+    pub(super) more_containers: usize,
+    /// The socket on the host; None where it is not one.
+    pub(super) socket: Option<String>,
+    /// None where the login runs no commands.
+    pub(super) host: Option<Host>,
+    /// Ports of the target that took a connection from here; None where the way there is not direct.
+    pub(super) reached: Option<Vec<u16>>,
+    pub(super) ssh: ssh::Facts,
+    pub(super) login: ssh::Login,
+    pub(super) user: String,
+    /// `DOCKER_CONTENT_TRUST` on this machine.
+    pub(super) content_trust: bool,
+    /// `2026-11-24`.
+    pub(super) today: String,
+}
+
+/// What the host itself says.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Host {
+    /// Mode (octal), owner and group of the Engine's socket.
+    pub(super) socket: Option<(u32, String, String)>,
+    /// Members of the socket's group.
+    pub(super) members: Vec<String>,
+    /// Is the host's user database such that they were found?
+    pub(super) knows_members: bool,
+    /// dockerd's own options, where its process is to be seen.
+    pub(super) options: Option<Vec<String>>,
+    /// Its configuration; null where the file is not there, None where it cannot be read.
+    pub(super) config: Option<Value>,
+    /// Addresses on which somebody listens; None where the host does not tell.
+    pub(super) listening: Option<Vec<(IpAddr, u16)>>,
+}
+
+/// Connects and gathers.
+pub(super) async fn gather(target: &Target, prompter: &Prompter) -> Result<Facts, tunnel::Error> {
+    let mut looking = target.clone();
+    looking.read_only = true;
+    looking.ssh.update_host_keys = false;
+    looking.ssh.add_keys_to_agent = None;
+    let quiet: OnStep = Arc::new(|_| {});
+    let connection = Connection::establish(&looking, prompter, &Credentials::new(false), &quiet).await?;
+    let (route, _) = find_engine(&connection, target, None).await?;
+    let mut facts = Facts {
+        socket: route.remote().socket().map(Into::into),
+        ssh: connection.facts(),
+        login: connection.login().clone(),
+        user: target.ssh.user.clone(),
+        content_trust: std::env::var("DOCKER_CONTENT_TRUST").is_ok_and(|value| value == "1"),
+        today: humantime::format_rfc3339_seconds(std::time::SystemTime::now()).to_string().chars().take(10).collect(),
+        ..Facts::default()
+    };
+    of_engine(&connection, &route, target, &mut facts).await?;
+    facts.host = of_host(&connection, facts.socket.as_deref()).await;
+    if matches!(target.ssh.proxy, Proxy::None) {
+        facts.reached = Some(reach(&target.ssh.host_name).await);
+    }
+    connection.disconnect().await;
+    Ok(facts)
+}
+
+async fn of_engine(
+    connection: &Connection,
+    route: &Route,
+    target: &Target,
+    facts: &mut Facts,
+) -> Result<(), tunnel::Error> {
+    let (host, socket) = (target.address(), route.remote().to_string());
+    let channel = match connection.open(&route.endpoint()).await {
+        Ok(channel) => channel,
+        Err(OpenError::Lost) => return Err(connection.ended().await.into()),
+        Err(source) => return Err(tunnel::Error::Forwarding { host, socket, user: facts.user.clone(), source }),
+    };
+    let asked = async {
+        let mut session = Session::over(channel.into_stream()).await?;
+        facts.version = session.json("/version", LIMIT).await?;
+        facts.info = session.json("/info", LIMIT).await?;
+        // There may be none, or this node may not manage its swarm.
+        facts.bridge = optional(session.json("/networks/bridge", LIMIT).await)?;
+        if facts.info["Swarm"]["ControlAvailable"] == true {
+            facts.swarm = optional(session.json("/swarm", LIMIT).await)?;
+        }
+        let listed = session.containers(LIMIT).await?;
+        facts.more_containers = listed.len().saturating_sub(MOST_CONTAINERS);
+        for container in listed.iter().take(MOST_CONTAINERS) {
+            // One that has ended meanwhile is none that runs.
+            let container = optional(session.json(&format!("/containers/{}/json", container.id), LIMIT).await)?;
+            facts.containers.extend(Some(container).filter(|container| !container.is_null()));
+        }
+        Ok(())
+    };
+    asked.await.map_err(|source| tunnel::Error::Engine { host, socket, source })
+}
+
+/// Null where the Engine says that there is no such thing.
+fn optional(answer: Result<Value, engine::Error>) -> Result<Value, engine::Error> {
+    match answer {
+        Err(engine::Error::Status(_)) => Ok(Value::Null),
+        other => other,
+    }
+}
+
+async fn of_host(connection: &Connection, socket: Option<&str>) -> Option<Host> {
+    let output = connection.run("exec sh", &script(socket.unwrap_or("/var/run/docker.sock")), LIMIT).await.ok()?;
+    Host::read(&output.stdout, socket)
+}
+
+/// The ports that take a connection from here.
+async fn reach(host: &str) -> Vec<u16> {
+    let try_port = |port: u16| async move {
+        let connected = tokio::time::timeout(REACH, TcpStream::connect((host, port))).await;
+        matches!(connected, Ok(Ok(_))).then_some(port)
+    };
+    let (plain, tls) = tokio::join!(try_port(2375), try_port(2376));
+    plain.into_iter().chain(tls).collect()
+}
+
+/// POSIX shell, read from standard input.
+fn script(socket: &str) -> String {
+    let socket = tunnel::quoted(socket);
+    format!(
+        r#"say() {{ printf '%s\n' "{MARK}$1"; }}
+s={socket}
+say "socket=$(LC_ALL=C stat -L -c '%a %U %G' "$s" 2>/dev/null)"
+g=$(stat -L -c %G "$s" 2>/dev/null)
+say "group=$( (getent group "$g" || grep "^$g:" /etc/group) 2>/dev/null)"
+config=/etc/docker/daemon.json
+for p in /proc/[0-9]*; do
+  read -r n < $p/comm || continue
+  if [ "$n" = dockerd ]; then say "dockerd=$(tr '\000' '\037' < $p/cmdline)"; fi
+done 2>/dev/null
+if [ -e "$config" ]; then
+  if [ -r "$config" ]; then head -c 16384 "$config" | while IFS= read -r l || [ -n "$l" ]; do say "config=$l"; done; else say unreadable; fi
+fi
+for f in /proc/net/tcp /proc/net/tcp6; do
+  if [ -r $f ]; then say listens; while read -r n l r state more; do
+    if [ "$state" = 0A ]; then say "listen=$l"; fi
+  done < $f; fi
+done
+say end
+"#
+    )
+}
+
+impl Host {
+    fn read(output: &str, socket: Option<&str>) -> Option<Self> {
+        let mut host = Self::default();
+        let (mut daemons, mut config, mut readable, mut complete) = (Vec::new(), String::new(), true, false);
+        for line in output.lines().filter_map(|line| line.trim_end().strip_prefix(MARK)) {
+            let (key, value) = line.split_once('=').unwrap_or((line, ""));
+            match key {
+                "socket" => {
+                    let words: Vec<&str> = value.split(' ').collect();
+                    if let [mode, owner, group] = words.as_slice() {
+                        host.socket =
+                            u32::from_str_radix(mode, 8).ok().map(|mode| (mode, (*owner).into(), (*group).into()));
+                    }
+                }
+                "group" => {
+                    host.knows_members = !value.is_empty();
+                    let members = value.rsplit(':').next().unwrap_or_default().split(',');
+                    host.members = members.filter(|member| !member.is_empty()).map(Into::into).collect();
+                }
+                "dockerd" => daemons.push(value.split('\u{1f}').map(str::to_owned).collect::<Vec<_>>()),
+                "config" => {
+                    config += value;
+                    config += "\n";
+                }
+                "unreadable" => readable = false,
+                "listens" => drop(host.listening.get_or_insert_default()),
+                "listen" => host.listening.get_or_insert_default().extend(address(value)),
+                "end" => complete = true,
+                _ => {}
+            }
+        }
+        host.options = choose(daemons, socket);
+        let named = host.options.as_ref().is_some_and(|options| options.iter().any(|o| o.starts_with("--config-file")));
+        host.config = match (readable && !named, config.is_empty()) {
+            (false, _) => None,
+            (true, true) => Some(Value::Null),
+            (true, false) => serde_json::from_str(&config).ok(),
+        };
+        complete.then_some(host)
+    }
+
+    /// A setting of dockerd's: from its options, else from its file. The outer None: not known.
+    pub(super) fn setting(&self, name: &str) -> Option<Value> {
+        let (options, config) = (self.options.as_ref()?, self.config.as_ref()?);
+        let flag = format!("--{name}");
+        let mut given = None;
+        for (at, option) in options.iter().enumerate() {
+            if let Some(value) = option.strip_prefix(&format!("{flag}=")) {
+                given = Some(value.into());
+            } else if *option == flag {
+                // A flag that is on, or a value that follows.
+                let next = options.get(at + 1).filter(|next| !next.starts_with('-'));
+                given = Some(next.map_or("true".into(), String::as_str).into());
+            }
+        }
+        Some(given.unwrap_or_else(|| config[name].clone()))
+    }
+
+    /// Where dockerd listens, as it was told. None: not known.
+    pub(super) fn hosts(&self) -> Option<Vec<String>> {
+        let (options, config) = (self.options.as_ref()?, self.config.as_ref()?);
+        let mut hosts: Vec<String> =
+            config["hosts"].as_array().into_iter().flatten().filter_map(|host| host.as_str()).map(Into::into).collect();
+        let mut options = options.iter();
+        while let Some(option) = options.next() {
+            match option.as_str() {
+                "-H" | "--host" => hosts.extend(options.next().cloned()),
+                other => {
+                    let value = other.strip_prefix("--host=").or_else(|| other.strip_prefix("-H="));
+                    hosts.extend(value.or_else(|| other.strip_prefix("-H")).map(Into::into));
+                }
+            }
+        }
+        Some(hosts)
+    }
+}
+
+/// The dockerd that has this socket: there may be several.
+fn choose(daemons: Vec<Vec<String>>, socket: Option<&str>) -> Option<Vec<String>> {
+    let usual = socket.is_none_or(|path| path.trim_start_matches("/var") == "/run/docker.sock");
+    let names = |options: &Vec<String>| options.iter().any(|o| socket.is_some_and(|path| o.ends_with(path)));
+    let names_any = |options: &Vec<String>| options.iter().any(|o| o.contains("unix://"));
+    let mut fitting = daemons.into_iter().filter(|options| names(options) || (usual && !names_any(options)));
+    let chosen = fitting.next()?;
+    // With two that fit it is not known which one is meant.
+    fitting.next().is_none().then_some(chosen)
+}
+
+/// `0100007F:0947` of /proc/net/tcp (proc(5)), from a host whose words are little-endian.
+fn address(text: &str) -> Option<(IpAddr, u16)> {
+    let (address, port) = text.split_once(':')?;
+    let port = u16::from_str_radix(port, 16).ok()?;
+    let word = |at: usize| u32::from_str_radix(address.get(at..at + 8)?, 16).ok().map(u32::to_le_bytes);
+    let address = match address.len() {
+        8 => Ipv4Addr::from(word(0)?).into(),
+        32 => {
+            let words = [word(0)?, word(8)?, word(16)?, word(24)?];
+            let bytes: [u8; 16] = std::array::from_fn(|i| words[i / 4][i % 4]);
+            IpAddr::from(Ipv6Addr::from(bytes)).to_canonical()
+        }
+        _ => return None,
+    };
+    Some((address, port))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_is_read() {
+        let text = "Welcome\ndtunnel:socket=660 root docker\ndtunnel:group=docker:x:999:ann,bob\n\
+            dtunnel:dockerd=/usr/bin/dockerd\u{1f}-H\u{1f}fd://\u{1f}--icc=false\u{1f}-Htcp://0.0.0.0:2375\u{1f}\n\
+            dtunnel:config={\ndtunnel:config=\"live-restore\": true}\n\
+            dtunnel:listens\ndtunnel:listen=0100007F:0947\ndtunnel:listen=00000000000000000000000001000000:0016\ndtunnel:end\n";
+        let host = Host::read(text, Some("/var/run/docker.sock")).expect("complete");
+        assert_eq!(host.socket, Some((0o660, "root".into(), "docker".into())));
+        assert_eq!(host.members, ["ann", "bob"]);
+        assert_eq!(host.setting("icc"), Some("false".into()));
+        assert_eq!(host.setting("live-restore"), Some(true.into()));
+        assert_eq!(host.setting("userland-proxy"), Some(Value::Null));
+        assert_eq!(host.hosts().expect("known"), ["fd://", "tcp://0.0.0.0:2375"]);
+        let listening: Vec<String> = host.listening.iter().flatten().map(|(a, p)| format!("{a} {p}")).collect();
+        assert_eq!(listening, ["127.0.0.1 2375", "::1 22"]);
+        assert_eq!(Host::read("dtunnel:socket=\n", None), None, "cut short");
+    }
+
+    #[test]
+    fn the_script_is_one_that_a_shell_runs() {
+        let output =
+            std::process::Command::new("sh").args(["-c", &script("/tmp/no such 'socket")]).output().expect("sh");
+        let host =
+            Host::read(&String::from_utf8_lossy(&output.stdout), Some("/tmp/no such 'socket")).expect("complete");
+        assert_eq!(host.socket, None);
+        assert!(!cfg!(target_os = "linux") || host.listening.is_some());
+    }
+}

@@ -1,0 +1,72 @@
+//! Findings as SARIF 2.1.0 (OASIS), for what collects them from many tools.
+
+use serde_json::{Value, json};
+
+use super::{Report, Severity, State};
+
+/// The report as one SARIF document.
+pub(super) fn document(report: &Report) -> Value {
+    let rules: Vec<Value> = report
+        .outcomes
+        .iter()
+        .map(|outcome| {
+            let rule = outcome.rule;
+            json!({
+                "id": rule.id,
+                "shortDescription": { "text": rule.title },
+                "help": { "text": outcome.remedy },
+                "defaultConfiguration": { "level": level(rule.severity) },
+                "properties": {
+                    "security-severity": security_severity(rule.severity),
+                    "tags": rule.cis.map(|cis| format!("CIS Docker Benchmark 1.6.0: {cis}")).into_iter().collect::<Vec<_>>(),
+                },
+            })
+        })
+        .collect();
+    let results: Vec<Value> = report
+        .outcomes
+        .iter()
+        .enumerate()
+        .filter_map(|(index, outcome)| {
+            let State::Found(evidence) = &outcome.state else { return None };
+            Some(json!({
+                "ruleId": outcome.rule.id,
+                "ruleIndex": index,
+                "level": level(outcome.rule.severity),
+                "message": { "text": format!("{}: {}", outcome.rule.title, evidence.join("; ")) },
+                "locations": [{ "logicalLocations": [{ "fullyQualifiedName": report.host, "kind": "resource" }] }],
+            }))
+        })
+        .collect();
+    json!({
+        "$schema": "https://json.schemastore.org/sarif-2.1.0.json",
+        "version": "2.1.0",
+        "runs": [{
+            "tool": { "driver": {
+                "name": "dtunnel audit",
+                "version": env!("CARGO_PKG_VERSION"),
+                "informationUri": "https://docs.docker.com/engine/security/protect-access/",
+                "rules": rules,
+            } },
+            "results": results,
+        }],
+    })
+}
+
+fn level(severity: Severity) -> &'static str {
+    match severity {
+        Severity::Critical | Severity::High => "error",
+        Severity::Medium => "warning",
+        Severity::Low => "note",
+    }
+}
+
+/// A number between 0 and 10, as code scanners sort by.
+fn security_severity(severity: Severity) -> &'static str {
+    match severity {
+        Severity::Critical => "9.5",
+        Severity::High => "8.0",
+        Severity::Medium => "5.0",
+        Severity::Low => "2.0",
+    }
+}

@@ -1,0 +1,140 @@
+//! What is known of versions, shipped with dtunnel: no network is asked. The date is shown with what is
+//! judged by it.
+
+/// The state of all that stands here.
+pub(super) const AS_OF: &str = "2026-08-23";
+
+/// Branches of Docker Engine that are maintained (project/BRANCHES-AND-TAGS.md of moby).
+const ENGINE: &[&str] = &["29", "25.0"];
+/// The newest one known; later ones are not judged.
+const ENGINE_NEWEST: u32 = 29;
+
+/// containerd's branches and the last day of their support (RELEASES.md of containerd).
+const CONTAINERD: &[(&str, &str)] = &[
+    ("1.0", "2018-12-05"),
+    ("1.1", "2019-10-23"),
+    ("1.2", "2020-10-15"),
+    ("1.3", "2021-03-04"),
+    ("1.4", "2022-03-03"),
+    ("1.5", "2023-02-28"),
+    ("1.6", "2025-08-23"),
+    ("1.7", "2026-09-30"),
+    ("2.0", "2025-11-07"),
+    ("2.1", "2026-05-05"),
+    ("2.2", "2026-11-06"),
+    ("2.3", "2028-04-27"),
+];
+
+/// The first version of each branch of runc without CVE-2024-21626, CVE-2025-31133, CVE-2025-52565 and
+/// CVE-2025-52881; branches before these have none.
+const RUNC: &[(&str, [u32; 3])] = &[("1.2", [1, 2, 8]), ("1.3", [1, 3, 3])];
+const RUNC_FIRST: [u32; 3] = [1, 2, 8];
+
+/// Series of the kernel and the end of their support (kernel.org, longterm releases).
+const KERNEL: &[(&str, &str)] = &[
+    ("3.10", "2017-11-05"),
+    ("3.16", "2020-06-11"),
+    ("4.4", "2022-02-03"),
+    ("4.9", "2023-01-07"),
+    ("4.14", "2024-01-10"),
+    ("4.19", "2024-12-05"),
+    ("5.4", "2025-12-03"),
+    ("5.10", "2026-12-31"),
+    ("5.15", "2026-12-31"),
+    ("6.1", "2027-12-31"),
+    ("6.6", "2026-12-31"),
+    ("6.12", "2026-12-31"),
+];
+
+/// `20.10.24+dfsg1` as numbers.
+fn numbers(version: &str) -> Option<[u32; 3]> {
+    let plain = version.trim_start_matches('v').split(['-', '+', '~', ' ']).next()?;
+    let mut parts = plain.split('.').map(|part| part.parse::<u32>().ok());
+    Some([parts.next()??, parts.next().flatten()?, parts.next().flatten().unwrap_or(0)])
+}
+
+/// A version as people see it: its numbers only. None where it has none.
+fn branch(version: &str) -> Option<String> {
+    numbers(version).map(|[major, minor, _]| format!("{major}.{minor}"))
+}
+
+/// What is wrong with an Engine's version. Err where it cannot be judged.
+pub(super) fn engine(version: &str) -> Result<Option<String>, String> {
+    let [major, minor, _] = numbers(version).ok_or_else(|| format!("{version} is no version that is known"))?;
+    let maintained = ENGINE.iter().any(|branch| *branch == major.to_string() || *branch == format!("{major}.{minor}"));
+    if maintained || major > ENGINE_NEWEST {
+        return Ok(None);
+    }
+    Ok(Some(format!(
+        "Docker Engine {version}: its branch is not maintained (as of {AS_OF}; {} are)",
+        ENGINE.join(", ")
+    )))
+}
+
+/// What is wrong with an Engine's newest API version: Docker 29's own client begins with 1.44.
+pub(super) fn api(version: &str) -> Result<Option<String>, String> {
+    let [major, minor, _] = numbers(version).ok_or_else(|| format!("{version} is no version that is known"))?;
+    Ok(((major, minor) < (1, 44)).then(|| format!("the newest API is {version}; docker 29 asks for 1.44 at least")))
+}
+
+/// What is wrong with containerd's version, on this day.
+pub(super) fn containerd(version: &str, today: &str) -> Result<Option<String>, String> {
+    ended("containerd", version, CONTAINERD, today)
+}
+
+/// What is wrong with a kernel, on this day. Distributions go on with series of their own.
+pub(super) fn kernel(version: &str, today: &str) -> Result<Option<String>, String> {
+    let known = branch(version).is_some_and(|branch| KERNEL.iter().any(|(known, _)| *known == branch));
+    if !known {
+        return Err(format!("Linux {version}: nothing is known of this series (as of {AS_OF})"));
+    }
+    ended("Linux", version, KERNEL, today)
+}
+
+fn ended(what: &str, version: &str, known: &[(&str, &str)], today: &str) -> Result<Option<String>, String> {
+    let branch = branch(version).ok_or_else(|| format!("{version} is no version of {what} that is known"))?;
+    let Some((_, end)) = known.iter().find(|(name, _)| *name == branch) else {
+        return Err(format!("{what} {version}: nothing is known of this branch (as of {AS_OF})"));
+    };
+    // Dates of this form are in order as texts are.
+    Ok((*end < today).then(|| format!("{what} {version}: support ended on {end} (as of {AS_OF})")))
+}
+
+/// What is wrong with runc's version.
+pub(super) fn runc(version: &str) -> Result<Option<String>, String> {
+    let now = numbers(version).ok_or_else(|| format!("{version} is no version of runc that is known"))?;
+    let first = RUNC.iter().find(|(name, _)| branch(version).as_deref() == Some(*name)).map_or(RUNC_FIRST, |(_, v)| *v);
+    let [major, minor, patch] = first;
+    Ok((now < first).then(|| {
+        format!(
+            "runc {version}: upstream mended CVE-2025-31133 and others in {major}.{minor}.{patch} (as of {AS_OF}; \
+             distributions mend older versions, so look at your package's changes)"
+        )
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_judged_by_what_is_known() {
+        for (version, bad) in
+            [("20.10.24+dfsg1", true), ("28.5.1", true), ("29.1.2", false), ("25.0.14", false), ("31.0.0", false)]
+        {
+            assert_eq!(engine(version).expect("known").is_some(), bad, "{version}");
+        }
+        assert!(engine("dev").is_err());
+        for (version, bad) in
+            [("1.1.5+ds1", true), ("1.2.7", true), ("1.2.8", false), ("1.3.2", true), ("1.4.0", false)]
+        {
+            assert_eq!(runc(version).expect("known").is_some(), bad, "{version}");
+        }
+        assert!(containerd("v1.6.20~ds1", "2026-11-24").expect("known").is_some());
+        assert!(containerd("2.3.1", "2026-11-24").expect("known").is_none());
+        assert!(containerd("9.9.9", "2026-11-24").is_err());
+        assert!(kernel("4.19.0-27-amd64", "2026-11-24").expect("known").is_some());
+        assert!(kernel("6.1.0-40-amd64", "2026-11-24").expect("known").is_none());
+        assert!(api("1.41").expect("known").is_some() && api("1.51").expect("known").is_none());
+    }
+}
