@@ -7,6 +7,7 @@ mod lab;
 
 mod audit;
 mod cli;
+mod contexts;
 mod docker;
 mod failures;
 mod faults;

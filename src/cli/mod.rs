@@ -3,10 +3,12 @@
 //! Arguments are declared here and in the commands' files; what they mean is the other modules'.
 
 mod audit;
+mod context;
 mod doctor;
 mod down;
 mod env;
 mod exec;
+mod import;
 mod logs;
 mod output;
 mod ports;
@@ -16,6 +18,7 @@ mod secret;
 mod service;
 mod shell;
 mod status;
+mod top;
 mod up;
 
 use std::path::PathBuf;
@@ -81,6 +84,8 @@ enum Command {
     /// Show the tunnels that are up, or the named ones
     #[command(visible_alias = "ls")]
     Status(status::StatusArgs),
+    /// Follow the tunnels on a full screen
+    Top(top::TopArgs),
     /// Show the ports that containers publish, and what of them is on this machine
     Ports(ports::PortsArgs),
     /// Print what to eval so that docker uses a tunnel: eval "$(dtunnel env TARGET)"
@@ -96,6 +101,9 @@ enum Command {
     /// Named hosts in the configuration file
     #[command(subcommand)]
     Profile(profile::ProfileCommand),
+    /// docker's contexts for tunnels, which buildx, compose and IDEs read
+    #[command(subcommand)]
+    Context(context::ContextCommand),
     /// Passphrases and passwords in the system keyring
     #[command(subcommand)]
     Secret(secret::SecretCommand),
@@ -118,6 +126,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Command::Up(args) => up::up(&global, &args),
         Command::Down(args) => down::down(&global, &args),
         Command::Status(args) => status::status(&global, &args),
+        Command::Top(args) => top::top(&global, &args),
         Command::Ports(args) => ports::ports(&global, &args),
         Command::Env(args) => env::env(&global, &args),
         Command::Exec(args) => exec::exec(&global, &args),
@@ -125,6 +134,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Command::Audit(args) => audit::audit(&global, &args),
         Command::Logs(args) => logs::logs(&global, &args),
         Command::Profile(command) => profile::profile(&global, command),
+        Command::Context(command) => context::context(&global, &command),
         Command::Secret(command) => secret::secret(&global, &command),
         Command::Service(command) => service::service(&global, &command),
         Command::Daemon(args) => up::daemon(&global, &args),

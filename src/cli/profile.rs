@@ -4,6 +4,7 @@ use std::process::Command;
 
 use clap::{Args, Subcommand};
 
+use super::import::{self, ImportArgs};
 use super::{Global, output};
 use crate::config::{self, ConfigFile, Destination, Jump, LocalEndpoint, NewProfile, Profile, Remote};
 use crate::daemon::{ExitCode, Failure};
@@ -24,6 +25,8 @@ pub(super) enum ProfileCommand {
     },
     /// Add a profile
     Add(Box<AddArgs>),
+    /// Make profiles of docker's ssh:// contexts, DOCKER_HOST and the Hosts of ssh_config
+    Import(ImportArgs),
     /// Remove a profile; a tunnel that is up stays up
     #[command(visible_alias = "rm")]
     Remove {
@@ -71,9 +74,7 @@ pub(super) fn profile(global: &Global, command: ProfileCommand) -> Result<(), Fa
         ProfileCommand::List { json } => list(global, &global.config()?, json),
         ProfileCommand::Show { name } => {
             let config = global.config()?;
-            let profile = config.profile(&name)?;
-            let text = toml_edit::ser::to_string(profile).map_err(|e| Failure::new(ExitCode::Other, e.to_string()))?;
-            output::print(&format!("[profiles.{name}]\n{text}"))
+            output::print(&as_toml(&name, config.profile(&name)?)?)
         }
         ProfileCommand::Add(args) => {
             let name = args.name.clone();
@@ -84,6 +85,7 @@ pub(super) fn profile(global: &Global, command: ProfileCommand) -> Result<(), Fa
             }
             Ok(())
         }
+        ProfileCommand::Import(args) => import::import(global, &args),
         ProfileCommand::Remove { name } => {
             config::remove_profile(&path, &name)?;
             if !global.quiet {
@@ -94,6 +96,12 @@ pub(super) fn profile(global: &Global, command: ProfileCommand) -> Result<(), Fa
         ProfileCommand::Edit => edit(&path),
         ProfileCommand::Path => output::print(&format!("{}\n", path.display())),
     }
+}
+
+/// A profile as it stands in the file.
+pub(super) fn as_toml(name: &str, profile: &Profile) -> Result<String, Failure> {
+    let text = toml_edit::ser::to_string(profile).map_err(|e| Failure::new(ExitCode::Other, e.to_string()))?;
+    Ok(format!("[profiles.{}]\n{text}", toml_edit::Key::new(name)))
 }
 
 fn list(global: &Global, config: &ConfigFile, json: bool) -> Result<(), Failure> {

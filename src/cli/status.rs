@@ -1,13 +1,17 @@
 //! `dtunnel status`.
 
-use std::time::SystemTime;
+use std::io::Write;
+use std::time::{Duration, SystemTime};
 
 use clap::Args;
 
 use super::{Global, output};
-use crate::config::{TunnelName, runtime_dir};
+use crate::config::{self, TunnelName, runtime_dir};
 use crate::daemon::{self, ExitCode, Failure, Found, TunnelStatus};
 use crate::tunnel::State;
+
+/// Shortest pause between two lines of `--watch`.
+const SHORTEST: Duration = Duration::from_millis(100);
 
 #[derive(Debug, Args)]
 pub(super) struct StatusArgs {
@@ -17,35 +21,19 @@ pub(super) struct StatusArgs {
     /// Print a JSON array, for programs
     #[arg(long)]
     json: bool,
+    /// Print a line for each tunnel again and again, every 2 s or as often as is said, until Ctrl-C
+    #[arg(long, value_name = "INTERVAL", num_args = 0..=1, require_equals = true, default_missing_value = "2s")]
+    watch: Option<config::Duration>,
 }
 
 pub(super) fn status(global: &Global, args: &StatusArgs) -> Result<(), Failure> {
-    let dir = runtime_dir();
-    let names: Vec<TunnelName> = if args.targets.is_empty() {
-        daemon::list(&dir)
-    } else {
-        let config = global.config()?;
-        let named = args.targets.iter().map(|target| Ok(TunnelName::of_target(target, &config)?));
-        named.collect::<Result<_, Failure>>()?
-    };
-    // Side by side: one that hangs must not hold the others up.
-    let found: Vec<_> = std::thread::scope(|scope| {
-        let threads: Vec<_> = names.iter().map(|name| (name, scope.spawn(|| daemon::find(&dir, name)))).collect();
-        threads.into_iter().filter_map(|(name, thread)| Some((name, thread.join().ok()?))).collect()
-    });
-    let mut statuses = Vec::new();
-    for (name, found) in found {
-        match found? {
-            Found::Running(status) => statuses.push(*status),
-            // A stale control socket is not a tunnel, unless it was asked for.
-            Found::Down if args.targets.is_empty() => {}
-            Found::Down => statuses.push(TunnelStatus::down(name.as_str())),
-            Found::Unwell(error) => {
-                let last_error = Some(error.to_string());
-                statuses.push(TunnelStatus { state: State::Failed, last_error, ..TunnelStatus::down(name.as_str()) });
-            }
-        }
+    let config = global.config()?;
+    let named = args.targets.iter().map(|target| Ok(TunnelName::of_target(target, &config)?));
+    let named = named.collect::<Result<Vec<_>, Failure>>()?;
+    if let Some(interval) = args.watch {
+        return watch(&named, args.json, interval.0);
     }
+    let statuses = wanted(&named)?;
     if args.json {
         output::print_json(&statuses)?;
     } else if statuses.is_empty() {
@@ -62,6 +50,74 @@ pub(super) fn status(global: &Global, args: &StatusArgs) -> Result<(), Failure> 
     }
     let are = if not_up.len() == 1 { "is" } else { "are" };
     Err(Failure::new(ExitCode::NotUp, format!("{} {are} not up", not_up.join(", "))))
+}
+
+/// The named tunnels, or all that are up.
+fn wanted(named: &[TunnelName]) -> Result<Vec<TunnelStatus>, Failure> {
+    let mut statuses = if named.is_empty() { ask(&daemon::list(&runtime_dir()))? } else { ask(named)? };
+    // A stale control socket is not a tunnel, unless it was asked for.
+    statuses.retain(|status| !named.is_empty() || status.state != State::Down);
+    Ok(statuses)
+}
+
+/// What the daemons say, side by side: one that hangs must not hold the others up.
+///
+/// # Errors
+/// A name is too long for a socket.
+pub(super) fn ask(names: &[TunnelName]) -> Result<Vec<TunnelStatus>, Failure> {
+    let dir = runtime_dir();
+    let found: Vec<_> = std::thread::scope(|scope| {
+        let threads: Vec<_> = names.iter().map(|name| (name, scope.spawn(|| daemon::find(&dir, name)))).collect();
+        threads.into_iter().filter_map(|(name, thread)| Some((name, thread.join().ok()?))).collect()
+    });
+    let mut statuses = Vec::new();
+    for (name, found) in found {
+        statuses.push(match found? {
+            Found::Running(status) => *status,
+            Found::Down => TunnelStatus::down(name.as_str()),
+            Found::Unwell(error) => {
+                let last_error = Some(error.to_string());
+                TunnelStatus { state: State::Failed, last_error, ..TunnelStatus::down(name.as_str()) }
+            }
+        });
+    }
+    Ok(statuses)
+}
+
+/// Lines for logs, pipes and terminals that can do nothing else. Ends when nobody reads them any more.
+fn watch(named: &[TunnelName], json: bool, interval: Duration) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    loop {
+        let statuses = wanted(named)?;
+        let text = match json {
+            true => serde_json::to_string(&statuses).map_err(|e| Failure::new(ExitCode::Other, e.to_string()))? + "\n",
+            false => statuses.iter().map(line).collect(),
+        };
+        match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+            Ok(()) => std::thread::sleep(interval.max(SHORTEST)),
+            Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => return Ok(()),
+            Err(e) => {
+                return Err(Failure::new(ExitCode::Other, format!("cannot write to standard output: {e}")));
+            }
+        }
+    }
+}
+
+/// One tunnel at one moment.
+fn line(status: &TunnelStatus) -> String {
+    let now = humantime::format_rfc3339_seconds(SystemTime::now());
+    let time = status.connections.iter().filter_map(|connection| connection.rtt_ms).reduce(f64::min);
+    let time = time.map(|ms| format!(" rtt={ms:.1}ms")).unwrap_or_default();
+    let error = status.last_error.as_ref().map(|error| format!(" error={error:?}")).unwrap_or_default();
+    format!(
+        "{now} {} {} connections={} flows={} in={} out={}{time}{error}\n",
+        status.name,
+        status.state,
+        status.connections.len(),
+        status.flows_open,
+        status.bytes_in,
+        status.bytes_out
+    )
 }
 
 fn table(statuses: &[TunnelStatus]) -> Result<(), Failure> {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::ssh_query::{Answer, ask};
 use super::tokens::Tokens;
-use super::{Destination, Error, Paths};
+use super::{ConfigFile, Destination, Error, Paths};
 
 /// Which ssh_config is read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -325,6 +325,18 @@ pub(super) fn source_of(option: &Path, paths: &Paths) -> SshConfigSource {
     } else {
         SshConfigSource::File(paths.expand_home(&option.to_string_lossy()))
     }
+}
+
+/// The hosts that an ssh_config (`-F`, else `ssh_config` in the file, else the user's own) names one by
+/// one.
+///
+/// # Errors
+/// [`Error::SshConfig`], [`Error::File`].
+pub fn ssh_hosts(option: Option<&Path>, config: &ConfigFile) -> Result<Vec<String>, Error> {
+    let paths = Paths::new()?;
+    let option = option.or(config.ssh_config.as_deref().map(Path::new));
+    let source = option.map_or(SshConfigSource::Default, |option| source_of(option, &paths));
+    super::ssh_query::hosts(&source, &paths)
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 //! cannot do is listed in docs/configuration.md.
 
 use std::io::BufReader;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use ssh2_config::{Host, ParseRule, SshConfig};
@@ -93,28 +94,71 @@ fn start(destination: &Destination, source: &SshConfigSource) -> std::io::Result
     command.arg("--").arg(&destination.host).spawn()
 }
 
+/// The hosts that the user's ssh_config names one by one, in its order; patterns are no hosts.
+///
+/// # Errors
+/// [`Error::SshConfig`], [`Error::File`].
+pub(super) fn hosts(source: &SshConfigSource, paths: &Paths) -> Result<Vec<String>, Error> {
+    let Some((_, config)) = read(source, paths).map_err(|(file, problem)| problem.of("Host", file))? else {
+        return Ok(Vec::new());
+    };
+    let clauses = config.get_hosts().iter().flat_map(|host| &host.pattern).filter(|clause| !clause.negated);
+    let mut names = Vec::new();
+    for name in clauses.map(|clause| &clause.pattern).filter(|name| !name.contains(['*', '?'])) {
+        if !names.contains(name) {
+            names.push(name.clone());
+        }
+    }
+    Ok(names)
+}
+
+/// Why a file could not be read.
+enum Problem {
+    System(std::io::Error),
+    Content(String),
+}
+
+impl Problem {
+    fn of(self, host: &str, file: PathBuf) -> Error {
+        match self {
+            Self::System(source) => Error::File { action: "read", path: file, source },
+            Self::Content(problem) => {
+                Error::SshConfig { host: host.into(), message: format!("{}: {problem}", file.display()) }
+            }
+        }
+    }
+}
+
+/// The file as the ssh2-config crate reads it. None where there is none to read.
+fn read(source: &SshConfigSource, paths: &Paths) -> Result<Option<(PathBuf, SshConfig)>, (PathBuf, Problem)> {
+    let (file, named) = match source {
+        SshConfigSource::None => return Ok(None),
+        SshConfigSource::Default => (paths.home.join(".ssh/config"), false),
+        SshConfigSource::File(file) => (file.clone(), true),
+    };
+    let opened = match std::fs::File::open(&file) {
+        Ok(opened) => opened,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound && !named => return Ok(None),
+        Err(source) => return Err((file, Problem::System(source))),
+    };
+    let rules = ParseRule::ALLOW_UNKNOWN_FIELDS | ParseRule::ALLOW_UNSUPPORTED_FIELDS;
+    match SshConfig::default().parse(&mut BufReader::new(opened), rules) {
+        Ok(config) => Ok(Some((file, config))),
+        Err(e) => Err((file, Problem::Content(e.to_string()))),
+    }
+}
+
 /// The ssh2-config crate, brought into the form of `ssh -G`.
 pub(super) fn without_ssh(
     destination: &Destination,
     source: &SshConfigSource,
     paths: &Paths,
 ) -> Result<Vec<Line>, Error> {
-    let (file, named) = match source {
-        SshConfigSource::None => return Ok(Vec::new()),
-        SshConfigSource::Default => (paths.home.join(".ssh/config"), false),
-        SshConfigSource::File(file) => (file.clone(), true),
+    let Some((file, config)) = read(source, paths)
+        .map_err(|(file, problem)| problem.of(&destination.host, file))?
+    else {
+        return Ok(Vec::new());
     };
-    let opened = match std::fs::File::open(&file) {
-        Ok(opened) => opened,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound && !named => return Ok(Vec::new()),
-        Err(source) => return Err(Error::File { action: "read", path: file, source }),
-    };
-    let config = SshConfig::default()
-        .parse(&mut BufReader::new(opened), ParseRule::ALLOW_UNKNOWN_FIELDS | ParseRule::ALLOW_UNSUPPORTED_FIELDS)
-        .map_err(|e| Error::SshConfig {
-            host: destination.host.clone(),
-            message: format!("{}: {e}", file.display()),
-        })?;
     // The crate would take a Match block's lines for those of the Host before it.
     let fields = |host: &Host| -> Vec<String> {
         host.params.unsupported_fields.keys().chain(host.params.ignored_fields.keys()).cloned().collect()

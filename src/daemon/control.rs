@@ -87,6 +87,10 @@ impl Control {
                     self.tunnel.agree_to_ports(ports.as_deref());
                     send(&mut write, &Event::Status { status: Box::new(self.status()) }).await?;
                 }
+                Request::Reconnect => {
+                    self.tunnel.reconnect();
+                    send(&mut write, &Event::Status { status: Box::new(self.status()) }).await?;
+                }
                 Request::Watch { interactive } => self.watch(&mut requests, &mut write, interactive).await?,
                 Request::Down => return self.down(&mut write).await,
                 Request::Answer { id, answer } => self.broker.answer(id, answer),

@@ -40,6 +40,8 @@ pub enum Request {
         /// As published on the host.
         ports: Option<Vec<u16>>,
     },
+    /// Make a new connection, which takes the old ones' place. The answer is the status.
+    Reconnect,
     /// End the tunnel; [`Event::Stopped`] says when it has.
     Down,
 }

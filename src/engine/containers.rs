@@ -4,6 +4,9 @@ use std::net::IpAddr;
 
 use serde::Deserialize;
 
+/// Longest name that is taken, in characters; the Engine's own are shorter.
+const MAX_NAME: usize = 255;
+
 /// A running container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Container {
@@ -69,6 +72,8 @@ impl From<Listed> for Container {
         let names = listed.names.unwrap_or_default();
         let own = names.iter().map(|name| name.trim_start_matches('/')).find(|name| !name.contains('/'));
         let name = own.map_or_else(|| listed.id.chars().take(12).collect(), str::to_owned);
+        // What a host says is shown at a terminal.
+        let name = name.chars().map(|c| if c.is_control() { '?' } else { c }).take(MAX_NAME).collect();
         let mut published: Vec<Published> =
             listed.ports.unwrap_or_default().into_iter().filter_map(ListedPort::published).collect();
         published.sort();
@@ -84,6 +89,9 @@ impl ListedPort {
         // Podman says nothing where it means every address.
         let ip = if self.ip.is_empty() { "0.0.0.0" } else { &self.ip };
         let address = ip.parse().ok()?;
+        if !matches!(self.protocol.as_str(), "tcp" | "udp" | "sctp") {
+            return None;
+        }
         let Self { public_port: port, private_port: container_port, protocol, .. } = self;
         (port != 0).then_some(Published { address, port, container_port, protocol })
     }

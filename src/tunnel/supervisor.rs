@@ -205,6 +205,14 @@ impl Tunnel {
         self.retry.notify_one();
     }
 
+    /// Somebody wants a new connection. Flows that are under way stay on the old one to their end.
+    pub fn reconnect(&self) {
+        match self.status.borrow().state {
+            State::Up => self.reloaded.notify_one(),
+            _ => self.retry.notify_one(),
+        }
+    }
+
     /// Goes on with other settings. Where they lead to another host, login or Engine, a new connection
     /// is made first; flows that are under way stay on the old ones to their end. The local endpoint
     /// stays as it is. Clients that are connected go on under the guard that they began with.

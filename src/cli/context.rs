@@ -1,0 +1,224 @@
+//! `dtunnel context`: docker's own contexts for tunnels, by way of the docker CLI.
+
+use std::process::{Command, Stdio};
+
+use clap::Subcommand;
+use serde::Deserialize;
+
+use super::{Global, output};
+use crate::config::{LocalEndpoint, RuntimeFiles, TunnelName, runtime_dir};
+use crate::daemon::{self, ExitCode, Failure, Found};
+
+/// Begins the description of a context that is ours to change and remove.
+const OURS: &str = "dtunnel: ";
+
+#[derive(Debug, Subcommand)]
+pub(super) enum ContextCommand {
+    /// Make a docker context that leads to a tunnel
+    Create {
+        /// The tunnel
+        #[arg(value_name = "TARGET")]
+        target: String,
+    },
+    /// Remove the context of a tunnel; the tunnel stays
+    #[command(visible_alias = "rm")]
+    Remove {
+        /// The tunnel
+        #[arg(value_name = "TARGET")]
+        target: String,
+    },
+    /// Have docker use a tunnel from now on, making its context if there is none
+    Use {
+        /// The tunnel
+        #[arg(value_name = "TARGET")]
+        target: String,
+    },
+}
+
+/// What docker says of a context.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(super) struct Context {
+    pub(super) name: String,
+    metadata: Metadata,
+    endpoints: Endpoints,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct Metadata {
+    description: String,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Endpoints {
+    docker: Endpoint,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct Endpoint {
+    host: String,
+}
+
+impl Context {
+    pub(super) fn host(&self) -> &str {
+        &self.endpoints.docker.host
+    }
+
+    /// Has dtunnel made it?
+    pub(super) fn is_ours(&self) -> bool {
+        self.metadata.description.starts_with(OURS)
+    }
+}
+
+pub(super) fn context(global: &Global, command: &ContextCommand) -> Result<(), Failure> {
+    match command {
+        ContextCommand::Create { target } => {
+            let name = create(global, target)?;
+            tell(global, &format!("docker's context `{name}` leads to {target}; use it with: docker --context {name} …"));
+            Ok(())
+        }
+        ContextCommand::Remove { target } => remove(global, target),
+        ContextCommand::Use { target } => {
+            let name = create(global, target)?;
+            docker(&["context", "use", &name])?;
+            tell(global, &format!("docker uses {target} from now on; back with: docker context use default"));
+            for variable in ["DOCKER_HOST", "DOCKER_CONTEXT"] {
+                if std::env::var_os(variable).is_some_and(|value| !value.is_empty()) {
+                    output::warning(&format!("{variable} is set in this shell and wins over the context: unset {variable}"));
+                }
+            }
+            Ok(())
+        }
+    }
+}
+
+fn tell(global: &Global, message: &str) {
+    if !global.quiet {
+        output::note(message);
+    }
+}
+
+/// Makes the context, or brings it up to date; its name.
+fn create(global: &Global, target: &str) -> Result<String, Failure> {
+    let (tunnel, host, up) = endpoint(global, target)?;
+    let name = name_of(&tunnel);
+    let (description, host) = (format!("{OURS}{target}"), format!("host={host}"));
+    match existing(&name)? {
+        Some(context) if !context.is_ours() => {
+            return Err(Failure::new(ExitCode::Other, format!("docker has a context `{name}` that dtunnel has not made"))
+                .hint(format!("`docker context inspect {name}` shows it; remove it, or name the profile otherwise")));
+        }
+        Some(context) if format!("host={}", context.host()) == host => {}
+        Some(_) => drop(docker(&["context", "update", &name, "--description", &description, "--docker", &host])?),
+        None => drop(docker(&["context", "create", &name, "--description", &description, "--docker", &host])?),
+    }
+    if !up {
+        tell(global, &format!("{tunnel} is not up; bring it up with: dtunnel up {target}"));
+    }
+    Ok(name)
+}
+
+fn remove(global: &Global, target: &str) -> Result<(), Failure> {
+    let name = name_of(&TunnelName::of_target(target, &global.config()?)?);
+    match existing(&name)? {
+        None => tell(global, &format!("docker has no context `{name}`")),
+        Some(context) if !context.is_ours() => {
+            return Err(Failure::new(ExitCode::Other, format!("docker has a context `{name}` that dtunnel has not made"))
+                .hint(format!("`docker context rm {name}` removes it all the same")));
+        }
+        Some(_) => {
+            if docker(&["context", "show"]).is_ok_and(|current| current.trim() == name) || is_current(&name)? {
+                docker(&["context", "use", "default"])?;
+                tell(global, "docker uses its context `default` again");
+            }
+            docker(&["context", "rm", &name])?;
+            tell(global, &format!("removed docker's context `{name}`"));
+        }
+    }
+    Ok(())
+}
+
+/// Older CLIs have no `context show`.
+fn is_current(name: &str) -> Result<bool, Failure> {
+    let list = docker(&["context", "ls", "--format", "{{.Current}} {{.Name}}"])?;
+    Ok(list.lines().any(|line| line == format!("true {name}")))
+}
+
+/// The tunnel, its local endpoint, and whether it is up.
+fn endpoint(global: &Global, target: &str) -> Result<(TunnelName, String, bool), Failure> {
+    let config = global.config()?;
+    let name = TunnelName::of_target(target, &config)?;
+    RuntimeFiles::new(&runtime_dir(), &name)?;
+    if let Found::Running(status) = daemon::find(&runtime_dir(), &name)?
+        && let Some(local) = status.local
+    {
+        return Ok((name, local, status.state.is_usable()));
+    }
+    match global.resolved(target, &config, None)?.local {
+        LocalEndpoint::Tcp(address) if address.port() == 0 => {
+            Err(Failure::new(ExitCode::NotUp, format!("{name} has any free port, which is not known before it is up"))
+                .hint(format!("bring it up with: dtunnel up {target}")))
+        }
+        local => Ok((name, local.docker_host(), false)),
+    }
+}
+
+/// A tunnel's name as docker takes names of contexts.
+fn name_of(tunnel: &TunnelName) -> String {
+    let plain = |c: char| if c.is_ascii_alphanumeric() || "_.+-".contains(c) { c } else { '-' };
+    let name: String = tunnel.as_str().chars().map(plain).collect();
+    // At least two characters, and none of docker's own names.
+    if name.len() < 2 || name == "default" { format!("dtunnel-{name}") } else { name }
+}
+
+/// The context of this name, if there is one.
+fn existing(name: &str) -> Result<Option<Context>, Failure> {
+    Ok(all()?.into_iter().find(|context| context.name == name))
+}
+
+/// Every context that docker has.
+///
+/// # Errors
+/// There is no docker CLI, or it failed.
+pub(super) fn all() -> Result<Vec<Context>, Failure> {
+    let names = docker(&["context", "ls", "--quiet"])?;
+    let names: Vec<&str> = names.lines().filter(|name| !name.is_empty() && *name != "default").collect();
+    if names.is_empty() {
+        return Ok(Vec::new());
+    }
+    let text = docker(&[&["context", "inspect"], names.as_slice()].concat())?;
+    serde_json::from_str(&text).map_err(|e| Failure::new(ExitCode::Other, format!("docker's contexts cannot be read: {e}")))
+}
+
+/// Runs the docker CLI; its standard output.
+fn docker(args: &[&str]) -> Result<String, Failure> {
+    let mut command = Command::new("docker");
+    // What is set for one shell must not decide on what is kept for all.
+    command.args(args).env_remove("DOCKER_HOST").env_remove("DOCKER_CONTEXT").stdin(Stdio::null());
+    let output = command.output().map_err(|e| {
+        Failure::new(ExitCode::Other, format!("cannot run docker: {e}")).hint("contexts are the docker CLI's: install it")
+    })?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    Err(Failure::new(ExitCode::Other, format!("`docker {}` failed: {said}", args.join(" "))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_such_that_docker_takes_them() {
+        for (target, name) in [("prod-1", "prod-1"), ("p", "dtunnel-p"), ("me@host:2222", "me-host+2222"), ("default", "dtunnel-default")]
+        {
+            let config = crate::config::ConfigFile::default();
+            let tunnel = TunnelName::of_target(target, &config).expect("a target");
+            assert_eq!(name_of(&tunnel), name, "{tunnel}");
+        }
+    }
+}

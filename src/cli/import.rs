@@ -1,0 +1,154 @@
+//! `dtunnel profile import`: profiles from what names hosts already.
+
+use std::collections::BTreeMap;
+use std::io::IsTerminal;
+
+use clap::{Args, ValueEnum};
+
+use super::profile::as_toml;
+use super::{Global, context, output, prompt};
+use crate::config::{self, ConfigFile, Destination, NewProfile, Profile, is_profile_name};
+use crate::daemon::{ExitCode, Failure};
+
+#[derive(Debug, Args)]
+pub(super) struct ImportArgs {
+    /// Import these only, by the names that the profiles will have
+    #[arg(value_name = "NAME")]
+    names: Vec<String>,
+    /// Where to look; everywhere by default
+    #[arg(long, value_name = "SOURCE")]
+    from: Vec<Source>,
+    /// Write without asking
+    #[arg(short, long)]
+    yes: bool,
+    /// Show only what would be written
+    #[arg(long, conflicts_with = "yes")]
+    dry_run: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Source {
+    /// docker's contexts that lead to ssh:// hosts
+    Contexts,
+    /// DOCKER_HOST, where it is ssh://…
+    DockerHost,
+    /// Hosts of ssh_config
+    SshConfig,
+}
+
+pub(super) fn import(global: &Global, args: &ImportArgs) -> Result<(), Failure> {
+    let config = global.config()?;
+    let (path, _) = global.config_path()?;
+    let mut found = find(global, args, &config)?;
+    if let Some(missing) = args.names.iter().find(|name| !found.contains_key(*name)) {
+        let failure = Failure::new(ExitCode::Usage, format!("nothing to import is named `{missing}`"));
+        let nearest = config::nearest(missing, found.keys().map(String::as_str));
+        return Err(match nearest {
+            Some(name) => failure.hint(format!("did you mean `{name}`?")),
+            None => failure.hint("`dtunnel profile import --dry-run` shows what there is"),
+        });
+    }
+    found.retain(|name, _| args.names.is_empty() || args.names.contains(name));
+    if found.is_empty() {
+        output::note("there is nothing to import that is not a profile already");
+        return Ok(());
+    }
+    for (name, profile) in &found {
+        output::print(&(as_toml(name, profile)? + "\n"))?;
+    }
+    if args.dry_run {
+        return Ok(());
+    }
+    if !args.yes {
+        if !std::io::stdin().is_terminal() {
+            return Err(Failure::new(ExitCode::Usage, "there is nobody to ask")
+                .hint("`--yes` writes them without asking, `--dry-run` shows them only"));
+        }
+        if !prompt::confirm(&format!("write {} to {}?", count(found.len()), path.display()))? {
+            output::note("nothing was written");
+            return Ok(());
+        }
+    }
+    let written = found.len();
+    for (name, profile) in found {
+        config::add_profile(&path, &NewProfile { name, profile })?;
+    }
+    if !global.quiet {
+        output::note(&format!("added {} to {}", count(written), path.display()));
+    }
+    Ok(())
+}
+
+fn count(profiles: usize) -> String {
+    if profiles == 1 { "1 profile".into() } else { format!("{profiles} profiles") }
+}
+
+/// What there is, by name, without what is a profile already. The first source that has a name wins.
+fn find(global: &Global, args: &ImportArgs, config: &ConfigFile) -> Result<BTreeMap<String, Profile>, Failure> {
+    let wanted = |source| args.from.is_empty() || args.from.contains(&source);
+    let mut found = BTreeMap::new();
+    let mut add = |name: String, profile: Profile| {
+        if is_profile_name(&name) && !config.profiles.contains_key(&name) {
+            found.entry(name).or_insert(profile);
+        }
+    };
+    if wanted(Source::Contexts) {
+        // Without the CLI there are no contexts; that matters only to those who asked for them.
+        let contexts = match context::all() {
+            Err(failure) if args.from.contains(&Source::Contexts) => return Err(failure),
+            contexts => contexts.unwrap_or_default(),
+        };
+        for context in contexts.into_iter().filter(|context| !context.is_ours()) {
+            if let Some(profile) = of_url(context.host(), &format!("docker's context {}", context.name)) {
+                add(context.name, profile);
+            }
+        }
+    }
+    if wanted(Source::DockerHost)
+        && let Ok(url) = std::env::var("DOCKER_HOST")
+        && let Some(profile) = of_url(&url, "DOCKER_HOST")
+    {
+        add(profile.host.clone().unwrap_or_default(), profile);
+    }
+    if wanted(Source::SshConfig) {
+        for host in config::ssh_hosts(global.ssh_config().as_deref(), config)? {
+            let description = Some("Host of ssh_config".into());
+            add(host.clone(), Profile { host: Some(host), description, ..Profile::default() });
+        }
+    }
+    Ok(found)
+}
+
+/// The profile that leads where an `ssh://` URL does, as the docker CLI reads it: a path names the socket.
+fn of_url(url: &str, description: &str) -> Option<Profile> {
+    let rest = url.strip_prefix("ssh://")?;
+    let (authority, path) = match rest.find('/') {
+        Some(at) => (&rest[..at], &rest[at..]),
+        None => (rest, ""),
+    };
+    let destination = Destination::parse(&format!("ssh://{authority}")).ok()?;
+    Some(Profile {
+        host: Some(destination.host),
+        user: destination.user,
+        port: destination.port,
+        remote: Some(path.to_owned()).filter(|path| path.len() > 1),
+        description: Some(description.into()),
+        ..Profile::default()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_become_profiles() {
+        let profile = of_url("ssh://me@host.example:2222/run/user/1/docker.sock", "x").expect("a profile");
+        assert_eq!((profile.user.as_deref(), profile.host.as_deref(), profile.port), (Some("me"), Some("host.example"), Some(2222)));
+        assert_eq!(profile.remote.as_deref(), Some("/run/user/1/docker.sock"));
+        assert_eq!(of_url("ssh://host/", "x").expect("a profile").remote, None);
+        for other in ["unix:///var/run/docker.sock", "tcp://host:2375", "ssh://", "ssh://-oProxyCommand=x"] {
+            assert_eq!(of_url(other, "x"), None, "{other}");
+        }
+    }
+}
