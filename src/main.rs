@@ -3,9 +3,11 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use dtunnel::cli::{Cli, print_failure, run};
+use dtunnel::cli::{Cli, complete, print_failure, run};
 
 fn main() -> ExitCode {
+    // A shell that asks what could come next is answered, and nothing else happens.
+    complete();
     match run(Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {

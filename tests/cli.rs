@@ -21,6 +21,69 @@ fn the_command_line_reference_is_that_of_this_program() {
     assert!(shipped == text, "docs/cli.md is old: run `UPDATE_DOCS=1 cargo test --test e2e reference`");
 }
 
+/// The manual pages in docs/man and the completion scripts in docs/completions are shipped as they are made
+/// here.
+#[test]
+fn the_shipped_manual_pages_and_completions_are_those_of_this_program_a_reference() {
+    let mut root = dtunnel::cli::Cli::command();
+    root.build();
+    let mut made = Vec::new();
+    manual(&root, "dtunnel", &mut made);
+    let lab = Lab::new("");
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        made.push((format!("completions/dtunnel.{shell}"), lab.ok(&["completions", shell])));
+    }
+    let docs = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
+    let update = std::env::var_os("UPDATE_DOCS").is_some();
+    for (name, text) in &made {
+        let path = docs.join(name);
+        if update {
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(&path, text).unwrap();
+        }
+        let shipped = std::fs::read_to_string(&path).unwrap_or_default();
+        assert!(shipped == *text, "docs/{name} is old: run `UPDATE_DOCS=1 cargo test --test e2e reference`");
+    }
+    let pages = std::fs::read_dir(docs.join("man")).unwrap().count();
+    assert_eq!(pages, made.iter().filter(|(name, _)| name.starts_with("man/")).count(), "pages of no command");
+}
+
+fn manual(command: &clap::Command, name: &str, made: &mut Vec<(String, String)>) {
+    let mut page = Vec::new();
+    clap_mangen::Man::new(command.clone()).render(&mut page).unwrap();
+    let page = String::from_utf8(page).unwrap();
+    let set = format!("[env: DTUNNEL_CONFIG={}]", std::env::var("DTUNNEL_CONFIG").unwrap_or_default());
+    made.push((format!("man/{name}.1"), page.replace(&set, "[env: DTUNNEL_CONFIG]")));
+    for sub in command.get_subcommands().filter(|sub| !sub.is_hide_set()) {
+        manual(sub, &format!("{name}-{}", sub.get_name()), made);
+    }
+}
+
+/// A real bash, asked what could come next as at a Tab.
+#[test]
+fn bash_completes_commands_profiles_and_hosts() {
+    let lab = Lab::new("");
+    lab.write_config(&format!("ssh_config = {:?}\n[profiles.prod-1]\n[profiles.prod-2]\n", lab.path("ssh_config")));
+    let complete = |words: &str| {
+        let script = format!(
+            "source {}/docs/completions/dtunnel.bash\n\
+             COMP_WORDS=({words}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); COMP_TYPE=9\n\
+             _clap_complete_dtunnel dtunnel \"${{COMP_WORDS[$COMP_CWORD]}}\" x\nprintf '%s\\n' \"${{COMPREPLY[@]}}\"",
+            env!("CARGO_MANIFEST_DIR")
+        );
+        let mut bash = std::process::Command::new("bash");
+        lab.set_env(&mut bash);
+        let directory = std::path::Path::new(env!("CARGO_BIN_EXE_dtunnel")).parent().unwrap();
+        bash.env("PATH", format!("{}:{}", directory.display(), std::env::var("PATH").unwrap()));
+        crate::lab::run(bash.args(["-c", &script]))
+    };
+    assert_eq!(complete("dtunnel up prod-"), "prod-1\nprod-2\n");
+    assert_eq!(complete("dtunnel profile show ''").trim_end(), "prod-1\nprod-2");
+    assert!(complete("dtunnel doctor lab").contains("lab2"));
+    assert!(complete("dtunnel sta").contains("status"));
+    assert!(complete("dtunnel audit --fail-on h").contains("high"));
+}
+
 fn describe(command: &clap::Command, path: &mut Vec<String>, text: &mut String) {
     path.push(command.get_name().into());
     let help = command.clone().bin_name(path.join(" ")).render_long_help().to_string();

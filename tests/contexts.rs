@@ -73,7 +73,13 @@ fn hosts_that_are_named_already_become_profiles() {
     };
     let shown = run(&mut import(&["--dry-run"]));
     let before = std::fs::read_to_string(lab.path("config.toml")).unwrap();
-    for part in ["[profiles.prod]", "host = \"prod.example\"", "[profiles.\"env.example\"]", "[profiles.lab]", "[profiles.lab3]"] {
+    for part in [
+        "[profiles.prod]",
+        "host = \"prod.example\"",
+        "[profiles.\"env.example\"]",
+        "[profiles.lab]",
+        "[profiles.lab3]",
+    ] {
         assert!(shown.contains(part), "{part} in {shown}");
     }
     assert!(!shown.contains("here"), "{shown}");
@@ -92,7 +98,9 @@ fn hosts_that_are_named_already_become_profiles() {
     assert!(show.contains("user = \"ann\"") && show.contains("port = 2222"), "{show}");
     run(&mut import(&["--yes"]));
     assert!(lab.ok(&["profile", "show", "env.example"]).contains("remote = \"/run/user/7/docker.sock\""));
-    assert!(String::from_utf8_lossy(&import(&["--yes"]).output().unwrap().stderr).contains("there is nothing to import"));
+    assert!(
+        String::from_utf8_lossy(&import(&["--yes"]).output().unwrap().stderr).contains("there is nothing to import")
+    );
     let stderr = lab.fails(2, &["profile", "import", "prodd"]);
     assert!(stderr.contains("nothing to import is named `prodd`"), "{stderr}");
 }

@@ -11,7 +11,7 @@ use crate::daemon::{ExitCode, Failure};
 #[derive(Debug, Args)]
 pub(super) struct AuditArgs {
     /// What to look into; nothing is changed, here or there
-    #[arg(value_name = "TARGET")]
+    #[arg(value_name = "TARGET", add = super::completions::targets())]
     target: String,
     /// The Engine on the host, as for `up`
     #[arg(long, value_name = "ENDPOINT")]

@@ -17,20 +17,20 @@ pub(super) enum ContextCommand {
     /// Make a docker context that leads to a tunnel
     Create {
         /// The tunnel
-        #[arg(value_name = "TARGET")]
+        #[arg(value_name = "TARGET", add = super::completions::targets())]
         target: String,
     },
     /// Remove the context of a tunnel; the tunnel stays
     #[command(visible_alias = "rm")]
     Remove {
         /// The tunnel
-        #[arg(value_name = "TARGET")]
+        #[arg(value_name = "TARGET", add = super::completions::targets())]
         target: String,
     },
     /// Have docker use a tunnel from now on, making its context if there is none
     Use {
         /// The tunnel
-        #[arg(value_name = "TARGET")]
+        #[arg(value_name = "TARGET", add = super::completions::targets())]
         target: String,
     },
 }
@@ -77,7 +77,10 @@ pub(super) fn context(global: &Global, command: &ContextCommand) -> Result<(), F
     match command {
         ContextCommand::Create { target } => {
             let name = create(global, target)?;
-            tell(global, &format!("docker's context `{name}` leads to {target}; use it with: docker --context {name} …"));
+            tell(
+                global,
+                &format!("docker's context `{name}` leads to {target}; use it with: docker --context {name} …"),
+            );
             Ok(())
         }
         ContextCommand::Remove { target } => remove(global, target),
@@ -87,7 +90,9 @@ pub(super) fn context(global: &Global, command: &ContextCommand) -> Result<(), F
             tell(global, &format!("docker uses {target} from now on; back with: docker context use default"));
             for variable in ["DOCKER_HOST", "DOCKER_CONTEXT"] {
                 if std::env::var_os(variable).is_some_and(|value| !value.is_empty()) {
-                    output::warning(&format!("{variable} is set in this shell and wins over the context: unset {variable}"));
+                    output::warning(&format!(
+                        "{variable} is set in this shell and wins over the context: unset {variable}"
+                    ));
                 }
             }
             Ok(())
@@ -108,8 +113,11 @@ fn create(global: &Global, target: &str) -> Result<String, Failure> {
     let (description, host) = (format!("{OURS}{target}"), format!("host={host}"));
     match existing(&name)? {
         Some(context) if !context.is_ours() => {
-            return Err(Failure::new(ExitCode::Other, format!("docker has a context `{name}` that dtunnel has not made"))
-                .hint(format!("`docker context inspect {name}` shows it; remove it, or name the profile otherwise")));
+            return Err(Failure::new(
+                ExitCode::Other,
+                format!("docker has a context `{name}` that dtunnel has not made"),
+            )
+            .hint(format!("`docker context inspect {name}` shows it; remove it, or name the profile otherwise")));
         }
         Some(context) if format!("host={}", context.host()) == host => {}
         Some(_) => drop(docker(&["context", "update", &name, "--description", &description, "--docker", &host])?),
@@ -126,8 +134,11 @@ fn remove(global: &Global, target: &str) -> Result<(), Failure> {
     match existing(&name)? {
         None => tell(global, &format!("docker has no context `{name}`")),
         Some(context) if !context.is_ours() => {
-            return Err(Failure::new(ExitCode::Other, format!("docker has a context `{name}` that dtunnel has not made"))
-                .hint(format!("`docker context rm {name}` removes it all the same")));
+            return Err(Failure::new(
+                ExitCode::Other,
+                format!("docker has a context `{name}` that dtunnel has not made"),
+            )
+            .hint(format!("`docker context rm {name}` removes it all the same")));
         }
         Some(_) => {
             if docker(&["context", "show"]).is_ok_and(|current| current.trim() == name) || is_current(&name)? {
@@ -190,7 +201,8 @@ pub(super) fn all() -> Result<Vec<Context>, Failure> {
         return Ok(Vec::new());
     }
     let text = docker(&[&["context", "inspect"], names.as_slice()].concat())?;
-    serde_json::from_str(&text).map_err(|e| Failure::new(ExitCode::Other, format!("docker's contexts cannot be read: {e}")))
+    serde_json::from_str(&text)
+        .map_err(|e| Failure::new(ExitCode::Other, format!("docker's contexts cannot be read: {e}")))
 }
 
 /// Runs the docker CLI; its standard output.
@@ -199,7 +211,8 @@ fn docker(args: &[&str]) -> Result<String, Failure> {
     // What is set for one shell must not decide on what is kept for all.
     command.args(args).env_remove("DOCKER_HOST").env_remove("DOCKER_CONTEXT").stdin(Stdio::null());
     let output = command.output().map_err(|e| {
-        Failure::new(ExitCode::Other, format!("cannot run docker: {e}")).hint("contexts are the docker CLI's: install it")
+        Failure::new(ExitCode::Other, format!("cannot run docker: {e}"))
+            .hint("contexts are the docker CLI's: install it")
     })?;
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
@@ -214,7 +227,8 @@ mod tests {
 
     #[test]
     fn names_are_such_that_docker_takes_them() {
-        for (target, name) in [("prod-1", "prod-1"), ("p", "dtunnel-p"), ("me@host:2222", "me-host+2222"), ("default", "dtunnel-default")]
+        for (target, name) in
+            [("prod-1", "prod-1"), ("p", "dtunnel-p"), ("me@host:2222", "me-host+2222"), ("default", "dtunnel-default")]
         {
             let config = crate::config::ConfigFile::default();
             let tunnel = TunnelName::of_target(target, &config).expect("a target");

@@ -10,7 +10,7 @@ use crate::doctor::{self, Check, Verdict};
 #[derive(Debug, Args)]
 pub(super) struct DoctorArgs {
     /// What to look into; nothing is changed, here or there
-    #[arg(value_name = "TARGET")]
+    #[arg(value_name = "TARGET", add = super::completions::targets())]
     target: String,
     /// The Engine on the host, as for `up`
     #[arg(long, value_name = "ENDPOINT")]

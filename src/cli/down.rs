@@ -9,7 +9,7 @@ use crate::daemon::{self, Client, ClientError, Event, ExitCode, Failure, Request
 #[derive(Debug, Args)]
 pub(super) struct DownArgs {
     /// What to take down
-    #[arg(value_name = "TARGET", required_unless_present = "all", conflicts_with = "all")]
+    #[arg(value_name = "TARGET", add = super::completions::targets(), required_unless_present = "all", conflicts_with = "all")]
     targets: Vec<String>,
     /// Take all tunnels down
     #[arg(long)]

@@ -14,7 +14,7 @@ pub(super) const FIGHTING: [&str; 3] = ["DOCKER_CONTEXT", "DOCKER_TLS_VERIFY", "
 #[derive(Debug, Args)]
 pub(super) struct EnvArgs {
     /// The tunnel
-    #[arg(value_name = "TARGET", required_unless_present = "unset")]
+    #[arg(value_name = "TARGET", add = super::completions::targets(), required_unless_present = "unset")]
     target: Option<String>,
     /// The shell to write for; guessed where not given
     #[arg(long, value_name = "SHELL")]

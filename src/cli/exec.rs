@@ -15,7 +15,7 @@ use crate::daemon::{ExitCode, Failure};
 #[derive(Debug, Args)]
 pub(super) struct ExecArgs {
     /// The tunnel; brought up if it is not
-    #[arg(value_name = "TARGET")]
+    #[arg(value_name = "TARGET", add = super::completions::targets())]
     target: String,
     /// The command and its arguments
     #[arg(value_name = "COMMAND", required = true, trailing_var_arg = true, allow_hyphen_values = true)]

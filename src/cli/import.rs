@@ -144,7 +144,10 @@ mod tests {
     #[test]
     fn urls_become_profiles() {
         let profile = of_url("ssh://me@host.example:2222/run/user/1/docker.sock", "x").expect("a profile");
-        assert_eq!((profile.user.as_deref(), profile.host.as_deref(), profile.port), (Some("me"), Some("host.example"), Some(2222)));
+        assert_eq!(
+            (profile.user.as_deref(), profile.host.as_deref(), profile.port),
+            (Some("me"), Some("host.example"), Some(2222))
+        );
         assert_eq!(profile.remote.as_deref(), Some("/run/user/1/docker.sock"));
         assert_eq!(of_url("ssh://host/", "x").expect("a profile").remote, None);
         for other in ["unix:///var/run/docker.sock", "tcp://host:2375", "ssh://", "ssh://-oProxyCommand=x"] {

@@ -18,7 +18,7 @@ const LOOK: Duration = Duration::from_millis(200);
 #[derive(Debug, Args)]
 pub(super) struct LogsArgs {
     /// The tunnel, up or not
-    #[arg(value_name = "TARGET")]
+    #[arg(value_name = "TARGET", add = super::completions::targets())]
     target: String,
     /// Go on as the log grows, until Ctrl-C
     #[arg(short, long)]

@@ -3,6 +3,7 @@
 //! Arguments are declared here and in the commands' files; what they mean is the other modules'.
 
 mod audit;
+mod completions;
 mod context;
 mod doctor;
 mod down;
@@ -28,6 +29,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use crate::config::{self, ConfigFile, Overrides, RuntimeFiles, Target, TunnelName, resolve, runtime_dir};
 use crate::daemon::Failure;
 
+pub use completions::complete;
 pub use output::print_failure;
 
 /// The Docker Engine of a remote host as a private local socket, over SSH.
@@ -110,6 +112,8 @@ enum Command {
     /// Tunnels as user services, under systemd or launchd
     #[command(subcommand)]
     Service(service::ServiceCommand),
+    /// Print the script by which a shell completes commands, profiles and hosts
+    Completions(completions::CompletionsArgs),
     /// The background process of `up`
     #[command(hide = true)]
     Daemon(up::DaemonArgs),
@@ -137,6 +141,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Command::Context(command) => context::context(&global, &command),
         Command::Secret(command) => secret::secret(&global, &command),
         Command::Service(command) => service::service(&global, &command),
+        Command::Completions(args) => completions::completions(&args),
         Command::Daemon(args) => up::daemon(&global, &args),
     }
 }

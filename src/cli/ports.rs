@@ -12,7 +12,7 @@ use crate::tunnel::{PortState, PortStatus};
 #[derive(Debug, Args)]
 pub(super) struct PortsArgs {
     /// The tunnel
-    #[arg(value_name = "TARGET")]
+    #[arg(value_name = "TARGET", add = super::completions::targets())]
     target: String,
     /// Print a JSON array, for programs
     #[arg(long)]

@@ -21,6 +21,7 @@ pub(super) enum ProfileCommand {
     /// Show what the file says of a profile
     Show {
         /// Its name
+        #[arg(add = super::completions::profiles())]
         name: String,
     },
     /// Add a profile
@@ -31,6 +32,7 @@ pub(super) enum ProfileCommand {
     #[command(visible_alias = "rm")]
     Remove {
         /// Its name
+        #[arg(add = super::completions::profiles())]
         name: String,
     },
     /// Open the file in $VISUAL or $EDITOR, and check it after

@@ -17,11 +17,13 @@ pub(super) enum SecretCommand {
     /// List what is kept for a target (never the secrets themselves)
     List {
         /// The target
+        #[arg(add = super::completions::targets())]
         target: String,
     },
     /// Forget all that is kept for a target
     Forget {
         /// The target
+        #[arg(add = super::completions::targets())]
         target: String,
     },
 }
@@ -29,6 +31,7 @@ pub(super) enum SecretCommand {
 #[derive(Debug, Args)]
 pub(super) struct SetArgs {
     /// The target
+    #[arg(add = super::completions::targets())]
     target: String,
     /// Keep the password of the account there [default: the passphrase of its first key that has one]
     #[arg(long)]

@@ -16,6 +16,7 @@ pub(super) enum ServiceCommand {
     /// Stop a tunnel's service and remove it
     Uninstall {
         /// The target
+        #[arg(add = super::completions::targets())]
         target: String,
     },
 }
@@ -23,6 +24,7 @@ pub(super) enum ServiceCommand {
 #[derive(Debug, Args)]
 pub(super) struct InstallArgs {
     /// The target: best a profile, which says what options would
+    #[arg(add = super::completions::targets())]
     target: String,
     /// Let the service manager hold the socket, and start the tunnel with its first use (systemd)
     #[arg(long)]

@@ -16,7 +16,7 @@ const SHORTEST: Duration = Duration::from_millis(100);
 #[derive(Debug, Args)]
 pub(super) struct StatusArgs {
     /// Tunnels to show; all that are up where none is named
-    #[arg(value_name = "TARGET")]
+    #[arg(value_name = "TARGET", add = super::completions::targets())]
     targets: Vec<String>,
     /// Print a JSON array, for programs
     #[arg(long)]

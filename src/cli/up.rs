@@ -27,7 +27,7 @@ pub(super) const INTERRUPTED: i32 = 130;
 #[derive(Debug, Args)]
 pub(super) struct UpArgs {
     /// What to bring up; several come up side by side
-    #[arg(value_name = "TARGET", required_unless_present = "all", conflicts_with = "all")]
+    #[arg(value_name = "TARGET", add = super::completions::targets(), required_unless_present = "all", conflicts_with = "all")]
     targets: Vec<String>,
     /// Bring all profiles up
     #[arg(long)]

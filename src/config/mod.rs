@@ -28,8 +28,7 @@ pub use ports::{PortRule, Ports, PortsSetting};
 pub use remote::Remote;
 pub use resolve::{LocalEndpoint, Overrides, Target, resolve};
 pub use ssh_config::{
-    AddToAgent, AddressFamily, Algorithms, HostKeyPolicy, IdentityAgent, Proxy, SshConfigSource, SshSettings,
-    ssh_hosts,
+    AddToAgent, AddressFamily, Algorithms, HostKeyPolicy, IdentityAgent, Proxy, SshConfigSource, SshSettings, ssh_hosts,
 };
 
 use std::path::PathBuf;

@@ -154,8 +154,7 @@ pub(super) fn without_ssh(
     source: &SshConfigSource,
     paths: &Paths,
 ) -> Result<Vec<Line>, Error> {
-    let Some((file, config)) = read(source, paths)
-        .map_err(|(file, problem)| problem.of(&destination.host, file))?
+    let Some((file, config)) = read(source, paths).map_err(|(file, problem)| problem.of(&destination.host, file))?
     else {
         return Ok(Vec::new());
     };

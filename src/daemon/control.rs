@@ -88,7 +88,7 @@ impl Control {
                     send(&mut write, &Event::Status { status: Box::new(self.status()) }).await?;
                 }
                 Request::Reconnect => {
-                    self.tunnel.reconnect();
+                    self.tunnel.renew();
                     send(&mut write, &Event::Status { status: Box::new(self.status()) }).await?;
                 }
                 Request::Watch { interactive } => self.watch(&mut requests, &mut write, interactive).await?,

@@ -206,7 +206,7 @@ impl Tunnel {
     }
 
     /// Somebody wants a new connection. Flows that are under way stay on the old one to their end.
-    pub fn reconnect(&self) {
+    pub fn renew(&self) {
         match self.status.borrow().state {
             State::Up => self.reloaded.notify_one(),
             _ => self.retry.notify_one(),

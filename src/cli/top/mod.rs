@@ -22,7 +22,7 @@ const HISTORY: usize = 120;
 #[derive(Debug, Args)]
 pub(super) struct TopArgs {
     /// Show this tunnel only
-    #[arg(value_name = "TARGET")]
+    #[arg(value_name = "TARGET", add = crate::cli::completions::targets())]
     target: Option<String>,
 }
 
@@ -130,9 +130,10 @@ impl App {
         let Some(name) = self.selected().map(|tunnel| tunnel.name.clone()) else { return };
         let asked = TunnelName::of_file(&format!("{name}.ctl"), ".ctl")
             .and_then(|name| RuntimeFiles::new(&runtime_dir(), &name).ok())
-            .map(|files| Client::connect(&files.control).and_then(|client| {
-                client.map(|mut client| client.ask_status(&Request::Reconnect)).transpose()
-            }));
+            .map(|files| {
+                Client::connect(&files.control)
+                    .and_then(|client| client.map(|mut client| client.ask_status(&Request::Reconnect)).transpose())
+            });
         self.message = Some(match asked {
             Some(Ok(Some(_))) => format!("{name}: reconnecting"),
             Some(Err(error)) => format!("{name}: {error}"),

@@ -73,9 +73,8 @@ fn draw_tunnels(app: &App, frame: &mut Frame<'_>, area: Rect) {
         }
         Row::new(cells)
     });
-    let table = Table::new(rows, widths)
-        .header(Row::new(header).style(Modifier::DIM))
-        .row_highlight_style(Modifier::REVERSED);
+    let table =
+        Table::new(rows, widths).header(Row::new(header).style(Modifier::DIM)).row_highlight_style(Modifier::REVERSED);
     let mut state = TableState::new().with_selected(app.position());
     frame.render_stateful_widget(table, area, &mut state);
 }
@@ -130,7 +129,9 @@ fn lines<'a>(app: &App, tunnel: &'a TunnelStatus) -> Vec<Line<'a>> {
             None => format!("{} of {}", port.remote_port, port.container),
         };
         let state = match (port.state, &port.reason) {
-            (PortState::Open, _) => format!("  in {} out {}", output::bytes(port.bytes_in), output::bytes(port.bytes_out)),
+            (PortState::Open, _) => {
+                format!("  in {} out {}", output::bytes(port.bytes_in), output::bytes(port.bytes_out))
+            }
             (state, None) => format!("  {state}"),
             (_, Some(reason)) => format!("  {reason}"),
         };
@@ -141,11 +142,14 @@ fn lines<'a>(app: &App, tunnel: &'a TunnelStatus) -> Vec<Line<'a>> {
 }
 
 fn state_style(app: &App, state: State) -> Style {
-    coloured(app, match state {
-        State::Up | State::Idle => Color::Green,
-        State::Starting | State::Reconnecting => Color::Yellow,
-        State::Failed | State::Down => Color::Red,
-    })
+    coloured(
+        app,
+        match state {
+            State::Up | State::Idle => Color::Green,
+            State::Starting | State::Reconnecting => Color::Yellow,
+            State::Failed | State::Down => Color::Red,
+        },
+    )
 }
 
 fn coloured(app: &App, colour: Color) -> Style {

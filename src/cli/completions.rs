@@ -1,0 +1,91 @@
+//! `dtunnel completions`, and what the shells ask for at each Tab.
+
+use std::ffi::OsStr;
+
+use clap::{Args, CommandFactory, ValueEnum};
+use clap_complete::CompleteEnv;
+use clap_complete::engine::{ArgValueCompleter, CompletionCandidate};
+use clap_complete::env::Shells;
+
+use super::{Cli, output};
+use crate::config::{self, ConfigFile, Profile};
+use crate::daemon::{self, ExitCode, Failure};
+
+/// The variable by which a shell's script asks.
+const VARIABLE: &str = "COMPLETE";
+
+#[derive(Debug, Args)]
+pub(super) struct CompletionsArgs {
+    /// The shell
+    shell: Shell,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Shell {
+    Bash,
+    Zsh,
+    Fish,
+    Elvish,
+    Powershell,
+}
+
+/// Answers a shell that asks what could come next; then the process ends.
+pub fn complete() {
+    CompleteEnv::with_factory(Cli::command).var(VARIABLE).complete();
+}
+
+pub(super) fn completions(args: &CompletionsArgs) -> Result<(), Failure> {
+    let other = |e: String| Failure::new(ExitCode::Other, e);
+    let name = args.shell.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
+    let shells = Shells::builtins();
+    let shell = shells.completer(&name).ok_or_else(|| other(format!("nothing is known of {name}")))?;
+    let mut script = Vec::new();
+    let written = shell.write_registration(VARIABLE, "dtunnel", "dtunnel", "dtunnel", &mut script);
+    written.map_err(|e| other(e.to_string()))?;
+    output::print(&String::from_utf8_lossy(&script))
+}
+
+/// Completes a TARGET: profiles, tunnels that are up, and hosts of ssh_config.
+pub(super) fn targets() -> ArgValueCompleter {
+    ArgValueCompleter::new(|begun: &OsStr| {
+        let config = configuration();
+        let mut candidates = of_profiles(&config);
+        let up = daemon::list(&config::runtime_dir()).into_iter().map(|name| (name.to_string(), "a tunnel".to_owned()));
+        // What is wrong with ssh_config is not for a Tab to tell.
+        let hosts = config::ssh_hosts(None, &config).unwrap_or_default();
+        let hosts = hosts.into_iter().map(|host| (host, "Host of ssh_config".to_owned()));
+        for (name, help) in up.chain(hosts) {
+            if !candidates.iter().any(|(known, _)| *known == name) {
+                candidates.push((name, help));
+            }
+        }
+        fitting(candidates, begun)
+    })
+}
+
+/// Completes the name of a profile.
+pub(super) fn profiles() -> ArgValueCompleter {
+    ArgValueCompleter::new(|begun: &OsStr| fitting(of_profiles(&configuration()), begun))
+}
+
+/// As far as it can be read.
+fn configuration() -> ConfigFile {
+    let named = std::env::var_os("DTUNNEL_CONFIG").filter(|path| !path.is_empty()).map(Into::into);
+    let path = named.or_else(|| config::config_path().ok());
+    path.and_then(|path| ConfigFile::load(&path, false).ok()).unwrap_or_default()
+}
+
+fn of_profiles(config: &ConfigFile) -> Vec<(String, String)> {
+    let help = |name: &str, profile: &Profile| match (&profile.description, &profile.host) {
+        (Some(description), _) => description.clone(),
+        (None, Some(host)) => format!("a profile, {host}"),
+        (None, None) => format!("a profile, {name}"),
+    };
+    config.profiles.iter().map(|(name, profile)| (name.clone(), help(name, profile))).collect()
+}
+
+fn fitting(candidates: Vec<(String, String)>, begun: &OsStr) -> Vec<CompletionCandidate> {
+    let begun = begun.to_string_lossy();
+    let fitting = candidates.into_iter().filter(|(name, _)| name.starts_with(&*begun));
+    fitting.map(|(name, help)| CompletionCandidate::new(name).help(Some(help.into()))).collect()
+}
