@@ -23,4 +23,5 @@ mod questions;
 mod spares;
 mod ssh_config;
 mod stalls;
+mod top;
 mod trust;

@@ -284,7 +284,7 @@ fn binds(container: &Value) -> impl Iterator<Item = &str> {
 fn is_sensitive(path: &&str) -> bool {
     let plain = path.trim_end_matches('/');
     let below = |root: &&str| plain == *root || plain.strip_prefix(*root).is_some_and(|rest| rest.starts_with('/'));
-    SENSITIVE.iter().any(|root| below(root)) || SENSITIVE_ITSELF.iter().any(|root| root.trim_end_matches('/') == plain)
+    SENSITIVE.iter().any(below) || SENSITIVE_ITSELF.iter().any(|root| root.trim_end_matches('/') == plain)
 }
 
 /// `/var/run` is `/run` on most hosts.

@@ -231,7 +231,7 @@ impl Host {
             } else if *option == flag {
                 // A flag that is on, or a value that follows.
                 let next = options.get(at + 1).filter(|next| !next.starts_with('-'));
-                given = Some(next.map_or("true".into(), String::as_str).into());
+                given = Some(next.map_or("true", String::as_str).into());
             }
         }
         Some(given.unwrap_or_else(|| config[name].clone()))

@@ -13,11 +13,18 @@ use crate::tunnel::{PortState, State};
 
 /// Below so many columns only what matters most is shown.
 const WIDE: u16 = 100;
+/// Below so many columns names and states are all there is room for.
+const NARROW: u16 = 64;
+/// Below so many rows there is room for the tunnels and nothing else.
+const LOW: u16 = 5;
 /// Below so many rows there is no room for the selected tunnel's details.
 const TALL: u16 = 14;
 
 pub(super) fn draw(app: &App, frame: &mut Frame<'_>) {
     let area = frame.area();
+    if area.height < LOW && !app.tunnels.is_empty() {
+        return draw_tunnels(app, frame, area);
+    }
     let most = u16::try_from(app.tunnels.len()).unwrap_or(u16::MAX).saturating_add(1);
     let details = area.height >= TALL;
     let tunnels = if details { most.min(area.height / 3) } else { area.height.saturating_sub(2) };
@@ -39,16 +46,13 @@ pub(super) fn draw(app: &App, frame: &mut Frame<'_>) {
 }
 
 fn draw_tunnels(app: &App, frame: &mut Frame<'_>, area: Rect) {
-    let wide = area.width >= WIDE;
-    let mut header = vec!["NAME", "STATE", "RTT", "FLOWS", "IN/s", "OUT/s"];
-    let mut widths = vec![
-        Constraint::Fill(2),
-        Constraint::Length(12),
-        Constraint::Length(9),
-        Constraint::Length(5),
-        Constraint::Length(8),
-        Constraint::Length(8),
-    ];
+    let (wide, narrow) = (area.width >= WIDE, area.width < NARROW);
+    let mut header = vec!["NAME", "STATE"];
+    let mut widths = vec![Constraint::Fill(2), Constraint::Length(12)];
+    if !narrow {
+        header.extend(["RTT", "FLOWS", "IN/s", "OUT/s"]);
+        widths.extend([9, 5, 8, 8].map(Constraint::Length));
+    }
     if wide {
         header.extend(["HOST", "ENGINE"]);
         widths.extend([Constraint::Fill(3), Constraint::Length(16)]);
@@ -61,11 +65,15 @@ fn draw_tunnels(app: &App, frame: &mut Frame<'_>, area: Rect) {
         let mut cells = vec![
             Cell::from(tunnel.name.clone()),
             Cell::from(tunnel.state.to_string()).style(state_style(app, tunnel.state)),
-            Cell::from(round_trip(tunnel)),
-            Cell::from(tunnel.flows_open.to_string()),
-            Cell::from(rate(|rates| &rates.inward)),
-            Cell::from(rate(|rates| &rates.outward)),
         ];
+        if !narrow {
+            cells.extend([
+                Cell::from(round_trip(tunnel)),
+                Cell::from(tunnel.flows_open.to_string()),
+                Cell::from(rate(|rates| &rates.inward)),
+                Cell::from(rate(|rates| &rates.outward)),
+            ]);
+        }
         if wide {
             let user = tunnel.user.as_deref().unwrap_or_default();
             cells.push(Cell::from(format!("{user}@{}", tunnel.host.as_deref().unwrap_or_default())));

@@ -124,7 +124,7 @@ impl Framing {
     }
 
     /// The next request that was let through or refused.
-    pub fn next(&mut self) -> Option<Result<Head, Refusal>> {
+    pub fn take_seen(&mut self) -> Option<Result<Head, Refusal>> {
         self.seen.pop_front()
     }
 
@@ -347,11 +347,14 @@ fn is_token(byte: u8) -> bool {
 mod tests {
     use super::*;
 
+    type Read = (Result<(), Refusal>, Vec<u8>, Vec<Result<String, Refusal>>);
+
     /// Everything that was let through, and what was seen, whatever the pieces in which it comes.
-    fn read(input: &[u8], piece: usize) -> (Result<(), Refusal>, Vec<u8>, Vec<Result<String, Refusal>>) {
+    fn read(input: &[u8], piece: usize) -> Read {
         let (mut framing, mut out) = (Framing::default(), Vec::new());
         let result = input.chunks(piece).try_for_each(|piece| framing.feed(piece, &mut out));
-        let seen = std::iter::from_fn(|| framing.next()).map(|head| head.map(|h| format!("{} {}", h.method, h.target)));
+        let seen =
+            std::iter::from_fn(|| framing.take_seen()).map(|head| head.map(|h| format!("{} {}", h.method, h.target)));
         (result, out, seen.collect())
     }
 

@@ -127,7 +127,7 @@ impl Client {
     /// Decides from the head of a request. True where its body is to be looked into.
     fn judge(&self, method: &str, target: &str) -> Result<(&'static Operation, bool), Refused> {
         let bad = |reason: &str| (StatusCode::BAD_REQUEST, reason.to_owned());
-        let head = match self.reading.next() {
+        let head = match self.reading.take_seen() {
             Some(Ok(head)) => head,
             Some(Err(refusal)) => return Err(bad(refusal)),
             None => return Err(bad("it was read in two ways")),

@@ -22,9 +22,9 @@ impl Reading {
         work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// See [`Framing::next`].
-    pub(super) fn next(&self) -> Option<Result<Head, Refusal>> {
-        self.with(Framing::next)
+    /// See [`Framing::take_seen`].
+    pub(super) fn take_seen(&self) -> Option<Result<Head, Refusal>> {
+        self.with(Framing::take_seen)
     }
 
     /// See [`Framing::held`].
