@@ -27,6 +27,8 @@ pub use paths::{
 pub use ports::{PortRule, Ports, PortsSetting};
 pub use remote::Remote;
 pub use resolve::{LocalEndpoint, Overrides, Target, resolve};
+#[cfg(fuzzing)]
+pub use ssh_config::read_ssh_answer;
 pub use ssh_config::{
     AddToAgent, AddressFamily, Algorithms, HostKeyPolicy, IdentityAgent, Proxy, SshConfigSource, SshSettings, ssh_hosts,
 };

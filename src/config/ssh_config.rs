@@ -327,6 +327,15 @@ pub(super) fn source_of(option: &Path, paths: &Paths) -> SshConfigSource {
     }
 }
 
+/// Makes what it can of the words of `ssh -G`, whatever they are. For fuzzing.
+#[cfg(fuzzing)]
+pub fn read_ssh_answer(text: &str) -> Option<SshSettings> {
+    let lines = text.lines().filter_map(|line| line.split_once(' '));
+    let lines = lines.map(|(key, value)| (key.to_ascii_lowercase(), value.to_owned())).collect();
+    let destination = Destination::parse("host.example").ok()?;
+    interpret(&destination, &Answer { lines, defaults: Vec::new() }, &Paths::new().ok()?).ok()
+}
+
 /// The hosts that an ssh_config (`-F`, else `ssh_config` in the file, else the user's own) names one by
 /// one.
 ///

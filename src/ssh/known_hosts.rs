@@ -109,6 +109,18 @@ pub(super) fn other_names(key: &PublicKey, files: &[PathBuf]) -> Vec<String> {
     names
 }
 
+/// Reads a file for a name, whatever is in it. For fuzzing.
+#[cfg(fuzzing)]
+pub fn read_known_hosts(file: &Path, name: &str) {
+    let files = [file.to_path_buf()];
+    let known = KnownKeys::of(name, &files);
+    for found in &known.keys {
+        assert!(!matches!(known.check(&found.key), Verdict::Unknown), "a line that was found is known");
+        let _ = other_names(&found.key, &files);
+    }
+    let _ = (known.key_types(), known.authorities().count());
+}
+
 fn for_each_entry(file: &Path, mut visit: impl FnMut(usize, Entry)) {
     let mut bytes = Vec::new();
     if File::open(file).and_then(|f| f.take(MAX_FILE).read_to_end(&mut bytes)).is_err() {

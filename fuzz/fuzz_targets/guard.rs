@@ -1,0 +1,70 @@
+//! Looks for a request that the guard's strict reading and hyper judge differently.
+//!
+//! What the strict reading lets through is given to hyper. hyper may refuse more, but whatever it sees
+//! must be what was seen before it: the same requests, in the same order, with the same targets; and a
+//! reader that only looks for empty lines and lengths must see the same beginnings.
+
+#![no_main]
+
+use std::cell::RefCell;
+use std::convert::Infallible;
+use std::rc::Rc;
+
+use dtunnel::tunnel::Framing;
+use http_body_util::{BodyExt, Empty};
+use hyper::body::{Bytes, Incoming};
+use hyper::service::service_fn;
+use hyper::{Request, Response, server};
+use hyper_util::rt::TokioIo;
+use libfuzzer_sys::fuzz_target;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+type Seen = (String, String);
+
+fuzz_target!(|input: (&[u8], u8)| {
+    let (bytes, piece) = (input.0, usize::from(input.1).max(1));
+    let (mut framing, mut passed) = (Framing::default(), Vec::new());
+    let whole = bytes.chunks(piece).try_for_each(|piece| framing.feed(piece, &mut passed)).is_ok();
+    let expected: Vec<Seen> = std::iter::from_fn(|| framing.take_seen())
+        .map(|seen| seen.map_or_else(|_| ("GET".into(), "/".into()), |head| (head.method, head.target)))
+        .collect();
+    // However the bytes come in pieces, they are read alike.
+    let (mut again, mut at_once) = (Framing::default(), Vec::new());
+    assert_eq!(again.feed(bytes, &mut at_once).is_ok(), whole);
+    if whole {
+        assert_eq!(passed, at_once);
+    }
+    let seen = by_hyper(&passed);
+    assert!(seen.len() <= expected.len(), "hyper saw more: {seen:?}, expected {expected:?}");
+    assert_eq!(seen, expected[..seen.len()], "hyper saw other requests");
+    for (at, (method, target)) in expected.iter().enumerate().take(1) {
+        let line = format!("{method} {target} HTTP/1.1\r\n");
+        assert!(passed.starts_with(line.as_bytes()), "request {at} does not begin as a naive reader sees it");
+    }
+});
+
+/// The requests that hyper sees, all of whose bodies are read.
+fn by_hyper(bytes: &[u8]) -> Vec<Seen> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let seen = Rc::new(RefCell::new(Vec::new()));
+    let noted = seen.clone();
+    runtime.block_on(async move {
+        let (theirs, mut ours) = tokio::io::duplex(64 << 10);
+        let service = service_fn(move |request: Request<Incoming>| {
+            noted.borrow_mut().push((request.method().to_string(), request.uri().to_string()));
+            async move {
+                let _ = request.into_body().collect().await;
+                Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new()))
+            }
+        });
+        let serving = server::conn::http1::Builder::new().serve_connection(TokioIo::new(theirs), service);
+        let feeding = async {
+            let _ = ours.write_all(bytes).await;
+            let _ = ours.shutdown().await;
+            let mut answers = Vec::new();
+            let _ = ours.read_to_end(&mut answers).await;
+        };
+        let _ = tokio::join!(serving, feeding);
+    });
+    seen.take()
+}
