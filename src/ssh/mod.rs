@@ -21,7 +21,7 @@ pub use connection::{Connection, Output, Step};
 pub(crate) use connection::{OnStep, printable};
 pub use error::{Error, Kind};
 pub use facts::{Facts, Login};
+pub use keys::{Credentials, needs_passphrase, opens};
 #[cfg(fuzzing)]
 pub use known_hosts::read_known_hosts;
-pub use keys::{Credentials, needs_passphrase, opens};
 pub use prompter::{Ask, Prompter, Question, Questions, Secret};
