@@ -134,6 +134,11 @@ impl Wanted {
         Self { port: Some(Port { published: published.clone(), host, local }), ..Self::host_network(container) }
     }
 
+    /// Is it the same port of the same container, whatever the container's name?
+    pub(super) fn is_same_port(&self, other: &Self) -> bool {
+        self.container_id == other.container_id && self.port == other.port
+    }
+
     pub(super) fn remote_port(&self) -> u16 {
         self.port.as_ref().map_or(0, |port| port.published.port)
     }

@@ -100,27 +100,27 @@ impl Ports {
 
     /// Brings what is here in line with what is wanted. What stays, stays open.
     fn apply(&self, wanted: Vec<Wanted>, target: &Target) {
+        let agreed = lock(&self.agreed);
         let mut mappings = lock(&self.mappings);
         let mut before = std::mem::take(&mut *mappings);
         // Those that go make room first.
         before.retain(|mapping| {
-            let stays = wanted.contains(&mapping.wanted);
+            let stays = wanted.iter().any(|wanted| wanted.is_same_port(&mapping.wanted));
             if !stays {
                 mapping.tell_end();
             }
             stays
         });
         for wanted in wanted.into_iter().take(MOST) {
-            let mapping = match before.iter().position(|mapping| mapping.wanted == wanted) {
-                Some(at) => before.swap_remove(at),
-                None => Mapping::new(wanted),
-            };
-            mappings.push(mapping);
+            match before.iter().position(|mapping| wanted.is_same_port(&mapping.wanted)) {
+                // The container may have another name by now.
+                Some(at) => mappings.push(Mapping { wanted, ..before.swap_remove(at) }),
+                None => mappings.push(Mapping::new(wanted)),
+            }
         }
         for mapping in mappings.iter_mut() {
-            let agreed =
-                target.ports != config::Ports::Ask || lock(&self.agreed).contains(&mapping.wanted.remote_port());
-            mapping.open(agreed, target.ports_fallback, &self.clients);
+            let may = target.ports != config::Ports::Ask || agreed.contains(&mapping.wanted.remote_port());
+            mapping.open(may, target.ports_fallback, &self.clients);
         }
     }
 
