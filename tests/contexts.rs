@@ -55,6 +55,9 @@ fn what_others_have_made_is_left_alone() {
     }
     let kept = run(&mut docker(&lab, &["context", "inspect", "lab"]));
     assert!(kept.contains("unix:///somewhere"), "{kept}");
+    lab.write_config("[profiles.prod-1]\n");
+    let stderr = lab.fails(2, &["context", "use", "prod-9"]);
+    assert!(stderr.contains("did you mean `prod-1`?"), "{stderr}");
     let mut without = lab.dtunnel(["context", "create", "lab2"]);
     let output = without.env("PATH", "/nonexistent").output().unwrap();
     let stderr = String::from_utf8_lossy(&output.stderr);

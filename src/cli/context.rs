@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 use clap::Subcommand;
 use serde::Deserialize;
 
-use super::{Global, output};
+use super::{Global, nearest_profile, output};
 use crate::config::{LocalEndpoint, RuntimeFiles, TunnelName, runtime_dir};
 use crate::daemon::{self, ExitCode, Failure, Found};
 
@@ -167,6 +167,9 @@ fn endpoint(global: &Global, target: &str) -> Result<(TunnelName, String, bool),
         && let Some(local) = status.local
     {
         return Ok((name, local, status.state.is_usable()));
+    }
+    if let Some(hint) = nearest_profile(target, &config) {
+        return Err(Failure::new(ExitCode::Usage, format!("{name} is neither a profile nor up")).hint(hint));
     }
     match global.resolved(target, &config, None)?.local {
         LocalEndpoint::Tcp(address) if address.port() == 0 => {

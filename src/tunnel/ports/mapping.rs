@@ -175,6 +175,11 @@ impl Mapping {
         Self { wanted, state, reason, open: None, counters: Arc::default() }
     }
 
+    /// The same port, as it is wanted now.
+    pub(super) fn now(self, wanted: Wanted) -> Self {
+        Self { wanted, ..self }
+    }
+
     pub(super) fn status(&self) -> PortStatus {
         let counters = self.counters.snapshot();
         let published = self.wanted.port.as_ref().map(|port| &port.published);

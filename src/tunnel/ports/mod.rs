@@ -114,7 +114,7 @@ impl Ports {
         for wanted in wanted.into_iter().take(MOST) {
             match before.iter().position(|mapping| wanted.is_same_port(&mapping.wanted)) {
                 // The container may have another name by now.
-                Some(at) => mappings.push(Mapping { wanted, ..before.swap_remove(at) }),
+                Some(at) => mappings.push(before.swap_remove(at).now(wanted)),
                 None => mappings.push(Mapping::new(wanted)),
             }
         }
