@@ -157,6 +157,11 @@ fn each_bad_thing_is_found_and_gone_when_it_is_mended() {
     set_mode(&socket, 0o660);
     assert!(!those(&audit(&lab), "found").contains("socket-mode"));
 
+    let ssh_config = std::fs::read_to_string(lab.path("ssh_config")).unwrap();
+    std::fs::write(lab.path("ssh_config"), ssh_config.replace("accept-new", "no")).unwrap();
+    assert!(those(&audit(&lab), "found").contains("ssh-host-key"));
+    std::fs::write(lab.path("ssh_config"), ssh_config).unwrap();
+
     // For people, for CI, and for those that count.
     let text = lab.ok(&["audit", "lab"]);
     assert!(text.contains("tcp-loopback: ") && text.contains("(CIS 2.7)") && text.contains("  → "), "{text}");

@@ -331,11 +331,13 @@ fn half_open_clients_by_the_hundred_hold_up_nobody() {
 fn a_daemon_killed_under_load_and_up_again() {
     let lab = Lab::new("");
     tunnel(&lab);
-    let streams = [streaming(&lab), streaming(&lab)];
+    // Each is read from its beginning on: one that is not holds its connection up, and the next one with it.
+    let readers = [(); 2].map(|()| {
+        let mut stream = streaming(&lab);
+        std::thread::spawn(move || while matches!(stream.read(&mut [0; 65536]), Ok(1..)) {})
+    });
     run(Command::new("kill").args(["-9", &lab.status("lab")["pid"].to_string()]));
-    for mut stream in streams {
-        while matches!(stream.read(&mut [0; 65536]), Ok(1..)) {}
-    }
+    readers.into_iter().for_each(|reader| reader.join().unwrap());
     wait_for("the server's sessions to end", || lab.sshd.sessions().is_empty().then_some(()));
     let begun = Instant::now();
     lab.ok(&["up", "lab", "--remote", lab.path("remote/x.sock").to_str().unwrap()]);

@@ -321,3 +321,29 @@ fn testcontainers_finds_its_ports_on_localhost() {
     let output = run(&mut test);
     assert!(output.ends_with("all is well\n"), "{output}");
 }
+
+#[test]
+fn ports_and_guard_follow_the_configuration_at_sighup() {
+    let Some((lab, _link)) = lab("ports = false") else { return };
+    let web = port();
+    serve(&lab, "web", &["-p", &format!("{web}:80")]);
+    lab.ok(&["up", "lab"]);
+    let before = std::fs::read_to_string(lab.path("config.toml")).unwrap();
+    let reload = |text: &str| {
+        lab.write_config(text);
+        let pid = lab.status("lab")["pid"].to_string();
+        run(Command::new("kill").args(["-HUP", &pid]));
+    };
+    reload(&before.replace("ports = false", "ports = true\naccess = \"read-only\""));
+    assert_eq!(answer(&format!("http://127.0.0.1:{web}/")), "web\n");
+    let stop = |lab: &Lab| lab.docker("lab", &["stop", "-t", "0", "web"]).output().unwrap();
+    assert!(String::from_utf8_lossy(&stop(&lab).stderr).contains("containers.stop is not allowed here"));
+    // What cannot be used changes nothing.
+    reload(&before.replace("ports = false", "ports = true\naccess = \"read-only\"\nallow = [\"nothing\"]"));
+    wait_for("the word in the log", || lab.log("lab").contains("`nothing` in `allow`").then_some(()));
+    assert!(!stop(&lab).status.success());
+    reload(&before);
+    until_refused(web);
+    assert_eq!(lab.status("lab")["ports"], Value::Null);
+    succeeded(&stop(&lab));
+}

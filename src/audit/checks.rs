@@ -38,6 +38,7 @@ pub(super) fn judge(id: &str, facts: &Facts) -> Option<State> {
             }
         }
         "ssh-unrestricted" => found_if(facts.host.is_some(), || "it ran a command for this audit".into()),
+        "ssh-host-key" => found_if(facts.any_host_key, || "StrictHostKeyChecking no".into()),
         "ssh-algorithms" => found_if(!facts.ssh.strict, || format!("{}: no strict key exchange", facts.ssh.server)),
         "ssh-quantum" => {
             let hybrid = ["mlkem", "sntrup"].iter().any(|name| facts.ssh.kex.contains(name));

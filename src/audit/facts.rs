@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::net::TcpStream;
 
-use crate::config::{Proxy, Target};
+use crate::config::{HostKeyPolicy, Proxy, Target};
 use crate::engine::{self, Session};
 use crate::ssh::{self, Connection, Credentials, OnStep, OpenError, Prompter};
 use crate::tunnel::{self, Route, find_engine};
@@ -46,6 +46,8 @@ pub(super) struct Facts {
     pub(super) ssh: ssh::Facts,
     pub(super) login: ssh::Login,
     pub(super) user: String,
+    /// Is a changed host key let pass (StrictHostKeyChecking no)?
+    pub(super) any_host_key: bool,
     /// `DOCKER_CONTENT_TRUST` on this machine.
     pub(super) content_trust: bool,
     /// `2026-11-24`.
@@ -83,6 +85,7 @@ pub(super) async fn gather(target: &Target, prompter: &Prompter) -> Result<Facts
         ssh: connection.facts(),
         login: connection.login().clone(),
         user: target.ssh.user.clone(),
+        any_host_key: target.ssh.host_key_policy == HostKeyPolicy::Off,
         content_trust: std::env::var("DOCKER_CONTENT_TRUST").is_ok_and(|value| value == "1"),
         today: humantime::format_rfc3339_seconds(std::time::SystemTime::now()).to_string().chars().take(10).collect(),
         ..Facts::default()

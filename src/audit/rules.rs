@@ -136,6 +136,13 @@ pub const RULES: &[Rule] = &[
         "restrict,port-forwarding,command=\"/bin/false\" before its key in authorized_keys; in sshd_config, for a login that is for tunnels only: Match User USER, then AllowTcpForwarding local, AllowStreamLocalForwarding local, PermitTTY no, ForceCommand /bin/false",
     ),
     rule(
+        "ssh-host-key",
+        High,
+        None,
+        "Host keys are not checked: whoever is in between can be the host",
+        "StrictHostKeyChecking ask (or accept-new) for this host in ssh_config",
+    ),
+    rule(
         "ssh-algorithms",
         Medium,
         None,
