@@ -17,7 +17,8 @@ use super::flow::{self, End};
 use super::guard;
 use super::listener::Listener;
 use super::local::LocalStream;
-use super::pool::{Lease, Member};
+use super::member::Member;
+use super::pool::Lease;
 use super::supervisor::{Link, Tunnel};
 use crate::ssh::{Channel, Endpoint, OpenError};
 
@@ -230,7 +231,9 @@ impl Tunnel {
                     Ok(Err(_)) if is_command && lease.member.has_refused() => {
                         return Carried::HeldUp(local);
                     }
-                    Ok(Err(error)) if matches!(purpose, Purpose::Port { .. }) && error.is_prohibited() => {
+                    Ok(Err(error))
+                        if matches!(purpose, Purpose::Port { .. }) && !is_command && error.is_prohibited() =>
+                    {
                         return Carried::Prohibited(local);
                     }
                     Ok(Err(OpenError::Lost)) => return Carried::Lost(local, lease.member.clone()),

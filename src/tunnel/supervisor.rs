@@ -12,7 +12,7 @@
 
 use std::fmt;
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
@@ -20,18 +20,19 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::counters::{Counters, Snapshot};
+use super::counters::Counters;
 use super::error::Error;
 use super::flow;
-use super::guard::{Guard, RequestStatus};
+use super::guard::Guard;
 use super::listener::Listener;
+use super::member::Member;
 use super::network::Network;
 use super::outage::Outage;
-use super::pool::{ConnectionStatus, Member, Pool};
-use super::ports::{self, PortStatus, Ports};
+use super::pool::Pool;
+use super::ports::{self, Ports};
 use super::remote::{self, Route};
 use super::worker::Worker;
-use crate::config::{self, Target};
+use crate::config::Target;
 use crate::engine::Engine;
 use crate::ssh::{self, Connection, Credentials, Endpoint, OnStep, Prompter, Step};
 
@@ -39,8 +40,6 @@ use crate::ssh::{self, Connection, Credentials, Endpoint, OnStep, Prompter, Step
 /// the longest.
 const FIRST_ENGINE_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_ENGINE_PAUSE: Duration = Duration::from_secs(2);
-/// Longest wait for the answer when a connection's round-trip time is measured.
-const PING_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest wait for a connection's sign of life when the network has changed.
 const CHECK_TIMEOUT: Duration = Duration::from_millis(2500);
 
@@ -125,20 +124,20 @@ enum Event {
 /// A tunnel.
 #[derive(Debug)]
 pub struct Tunnel {
-    target: watch::Sender<Arc<Target>>,
+    pub(super) target: watch::Sender<Arc<Target>>,
     prompter: Prompter,
     credentials: Credentials,
     pub(super) counters: Counters,
-    status: watch::Sender<Status>,
+    pub(super) status: watch::Sender<Status>,
     pub(super) link: watch::Sender<Link>,
     pub(super) pool: Arc<Pool>,
-    retry: Notify,
+    pub(super) retry: Notify,
     /// A flow has come.
     pub(super) demand: Notify,
     /// The settings of connections have changed.
-    reloaded: Notify,
+    pub(super) reloaded: Notify,
     pub(super) ports: Ports,
-    guard: Mutex<Option<Arc<Guard>>>,
+    pub(super) guard: Mutex<Option<Arc<Guard>>>,
 }
 
 impl Tunnel {
@@ -171,100 +170,6 @@ impl Tunnel {
             demand: Notify::new(),
             reloaded: Notify::new(),
         }))
-    }
-
-    /// What it goes to.
-    pub fn target(&self) -> Arc<Target> {
-        self.target.borrow().clone()
-    }
-
-    /// Its status, now and whenever it changes.
-    pub fn watch(&self) -> watch::Receiver<Status> {
-        self.status.subscribe()
-    }
-
-    /// Its counters.
-    pub fn counters(&self) -> Snapshot {
-        self.counters.snapshot()
-    }
-
-    /// Its SSH connections. Their round-trip times are measured anew for the next one who asks.
-    pub fn connections(&self) -> Vec<ConnectionStatus> {
-        let status = self.pool.status();
-        for member in self.pool.members() {
-            tokio::spawn(async move {
-                let _ = tokio::time::timeout(PING_TIMEOUT, member.measure()).await;
-            });
-        }
-        status
-    }
-
-    /// Somebody wants it up now: does not wait for the next attempt, and tries again even after a
-    /// failure.
-    pub fn retry_now(&self) {
-        self.retry.notify_one();
-    }
-
-    /// Somebody wants a new connection. Flows that are under way stay on the old one to their end.
-    pub fn renew(&self) {
-        match self.status.borrow().state {
-            State::Up => self.reloaded.notify_one(),
-            _ => self.retry.notify_one(),
-        }
-    }
-
-    /// Goes on with other settings. Where they lead to another host, login or Engine, a new connection
-    /// is made first; flows that are under way stay on the old ones to their end. The local endpoint
-    /// stays as it is. Clients that are connected go on under the guard that they began with.
-    ///
-    /// # Errors
-    /// [`Error::Access`]; then nothing has changed.
-    pub fn reload(&self, target: Target) -> Result<(), Error> {
-        *lock(&self.guard) = Guard::of(&target)?;
-        let before = self.target.send_replace(Arc::new(target.clone()));
-        self.pool.set_max(target.max_connections);
-        let same = before.ssh == target.ssh
-            && before.remote == target.remote
-            && (before.keepalive, before.keepalive_count) == (target.keepalive, target.keepalive_count);
-        if !same {
-            self.reloaded.notify_one();
-        }
-        Ok(())
-    }
-
-    /// What decides on the requests of new clients, if anything does.
-    pub(super) fn guard(&self) -> Option<Arc<Guard>> {
-        lock(&self.guard).clone()
-    }
-
-    /// What clients may ask, in a few words; None where they may ask everything.
-    pub fn access(&self) -> Option<String> {
-        self.guard().map(|guard| guard.label().to_owned())
-    }
-
-    /// The requests that are being answered, as far as a guard sees them.
-    pub fn requests(&self) -> Vec<RequestStatus> {
-        self.guard().map(|guard| guard.requests()).unwrap_or_default()
-    }
-
-    /// What is published on the host, and what of it is here; None where nothing is to be here.
-    pub fn ports(&self) -> Option<Vec<PortStatus>> {
-        (self.target().ports != config::Ports::Off).then(|| self.ports.status())
-    }
-
-    /// Somebody agrees to these ports, or with None to all that wait for it.
-    pub fn agree_to_ports(&self, ports: Option<&[u16]>) {
-        self.ports.agree(ports, &self.target());
-    }
-
-    /// Waits until its settings are changed.
-    pub(super) fn settings(&self) -> watch::Receiver<Arc<Target>> {
-        self.target.subscribe()
-    }
-
-    /// Is what carries the Engine's flows a command, because the server forwards nothing?
-    pub(super) fn ports_need_command(&self) -> bool {
-        self.ports.needs_command() || self.endpoint().is_command()
     }
 
     /// Where flows go.
@@ -598,10 +503,6 @@ impl Tunnel {
             changes
         });
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Waits until nothing was used for `limit`, and takes all out. Never ends without a limit.

@@ -1,0 +1,115 @@
+//! What others ask of a tunnel, and what they tell it: status, settings, requests, ports. Knows nothing of
+//! how it is kept up.
+
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use super::counters::Snapshot;
+use super::error::Error;
+use super::guard::{Guard, RequestStatus};
+use super::member::ConnectionStatus;
+use super::ports::PortStatus;
+use super::supervisor::{State, Status, Tunnel};
+use crate::config::{self, Target};
+
+/// Longest wait for the answer when a connection's round-trip time is measured.
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
+
+impl Tunnel {
+    /// What it goes to.
+    pub fn target(&self) -> Arc<Target> {
+        self.target.borrow().clone()
+    }
+
+    /// Its status, now and whenever it changes.
+    pub fn watch(&self) -> watch::Receiver<Status> {
+        self.status.subscribe()
+    }
+
+    /// Its counters.
+    pub fn counters(&self) -> Snapshot {
+        self.counters.snapshot()
+    }
+
+    /// Its SSH connections. Their round-trip times are measured anew for the next one who asks.
+    pub fn connections(&self) -> Vec<ConnectionStatus> {
+        let status = self.pool.status();
+        for member in self.pool.members() {
+            tokio::spawn(async move {
+                let _ = tokio::time::timeout(PING_TIMEOUT, member.measure()).await;
+            });
+        }
+        status
+    }
+
+    /// Somebody wants it up now: does not wait for the next attempt, and tries again even after a
+    /// failure.
+    pub fn retry_now(&self) {
+        self.retry.notify_one();
+    }
+
+    /// Somebody wants a new connection. Flows that are under way stay on the old one to their end.
+    pub fn renew(&self) {
+        match self.status.borrow().state {
+            State::Up => self.reloaded.notify_one(),
+            _ => self.retry.notify_one(),
+        }
+    }
+
+    /// Goes on with other settings. Where they lead to another host, login or Engine, a new connection
+    /// is made first; flows that are under way stay on the old ones to their end. The local endpoint
+    /// stays as it is. Clients that are connected go on under the guard that they began with.
+    ///
+    /// # Errors
+    /// [`Error::Access`]; then nothing has changed.
+    pub fn reload(&self, target: Target) -> Result<(), Error> {
+        let guard = Guard::of(&target)?;
+        *self.guard.lock().unwrap_or_else(PoisonError::into_inner) = guard;
+        let before = self.target.send_replace(Arc::new(target.clone()));
+        self.pool.set_max(target.max_connections);
+        let same = before.ssh == target.ssh
+            && before.remote == target.remote
+            && (before.keepalive, before.keepalive_count) == (target.keepalive, target.keepalive_count);
+        if !same {
+            self.reloaded.notify_one();
+        }
+        Ok(())
+    }
+
+    /// What decides on the requests of new clients, if anything does.
+    pub(super) fn guard(&self) -> Option<Arc<Guard>> {
+        self.guard.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What clients may ask, in a few words; None where they may ask everything.
+    pub fn access(&self) -> Option<String> {
+        self.guard().map(|guard| guard.label().to_owned())
+    }
+
+    /// The requests that are being answered, as far as a guard sees them.
+    pub fn requests(&self) -> Vec<RequestStatus> {
+        self.guard().map(|guard| guard.requests()).unwrap_or_default()
+    }
+
+    /// What is published on the host, and what of it is here; None where nothing is to be here.
+    pub fn ports(&self) -> Option<Vec<PortStatus>> {
+        (self.target().ports != config::Ports::Off).then(|| self.ports.status())
+    }
+
+    /// Somebody agrees to these ports, or with None to all that wait for it.
+    pub fn agree_to_ports(&self, ports: Option<&[u16]>) {
+        self.ports.agree(ports, &self.target());
+    }
+
+    /// Waits until its settings are changed.
+    pub(super) fn settings(&self) -> watch::Receiver<Arc<Target>> {
+        self.target.subscribe()
+    }
+
+    /// Is what carries the Engine's flows a command, because the server forwards nothing?
+    pub(super) fn ports_need_command(&self) -> bool {
+        self.ports.needs_command() || self.endpoint().is_command()
+    }
+}
