@@ -61,6 +61,19 @@ fn has_colour(screen: &str) -> bool {
     codes.flat_map(|(codes, _)| codes.split(';')).any(|code| code.len() == 2 && ("30"..="38").contains(&code))
 }
 
+/// A world whose tunnel is up and leads to what sends back what comes.
+fn echoing() -> Lab {
+    let lab = Lab::new("");
+    remote::serve(&lab.path("remote/engine.sock"), remote::echo);
+    lab.write_config(&format!(
+        "ssh_config = {:?}\n[defaults]\nremote = {:?}\n",
+        lab.path("ssh_config"),
+        lab.path("remote/engine.sock")
+    ));
+    lab.ok(&["up", "lab"]);
+    lab
+}
+
 const DTUNNEL: &str = env!("CARGO_BIN_EXE_dtunnel");
 
 #[test]
@@ -102,14 +115,7 @@ fn top_shows_tunnels_flows_requests_and_rates_and_obeys_keys() {
 
 #[test]
 fn top_fits_into_small_terminals_and_does_without_colours() {
-    let lab = Lab::new("");
-    remote::serve(&lab.path("remote/engine.sock"), remote::echo);
-    lab.write_config(&format!(
-        "ssh_config = {:?}\n[defaults]\nremote = {:?}\n",
-        lab.path("ssh_config"),
-        lab.path("remote/engine.sock")
-    ));
-    lab.ok(&["up", "lab"]);
+    let lab = echoing();
     for (size, details) in [((40, 10), false), ((20, 3), false), ((60, 24), true)] {
         let terminal = Terminal::start(&lab, size, &format!("NO_COLOR=1 {DTUNNEL} top lab"));
         let screen = terminal.shows("the tunnel", |s| s.contains("lab"));
@@ -124,14 +130,7 @@ fn top_fits_into_small_terminals_and_does_without_colours() {
 
 #[test]
 fn top_shows_how_fast_bytes_move() {
-    let lab = Lab::new("");
-    remote::serve(&lab.path("remote/engine.sock"), remote::echo);
-    lab.write_config(&format!(
-        "ssh_config = {:?}\n[defaults]\nremote = {:?}\n",
-        lab.path("ssh_config"),
-        lab.path("remote/engine.sock")
-    ));
-    lab.ok(&["up", "lab"]);
+    let lab = echoing();
     let terminal = Terminal::start(&lab, (100, 30), &format!("{DTUNNEL} top"));
     terminal.shows("the tunnel", |s| s.contains("1 of 1"));
     let mut client = connect(&lab.socket("lab"));
@@ -152,14 +151,7 @@ fn top_shows_how_fast_bytes_move() {
 
 #[test]
 fn status_is_watched_in_lines_until_nobody_reads() {
-    let lab = Lab::new("");
-    remote::serve(&lab.path("remote/engine.sock"), remote::echo);
-    lab.write_config(&format!(
-        "ssh_config = {:?}\n[defaults]\nremote = {:?}\n",
-        lab.path("ssh_config"),
-        lab.path("remote/engine.sock")
-    ));
-    lab.ok(&["up", "lab"]);
+    let lab = echoing();
     for (args, begins) in
         [(&["status", "--watch=100ms"][..], "20"), (&["status", "lab", "--json", "--watch=100ms"], "[{")]
     {
