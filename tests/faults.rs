@@ -42,9 +42,16 @@ fn ask(lab: &Lab, order: u8) -> std::io::Result<UnixStream> {
 }
 
 fn echo(lab: &Lab) -> std::io::Result<()> {
+    echoing(lab).map(drop)
+}
+
+/// A flow that is open and idle. (One that is still being opened is opened elsewhere when its connection
+/// is lost, and not cut.)
+fn echoing(lab: &Lab) -> std::io::Result<UnixStream> {
     let mut stream = ask(lab, b'E')?;
     stream.write_all(b"e")?;
-    stream.read_exact(&mut [0])
+    stream.read_exact(&mut [0])?;
+    Ok(stream)
 }
 
 /// A flow that has data under way.
@@ -129,7 +136,7 @@ fn sshd_frozen_for_a_minute() {
 fn the_link_cut_silently_and_restored() {
     let Some((lab, link)) = Lab::over_link() else { return };
     tunnel(&lab);
-    let streams = [streaming(&lab), ask(&lab, b'E').unwrap()];
+    let streams = [streaming(&lab), echoing(&lab).unwrap()];
     link.cut();
     let noticed = until_state(&lab, "reconnecting");
     streams.into_iter().for_each(cut);
@@ -150,7 +157,7 @@ fn the_link_cut_silently_under_upload() {
     let Some((lab, link)) = Lab::over_link() else { return };
     tunnel(&lab);
     // What waits to be sent must not hide that nothing is answered.
-    let mut stream = ask(&lab, b'E').unwrap();
+    let mut stream = echoing(&lab).unwrap();
     let mut writer = stream.try_clone().unwrap();
     let pump = std::thread::spawn(move || while writer.write_all(&[b'u'; 65536]).is_ok() {});
     let mut reader = stream.try_clone().unwrap();
@@ -250,7 +257,7 @@ fn a_login_revoked_while_away_is_not_tried_again_and_again() {
 fn the_address_changed() {
     let Some((lab, link)) = Lab::over_link() else { return };
     tunnel(&lab);
-    let stream = ask(&lab, b'E').unwrap();
+    let stream = echoing(&lab).unwrap();
     let begun = Instant::now();
     link.change_address();
     cut(stream);
