@@ -136,7 +136,7 @@ fn sshd_frozen_for_a_minute() {
 fn the_link_cut_silently_and_restored() {
     let Some((lab, link)) = Lab::over_link() else { return };
     tunnel(&lab);
-    let streams = [streaming(&lab), echoing(&lab).unwrap()];
+    let streams = [echoing(&lab).unwrap(), streaming(&lab)];
     link.cut();
     let noticed = until_state(&lab, "reconnecting");
     streams.into_iter().for_each(cut);
