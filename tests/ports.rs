@@ -347,3 +347,25 @@ fn ports_and_guard_follow_the_configuration_at_sighup() {
     assert_eq!(lab.status("lab")["ports"], Value::Null);
     succeeded(&stop(&lab));
 }
+
+#[test]
+fn another_local_address_is_used_where_the_profile_says_so() {
+    let Some((lab, link)) = lab("ports = true\nports_address = \"127.0.0.5\"") else { return };
+    let [everywhere, given] = std::array::from_fn(|_| port());
+    serve(&lab, "web", &["-p", &format!("{everywhere}:80"), "-p", &format!("{}:{given}:80", link.far)]);
+    lab.ok(&["up", "lab"]);
+    assert_eq!(answer(&format!("http://127.0.0.5:{everywhere}/")), "web\n");
+    assert_eq!(answer(&format!("http://127.0.0.1:{given}/")), "web\n");
+    until_refused(everywhere);
+    // One that others can reach is warned of.
+    let text = std::fs::read_to_string(lab.path("config.toml")).unwrap();
+    lab.write_config(&text.replace("127.0.0.5", "192.0.2.99"));
+    lab.ok(&["down", "lab"]);
+    let output = lab.run(&["up", "lab"]);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(stderr.contains("published ports are opened on 192.0.2.99, where others can reach them"), "{stderr}");
+    let failed = wait_for("the mapping", || {
+        mappings(&lab).into_iter().find(|m| m["remote_port"] == everywhere && m["state"] == "failed")
+    });
+    assert!(failed["reason"].as_str().unwrap().contains("cannot be opened"), "{failed}");
+}
