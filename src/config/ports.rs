@@ -68,7 +68,7 @@ impl Ports {
 }
 
 /// A rule: `[!][CONTAINER][:PORT[-PORT]]`, where CONTAINER may hold `*`; a rule that is a number or a
-/// range is for the port of every container.
+/// range is for the port of every container (and `80:` for the container `80`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PortRule {
     excludes: bool,
@@ -94,6 +94,11 @@ fn is_like(pattern: &[u8], text: &[u8]) -> bool {
     }
 }
 
+/// Is it read as a port or a range where it stands alone?
+fn looks_like_ports(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_digit()) && !text.contains(|c: char| c.is_alphabetic())
+}
+
 impl FromStr for PortRule {
     type Err = String;
 
@@ -102,9 +107,7 @@ impl FromStr for PortRule {
         let (excludes, rest) = text.strip_prefix('!').map_or((false, text), |rest| (true, rest));
         let (container, ports) = match rest.split_once(':') {
             Some((container, ports)) => (container, ports),
-            None if rest.starts_with(|c: char| c.is_ascii_digit()) && !rest.contains(|c: char| c.is_alphabetic()) => {
-                ("", rest)
-            }
+            None if looks_like_ports(rest) => ("", rest),
             None => (rest, ""),
         };
         if container.is_empty() && ports.is_empty() {
@@ -133,7 +136,8 @@ impl fmt::Display for PortRule {
         f.write_str(if self.excludes { "!" } else { "" })?;
         f.write_str(self.container.as_deref().unwrap_or_default())?;
         match self.ports {
-            None => Ok(()),
+            // A container may have a number for its name.
+            None => f.write_str(if self.container.as_deref().is_some_and(looks_like_ports) { ":" } else { "" }),
             Some((first, last)) => {
                 f.write_str(if self.container.is_some() { ":" } else { "" })?;
                 if first == last { write!(f, "{first}") } else { write!(f, "{first}-{last}") }
@@ -198,7 +202,7 @@ mod tests {
 
     #[test]
     fn rules_are_read_and_shown_alike_and_others_refused() {
-        for text in ["8080", "3000-3999", "web", "web-*:80", "!web:1-2", "*:80"] {
+        for text in ["8080", "3000-3999", "web", "web-*:80", "!web:1-2", "*:80", "0:", "1.2:"] {
             assert_eq!(text.parse::<PortRule>().expect(text).to_string(), text);
         }
         for text in ["", "!", ":", "0", "70000", "9-8", "we b", "a:b", "80-"] {
