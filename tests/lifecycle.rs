@@ -111,7 +111,8 @@ fn env_prints_what_a_shell_can_eval() {
 #[test]
 fn exec_passes_the_exit_code_and_the_environment() {
     let Some(lab) = Lab::with_engine() else { return };
-    let output = lab.ok(&["exec", "lab", "--", "sh", "-c", "echo $DOCKER_HOST; /usr/bin/docker ps -q"]);
+    let output =
+        lab.ok(&["exec", "lab", "--", "sh", "-c", "echo $DOCKER_HOST; /usr/bin/docker ps -q --filter name=nobodys"]);
     assert_eq!(output.trim(), format!("unix://{}", lab.socket("lab").display()));
     lab.fails(42, &["exec", "lab", "sh", "-c", "exit 42"]);
     lab.fails(127, &["exec", "lab", "no-such-program"]);

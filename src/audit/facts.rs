@@ -73,10 +73,7 @@ pub(super) struct Host {
 
 /// Connects and gathers.
 pub(super) async fn gather(target: &Target, prompter: &Prompter) -> Result<Facts, tunnel::Error> {
-    let mut looking = target.clone();
-    looking.read_only = true;
-    looking.ssh.update_host_keys = false;
-    looking.ssh.add_keys_to_agent = None;
+    let looking = target.looking_only();
     let quiet: OnStep = Arc::new(|_| {});
     let connection = Connection::establish(&looking, prompter, &Credentials::new(false), &quiet).await?;
     let (route, _) = find_engine(&connection, target, None).await?;

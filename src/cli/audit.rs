@@ -4,7 +4,8 @@ use std::fmt::Write as _;
 
 use clap::{Args, ValueEnum};
 
-use super::{Global, nearest_profile, output, prompt};
+use super::up::with_name_hint;
+use super::{Global, output, prompt};
 use crate::audit::{self, Outcome, Report, Severity, State};
 use crate::daemon::{ExitCode, Failure};
 
@@ -50,13 +51,7 @@ pub(super) fn audit(global: &Global, args: &AuditArgs) -> Result<(), Failure> {
     let config = global.config()?;
     let target = global.resolved(&args.target, &config, args.remote.clone())?;
     let audited = prompt::while_answering(async |prompter| audit::audit(&target, prompter).await)?;
-    let report = audited.map_err(|error| {
-        let failure = Failure::from(error);
-        match nearest_profile(&args.target, &config).filter(|_| failure.exit == ExitCode::Unreachable) {
-            Some(hint) => failure.hint(hint),
-            None => failure,
-        }
-    })?;
+    let report = audited.map_err(|error| with_name_hint(error.into(), &args.target, &config))?;
     if args.json {
         output::print_json(&report)?;
     } else if args.sarif {

@@ -6,7 +6,7 @@ use clap::Subcommand;
 use serde::Deserialize;
 
 use super::{Global, nearest_profile, output};
-use crate::config::{LocalEndpoint, RuntimeFiles, TunnelName, runtime_dir};
+use crate::config::{LocalEndpoint, TunnelName, runtime_dir};
 use crate::daemon::{self, ExitCode, Failure, Found};
 
 /// Begins the description of a context that is ours to change and remove.
@@ -141,7 +141,7 @@ fn remove(global: &Global, target: &str) -> Result<(), Failure> {
             .hint(format!("`docker context rm {name}` removes it all the same")));
         }
         Some(_) => {
-            if docker(&["context", "show"]).is_ok_and(|current| current.trim() == name) || is_current(&name)? {
+            if is_current(&name)? {
                 docker(&["context", "use", "default"])?;
                 tell(global, "docker uses its context `default` again");
             }
@@ -152,7 +152,7 @@ fn remove(global: &Global, target: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Older CLIs have no `context show`.
+/// Does docker use it now? (Older CLIs have no `context show`.)
 fn is_current(name: &str) -> Result<bool, Failure> {
     let list = docker(&["context", "ls", "--format", "{{.Current}} {{.Name}}"])?;
     Ok(list.lines().any(|line| line == format!("true {name}")))
@@ -162,7 +162,6 @@ fn is_current(name: &str) -> Result<bool, Failure> {
 fn endpoint(global: &Global, target: &str) -> Result<(TunnelName, String, bool), Failure> {
     let config = global.config()?;
     let name = TunnelName::of_target(target, &config)?;
-    RuntimeFiles::new(&runtime_dir(), &name)?;
     if let Found::Running(status) = daemon::find(&runtime_dir(), &name)?
         && let Some(local) = status.local
     {

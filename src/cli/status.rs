@@ -27,9 +27,14 @@ pub(super) struct StatusArgs {
 }
 
 pub(super) fn status(global: &Global, args: &StatusArgs) -> Result<(), Failure> {
-    let config = global.config()?;
-    let named = args.targets.iter().map(|target| Ok(TunnelName::of_target(target, &config)?));
-    let named = named.collect::<Result<Vec<_>, Failure>>()?;
+    let named = if args.targets.is_empty() {
+        // What is up is to be seen whatever is wrong with the configuration.
+        Vec::new()
+    } else {
+        let config = global.config()?;
+        let named = args.targets.iter().map(|target| Ok(TunnelName::of_target(target, &config)?));
+        named.collect::<Result<_, Failure>>()?
+    };
     if let Some(interval) = args.watch {
         return watch(&named, args.json, interval.0);
     }
@@ -106,8 +111,7 @@ fn watch(named: &[TunnelName], json: bool, interval: Duration) -> Result<(), Fai
 /// One tunnel at one moment.
 fn line(status: &TunnelStatus) -> String {
     let now = humantime::format_rfc3339_seconds(SystemTime::now());
-    let time = status.connections.iter().filter_map(|connection| connection.rtt_ms).reduce(f64::min);
-    let time = time.map(|ms| format!(" rtt={ms:.1}ms")).unwrap_or_default();
+    let time = status.round_trip_ms().map(|ms| format!(" rtt={ms:.1}ms")).unwrap_or_default();
     let error = status.last_error.as_ref().map(|error| format!(" error={error:?}")).unwrap_or_default();
     format!(
         "{now} {} {} connections={} flows={} in={} out={}{time}{error}\n",

@@ -237,7 +237,7 @@ fn bring_up(
 }
 
 /// A name that has no address may be a profile's, misspelt.
-fn with_name_hint(failure: Failure, target: &str, config: &ConfigFile) -> Failure {
+pub(super) fn with_name_hint(failure: Failure, target: &str, config: &ConfigFile) -> Failure {
     match nearest_profile(target, config) {
         Some(hint) if failure.exit == ExitCode::Unreachable => failure.hint(hint),
         _ => failure,

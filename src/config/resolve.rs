@@ -286,6 +286,14 @@ impl Target {
         Ok(Self { ssh, destination: destination.clone(), depth, ..self.clone() })
     }
 
+    /// The same for one who looks only: no key is learnt or handed to an agent.
+    pub fn looking_only(&self) -> Self {
+        let mut target = Self { read_only: true, ..self.clone() };
+        target.ssh.update_host_keys = false;
+        target.ssh.add_keys_to_agent = None;
+        target
+    }
+
     /// `user@host:port` for people, as connected to.
     pub fn address(&self) -> String {
         let destination = Destination {

@@ -148,6 +148,11 @@ pub struct TunnelStatus {
 }
 
 impl TunnelStatus {
+    /// The shortest round-trip time of its connections that is known, in milliseconds.
+    pub fn round_trip_ms(&self) -> Option<f64> {
+        self.connections.iter().filter_map(|connection| connection.rtt_ms).reduce(f64::min)
+    }
+
     /// The status of a tunnel that is not there.
     pub fn down(name: &str) -> Self {
         Self {

@@ -192,11 +192,7 @@ impl Examination<'_> {
 
     /// Key exchange, host key, login.
     async fn connect(&mut self) -> Result<Connection, ssh::Error> {
-        let mut target = self.target.clone();
-        // Looks only.
-        target.read_only = true;
-        target.ssh.update_host_keys = false;
-        target.ssh.add_keys_to_agent = None;
+        let target = self.target.looking_only();
         let steps = Arc::new(Mutex::new(Vec::new()));
         let noted = steps.clone();
         let on_step: OnStep = Arc::new(move |step| {

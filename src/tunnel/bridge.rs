@@ -78,15 +78,12 @@ impl Tool {
 
 /// The endpoint that leads to a TCP port as the host sees it, with whatever is there to carry it.
 pub(super) fn to_port(host: &str, port: u16) -> Endpoint {
-    let (socat, nc) = match host.contains(':') {
-        true => (format!("TCP6:[{host}]:{port}"), host),
-        false => (format!("TCP:{host}:{port}"), host),
-    };
+    let socat = if host.contains(':') { format!("TCP6:[{host}]:{port}") } else { format!("TCP:{host}:{port}") };
     let script = format!(
         "if command -v socat >/dev/null; then exec socat -t 2000000 - {}; fi; \
          case $(nc -h 2>&1) in *-N*) exec nc -N {nc} {port};; *) exec nc {nc} {port};; esac",
         quoted(&socat),
-        nc = quoted(nc),
+        nc = quoted(host),
     );
     let name = format!("socat or nc to port {port}");
     Endpoint::Command { name, command: guarded(&format!("sh -c {}", quoted(&script))) }

@@ -1,7 +1,7 @@
 //! What others ask of a tunnel, and what they tell it: status, settings, requests, ports. Knows nothing of
 //! how it is kept up.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -10,6 +10,7 @@ use super::counters::Snapshot;
 use super::error::Error;
 use super::guard::{Guard, RequestStatus};
 use super::member::ConnectionStatus;
+use super::pool::lock;
 use super::ports::PortStatus;
 use super::supervisor::{State, Status, Tunnel};
 use crate::config::{self, Target};
@@ -66,7 +67,7 @@ impl Tunnel {
     /// [`Error::Access`]; then nothing has changed.
     pub fn reload(&self, target: Target) -> Result<(), Error> {
         let guard = Guard::of(&target)?;
-        *self.guard.lock().unwrap_or_else(PoisonError::into_inner) = guard;
+        *lock(&self.guard) = guard;
         let before = self.target.send_replace(Arc::new(target.clone()));
         self.pool.set_max(target.max_connections);
         let same = before.ssh == target.ssh
@@ -80,7 +81,7 @@ impl Tunnel {
 
     /// What decides on the requests of new clients, if anything does.
     pub(super) fn guard(&self) -> Option<Arc<Guard>> {
-        self.guard.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.guard).clone()
     }
 
     /// What clients may ask, in a few words; None where they may ask everything.

@@ -88,8 +88,7 @@ fn draw_tunnels(app: &App, frame: &mut Frame<'_>, area: Rect) {
 }
 
 fn round_trip(tunnel: &TunnelStatus) -> String {
-    let times = tunnel.connections.iter().filter_map(|connection| connection.rtt_ms);
-    times.reduce(f64::min).map_or_else(|| "-".into(), |ms| format!("{ms:.1} ms"))
+    tunnel.round_trip_ms().map_or_else(|| "-".into(), |ms| format!("{ms:.1} ms"))
 }
 
 fn draw_details(app: &App, tunnel: &TunnelStatus, frame: &mut Frame<'_>, area: Rect) {

@@ -15,13 +15,14 @@ mod stream;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
 use super::error::Error;
 use super::peer::Who;
+use super::pool::lock;
 use crate::config::Target;
 use policy::Rules;
 
@@ -110,8 +111,4 @@ impl Drop for Open {
 fn shown(path: &str) -> String {
     let shown: String = path.escape_debug().take(MAX_PATH).collect();
     if shown.len() < path.len() { shown + "…" } else { shown }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

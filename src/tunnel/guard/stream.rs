@@ -2,13 +2,14 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::framing::{Framing, Head, Refusal};
 use crate::tunnel::local::LocalStream;
+use crate::tunnel::pool::lock;
 
 /// Most bytes read at once.
 const MAX_READ: usize = 32 << 10;
@@ -19,7 +20,7 @@ pub(super) struct Reading(Arc<Mutex<Framing>>);
 
 impl Reading {
     fn with<T>(&self, work: impl FnOnce(&mut Framing) -> T) -> T {
-        work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        work(&mut lock(&self.0))
     }
 
     /// See [`Framing::take_seen`].

@@ -12,6 +12,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::engine::{Container, Published};
 use crate::tunnel::counters::Counters;
 use crate::tunnel::flows::Purpose;
+use crate::tunnel::listener::{ACCEPT_PAUSE, bind_tcp};
 use crate::tunnel::local::LocalStream;
 use crate::tunnel::peer;
 
@@ -231,11 +232,11 @@ impl Mapping {
             return;
         }
         let before = self.state;
-        let bound = match bind(port.local) {
+        let bound = match bind_tcp(port.local) {
             Ok(listener) => Ok((listener, None)),
             Err(e) if fallback => {
                 let why = format!("{} {}", port.local, explain(&e).1);
-                bind(SocketAddr::new(port.local.ip(), 0)).map(|listener| (listener, Some(why)))
+                bind_tcp(SocketAddr::new(port.local.ip(), 0)).map(|listener| (listener, Some(why)))
             }
             Err(e) => Err(e),
         };
@@ -262,12 +263,6 @@ impl Mapping {
     }
 }
 
-fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    let listener = std::net::TcpListener::bind(address)?;
-    listener.set_nonblocking(true)?;
-    TcpListener::from_std(listener)
-}
-
 fn explain(error: &io::Error) -> (PortState, String) {
     match error.kind() {
         io::ErrorKind::AddrInUse => (PortState::Taken, "is taken on this machine".into()),
@@ -285,7 +280,7 @@ async fn accept(listener: TcpListener, purpose: Purpose, clients: mpsc::Sender<(
             Ok(None) => tracing::warn!("turned away a client of another user from a published port"),
             Err(e) => {
                 tracing::warn!("cannot accept a connection: {e}");
-                tokio::time::sleep(crate::tunnel::listener::ACCEPT_PAUSE).await;
+                tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
     }

@@ -7,13 +7,14 @@ mod mapping;
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 
 use super::flows::Purpose;
 use super::local::LocalStream;
+use super::pool::lock;
 use super::supervisor::{Link, Tunnel};
 use crate::config::{self, Remote, Target};
 use crate::engine::{self, Changes, Container, Session};
@@ -243,8 +244,4 @@ fn wanted(containers: &[Container], target: &Target) -> Vec<Wanted> {
         }
     }
     all
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
