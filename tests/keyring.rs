@@ -97,6 +97,9 @@ fn a_password_that_is_kept_but_wrong_is_tried_once() {
     let Some(mut lab) = lab() else { return };
     lab.sshd.set_password("secret");
     lab.reconfigure("PasswordAuthentication yes\nPermitRootLogin yes\nPubkeyAuthentication no");
+    // A host that is not known is offered nothing that is kept.
+    let name = format!("[127.0.0.1]:{}", lab.sshd.port);
+    crate::trust::trust(&lab, &[(&name, "host")]);
     let keep = format!(
         "printf pw | gnome-keyring-daemon --unlock --components=secrets >/dev/null 2>&1\n\
          $ASK {} secret set lab --password; dtunnel up lab -q && dtunnel down lab -q && echo kept; \

@@ -46,7 +46,7 @@ pub(super) fn secret(global: &Global, command: &SecretCommand) -> Result<(), Fai
         SecretCommand::Set(args) => set(global, args),
         SecretCommand::List { target } => {
             let mut lines = String::new();
-            for kept in all_of(&resolved(global, target)?) {
+            for kept in all_of(&resolved(global, target)?)? {
                 if vault::fetch(&kept).map_err(unusable)?.is_some() {
                     lines += &format!("{kept}\n");
                 }
@@ -57,7 +57,7 @@ pub(super) fn secret(global: &Global, command: &SecretCommand) -> Result<(), Fai
             output::print(&lines)
         }
         SecretCommand::Forget { target } => {
-            for kept in all_of(&resolved(global, target)?) {
+            for kept in all_of(&resolved(global, target)?)? {
                 if vault::forget(&kept).map_err(unusable)? && !global.quiet {
                     output::note(&format!("forgot the {kept}"));
                 }
@@ -82,10 +82,7 @@ fn set(global: &Global, args: &SetArgs) -> Result<(), Failure> {
             let question = Question::Passphrase { file: file.display().to_string(), again: false };
             (Kept::Passphrase(file), question)
         }
-        None => {
-            let account = target.account();
-            (Kept::Password(account.clone()), Question::Password { account, again: false })
-        }
+        None => (Kept::password_for(&target)?, Question::Password { account: target.account(), again: false }),
     };
     let answer = prompt::ask(&question)
         .map_err(|_| Failure::new(ExitCode::Other, format!("nobody was there to give the {kept}")))?;
@@ -106,9 +103,10 @@ fn resolved(global: &Global, target: &str) -> Result<Target, Failure> {
 }
 
 /// Everything that could be kept for a target.
-fn all_of(target: &Target) -> Vec<Kept> {
+fn all_of(target: &Target) -> Result<Vec<Kept>, Failure> {
     let files = target.ssh.identity_files.iter().cloned().map(Kept::Passphrase);
-    files.chain([Kept::Password(target.account())]).collect()
+    let passwords = [Kept::password_for(target)?, Kept::OldPassword(target.account())];
+    Ok(files.chain(passwords).collect())
 }
 
 fn unusable(error: VaultError) -> Failure {

@@ -4,6 +4,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use sha1::{Digest, Sha1};
+
 use super::paths::check_socket_path;
 use super::ssh_config::{self, Proxy, SshConfigSource, SshSettings};
 use super::tokens::Tokens;
@@ -150,6 +152,8 @@ pub struct Target {
     pub read_only: bool,
     /// How many targets this one is a hop for.
     depth: usize,
+    /// The hops before this one, where it is one itself.
+    before: Vec<Destination>,
 }
 
 /// What a TARGET on the command line stands for: its tunnel's name, the place, and the profile.
@@ -264,26 +268,26 @@ pub fn resolve(
         ports_address: profile.ports_address,
         read_only: false,
         depth: 0,
+        before: Vec::new(),
     })
 }
 
 impl Target {
-    /// The settings of a hop on the way, from the same ssh_config. As with `ssh -J`, the `nearest`
-    /// one is reached as its own ProxyJump or ProxyCommand says, the others through the one before
-    /// them. A hop that is said to be reached through itself (as `Host *` easily does) is reached
+    /// The settings of a hop on the way, from the same ssh_config. As with `ssh -J`, the nearest one is
+    /// reached as its own ProxyJump or ProxyCommand says, the others through those `before` them. A hop that is said to be reached through itself (as `Host *` easily does) is reached
     /// directly.
     ///
     /// # Errors
     /// As [`resolve`].
-    pub fn hop(&self, destination: &Destination, nearest: bool) -> Result<Target, Error> {
+    pub fn hop(&self, destination: &Destination, before: &[Destination]) -> Result<Target, Error> {
         let mut ssh = ssh_config::query(destination, &self.ssh_config, &Paths::new()?)?;
         let depth = self.depth + 1;
         let through_itself =
             matches!(&ssh.proxy, Proxy::Jump(hops) if hops.iter().any(|hop| hop.host == destination.host));
-        if !nearest || through_itself || depth > MAX_DEPTH {
+        if !before.is_empty() || through_itself || depth > MAX_DEPTH {
             ssh.proxy = Proxy::None;
         }
-        Ok(Self { ssh, destination: destination.clone(), depth, ..self.clone() })
+        Ok(Self { ssh, destination: destination.clone(), depth, before: before.to_vec(), ..self.clone() })
     }
 
     /// The same for one who looks only: no key is learnt or handed to an agent.
@@ -304,9 +308,28 @@ impl Target {
         destination.to_string()
     }
 
-    /// `user@host`: whose password it is.
+    /// `user@host`, for people.
     pub fn account(&self) -> String {
         format!("{}@{}", self.ssh.user, self.ssh.host_name)
+    }
+
+    /// How the host is reached, in a form that differs where the way does: the hops as they are written, or a
+    /// digest of the ProxyCommand (which may hold what is not for every eye). None: directly.
+    ///
+    /// # Errors
+    /// [`Error::NoHome`].
+    pub fn way(&self) -> Result<Option<String>, Error> {
+        let hops = match &self.ssh.proxy {
+            _ if !self.before.is_empty() => &self.before,
+            Proxy::Jump(hops) => hops,
+            Proxy::None => return Ok(None),
+            Proxy::Command(command) => {
+                let digest = Sha1::digest(self.expand_proxy_command(command)?);
+                let hash: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+                return Ok(Some(format!("a ProxyCommand ({hash})")));
+            }
+        };
+        Ok(Some(hops.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")))
     }
 
     /// What the user should know, such as keywords of ssh_config that matter here and are not obeyed.
@@ -384,6 +407,23 @@ mod tests {
         assert_eq!(target.local.docker_host(), "tcp://127.0.0.1:0");
         assert_eq!(target.remote, Remote::Tcp { host: "127.0.0.1".into(), port: 2375 });
         assert_eq!(target.idle_timeout, Some(Duration::from_secs(180)));
+    }
+
+    #[test]
+    fn the_way_to_a_host_is_part_of_what_it_is() {
+        let way = |target: &Target| target.way().expect("a home");
+        let text = "[profiles.straight]\nhost = \"h\"\n[profiles.far]\nhost = \"h\"\njump = [\"a\", \"u@b:2222\"]\n";
+        assert_eq!(way(&resolved("straight", text)), None);
+        let far = resolved("far", text);
+        assert_eq!(way(&far).as_deref(), Some("a, u@b:2222"));
+        let Proxy::Jump(hops) = &far.ssh.proxy else { panic!("a jump") };
+        assert_eq!(way(&far.hop(&hops[0], &[]).expect("resolved")), None);
+        assert_eq!(way(&far.hop(&hops[1], &hops[..1]).expect("resolved")).as_deref(), Some("a"));
+        let mut by_command = resolved("h", "");
+        by_command.ssh.proxy = Proxy::Command("nc %h".into());
+        let one = way(&by_command);
+        by_command.ssh.proxy = Proxy::Command("nc -x %h".into());
+        assert!(one.is_some() && one != way(&by_command));
     }
 
     #[test]

@@ -29,8 +29,8 @@ pub enum IdentityAgent {
     Path(PathBuf),
 }
 
-/// What to do with a host key that is not known (StrictHostKeyChecking in ssh_config(5)). A
-/// *changed* key is refused under each of them but `Off`.
+/// What to do with a host key that is not known (StrictHostKeyChecking in ssh_config(5)). A changed or
+/// revoked key is refused under each of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HostKeyPolicy {
     /// Refuse it.
@@ -39,7 +39,7 @@ pub enum HostKeyPolicy {
     Ask,
     /// Trust and remember it.
     AcceptNew,
-    /// Trust and remember it, and let even a changed key pass with a warning.
+    /// Trust and remember it, for hosts that are thrown away.
     Off,
 }
 
@@ -111,6 +111,14 @@ pub struct SshSettings {
     pub host_key_alias: Option<String>,
     /// StrictHostKeyChecking.
     pub host_key_policy: HostKeyPolicy,
+    /// RevokedHostKeys: files that list keys of no host any more.
+    pub revoked_host_keys: Vec<PathBuf>,
+    /// KnownHostsCommand, which is not run: without it no host's key can be checked.
+    pub known_hosts_command: Option<String>,
+    /// CheckHostIP: the address may be known with a key, too.
+    pub check_host_ip: bool,
+    /// CASignatureAlgorithms, for host certificates.
+    pub ca_signature_algorithms: Algorithms,
     /// HashKnownHosts: write new names hashed.
     pub hash_known_hosts: bool,
     /// ProxyJump or ProxyCommand.
@@ -165,10 +173,8 @@ const NOT_OBEYED: &[(&str, &[&str])] = &[
     ("bindinterface", &["none"]),
     ("gssapiauthentication", &["no"]),
     ("hostbasedauthentication", &["no"]),
-    ("knownhostscommand", &["none"]),
     ("pkcs11provider", &["none"]),
     ("proxyusefdpass", &["no"]),
-    ("revokedhostkeys", &["none"]),
     ("verifyhostkeydns", &["no", "false"]),
 ];
 
@@ -227,6 +233,14 @@ fn interpret(destination: &Destination, answer: &Answer, paths: &Paths) -> Resul
         let names = get(key).unwrap_or(default).split_whitespace();
         names.filter(|name| *name != "none").map(|name| tokens.path(name)).collect()
     };
+    let revoked_host_keys = match get("revokedhostkeys") {
+        None | Some("none") => Vec::new(),
+        // `ssh -G` puts several names beside each other, and quotes none.
+        Some(names) => match tokens.path(names) {
+            one if one.exists() => vec![one],
+            _ => names.split_whitespace().map(|name| tokens.path(name)).collect(),
+        },
+    };
     let proxy = match (get("proxycommand"), get("proxyjump")) {
         (_, Some(jump)) if jump != "none" => {
             Proxy::Jump(jump.split(',').map(|hop| Destination::parse(hop.trim())).collect::<Result<_, _>>()?)
@@ -261,6 +275,10 @@ fn interpret(destination: &Destination, answer: &Answer, paths: &Paths) -> Resul
             Some("no" | "off" | "false") => HostKeyPolicy::Off,
             _ => HostKeyPolicy::Ask,
         },
+        revoked_host_keys,
+        known_hosts_command: get("knownhostscommand").filter(|command| *command != "none").map(Into::into),
+        check_host_ip: yes("checkhostip", false),
+        ca_signature_algorithms: algorithms("casignaturealgorithms"),
         hash_known_hosts: yes("hashknownhosts", false),
         proxy,
         keepalive,
@@ -369,8 +387,8 @@ mod tests {
     #[test]
     fn what_matters_and_is_not_obeyed_is_named() {
         assert_eq!(settings("Host *\n", "h", true).not_obeyed, [""; 0]);
-        let set = settings("Host *\n  VerifyHostKeyDNS yes\n  RevokedHostKeys /r\n", "h", true);
-        assert_eq!(set.not_obeyed, ["revokedhostkeys", "verifyhostkeydns"]);
+        let set = settings("Host *\n  VerifyHostKeyDNS yes\n  PKCS11Provider /p\n", "h", true);
+        assert_eq!(set.not_obeyed, ["pkcs11provider", "verifyhostkeydns"]);
     }
 
     fn settings(text: &str, destination: &str, with_binary: bool) -> SshSettings {

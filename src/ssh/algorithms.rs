@@ -28,16 +28,31 @@ const WITHOUT_AES: &[cipher::Name] = &[
     cipher::AES_128_CTR,
 ];
 
+/// What known_hosts says of a host, as far as it decides which of its keys is asked for.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    /// The types of its plain keys.
+    pub(super) types: Vec<Algorithm>,
+    /// Is there an authority for its certificates?
+    pub(super) authority: bool,
+    /// Could an authority be revoked, by a marker or a file?
+    pub(super) revocations: bool,
+}
+
 /// What is offered to a server: what ssh_config says, else our own lists. Nothing with SHA-1, CBC,
 /// 3DES or DSA unless ssh_config turns it on; key exchange begins with mlkem768x25519.
 ///
-/// Keys of the types `known` to known_hosts come first, so that a server with several keys shows
-/// one that can be checked; certificates are asked for only where an `authority` is known for the
-/// host. A HostKeyAlgorithms list of the user's keeps its order, as with ssh.
+/// Host keys are asked for in the order of `order_hostkeyalgs` in OpenSSH's sshconnect2.c, so that an
+/// honest server with several keys shows one that is known: as they are where the first one's type is
+/// known, otherwise known types first. A HostKeyAlgorithms list of the user's keeps its order.
+///
+/// Certificates come before all plain keys (russh has no other order): all of them where there is an
+/// authority; where there is none they are looked at only for being revoked, and then of known types only,
+/// since the plain key inside one of another type would be a changed key.
 ///
 /// # Errors
 /// [`Error::NoAlgorithm`] where nothing is left of a list.
-pub(super) fn preferred(ssh: &SshSettings, known: &[Algorithm], authority: bool) -> Result<Preferred, Error> {
+pub(super) fn preferred(ssh: &SshSettings, known: &Known) -> Result<Preferred, Error> {
     let ciphers = if cpu_has_aes() { WITH_AES } else { WITHOUT_AES };
     let cipher = choose("Ciphers", &ssh.ciphers, ciphers, |name| {
         cipher::Name::try_from(name).ok().filter(|c| ![cipher::NONE, cipher::CLEAR].contains(c))
@@ -54,13 +69,19 @@ pub(super) fn preferred(ssh: &SshSettings, known: &[Algorithm], authority: bool)
     let safe = Preferred::DEFAULT.key.iter().filter(|a| !matches!(a, Algorithm::Rsa { hash: None }));
     let plain = |name: &str| Algorithm::new(name).ok().filter(|a| !matches!(a, Algorithm::Other(_)));
     let mut key = choose("HostKeyAlgorithms", &ssh.host_key_algorithms, &safe.cloned().collect::<Vec<_>>(), plain)?;
-    if !matches!(ssh.host_key_algorithms, Algorithms::Exactly(_)) {
-        let is_known = |algorithm: &Algorithm| known.iter().any(|k| same_key_type(k, algorithm));
+    let is_known = |algorithm: &Algorithm| known.types.iter().any(|k| same_key_type(k, algorithm));
+    if !matches!(ssh.host_key_algorithms, Algorithms::Exactly(_)) && !key.first().is_some_and(is_known) {
         // Stable: within the known and the others the order stays.
         key.sort_by_key(|algorithm| !is_known(algorithm));
     }
+    let mut certificates = match &ssh.host_key_algorithms {
+        Algorithms::Exactly(names) => names.iter().filter_map(|name| certificate(name)).collect(),
+        _ => key.clone(),
+    };
+    certificates
+        .retain(|algorithm| known.authority || known.revocations && (known.types.is_empty() || is_known(algorithm)));
     Ok(Preferred {
-        host_key_certificates: Cow::Owned(if authority { key.clone() } else { Vec::new() }),
+        host_key_certificates: Cow::Owned(certificates),
         key: Cow::Owned(key),
         cipher: Cow::Owned(cipher),
         mac: Cow::Owned(mac),
@@ -72,6 +93,12 @@ pub(super) fn preferred(ssh: &SshSettings, known: &[Algorithm], authority: bool)
             &[compression::NONE]
         }),
     })
+}
+
+/// The type of key in a certificate of this algorithm; None for one of plain keys.
+fn certificate(name: &str) -> Option<Algorithm> {
+    let algorithm = Algorithm::new_certificate(name).ok()?;
+    (!matches!(algorithm, Algorithm::Other(_)) && algorithm.to_certificate_type() == name).then_some(algorithm)
 }
 
 /// The names that are no key exchange but announce an extension (RFC 8308, strict KEX).
@@ -151,7 +178,7 @@ mod tests {
 
     #[test]
     fn nothing_with_sha_1_or_cbc_is_offered_and_post_quantum_comes_first() {
-        let offered = preferred(&settings(), &[], true).expect("lists");
+        let offered = preferred(&settings(), &Known { authority: true, ..Known::default() }).expect("lists");
         let of = |list: &[String]| list.to_vec();
         let all = [
             of(&offered.cipher.iter().map(|n| n.as_ref().into()).collect::<Vec<_>>()),
@@ -170,11 +197,30 @@ mod tests {
     }
 
     #[test]
-    fn a_known_key_type_is_asked_for_first_and_certificates_only_of_a_known_authority() {
-        let offered = preferred(&settings(), &[Algorithm::Rsa { hash: None }], false).expect("lists");
-        assert_eq!(offered.key[0], Algorithm::Rsa { hash: Some(HashAlg::Sha512) });
-        assert_eq!(offered.key.len(), preferred(&settings(), &[], false).expect("lists").key.len());
-        assert!(offered.host_key_certificates.is_empty());
+    fn host_keys_are_asked_for_in_the_order_of_ssh() {
+        let rsa = Algorithm::Rsa { hash: None };
+        let of = |types: &[Algorithm], authority, revocations| {
+            let known = Known { types: types.to_vec(), authority, revocations };
+            let offered = preferred(&settings(), &known).expect("lists");
+            (names(&offered.key), names(&offered.host_key_certificates))
+        };
+        let (usual, none) = of(&[], false, false);
+        assert_eq!((usual[0].as_str(), none.len()), ("ssh-ed25519", 0));
+        let (keys, _) = of(std::slice::from_ref(&rsa), false, false);
+        assert_eq!((keys[..2].concat(), keys.len()), ("rsa-sha2-512rsa-sha2-256".into(), usual.len()));
+        assert_eq!(of(&[rsa.clone(), Algorithm::Ed25519], false, false).0, usual, "the first one is known");
+        assert_eq!(
+            of(std::slice::from_ref(&rsa), true, false).1.len(),
+            usual.len(),
+            "all, where there is an authority"
+        );
+        assert_eq!(of(&[rsa], false, true).1, ["rsa-sha2-512", "rsa-sha2-256"]);
+        assert_eq!(of(&[], false, true).1.len(), usual.len());
+        let mut ssh = settings();
+        ssh.host_key_algorithms =
+            Algorithms::Exactly(vec!["ssh-ed25519".into(), "ecdsa-sha2-nistp256-cert-v01@openssh.com".into()]);
+        let offered = preferred(&ssh, &Known { authority: true, ..Known::default() }).expect("lists");
+        assert_eq!(names(&offered.host_key_certificates), ["ecdsa-sha2-nistp256"], "those that the list names");
     }
 
     #[test]
@@ -183,12 +229,12 @@ mod tests {
         ssh.ciphers = Algorithms::And(vec!["aes256-cbc".into(), "none".into()]);
         ssh.macs = Algorithms::Exactly(vec!["umac-64@openssh.com".into(), "hmac-sha1".into()]);
         ssh.host_key_algorithms = Algorithms::Exactly(vec!["ssh-rsa".into(), "ssh-ed25519".into()]);
-        let offered = preferred(&ssh, &[Algorithm::Ed25519], false).expect("lists");
+        let offered = preferred(&ssh, &Known { types: vec![Algorithm::Ed25519], ..Known::default() }).expect("lists");
         assert_eq!(offered.cipher.last(), Some(&cipher::AES_256_CBC));
         assert_eq!(offered.cipher.len(), WITH_AES.len() + 1);
         assert_eq!(offered.mac[..], [mac::HMAC_SHA1]);
         assert_eq!(names(&offered.key), ["ssh-rsa", "ssh-ed25519"], "the user's order");
         ssh.ciphers = Algorithms::Exactly(vec!["none".into()]);
-        assert!(matches!(preferred(&ssh, &[], false), Err(Error::NoAlgorithm { keyword: "Ciphers" })));
+        assert!(matches!(preferred(&ssh, &Known::default()), Err(Error::NoAlgorithm { keyword: "Ciphers" })));
     }
 }

@@ -18,6 +18,7 @@ use super::algorithms::{pubkey_accepted, rsa_hash};
 use super::connection::{Client, printable};
 use super::error::Error;
 use super::facts;
+use super::host_key::Trust;
 use super::keys::{Credentials, FileSigner, KeyFile, LoadError, SignError, load_key, read_certificate};
 use super::prompter::{Prompter, Question};
 use super::vault::Kept;
@@ -39,14 +40,21 @@ pub(super) async fn login(
     handle: &mut Handle<Client>,
     ended: &watch::Receiver<Option<String>>,
     target: &Target,
+    trust: Option<&Trust>,
     prompter: &Prompter,
     credentials: &Credentials,
 ) -> Result<facts::Login, Error> {
+    // russh connects nowhere before the host's key was checked.
+    let Some(trust) = trust else {
+        let reason = "it showed none".into();
+        return Err(Error::HostKeyUncheckable { host: target.ssh.host_name.clone(), reason });
+    };
     let mut login = Login {
         account: target.account(),
         handle,
         ended,
         target,
+        trust,
         prompter,
         credentials,
         tried: Vec::new(),
@@ -66,6 +74,7 @@ struct Login<'a> {
     handle: &'a mut Handle<Client>,
     ended: &'a watch::Receiver<Option<String>>,
     target: &'a Target,
+    trust: &'a Trust,
     prompter: &'a Prompter,
     credentials: &'a Credentials,
     account: String,
@@ -451,11 +460,15 @@ impl Login<'_> {
 
     async fn password(&mut self) -> Result<Attempt, Error> {
         let mut last = Attempt::Nothing;
-        let kept = Kept::Password(self.account.clone());
+        let kept = Kept::password_for(self.target)?;
         // One that was accepted before, or is in the keyring, goes first; neither is tried twice.
-        let mut known = self.credentials.with(|unlocked| unlocked.passwords.remove(&self.account));
+        let mut known = self.credentials.take_password(&kept, self.trust);
         if known.is_none() {
-            known = self.credentials.fetch_once(&kept).await;
+            if self.credentials.is_old(self.trust) {
+                known = self.credentials.fetch_once(&kept).await;
+            } else {
+                tracing::info!("the host's key is new: the {kept} is not looked up in the system keyring");
+            }
         }
         let mut asked = 0;
         while asked < self.target.ssh.password_prompts {
@@ -479,9 +492,9 @@ impl Login<'_> {
                 Ok(Attempt::Failure(set)) if set.contains(&MethodKind::Password) => last = Attempt::Failure(set),
                 Ok(accepted @ (Attempt::Success | Attempt::Partial(_))) => {
                     if !was_known {
-                        self.credentials.keep(kept, &password).await;
+                        self.credentials.keep(kept.clone(), &password).await;
                     }
-                    self.credentials.with(|unlocked| unlocked.passwords.insert(self.account.clone(), password));
+                    self.credentials.put_password(kept, self.trust, password);
                     return Ok(accepted);
                 }
                 Ok(other) => return Ok(other),

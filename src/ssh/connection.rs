@@ -1,6 +1,7 @@
 //! One authenticated connection: made, used for channels, lost.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -106,7 +107,8 @@ impl Connection {
                 let (stream, greeting) = tokio::time::timeout(limit * target.ssh.connection_attempts, tcp(target))
                     .await
                     .map_err(|_| Error::Timeout { host: host.clone(), step: Error::TCP, limit })??;
-                let made = Self::over(stream, target, None, prompter, credentials, on_step).await;
+                let address = stream.get_ref().address();
+                let made = Self::over(stream, target, Way::Direct(address), prompter, credentials, on_step).await;
                 made.map_err(|error| match (error, greeting.refusal()) {
                     (Error::Handshake { .. }, Some(message)) => Error::TurnedAway { host: host.clone(), message },
                     (error, _) => error,
@@ -114,7 +116,7 @@ impl Connection {
             }
             Proxy::Command(command) => {
                 let stream = ProxyCommand::spawn(&target.expand_proxy_command(command)?)?;
-                Self::over(stream, target, None, prompter, credentials, on_step).await
+                Self::over(stream, target, Way::Direct(None), prompter, credentials, on_step).await
             }
             Proxy::Jump(hops) => Self::through(hops, target, prompter, credentials, on_step).await,
         }
@@ -129,8 +131,11 @@ impl Connection {
         on_step: &OnStep,
     ) -> Result<Self, Error> {
         let mut way: Option<Self> = None;
-        for hop in hops {
-            let hop = target.hop(hop, way.is_none())?;
+        for (index, hop) in hops.iter().enumerate() {
+            let hop = target.hop(hop, &hops[..index])?;
+            for keyword in &hop.ssh.not_obeyed {
+                tracing::warn!("ssh_config sets `{keyword}` for {}; dtunnel does not obey it", hop.destination);
+            }
             way = Some(match way {
                 None => Box::pin(Self::establish(&hop, prompter, credentials, on_step)).await?,
                 Some(way) => way.onward(&hop, prompter, credentials, on_step).await?,
@@ -165,26 +170,30 @@ impl Connection {
             Err(_) => return Err(Error::Timeout { host: host.clone(), step: Error::TCP, limit }),
         };
         let stream = channel.into_stream();
-        Self::over(stream, target, Some(Box::new(self)), prompter, credentials, on_step).await
+        Self::over(stream, target, Way::Hop(Box::new(self)), prompter, credentials, on_step).await
     }
 
     /// Key exchange, host key and login over `stream`.
     async fn over(
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
         target: &Target,
-        hop: Option<Box<Self>>,
+        way: Way,
         prompter: &Prompter,
         credentials: &Credentials,
         on_step: &OnStep,
     ) -> Result<Self, Error> {
         let host = target.ssh.host_name.clone();
         let limit = target.connect_timeout;
-        let verifier = Arc::new(Verifier::new(target, prompter));
+        let (address, hop) = match way {
+            Way::Direct(address) => (address, None),
+            Way::Hop(hop) => (None, Some(hop)),
+        };
+        let verifier = Arc::new(Verifier::new(target, prompter, address));
         let config = client::Config {
             client_id: russh::SshId::Standard(concat!("SSH-2.0-dtunnel_", env!("CARGO_PKG_VERSION")).into()),
             window_size: WINDOW,
             channel_buffer_size: CHANNEL_MESSAGES,
-            preferred: algorithms::preferred(&target.ssh, &verifier.known_types(), verifier.has_authority())?,
+            preferred: algorithms::preferred(&target.ssh, &verifier.known())?,
             keepalive_interval: target.keepalive,
             keepalive_max: target.keepalive_count as usize,
             nodelay: true,
@@ -208,7 +217,7 @@ impl Connection {
             .map_err(|failure| failure.into_error(&host))?;
         on_step(Step::Authenticating);
         let login = prompter
-            .within(limit, auth::login(&mut handle, &ended, target, prompter, credentials))
+            .within(limit, auth::login(&mut handle, &ended, target, verifier.trust(), prompter, credentials))
             .await
             .ok_or_else(|| Error::Timeout { host: host.clone(), step: "login", limit })??;
         Ok(Self { handle, host, ended, announced, verifier, facts, login, _hop: hop })
@@ -323,6 +332,14 @@ impl Connection {
         };
         let _ = tokio::time::timeout(GOODBYE, goodbye).await;
     }
+}
+
+/// How a host is reached.
+enum Way {
+    /// Without a host of ours in between, at this address where TCP is ours.
+    Direct(Option<IpAddr>),
+    /// Through this one.
+    Hop(Box<Connection>),
 }
 
 /// What a command on the host said.

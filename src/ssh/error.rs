@@ -93,15 +93,21 @@ pub enum Error {
         /// Fingerprint of the key that came.
         fingerprint: String,
     },
-    /// The host's key is marked `@revoked`.
-    #[error("the host key of {host} is marked as revoked in {file}:{line}")]
+    /// The host's key, or the authority that signed it, is revoked.
+    #[error("the host key of {host} is marked as revoked in {place}")]
     HostKeyRevoked {
         /// The name it was looked up under.
         host: String,
-        /// The file that says so.
-        file: PathBuf,
-        /// 1-based line there.
-        line: usize,
+        /// What says so: a file, or its line (`FILE:LINE`).
+        place: String,
+    },
+    /// Something that has a say in the trust in the host's key cannot be asked.
+    #[error("the host key of {host} cannot be checked: {reason}")]
+    HostKeyUncheckable {
+        /// The name it would be looked up under.
+        host: String,
+        /// What cannot be asked, and why.
+        reason: String,
     },
     /// The host's key is not known, and nobody said that it may be trusted.
     #[error("the host key of {host} is not known ({key_type} {fingerprint}) and {reason}")]
@@ -215,7 +221,10 @@ impl Error {
             | Self::Handshake { .. }
             | Self::TurnedAway { .. }
             | Self::Lost { .. } => Kind::Unreachable,
-            Self::HostKeyChanged { .. } | Self::HostKeyRevoked { .. } | Self::HostKeyUnknown { .. } => Kind::HostKey,
+            Self::HostKeyChanged { .. }
+            | Self::HostKeyRevoked { .. }
+            | Self::HostKeyUncheckable { .. }
+            | Self::HostKeyUnknown { .. } => Kind::HostKey,
             Self::Auth { .. } | Self::AuthClosed { .. } | Self::NeedsPerson { .. } => Kind::Auth,
             Self::Config(_) | Self::NoAlgorithm { .. } => Kind::Config,
         }
@@ -243,6 +252,9 @@ impl Error {
                 file.display()
             ),
             Self::HostKeyRevoked { .. } => "do not connect; ask the host's administrator".into(),
+            Self::HostKeyUncheckable { .. } => {
+                "a revoked key must not be trusted, so that nothing is connected to before this is mended in ssh_config".into()
+            }
             Self::HostKeyUnknown { .. } => {
                 "run `dtunnel up` in a terminal to be asked, or add the key to known_hosts after comparing its fingerprint".into()
             }

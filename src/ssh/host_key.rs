@@ -1,19 +1,49 @@
 //! Is this the host we mean? The decision ssh makes between key exchange and login.
 
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::net::IpAddr;
+use std::sync::OnceLock;
 
 use russh::keys::ssh_key::certificate::CertType;
 use russh::keys::{Algorithm, Certificate, HashAlg, PublicKey, PublicKeyOrCertificate};
 
+use super::algorithms::Known;
 use super::error::Error;
-use super::known_hosts::{KnownKey, KnownKeys, Verdict, append, glob, lookup_name, other_names};
+use super::known_hosts::{KnownKey, KnownKeys, Verdict, append, is_plain_name, lookup_name, other_names};
 use super::prompter::{Prompter, Question};
-use crate::config::{HostKeyPolicy, Target};
+use super::revoked;
+use crate::config::{Algorithms, HostKeyPolicy, Target};
 
 /// How often a person may give an answer that is none.
 const MAX_ANSWERS: usize = 3;
 /// Most keys learnt from one announcement: a host has a handful.
 const MAX_LEARNT: usize = 16;
+
+/// How a host came to be trusted.
+#[derive(Debug, Clone)]
+pub(super) struct Trust {
+    /// Of its key.
+    pub(super) fingerprint: String,
+    pub(super) by: TrustedBy,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum TrustedBy {
+    /// A plain key of its own in the user's files: it may tell of its others.
+    UsersFile,
+    /// Something else that was known before.
+    Known,
+    /// A person who was asked just now.
+    Person,
+    /// Nobody: StrictHostKeyChecking lets new keys pass.
+    Nobody,
+}
+
+impl Trust {
+    /// Was the host known before it showed its key now?
+    pub(super) fn is_old(&self) -> bool {
+        matches!(self.by, TrustedBy::UsersFile | TrustedBy::Known)
+    }
+}
 
 /// Checks the keys of one host.
 #[derive(Debug)]
@@ -24,99 +54,132 @@ pub(super) struct Verifier {
     known: KnownKeys,
     /// What is known of the name without its port; asked where nothing is known of the key else.
     known_without_port: Option<KnownKeys>,
+    /// CheckHostIP: the name of the address, and what is known of it.
+    of_address: Option<(String, KnownKeys)>,
     prompter: Prompter,
-    /// Was the host trusted by a plain key of its own in the user's files? Only then may it tell of
-    /// others.
-    may_teach: AtomicBool,
+    /// Set once the host is trusted.
+    trust: OnceLock<Trust>,
 }
 
 impl Verifier {
-    /// Reads what is known of the target's host.
-    pub(super) fn new(target: &Target, prompter: &Prompter) -> Self {
+    /// Reads what is known of the target's host, which was reached at `address` where it was reached
+    /// directly.
+    pub(super) fn new(target: &Target, prompter: &Prompter, address: Option<IpAddr>) -> Self {
         let ssh = &target.ssh;
-        let name = match &ssh.host_key_alias {
-            Some(alias) => alias.to_ascii_lowercase(),
-            None => lookup_name(&ssh.host_name, ssh.port),
-        };
+        let name = known_name(target);
         let known = KnownKeys::of(&name, &files(target));
         // As ssh: a host on another port may be known by its plain name alone.
         let known_without_port = (ssh.port != 22 && ssh.host_key_alias.is_none())
             .then(|| KnownKeys::of(&ssh.host_name.to_ascii_lowercase(), &files(target)));
+        let of_address = address
+            .filter(|ip| ssh.check_host_ip && !ip.is_loopback() && ip.to_string() != ssh.host_name)
+            .map(|ip| lookup_name(&ip.to_string(), ssh.port))
+            .map(|name| (name.clone(), KnownKeys::of(&name, &files(target))));
         Self {
             target: target.clone(),
             name,
             known,
             known_without_port,
+            of_address,
             prompter: prompter.clone(),
-            may_teach: AtomicBool::new(false),
+            trust: OnceLock::new(),
         }
     }
 
-    /// The types of the keys that are known.
-    pub(super) fn known_types(&self) -> Vec<Algorithm> {
-        self.known.key_types()
+    /// What decides on the keys that are asked for.
+    pub(super) fn known(&self) -> Known {
+        let all = || [Some(&self.known), self.known_without_port.as_ref()].into_iter().flatten();
+        let types = self.known.key_types();
+        let elsewhere = self.known_without_port.as_ref().filter(|_| types.is_empty());
+        let authority = [Some(&self.known), elsewhere].into_iter().flatten().any(|k| k.authorities().next().is_some());
+        let revocations = !self.target.ssh.revoked_host_keys.is_empty() || all().any(KnownKeys::has_revoked);
+        Known { types, authority, revocations }
     }
 
-    /// Is a certificate worth asking for?
-    pub(super) fn has_authority(&self) -> bool {
-        let among = |known: &KnownKeys| known.authorities().next().is_some();
-        among(&self.known) || self.known.key_types().is_empty() && self.known_without_port.as_ref().is_some_and(among)
+    /// How the host came to be trusted; None before it is.
+    pub(super) fn trust(&self) -> Option<&Trust> {
+        self.trust.get()
     }
 
     /// Decides. Ok means: go on. A certificate that is not good enough is looked at as the plain
-    /// key that it is about, as ssh does.
+    /// key that it is about, as ssh does. Where ssh would go on with less (StrictHostKeyChecking no, and a
+    /// changed or revoked key) this does not: there is no tunnel without forwarding.
     ///
     /// # Errors
-    /// [`Error::HostKeyChanged`], [`Error::HostKeyRevoked`], [`Error::HostKeyUnknown`].
+    /// [`Error::HostKeyChanged`], [`Error::HostKeyRevoked`], [`Error::HostKeyUncheckable`],
+    /// [`Error::HostKeyUnknown`].
     pub(super) async fn verify(&self, presented: &PublicKeyOrCertificate) -> Result<(), Error> {
+        let by = self.trusted_by(presented).await?;
+        let trust = Trust { fingerprint: fingerprint(&presented.public_key()), by };
+        // The first is the only one: russh asks at the first key exchange.
+        let _ = self.trust.set(trust);
+        Ok(())
+    }
+
+    async fn trusted_by(&self, presented: &PublicKeyOrCertificate) -> Result<TrustedBy, Error> {
         let key = &presented.public_key();
-        let verdict = self.known.check(key);
-        if let Some(certificate) = presented.certificate()
-            && !matches!(verdict, Verdict::Revoked(_))
-        {
-            match self.check_certificate(certificate, &self.known) {
-                Ok(()) => return Ok(()),
-                Err(reason) => tracing::warn!("the host certificate of {} was not accepted: {reason}", self.name),
+        self.check_revocations(presented)?;
+        if let Some(certificate) = presented.certificate() {
+            for known in [Some(&self.known), self.known_without_port.as_ref()].into_iter().flatten() {
+                match self.check_certificate(certificate, known) {
+                    Ok(()) => return Ok(TrustedBy::Known),
+                    Err(reason) if known.authorities().next().is_some() => {
+                        tracing::warn!("the host certificate of {} was not accepted: {reason}", self.name);
+                    }
+                    Err(_) => {}
+                }
             }
         }
-        match verdict {
-            Verdict::Known => {
-                let users = KnownKeys::of(&self.name, &self.target.ssh.user_known_hosts);
-                self.may_teach.store(matches!(users.check(key), Verdict::Known), Relaxed);
-                Ok(())
-            }
-            Verdict::Revoked(KnownKey { file, line, .. }) => {
-                Err(Error::HostKeyRevoked { host: self.name.clone(), file, line })
-            }
-            Verdict::Changed(known) => {
-                let error = Error::HostKeyChanged {
-                    host: self.name.clone(),
-                    expected_type: type_name(&known.key),
-                    expected: fingerprint(&known.key),
-                    file: known.file,
-                    line: known.line,
-                    key_type: type_name(key),
-                    fingerprint: fingerprint(key),
-                };
-                if self.target.ssh.host_key_policy != HostKeyPolicy::Off {
-                    return Err(error);
-                }
-                tracing::warn!("StrictHostKeyChecking is off: {error}");
-                Ok(())
-            }
-            Verdict::Unknown if self.is_known_without_port(presented) => Ok(()),
-            Verdict::Unknown => self.decide_on_unknown(key).await,
+        if let Verdict::Changed(known) = self.known.check(key) {
+            return Err(changed(&self.name, key, known));
+        }
+        if let Some((name, known)) = &self.of_address
+            && let Verdict::Changed(known) = known.check(key)
+        {
+            return Err(changed(name, key, known));
+        }
+        if matches!(self.known.check(key), Verdict::Known) {
+            let users = KnownKeys::of(&self.name, &self.target.ssh.user_known_hosts);
+            let in_users_file = matches!(users.check(key), Verdict::Known);
+            return Ok(if in_users_file { TrustedBy::UsersFile } else { TrustedBy::Known });
+        }
+        // Another key under the plain name says nothing of this port, as with ssh.
+        match &self.known_without_port {
+            Some(known) if matches!(known.check(key), Verdict::Known) => Ok(TrustedBy::Known),
+            _ => self.decide_on_unknown(key).await,
         }
     }
 
-    fn is_known_without_port(&self, presented: &PublicKeyOrCertificate) -> bool {
-        self.known_without_port.as_ref().is_some_and(|known| match known.check(&presented.public_key()) {
-            Verdict::Known => true,
-            Verdict::Revoked(_) => false,
-            Verdict::Unknown | Verdict::Changed(_) => {
-                presented.certificate().is_some_and(|certificate| self.check_certificate(certificate, known).is_ok())
+    /// Is the key, or the authority that signed it, revoked; or could it be, and cannot be looked up?
+    fn check_revocations(&self, presented: &PublicKeyOrCertificate) -> Result<(), Error> {
+        let ssh = &self.target.ssh;
+        let host = || self.name.clone();
+        if ssh.known_hosts_command.is_some() {
+            let reason = "ssh_config sets KnownHostsCommand for it, which dtunnel does not run".into();
+            return Err(Error::HostKeyUncheckable { host: host(), reason });
+        }
+        let key = presented.public_key();
+        let mut keys = vec![key.key_data()];
+        keys.extend(presented.certificate().map(Certificate::signature_key));
+        for file in &ssh.revoked_host_keys {
+            let place = file.display().to_string();
+            match revoked::lists(file, &keys) {
+                Ok(false) => {}
+                Ok(true) => return Err(Error::HostKeyRevoked { host: host(), place }),
+                Err(reason) => {
+                    let reason = format!("{place} (RevokedHostKeys in ssh_config) {reason}");
+                    return Err(Error::HostKeyUncheckable { host: host(), reason });
+                }
             }
-        })
+        }
+        let of_address = self.of_address.as_ref().map(|(_, known)| known);
+        let all = [Some(&self.known), self.known_without_port.as_ref(), of_address];
+        match all.into_iter().flatten().find_map(|known| known.revoked(&keys)) {
+            Some(KnownKey { file, line, .. }) => {
+                Err(Error::HostKeyRevoked { host: host(), place: format!("{}:{line}", file.display()) })
+            }
+            None => Ok(()),
+        }
     }
 
     /// Is this host named by a certificate of an authority that is trusted for it (PROTOCOL.certkeys
@@ -129,47 +192,64 @@ impl Verifier {
         if certificate.cert_type() != CertType::Host {
             return Err("it is not a host's");
         }
-        if matches!(certificate.signature().algorithm(), Algorithm::Rsa { hash: None }) {
+        let signed = certificate.signature().algorithm();
+        if matches!(signed, Algorithm::Rsa { hash: None }) {
             return Err("it is signed with SHA-1");
+        }
+        if let Algorithms::Exactly(names) = &self.target.ssh.ca_signature_algorithms
+            && !names.contains(&signed.to_string())
+        {
+            return Err("CASignatureAlgorithms has no such signature");
         }
         if !certificate.critical_options().is_empty() {
             return Err("it has critical options, of which none is known for hosts");
         }
-        // No principals: any name, as for ssh.
+        // No principals: any name. They are names and no patterns, both as for ssh up to 10 (which has
+        // patterns, and takes none for no name).
         let principals = certificate.valid_principals();
         let name = self.target.ssh.host_key_alias.as_ref().unwrap_or(&self.target.ssh.host_name).to_ascii_lowercase();
-        if !principals.is_empty() && !principals.iter().any(|pattern| glob(&pattern.to_ascii_lowercase(), &name)) {
+        if !principals.is_empty() && !principals.contains(&name) {
             return Err("it names other hosts");
         }
         certificate.validate(&trusted).map_err(|_| "it has expired, is not valid yet, or its signature is wrong")
     }
 
-    async fn decide_on_unknown(&self, key: &PublicKey) -> Result<(), Error> {
+    async fn decide_on_unknown(&self, key: &PublicKey) -> Result<TrustedBy, Error> {
         let refused = |reason| Error::HostKeyUnknown {
             host: self.name.clone(),
             key_type: type_name(key),
             fingerprint: fingerprint(key),
             reason,
         };
-        match self.target.ssh.host_key_policy {
+        if !is_plain_name(&self.target.ssh.host_name) {
+            return Err(refused("cannot become known: the host's name would have a meaning of its own in known_hosts"));
+        }
+        let by = match self.target.ssh.host_key_policy {
             HostKeyPolicy::Strict => return Err(refused("StrictHostKeyChecking is yes")),
             HostKeyPolicy::Ask if self.target.read_only => return Err(refused("is not asked about here")),
-            HostKeyPolicy::AcceptNew | HostKeyPolicy::Off => {}
-            HostKeyPolicy::Ask => self.ask(key).await.map_err(refused)?,
-        }
+            HostKeyPolicy::AcceptNew | HostKeyPolicy::Off => TrustedBy::Nobody,
+            HostKeyPolicy::Ask => {
+                self.ask(key).await.map_err(refused)?;
+                TrustedBy::Person
+            }
+        };
         self.remember(key);
-        self.may_teach.store(self.target.ssh.host_key_policy != HostKeyPolicy::Off, Relaxed);
-        Ok(())
+        Ok(by)
     }
 
     /// Which of the keys that the host says it has are worth a proof: new ones of a trusted host
     /// (UpdateHostKeys in ssh_config(5)).
     pub(super) fn worth_learning(&self, announced: Vec<PublicKey>) -> Vec<PublicKey> {
-        if !self.target.ssh.update_host_keys || !self.may_teach.load(Relaxed) {
+        let by = self.trust().map(|trust| trust.by);
+        let may_teach = matches!(by, Some(TrustedBy::UsersFile | TrustedBy::Person));
+        if !self.target.ssh.update_host_keys || !may_teach {
             return Vec::new();
         }
         let known = KnownKeys::of(&self.name, &files(&self.target));
-        let is_new = |key: &PublicKey| matches!(known.check(key), Verdict::Unknown | Verdict::Changed(_));
+        let is_new = |key: &PublicKey| {
+            let revoked = self.check_revocations(&PublicKeyOrCertificate::from(key.clone())).is_err();
+            !revoked && known.revoked(&[key.key_data()]).is_none() && !matches!(known.check(key), Verdict::Known)
+        };
         announced.into_iter().filter(is_new).take(MAX_LEARNT).collect()
     }
 
@@ -204,6 +284,27 @@ impl Verifier {
             }
             Err(e) => tracing::warn!("could not add the host key to {}: {e}", file.display()),
         }
+    }
+}
+
+/// The name under which the target's host is looked up in known_hosts: its HostKeyAlias, else `host` or
+/// `[host]:port`.
+pub(super) fn known_name(target: &Target) -> String {
+    match &target.ssh.host_key_alias {
+        Some(alias) => alias.to_ascii_lowercase(),
+        None => lookup_name(&target.ssh.host_name, target.ssh.port),
+    }
+}
+
+fn changed(host: &str, key: &PublicKey, known: KnownKey) -> Error {
+    Error::HostKeyChanged {
+        host: host.into(),
+        expected_type: type_name(&known.key),
+        expected: fingerprint(&known.key),
+        file: known.file,
+        line: known.line,
+        key_type: type_name(key),
+        fingerprint: fingerprint(key),
     }
 }
 

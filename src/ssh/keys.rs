@@ -1,6 +1,6 @@
 //! Private keys: found, opened, used for signatures; and what was unlocked once.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::fs::File;
 use std::io::Read;
@@ -15,6 +15,7 @@ use russh::keys::ssh_key::private::KeypairData;
 use russh::keys::{Certificate, HashAlg, PrivateKey, PublicKey, decode_secret_key, signature};
 use zeroize::Zeroizing;
 
+use super::host_key::Trust;
 use super::prompter::{Prompter, Question, Secret};
 use super::vault::{self, Kept};
 
@@ -31,15 +32,26 @@ pub struct Credentials {
 }
 
 #[derive(Default)]
-pub(super) struct Unlocked {
+struct Unlocked {
     /// Private keys that needed a passphrase.
     keys: HashMap<PathBuf, Arc<PrivateKey>>,
-    /// Passwords that were accepted, by `user@host`.
-    pub(super) passwords: HashMap<String, Secret>,
+    /// Passwords that were accepted.
+    passwords: Vec<Accepted>,
+    /// Fingerprints of host keys that were not known before this run.
+    new_host_keys: HashSet<String>,
     /// What the keyring was asked for already: if that was wrong it is wrong the next time, too.
     fetched: Vec<Kept>,
     /// Keep in the keyring what people answer and turns out to be right?
     remember: bool,
+}
+
+/// A password that a server has accepted.
+struct Accepted {
+    /// [`Kept::Password`].
+    whose: Kept,
+    /// The fingerprint of the host's key then.
+    host_key: String,
+    password: Secret,
 }
 
 impl fmt::Debug for Credentials {
@@ -81,7 +93,36 @@ impl Credentials {
         }
     }
 
-    pub(super) fn with<T>(&self, work: impl FnOnce(&mut Unlocked) -> T) -> T {
+    /// Was the host's key known before this run? Only such a host is offered what is kept: whoever is asked
+    /// for a password sees which host it is for, and one whose key was taken as it came may be another.
+    pub(super) fn is_old(&self, trust: &Trust) -> bool {
+        self.with(|unlocked| {
+            if !trust.is_old() {
+                unlocked.new_host_keys.insert(trust.fingerprint.clone());
+            }
+            !unlocked.new_host_keys.contains(&trust.fingerprint)
+        })
+    }
+
+    /// Takes out the password that was accepted there, by a host with this very key or one that is known.
+    pub(super) fn take_password(&self, whose: &Kept, trust: &Trust) -> Option<Secret> {
+        let is_old = self.is_old(trust);
+        self.with(|unlocked| {
+            let fits = |kept: &Accepted| kept.whose == *whose && (is_old || kept.host_key == trust.fingerprint);
+            let at = unlocked.passwords.iter().position(fits)?;
+            Some(unlocked.passwords.swap_remove(at).password)
+        })
+    }
+
+    /// Keeps a password for the next login there.
+    pub(super) fn put_password(&self, whose: Kept, trust: &Trust, password: Secret) {
+        self.with(|unlocked| {
+            unlocked.passwords.retain(|kept| kept.whose != whose);
+            unlocked.passwords.push(Accepted { whose, host_key: trust.fingerprint.clone(), password });
+        });
+    }
+
+    fn with<T>(&self, work: impl FnOnce(&mut Unlocked) -> T) -> T {
         work(&mut self.unlocked.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }

@@ -8,6 +8,7 @@ use std::str::FromStr;
 
 use hmac::{Hmac, KeyInit, Mac};
 use russh::keys::ssh_key::known_hosts::{Entry, HostPatterns, Marker};
+use russh::keys::ssh_key::public::KeyData;
 use russh::keys::{Algorithm, PublicKey};
 use sha1::Sha1;
 
@@ -29,12 +30,10 @@ pub(super) struct KnownKey {
 pub(super) enum Verdict {
     /// It is the host's key.
     Known,
-    /// Nothing is known of a key of this type.
+    /// No key is known.
     Unknown,
-    /// Another key of this type is known.
+    /// Other keys are known, of whatever type, and not this one.
     Changed(KnownKey),
-    /// It is marked as revoked.
-    Revoked(KnownKey),
 }
 
 /// What known_hosts files say of one name.
@@ -68,23 +67,34 @@ impl KnownKeys {
         self.keys.iter().filter(|known| known.marker.is_none()).map(|known| known.key.algorithm()).collect()
     }
 
-    /// The certificate authorities that are trusted for the name, without those that are revoked.
+    /// The certificate authorities of the name. (Whether one is revoked, [`Self::revoked`] says.)
     pub(super) fn authorities(&self) -> impl Iterator<Item = &PublicKey> {
-        let of = |marker| self.keys.iter().filter(move |known| known.marker == Some(marker)).map(|known| &known.key);
-        of(Marker::CertAuthority).filter(move |key| !of(Marker::Revoked).any(|bad| bad.key_data() == key.key_data()))
+        let marked = |known: &&KnownKey| known.marker == Some(Marker::CertAuthority);
+        self.keys.iter().filter(marked).map(|known| &known.key)
     }
 
-    /// What is known of `key`. Revocation wins over everything, a match over a mismatch.
+    /// Is any key of the name revoked?
+    pub(super) fn has_revoked(&self) -> bool {
+        self.keys.iter().any(|known| known.marker == Some(Marker::Revoked))
+    }
+
+    /// The line that revokes one of `keys`: a host's, or that of the authority that signed it.
+    pub(super) fn revoked(&self, keys: &[&KeyData]) -> Option<&KnownKey> {
+        let mut marked = self.keys.iter().filter(|known| known.marker == Some(Marker::Revoked));
+        marked.find(|known| keys.contains(&known.key.key_data()))
+    }
+
+    /// What is known of the plain key `key`, as `check_hostkeys_by_key_or_type` in OpenSSH's hostfile.c: a
+    /// match wins over a mismatch, and a known key of *any* type that is not this one makes it a changed
+    /// key. Otherwise somebody in between would only have to show a key of another type to be taken for a
+    /// new host.
     pub(super) fn check(&self, key: &PublicKey) -> Verdict {
-        let same = |known: &&KnownKey| known.key.key_data() == key.key_data();
-        if let Some(known) = self.keys.iter().filter(same).find(|known| known.marker == Some(Marker::Revoked)) {
-            return Verdict::Revoked(known.clone());
-        }
         let plain = || self.keys.iter().filter(|known| known.marker.is_none());
-        if plain().any(|known| same(&known)) {
+        if plain().any(|known| known.key.key_data() == key.key_data()) {
             return Verdict::Known;
         }
-        match plain().find(|known| known.key.algorithm() == key.algorithm()) {
+        let of_its_type = plain().find(|known| known.key.algorithm() == key.algorithm());
+        match of_its_type.or_else(|| plain().next()) {
             Some(known) => Verdict::Changed(known.clone()),
             None => Verdict::Unknown,
         }
@@ -115,10 +125,15 @@ pub fn read_known_hosts(file: &Path, name: &str) {
     let files = [file.to_path_buf()];
     let known = KnownKeys::of(name, &files);
     for found in &known.keys {
-        assert!(!matches!(known.check(&found.key), Verdict::Unknown), "a line that was found is known");
+        let known_somehow = match found.marker {
+            None => matches!(known.check(&found.key), Verdict::Known),
+            Some(Marker::Revoked) => known.revoked(&[found.key.key_data()]).is_some(),
+            Some(Marker::CertAuthority) => known.authorities().any(|key| key == &found.key),
+        };
+        assert!(known_somehow, "a line that was found is known");
         let _ = other_names(&found.key, &files);
     }
-    let _ = (known.key_types(), known.authorities().count());
+    let _ = (known.key_types(), known.authorities().count(), known.has_revoked());
 }
 
 fn for_each_entry(file: &Path, mut visit: impl FnMut(usize, Entry)) {
@@ -162,7 +177,7 @@ fn matches(patterns: &HostPatterns, name: &str) -> bool {
 
 /// `*` stands for any characters, `?` for one (ssh_config(5), "PATTERNS"). Linear in memory and
 /// at worst quadratic in time.
-pub(super) fn glob(pattern: &str, text: &str) -> bool {
+fn glob(pattern: &str, text: &str) -> bool {
     let (pattern, text) = (pattern.as_bytes(), text.as_bytes());
     let (mut p, mut t) = (0, 0);
     let mut star: Option<(usize, usize)> = None;
@@ -195,9 +210,30 @@ pub(super) fn lookup_name(host: &str, port: u16) -> String {
     if port == 22 { host } else { format!("[{host}]:{port}") }
 }
 
+/// May a line speak of a host of this name, and of no other? (`check_host_key` in OpenSSH's sshconnect.c:
+/// "Don't ever try to write an invalid name to a known hosts file".)
+pub(super) fn is_plain_name(name: &str) -> bool {
+    let odd = |c: char| c.is_whitespace() || c.is_control() || "@?*#[]|'\"\\,!".contains(c);
+    !name.is_empty() && !name.contains(odd)
+}
+
 /// Adds a line for `name` to `file`, which is created with mode 0600 (and its directory with 0700)
 /// if it is missing. One write with O_APPEND, so that two processes never mix their lines.
+///
+/// # Errors
+/// What the system said; InvalidInput where a line could not speak of `name` alone.
 pub(super) fn append(file: &Path, name: &str, hashed: bool, key: &PublicKey) -> io::Result<()> {
+    let plain = match name.strip_prefix('[').and_then(|rest| rest.rsplit_once("]:")) {
+        Some((host, port)) => is_plain_name(host) && port.parse::<u16>().is_ok(),
+        None => is_plain_name(name),
+    };
+    if !plain {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "its name would have a meaning of its own there"));
+    }
+    write_line(file, name, hashed, key)
+}
+
+fn write_line(file: &Path, name: &str, hashed: bool, key: &PublicKey) -> io::Result<()> {
     if let Some(dir) = file.parent() {
         DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
     }
@@ -239,6 +275,7 @@ mod tests {
     use super::*;
 
     const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIB9dG4kjRhQTtWTVzd2t27+t0DEHBPW7iOD23TUiYLio";
+    const ECDSA: &str = "ecdsa-sha2-nistp256 AAAAE2VjZHNhLXNoYTItbmlzdHAyNTYAAAAIbmlzdHAyNTYAAABBBHwf2HMM5TRXvo2SQJjsNkiDD5KqiiNjrGVv3UUh+mMT5RHxiRtOnlqvjhQtBq0VpmpCV/PwUdhOig4vkbqAcEc=";
     const OTHER: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJdD7y3aLq454yWBdwLWbieU1ebz9/cu7/QEXn9OIeZJ";
 
     fn key(text: &str) -> PublicKey {
@@ -261,8 +298,33 @@ mod tests {
         assert_eq!(known.line, 2);
         let both = format!("host {OTHER}\nhost {KEY}\n");
         assert!(matches!(check(&both, "host", KEY), Verdict::Known), "a second key of the type is fine");
-        let revoked = format!("host {KEY}\n@revoked * {KEY}\n");
-        assert!(matches!(check(&revoked, "host", KEY), Verdict::Revoked(KnownKey { line: 2, .. })));
+        let of_another_type = format!("host {ECDSA}\n");
+        assert!(matches!(check(&of_another_type, "host", KEY), Verdict::Changed(KnownKey { line: 1, .. })));
+        let marked = format!("@cert-authority * {OTHER}\n@revoked * {ECDSA}\n");
+        assert!(matches!(check(&marked, "host", KEY), Verdict::Unknown), "only plain keys are the host's");
+    }
+
+    #[test]
+    fn a_key_is_revoked_by_itself_or_with_its_authority() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(file.path(), format!("host {KEY}\n@revoked * {KEY}\n")).expect("written");
+        let known = KnownKeys::of("host", &[file.path().into()]);
+        let (bad, good) = (key(KEY), key(OTHER));
+        assert_eq!(known.revoked(&[bad.key_data()]).map(|known| known.line), Some(2));
+        assert_eq!(known.revoked(&[good.key_data(), bad.key_data()]).map(|known| known.line), Some(2));
+        assert!(known.revoked(&[good.key_data()]).is_none());
+    }
+
+    #[test]
+    fn a_name_with_a_meaning_of_its_own_is_not_written() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = dir.path().join("known_hosts");
+        for name in ["*", "ho?t", "a,b", "!a", "a b", "a\nb", "@revoked", "|1|x", "", "[*]:22", "[a]:b"] {
+            assert!(append(&file, name, false, &key(KEY)).is_err(), "{name:?}");
+        }
+        for name in ["host", "[host]:22", "fe80::1%eth0", "[fe80::1]:2222"] {
+            append(&file, name, false, &key(KEY)).expect("written");
+        }
     }
 
     #[test]
@@ -341,7 +403,7 @@ mod tests {
             let file = dir.path().join("known_hosts");
             for (marker, field, hashed) in &lines {
                 if *hashed {
-                    append(&file, &field.to_ascii_lowercase(), true, &key(KEY)).expect("written");
+                    write_line(&file, &field.to_ascii_lowercase(), true, &key(KEY)).expect("written");
                 } else {
                     let mut file = OpenOptions::new().append(true).create(true).open(&file).expect("opened");
                     writeln!(file, "{marker}{field}  {KEY} comment").expect("written");

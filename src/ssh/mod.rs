@@ -13,6 +13,7 @@ mod host_key;
 mod keys;
 mod known_hosts;
 mod prompter;
+mod revoked;
 mod transport;
 pub mod vault;
 

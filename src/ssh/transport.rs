@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -159,6 +159,13 @@ pub(super) struct Tcp {
     greeting: Option<Greeting>,
     /// Bytes read since others last had their turn.
     burst: usize,
+}
+
+impl Tcp {
+    /// The address of the other end.
+    pub(super) fn address(&self) -> Option<IpAddr> {
+        self.stream.peer_addr().ok().map(|address| address.ip().to_canonical())
+    }
 }
 
 /// Bytes that are kept of a server's greeting.

@@ -8,7 +8,9 @@ use std::path::PathBuf;
 use std::sync::mpsc;
 use std::time::Duration;
 
+use super::host_key::known_name;
 use super::prompter::Secret;
+use crate::config::{self, Target};
 
 /// The name under which dtunnel's secrets are kept.
 const SERVICE: &str = "dtunnel";
@@ -23,15 +25,30 @@ const PATIENCE_WITH_A_PERSON: Duration = Duration::from_secs(60);
 pub enum Kept {
     /// The passphrase of a private key.
     Passphrase(PathBuf),
-    /// The password of `user@host`.
+    /// A password: of which user, at the host with which name in known_hosts, reached on which way.
     Password(String),
+    /// The password of `user@HostName`, whichever host that was, as it was kept once. Never used: it could
+    /// be another's.
+    OldPassword(String),
 }
 
 impl Kept {
+    /// The password for a target. Whose it is, is told by what tells hosts apart: the name by which its key is
+    /// known (HostKeyAlias, or `[host]:port`), and the way there, since behind another jump host the same
+    /// address is another host.
+    ///
+    /// # Errors
+    /// [`config::Error::NoHome`].
+    pub fn password_for(target: &Target) -> Result<Self, config::Error> {
+        let way = target.way()?.map(|way| format!(" through {way}")).unwrap_or_default();
+        Ok(Self::Password(format!("{}@{}{way}", target.ssh.user, known_name(target))))
+    }
+
     fn name(&self) -> String {
         match self {
             Self::Passphrase(file) => format!("passphrase:{}", file.display()),
-            Self::Password(account) => format!("password:{account}"),
+            Self::Password(place) => format!("password-for:{place}"),
+            Self::OldPassword(account) => format!("password:{account}"),
         }
     }
 }
@@ -40,7 +57,8 @@ impl std::fmt::Display for Kept {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Passphrase(file) => write!(f, "passphrase of {}", file.display()),
-            Self::Password(account) => write!(f, "password of {account}"),
+            Self::Password(place) => write!(f, "password of {place}"),
+            Self::OldPassword(account) => write!(f, "password of {account} (of an older dtunnel, not used any more)"),
         }
     }
 }
