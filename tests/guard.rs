@@ -78,7 +78,8 @@ fn answers(stream: &mut (impl Read + Write), request: &[u8], most: usize) -> Vec
 
 fn codes(received: &[u8]) -> Vec<u16> {
     let text = String::from_utf8_lossy(received);
-    let heads = text.match_indices("HTTP/1.1 ").filter(|(at, _)| text[*at..].contains("\r\n\r\n"));
+    let heads = ["HTTP/1.0 ", "HTTP/1.1 "].into_iter().flat_map(|version| text.match_indices(version));
+    let heads = heads.filter(|(at, _)| text[*at..].contains("\r\n\r\n"));
     heads.map(|(at, _)| text[at + 9..at + 12].parse().unwrap()).collect()
 }
 
@@ -102,7 +103,7 @@ fn request(method: &str, path: &str) -> String {
 #[test]
 fn every_operation_of_the_api_under_every_policy() {
     let operations = operations();
-    assert_eq!(operations.len(), 110);
+    assert_eq!(operations.len(), 114);
     for (at, policy) in ["read-only", "containers", "build", "no-privileged"].into_iter().enumerate() {
         let (lab, arrived) = recorded(&format!("access = {policy:?}"));
         // Once on connections of their own, and once on one that is used again and again.
@@ -180,6 +181,83 @@ fn tricks_do_not_get_past() {
     assert_eq!(answers(&mut connect(&lab.socket("lab")), &long, 1), [400]);
     let many = format!("GET /info HTTP/1.1\r\nHost: x\r\n{}\r\n", "A: x\r\n".repeat(120));
     assert_eq!(answers(&mut connect(&lab.socket("lab")), many.as_bytes(), 1), [400]);
+}
+
+/// What real clients send, as it arrives: decoded once, without what is about the connection only.
+#[test]
+fn what_clients_send_passes_in_one_form() {
+    let (lab, arrived) = recorded("access = [\"containers\", \"build\"]");
+    let digest = "a@sha256:0123";
+    for (request, expected) in [
+        // docker-java
+        ("GET /images/testcontainers%2Fryuk:0.5.1/json", "GET /images/testcontainers/ryuk:0.5.1/json".to_owned()),
+        // docker-py
+        ("GET /v1.41/images/a%40sha256%3A0123/json", format!("GET /v1.41/images/{digest}/json")),
+        ("GET /images/%5B::1%5D:5000/x/json", "GET /images/[::1]:5000/x/json".into()),
+        ("GET /images/[::1]:5000/x/json", "GET /images/[::1]:5000/x/json".into()),
+        ("GET /networks/", "GET /networks".into()),
+        ("GET /v1.41/%63ontainers/json", "GET /v1.41/containers/json".into()),
+        ("GET /v1.41/networks/?filters={}", "GET /v1.41/networks?filters=%7B%7D".into()),
+        (
+            r#"GET /containers/json?filters={"status":["running"]}"#,
+            "GET /containers/json?filters=%7B%22status%22%3A%5B%22running%22%5D%7D".into(),
+        ),
+        // dockerode sends the fields of the body in the query as well, and what is meant for itself
+        (
+            "POST /containers/create?Image=a&name=b&HostConfig=%7B%7D&abortSignal=",
+            "POST /containers/create?name=b".into(),
+        ),
+    ] {
+        let body = if request.starts_with("POST") { "Content-Length: 2\r\n\r\n{}" } else { "\r\n" };
+        arrived.lock().unwrap().lines.clear();
+        let sent = format!("{request} HTTP/1.1\r\nHost: docker\r\n{body}");
+        assert_eq!(answers(&mut connect(&lab.socket("lab")), sent.as_bytes(), 1), [200], "{request}");
+        assert_eq!(arrived.lock().unwrap().lines, [format!("{expected} HTTP/1.1")]);
+    }
+    // What is about the client's connection does not arrive, nor a form's type where there is no form.
+    arrived.lock().unwrap().bytes.clear();
+    let hops = "Connection: Upgrade, HTTP2-Settings, TE\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\nTE: trailers\r\n\
+        Keep-Alive: 5\r\nProxy-Connection: x\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: 0\r\n";
+    let sent = format!("POST /containers/a/kill?signal=9 HTTP/1.1\r\nHost: docker\r\n{hops}\r\n");
+    assert_eq!(answers(&mut connect(&lab.socket("lab")), sent.as_bytes(), 1), [200]);
+    let head = String::from_utf8(arrived.lock().unwrap().bytes.clone()).unwrap();
+    assert_eq!(
+        head.to_lowercase(),
+        "post /containers/a/kill?signal=9 http/1.1\r\nhost: docker\r\ncontent-length: 0\r\n\r\n"
+    );
+}
+
+/// docker-java sends `null`, dockerode its parameters once more.
+#[test]
+fn a_body_arrives_where_there_is_one_to_be() {
+    let (lab, arrived) = recorded("access = [\"containers\", \"build\"]");
+    let send = |path: &str, body: &str| {
+        arrived.lock().unwrap().bytes.clear();
+        let head = format!("POST {path} HTTP/1.1\r\nHost: docker\r\nContent-Type: application/json\r\n");
+        let request = format!("{head}Content-Length: {}\r\n\r\n{body}", body.len());
+        let codes = answers(&mut connect(&lab.socket("lab")), request.as_bytes(), 1);
+        (codes, String::from_utf8(arrived.lock().unwrap().bytes.clone()).unwrap())
+    };
+    for (path, body) in [
+        ("/containers/a/start", "{}"),
+        ("/containers/a/start", "null"),
+        ("/v1.24/containers/a/stop?t=1", r#"{"t":1}"#),
+        ("/images/create?fromImage=a", r#"{"fromImage":"a"}"#),
+        ("/containers/a/kill", "\"\""),
+    ] {
+        let (codes, bytes) = send(path, body);
+        assert_eq!(codes, [200], "{path} {body}");
+        let expected = format!("post {path} http/1.1\r\nhost: docker\r\ncontent-length: 0\r\n\r\n");
+        assert_eq!(bytes.to_lowercase(), expected.to_lowercase());
+    }
+    for path in ["/v1.24/containers/a/start", "/containers/a/start"] {
+        let (codes, bytes) = send(path, r#"{"Binds":["/:/host"],"Privileged":true}"#);
+        assert_eq!((codes, bytes.as_str()), (vec![403], ""), "{path}");
+    }
+    let (codes, bytes) = send("/containers/a/stop", &"x".repeat(2 << 20));
+    assert_eq!((codes, bytes.as_str()), (vec![400], ""));
+    let (codes, bytes) = send("/networks/create", "{\"Name\":\"a\"}");
+    assert!(codes == [200] && bytes.ends_with("{\"Name\":\"a\"}"), "{bytes}");
 }
 
 #[test]
@@ -263,8 +341,10 @@ fn the_cli_reads_and_prints_what_it_is_refused() {
 
     // Those who follow are shown, and gone with their client.
     let mut follow = lab.docker("lab", &["logs", "-f", id]).stdout(Stdio::null()).spawn().unwrap();
-    let shown =
-        wait_for("the request", || lab.status("lab")["requests"].as_array().and_then(|all| all.first().cloned()));
+    let shown = wait_for("the request", || {
+        let logs = |request: &serde_json::Value| request["path"].as_str().is_some_and(|path| path.ends_with("/logs"));
+        lab.status("lab")["requests"].as_array().and_then(|all| all.iter().find(|request| logs(request)).cloned())
+    });
     assert_eq!((&shown["command"], &shown["pid"]), (&"docker".into(), &follow.id().into()), "{shown}");
     assert_eq!(shown["path"], format!("/v1.41/containers/{id}/logs"));
     follow.kill().unwrap();
@@ -347,6 +427,52 @@ fn containers_without_privileges_work_whole() {
     refused(&docker(&bind).output().unwrap(), "the host's /etc is not among allowed_binds");
     run(&mut docker(&["rm", "-f", id.trim()]));
     run(&mut docker(&["rmi", "guarded:1"]));
+}
+
+/// Health checks of load balancers and monitors: one answer, by the end of the connection, without chunks.
+#[test]
+fn http_1_0_is_answered_by_its_own_rules() {
+    let Some(lab) = guarded("access = \"read-only\"") else { return };
+    // The Engine answers each of these in chunks, or might.
+    for path in ["/_ping", "/info", "/v1.41/images/json", "/events?since=1&until=2"] {
+        for headers in ["", "Host: localhost\r\n", "Connection: keep-alive\r\n"] {
+            let mut stream = connect(&lab.socket("lab"));
+            stream.write_all(format!("GET {path} HTTP/1.0\r\n{headers}\r\n").as_bytes()).unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).unwrap();
+            assert!(answer.starts_with("HTTP/1.0 200 OK\r\n"), "{path}: {answer}");
+            assert!(!answer.to_lowercase().contains("transfer-encoding"), "{path}: {answer}");
+            assert!(path != "/_ping" || answer.ends_with("\r\n\r\nOK"), "{answer}");
+        }
+    }
+    let mut stream = connect(&lab.socket("lab"));
+    stream.write_all(b"POST /containers/create HTTP/1.0\r\nContent-Length: 2\r\n\r\n{}").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(
+        answer.starts_with("HTTP/1.0 403 ") && answer.contains("containers.create is not allowed here"),
+        "{answer}"
+    );
+}
+
+/// The host's ps runs as root, and would show more than command lines.
+#[test]
+fn top_shows_no_environments() {
+    let Some(lab) = guarded("access = \"read-only\"") else { return };
+    let engine = lab.engine.as_ref().unwrap();
+    let id = run(&mut engine.docker(&["run", "-d", "-e", "SECRET=hunter2", IMAGE, "sleep", "600"]));
+    let id = id.trim();
+    let top = |args: &[&str]| lab.docker("lab", &[&["top", id], args].concat()).output().unwrap();
+    for args in [&[][..], &["-ef"], &["aux"], &["-aux"], &["-eo", "pid,args"], &["auxf"], &["aux", "--sort=-%mem"]] {
+        let shown = succeeded(&top(args));
+        assert!(shown.contains("sleep 600") && !shown.contains("hunter2"), "{args:?}: {shown}");
+    }
+    for args in [&["axeww"][..], &["-auxe"], &["aux", "e"]] {
+        let through_engine = run(&mut engine.docker(&[&["top", id], args].concat()));
+        assert!(through_engine.contains("hunter2"), "{args:?} is harmless: {through_engine}");
+        refused(&top(args), "in ps_args is not known to be harmless");
+    }
+    run(&mut engine.docker(&["rm", "-f", id]));
 }
 
 /// A whole session over one connection that is used again, as SDKs do.

@@ -1,37 +1,21 @@
 //! A strict reading of HTTP/1.1 requests, before hyper sees them.
 //!
-//! hyper judges requests and passes them on; this makes sure that whoever else might read them reads them
-//! in the same way. It lets through what has one meaning only and refuses the rest, and finds by itself
-//! where each request begins and ends (RFC 9112). What it saw of each is compared with what hyper saw.
+//! hyper passes requests on; this makes sure that whoever else might read them reads them in the same way.
+//! It lets through what has one meaning only, each head as [`super::head`] writes it, refuses the rest, and
+//! finds by itself where each request begins and ends (RFC 9112). What it saw of each is compared with what
+//! hyper saw.
 
 use std::collections::VecDeque;
 
+use super::head::{self, Body, Head};
+
 /// Largest head, in bytes. The longest header there is holds the credentials of all registries.
 const MAX_HEAD: usize = 48 << 10;
-/// Most lines in a head; hyper takes a hundred.
-const MAX_LINES: usize = 90;
 /// Most bytes that are kept of a client that sends on after it asked for an upgrade.
 pub(super) const MAX_HELD: usize = 64 << 10;
 
 /// What stands in the place of a request that is refused, so that its refusal is answered in its turn.
-const IN_ITS_PLACE: &[u8] = b"GET / HTTP/1.1\r\nhost: refused\r\n\r\n";
-
-/// A request as read here.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Head {
-    /// Its method.
-    pub method: String,
-    /// Its target: path and query.
-    pub target: String,
-    /// The `Host` header.
-    pub host: String,
-    /// Does it come from a page in a browser (`Origin`)?
-    pub origin: bool,
-    /// Does it ask for another protocol?
-    pub upgrade: bool,
-    /// Has it a body?
-    pub body: bool,
-}
+const IN_ITS_PLACE: &[u8] = b"GET / HTTP/1.1\r\nhost: refused\r\nconnection: close\r\n\r\n";
 
 /// Why a request is refused, in a few words.
 pub type Refusal = &'static str;
@@ -47,8 +31,16 @@ enum State {
     Chunk(Chunk),
     /// Behind a request for an upgrade: what comes now is not for HTTP, if it is granted.
     Held(Vec<u8>),
-    /// Behind a request that was refused: nothing more is read.
-    Refused,
+    /// Behind a request that was refused, or the last one: nothing more is read.
+    Over,
+}
+
+/// What comes behind a request.
+#[derive(Debug, Clone, Copy)]
+enum Then {
+    Another,
+    Held,
+    Over,
 }
 
 #[derive(Debug)]
@@ -64,15 +56,25 @@ enum Chunk {
 #[derive(Debug)]
 pub struct Framing {
     state: State,
-    /// Does an upgrade follow the body?
-    upgrade: bool,
+    /// What follows the body.
+    then: Then,
+    /// What was wrong with a body.
+    broken: Option<Refusal>,
+    /// Is the refused request, behind which nothing is read, being answered?
+    refused: bool,
     /// Requests that were let through or refused, in their order.
     seen: VecDeque<Result<Head, Refusal>>,
 }
 
 impl Default for Framing {
     fn default() -> Self {
-        Self { state: State::Head(Vec::new()), upgrade: false, seen: VecDeque::new() }
+        Self {
+            state: State::Head(Vec::new()),
+            then: Then::Another,
+            broken: None,
+            refused: false,
+            seen: VecDeque::new(),
+        }
     }
 }
 
@@ -102,7 +104,14 @@ impl Framing {
                     used
                 }
                 State::Chunk(chunk) => {
-                    let (used, ended) = chunk.feed(input)?;
+                    let (used, ended) = match chunk.feed(input) {
+                        Ok(fed) => fed,
+                        Err(refusal) => {
+                            self.state = State::Over;
+                            self.broken = Some(refusal);
+                            return Err(refusal);
+                        }
+                    };
                     out.extend_from_slice(&input[..used]);
                     if ended {
                         self.ended();
@@ -111,12 +120,14 @@ impl Framing {
                 }
                 State::Held(held) => {
                     if held.len() + input.len() > MAX_HELD {
-                        return Err("too much was sent before the upgrade was granted");
+                        let refusal = "too much was sent before the upgrade was granted";
+                        self.broken = Some(refusal);
+                        return Err(refusal);
                     }
                     held.extend_from_slice(input);
                     input.len()
                 }
-                State::Refused => return Ok(()),
+                State::Over => return Ok(()),
             };
             input = &input[used..];
         }
@@ -125,7 +136,14 @@ impl Framing {
 
     /// The next request that was let through or refused.
     pub fn take_seen(&mut self) -> Option<Result<Head, Refusal>> {
-        self.seen.pop_front()
+        let next = self.seen.pop_front();
+        self.refused |= matches!(next, Some(Err(_)));
+        next
+    }
+
+    /// What was wrong with a body, where there was something.
+    pub(super) fn broken(&self) -> Option<Refusal> {
+        self.broken
     }
 
     /// What a client has sent behind its request for an upgrade.
@@ -136,10 +154,12 @@ impl Framing {
         }
     }
 
-    /// Is there no use in reading on for now?
+    /// Is there no use in reading on? Behind the last request it is read on, for the end says that the client
+    /// is gone; but not once a refusal is all that is left to be sent, which that end would keep from him who
+    /// has only ended his own direction.
     pub(super) fn is_over(&self) -> bool {
         match &self.state {
-            State::Refused => true,
+            State::Over => self.refused,
             State::Held(held) => held.len() >= MAX_HELD,
             _ => false,
         }
@@ -147,15 +167,23 @@ impl Framing {
 
     /// The request is complete.
     fn ended(&mut self) {
-        self.state = if self.upgrade { State::Held(Vec::new()) } else { State::Head(Vec::new()) };
+        self.state = match self.then {
+            Then::Another => State::Head(Vec::new()),
+            Then::Held => State::Held(Vec::new()),
+            Then::Over => State::Over,
+        };
     }
 
     fn head(&mut self, bytes: &[u8], complete: bool, out: &mut Vec<u8>) {
-        let read = if complete { read_head(bytes) } else { Err("its head is too large") };
+        let read = if complete { head::read(bytes) } else { Err("its head is too large") };
         match read {
-            Ok((head, body)) => {
-                self.upgrade = head.upgrade;
-                out.extend_from_slice(bytes);
+            Ok((head, body, written)) => {
+                self.then = match (head.upgrade, head.last) {
+                    (true, _) => Then::Held,
+                    (false, true) => Then::Over,
+                    (false, false) => Then::Another,
+                };
+                out.extend_from_slice(&written);
                 self.seen.push_back(Ok(head));
                 match body {
                     Body::None => self.ended(),
@@ -166,7 +194,7 @@ impl Framing {
             Err(refusal) => {
                 out.extend_from_slice(IN_ITS_PLACE);
                 self.seen.push_back(Err(refusal));
-                self.state = State::Refused;
+                self.state = State::Over;
             }
         }
     }
@@ -231,118 +259,6 @@ impl Chunk {
     }
 }
 
-enum Body {
-    None,
-    Length(u64),
-    Chunked,
-}
-
-/// Reads a complete head.
-fn read_head(bytes: &[u8]) -> Result<(Head, Body), Refusal> {
-    let text = std::str::from_utf8(bytes).ok().filter(|text| text.is_ascii()).ok_or("it is not ASCII")?;
-    let text = text.strip_suffix("\r\n\r\n").ok_or("its head has no end")?;
-    if text.split("\r\n").any(|line| line.chars().any(|c| c.is_ascii_control() && c != '\t')) {
-        return Err("its head has control characters in it");
-    }
-    let mut lines = text.split("\r\n");
-    let (method, target) = request_line(lines.next().unwrap_or_default())?;
-    if text.split("\r\n").count() > MAX_LINES {
-        return Err("it has too many headers");
-    }
-    let (mut host, mut length, mut chunked) = (None, None, false);
-    let (mut origin, mut upgrade, mut connection_upgrade) = (false, false, false);
-    for line in lines {
-        if line.starts_with([' ', '\t']) {
-            return Err("a header is folded over two lines");
-        }
-        let (name, value) = line.split_once(':').ok_or("a header has no colon")?;
-        if name.is_empty() || !name.bytes().all(is_token) {
-            return Err("the name of a header is none");
-        }
-        let value = value.trim_matches([' ', '\t']);
-        match name.to_ascii_lowercase().as_str() {
-            "host" if host.replace(value).is_some() => return Err("it has two Host headers"),
-            "content-length" => {
-                let digits = !value.is_empty() && value.len() <= 18 && value.bytes().all(|b| b.is_ascii_digit());
-                let new = value.parse().ok().filter(|_| digits).ok_or("its Content-Length is not a plain number")?;
-                if length.replace(new).is_some() {
-                    return Err("it has two Content-Length headers");
-                }
-            }
-            "transfer-encoding" if chunked => return Err("it has two Transfer-Encoding headers"),
-            "transfer-encoding" if value.eq_ignore_ascii_case("chunked") => chunked = true,
-            "transfer-encoding" => return Err("its Transfer-Encoding is not chunked"),
-            "content-type" if is_form(value) => return Err("forms are read like queries, which could say otherwise"),
-            "expect" if !value.eq_ignore_ascii_case("100-continue") => return Err("it expects something unknown"),
-            "trailer" => return Err("it announces trailers"),
-            "origin" => origin = true,
-            "upgrade" => upgrade = true,
-            "connection" => {
-                for option in value.split(',').map(|option| option.trim().to_ascii_lowercase()) {
-                    match option.as_str() {
-                        "upgrade" => connection_upgrade = true,
-                        "keep-alive" | "close" => {}
-                        _ => return Err("its Connection header names something unknown"),
-                    }
-                }
-            }
-            _ => {}
-        }
-    }
-    if upgrade != connection_upgrade {
-        return Err("it asks for an upgrade with one of two headers");
-    }
-    let body = match (length, chunked) {
-        (Some(_), true) => return Err("it has both Content-Length and Transfer-Encoding"),
-        (None | Some(0), false) => Body::None,
-        (Some(length), false) => Body::Length(length),
-        (None, true) => Body::Chunked,
-    };
-    let host = host.ok_or("it has no Host header")?.to_owned();
-    let head = Head { method, target, host, origin, upgrade, body: !matches!(body, Body::None) };
-    Ok((head, body))
-}
-
-fn request_line(line: &str) -> Result<(String, String), Refusal> {
-    let words: Vec<&str> = line.split(' ').collect();
-    let [method, target, version] = words.as_slice() else { return Err("its first line has not three words") };
-    if *version != "HTTP/1.1" {
-        return Err("it is not HTTP/1.1");
-    }
-    if method.is_empty() || !method.bytes().all(|b| b.is_ascii_uppercase()) {
-        return Err("its method is none");
-    }
-    let (path, query) = target.split_once('?').unwrap_or((target, ""));
-    if !path.starts_with('/') {
-        return Err("its target is not a path");
-    }
-    if path.contains('%') {
-        return Err("its path is encoded");
-    }
-    let known = |c: char| c.is_ascii_alphanumeric() || "/_.-:@+".contains(c);
-    if !path.chars().all(known) {
-        return Err("its path has odd characters in it");
-    }
-    if path[1..].split('/').any(|segment| segment.is_empty() || segment == "." || segment == "..") {
-        return Err("its path has empty or dotted segments");
-    }
-    if query.contains(['#', '"', '<', '>', '\\', '^', '`', '{', '|', '}']) {
-        return Err("its query has odd characters in it");
-    }
-    Ok(((*method).to_owned(), (*target).to_owned()))
-}
-
-/// The Engine reads parameters from the body of a form as well as from the query.
-fn is_form(content_type: &str) -> bool {
-    let kind = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    kind == "application/x-www-form-urlencoded" || kind == "multipart/form-data"
-}
-
-/// RFC 9110 section 5.6.2.
-fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -360,22 +276,21 @@ mod tests {
 
     #[test]
     fn plain_requests_pass_in_whatever_pieces() {
-        let input =
-            b"POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabcGET /b?c=%41 HTTP/1.1\r\nhost:x\r\n\r\n\
+        let input = b"POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabcGET /b?c=A HTTP/1.1\r\nhost:x\r\n\r\n\
             POST /c HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\nA\r\n0123456789\r\n0\r\n\r\n\
             GET /d HTTP/1.1\r\nHost: x\r\n\r\n";
         for piece in [1, 2, 3, 7, 1000] {
             let (result, out, seen) = read(input, piece);
             assert_eq!(result, Ok(()));
             assert!(out == input, "{piece}");
-            assert_eq!(seen, ["POST /a", "GET /b?c=%41", "POST /c", "GET /d"].map(|s| Ok(s.to_owned())));
+            assert_eq!(seen, ["POST /a", "GET /b?c=A", "POST /c", "GET /d"].map(|s| Ok(s.to_owned())));
         }
     }
 
     #[test]
     fn what_follows_an_upgrade_is_held_back() {
         let input =
-            b"POST /a HTTP/1.1\r\nHost: x\r\nUpgrade: tcp\r\nConnection: Upgrade\r\nContent-Length: 2\r\n\r\n{}raw";
+            b"POST /exec/a/start HTTP/1.1\r\nHost: x\r\nUpgrade: tcp\r\nConnection: Upgrade\r\nContent-Length: 2\r\n\r\n{}raw";
         let (mut framing, mut out) = (Framing::default(), Vec::new());
         framing.feed(input, &mut out).expect("let through");
         assert!(out.ends_with(b"\r\n\r\n{}"));
@@ -397,5 +312,13 @@ mod tests {
         let (_, out, seen) = read(input, 5);
         assert_eq!(out, IN_ITS_PLACE);
         assert_eq!(seen.len(), 1);
+    }
+
+    #[test]
+    fn nothing_is_read_behind_the_last_request() {
+        for last in ["GET /a HTTP/1.0\r\n\r\n", "GET /a HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"] {
+            let input = format!("{last}GET /b HTTP/1.1\r\nHost: x\r\n\r\n");
+            assert_eq!(read(input.as_bytes(), 3).2, [Ok("GET /a".to_owned())]);
+        }
     }
 }

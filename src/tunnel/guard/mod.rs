@@ -5,13 +5,19 @@
 //! reading. Each is decided on before a byte of it is sent to the host. Without a guard none of this is
 //! in a flow's way.
 
+mod engine;
 mod framing;
+mod head;
 mod inspect;
 mod json;
+mod linger;
 mod operations;
 mod policy;
 mod proxy;
+mod ps;
+mod query;
 mod stream;
+mod target;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -26,7 +32,8 @@ use super::pool::lock;
 use crate::config::Target;
 use policy::Rules;
 
-pub use framing::{Framing, Head, Refusal};
+pub use framing::{Framing, Refusal};
+pub use head::Head;
 pub(super) use proxy::serve;
 
 /// Most requests that are shown at once.

@@ -1,5 +1,9 @@
-//! What there is to be asked of an Engine: the operations of its API (version 1.56; earlier ones have
-//! no others) by method and path, and which policies they belong to.
+//! What there is to be asked of an Engine: the operations of its API (version 1.56; earlier ones down to 1.24
+//! have no others) by method, path and, where it decides, query; what belongs to each, and which policies
+//! allow it.
+
+use super::query::Query;
+use super::target::ENCODED_SLASH;
 
 /// An operation.
 #[derive(Debug, PartialEq, Eq)]
@@ -9,10 +13,19 @@ pub(super) struct Operation {
     method: &'static str,
     /// `{}` stands for one segment, `{..}` for one or more.
     path: &'static str,
+    /// What its query must say besides.
+    when: When,
     /// Which policies it belongs to.
     pub(super) of: u8,
     /// How it is judged under `no-privileged`.
     pub(super) risk: Risk,
+    /// The parameters in its query that an Engine of any version reads, or that a client sends and no Engine
+    /// reads; `*` behind those that may stand several times.
+    takes: &'static str,
+    /// Has it a body?
+    pub(super) body: bool,
+    /// The protocol that a connection may go over to.
+    pub(super) upgrade: Option<&'static str>,
 }
 
 /// How an operation is judged where nothing privileged is allowed.
@@ -26,6 +39,20 @@ pub(super) enum Risk {
     Refuse,
 }
 
+/// What a query must say for an operation to be meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum When {
+    Always,
+    /// An image of a registry.
+    Pull,
+    /// An image from the body.
+    Import,
+    /// A build that the Engine fetches nothing for, but what its Dockerfile says.
+    LocalBuild,
+    /// A search of Docker Hub.
+    HubSearch,
+}
+
 /// Neither changes nor reaches into the host.
 pub(super) const READ: u8 = 1;
 /// Containers, their networks and volumes.
@@ -34,146 +61,230 @@ pub(super) const CONTAINERS: u8 = 2;
 pub(super) const BUILD: u8 = 4;
 
 const fn plain(name: &'static str, method: &'static str, path: &'static str, of: u8) -> Operation {
-    Operation { name, method, path, of, risk: Risk::None }
+    Operation { name, method, path, when: When::Always, of, risk: Risk::None, takes: "", body: false, upgrade: None }
 }
 
-const fn risky(name: &'static str, method: &'static str, path: &'static str, of: u8, risk: Risk) -> Operation {
-    Operation { name, method, path, of, risk }
+impl Operation {
+    const fn takes(self, takes: &'static str) -> Self {
+        Self { takes, ..self }
+    }
+
+    const fn when(self, when: When) -> Self {
+        Self { when, ..self }
+    }
+
+    const fn risk(self, risk: Risk) -> Self {
+        Self { risk, ..self }
+    }
+
+    const fn body(self) -> Self {
+        Self { body: true, ..self }
+    }
+
+    const fn upgrades(self, protocol: &'static str) -> Self {
+        Self { upgrade: Some(protocol), ..self }
+    }
+
+    /// May this parameter stand in its query, and more than once? None where it may not.
+    pub(super) fn parameter(&self, name: &str) -> Option<Times> {
+        self.takes.split(' ').find_map(|known| match known.strip_suffix('*') {
+            Some(known) => (known == name).then_some(Times::Any),
+            None => (known == name).then_some(Times::Once),
+        })
+    }
 }
 
-/// All of them. Where two fit a path, the first one is meant, as in the Engine's own router.
+/// How often a parameter may stand in a query.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Times {
+    /// The Engine reads the first one.
+    Once,
+    /// The Engine reads a list.
+    Any,
+}
+
+const ATTACH: &str = "detachKeys hijack logs stderr stdin stdout stream";
+const LOGS: &str = "details follow format since stderr stdout tail timestamps until";
+const BUILDS: &str = "buildargs buildid cachefrom cgroupparent cpuperiod cpuquota cpusetcpus cpusetmems cpushares \
+    dockerfile extrahosts* forcerm isolation labels memory memswap networkmode nocache outputs platform pull q remote \
+    rm securityopt* session shmsize squash t* target ulimits version";
+const CREATE: &str = "changes* fromImage fromSrc message platform registry repo tag";
+const SEARCH: &str = "filters limit term";
+
+/// All of them. Where two fit, the first one is meant, as in the Engine's own router.
+#[rustfmt::skip]
 pub(super) const OPERATIONS: &[Operation] = &[
     plain("system.ping", "GET", "/_ping", READ),
     plain("system.ping", "HEAD", "/_ping", READ),
     plain("system.version", "GET", "/version", READ),
+    // A proxy's password in it is masked by the Engine.
     plain("system.info", "GET", "/info", READ),
-    plain("system.events", "GET", "/events", READ),
-    plain("system.df", "GET", "/system/df", READ),
-    plain("system.auth", "POST", "/auth", CONTAINERS | BUILD),
-    plain("containers.list", "GET", "/containers/json", READ),
-    plain("containers.inspect", "GET", "/containers/{}/json", READ),
-    plain("containers.top", "GET", "/containers/{}/top", READ),
-    plain("containers.logs", "GET", "/containers/{}/logs", READ),
+    plain("system.events", "GET", "/events", READ).takes("filters since until"),
+    plain("system.df", "GET", "/system/df", READ).takes("type* verbose"),
+    // Goes to whatever address stands in its body, like a pull.
+    plain("system.auth", "POST", "/auth", CONTAINERS | BUILD).body(),
+    plain("containers.list", "GET", "/containers/json", READ).takes("all before filters limit since size trunc_cmd"),
+    plain("containers.inspect", "GET", "/containers/{}/json", READ).takes("size"),
+    plain("containers.top", "GET", "/containers/{}/top", READ).takes("ps_args"),
+    plain("containers.logs", "GET", "/containers/{}/logs", READ).takes(LOGS),
     plain("containers.changes", "GET", "/containers/{}/changes", READ),
-    plain("containers.stats", "GET", "/containers/{}/stats", READ),
+    plain("containers.stats", "GET", "/containers/{}/stats", READ).takes("one-shot stream"),
     plain("containers.export", "GET", "/containers/{}/export", CONTAINERS),
-    plain("containers.archive", "HEAD", "/containers/{}/archive", CONTAINERS),
-    plain("containers.archive", "GET", "/containers/{}/archive", CONTAINERS),
-    plain("containers.copy", "PUT", "/containers/{}/archive", CONTAINERS),
-    risky("containers.create", "POST", "/containers/create", CONTAINERS, Risk::Inspect),
-    plain("containers.prune", "POST", "/containers/prune", CONTAINERS),
-    plain("containers.start", "POST", "/containers/{}/start", CONTAINERS),
-    plain("containers.stop", "POST", "/containers/{}/stop", CONTAINERS),
-    plain("containers.restart", "POST", "/containers/{}/restart", CONTAINERS),
-    plain("containers.kill", "POST", "/containers/{}/kill", CONTAINERS),
-    risky("containers.update", "POST", "/containers/{}/update", CONTAINERS, Risk::Inspect),
-    plain("containers.rename", "POST", "/containers/{}/rename", CONTAINERS),
+    plain("containers.archive", "HEAD", "/containers/{}/archive", CONTAINERS).takes("path"),
+    plain("containers.archive", "GET", "/containers/{}/archive", CONTAINERS).takes("path"),
+    plain("containers.copy", "PUT", "/containers/{}/archive", CONTAINERS).takes("copyUIDGID noOverwriteDirNonDir path").body(),
+    plain("containers.create", "POST", "/containers/create", CONTAINERS).takes("name platform").risk(Risk::Inspect).body(),
+    plain("containers.prune", "POST", "/containers/prune", CONTAINERS).takes("filters"),
+    // Engines up to 24 read a HostConfig from its body, where the API's version is below 1.24.
+    plain("containers.start", "POST", "/containers/{}/start", CONTAINERS).takes("detachKeys"),
+    plain("containers.stop", "POST", "/containers/{}/stop", CONTAINERS).takes("signal t"),
+    plain("containers.restart", "POST", "/containers/{}/restart", CONTAINERS).takes("signal t"),
+    plain("containers.kill", "POST", "/containers/{}/kill", CONTAINERS).takes("signal"),
+    plain("containers.update", "POST", "/containers/{}/update", CONTAINERS).risk(Risk::Inspect).body(),
+    plain("containers.rename", "POST", "/containers/{}/rename", CONTAINERS).takes("name"),
     plain("containers.pause", "POST", "/containers/{}/pause", CONTAINERS),
     plain("containers.unpause", "POST", "/containers/{}/unpause", CONTAINERS),
-    plain("containers.resize", "POST", "/containers/{}/resize", CONTAINERS),
-    plain("containers.attach", "POST", "/containers/{}/attach", CONTAINERS),
-    plain("containers.attach-ws", "GET", "/containers/{}/attach/ws", CONTAINERS),
-    plain("containers.wait", "POST", "/containers/{}/wait", CONTAINERS),
-    plain("containers.delete", "DELETE", "/containers/{}", CONTAINERS),
-    risky("containers.exec", "POST", "/containers/{}/exec", CONTAINERS, Risk::Inspect),
+    plain("containers.resize", "POST", "/containers/{}/resize", CONTAINERS).takes("h w"),
+    plain("containers.attach", "POST", "/containers/{}/attach", CONTAINERS).takes(ATTACH).upgrades("tcp"),
+    plain("containers.attach-ws", "GET", "/containers/{}/attach/ws", CONTAINERS).takes(ATTACH).upgrades("websocket"),
+    plain("containers.wait", "POST", "/containers/{}/wait", CONTAINERS).takes("condition"),
+    plain("containers.delete", "DELETE", "/containers/{}", CONTAINERS).takes("force link v"),
+    plain("containers.exec", "POST", "/containers/{}/exec", CONTAINERS).risk(Risk::Inspect).body(),
     plain("exec.inspect", "GET", "/exec/{}/json", READ),
-    plain("exec.start", "POST", "/exec/{}/start", CONTAINERS),
-    plain("exec.resize", "POST", "/exec/{}/resize", CONTAINERS),
-    plain("images.list", "GET", "/images/json", READ),
-    plain("images.search", "GET", "/images/search", READ),
-    plain("images.get", "GET", "/images/get", BUILD),
-    plain("images.inspect", "GET", "/images/{..}/json", READ),
-    plain("images.attestations", "GET", "/images/{..}/attestations", READ),
-    plain("images.history", "GET", "/images/{..}/history", READ),
-    plain("images.get", "GET", "/images/{..}/get", BUILD),
-    plain("images.create", "POST", "/images/create", CONTAINERS | BUILD),
-    plain("images.load", "POST", "/images/load", BUILD),
-    plain("images.prune", "POST", "/images/prune", BUILD),
-    plain("images.push", "POST", "/images/{..}/push", BUILD),
-    plain("images.tag", "POST", "/images/{..}/tag", BUILD),
-    plain("images.delete", "DELETE", "/images/{..}", BUILD),
-    plain("images.commit", "POST", "/commit", BUILD),
-    risky("build.build", "POST", "/build", BUILD, Risk::Inspect),
-    plain("build.prune", "POST", "/build/prune", BUILD),
-    plain("build.cancel", "POST", "/build/cancel", BUILD),
-    plain("build.session", "POST", "/session", BUILD),
+    plain("exec.start", "POST", "/exec/{}/start", CONTAINERS).body().upgrades("tcp"),
+    plain("exec.resize", "POST", "/exec/{}/resize", CONTAINERS).takes("h w"),
+    plain("images.list", "GET", "/images/json", READ).takes("all digests filter filters identity manifests only_ids shared-size"),
+    plain("images.search", "GET", "/images/search", READ).takes(SEARCH).when(When::HubSearch),
+    // The host's daemon asks the registry that the term names.
+    plain("images.search-registry", "GET", "/images/search", CONTAINERS | BUILD).takes(SEARCH),
+    plain("images.get", "GET", "/images/get", BUILD).takes("names* platform*"),
+    plain("images.inspect", "GET", "/images/{..}/json", READ).takes("manifests platform size"),
+    plain("images.attestations", "GET", "/images/{..}/attestations", READ).takes("platform* statement type*"),
+    plain("images.history", "GET", "/images/{..}/history", READ).takes("platform"),
+    plain("images.get", "GET", "/images/{..}/get", BUILD).takes("names* platform*"),
+    plain("images.pull", "POST", "/images/create", CONTAINERS | BUILD).takes(CREATE).when(When::Pull),
+    plain("images.import", "POST", "/images/create", BUILD).takes(CREATE).when(When::Import).body(),
+    // The host's daemon fetches whatever address it names.
+    plain("images.import-url", "POST", "/images/create", BUILD).takes(CREATE).risk(Risk::Refuse),
+    plain("images.load", "POST", "/images/load", BUILD).takes("platform* quiet").body(),
+    plain("images.prune", "POST", "/images/prune", BUILD).takes("filters"),
+    // Engines up to 28 read credentials from its body, where there is no header with them.
+    plain("images.push", "POST", "/images/{..}/push", BUILD).takes("platform registry tag").body(),
+    plain("images.tag", "POST", "/images/{..}/tag", BUILD).takes("force repo tag"),
+    plain("images.delete", "DELETE", "/images/{..}", BUILD).takes("force noprune platforms*"),
+    plain("images.commit", "POST", "/commit", BUILD).takes("author changes* comment container m pause repo tag").body(),
+    plain("build.build", "POST", "/build", BUILD).takes(BUILDS).when(When::LocalBuild).risk(Risk::Inspect).body(),
+    // The host's daemon fetches whatever address it names.
+    plain("build.remote", "POST", "/build", BUILD).takes(BUILDS).risk(Risk::Refuse).body(),
+    plain("build.prune", "POST", "/build/prune", BUILD).takes("all filters keep-storage max-used-space min-free-space reserved-space"),
+    plain("build.cancel", "POST", "/build/cancel", BUILD).takes("id"),
+    plain("build.session", "POST", "/session", BUILD).upgrades("h2c"),
     // BuildKit's own protocol, which is not looked into.
-    risky("build.grpc", "POST", "/grpc", BUILD, Risk::Refuse),
-    plain("distribution.inspect", "GET", "/distribution/{..}/json", READ),
-    plain("networks.list", "GET", "/networks", READ),
-    plain("networks.inspect", "GET", "/networks/{}", READ),
-    plain("networks.create", "POST", "/networks/create", CONTAINERS),
-    plain("networks.prune", "POST", "/networks/prune", CONTAINERS),
-    plain("networks.connect", "POST", "/networks/{}/connect", CONTAINERS),
-    plain("networks.disconnect", "POST", "/networks/{}/disconnect", CONTAINERS),
+    plain("build.grpc", "POST", "/grpc", BUILD).risk(Risk::Refuse).upgrades("h2c"),
+    // The host's daemon asks whatever registry it names.
+    plain("distribution.inspect", "GET", "/distribution/{..}/json", CONTAINERS | BUILD),
+    plain("networks.list", "GET", "/networks", READ).takes("filters"),
+    plain("networks.inspect", "GET", "/networks/{}", READ).takes("scope verbose"),
+    plain("networks.create", "POST", "/networks/create", CONTAINERS).body(),
+    plain("networks.prune", "POST", "/networks/prune", CONTAINERS).takes("filters"),
+    plain("networks.connect", "POST", "/networks/{}/connect", CONTAINERS).body(),
+    plain("networks.disconnect", "POST", "/networks/{}/disconnect", CONTAINERS).body(),
     plain("networks.delete", "DELETE", "/networks/{}", CONTAINERS),
-    plain("volumes.list", "GET", "/volumes", READ),
+    plain("volumes.list", "GET", "/volumes", READ).takes("filters"),
     plain("volumes.inspect", "GET", "/volumes/{}", READ),
-    risky("volumes.create", "POST", "/volumes/create", CONTAINERS, Risk::Inspect),
-    plain("volumes.prune", "POST", "/volumes/prune", CONTAINERS),
-    plain("volumes.update", "PUT", "/volumes/{}", CONTAINERS),
-    plain("volumes.delete", "DELETE", "/volumes/{}", CONTAINERS),
-    plain("plugins.list", "GET", "/plugins", READ),
-    plain("plugins.inspect", "GET", "/plugins/{..}/json", READ),
-    plain("plugins.privileges", "GET", "/plugins/privileges", 0),
-    risky("plugins.pull", "POST", "/plugins/pull", 0, Risk::Refuse),
-    risky("plugins.create", "POST", "/plugins/create", 0, Risk::Refuse),
-    risky("plugins.enable", "POST", "/plugins/{..}/enable", 0, Risk::Refuse),
-    plain("plugins.disable", "POST", "/plugins/{..}/disable", 0),
-    risky("plugins.upgrade", "POST", "/plugins/{..}/upgrade", 0, Risk::Refuse),
-    risky("plugins.set", "POST", "/plugins/{..}/set", 0, Risk::Refuse),
+    plain("volumes.create", "POST", "/volumes/create", CONTAINERS).risk(Risk::Inspect).body(),
+    plain("volumes.prune", "POST", "/volumes/prune", CONTAINERS).takes("filters"),
+    plain("volumes.update", "PUT", "/volumes/{}", CONTAINERS).takes("version").body(),
+    plain("volumes.delete", "DELETE", "/volumes/{}", CONTAINERS).takes("force"),
+    // Plugins are shown with their settings, which is where their credentials are kept.
+    plain("plugins.list", "GET", "/plugins", 0).takes("filters"),
+    plain("plugins.inspect", "GET", "/plugins/{..}/json", 0),
+    plain("plugins.privileges", "GET", "/plugins/privileges", 0).takes("name remote"),
+    plain("plugins.pull", "POST", "/plugins/pull", 0).takes("name remote").risk(Risk::Refuse).body(),
+    plain("plugins.create", "POST", "/plugins/create", 0).takes("name").risk(Risk::Refuse).body(),
+    plain("plugins.enable", "POST", "/plugins/{..}/enable", 0).takes("timeout").risk(Risk::Refuse),
+    plain("plugins.disable", "POST", "/plugins/{..}/disable", 0).takes("force"),
+    plain("plugins.upgrade", "POST", "/plugins/{..}/upgrade", 0).takes("remote").risk(Risk::Refuse).body(),
+    plain("plugins.set", "POST", "/plugins/{..}/set", 0).risk(Risk::Refuse).body(),
     plain("plugins.push", "POST", "/plugins/{..}/push", 0),
-    plain("plugins.delete", "DELETE", "/plugins/{..}", 0),
-    plain("nodes.list", "GET", "/nodes", READ),
+    plain("plugins.delete", "DELETE", "/plugins/{..}", 0).takes("force"),
+    plain("nodes.list", "GET", "/nodes", READ).takes("filters"),
     plain("nodes.inspect", "GET", "/nodes/{}", READ),
-    risky("nodes.update", "POST", "/nodes/{}/update", 0, Risk::Refuse),
-    plain("nodes.delete", "DELETE", "/nodes/{}", 0),
-    plain("swarm.inspect", "GET", "/swarm", READ),
-    risky("swarm.unlockkey", "GET", "/swarm/unlockkey", 0, Risk::Refuse),
-    risky("swarm.init", "POST", "/swarm/init", 0, Risk::Refuse),
-    risky("swarm.join", "POST", "/swarm/join", 0, Risk::Refuse),
-    risky("swarm.leave", "POST", "/swarm/leave", 0, Risk::Refuse),
-    risky("swarm.update", "POST", "/swarm/update", 0, Risk::Refuse),
-    risky("swarm.unlock", "POST", "/swarm/unlock", 0, Risk::Refuse),
-    plain("services.list", "GET", "/services", READ),
-    plain("services.inspect", "GET", "/services/{}", READ),
-    plain("services.logs", "GET", "/services/{}/logs", READ),
+    plain("nodes.update", "POST", "/nodes/{}/update", 0).takes("version").risk(Risk::Refuse).body(),
+    plain("nodes.delete", "DELETE", "/nodes/{}", 0).takes("force"),
+    // Shows the tokens with which a machine joins, as a manager as well.
+    plain("swarm.inspect", "GET", "/swarm", 0).risk(Risk::Refuse),
+    plain("swarm.unlockkey", "GET", "/swarm/unlockkey", 0).risk(Risk::Refuse),
+    plain("swarm.init", "POST", "/swarm/init", 0).risk(Risk::Refuse).body(),
+    plain("swarm.join", "POST", "/swarm/join", 0).risk(Risk::Refuse).body(),
+    plain("swarm.leave", "POST", "/swarm/leave", 0).takes("force").risk(Risk::Refuse),
+    plain("swarm.update", "POST", "/swarm/update", 0)
+        .takes("rotateManagerToken rotateManagerUnlockKey rotateWorkerToken version").risk(Risk::Refuse).body(),
+    plain("swarm.unlock", "POST", "/swarm/unlock", 0).risk(Risk::Refuse).body(),
+    plain("services.list", "GET", "/services", READ).takes("filters status"),
+    plain("services.inspect", "GET", "/services/{}", READ).takes("insertDefaults"),
+    plain("services.logs", "GET", "/services/{}/logs", READ).takes(LOGS),
     // What a service may do stands in a specification that is not looked into.
-    risky("services.create", "POST", "/services/create", 0, Risk::Refuse),
-    risky("services.update", "POST", "/services/{}/update", 0, Risk::Refuse),
+    plain("services.create", "POST", "/services/create", 0).risk(Risk::Refuse).body(),
+    plain("services.update", "POST", "/services/{}/update", 0).takes("registryAuthFrom rollback version").risk(Risk::Refuse).body(),
     plain("services.delete", "DELETE", "/services/{}", 0),
-    plain("tasks.list", "GET", "/tasks", READ),
+    plain("tasks.list", "GET", "/tasks", READ).takes("filters"),
     plain("tasks.inspect", "GET", "/tasks/{}", READ),
-    plain("tasks.logs", "GET", "/tasks/{}/logs", READ),
+    plain("tasks.logs", "GET", "/tasks/{}/logs", READ).takes(LOGS),
     // Names and labels; the secrets themselves are never shown.
-    plain("secrets.list", "GET", "/secrets", READ),
+    plain("secrets.list", "GET", "/secrets", READ).takes("filters"),
     plain("secrets.inspect", "GET", "/secrets/{}", READ),
-    plain("secrets.create", "POST", "/secrets/create", 0),
-    plain("secrets.update", "POST", "/secrets/{}/update", 0),
+    plain("secrets.create", "POST", "/secrets/create", 0).body(),
+    plain("secrets.update", "POST", "/secrets/{}/update", 0).takes("version").body(),
     plain("secrets.delete", "DELETE", "/secrets/{}", 0),
     // Configurations are shown with what is in them.
-    plain("configs.list", "GET", "/configs", 0),
+    plain("configs.list", "GET", "/configs", 0).takes("filters"),
     plain("configs.inspect", "GET", "/configs/{}", 0),
-    plain("configs.create", "POST", "/configs/create", 0),
-    plain("configs.update", "POST", "/configs/{}/update", 0),
+    plain("configs.create", "POST", "/configs/create", 0).body(),
+    plain("configs.update", "POST", "/configs/{}/update", 0).takes("version").body(),
     plain("configs.delete", "DELETE", "/configs/{}", 0),
 ];
 
-/// The operation that a request is for. The path has passed [`super::framing`], so that it has no second
-/// way to be read.
-pub(super) fn find(method: &str, path: &str) -> Option<&'static Operation> {
-    let path = without_version(path);
-    OPERATIONS.iter().find(|operation| operation.method == method && fits(operation.path, path))
+/// The operation that a request is for. The path is one that [`super::target`] has decoded, without its
+/// version; slashes in it may be [`ENCODED_SLASH`].
+pub(super) fn find(method: &str, path: &str, query: &Query) -> Option<&'static Operation> {
+    OPERATIONS
+        .iter()
+        .find(|operation| operation.method == method && fits(operation.path, path) && operation.when.fits(query))
 }
 
-/// `/v1.41/info` without its version.
-fn without_version(path: &str) -> &str {
-    let Some(rest) = path.strip_prefix("/v") else { return path };
-    let Some((version, _)) = rest.split_once('/') else { return path };
-    let numbers = version.split_once('.').filter(|(major, minor)| {
-        [major, minor].iter().all(|n| (1..=3).contains(&n.len()) && n.bytes().all(|b| b.is_ascii_digit()))
-    });
-    if numbers.is_some() { &rest[version.len()..] } else { path }
+impl When {
+    fn fits(self, query: &Query) -> bool {
+        match self {
+            Self::Always => true,
+            Self::Pull => !query.get("fromImage").is_empty(),
+            Self::Import => query.get("fromSrc") == b"-",
+            // The two are the words by which BuildKit's clients say that they bring it themselves.
+            Self::LocalBuild => matches!(query.get("remote"), b"" | b"client-session" | b"upload-request"),
+            // As the Engine divides it (`splitReposSearchTerm`), but that nothing odd is taken for a name.
+            Self::HubSearch => query.text("term").is_some_and(|term| {
+                let first = term.split_once('/').map_or("", |(first, _)| first);
+                first != "localhost" && first.chars().all(|c| c.is_ascii_alphanumeric() || "_-".contains(c))
+            }),
+        }
+    }
+}
+
+/// `/v1.41/info` as its version and the rest.
+pub(super) fn version(path: &str) -> (&str, &str) {
+    let none = ("", path);
+    let Some(rest) = path.strip_prefix("/v") else { return none };
+    let Some((version, _)) = rest.split_once('/') else { return none };
+    if numbers(version).is_some() { path.split_at("/v".len() + version.len()) } else { none }
+}
+
+/// `1.41` as two numbers.
+pub(super) fn numbers(version: &str) -> Option<(u16, u16)> {
+    let (major, minor) = version.split_once('.')?;
+    // One way to write each: the Engine takes `1.041` for 1.41.
+    let plain = |n: &str| (1..=3).contains(&n.len()) && n.bytes().all(|b| b.is_ascii_digit());
+    let plain = |n: &str| plain(n) && (n == "0" || !n.starts_with('0'));
+    (plain(major) && plain(minor)).then(|| Some((major.parse().ok()?, minor.parse().ok()?)))?
 }
 
 fn fits(pattern: &str, path: &str) -> bool {
@@ -190,7 +301,9 @@ fn fits(pattern: &str, path: &str) -> bool {
                     return false;
                 }
                 let (name, after) = rest.split_at(rest.len() - tail);
-                if !name.iter().all(|segment| is_name(segment)) {
+                let mut segments = name.iter().flat_map(|segment| segment.split(ENCODED_SLASH));
+                if !(segments.next().is_some_and(|first| is_name(first) || is_address(first)) && segments.all(is_name))
+                {
                     return false;
                 }
                 rest = after;
@@ -214,9 +327,21 @@ fn is_name(segment: &str) -> bool {
         && segment.chars().all(|c| c.is_ascii_alphanumeric() || "_.-:@+".contains(c))
 }
 
+/// A registry by its IPv6 address: `[::1]` or `[::1]:5000`.
+fn is_address(segment: &str) -> bool {
+    let Some((address, port)) = segment.strip_prefix('[').and_then(|rest| rest.split_once(']')) else { return false };
+    let port_fits = port.is_empty() || port.strip_prefix(':').is_some_and(|port| port.parse::<u16>().is_ok());
+    address.parse::<std::net::Ipv6Addr>().is_ok() && port_fits
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn found(method: &str, target: &str) -> Option<&'static str> {
+        let (path, query) = target.split_once('?').unwrap_or((target, ""));
+        find(method, version(path).1, &Query::read(query).expect("a query")).map(|operation| operation.name)
+    }
 
     #[test]
     fn paths_lead_to_operations() {
@@ -225,6 +350,11 @@ mod tests {
             ("GET", "/v1.41/containers/json", Some("containers.list")),
             ("GET", "/containers/json/json", Some("containers.inspect")),
             ("GET", "/images/localhost:5000/a/b:c@sha256:0/json", Some("images.inspect")),
+            ("GET", "/images/[fe80::1]/a/json", Some("images.inspect")),
+            ("GET", "/images/a/[::1]/json", None),
+            ("GET", "/images/[::1/json", None),
+            ("GET", "/images/[::1]x/json", None),
+            ("GET", "/images/[::1%eth0]/a/json", None),
             ("GET", "/images/json", Some("images.list")),
             ("GET", "/images/a/get/json", Some("images.inspect")),
             ("DELETE", "/v1.24/images/a/b", Some("images.delete")),
@@ -232,6 +362,8 @@ mod tests {
             ("GET", "/images//json", None),
             ("GET", "/v1.41/v1.41/info", None),
             ("GET", "/v1/info", None),
+            ("GET", "/v1.041/info", None),
+            ("GET", "/v01.41/info", None),
             ("GET", "/v1.41", None),
             ("GET", "/containers/a/b/json", None),
             ("GET", "/containers/.a/json", None),
@@ -239,7 +371,50 @@ mod tests {
             ("GET", "/", None),
             ("GET", "/info/", None),
         ] {
-            assert_eq!(find(method, path).map(|o| o.name), name, "{method} {path}");
+            assert_eq!(found(method, path), name, "{method} {path}");
         }
+    }
+
+    #[test]
+    fn a_query_decides_where_the_engine_lets_it() {
+        for (method, target, name) in [
+            ("POST", "/images/create?fromImage=a&tag=b", "images.pull"),
+            ("POST", "/images/create?fromImage=a&fromSrc=-", "images.pull"),
+            ("POST", "/images/create?fromSrc=-&repo=a", "images.import"),
+            ("POST", "/images/create?fromImage=&fromSrc=%2d", "images.import"),
+            ("POST", "/images/create?fromSrc=http://10.0.0.1/x", "images.import-url"),
+            ("POST", "/images/create?fromSrc=10.0.0.1/x", "images.import-url"),
+            ("POST", "/images/create?fromImage=&fromImage=a", "images.import-url"),
+            ("POST", "/images/create", "images.import-url"),
+            ("POST", "/build?t=a", "build.build"),
+            ("POST", "/build?remote=client-session&version=2", "build.build"),
+            ("POST", "/build?remote=http://10.0.0.1/x", "build.remote"),
+            ("POST", "/build?remote=Client-Session", "build.remote"),
+            ("GET", "/images/search?term=nginx", "images.search"),
+            ("GET", "/images/search?term=library/nginx", "images.search"),
+            ("GET", "/images/search?term=a.b", "images.search"),
+            ("GET", "/images/search?term=10.0.0.1/x", "images.search-registry"),
+            ("GET", "/images/search?term=localhost/x", "images.search-registry"),
+            ("GET", "/images/search?term=x:5000/x", "images.search-registry"),
+            ("GET", "/images/search?term=[::1]/x", "images.search-registry"),
+            ("GET", "/images/search?term=http://x/y", "images.search-registry"),
+        ] {
+            assert_eq!(found(method, target), Some(name), "{target}");
+        }
+    }
+
+    #[test]
+    fn the_table_is_sound() {
+        for operation in OPERATIONS {
+            assert!(!operation.body || matches!(operation.method, "POST" | "PUT"), "{}", operation.name);
+            assert_eq!(
+                operation.parameter(""),
+                operation.takes.is_empty().then_some(Times::Once),
+                "{}",
+                operation.name
+            );
+        }
+        let names = OPERATIONS.iter().map(|operation| operation.name).collect::<std::collections::BTreeSet<_>>();
+        assert!(!names.contains("images.create"));
     }
 }

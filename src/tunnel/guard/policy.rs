@@ -1,21 +1,41 @@
 //! What a guard allows: policies, and what goes beyond them.
 
-use super::framing::Head;
+use super::head::Head;
 use super::inspect;
-use super::operations::{BUILD, CONTAINERS, OPERATIONS, Operation, READ, Risk, find};
+use super::operations::{BUILD, CONTAINERS, OPERATIONS, Operation, READ, Risk, Times, numbers};
+use super::ps;
+use super::query::Query;
 use crate::config::{Access, Policy};
+
+/// The lowest version of the API that passes. What a request says below it is read by other rules than those that
+/// are known here (a start has a body there), and no client of the last ten years asks for one.
+const LOWEST: (u16, u16) = (1, 24);
+
+/// Parameters that clients' libraries put into queries, for themselves, and no Engine reads: they are left out.
+/// So are those whose names begin with a capital, which no parameter's name does: dockerode sends the fields
+/// of a body in the query as well.
+const LEFT_OUT: [&str; 6] = ["abortSignal", "authconfig", "hijack", "registryconfig", "_body", "_query"];
 
 /// What is decided on a request, from its head alone.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     /// It may pass.
-    Allow(&'static Operation),
-    /// It may pass if its body may.
-    Inspect(&'static Operation),
+    Pass(Pass),
     /// It is no request that could pass.
     Bad(String),
     /// It may not pass.
     Refuse(String),
+}
+
+/// How a request may pass.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Pass {
+    /// What it is for.
+    pub(super) operation: &'static Operation,
+    /// The target that is sent on.
+    pub(super) target: String,
+    /// Only if its body may.
+    pub(super) inspect: bool,
 }
 
 /// Decides on requests.
@@ -68,32 +88,41 @@ impl Rules {
 
     /// Decides on a request.
     pub(super) fn decide(&self, head: &Head) -> Verdict {
-        let (path, query) = head.target.split_once('?').unwrap_or((&head.target, ""));
-        let Some(operation) = find(&head.method, path) else {
-            return Verdict::Refuse(format!("{} {path} is not known to dtunnel", head.method));
+        let aim = &head.aim;
+        let Some(operation) = aim.operation else {
+            return Verdict::Refuse(format!("{} {}{} is not known to dtunnel", head.method, aim.version, aim.path));
         };
+        if numbers(aim.version.trim_start_matches("/v")).is_some_and(|version| version < LOWEST) {
+            let (major, minor) = LOWEST;
+            return Verdict::Refuse(format!(
+                "version {} of the API is below {major}.{minor}, the lowest that dtunnel judges",
+                aim.version.trim_start_matches("/v")
+            ));
+        }
         if head.body && matches!(head.method.as_str(), "GET" | "HEAD") {
             return Verdict::Bad(format!("a {} with a body", head.method));
-        }
-        if head.upgrade && !may_upgrade(operation.name) {
-            return Verdict::Bad(format!("{} with an upgrade to another protocol", operation.name));
         }
         let named = self.allow.iter().any(|name| name == operation.name);
         if self.of.is_some_and(|of| of & operation.of == 0) && !named {
             return Verdict::Refuse(format!("{} is not allowed here", operation.name));
         }
-        match operation.risk {
-            _ if !self.no_privileged => Verdict::Allow(operation),
-            Risk::None => Verdict::Allow(operation),
+        let query = match judged(operation, &aim.query) {
+            Ok(query) => query,
+            Err(reason) => return Verdict::Refuse(format!("{}: {reason}", operation.name)),
+        };
+        let inspect = match operation.risk {
+            _ if !self.no_privileged => false,
+            Risk::None => false,
             // Whoever names it says that it may be.
-            Risk::Refuse if named => Verdict::Allow(operation),
-            Risk::Refuse => Verdict::Refuse(format!("{} cannot be looked into", operation.name)),
-            Risk::Inspect if operation.name == "build.build" => match inspect::judge_build(query) {
-                Ok(()) => Verdict::Allow(operation),
-                Err(reason) => Verdict::Refuse(format!("{}: {reason}", operation.name)),
+            Risk::Refuse if named => false,
+            Risk::Refuse => return Verdict::Refuse(format!("{} cannot be looked into", operation.name)),
+            Risk::Inspect if operation.name == "build.build" => match unprivileged_build(&query) {
+                Ok(()) => false,
+                Err(reason) => return Verdict::Refuse(format!("{}: {reason}", operation.name)),
             },
-            Risk::Inspect => Verdict::Inspect(operation),
-        }
+            Risk::Inspect => true,
+        };
+        Verdict::Pass(Pass { operation, target: query.behind(&format!("{}{}", aim.version, aim.path)), inspect })
     }
 
     /// Decides on the body of a request; what is to be sent on.
@@ -103,12 +132,152 @@ impl Rules {
     pub(super) fn inspect(&self, operation: &Operation, body: &[u8]) -> Result<Vec<u8>, String> {
         inspect::judge(operation.name, body, &self.allowed_binds).map_err(|e| format!("{}: {e}", operation.name))
     }
+
+    /// Decides on a body where an operation has none, which is not sent on. Clients send one all the same:
+    /// docker-java `null`, others `{}`, and dockerode its query once more. No Engine reads it, but for a start.
+    ///
+    /// # Errors
+    /// It might be meant for something.
+    pub(super) fn drop_body(operation: &Operation, body: &[u8]) -> Result<(), String> {
+        let nothing = matches!(body.trim_ascii(), b"" | b"{}" | b"null");
+        if operation.name == "containers.start" && !nothing {
+            return Err(format!("{}: a HostConfig belongs into containers.create, not here", operation.name));
+        }
+        Ok(())
+    }
 }
 
-/// The operations that go over to another protocol (docs.docker.com, Engine API: attach, exec, session).
-fn may_upgrade(operation: &str) -> bool {
-    matches!(
-        operation,
-        "containers.attach" | "containers.attach-ws" | "exec.start" | "build.session" | "build.grpc" | "build.build"
-    )
+/// The query as it is sent on: parameters that an operation has, and as often as it has them. One that is not
+/// known is refused rather than left out, for an Engine newer than this might do something else without it.
+fn judged(operation: &Operation, query: &Query) -> Result<Query, String> {
+    let mut query = query.clone();
+    let no_parameter = |name: &str| LEFT_OUT.contains(&name) || name.starts_with(|c: char| c.is_ascii_uppercase());
+    query.retain(|name| !no_parameter(name));
+    for name in query.names() {
+        match operation.parameter(name) {
+            None => return Err(format!("its parameter {} is not known to dtunnel", name.escape_debug())),
+            Some(Times::Any) => {}
+            Some(Times::Once) if query.names().filter(|other| *other == name).count() == 1 => {}
+            Some(Times::Once) => return Err(format!("its parameter {} stands twice", name.escape_debug())),
+        }
+    }
+    if operation.name == "containers.top" {
+        let args = ps::harmless(query.text("ps_args").ok_or("its ps_args are no text")?)?;
+        query.replace("ps_args", args);
+    }
+    Ok(query)
+}
+
+/// What a build's query may say under `no-privileged`.
+fn unprivileged_build(query: &Query) -> Result<(), String> {
+    let network = String::from_utf8_lossy(query.get("networkmode"));
+    // Another network may be the host's by its id.
+    if !["", "default", "none", "bridge"].contains(&&*network) {
+        return Err(format!("networkmode {} is not allowed", network.escape_debug()));
+    }
+    let given = |name: &str| query.names().any(|other| other == name);
+    if !query.get("cgroupparent").is_empty() {
+        return Err("cgroupparent is not allowed".into());
+    }
+    if given("securityopt") { Err("securityopt is not allowed".into()) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::head;
+    use super::*;
+
+    fn decided(policies: &[Policy], method: &str, target: &str) -> Verdict {
+        let access = Access { policies: policies.to_vec(), ..Access::default() };
+        let head = format!("{method} {target} HTTP/1.1\r\nHost: x\r\n\r\n");
+        let (head, ..) = head::read(head.as_bytes()).unwrap_or_else(|e| panic!("{target}: {e}"));
+        Rules::new(&access).expect("rules").expect("limited").decide(&head)
+    }
+
+    /// The target that is sent on, or why there is none.
+    fn sent(policies: &[Policy], method: &str, target: &str) -> Result<String, String> {
+        match decided(policies, method, target) {
+            Verdict::Pass(pass) => Ok(pass.target),
+            Verdict::Bad(reason) | Verdict::Refuse(reason) => Err(reason),
+        }
+    }
+
+    #[test]
+    fn versions_below_1_24_are_refused() {
+        let read = |target| sent(&[Policy::ReadOnly], "GET", target);
+        for target in ["/info", "/v1.24/info", "/v1.56/info", "/v2.0/info", "/v1.100/info"] {
+            assert_eq!(read(target).as_deref(), Ok(target));
+        }
+        for target in ["/v1.23/info", "/v1.0/info", "/v0.99/info", "/v1.3/info"] {
+            let reason = read(target).expect_err(target);
+            assert!(reason.contains("is below 1.24, the lowest that dtunnel judges"), "{reason}");
+        }
+    }
+
+    #[test]
+    fn parameters_are_those_of_the_operation() {
+        let all = &[Policy::Containers, Policy::Build];
+        for (method, target, passed) in [
+            (
+                "GET",
+                "/containers/json?all=1&filters={\"a\":[\"b\"]}",
+                "/containers/json?all=1&filters=%7B%22a%22%3A%5B%22b%22%5D%7D",
+            ),
+            ("POST", "/build?t=a&t=b", "/build?t=a&t=b"),
+            // docker-py and docker-java
+            ("GET", "/containers/json?trunc_cmd=0&limit=-1", "/containers/json?trunc_cmd=0&limit=-1"),
+            ("POST", "/images/create?tag=1&fromImage=a&registry=b", "/images/create?tag=1&fromImage=a&registry=b"),
+            // dockerode
+            ("POST", "/containers/create?Image=a&name=b&HostConfig=%7B%7D&abortSignal=x", "/containers/create?name=b"),
+            ("POST", "/containers/a/attach?stream=true&hijack=true", "/containers/a/attach?stream=true"),
+            ("GET", "/containers/a/top?ps_args=-ef", "/containers/a/top?ps_args=-Af"),
+            ("GET", "/containers/a/top?ps_args=-eo+pid,comm", "/containers/a/top?ps_args=-Ao%20pid%2Ccomm"),
+        ] {
+            assert_eq!(sent(all, method, target).as_deref(), Ok(passed), "{target}");
+        }
+        for (method, target) in [
+            ("GET", "/containers/json?dryrun=1"),
+            ("GET", "/containers/json?all=0&all=1"),
+            ("GET", "/info?x"),
+            ("GET", "/containers/a/top?ps_args=axeww"),
+            ("GET", "/containers/a/top?ps_args=aux&ps_args=axeww"),
+            ("GET", "/containers/a/top?ps_args=%ff"),
+            // A checkpoint that a container wrote is whatever that container likes.
+            ("POST", "/containers/a/start?checkpoint=a&checkpoint-dir=/srv"),
+        ] {
+            let reason = sent(all, method, target).expect_err(target);
+            assert!(reason.starts_with(&format!("{}: ", reason.split(':').next().unwrap_or_default())), "{reason}");
+        }
+    }
+
+    #[test]
+    fn a_build_without_privileges_has_no_network_of_its_choice_and_fetches_nothing() {
+        let build = |query: &str| sent(&[Policy::Build, Policy::NoPrivileged], "POST", &format!("/build?{query}"));
+        for query in [
+            "",
+            "t=a:b&networkmode=default&q=1",
+            "networkmode=none",
+            "cgroupparent=",
+            "remote=client-session&version=2",
+        ] {
+            assert!(build(query).is_ok(), "{query}");
+        }
+        for query in [
+            "networkmode=host",
+            "t=a&networkmode=host&rm",
+            "network%6dode=host",
+            "networkmode=container:x",
+            "networkmode=Host",
+            "networkmode=&networkmode=host",
+            "cgroupparent=/x",
+            "cgroupparent=&securityopt=x",
+            "securityopt=&securityopt=x",
+            "securityopt=",
+            "entitlements=network.host",
+            "remote=http://10.0.0.1/x",
+            "remote=git://x",
+        ] {
+            assert!(build(query).is_err(), "{query}");
+        }
+    }
 }

@@ -1,41 +1,53 @@
-//! One client's connection under a guard, and the Engine's connection behind it.
+//! One client's connection under a guard: each request judged, passed on or refused.
 
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full, Limited, combinators::UnsyncBoxBody};
-use hyper::body::Incoming;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::{Body as _, Incoming};
 use hyper::header::{
     CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderMap, HeaderName, HeaderValue, TE, TRAILER,
     TRANSFER_ENCODING, UPGRADE,
 };
 use hyper::service::service_fn;
-use hyper::{Request, Response, StatusCode, Version, client, server, upgrade};
+use hyper::{Request, Response, StatusCode, Uri, Version, server, upgrade};
 use hyper_util::rt::TokioIo;
 use tokio::sync::Mutex;
+use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::framing::Head;
-use super::operations::Operation;
-use super::policy::Verdict;
-use super::stream::{Framed, Reading};
-use super::{Guard, Open, inspect, shown};
+use super::engine::{Body, Engine, EngineStream};
+use super::framing::Refusal;
+use super::head::Head;
+use super::policy::{Pass, Rules, Verdict};
+use super::stream::{Framed, Reading, Returned};
+use super::{Guard, Open, inspect, linger, shown};
 use crate::tunnel::flow::End;
-use crate::tunnel::flows::Purpose;
 use crate::tunnel::local::LocalStream;
 use crate::tunnel::peer::Who;
+use crate::tunnel::pool::lock;
 use crate::tunnel::supervisor::Tunnel;
-
-type Body = UnsyncBoxBody<Bytes, hyper::Error>;
 
 /// Why a request is not passed on, and what that is called in HTTP.
 type Refused = (StatusCode, String);
+/// What was read of a request before hyper read it.
+type Seen = Option<Result<Head, Refusal>>;
 
 /// Headers that are about one connection, not about the request (RFC 9110 section 7.6.1).
 const OF_A_CONNECTION: [HeaderName; 6] =
     [CONNECTION, TE, TRAILER, TRANSFER_ENCODING, HeaderName::from_static("keep-alive"), UPGRADE];
+/// Largest body that is dropped because its operation has none, in bytes: dockerode sends parameters there again.
+const MAX_DROPPED: usize = 1 << 20;
+/// How long a body that is read whole may take to come. It is small, and on this machine.
+const BODY_TIME: Duration = Duration::from_secs(60);
+/// Largest body that a refusal waits for, in bytes, so that the connection can be used again; most requests with
+/// JSON are smaller.
+const SETTLED: usize = 64 << 10;
+/// How long it waits for that.
+const SETTLE_TIME: Duration = Duration::from_millis(100);
 
 /// Serves a client to its end.
 ///
@@ -48,65 +60,70 @@ pub(in crate::tunnel) async fn serve(
 ) -> Result<End, String> {
     let who = Who::of(&local).await;
     let reading = Reading::default();
+    let returned = Returned::default();
     let client = Arc::new(Client {
-        tunnel: tunnel.clone(),
         guard,
         over_tcp: matches!(local, LocalStream::Tcp(_)),
         who,
         reading: reading.clone(),
-        engine: Mutex::new(None),
+        engine: Engine::new(tunnel.clone()),
         relay: Mutex::new(None),
     });
     let service = service_fn(|request| {
         let client = client.clone();
-        async move { Ok::<_, Infallible>(client.answer(request).await) }
+        // At once, see `Framing::is_over`.
+        let seen = client.reading.take_seen();
+        async move { Ok::<_, Infallible>(client.answer(request, seen).await) }
     });
-    let stream = TokioIo::new(Framed::new(local, reading));
+    let stream = TokioIo::new(Framed::new(local, reading, returned.clone()));
     let served = server::conn::http1::Builder::new().serve_connection(stream, service).with_upgrades().await;
     if let Err(error) = served {
         tracing::debug!("a guarded connection ended: {error}");
     }
     // A connection that went over to another protocol goes on after HTTP has ended.
     let relay = client.relay.lock().await.take();
-    match relay {
-        Some(relay) => Ok(relay.await.unwrap_or(End::Cut)),
-        None => Ok(End::Done),
+    if let Some(relay) = relay {
+        return Ok(relay.await.unwrap_or(End::Cut));
     }
+    let local = lock(&returned).take();
+    if let Some(local) = local {
+        linger::close(local).await;
+    }
+    Ok(End::Done)
 }
 
 /// A client, as long as its connection lasts.
 struct Client {
-    tunnel: Arc<Tunnel>,
     guard: Arc<Guard>,
     over_tcp: bool,
     who: Who,
     reading: Reading,
-    /// The connection to the Engine, once there was something to ask.
-    engine: Mutex<Option<Upstream>>,
+    engine: Engine,
     relay: Mutex<Option<AbortOnDropHandle<End>>>,
 }
 
-/// A connection to the Engine.
-struct Upstream {
-    sender: client::conn::http1::SendRequest<Body>,
-    _connection: AbortOnDropHandle<()>,
-}
-
 impl Client {
-    async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response<Body> {
+    async fn answer(self: Arc<Self>, request: Request<Incoming>, seen: Seen) -> Response<Body> {
         let (method, target) = (request.method().to_string(), request.uri().to_string());
         let path = target.split('?').next().unwrap_or_default().to_owned();
-        let judged = self.judge(&method, &target);
-        let refused = match judged {
-            Ok((operation, must_inspect)) => {
+        let expects = matches!(&seen, Some(Ok(head)) if head.expects);
+        let (refused, reusable) = match self.judge(&method, &target, seen) {
+            Ok(pass) => {
                 let open = self.guard.begins(&method, &path, &self.who);
-                self.log("allowed", &method, &path, operation.name);
-                match self.clone().pass_on(request, operation, must_inspect, open).await {
+                self.log("allowed", &method, &path, pass.operation.name);
+                match self.clone().pass_on(request, pass, open).await {
                     Ok(answer) => return answer,
-                    Err(refused) => refused,
+                    Err(refused) => {
+                        let reusable = refused.0 == StatusCode::FORBIDDEN;
+                        (refused, reusable)
+                    }
                 }
             }
-            Err(refused) => refused,
+            Err(refused) => {
+                let settled = settled(request.into_body(), expects).await;
+                let reusable = refused.0 == StatusCode::FORBIDDEN && settled;
+                (refused, reusable)
+            }
         };
         let (status, reason) = refused;
         self.log("refused", &method, &path, &reason);
@@ -114,20 +131,22 @@ impl Client {
             StatusCode::FORBIDDEN => {
                 format!("dtunnel: refused by the guard of this tunnel ({}): {reason}", self.guard.rules.label)
             }
-            StatusCode::BAD_REQUEST => format!("dtunnel: refused by the guard of this tunnel: {reason}"),
+            StatusCode::BAD_REQUEST | StatusCode::REQUEST_TIMEOUT => {
+                format!("dtunnel: refused by the guard of this tunnel: {reason}")
+            }
             _ => format!("dtunnel: {reason}"),
         };
-        refusal(status, &reason)
+        refusal(status, &reason, reusable)
     }
 
     fn log(&self, verdict: &str, method: &str, path: &str, what: &str) {
         tracing::info!("{verdict} {method} {} for {}: {what}", shown(path), self.who);
     }
 
-    /// Decides from the head of a request. True where its body is to be looked into.
-    fn judge(&self, method: &str, target: &str) -> Result<(&'static Operation, bool), Refused> {
+    /// Decides from the head of a request.
+    fn judge(&self, method: &str, target: &str, seen: Seen) -> Result<Pass, Refused> {
         let bad = |reason: &str| (StatusCode::BAD_REQUEST, reason.to_owned());
-        let head = match self.reading.take_seen() {
+        let head = match seen {
             Some(Ok(head)) => head,
             Some(Err(refusal)) => return Err(bad(refusal)),
             None => return Err(bad("it was read in two ways")),
@@ -136,44 +155,39 @@ impl Client {
             return Err(bad("it was read in two ways"));
         }
         if self.over_tcp {
-            self.of_this_machine(&head)?;
+            of_this_machine(&head)?;
         }
         match self.guard.rules.decide(&head) {
-            Verdict::Allow(operation) => Ok((operation, false)),
-            Verdict::Inspect(operation) => Ok((operation, true)),
+            Verdict::Pass(pass) => Ok(pass),
             Verdict::Bad(reason) => Err((StatusCode::BAD_REQUEST, reason)),
             Verdict::Refuse(reason) => Err((StatusCode::FORBIDDEN, reason)),
         }
     }
 
-    /// A page in a browser can reach a loopback port, and a name that leads there can be made by anybody.
-    fn of_this_machine(&self, head: &Head) -> Result<(), Refused> {
-        if head.origin {
-            return Err((StatusCode::FORBIDDEN, "it comes from a page in a browser".into()));
-        }
-        if !is_loopback(&head.host) {
-            return Err((StatusCode::FORBIDDEN, format!("its Host {} is not loopback", head.host.escape_debug())));
-        }
-        Ok(())
-    }
-
     async fn pass_on(
         self: Arc<Self>,
         request: Request<Incoming>,
-        operation: &'static Operation,
-        must_inspect: bool,
+        pass: Pass,
         open: Open,
     ) -> Result<Response<Body>, Refused> {
+        let operation = pass.operation;
         let (mut parts, body) = request.into_parts();
-        let body = if must_inspect {
-            let limited = Limited::new(body, inspect::MAX_BODY).collect().await;
-            let body = limited.map_err(|e| (StatusCode::BAD_REQUEST, format!("its body cannot be judged: {e}")))?;
-            let body = self.guard.rules.inspect(operation, &body.to_bytes());
+        let body = if pass.inspect {
+            let body = self.whole(body, inspect::MAX_BODY).await?;
+            let body = self.guard.rules.inspect(operation, &body);
             let body = Bytes::from(body.map_err(|reason| (StatusCode::FORBIDDEN, reason))?);
             parts.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
             full(body)
-        } else {
+        } else if operation.body {
             body.boxed_unsync()
+        } else {
+            let body = self.whole(body, MAX_DROPPED).await?;
+            Rules::drop_body(operation, &body).map_err(|reason| (StatusCode::FORBIDDEN, reason))?;
+            if parts.headers.contains_key(CONTENT_LENGTH) || parts.headers.contains_key(TRANSFER_ENCODING) {
+                parts.headers.insert(CONTENT_LENGTH, HeaderValue::from(0));
+            }
+            parts.headers.remove(CONTENT_TYPE);
+            full(Bytes::new())
         };
         let wanted = parts.headers.get(UPGRADE).cloned();
         strip(&mut parts.headers);
@@ -183,8 +197,14 @@ impl Client {
             parts.headers.insert(UPGRADE, protocol.clone());
         }
         parts.version = Version::HTTP_11;
+        let target = Uri::try_from(pass.target);
+        parts.uri = target.map_err(|e| (StatusCode::BAD_REQUEST, format!("its target cannot be written: {e}")))?;
         let on_client = parts.extensions.remove::<upgrade::OnUpgrade>();
-        let mut answer = self.ask_engine(Request::from_parts(parts, body)).await?;
+        let answer = self.engine.ask(Request::from_parts(parts, body)).await;
+        let mut answer = answer.map_err(|reason| match self.reading.broken() {
+            Some(refusal) => (StatusCode::BAD_REQUEST, refusal.to_owned()),
+            None => (StatusCode::BAD_GATEWAY, reason),
+        })?;
         if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
             let on_engine = upgrade::on(&mut answer);
             let Some(on_client) = on_client.filter(|_| wanted.is_some()) else {
@@ -217,51 +237,63 @@ impl Client {
         }))
     }
 
-    async fn ask_engine(&self, request: Request<Body>) -> Result<Response<Incoming>, Refused> {
-        let unreachable = |e: &dyn std::fmt::Display| {
-            let said = self.tunnel.watch().borrow().last_error.as_ref().map(|(message, _)| message.clone());
-            (StatusCode::BAD_GATEWAY, said.unwrap_or_else(|| format!("the Engine did not answer: {e}")))
-        };
-        let mut engine = self.engine.lock().await;
-        let usable = match engine.as_mut() {
-            Some(upstream) => upstream.sender.ready().await.is_ok(),
-            None => false,
-        };
-        if !usable {
-            *engine = Some(self.connect().await.map_err(|e| unreachable(&e))?);
-        }
-        let Some(upstream) = engine.as_mut() else { return Err(unreachable(&"it is gone")) };
-        match upstream.sender.try_send_request(request).await {
-            Ok(answer) => Ok(answer),
-            Err(mut failed) => match failed.take_message() {
-                // The Engine had closed the connection meanwhile: nothing of the request was sent.
-                Some(request) => {
-                    let upstream = engine.insert(self.connect().await.map_err(|e| unreachable(&e))?);
-                    upstream.sender.send_request(request).await.map_err(|e| unreachable(&e))
-                }
-                None => Err(unreachable(failed.error())),
-            },
+    /// A body that is read whole.
+    async fn whole(&self, body: Incoming, most: usize) -> Result<Bytes, Refused> {
+        match timeout(BODY_TIME, Limited::new(body, most).collect()).await {
+            Ok(Ok(body)) => Ok(body.to_bytes()),
+            Ok(Err(error)) => {
+                let reason = self.reading.broken().map_or_else(|| error.to_string(), str::to_owned);
+                Err((StatusCode::BAD_REQUEST, format!("its body cannot be judged: {reason}")))
+            }
+            Err(_) => Err((StatusCode::REQUEST_TIMEOUT, "its body did not come within a minute".into())),
         }
     }
+}
 
-    async fn connect(&self) -> Result<Upstream, String> {
-        let stream = self.tunnel.dial(Purpose::Engine).map_err(|e| e.to_string())?;
-        let (sender, connection) =
-            client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| e.to_string())?;
-        let connection = tokio::spawn(async move { drop(connection.with_upgrades().await) });
-        Ok(Upstream { sender, _connection: AbortOnDropHandle::new(connection) })
+/// A page in a browser can reach a loopback port, and a name that leads there can be made by anybody.
+fn of_this_machine(head: &Head) -> Result<(), Refused> {
+    if head.origin {
+        return Err((StatusCode::FORBIDDEN, "it comes from a page in a browser".into()));
     }
+    match &head.host {
+        Some(host) if !is_loopback(host) => {
+            Err((StatusCode::FORBIDDEN, format!("its Host {} is not loopback", host.escape_debug())))
+        }
+        // HTTP/1.0, which no browser speaks.
+        None | Some(_) => Ok(()),
+    }
+}
+
+/// Has the body of a refused request come to its end? It is waited for where it is small, and where nobody waits
+/// for a word of ours before it is sent.
+async fn settled(mut body: Incoming, expects: bool) -> bool {
+    if body.is_end_stream() {
+        return true;
+    }
+    if expects {
+        return false;
+    }
+    let reading = async {
+        let mut left = SETTLED;
+        while let Some(frame) = body.frame().await {
+            let size = frame.ok()?.data_ref().map_or(0, Bytes::len);
+            left = left.checked_sub(size)?;
+        }
+        Some(())
+    };
+    matches!(timeout(SETTLE_TIME, reading).await, Ok(Some(())))
 }
 
 /// Carries bytes both ways once HTTP has been left behind.
 async fn relay(on_client: upgrade::OnUpgrade, on_engine: upgrade::OnUpgrade, reading: &Reading) -> End {
     let (Ok(client), Ok(engine)) = tokio::join!(on_client, on_engine) else { return End::Cut };
     let client = client.downcast::<TokioIo<Framed>>();
-    let engine = engine.downcast::<TokioIo<tokio::net::UnixStream>>();
+    let engine = engine.downcast::<TokioIo<EngineStream>>();
     let (Ok(client), Ok(engine)) = (client, engine) else { return End::Cut };
     let from_client = [client.read_buf, Bytes::from(reading.held())];
-    let (client, from_engine) = (client.io.into_inner().into_inner(), [engine.read_buf]);
-    let engine = LocalStream::unix(engine.io.into_inner());
+    let Ok(local) = client.io.into_inner().into_inner() else { return End::Cut };
+    let (client, from_engine) = (local, [engine.read_buf]);
+    let engine = LocalStream::unix(engine.io.into_inner().into_inner());
     let ended = tokio::try_join!(copy(&client, &engine, &from_client), copy(&engine, &client, &from_engine));
     match ended {
         Ok(_) => {
@@ -310,12 +342,12 @@ fn full(bytes: Bytes) -> Body {
 
 /// An error as the Engine words them, so that clients print it well. Ends the connection where it is not
 /// known what comes next.
-fn refusal(status: StatusCode, message: &str) -> Response<Body> {
+fn refusal(status: StatusCode, message: &str, reusable: bool) -> Response<Body> {
     let body = serde_json::json!({ "message": message }).to_string() + "\n";
     let mut answer = Response::new(full(body.into()));
     *answer.status_mut() = status;
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    if status != StatusCode::FORBIDDEN {
+    if !reusable {
         answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     answer

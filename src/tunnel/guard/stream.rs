@@ -7,7 +7,8 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::framing::{Framing, Head, Refusal};
+use super::framing::{Framing, Refusal};
+use super::head::Head;
 use crate::tunnel::local::LocalStream;
 use crate::tunnel::pool::lock;
 
@@ -28,16 +29,26 @@ impl Reading {
         self.with(Framing::take_seen)
     }
 
+    /// See [`Framing::broken`].
+    pub(super) fn broken(&self) -> Option<Refusal> {
+        self.with(|framing| framing.broken())
+    }
+
     /// See [`Framing::held`].
     pub(super) fn held(&self) -> Vec<u8> {
         self.with(Framing::held)
     }
 }
 
+/// Where the connection is put when hyper lets go of it.
+pub(super) type Returned = Arc<Mutex<Option<LocalStream>>>;
+
 /// The connection.
 #[derive(Debug)]
 pub(super) struct Framed {
-    inner: LocalStream,
+    /// None once it was taken back.
+    inner: Option<LocalStream>,
+    returned: Returned,
     reading: Reading,
     /// Let through, and not taken yet.
     ready: Vec<u8>,
@@ -45,13 +56,28 @@ pub(super) struct Framed {
 }
 
 impl Framed {
-    pub(super) fn new(inner: LocalStream, reading: Reading) -> Self {
-        Self { inner, reading, ready: Vec::new(), taken: 0 }
+    pub(super) fn new(inner: LocalStream, reading: Reading, returned: Returned) -> Self {
+        Self { inner: Some(inner), returned, reading, ready: Vec::new(), taken: 0 }
     }
 
     /// The connection itself, once hyper is done with it.
-    pub(super) fn into_inner(self) -> LocalStream {
-        self.inner
+    ///
+    /// # Errors
+    /// It was taken already.
+    pub(super) fn into_inner(mut self) -> io::Result<LocalStream> {
+        self.inner.take().ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+
+    fn stream(&mut self) -> io::Result<&mut LocalStream> {
+        self.inner.as_mut().ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+}
+
+impl Drop for Framed {
+    fn drop(&mut self) {
+        if let Some(inner) = self.inner.take() {
+            *lock(&self.returned) = Some(inner);
+        }
     }
 }
 
@@ -68,33 +94,37 @@ impl AsyncRead for Framed {
             }
             this.ready.clear();
             this.taken = 0;
+            // Said only now, so that what came before it is answered.
+            if let Some(refusal) = this.reading.broken() {
+                return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, refusal)));
+            }
             if this.reading.with(|framing| framing.is_over()) {
                 // Nothing is read any more; the answer ends the connection.
                 return Poll::Pending;
             }
             let mut bytes = [0; MAX_READ];
             let mut input = ReadBuf::new(&mut bytes);
-            ready!(this.inner.poll_read(cx, &mut input))?;
+            ready!(this.stream()?.poll_read(cx, &mut input))?;
             if input.filled().is_empty() {
                 return Poll::Ready(Ok(()));
             }
             let ready = &mut this.ready;
-            let read = this.reading.with(|framing| framing.feed(input.filled(), ready));
-            read.map_err(|refusal| io::Error::new(io::ErrorKind::InvalidData, refusal))?;
+            // What it refuses stays to be seen, see above and `Framing::broken`.
+            let _ = this.reading.with(|framing| framing.feed(input.filled(), ready));
         }
     }
 }
 
 impl AsyncWrite for Framed {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
-        self.inner.poll_write(cx, data)
+        self.stream()?.poll_write(cx, data)
     }
 
     fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(self.inner.shutdown_write())
+    fn poll_shutdown(mut self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(self.stream()?.shutdown_write())
     }
 }

@@ -1,0 +1,128 @@
+//! The Engine's side of a guarded connection.
+
+use std::io::{self, ErrorKind};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body_util::combinators::UnsyncBoxBody;
+use hyper::body::Incoming;
+use hyper::{Request, Response, client};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::UnixStream;
+use tokio::sync::Mutex;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::tunnel::flows::Purpose;
+use crate::tunnel::supervisor::Tunnel;
+
+pub(super) type Body = UnsyncBoxBody<Bytes, hyper::Error>;
+
+/// The Engine, as one client's connection asks it: one request after the other.
+pub(super) struct Engine {
+    tunnel: Arc<Tunnel>,
+    /// The connection, once there was something to ask.
+    upstream: Mutex<Option<Upstream>>,
+}
+
+struct Upstream {
+    sender: client::conn::http1::SendRequest<Body>,
+    _connection: AbortOnDropHandle<()>,
+}
+
+impl Engine {
+    pub(super) fn new(tunnel: Arc<Tunnel>) -> Self {
+        Self { tunnel, upstream: Mutex::new(None) }
+    }
+
+    /// Asks it.
+    ///
+    /// # Errors
+    /// Why there is no answer.
+    pub(super) async fn ask(&self, request: Request<Body>) -> Result<Response<Incoming>, String> {
+        let unreachable = |e: &dyn std::fmt::Display| {
+            let said = self.tunnel.watch().borrow().last_error.as_ref().map(|(message, _)| message.clone());
+            said.unwrap_or_else(|| format!("the Engine did not answer: {e}"))
+        };
+        let mut upstream = self.upstream.lock().await;
+        let usable = match upstream.as_mut() {
+            Some(upstream) => upstream.sender.ready().await.is_ok(),
+            None => false,
+        };
+        if !usable {
+            *upstream = Some(self.connect().await.map_err(|e| unreachable(&e))?);
+        }
+        let Some(current) = upstream.as_mut() else { return Err(unreachable(&"it is gone")) };
+        match current.sender.try_send_request(request).await {
+            Ok(answer) => Ok(answer),
+            Err(mut failed) => match failed.take_message() {
+                // The Engine had closed the connection meanwhile: nothing of the request was sent.
+                Some(request) => {
+                    let current = upstream.insert(self.connect().await.map_err(|e| unreachable(&e))?);
+                    current.sender.send_request(request).await.map_err(|e| unreachable(&e))
+                }
+                None => Err(unreachable(failed.error())),
+            },
+        }
+    }
+
+    async fn connect(&self) -> Result<Upstream, String> {
+        let stream = self.tunnel.dial(Purpose::Engine).map_err(|e| e.to_string())?;
+        let stream = TokioIo::new(EngineStream { inner: stream, deaf: false });
+        let (sender, connection) = client::conn::http1::handshake(stream).await.map_err(|e| e.to_string())?;
+        let connection = tokio::spawn(async move { drop(connection.with_upgrades().await) });
+        Ok(Upstream { sender, _connection: AbortOnDropHandle::new(connection) })
+    }
+}
+
+/// A connection to the Engine. When the Engine takes no more of a request it may have answered already, and
+/// closed: that answer is read before the connection counts as broken, so writing never fails on that.
+pub(super) struct EngineStream {
+    inner: UnixStream,
+    /// What is written goes nowhere any more.
+    deaf: bool,
+}
+
+impl EngineStream {
+    /// The connection itself, once hyper is done with it.
+    pub(super) fn into_inner(self) -> UnixStream {
+        self.inner
+    }
+
+    fn unless_closed<T>(&mut self, done: Poll<io::Result<T>>, instead: T) -> Poll<io::Result<T>> {
+        match done {
+            Poll::Ready(Err(e)) if matches!(e.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => {
+                self.deaf = true;
+                Poll::Ready(Ok(instead))
+            }
+            other => other,
+        }
+    }
+}
+
+impl AsyncRead for EngineStream {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for EngineStream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        if self.deaf {
+            return Poll::Ready(Ok(data.len()));
+        }
+        let written = Pin::new(&mut self.inner).poll_write(cx, data);
+        self.unless_closed(written, data.len())
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let done = Pin::new(&mut self.inner).poll_shutdown(cx);
+        self.unless_closed(done, ())
+    }
+}

@@ -1,0 +1,278 @@
+//! The head of a request: read so that it has one meaning only, and written anew.
+//!
+//! What is written is what was understood: the target decoded and encoded once, nothing that is about the
+//! client's connection only (RFC 9110 section 7.6.1), and of an upgrade what can be granted.
+
+use super::framing::Refusal;
+use super::target::Target;
+
+/// Most lines in a head; hyper takes a hundred.
+const MAX_LINES: usize = 90;
+/// Longest target, in bytes, as it is written; hyper takes 64 KiB.
+const MAX_TARGET: usize = 60_000;
+/// Headers that are about one connection only. They are not passed on.
+const OF_A_CONNECTION: [&str; 6] = ["connection", "http2-settings", "keep-alive", "proxy-connection", "te", "upgrade"];
+/// What `Connection` may name: these headers, and what the client wants of the connection itself.
+const OPTIONS: [&str; 6] = ["close", "http2-settings", "keep-alive", "proxy-connection", "te", "upgrade"];
+
+/// A request as read here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Head {
+    /// Its method.
+    pub method: String,
+    /// Its target, as it is written: path and query.
+    pub target: String,
+    /// What that means.
+    pub(super) aim: Target,
+    /// The `Host` header; HTTP/1.0 has none.
+    pub(super) host: Option<String>,
+    /// Does it come from a page in a browser (`Origin`)?
+    pub(super) origin: bool,
+    /// May its connection go over to another protocol?
+    pub(super) upgrade: bool,
+    /// Is it the last one of its connection?
+    pub(super) last: bool,
+    /// Has it a body?
+    pub(super) body: bool,
+    /// Does the client wait for a word before it sends the body?
+    pub(super) expects: bool,
+}
+
+/// How the body of a request is framed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Body {
+    None,
+    Length(u64),
+    Chunked,
+}
+
+/// What the headers say, as far as it matters here.
+#[derive(Default)]
+struct Headers<'a> {
+    /// Those that are passed on, as they stand there.
+    kept: Vec<&'a str>,
+    host: Option<&'a str>,
+    length: Option<u64>,
+    chunked: bool,
+    expects: bool,
+    form: bool,
+    origin: bool,
+    close: bool,
+    wants_upgrade: bool,
+    /// The protocols, one for each header.
+    upgrades: Vec<&'a str>,
+}
+
+/// Reads a complete head; what it is, how its body is framed, and how it is written.
+///
+/// # Errors
+/// It has no meaning, or two.
+pub(super) fn read(bytes: &[u8]) -> Result<(Head, Body, Vec<u8>), Refusal> {
+    let text = std::str::from_utf8(bytes).ok().filter(|text| text.is_ascii()).ok_or("it is not ASCII")?;
+    let text = text.strip_suffix("\r\n\r\n").ok_or("its head has no end")?;
+    if text.split("\r\n").any(|line| line.chars().any(|c| c.is_ascii_control() && c != '\t')) {
+        return Err("its head has control characters in it");
+    }
+    let mut lines = text.split("\r\n");
+    let (method, target, version) = request_line(lines.next().unwrap_or_default())?;
+    if text.split("\r\n").count() > MAX_LINES {
+        return Err("it has too many headers");
+    }
+    let old = version == "HTTP/1.0";
+    let headers = Headers::read(lines, old)?;
+    let body = match (headers.length, headers.chunked) {
+        (Some(_), true) => return Err("it has both Content-Length and Transfer-Encoding"),
+        (None | Some(0), false) => Body::None,
+        (Some(length), false) => Body::Length(length),
+        (None, true) => Body::Chunked,
+    };
+    // The Engine reads parameters from the body of a form as well as from the query.
+    if headers.form && body != Body::None {
+        return Err("forms are read like queries, which could say otherwise");
+    }
+    if headers.host.is_none() && !old {
+        return Err("it has no Host header");
+    }
+    let aim = Target::read(method, target)?;
+    let protocol = aim.operation.and_then(|operation| operation.upgrade).filter(|wanted| {
+        let asked = matches!(headers.upgrades.as_slice(), [one] if one.eq_ignore_ascii_case(wanted));
+        asked && headers.wants_upgrade && !old
+    });
+    let target = aim.written();
+    if target.len() > MAX_TARGET {
+        return Err("its target is too long");
+    }
+    let mut written = format!("{method} {target} {version}\r\n");
+    for line in &headers.kept {
+        written.push_str(line);
+        written.push_str("\r\n");
+    }
+    if headers.host.is_none() {
+        written.push_str("host: docker\r\n");
+    }
+    if let Some(protocol) = protocol {
+        written.push_str(&format!("connection: upgrade\r\nupgrade: {protocol}\r\n"));
+    } else if headers.close {
+        written.push_str("connection: close\r\n");
+    }
+    written.push_str("\r\n");
+    let head = Head {
+        method: method.to_owned(),
+        target,
+        aim,
+        host: headers.host.map(str::to_owned),
+        origin: headers.origin,
+        upgrade: protocol.is_some(),
+        last: protocol.is_none() && (headers.close || old),
+        body: body != Body::None,
+        expects: headers.expects,
+    };
+    Ok((head, body, written.into_bytes()))
+}
+
+/// Method, target and version.
+fn request_line(line: &str) -> Result<(&str, &str, &str), Refusal> {
+    let words: Vec<&str> = line.split(' ').collect();
+    let [method, target, version] = words.as_slice() else { return Err("its first line has not three words") };
+    if !["HTTP/1.1", "HTTP/1.0"].contains(version) {
+        return Err("it is neither HTTP/1.1 nor HTTP/1.0");
+    }
+    if method.is_empty() || !method.bytes().all(|b| b.is_ascii_uppercase()) {
+        return Err("its method is none");
+    }
+    Ok((method, target, version))
+}
+
+impl<'a> Headers<'a> {
+    fn read(lines: impl Iterator<Item = &'a str>, old: bool) -> Result<Self, Refusal> {
+        let mut headers = Self::default();
+        for line in lines {
+            if line.starts_with([' ', '\t']) {
+                return Err("a header is folded over two lines");
+            }
+            let (name, value) = line.split_once(':').ok_or("a header has no colon")?;
+            if name.is_empty() || !name.bytes().all(is_token) {
+                return Err("the name of a header is none");
+            }
+            let name = name.to_ascii_lowercase();
+            if headers.take(&name, value.trim_matches([' ', '\t']), old)? && !OF_A_CONNECTION.contains(&name.as_str()) {
+                headers.kept.push(line);
+            }
+        }
+        Ok(headers)
+    }
+
+    /// True where it may be passed on.
+    fn take(&mut self, name: &str, value: &'a str, old: bool) -> Result<bool, Refusal> {
+        match name {
+            "host" if self.host.replace(value).is_some() => return Err("it has two Host headers"),
+            "content-length" => {
+                let digits = !value.is_empty() && value.len() <= 18 && value.bytes().all(|b| b.is_ascii_digit());
+                let new = value.parse().ok().filter(|_| digits).ok_or("its Content-Length is not a plain number")?;
+                if self.length.replace(new).is_some() {
+                    return Err("it has two Content-Length headers");
+                }
+            }
+            "transfer-encoding" if old => return Err("HTTP/1.0 has no Transfer-Encoding"),
+            "transfer-encoding" if self.chunked => return Err("it has two Transfer-Encoding headers"),
+            "transfer-encoding" if value.eq_ignore_ascii_case("chunked") => self.chunked = true,
+            "transfer-encoding" => return Err("its Transfer-Encoding is not chunked"),
+            // Nothing can be read from a form that has no body, so nobody needs to know that it is one.
+            "content-type" if is_form(value) => {
+                self.form = true;
+                return Ok(false);
+            }
+            // A server may not obey HTTP/1.0 in this (RFC 9110 section 10.1.1).
+            "expect" if old => return Ok(false),
+            "expect" if !value.eq_ignore_ascii_case("100-continue") => return Err("it expects something unknown"),
+            "expect" => self.expects = true,
+            "trailer" => return Err("it announces trailers"),
+            "origin" => self.origin = true,
+            "upgrade" => self.upgrades.push(value),
+            "connection" => {
+                for option in value.split(',').map(|option| option.trim_matches([' ', '\t']).to_ascii_lowercase()) {
+                    match option.as_str() {
+                        "upgrade" => self.wants_upgrade = true,
+                        "close" => self.close = true,
+                        other if other.is_empty() || OPTIONS.contains(&other) => {}
+                        _ => return Err("its Connection header names something unknown"),
+                    }
+                }
+            }
+            _ => {}
+        }
+        Ok(true)
+    }
+}
+
+fn is_form(content_type: &str) -> bool {
+    let kind = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    kind == "application/x-www-form-urlencoded" || kind == "multipart/form-data"
+}
+
+/// RFC 9110 section 5.6.2.
+fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How a request with these headers is written, and the head.
+    fn written(line: &str, headers: &str) -> (String, Head) {
+        let text = format!("{line}\r\n{headers}\r\n");
+        let (head, _, written) = read(text.as_bytes()).unwrap_or_else(|e| panic!("{text}: {e}"));
+        let again = read(&written).expect("what is written is read");
+        assert_eq!((again.0.target.as_str(), again.2.as_slice()), (head.target.as_str(), written.as_slice()), "{text}");
+        (String::from_utf8(written).expect("UTF-8"), head)
+    }
+
+    #[test]
+    fn what_is_about_the_connection_is_not_passed_on() {
+        for headers in [
+            "Host: x\r\nConnection: keep-alive\r\nKeep-Alive: timeout=5\r\n",
+            "Connection: TE\r\nTE: trailers\r\nHost: x\r\n",
+            "Host: x\r\nUpgrade: h2c\r\nConnection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: AAMAAABk\r\n",
+            "Host: x\r\nProxy-Connection: keep-alive\r\nConnection: , proxy-connection\r\n",
+            "Host: x\r\nUpgrade: tcp\r\n",
+            "Host: x\r\nConnection: upgrade\r\n",
+            "Host: x\r\nContent-Type: application/x-www-form-urlencoded\r\n",
+        ] {
+            let (text, head) = written("GET /info HTTP/1.1", headers);
+            assert_eq!(text, "GET /info HTTP/1.1\r\nHost: x\r\n\r\n", "{headers}");
+            assert!(!head.upgrade && !head.last, "{headers}");
+        }
+        let (text, head) = written("GET /info HTTP/1.1", "Host: x\r\nConnection: close, TE\r\nA: b\r\n");
+        assert_eq!(text, "GET /info HTTP/1.1\r\nHost: x\r\nA: b\r\nconnection: close\r\n\r\n");
+        assert!(head.last);
+    }
+
+    #[test]
+    fn an_upgrade_is_granted_to_the_protocol_of_its_operation_only() {
+        let line = "POST /containers/x/attach?stream=1 HTTP/1.1";
+        for (headers, granted) in [
+            ("Connection: Upgrade\r\nUpgrade: tcp\r\n", true),
+            ("Connection: keep-alive, upgrade\r\nUpgrade: TCP\r\n", true),
+            ("Connection: Upgrade\r\nUpgrade: h2c\r\n", false),
+            ("Connection: Upgrade\r\nUpgrade: tcp, h2c\r\n", false),
+            ("Connection: Upgrade\r\nUpgrade: tcp\r\nUpgrade: tcp\r\n", false),
+            ("Connection: Upgrade\r\n", false),
+            ("Upgrade: tcp\r\n", false),
+        ] {
+            let (text, head) = written(line, &format!("Host: x\r\n{headers}"));
+            assert_eq!(head.upgrade, granted, "{headers}");
+            assert_eq!(text.ends_with("\r\nconnection: upgrade\r\nupgrade: tcp\r\n\r\n"), granted, "{text}");
+        }
+        let old = written("POST /containers/x/attach HTTP/1.0", "Host: x\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n");
+        assert!(!old.1.upgrade);
+    }
+
+    #[test]
+    fn http_1_0_is_answered_once_and_may_leave_out_its_host() {
+        let (text, head) = written("GET /_ping HTTP/1.0", "Connection: keep-alive\r\nExpect: 100-continue\r\n");
+        assert_eq!(text, "GET /_ping HTTP/1.0\r\nhost: docker\r\n\r\n");
+        assert!(head.last && !head.expects);
+        assert!(read(b"POST /build HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n").is_err());
+    }
+}

@@ -1,0 +1,86 @@
+//! The end of a client's connection, so that the last answer arrives.
+//!
+//! A guard often answers before a request's body has come, and then closes. A client that is still sending
+//! gets EPIPE or a reset then, and TCP even takes back what it has not read yet (RFC 9112 section 9.6). So
+//! our direction is ended, and what comes in the other one is read and thrown away until the client ends it.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout, timeout_at};
+
+use crate::tunnel::local::LocalStream;
+
+/// Most bytes that are thrown away. Clients of some languages send all of a body before they read: an image to
+/// be loaded, or a build's context. Larger ones are seldom, and get a reset.
+const MAX_BYTES: u64 = 8 << 30;
+/// How long it lasts at most: what 8 GiB take at the pace of a slow disk. Nothing is held but a descriptor.
+const MAX_TIME: Duration = Duration::from_secs(120);
+/// How long a client may be silent. It has the answer; if it sends, it has no reason to pause for long.
+const MAX_SILENCE: Duration = Duration::from_secs(10);
+
+/// Waits for the client's end, and closes.
+pub(super) async fn close(local: LocalStream) {
+    close_within(local, MAX_BYTES, MAX_TIME, MAX_SILENCE).await;
+}
+
+async fn close_within(local: LocalStream, most: u64, time: Duration, silence: Duration) {
+    let _ = local.shutdown_write();
+    let end = Instant::now() + time;
+    let mut left = most;
+    while left > 0 {
+        let read = timeout_at(end, timeout(silence, local.read())).await;
+        match read {
+            Ok(Ok(Ok(bytes))) if !bytes.is_empty() => left = left.saturating_sub(bytes.len() as u64),
+            Ok(Ok(Ok(_))) => return local.finish(),
+            _ => return,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::UnixStream;
+
+    const LONG: Duration = Duration::from_secs(3600);
+
+    #[tokio::test]
+    async fn the_answer_is_read_by_a_client_that_sends_first() {
+        let (ours, mut theirs) = UnixStream::pair().expect("a pair");
+        let local = LocalStream::unix(ours);
+        assert_eq!(local.write_some(b"answer").await.expect("written"), 6);
+        let closing = tokio::spawn(close_within(local, 64 << 20, LONG, LONG));
+        theirs.write_all(&vec![0; 32 << 20]).await.expect("all of it is taken");
+        let mut answer = Vec::new();
+        theirs.read_to_end(&mut answer).await.expect("no reset");
+        assert_eq!(answer, b"answer");
+        drop(theirs);
+        closing.await.expect("closed");
+    }
+
+    #[tokio::test]
+    async fn a_client_that_never_stops_is_cut_off() {
+        let (ours, mut theirs) = UnixStream::pair().expect("a pair");
+        let closing = tokio::spawn(close_within(LocalStream::unix(ours), 1 << 20, LONG, LONG));
+        let sent = async { while theirs.write_all(&[0; 4096]).await.is_ok() {} };
+        let (closed, ()) = tokio::join!(closing, sent);
+        closed.expect("closed");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_is_silent_or_slow_is_cut_off() {
+        for pause in [LONG, Duration::from_secs(9)] {
+            let (ours, mut theirs) = UnixStream::pair().expect("a pair");
+            let closing = tokio::spawn(close(LocalStream::unix(ours)));
+            let mut sent = 0;
+            while theirs.write_all(b"x").await.is_ok() {
+                sent += 1;
+                tokio::time::sleep(pause).await;
+            }
+            closing.await.expect("closed");
+            assert!(sent <= 20, "{sent}");
+        }
+    }
+}
