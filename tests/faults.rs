@@ -267,6 +267,23 @@ fn the_address_changed() {
     row("address changed", &format!("noticed after {noticed:.2} s, usable {usable:.2} s later"));
 }
 
+/// A flow that is being opened on a connection that has died goes elsewhere as soon as there is anything else:
+/// nothing of it was sent. (Keepalives, which would end it in the end, are far off here.)
+#[test]
+fn a_flow_that_is_being_opened_leaves_a_connection_that_is_given_up() {
+    let Some((lab, link)) = Lab::over_link() else { return };
+    let path = lab.path("ssh_config");
+    lab.write_config(&format!("ssh_config = {path:?}\n[defaults]\nkeepalive = \"60s\"\n"));
+    tunnel(&lab);
+    echo(&lab).unwrap();
+    link.change_address();
+    let mut client = ask(&lab, b'E').unwrap();
+    client.write_all(b"e").unwrap();
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    client.read_exact(&mut [0]).expect("an answer long before the keepalives' end");
+    assert_eq!(lab.status("lab")["flows_failed"], 0);
+}
+
 #[test]
 fn a_clock_that_jumps_costs_nothing() {
     let lab = Lab::new("");

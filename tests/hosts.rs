@@ -305,3 +305,18 @@ fn an_engine_that_restarts_is_used_again_and_its_socket_may_be_another() {
     assert_eq!(lab.status("lab")["last_error"], serde_json::Value::Null);
     assert!(Path::new(&lab.socket("lab")).exists());
 }
+
+/// A server that allows one session at a time, and a session counts until it has ended there: flows wait for
+/// their turn, and none is refused.
+#[test]
+fn where_one_command_may_run_at_a_time_flows_take_turns() {
+    let (lab, path) = bridged("socat", "MaxSessions 1");
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| (0..18).for_each(|n| ask(&lab, 1000 * n)));
+        }
+    });
+    assert_eq!(lab.status("lab")["flows_failed"], 0, "{}", lab.log("lab"));
+    lab.ok(&["down", "lab"]);
+    nothing_is_left(&path);
+}

@@ -21,6 +21,7 @@ mod lifecycle;
 mod login;
 mod machine;
 mod passwords;
+mod pipelines;
 mod ports;
 mod questions;
 mod refusals;

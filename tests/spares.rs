@@ -100,3 +100,42 @@ fn an_idle_tunnel_has_no_spare_after_a_minute() {
     assert_eq!(lab.status("lab")["connections"].as_array().unwrap().len(), 1);
     echo(&lab);
 }
+
+/// A far end that closes what is idle: each spare channel that it ends is closed, and costs the server nothing.
+#[test]
+fn spare_channels_that_the_far_end_closes_leave_no_descriptors_on_the_server() {
+    let lab = Lab::new("");
+    lab.allow_one_connection();
+    let far = Arc::new(Far::default());
+    let shared = far.clone();
+    let path = lab.path("remote/x.sock");
+    remote::serve_all(&path, move |mut stream| {
+        shared.accepted.fetch_add(1, SeqCst);
+        shared.open.fetch_add(1, SeqCst);
+        stream.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+        let mut byte = [0];
+        while matches!(stream.read(&mut byte), Ok(1)) && stream.write_all(&byte).is_ok() {}
+        let _ = stream.shutdown(Shutdown::Both);
+        shared.open.fetch_sub(1, SeqCst);
+    });
+    lab.ok(&["up", "lab", "--remote", path.to_str().unwrap()]);
+    let descriptors = || -> usize {
+        let of = |pid: &String| std::fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count);
+        lab.sshd.sessions().iter().map(of).sum()
+    };
+    let request = || {
+        let before = far.accepted.load(SeqCst);
+        echo(&lab);
+        // The flow's own channel, and then the next spare one.
+        wait_for("a spare channel, and its end", || {
+            let ended = far.accepted.load(SeqCst) == before + 2 && far.open.load(SeqCst) == 0;
+            (ended && lab.status("lab")["connections"][0]["spare"] == false).then_some(())
+        });
+    };
+    request();
+    let before = descriptors();
+    for _ in 0..100 {
+        request();
+    }
+    wait_for("the descriptors to go", || (descriptors() <= before).then_some(()));
+}

@@ -70,8 +70,11 @@ fn digest(hash: u64, piece: &[u8]) -> u64 {
 }
 
 fn digest_of(stream: &mut UnixStream) -> u64 {
+    rest_of(stream, 0xcbf2_9ce4_8422_2325)
+}
+
+fn rest_of(stream: &mut UnixStream, mut hash: u64) -> u64 {
     let mut buffer = vec![0; 1 << 16];
-    let mut hash = 0xcbf2_9ce4_8422_2325;
     loop {
         match stream.read(&mut buffer).unwrap() {
             0 => return hash,
@@ -128,14 +131,18 @@ fn memory(lab: &Lab) -> u64 {
     line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
 }
 
-/// Waits until the far end sends no more, though it would like to; how much it has sent.
+/// Waits until the far end sends no more, though it would like to, but for what is read for the signs of life;
+/// how much it has sent.
 fn paused(lab: &Lab, far: &Far) -> u64 {
     let mut last = u64::MAX;
     wait_for("the sender to be paused", || {
         let sent = far.sent.load(SeqCst);
         // A few round trips of other flows go by between two looks.
         new_flows(lab);
-        (std::mem::replace(&mut last, sent) == sent && sent > 0).then_some(sent)
+        let connections = lab.status("lab")["connections"].clone();
+        let stalled = connections.as_array().unwrap().iter().filter(|c| c["stalled"].as_u64() > Some(0)).count();
+        let grown = sent - std::mem::replace(&mut last, sent).min(sent);
+        (stalled > 0 && sent > 0 && grown < stalled as u64 * (1 << 20)).then_some(sent)
     })
 }
 
@@ -151,7 +158,11 @@ fn clients_that_do_not_read_stall_nobody_else() {
         let sent = paused(&lab, &far);
         let beside = new_flows(&lab);
         assert!(lab.status("lab")["connections"].as_array().unwrap().iter().any(|c| c["stalled"].as_u64() > Some(0)));
-        assert!(sent < (stalls * SIZE / 2) as u64, "the sender is really paused: {sent} bytes");
+        if stalls == 1 {
+            // Of several, those that share a connection are kept on disk instead.
+            // But for what is read for the signs of life.
+            assert!(sent < (SIZE / 4 * 3) as u64, "the sender is really paused: {sent} bytes");
+        }
         let after = memory(&lab);
         assert!(after < before + stalls as u64 * MEMORY_PER_STALL, "{before} and {after} bytes of memory");
         println!(
@@ -209,24 +220,184 @@ fn a_host_that_does_not_read_stalls_nobody_else() {
     }
 }
 
+/// The one connection there is: held up by a reader that is alone on it, and by nobody once another comes.
 #[test]
-fn a_single_connection_waits_for_its_reader_and_goes_down_at_once() {
+fn a_single_connection_goes_on_for_others_and_goes_down_at_once() {
     let lab = Lab::new("");
     lab.allow_one_connection();
     let far = tunnel(&lab);
+    let connection = || lab.status("lab")["connections"][0].clone();
     let mut stalled = flow(&lab, b'D');
-    let is_stalled = || (lab.status("lab")["connections"][0]["stalled"] == 1).then_some(());
-    wait_for("the stall", is_stalled);
-    let mut waiting = flow(&lab, b'E');
+    wait_for("the stall", || (connection()["stalled"] == 1).then_some(()));
+    let mut last = 0;
+    wait_for("the sender to be paused", || {
+        let sent = far.sent.load(SeqCst);
+        (std::mem::replace(&mut last, sent) == sent).then_some(())
+    });
+    assert!(last < SIZE as u64 / 2, "alone it is really paused: {last} bytes");
+    let mut beside = flow(&lab, b'E');
+    echo(&mut beside);
+    wait_for("the rest to be kept", || (far.sent.load(SeqCst) == SIZE as u64).then_some(()));
+    echo(&mut beside);
+    assert!(connection()["spilled"].as_u64() > Some(SIZE as u64 / 4), "{}", connection());
     assert_eq!(lab.status("lab")["connections"].as_array().unwrap().len(), 1);
-    // It is served once the reader reads on.
     assert_eq!(digest_of(&mut stalled), right_digest());
-    echo(&mut waiting);
-    assert_eq!(far.sent.load(SeqCst), SIZE as u64);
+    wait_for("nothing to be kept", || (connection()["spilled"] == 0 && connection()["stalled"] == 0).then_some(()));
+    echo(&mut beside);
     let _stalled = flow(&lab, b'D');
-    wait_for("the stall", is_stalled);
+    wait_for("the stall", || (connection()["stalled"] == 1).then_some(()));
     lab.ok(&["down", "lab"]);
     assert_eq!(lab.runtime_files(), [""; 0]);
+}
+
+/// Readers that stop, uploads, and one connection for all of them: the uploads end, and then every reader gets
+/// every byte.
+#[test]
+fn readers_that_stop_beside_uploads_stop_nobody_and_lose_nothing() {
+    for one_connection in [true, false] {
+        let lab = Lab::new("");
+        if one_connection {
+            lab.allow_one_connection();
+        }
+        let far = tunnel(&lab);
+        far.may_read.store(true, SeqCst);
+        let right = right_digest();
+        let stopped: Vec<_> = (0..8).map(|_| flow(&lab, b'D')).collect();
+        let uploads: Vec<_> = (0..8).map(|_| flow(&lab, b'U')).map(|s| std::thread::spawn(|| upload(s))).collect();
+        for upload in uploads {
+            assert_eq!(upload.join().unwrap(), right);
+        }
+        let memory = memory(&lab);
+        assert!(memory < 300 << 20, "{} MB of memory", memory >> 20);
+        let readers: Vec<_> =
+            stopped.into_iter().map(|mut stream| std::thread::spawn(move || digest_of(&mut stream))).collect();
+        for reader in readers {
+            assert_eq!(reader.join().unwrap(), right, "every byte arrives");
+        }
+        assert_eq!(lab.status("lab")["flows_failed"], 0);
+    }
+}
+
+/// Much in both directions at once, through a hop whose own session has windows too.
+#[test]
+fn both_directions_at_once_through_a_jump_host_do_not_wait_for_one_another() {
+    let lab = Lab::new("");
+    let remote = lab.path("remote/x.sock");
+    lab.write_config(&format!(
+        "ssh_config = {:?}\n[profiles.far]\nhost = \"lab2\"\njump = \"lab\"\nmax_connections = 1\nremote = {remote:?}\n",
+        lab.path("ssh_config")
+    ));
+    let far = tunnel(&lab);
+    far.may_read.store(true, SeqCst);
+    lab.ok(&["up", "far"]);
+    let right = right_digest();
+    let open = |order: u8| {
+        let mut stream = connect(&lab.socket("far"));
+        stream.write_all(&[b'x', order]).unwrap();
+        stream
+    };
+    let downloads: Vec<_> =
+        (0..3).map(|_| open(b'D')).map(|mut s| std::thread::spawn(move || digest_of(&mut s))).collect();
+    let uploads: Vec<_> = (0..3).map(|_| open(b'U')).map(|s| std::thread::spawn(|| upload(s))).collect();
+    for flow in downloads.into_iter().chain(uploads) {
+        assert_eq!(flow.join().unwrap(), right);
+    }
+}
+
+/// Sends all, and the digest that comes back.
+fn upload(mut stream: UnixStream) -> u64 {
+    for piece in pieces() {
+        stream.write_all(&piece).unwrap();
+    }
+    stream.shutdown(Shutdown::Write).unwrap();
+    let mut digest = [0; 8];
+    stream.read_exact(&mut digest).unwrap();
+    u64::from_be_bytes(digest)
+}
+
+/// A lab with one connection and so much on disk for each client.
+fn lab_with_spill(spill: &str) -> Lab {
+    let lab = Lab::new("");
+    lab.write_config(&format!(
+        "ssh_config = {:?}\n[defaults]\nmax_connections = 1\nspill = {spill}\n",
+        lab.path("ssh_config")
+    ));
+    lab
+}
+
+#[test]
+fn at_the_bound_the_one_that_does_not_read_is_reset_and_no_other() {
+    for spill in ["0", "\"2MiB\""] {
+        let lab = lab_with_spill(spill);
+        tunnel(&lab);
+        let mut beside = flow(&lab, b'E');
+        echo(&mut beside);
+        let mut stopped = flow(&lab, b'D');
+        wait_for("the reset", || (lab.status("lab")["flows_failed"] == 1).then_some(()));
+        echo(&mut beside);
+        let mut all = Vec::new();
+        let error = stopped.read_to_end(&mut all).expect_err("a cut is no end");
+        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+        let why = lab.status("lab")["last_reset"].as_str().unwrap().to_owned();
+        for text in [&why, &lab.log("lab"), &lab.ok(&["status"])] {
+            assert!(text.contains("did not read while others needed its SSH connection"), "{text}");
+            assert!(text.contains("spill"), "{text}");
+        }
+        // One that reads is served, however little is kept for it.
+        assert_eq!(digest_of(&mut flow(&lab, b'D')), right_digest());
+        assert_eq!(lab.status("lab")["connections"][0]["spilled"], 0);
+    }
+}
+
+/// What is kept has no name, and is this user's only: a killed process leaves nothing.
+#[test]
+fn what_is_kept_on_disk_goes_with_the_process() {
+    let lab = lab_with_spill("\"1GiB\"");
+    tunnel(&lab);
+    let mut beside = flow(&lab, b'E');
+    echo(&mut beside);
+    let _stopped = flow(&lab, b'D');
+    wait_for("much to be kept", || {
+        (lab.status("lab")["connections"][0]["spilled"].as_u64() > Some(SIZE as u64 / 4)).then_some(())
+    });
+    let pid = lab.status("lab")["pid"].to_string();
+    let open = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten();
+    let files: Vec<_> = open.filter_map(|fd| std::fs::read_link(fd.path()).ok()).collect();
+    let cache = lab.path("home/.cache/dtunnel");
+    let kept = files.iter().filter(|file| file.to_string_lossy().ends_with("(deleted)"));
+    let kept: Vec<_> = kept.filter(|file| file.starts_with(&cache) || file.starts_with("/var/tmp")).collect();
+    assert_eq!(kept.len(), 1, "{files:?}");
+    crate::lab::run(std::process::Command::new("kill").args(["-9", &pid]));
+    wait_for("its end", || (!std::path::Path::new(&format!("/proc/{pid}")).exists()).then_some(()));
+    assert_eq!(std::fs::read_dir(&cache).into_iter().flatten().count(), 0);
+    assert!(!kept[0].exists());
+}
+
+/// A client that stops, alone and beside one that is quiet, on a server that wants signs of life: neither is cut.
+#[test]
+fn a_reader_that_pauses_for_longer_than_the_server_waits_goes_on_unhurt() {
+    for alone in [true, false] {
+        let lab = Lab::new("ClientAliveInterval 1\nClientAliveCountMax 2");
+        lab.allow_one_connection();
+        let far = tunnel(&lab);
+        let mut quiet = (!alone).then(|| flow(&lab, b'E'));
+        quiet.iter_mut().for_each(|quiet| assert!(echo(quiet) > Duration::ZERO));
+        let mut stopped = flow(&lab, b'D');
+        stopped.read_exact(&mut [0; 1]).unwrap();
+        let begun = Instant::now();
+        wait_for("three times as long as the server waits", || {
+            (begun.elapsed() > Duration::from_secs(9)).then_some(())
+        });
+        if alone {
+            assert!(far.sent.load(SeqCst) < SIZE as u64, "it was really held up");
+        }
+        assert_eq!(lab.status("lab")["connections"].as_array().unwrap().len(), 1);
+        let mut rest = stopped.try_clone().unwrap();
+        let first = [pieces().next().unwrap()[0]];
+        assert_eq!(rest_of(&mut rest, digest(0xcbf2_9ce4_8422_2325, &first)), right_digest());
+        quiet.iter_mut().for_each(|quiet| assert!(echo(quiet) > Duration::ZERO));
+        assert_eq!(lab.status("lab")["flows_failed"], 0);
+    }
 }
 
 #[test]
@@ -258,10 +429,10 @@ fn connections_grow_with_the_flows_and_one_that_is_lost_does_not_hurt_the_others
     new_flows(&lab);
 }
 
-/// A held-up connection answers nobody: not its own keepalives, not the server's.
+/// Keepalives of our own do not end a connection that is left unread.
 #[test]
-fn a_long_stall_outlives_our_keepalives_and_ends_visibly_by_those_of_the_server() {
-    let mut lab = Lab::new("");
+fn a_long_stall_outlives_our_keepalives() {
+    let lab = Lab::new("");
     lab.write_config(&format!(
         "ssh_config = {:?}\n[defaults]\nkeepalive = \"1s\"\nkeepalive_count = 1\n",
         lab.path("ssh_config")
@@ -276,23 +447,4 @@ fn a_long_stall_outlives_our_keepalives_and_ends_visibly_by_those_of_the_server(
     }
     assert_eq!(digest_of(&mut stalled), right_digest(), "four keepalives were due, and nobody minded");
     echo(&mut open);
-    lab.ok(&["down", "lab"]);
-
-    lab.reconfigure("ClientAliveInterval 1\nClientAliveCountMax 2");
-    std::fs::remove_file(lab.path("remote/x.sock")).unwrap();
-    let far = tunnel(&lab);
-    let mut open = open_flow_apart(&lab);
-    let mut stalled = flow(&lab, b'D');
-    let sent = paused(&lab, &far);
-    // The server gives that connection up; its own side of the flow ends with it.
-    wait_for("the server to give up", || {
-        new_flows(&lab);
-        (lab.sshd.sessions().len() < lab.status("lab")["connections"].as_array().unwrap().len()).then_some(())
-    });
-    let mut all = Vec::new();
-    let error = stalled.read_to_end(&mut all).expect_err("a cut is no end");
-    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
-    assert!(all.len() as u64 <= sent + (1 << 20), "{} of {sent} bytes", all.len());
-    echo(&mut open);
-    assert_eq!(lab.status("lab")["state"], "up");
 }

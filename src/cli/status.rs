@@ -131,6 +131,9 @@ fn table(statuses: &[TunnelStatus]) -> Result<(), Failure> {
         if let Some(error) = &status.last_error {
             output::print(&format!("{}: {error}\n", status.name))?;
         }
+        if let Some(reset) = &status.last_reset {
+            output::print(&format!("{}: {reset}\n", status.name))?;
+        }
         if let Some(access) = &status.access {
             output::print(&format!("{}: guarded ({access})\n", status.name))?;
         }

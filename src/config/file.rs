@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use toml::de::{DeTable, DeValue};
 
-use super::{AccessSetting, Error, PortsSetting, is_profile_name};
+use super::{AccessSetting, Error, PortsSetting, Size, is_profile_name};
 
 /// Largest configuration file that is read, in bytes: far above any real one.
 const MAX_FILE: u64 = 1 << 20;
@@ -53,6 +53,9 @@ pub struct Defaults {
     pub keepalive_count: Option<u32>,
     /// SSH connections that a tunnel may have at once, 1 to 16; default 4.
     pub max_connections: Option<NonZeroU8>,
+    /// Most bytes that are kept on disk for one client which does not read, where others need its SSH
+    /// connection: a number or text such as `"512MiB"`; `0` keeps none. Default `"1GiB"`.
+    pub spill: Option<Size>,
     /// Longest time for TCP and for the SSH key exchange, each; default `"10s"`.
     pub connect_timeout: Option<Duration>,
     /// Longest time for which `down` lets busy flows finish; default `"5s"`.
@@ -108,6 +111,10 @@ pub struct Profile {
     /// SSH connections that a tunnel may have at once, 1 to 16.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_connections: Option<NonZeroU8>,
+    /// Most bytes that are kept on disk for one client which does not read, where others need its SSH
+    /// connection: a number or text such as `"512MiB"`; `0` keeps none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub spill: Option<Size>,
     /// Longest time for TCP and for the SSH key exchange, each.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub connect_timeout: Option<Duration>,
@@ -222,6 +229,7 @@ const DEFAULTS_KEYS: &[&str] = &[
     "keepalive",
     "keepalive_count",
     "max_connections",
+    "spill",
     "connect_timeout",
     "drain",
     "wait",

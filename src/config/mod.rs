@@ -11,6 +11,7 @@ mod paths;
 mod ports;
 mod remote;
 mod resolve;
+mod size;
 mod ssh_config;
 mod ssh_query;
 mod tokens;
@@ -20,13 +21,14 @@ pub(crate) use edit::replace_file;
 pub use edit::{NewProfile, add_profile, remove_profile};
 pub use file::{ConfigFile, Defaults, Duration, Jump, Profile, nearest};
 pub use name::{Destination, TunnelName, is_profile_name};
-pub(crate) use paths::prepare_runtime_dir;
 pub use paths::{
     MAX_SOCKET_PATH, Paths, RuntimeFiles, check_runtime_dir, config_path, log_path, route_path, runtime_dir,
 };
+pub(crate) use paths::{prepare_runtime_dir, spill_dirs};
 pub use ports::{PortRule, Ports, PortsSetting};
 pub use remote::Remote;
 pub use resolve::{LocalEndpoint, Overrides, Target, resolve};
+pub use size::Size;
 #[cfg(fuzzing)]
 pub use ssh_config::read_ssh_answer;
 pub use ssh_config::{

@@ -71,6 +71,14 @@ pub fn route_path(name: &TunnelName) -> Result<PathBuf, Error> {
     Ok(log_path(name)?.with_file_name(format!("{name}.route")))
 }
 
+/// Where a temporary file on disk may be, best first: the cache directory (`$XDG_CACHE_HOME/dtunnel` on
+/// Linux), the state directory, `/var/tmp`. Not `/tmp`, which is memory on many systems.
+pub(crate) fn spill_dirs() -> Vec<PathBuf> {
+    let project = project().ok();
+    let own = project.iter().flat_map(|p| [Some(p.cache_dir()), p.state_dir()]).flatten().map(Path::to_path_buf);
+    own.chain(["/var/tmp".into()]).collect()
+}
+
 /// The runtime directory, not created: `$XDG_RUNTIME_DIR/dtunnel`, else `dtunnel-UID` in the
 /// temporary directory.
 pub fn runtime_dir() -> PathBuf {

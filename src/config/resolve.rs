@@ -18,6 +18,8 @@ use super::{
 const DEFAULT_KEEPALIVE: Duration = Duration::from_secs(4);
 const DEFAULT_KEEPALIVE_COUNT: u32 = 2;
 const DEFAULT_MAX_CONNECTIONS: usize = 4;
+/// Hours of a client that does not read at all, and minutes of one that reads too slowly.
+const DEFAULT_SPILL: u64 = 1 << 30;
 const MOST_CONNECTIONS: usize = 16;
 const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const DEFAULT_DRAIN: Duration = Duration::from_secs(5);
@@ -123,6 +125,8 @@ pub struct Target {
     pub keepalive_count: u32,
     /// SSH connections at once.
     pub max_connections: usize,
+    /// Most bytes on disk for one client that does not read.
+    pub spill: u64,
     /// Longest time for TCP and for the key exchange, each.
     pub connect_timeout: Duration,
     /// Longest time for TCP.
@@ -251,6 +255,7 @@ pub fn resolve(
             .max_connections
             .or(defaults.max_connections)
             .map_or(DEFAULT_MAX_CONNECTIONS, |most| usize::from(most.get()).min(MOST_CONNECTIONS)),
+        spill: profile.spill.or(defaults.spill).map_or(DEFAULT_SPILL, |size| size.0),
         connect_timeout,
         tcp_timeout: connect_timeout,
         drain: time(profile.drain, None, defaults.drain).unwrap_or(DEFAULT_DRAIN),
@@ -389,6 +394,8 @@ mod tests {
         assert_eq!(target.remote, Remote::Socket("/d.sock".into()));
         assert_eq!((target.wait, target.idle_timeout), (DEFAULT_WAIT, None));
         assert_eq!(target.drain, DEFAULT_DRAIN);
+        assert_eq!((target.spill, resolved("h", "[defaults]\nspill = \"2MiB\"\n").spill), (DEFAULT_SPILL, 2 << 20));
+        assert_eq!(resolved("p", "[defaults]\nspill = 9\n[profiles.p]\nspill = 0\n").spill, 0);
         assert_eq!(target.ssh.proxy, Proxy::Jump(vec![Destination::parse("j").expect("a target")]));
         assert_eq!(target.local.docker_host(), "unix:///run/x.sock");
     }

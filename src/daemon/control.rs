@@ -63,6 +63,9 @@ impl Control {
             ports: self.tunnel.ports(),
             engine: now.engine,
             last_error: now.last_error.map(|(message, _)| message),
+            last_reset: now
+                .last_reset
+                .map(|(when, why)| format!("{} a flow was reset: {why}", humantime::format_rfc3339_seconds(when))),
             pid: Some(std::process::id()),
         }
     }

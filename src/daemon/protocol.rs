@@ -143,6 +143,9 @@ pub struct TunnelStatus {
     pub engine: Option<Engine>,
     /// What went wrong last; None while all is well.
     pub last_error: Option<String>,
+    /// The last client that was reset because it did not read: when, who, and why.
+    #[serde(default)]
+    pub last_reset: Option<String>,
     /// The daemon's process id.
     pub pid: Option<u32>,
 }
@@ -176,6 +179,7 @@ impl TunnelStatus {
             ports: None,
             engine: None,
             last_error: None,
+            last_reset: None,
             pid: None,
         }
     }

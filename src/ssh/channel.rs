@@ -56,11 +56,21 @@ impl fmt::Display for Endpoint {
     }
 }
 
-/// An open channel. Reading and writing go on independently, as do their ends.
+/// An open channel. Reading and writing go on independently, as do their ends. One that is dropped is
+/// closed (russh would leave it open on the server until the connection ends).
 #[derive(Debug)]
 pub struct Channel {
-    inner: russh::Channel<Msg>,
+    /// None once it was split or made a stream.
+    inner: Option<russh::Channel<Msg>>,
     is_command: bool,
+}
+
+impl Drop for Channel {
+    fn drop(&mut self) {
+        if let Some(inner) = self.inner.take() {
+            drop(Self::halves(inner, self.is_command));
+        }
+    }
 }
 
 /// What came from the server.
@@ -121,32 +131,41 @@ pub type ChannelStream = russh::ChannelStream<Msg>;
 
 impl Channel {
     pub(super) fn new(inner: russh::Channel<Msg>, is_command: bool) -> Self {
-        Self { inner, is_command }
+        Self { inner: Some(inner), is_command }
     }
 
-    /// Has nothing at all come from the server, not even an end? Looks at what is there and does
-    /// not wait. For channels that nothing was sent on yet; where it says no, the channel is of no
-    /// use.
-    pub async fn is_untouched(&mut self) -> bool {
+    fn halves(inner: russh::Channel<Msg>, is_command: bool) -> (ChannelReader, ChannelWriter) {
+        let (read, write) = inner.split();
+        let command = is_command.then(Command::default);
+        let ended = AtomicBool::new(false);
+        let writer = ChannelWriter { inner: Some(write), is_command, ended };
+        (ChannelReader { inner: read, command }, writer)
+    }
+
+    /// Waits until something comes from the server, be it an end. For channels that nothing was sent on
+    /// yet; after this the channel is of no use. Cancel safe, and sees what is there already.
+    pub async fn touched(&mut self) {
+        let Some(inner) = &mut self.inner else { return };
         loop {
-            let message = tokio::select! {
-                biased;
-                // Unconstrained: a task that has used up its turn would be told that nothing is there.
-                message = tokio::task::unconstrained(self.inner.wait()) => message,
-                () = std::future::ready(()) => return true,
-            };
+            // Unconstrained: a task that has used up its turn would be told that nothing is there.
+            let message = tokio::task::unconstrained(inner.wait()).await;
             if matches!(message, None | Some(ChannelMsg::Data { .. } | ChannelMsg::Eof | ChannelMsg::Close)) {
-                return false;
+                return;
             }
         }
     }
 
+    fn take(&mut self) -> russh::Channel<Msg> {
+        match self.inner.take() {
+            Some(inner) => inner,
+            None => unreachable!("only what consumes the channel takes it"),
+        }
+    }
+
     /// The two directions.
-    pub fn split(self) -> (ChannelReader, ChannelWriter) {
-        let (read, write) = self.inner.split();
-        let command = self.is_command.then(Command::default);
-        let writer = ChannelWriter { inner: write, is_command: self.is_command, ended: AtomicBool::new(false) };
-        (ChannelReader { inner: read, command }, writer)
+    pub fn split(mut self) -> (ChannelReader, ChannelWriter) {
+        let is_command = self.is_command;
+        Self::halves(self.take(), is_command)
     }
 
     /// Ends both directions at once.
@@ -155,8 +174,8 @@ impl Channel {
     }
 
     /// See [`ChannelStream`]. The channel is closed when the stream is dropped.
-    pub fn into_stream(self) -> ChannelStream {
-        self.inner.into_stream()
+    pub fn into_stream(mut self) -> ChannelStream {
+        self.take().into_stream()
     }
 }
 
@@ -245,6 +264,19 @@ impl ChannelReader {
         }
     }
 
+    /// As [`ChannelReader::receive`], but [`Received::Closed`] comes only when the channel really is closed, not
+    /// when a command has failed: for one who waits for the server to be done with it.
+    pub async fn receive_rest(&mut self) -> Received {
+        loop {
+            match self.inner.wait().await {
+                Some(ChannelMsg::Data { data }) => return Received::Data(data),
+                Some(ChannelMsg::Close) | None => return Received::Closed,
+                Some(ChannelMsg::Eof) => return Received::Eof,
+                Some(_) => {}
+            }
+        }
+    }
+
     /// The command's exit status, once it is known.
     pub(super) fn status(&self) -> Option<u32> {
         self.command.as_ref().and_then(|command| command.status)
@@ -262,13 +294,31 @@ impl ChannelReader {
     }
 }
 
-/// What we send.
+/// What we send. The channel is closed when this is dropped.
 #[derive(Debug)]
 pub struct ChannelWriter {
-    inner: russh::ChannelWriteHalf<Msg>,
+    /// None once the channel is closed.
+    inner: Option<russh::ChannelWriteHalf<Msg>>,
     is_command: bool,
     /// Has EOF been sent?
     ended: AtomicBool,
+}
+
+impl Drop for ChannelWriter {
+    fn drop(&mut self) {
+        if let (Some(inner), Ok(runtime)) = (self.inner.take(), tokio::runtime::Handle::try_current()) {
+            let is_command = self.is_command;
+            runtime.spawn(async move { close(inner, is_command).await });
+        }
+    }
+}
+
+async fn close(inner: russh::ChannelWriteHalf<Msg>, is_command: bool) {
+    if is_command {
+        // A server does not end a command because its channel is closed (RFC 4254 section 6.9).
+        let _ = inner.signal(Sig::TERM).await;
+    }
+    let _ = inner.close().await;
 }
 
 /// The channel or its connection is gone.
@@ -282,7 +332,7 @@ impl ChannelWriter {
     /// # Errors
     /// [`Gone`].
     pub async fn send(&self, data: Bytes) -> Result<(), Gone> {
-        self.inner.data_bytes(data).await.map_err(|_| Gone)
+        self.inner.as_ref().ok_or(Gone)?.data_bytes(data).await.map_err(|_| Gone)
     }
 
     /// Tells the server that no more will be sent; receiving goes on (RFC 4254 section 5.3). Once
@@ -294,15 +344,26 @@ impl ChannelWriter {
         if self.ended.swap(true, Relaxed) {
             return Ok(());
         }
-        self.inner.eof().await.map_err(|_| Gone)
+        self.inner.as_ref().ok_or(Gone)?.eof().await.map_err(|_| Gone)
+    }
+
+    /// Tells a command to end. Returns whether it is one.
+    pub async fn terminate(&self) -> bool {
+        if let Some(inner) = self.inner.as_ref().filter(|_| self.is_command) {
+            let _ = inner.signal(Sig::TERM).await;
+        }
+        self.is_command
     }
 
     /// Ends both directions at once, and a command as well. No error: a channel that is gone is closed.
-    pub async fn close(&self) {
-        if self.is_command {
-            // A server does not end a command because its channel is closed (RFC 4254 section 6.9).
-            let _ = self.inner.signal(Sig::TERM).await;
+    pub async fn close(mut self) {
+        if let Some(inner) = self.inner.take() {
+            close(inner, self.is_command).await;
         }
-        let _ = self.inner.close().await;
+    }
+
+    /// The server has closed the channel: there is nothing left to be closed.
+    pub fn closed(mut self) {
+        self.inner = None;
     }
 }

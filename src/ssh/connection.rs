@@ -21,6 +21,7 @@ use super::host_key::Verifier;
 use super::keys::Credentials;
 use super::prompter::Prompter;
 use super::transport::{ProxyCommand, tcp};
+use super::uncoupled::Uncoupled;
 use crate::config::{Destination, Proxy, Target};
 
 /// Receive window of a channel, in bytes. At 50 ms round trip a window of 2 MiB gives 20 MB/s,
@@ -29,6 +30,11 @@ const WINDOW: u32 = 16 << 20;
 /// Messages that may wait for a flow before its connection stands still; a message has at most
 /// 32 KiB.
 const CHANNEL_MESSAGES: usize = 100;
+/// Longest time for which a session that has ended counts on the server: a command of ours under its small
+/// shell may take 2 s (`tunnel/bridge.rs`).
+const ENDING_SESSION: Duration = Duration::from_secs(3);
+/// Pause before a server that refused a command is asked again.
+const ASK_AGAIN: Duration = Duration::from_millis(100);
 /// Longest time for saying good-bye.
 const GOODBYE: Duration = Duration::from_millis(500);
 /// Most bytes of a command's output that are kept.
@@ -69,7 +75,7 @@ pub(crate) type OnStep = Arc<dyn Fn(Step) + Send + Sync>;
 
 /// An authenticated connection.
 pub struct Connection {
-    handle: Handle<Client>,
+    handle: Arc<Handle<Client>>,
     host: String,
     ended: watch::Receiver<Option<String>>,
     /// The keys that the host says it has.
@@ -115,7 +121,7 @@ impl Connection {
                 })
             }
             Proxy::Command(command) => {
-                let stream = ProxyCommand::spawn(&target.expand_proxy_command(command)?)?;
+                let stream = Uncoupled::new(ProxyCommand::spawn(&target.expand_proxy_command(command)?)?);
                 Self::over(stream, target, Way::Direct(None), prompter, credentials, on_step).await
             }
             Proxy::Jump(hops) => Self::through(hops, target, prompter, credentials, on_step).await,
@@ -169,7 +175,7 @@ impl Connection {
             }
             Err(_) => return Err(Error::Timeout { host: host.clone(), step: Error::TCP, limit }),
         };
-        let stream = channel.into_stream();
+        let stream = Uncoupled::new(channel.into_stream());
         Self::over(stream, target, Way::Hop(Box::new(self)), prompter, credentials, on_step).await
     }
 
@@ -220,26 +226,51 @@ impl Connection {
             .within(limit, auth::login(&mut handle, &ended, target, verifier.trust(), prompter, credentials))
             .await
             .ok_or_else(|| Error::Timeout { host: host.clone(), step: "login", limit })??;
-        Ok(Self { handle, host, ended, announced, verifier, facts, login, _hop: hop })
+        Ok(Self { handle: Arc::new(handle), host, ended, announced, verifier, facts, login, _hop: hop })
     }
 
-    /// Opens a channel to `endpoint` on the host.
+    /// Opens a channel to `endpoint` on the host. Where the caller does not wait for the answer, the channel
+    /// is closed as soon as it is open.
     ///
     /// # Errors
     /// [`OpenError`].
     pub async fn open(&self, endpoint: &Endpoint) -> Result<Channel, OpenError> {
-        let opened = match endpoint {
-            Endpoint::Streamlocal(path) => self.handle.channel_open_direct_streamlocal(path).await,
-            Endpoint::Tcp { host, port } => {
-                self.handle.channel_open_direct_tcpip(host, u32::from(*port), "127.0.0.1", 0).await
+        let (handle, endpoint) = (self.handle.clone(), endpoint.clone());
+        // A task of its own: russh forgets a channel whose opening is cancelled, the server does not.
+        let opening = tokio::spawn(async move {
+            let opened = match &endpoint {
+                Endpoint::Streamlocal(path) => handle.channel_open_direct_streamlocal(path).await,
+                Endpoint::Tcp { host, port } => {
+                    handle.channel_open_direct_tcpip(host, u32::from(*port), "127.0.0.1", 0).await
+                }
+                Endpoint::Command { command, .. } => match handle.channel_open_session().await {
+                    // Whether it is run is not waited for: that would be a round trip.
+                    Ok(channel) => channel.exec(true, command.as_str()).await.map(|()| channel),
+                    Err(error) => Err(error),
+                },
+            };
+            opened
+                .map(|inner| Channel::new(inner, endpoint.is_command()))
+                .map_err(|error| OpenError::new(&endpoint, error))
+        });
+        opening.await.unwrap_or(Err(OpenError::Lost))
+    }
+
+    /// As [`Connection::open`]; a command that is refused is tried again for a while. A server with MaxSessions
+    /// counts one that has just ended, and tells nobody when it does not any more.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub async fn open_in_turn(&self, endpoint: &Endpoint) -> Result<Channel, OpenError> {
+        let begun = tokio::time::Instant::now();
+        loop {
+            match self.open(endpoint).await {
+                Err(OpenError::Refused { .. }) if endpoint.is_command() && begun.elapsed() < ENDING_SESSION => {
+                    tokio::time::sleep(ASK_AGAIN).await;
+                }
+                result => return result,
             }
-            Endpoint::Command { command, .. } => match self.handle.channel_open_session().await {
-                // Whether it is run is not waited for: that would be a round trip.
-                Ok(channel) => channel.exec(true, command.as_str()).await.map(|()| channel),
-                Err(error) => Err(error),
-            },
-        };
-        opened.map(|inner| Channel::new(inner, endpoint.is_command())).map_err(|error| OpenError::new(endpoint, error))
+        }
     }
 
     /// Runs `command` in the login shell there, with `input` as its standard input, and waits for its
@@ -249,7 +280,7 @@ impl Connection {
     /// [`OpenError`]; a command that is not done within `limit` is ended, and its status unknown.
     pub async fn run(&self, command: &str, input: &str, limit: Duration) -> Result<Output, OpenError> {
         let endpoint = Endpoint::Command { name: command.into(), command: command.into() };
-        let (mut reader, writer) = self.open(&endpoint).await?.split();
+        let (mut reader, writer) = self.open_in_turn(&endpoint).await?.split();
         let mut stdout = Vec::new();
         let running = async {
             if !input.is_empty() && writer.send(input.to_owned().into()).await.is_err() {
@@ -268,9 +299,12 @@ impl Connection {
             }
         };
         let _ = tokio::time::timeout(limit, running).await;
+        let (status, stderr) = (reader.status(), reader.stderr());
+        // First the reader: one that nobody reads would hold the whole connection up.
+        drop(reader);
         writer.close().await;
         let stdout = String::from_utf8_lossy(&stdout).into_owned();
-        Ok(Output { status: reader.status(), stdout, stderr: reader.stderr() })
+        Ok(Output { status, stdout, stderr })
     }
 
     /// What was agreed on with the server.
@@ -287,6 +321,31 @@ impl Connection {
     /// connection is lost.
     pub async fn ping(&self) -> bool {
         self.handle.send_ping().await.is_ok() && !self.handle.is_closed()
+    }
+
+    /// Sends the server a sign of life. Ends when it is on its way, if that is enough for this server, else
+    /// when it is answered.
+    ///
+    /// OpenSSH's ClientAliveInterval counts any packet of ours (packet.c, `keep_alive_timeouts`), but not
+    /// every server does: some want their own questions answered, and those may stand behind everything
+    /// that was sent before. Whoever has had an answer has read all that.
+    pub async fn show_life(&self) {
+        let answered = async {
+            let _ = self.handle.send_ping().await;
+        };
+        if !self.facts.borrow().server.contains("OpenSSH") {
+            return answered.await;
+        }
+        let sent = async {
+            // A question that russh's session answers by itself, in turn: what was given to it before is
+            // on its way.
+            let _ = self.handle.best_supported_rsa_hash().await;
+        };
+        tokio::select! {
+            biased;
+            () = answered => {}
+            () = sent => {}
+        }
     }
 
     /// Learns the host's other keys as it tells of them, each proved to be its own

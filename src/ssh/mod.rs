@@ -15,6 +15,7 @@ mod known_hosts;
 mod prompter;
 mod revoked;
 mod transport;
+mod uncoupled;
 pub mod vault;
 
 pub use channel::{Channel, ChannelReader, ChannelStream, ChannelWriter, Endpoint, Gone, OpenError, Received};

@@ -12,13 +12,19 @@
 //! Each direction ends by itself: the end of the client's stream travels as EOF, the host's as a
 //! shutdown (RFC 4254 section 5.3). docker's attach, exec and `run -i` depend on it.
 
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
-use super::backlog::Backlog;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
 use super::counters::Counters;
 use super::local::LocalStream;
+use super::pace::{Facts, Pace, Step};
+use super::peer::Who;
 use super::pool::{Lease, Stall};
+use super::send_buffer::SendBuffer;
 use crate::ssh::{Channel, ChannelReader, ChannelWriter, Received};
 
 /// How long the host may take to close a channel whose client is gone, before we close it.
@@ -29,8 +35,12 @@ const LINGER: Duration = Duration::from_secs(5);
 /// itself.
 const MOST_LINGERING: usize = 256 << 10;
 
+/// Most pieces that are taken until a sign of life is on its way or answered, where the connection is
+/// otherwise left unread: what TCP and the server hold back at most, 32 KiB each.
+const MOST_OF_A_ROUND: usize = 1024;
+
 /// How a flow ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum End {
     /// Both directions were ended by those who used them.
     Done,
@@ -38,23 +48,61 @@ pub(super) enum End {
     ClientGone,
     /// The host or the connection cut it; the client has seen a reset.
     Cut,
+    /// The client did not read, others needed its connection, and no more could be kept for it. It has seen
+    /// a reset. Who it was, and what the bound was.
+    TooSlow(String),
 }
 
-/// Carries bytes both ways until the flow ends.
-pub(super) async fn carry(local: LocalStream, channel: Channel, counters: &[&Counters], lease: &Lease) -> End {
+impl End {
+    /// Did the client see a reset?
+    pub(super) fn is_cut(&self) -> bool {
+        matches!(self, Self::Cut | Self::TooSlow(_))
+    }
+}
+
+/// What the two directions know of one another.
+#[derive(Debug, Default)]
+struct Shared {
+    /// Has the client been told that the host has ended its direction?
+    told: AtomicBool,
+    /// Has the host closed the channel? What it sent is here; the connection is not needed any more.
+    complete: AtomicBool,
+    /// Is something of the client's waiting to be sent?
+    sending: AtomicBool,
+    /// Bumped when that changes.
+    changed: Notify,
+}
+
+impl Shared {
+    fn set_sending(&self, sending: bool) {
+        self.sending.store(sending, Relaxed);
+        self.changed.notify_one();
+    }
+}
+
+/// Carries bytes both ways until the flow ends; `spill` is the most that is kept on disk for its client.
+pub(super) async fn carry(
+    local: LocalStream,
+    channel: Channel,
+    counters: &[&Counters],
+    lease: &Lease,
+    spill: u64,
+) -> End {
     let (mut reader, writer) = channel.split();
-    // Has the client been told that the host has ended its direction?
-    let told = AtomicBool::new(false);
+    let shared = Shared::default();
     let end = {
-        let out = outwards(&local, &writer, counters, &told);
-        let back = inwards(&local, &mut reader, counters, lease, &told);
+        let out = outwards(&local, &writer, counters, &shared);
+        let back = Inwards::new(&local, counters, lease, &shared, spill);
+        let back = back.run(&mut reader);
         tokio::pin!(out, back);
         let mut out_done = false;
         loop {
             tokio::select! {
                 result = &mut back => break result,
-                () = lease.broken() => break End::Cut,
+                () = lease.broken(), if !shared.complete.load(Relaxed) => break End::Cut,
                 end = &mut out, if !out_done => match end {
+                    // What the host has sent is here, and goes to the client all the same.
+                    Some(End::Cut) if shared.complete.load(Relaxed) => out_done = true,
                     Some(end) => break end,
                     None => out_done = true,
                 },
@@ -63,46 +111,56 @@ pub(super) async fn carry(local: LocalStream, channel: Channel, counters: &[&Cou
     };
     match end {
         End::Done => local.finish(),
-        End::ClientGone => {
-            drop(local);
-            linger(&mut reader, &writer).await;
-        }
-        End::Cut => local.reset(),
+        End::ClientGone => drop(local),
+        End::Cut | End::TooSlow(_) => local.reset(),
     }
     if let Some(complaint) = reader.complaint() {
         tracing::warn!("{complaint}");
     }
-    // First the reader: one that nobody reads would hold the whole connection up.
-    drop(reader);
-    if end != End::Done {
-        writer.close().await;
+    if shared.complete.load(Relaxed) {
+        writer.closed();
+    } else {
+        hang_up(reader, writer, end == End::ClientGone).await;
     }
     end
 }
 
 /// Closes a channel that carries no flow.
 pub(super) async fn let_go(channel: Channel) {
-    let (mut reader, writer) = channel.split();
-    linger(&mut reader, &writer).await;
+    let (reader, writer) = channel.split();
+    hang_up(reader, writer, true).await;
+}
+
+/// Closes a channel, best by having the host close it: a channel that we close first leaves a few KB behind
+/// in russh 0.65, and a session on the server counts until it has ended there (MaxSessions).
+async fn hang_up(mut reader: ChannelReader, writer: ChannelWriter, politely: bool) {
+    let mut closed = politely && linger(&mut reader, &writer, MOST_LINGERING).await;
+    if !closed && writer.terminate().await {
+        // What a command had written before it ended comes first, however much that is.
+        closed = linger(&mut reader, &writer, usize::MAX).await;
+    }
+    // First the reader: one that nobody reads would hold the whole connection up.
     drop(reader);
-    writer.close().await;
+    if closed {
+        writer.closed();
+    } else {
+        writer.close().await;
+    }
 }
 
 /// From the client to the host. Ends with None once the host has heard of the end, unless the
 /// client turns out to be gone altogether. (Once both directions have ended, a client that still
 /// reads looks just like one that is gone; then nothing is left to be cut.)
-async fn outwards(
-    local: &LocalStream,
-    writer: &ChannelWriter,
-    counters: &[&Counters],
-    told: &AtomicBool,
-) -> Option<End> {
+async fn outwards(local: &LocalStream, writer: &ChannelWriter, counters: &[&Counters], shared: &Shared) -> Option<End> {
     loop {
         match local.read().await {
             Ok(data) if data.is_empty() => break,
             Ok(data) => {
                 let size = data.len();
-                if writer.send(data).await.is_err() {
+                shared.set_sending(true);
+                let sent = writer.send(data).await;
+                shared.set_sending(false);
+                if sent.is_err() {
                     return Some(End::Cut);
                 }
                 counters.iter().for_each(|c| c.sent(size));
@@ -110,70 +168,176 @@ async fn outwards(
             Err(_) => return Some(End::ClientGone),
         }
     }
-    if writer.eof().await.is_err() {
+    shared.set_sending(true);
+    let sent = writer.eof().await;
+    shared.set_sending(false);
+    if sent.is_err() {
         return Some(End::Cut);
     }
-    let gone = local.gone().await.is_ok() && !told.load(Relaxed);
+    let gone = local.gone().await.is_ok() && !shared.told.load(Relaxed);
     gone.then_some(End::ClientGone)
 }
 
-/// From the host to the client. What the client does not take at once waits in a bounded backlog;
-/// while that is full nothing is taken from the host, which holds the whole connection up.
-async fn inwards(
-    local: &LocalStream,
-    reader: &mut ChannelReader,
-    counters: &[&Counters],
-    lease: &Lease,
-    told: &AtomicBool,
-) -> End {
-    let mut backlog = Backlog::default();
-    let mut stall: Option<Stall<'_>> = None;
-    // What came last: Eof ends the direction once the backlog is out, Closed after it the flow.
-    let (mut ended, mut closed) = (false, false);
-    loop {
-        if backlog.is_empty() {
-            if ended && !told.swap(true, Relaxed) && local.shutdown_write().is_err() {
-                return End::ClientGone;
+/// From the host to the client. What the client does not take at once is kept; whether more is taken from
+/// the host meanwhile, [`Pace`] decides.
+struct Inwards<'a> {
+    local: &'a LocalStream,
+    counters: &'a [&'a Counters],
+    lease: &'a Lease,
+    shared: &'a Shared,
+    buffer: SendBuffer,
+    pace: Pace,
+    stall: Option<Stall<'a>>,
+    /// A sign of life that is being sent.
+    round: Option<Pin<Box<dyn Future<Output = ()> + Send + 'a>>>,
+    /// What came last: Eof ends the direction once the buffer is out, Closed after it the flow.
+    ended: bool,
+    closed: bool,
+}
+
+impl<'a> Inwards<'a> {
+    fn new(
+        local: &'a LocalStream,
+        counters: &'a [&'a Counters],
+        lease: &'a Lease,
+        shared: &'a Shared,
+        spill: u64,
+    ) -> Self {
+        let (buffer, pace) = (SendBuffer::new(spill), Pace::new(Instant::now()));
+        Self { local, counters, lease, shared, buffer, pace, stall: None, round: None, ended: false, closed: false }
+    }
+
+    async fn run(mut self, reader: &mut ChannelReader) -> End {
+        let mut users = self.lease.users();
+        loop {
+            if self.buffer.is_empty() {
+                if self.ended && !self.shared.told.swap(true, Relaxed) && self.local.shutdown_write().is_err() {
+                    return End::ClientGone;
+                }
+                if self.closed {
+                    return End::Done;
+                }
             }
-            if closed {
-                return End::Done;
+            let step = self.step();
+            if step == Step::Reset {
+                let (local, reason) = (self.local, self.buffer.limit_reason());
+                let who = Who::of(local).await;
+                return End::TooSlow(format!("{who} did not read while others needed its SSH connection; {reason}"));
+            }
+            let until = match step {
+                Step::Wait(until) => until,
+                _ => None,
+            };
+            let reads = matches!(step, Step::Read | Step::Round) && !self.closed && !self.buffer.is_behind();
+            let (full, front) = (self.stall.is_some(), self.buffer.front());
+            tokio::select! {
+                // Not biased: neither may keep the other from its turn.
+                written = self.local.write_some(&front), if !front.is_empty() => {
+                    let Ok(written) = written else { return End::ClientGone };
+                    self.buffer.advance(written);
+                    self.counters.iter().for_each(|c| c.received(written));
+                    if full {
+                        self.pace.taken(Instant::now(), written);
+                    }
+                }
+                received = reader.receive(), if reads => match received {
+                    Received::Data(data) => {
+                        let last = full && self.pace.received(Instant::now(), data.len());
+                        self.buffer.push(data);
+                        if self.round.is_some() && (self.round_is_done().await || last) {
+                            self.round_ends();
+                        }
+                    }
+                    Received::Eof => self.ended = true,
+                    Received::Closed if self.ended => self.complete(),
+                    Received::Closed => return End::Cut,
+                },
+                stored = self.buffer.disk(), if self.buffer.needs_disk() => if let Err(error) = stored {
+                    let local = self.local;
+                    let who = Who::of(local).await;
+                    return End::TooSlow(format!("{who} did not read, and what was kept for it on disk is lost: {error}"));
+                },
+                () = until_done(&mut self.round) => self.round_ends(),
+                _ = users.changed(), if full => {}
+                () = self.shared.changed.notified(), if full => {}
+                () = sleep_until(until) => {}
             }
         }
-        if backlog.is_full() && stall.is_none() {
-            stall = Some(lease.stall());
-        } else if stall.is_some() && backlog.has_room() {
-            stall = None;
+    }
+
+    /// What to do now; tells the pool where the client does not keep up.
+    fn step(&mut self) -> Step {
+        if !self.closed && self.buffer.is_full() && self.stall.is_none() {
+            self.stall = Some(self.lease.stall());
+        } else if self.stall.is_some() && (self.closed || self.buffer.has_room()) {
+            (self.stall, self.round) = (None, None);
         }
+        self.lease.keeps(self.buffer.spilled());
+        let facts = Facts {
+            full: self.stall.is_some(),
+            shared: self.lease.is_shared(),
+            sending: self.shared.sending.load(Relaxed),
+            past_half: self.buffer.is_past_half(),
+            at_limit: self.buffer.is_at_limit(),
+        };
+        let step = self.pace.step(Instant::now(), facts);
+        if step == Step::Round {
+            self.pace.round_begins(MOST_OF_A_ROUND);
+            self.round = Some(Box::pin(self.lease.member.connection.show_life()));
+        }
+        step
+    }
+
+    /// Gives the session its turn after each piece, so that no more of them are taken than it needs.
+    async fn round_is_done(&mut self) -> bool {
+        tokio::task::yield_now().await;
         tokio::select! {
             biased;
-            written = local.write_some(backlog.front()), if !backlog.is_empty() => {
-                let Ok(written) = written else { return End::ClientGone };
-                backlog.advance(written);
-                counters.iter().for_each(|c| c.received(written));
-            }
-            received = reader.receive(), if stall.is_none() && !closed => match received {
-                Received::Data(data) => backlog.push(data),
-                Received::Eof => ended = true,
-                Received::Closed if ended => closed = true,
-                Received::Closed => return End::Cut,
-            },
+            () = until_done(&mut self.round) => true,
+            () = std::future::ready(()) => false,
         }
+    }
+
+    fn round_ends(&mut self) {
+        self.round = None;
+        self.pace.round_ends(Instant::now());
+    }
+
+    /// The host has sent all. The flow may go on for long, but needs its connection no more.
+    fn complete(&mut self) {
+        self.closed = true;
+        self.shared.complete.store(true, Relaxed);
+        self.lease.leave();
     }
 }
 
-/// Lets the host close the channel of a client that is gone: it has had its EOF, or gets it now.
-/// (A channel that we close first leaves a few KB behind in russh 0.65, so this is worth a wait.)
-async fn linger(reader: &mut ChannelReader, writer: &ChannelWriter) {
+async fn until_done(work: &mut Option<Pin<Box<dyn Future<Output = ()> + Send + '_>>>) {
+    match work {
+        Some(work) => work.await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn sleep_until(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Lets the host close the channel: it has had its EOF, or gets it now. True where it did, before `room` bytes
+/// more had come.
+async fn linger(reader: &mut ChannelReader, writer: &ChannelWriter, mut room: usize) -> bool {
     let ending = async {
         let _ = writer.eof().await;
-        let mut room = MOST_LINGERING;
         loop {
-            match reader.receive().await {
+            match reader.receive_rest().await {
                 Received::Data(data) if data.len() < room => room -= data.len(),
                 Received::Eof => {}
-                Received::Data(_) | Received::Closed => return,
+                Received::Data(_) => return false,
+                Received::Closed => return true,
             }
         }
     };
-    let _ = tokio::time::timeout(LINGER, ending).await;
+    tokio::time::timeout(LINGER, ending).await.unwrap_or(false)
 }

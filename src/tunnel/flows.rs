@@ -25,6 +25,10 @@ use crate::ssh::{Channel, Endpoint, OpenError};
 /// A flow that has gone on for so long makes room for those that come after it. Most requests are
 /// answered sooner.
 const LASTING: Duration = Duration::from_millis(250);
+/// How long a further connection is waited for where there are only such with clients that do not keep up.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// Pause before a server that refused a command is asked again.
+const CROWDED: Duration = Duration::from_millis(100);
 /// Flows on which nothing has moved for so long are not waited for at the end.
 const QUIET: Duration = Duration::from_millis(300);
 /// How often the end looks whether flows have moved.
@@ -56,8 +60,10 @@ enum Carried {
     Refused(String),
     /// The client went away before it was opened.
     ClientGone,
-    /// That connection was held up before the flow was opened.
-    HeldUp(LocalStream),
+    /// The server allows no further command there as long as others run or are ending.
+    Crowded(LocalStream),
+    /// That connection may be dead, and another one is not.
+    Elsewhere(LocalStream),
     /// The server does not forward to ports; a command on the host may.
     Prohibited(LocalStream),
     /// That connection was lost before the flow was opened.
@@ -103,8 +109,8 @@ impl Tunnel {
             tracing::warn!("a flow was not opened: {reason}");
             End::Cut
         });
-        self.counters.flow_ends(end == End::Cut);
-        of_port.iter().for_each(|counters| counters.flow_ends(end == End::Cut));
+        self.counters.flow_ends(end.is_cut());
+        of_port.iter().for_each(|counters| counters.flow_ends(end.is_cut()));
         tracing::debug!("a flow ended: {end:?}");
     }
 
@@ -132,13 +138,14 @@ impl Tunnel {
         }
     }
 
-    /// Places a new flow and waits for its end. A connection that is being made again or held up is
-    /// waited for; nothing of the client's has been sent before the flow is open, so that a second
-    /// try is safe.
+    /// Places a new flow and waits for its end. A connection that is being made again, or that has room for no
+    /// more, is waited for; nothing of the client's has been sent before the flow is open, so that a
+    /// second try is safe.
     async fn place_and_carry(self: Arc<Self>, mut local: LocalStream, purpose: Purpose) -> Result<End, String> {
         let wait = self.target().wait;
         let deadline = Instant::now() + wait;
         let mut link = self.link.subscribe();
+        let mut waits = None;
         loop {
             let usable = async { link.wait_for(|link| *link != Link::Waiting).await.ok().map(|link| *link) };
             match or_gone(&local, tokio::time::timeout_at(deadline, usable)).await? {
@@ -147,14 +154,19 @@ impl Tunnel {
                 Err(_) => return refuse(local, format!("no connection within {}", humantime::format_duration(wait))),
             }
             let mut changes = self.pool.changes();
+            let patient = waits.is_none_or(|since: Instant| since.elapsed() < PATIENCE);
             let place = match purpose {
-                Purpose::Listening => self.pool.place_listener(),
-                _ => self.pool.place(),
+                Purpose::Listening => self.pool.place_listener(patient),
+                _ => self.pool.place(patient),
             };
             let Some(lease) = place else {
-                if or_gone(&local, tokio::time::timeout_at(deadline, changes.changed())).await?.is_err() {
-                    return refuse(local, "every connection is held up by a client that does not read".into());
+                let now = Instant::now();
+                if now >= deadline {
+                    return refuse(local, "the server allows no further channel on any connection".into());
                 }
+                waits.get_or_insert(now);
+                let _ =
+                    or_gone(&local, tokio::time::timeout_at(deadline.min(now + PATIENCE), changes.changed())).await?;
                 continue;
             };
             let (tunnel, member, going) = (self.clone(), lease.member.clone(), purpose.clone());
@@ -181,7 +193,15 @@ impl Tunnel {
                     local
                 }
                 Carried::ClientGone => return Ok(End::ClientGone),
-                Carried::HeldUp(local) => local,
+                Carried::Elsewhere(local) => local,
+                Carried::Crowded(local) => {
+                    if Instant::now() >= deadline {
+                        return refuse(local, "the server allows no further session".into());
+                    }
+                    // Nothing tells when a session has really ended there.
+                    or_gone(&local, tokio::time::sleep(CROWDED)).await?;
+                    local
+                }
                 // The supervisor learns of it in this moment, too; wait until it has.
                 Carried::Lost(local, member) => {
                     while self.pool.contains(&member) {
@@ -215,10 +235,11 @@ impl Tunnel {
                 let opened = tokio::select! {
                     biased;
                     opened = &mut opening => opened,
-                    // Another flow has just stopped this connection: this one goes elsewhere.
-                    () = lease.member.held_up() => {
+                    // Nothing was sent yet: it is opened elsewhere.
+                    () = lease.member.given_up() => return Carried::Lost(local, lease.member.clone()),
+                    () = self.pool.better_is_there(&lease.member) => {
                         tokio::spawn(close_unwanted(opening, lease));
-                        return Carried::HeldUp(local);
+                        return Carried::Elsewhere(local);
                     }
                     Ok(()) = local.gone() => {
                         tokio::spawn(close_unwanted(opening, lease));
@@ -228,8 +249,9 @@ impl Tunnel {
                 match opened {
                     Ok(Ok(channel)) => channel,
                     // A server lets a connection have so many commands (MaxSessions).
-                    Ok(Err(_)) if is_command && lease.member.has_refused() => {
-                        return Carried::HeldUp(local);
+                    Ok(Err(OpenError::Refused { .. })) if is_command => {
+                        lease.member.has_refused();
+                        return Carried::Crowded(local);
                     }
                     Ok(Err(error))
                         if matches!(purpose, Purpose::Port { .. }) && !is_command && error.is_prohibited() =>
@@ -254,11 +276,13 @@ impl Tunnel {
             Purpose::Listening => vec![of_member],
             Purpose::Port { counters, .. } => vec![&self.counters, of_member, counters.as_ref()],
         };
-        if matches!(purpose, Purpose::Port { .. }) {
-            return Carried::Ended(flow::carry(local, channel, &counters, &lease).await);
+        if !matches!(purpose, Purpose::Port { .. }) {
+            self.flows_refused(None);
         }
-        self.flows_refused(None);
-        let end = flow::carry(local, channel, &counters, &lease).await;
+        let end = flow::carry(local, channel, &counters, &lease, self.target().spill).await;
+        if let End::TooSlow(why) = &end {
+            self.flow_reset(why.clone());
+        }
         if matches!(purpose, Purpose::Engine) {
             self.prepare_next(lease);
         }

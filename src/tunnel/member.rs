@@ -1,15 +1,16 @@
 //! One SSH connection of a tunnel, with its thread, and what is known of what goes over it.
 
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::counters::Counters;
+use super::flow;
 use super::pool::lock;
 use super::worker::Worker;
 use crate::ssh::{Channel, Connection, Endpoint};
@@ -19,9 +20,13 @@ use crate::ssh::{Channel, Connection, Endpoint};
 pub struct ConnectionStatus {
     /// Flows on it now.
     pub flows: u64,
-    /// Flows among them whose client does not read; they hold up the others.
+    /// Flows among them whose client does not keep up. One that is alone holds its connection up; beside
+    /// others what it leaves is kept.
     #[serde(default)]
     pub stalled: u64,
+    /// Bytes that are kept for such clients beyond memory, in a temporary file.
+    #[serde(default)]
+    pub spilled: u64,
     /// Bytes from the host.
     pub bytes_in: u64,
     /// Bytes to the host.
@@ -41,15 +46,22 @@ pub(super) struct Member {
     /// The thread that carries it.
     pub(super) worker: Worker,
     pub(super) counters: Counters,
-    /// Flows that are or will be on it.
+    /// Flows that are or will be on it, our own that only listen apart.
     pub(super) load: AtomicUsize,
-    /// As many as the server lets it have (MaxSessions, for flows that are commands).
-    pub(super) capacity: AtomicUsize,
+    /// All who need it to be read: flows, those being opened, listeners.
+    pub(super) users: watch::Sender<usize>,
+    /// Bytes in files for its clients.
+    pub(super) spilled: AtomicU64,
+    /// As many as the server lets it have (MaxSessions, for flows that are commands), and when that was
+    /// learnt.
+    capacity: Mutex<Option<(usize, Instant)>>,
     /// Set once it is known to be dead, though its session does not know yet.
     dead: CancellationToken,
     /// Set once it gets no new flows and is to end with its last one.
     retired: CancellationToken,
-    /// Flows whose backlog is full.
+    /// Is it being asked for a sign of life, since the network has changed?
+    suspect: AtomicBool,
+    /// Flows whose client does not keep up.
     pub(super) stalled: watch::Sender<usize>,
     /// Since when no flow is on it; while one is, when the last one ended.
     pub(super) quiet_since: Mutex<Instant>,
@@ -65,8 +77,14 @@ pub(super) enum Spare {
     None,
     /// One is being opened.
     Opening,
-    Open(Channel, Instant),
+    /// One is open since then. Its task hands it over to whom it is told here, and closes it once this is
+    /// dropped.
+    Open(oneshot::Sender<oneshot::Sender<Channel>>, Instant),
 }
+
+/// What the server is taken to allow is tried again after this time: its settings and the number of its
+/// sessions may have changed.
+const RECOVERY: Duration = Duration::from_secs(10);
 
 impl Member {
     pub(super) fn new(connection: Connection, worker: Worker) -> Arc<Self> {
@@ -75,9 +93,12 @@ impl Member {
             worker,
             counters: Counters::default(),
             load: AtomicUsize::new(0),
-            capacity: AtomicUsize::new(usize::MAX),
+            users: watch::Sender::new(0),
+            spilled: AtomicU64::new(0),
+            capacity: Mutex::default(),
             dead: CancellationToken::new(),
             retired: CancellationToken::new(),
+            suspect: AtomicBool::new(false),
             stalled: watch::Sender::new(0),
             quiet_since: Mutex::new(Instant::now()),
             round_trip: Mutex::new(None),
@@ -89,22 +110,25 @@ impl Member {
         matches!(*lock(&self.spare), Spare::Open(..))
     }
 
-    /// The spare channel, if there is one that can still be used.
+    /// The spare channel, if there is one that can still be used. Not on a connection that may be dead: a
+    /// channel that is opened anew shows that it lives before a byte of the client's is sent.
     pub(super) async fn take_spare(&self) -> Option<Channel> {
         let taken = {
             let mut spare = lock(&self.spare);
-            if !matches!(*spare, Spare::Open(..)) {
+            if !matches!(*spare, Spare::Open(..)) || self.is_suspect() {
                 return None;
             }
             std::mem::take(&mut *spare)
         };
-        let Spare::Open(mut channel, _) = taken else { return None };
-        channel.is_untouched().await.then_some(channel)
+        let Spare::Open(holder, _) = taken else { return None };
+        let (to, handed) = oneshot::channel();
+        holder.send(to).ok()?;
+        handed.await.ok()
     }
 
     /// Opens a spare channel, if nothing goes on here and there is none yet. A packet of the server's
     /// that nobody asked for would hold back the answers that somebody waits for.
-    pub(super) async fn open_spare(&self, endpoint: &Endpoint) {
+    pub(super) async fn open_spare(self: &Arc<Self>, endpoint: &Endpoint) {
         {
             let mut spare = lock(&self.spare);
             if self.load.load(Relaxed) > 0 || self.is_stalled() || !matches!(*spare, Spare::None) {
@@ -114,9 +138,22 @@ impl Member {
         }
         let opened = self.connection.open(endpoint).await;
         *lock(&self.spare) = match opened {
-            Ok(channel) => Spare::Open(channel, Instant::now()),
+            Ok(channel) => {
+                let (holder, wanted) = oneshot::channel();
+                let since = Instant::now();
+                tokio::spawn(hold_spare(channel, wanted, since, Arc::downgrade(self)));
+                Spare::Open(holder, since)
+            }
             Err(_) => Spare::None,
         };
+    }
+
+    /// Lets the spare channel go where it is older than `limit`.
+    pub(super) fn drop_old_spare(&self, limit: Duration) {
+        let mut spare = lock(&self.spare);
+        if matches!(*spare, Spare::Open(_, since) if since.elapsed() >= limit) {
+            *spare = Spare::None;
+        }
     }
 
     pub(super) fn spare_since(&self) -> Option<Instant> {
@@ -130,17 +167,23 @@ impl Member {
         *self.stalled.borrow() > 0
     }
 
-    pub(super) fn is_full(&self) -> bool {
-        self.load.load(Relaxed) >= self.capacity.load(Relaxed)
+    /// Does one of its flows leave it unread?
+    pub(super) fn is_held_up(&self) -> bool {
+        self.is_stalled() && *self.users.borrow() == 1
     }
 
-    /// The server refused one flow more than there are now. True where that is for their number.
-    pub(super) fn has_refused(&self) -> bool {
+    pub(super) fn is_full(&self) -> bool {
+        let capacity = lock(&self.capacity).filter(|(_, since)| since.elapsed() < RECOVERY);
+        capacity.is_some_and(|(most, _)| self.load.load(Relaxed) >= most)
+    }
+
+    /// Records that the server refused another command: until one has ended, where there is any, there is no
+    /// room for more. (Without any, it is a session that is still ending on the server.)
+    pub(super) fn has_refused(&self) {
         let others = self.load.load(Relaxed).saturating_sub(1);
         if others > 0 {
-            self.capacity.store(others, Relaxed);
+            *lock(&self.capacity) = Some((others, Instant::now()));
         }
-        others > 0
     }
 
     /// Ends its flows at once; whoever watches over it hears of it.
@@ -166,6 +209,7 @@ impl Member {
     /// Gives it up where it does not answer within `limit` and nothing moves on it. (Behind much that is
     /// being sent the answer may take long.) One that is held up cannot answer, and is left alone.
     pub(super) async fn check(&self, limit: Duration) {
+        self.suspect.store(true, Relaxed);
         let moved = || self.counters.snapshot().bytes();
         let mut before = moved();
         let patience = async {
@@ -175,15 +219,16 @@ impl Member {
         };
         tokio::select! {
             () = self.measure() => {}
-            () = patience => if !self.is_stalled() && moved() == before {
+            () = patience => if !self.is_held_up() && moved() == before {
                 self.give_up();
             }
         }
+        self.suspect.store(false, Relaxed);
     }
 
-    /// Waits until one of its flows holds it up.
-    pub(super) async fn held_up(&self) {
-        let _ = self.stalled.subscribe().wait_for(|flows| *flows > 0).await;
+    /// Is it not known to be alive, at the moment?
+    pub(super) fn is_suspect(&self) -> bool {
+        self.suspect.load(Relaxed)
     }
 
     /// Has it carried anything yet?
@@ -208,10 +253,41 @@ impl Member {
         ConnectionStatus {
             flows: self.load.load(Relaxed) as u64,
             stalled: *self.stalled.borrow() as u64,
+            spilled: self.spilled.load(Relaxed),
             bytes_in: now.bytes_in,
             bytes_out: now.bytes_out,
             rtt_ms: lock(&self.round_trip).map(|time| (time.as_secs_f64() * 1e6).round() / 1e3),
             spare: self.has_spare(),
         }
     }
+}
+
+/// Owns a spare channel until somebody wants it. One that the far end has ended is closed at once: each
+/// costs the server a descriptor.
+async fn hold_spare(
+    mut channel: Channel,
+    wanted: oneshot::Receiver<oneshot::Sender<Channel>>,
+    since: Instant,
+    member: Weak<Member>,
+) {
+    let wanted = tokio::select! {
+        biased;
+        () = channel.touched() => None,
+        wanted = wanted => wanted.ok(),
+    };
+    match wanted {
+        Some(wanted) => match wanted.send(channel) {
+            Ok(()) => return,
+            Err(back) => channel = back,
+        },
+        None => {
+            if let Some(member) = member.upgrade() {
+                let mut spare = lock(&member.spare);
+                if matches!(*spare, Spare::Open(_, other) if other == since) {
+                    *spare = Spare::None;
+                }
+            }
+        }
+    }
+    flow::let_go(channel).await;
 }

@@ -3,7 +3,6 @@
 //! Knows nothing of processes, control sockets or terminals. [`Tunnel`] owns all state; whoever
 //! drives it calls [`Tunnel::run`] once and reads along through [`Tunnel::watch`].
 
-mod backlog;
 mod bridge;
 mod counters;
 mod error;
@@ -16,10 +15,13 @@ mod local;
 mod member;
 mod network;
 mod outage;
+mod pace;
 mod peer;
 mod pool;
 mod ports;
 mod remote;
+mod send_buffer;
+mod spill;
 mod supervisor;
 mod survey;
 mod worker;

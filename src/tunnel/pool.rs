@@ -1,19 +1,19 @@
 //! The SSH connections of one tunnel, and which of them carries a new flow.
 //!
 //! russh grants the receive window back when data arrives, not when it is consumed, and its session
-//! waits for a bounded queue per channel: one client that stops reading holds up every flow of its
-//! connection (docs/architecture.md, "the trap"). So a tunnel has several connections, new flows go
-//! to one that moves, and a connection that is held up does not count against the limit.
+//! waits for a bounded queue per channel: a flow that is not read stops every flow of its connection
+//! (docs/architecture.md, "the trap"). So a tunnel has several connections, new flows go to one whose
+//! clients keep up, and only a flow that is alone on its connection may leave it unread. A connection with
+//! a client that does not keep up does not count against the limit.
 
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-use super::member::{ConnectionStatus, Member, Spare};
-use crate::ssh::Channel;
+use super::member::{ConnectionStatus, Member};
 
 /// How long a connection beyond the first may be unused before it is closed.
 const UNUSED: Duration = Duration::from_secs(60);
@@ -21,9 +21,9 @@ const UNUSED: Duration = Duration::from_secs(60);
 const FAST: Duration = Duration::from_millis(500);
 /// How long a server that refused a further connection is left alone.
 const REFUSED: Duration = Duration::from_secs(30);
-/// A connection that is held up for so long is not listened on.
+/// A connection with a client that has not kept up for so long is not listened on.
 const DEAF: Duration = Duration::from_millis(500);
-/// All connections, those that are held up included, are at most so many times `max_connections`.
+/// All connections, those with clients that do not keep up included, are at most so many times `max_connections`.
 const MOST: usize = 4;
 
 /// May there be further connections?
@@ -40,7 +40,7 @@ enum Growth {
 #[derive(Debug)]
 pub(super) struct Pool {
     members: Mutex<Vec<Arc<Member>>>,
-    /// Connections that move, at most.
+    /// Connections whose clients keep up, at most.
     max: AtomicUsize,
     growth: Mutex<Growth>,
     /// Bumped whenever a flow that found no place may find one now.
@@ -62,37 +62,66 @@ impl Pool {
         })
     }
 
-    /// Finds the connection for a new flow: one that is not held up, with the fewest flows, of those
+    /// Finds the connection for a new flow: one whose clients keep up, with the fewest flows, of those
     /// one with a spare channel, and of those the one that has been quiet for longest (a server that
-    /// has just closed a channel holds its next word back, Nagle's algorithm). None where all are
-    /// held up; then a further connection is asked for. So it is where commands come so fast that
-    /// the only connection has no spare channel yet.
-    pub(super) fn place(self: &Arc<Self>) -> Option<Lease> {
+    /// has just closed a channel holds its next word back, Nagle's algorithm). Where there is none a further
+    /// connection is asked for. So it is where commands come so fast that the only connection has no spare
+    /// channel yet.
+    ///
+    /// The last resort is a connection with a client that does not keep up, which then holds it up no more.
+    /// None where a further connection may come, which a `patient` flow waits for, or where the server allows
+    /// no more on any.
+    pub(super) fn place(self: &Arc<Self>, patient: bool) -> Option<Lease> {
         let members = lock(&self.members);
-        let moving = || members.iter().filter(|member| !member.is_stalled() && !member.is_full());
-        let best = moving().min_by_key(|member| (member.load.load(Relaxed), !member.has_spare(), member.quiet_since()));
+        let key = |member: &&Arc<Member>| {
+            (member.is_suspect(), member.load.load(Relaxed), !member.has_spare(), member.quiet_since())
+        };
+        let open = || members.iter().filter(|member| !member.is_full());
+        let best = open().filter(|member| !member.is_stalled()).min_by_key(key);
         let too_fast = members.len() == 1
             && best.is_some_and(|member| {
                 !member.has_spare() && member.was_used() && member.quiet_since().elapsed() < FAST
             });
+        let mut may_grow = false;
         if best.is_none_or(|member| member.load.load(Relaxed) > 0) || too_fast {
-            self.wish(&members);
+            may_grow = self.wish(&members);
         }
-        best.map(|member| {
-            member.load.fetch_add(1, Relaxed);
-            Lease { pool: self.clone(), member: member.clone(), counted: true }
-        })
+        let best = best.or_else(|| open().filter(|_| !(patient && may_grow)).min_by_key(key))?;
+        best.load.fetch_add(1, Relaxed);
+        Some(Lease::new(self, best, true))
     }
 
-    /// A place for a flow of our own that only listens: on a connection that moves, in nobody's way, and
-    /// not counted. None where all are held up; then a further connection is asked for.
-    pub(super) fn place_listener(self: &Arc<Self>) -> Option<Lease> {
+    /// A place for a flow of our own that only listens: in nobody's way, and not counted. As [`Pool::place`],
+    /// it takes a connection with a client that does not keep up as the last resort.
+    pub(super) fn place_listener(self: &Arc<Self>, patient: bool) -> Option<Lease> {
         let members = lock(&self.members);
-        let moving = members.iter().find(|member| !member.is_stalled());
-        if moving.is_none() {
-            self.wish(&members);
+        if let Some(moving) = members.iter().find(|member| !member.is_stalled()) {
+            return Some(Lease::new(self, moving, false));
         }
-        moving.map(|member| Lease { pool: self.clone(), member: member.clone(), counted: false })
+        let may_grow = self.wish(&members);
+        let last = members.first().filter(|_| !(patient && may_grow))?;
+        Some(Lease::new(self, last, false))
+    }
+
+    /// Waits until `member` may be dead while another connection is not.
+    pub(super) async fn better_is_there(&self, member: &Arc<Member>) {
+        let mut changes = self.changes();
+        loop {
+            let sound = |other: &Arc<Member>| !Arc::ptr_eq(other, member) && !other.is_suspect() && !other.is_stalled();
+            if member.is_suspect() && lock(&self.members).iter().any(sound) {
+                return;
+            }
+            // Never: the pool outlives its flows.
+            if changes.changed().await.is_err() {
+                return std::future::pending().await;
+            }
+        }
+    }
+
+    /// Is there, or may there be, another connection than this one whose clients keep up?
+    fn has_better_than(&self, member: &Arc<Member>) -> bool {
+        let members = lock(&self.members);
+        members.iter().any(|other| !Arc::ptr_eq(other, member) && !other.is_stalled()) || self.wish(&members)
     }
 
     /// A flow has lasted for a while: the next one, which may be a small request beside a big
@@ -104,16 +133,18 @@ impl Pool {
         }
     }
 
-    /// Asks the supervisor for a further connection, if there may be one.
-    fn wish(&self, members: &[Arc<Member>]) {
+    /// Asks the supervisor for a further connection, if there may be one. Returns whether there may.
+    fn wish(&self, members: &[Arc<Member>]) -> bool {
         let moving = members.iter().filter(|member| !member.is_stalled()).count();
-        if moving < self.max.load(Relaxed) && members.len() < self.most() && self.may_grow() {
+        let may = moving < self.max.load(Relaxed) && members.len() < self.most() && self.may_grow();
+        if may {
             *lock(&self.wants_more) = true;
             self.wake.notify_one();
         }
+        may
     }
 
-    /// A single connection stays single, whatever holds it up.
+    /// A single connection stays single, whatever goes on on it.
     fn most(&self) -> usize {
         match self.max.load(Relaxed) {
             1 => 1,
@@ -207,19 +238,9 @@ impl Pool {
         Some(members.swap_remove(at))
     }
 
-    /// Takes out the spare channels that nobody has used for too long.
-    pub(super) fn take_old_spares(&self) -> Vec<Channel> {
-        let old = |member: &Arc<Member>| {
-            let mut spare = lock(&member.spare);
-            match std::mem::take(&mut *spare) {
-                Spare::Open(channel, since) if since.elapsed() >= UNUSED => Some(channel),
-                other => {
-                    *spare = other;
-                    None
-                }
-            }
-        };
-        lock(&self.members).iter().filter_map(old).collect()
+    /// Lets the spare channels go that nobody has used for too long.
+    pub(super) fn drop_old_spares(&self) {
+        lock(&self.members).iter().for_each(|member| member.drop_old_spare(UNUSED));
     }
 
     /// Wakes the supervisor, so that it looks when it is needed next.
@@ -277,11 +298,53 @@ pub(super) struct Lease {
     pub(super) member: Arc<Member>,
     /// Is it a client's?
     counted: bool,
+    /// Does it need the connection to be read?
+    uses: AtomicBool,
+    /// Bytes that are kept for its client beyond memory.
+    spilled: AtomicU64,
 }
 
 impl Lease {
-    /// Waits until the flow cannot stay: its connection is dead. One that only listens, and can listen
-    /// elsewhere, does not stay on one that is held up or retired either.
+    fn new(pool: &Arc<Pool>, member: &Arc<Member>, counted: bool) -> Self {
+        member.users.send_modify(|users| *users += 1);
+        Self {
+            pool: pool.clone(),
+            member: member.clone(),
+            counted,
+            uses: AtomicBool::new(true),
+            spilled: AtomicU64::new(0),
+        }
+    }
+
+    /// Bumped when others come or go.
+    pub(super) fn users(&self) -> watch::Receiver<usize> {
+        self.member.users.subscribe()
+    }
+
+    /// Does anything else go over the connection?
+    pub(super) fn is_shared(&self) -> bool {
+        *self.member.users.borrow() > 1
+    }
+
+    /// So many bytes are kept for its client beyond memory.
+    pub(super) fn keeps(&self, bytes: u64) {
+        let before = self.spilled.swap(bytes, Relaxed);
+        if before != bytes {
+            self.member.spilled.fetch_add(bytes, Relaxed);
+            self.member.spilled.fetch_sub(before, Relaxed);
+        }
+    }
+
+    /// Nothing more comes over the connection: whatever becomes of it is all the same.
+    pub(super) fn leave(&self) {
+        if self.uses.swap(false, Relaxed) {
+            self.member.users.send_modify(|users| *users -= 1);
+        }
+    }
+
+    /// Waits until the flow cannot stay: its connection is dead. One that only listens does not stay on a
+    /// retired one either, nor, where it can listen elsewhere, beside a client that does not keep up: that one
+    /// could hold the connection up if it were alone.
     pub(super) async fn broken(&self) {
         let member = &self.member;
         if self.counted {
@@ -292,7 +355,7 @@ impl Lease {
             // A client that reads slowly holds it up again and again, for moments.
             while stalled.wait_for(|flows| *flows > 0).await.is_ok() {
                 let moves = stalled.wait_for(|flows| *flows == 0);
-                if tokio::time::timeout(DEAF, moves).await.is_err() {
+                if tokio::time::timeout(DEAF, moves).await.is_err() && self.pool.has_better_than(member) {
                     return;
                 }
             }
@@ -304,7 +367,7 @@ impl Lease {
         }
     }
 
-    /// Says that the flow's backlog is full, for as long as the guard lives.
+    /// Says that the flow's client does not keep up, for as long as the guard lives.
     pub(super) fn stall(&self) -> Stall<'_> {
         self.member.stalled.send_modify(|flows| *flows += 1);
         Stall(self)
@@ -313,6 +376,8 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
+        self.leave();
+        self.keeps(0);
         if !self.counted {
             return;
         }
@@ -327,7 +392,7 @@ impl Drop for Lease {
     }
 }
 
-/// A flow that holds its connection up.
+/// A flow whose client does not keep up.
 #[derive(Debug)]
 pub(super) struct Stall<'a>(&'a Lease);
 

@@ -150,7 +150,7 @@ impl Search<'_> {
     /// Opens a channel and pings the Engine. The outer error ends the search.
     async fn attempt(&self, route: &Route) -> Result<Result<Engine, Miss>, Error> {
         let endpoint = route.endpoint();
-        let opening = self.connection.open(&endpoint);
+        let opening = self.connection.open_in_turn(&endpoint);
         let channel = match tokio::time::timeout(ENGINE_TIMEOUT, opening).await {
             Ok(Ok(channel)) => channel,
             Ok(Err(OpenError::Lost)) => return Err(self.connection.ended().await.into()),

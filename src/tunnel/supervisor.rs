@@ -22,7 +22,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::counters::Counters;
 use super::error::Error;
-use super::flow;
 use super::guard::Guard;
 use super::listener::Listener;
 use super::member::Member;
@@ -96,6 +95,8 @@ pub struct Status {
     pub route: Option<Route>,
     /// The last thing that went wrong: what, and what to do. None once it is all right again.
     pub last_error: Option<(String, Option<String>)>,
+    /// The last client that was reset because it did not read: when, who, and why.
+    pub last_reset: Option<(SystemTime, String)>,
 }
 
 /// What flows can count on.
@@ -155,6 +156,7 @@ impl Tunnel {
             engine: None,
             route,
             last_error: None,
+            last_reset: None,
         };
         Ok(Arc::new(Self {
             guard: Mutex::new(guard),
@@ -394,9 +396,7 @@ impl Tunnel {
                 let tunnel = self.clone();
                 tasks.spawn(async move { Event::Grown(tunnel.one_more().await) });
             }
-            for spare in self.pool.take_old_spares() {
-                tokio::spawn(flow::let_go(spare));
-            }
+            self.pool.drop_old_spares();
             while let Some(unused) = self.pool.take_unused() {
                 tracing::info!("closing a connection that was not used");
                 tokio::spawn(async move { unused.connection.disconnect().await });
@@ -480,6 +480,12 @@ impl Tunnel {
             described.0 = format!("needs you: run dtunnel up {} ({})", self.target().name, described.0);
         }
         self.status.send_modify(|status| status.last_error = Some(described));
+    }
+
+    /// A client was reset because it did not read.
+    pub(super) fn flow_reset(&self, why: String) {
+        tracing::warn!("a flow was reset: {why}");
+        self.status.send_modify(|status| status.last_reset = Some((SystemTime::now(), why)));
     }
 
     /// Flows are refused for this reason, or not any more.

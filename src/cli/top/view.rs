@@ -118,12 +118,19 @@ fn lines<'a>(app: &App, tunnel: &'a TunnelStatus) -> Vec<Line<'a>> {
     if let Some(error) = &tunnel.last_error {
         lines.push(Line::from(format!("error  {error}")).style(coloured(app, Color::Red)));
     }
+    if let Some(reset) = &tunnel.last_reset {
+        lines.push(Line::from(format!("reset  {reset}")).style(coloured(app, Color::Yellow)));
+    }
     if let Some(access) = &tunnel.access {
         lines.push(Line::from(format!("guard  {access}")));
     }
     for (number, connection) in tunnel.connections.iter().enumerate() {
         let time = connection.rtt_ms.map_or_else(|| "-".into(), |ms| format!("{ms:.1} ms"));
-        let stalled = if connection.stalled > 0 { ", held up by a client that does not read" } else { "" };
+        let stalled = match (connection.stalled, connection.spilled) {
+            (0, _) => String::new(),
+            (_, 0) => ", a client does not read".into(),
+            (_, kept) => format!(", a client does not read ({} kept on disk)", output::bytes(kept)),
+        };
         lines.push(Line::from(format!("ssh {}  {} flows, {time}{stalled}", number + 1, connection.flows)));
     }
     for request in &tunnel.requests {

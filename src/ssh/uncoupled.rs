@@ -1,0 +1,107 @@
+//! A stream whose writing never keeps its owner from reading.
+//!
+//! russh's session waits until what it has to send is written, and reads nothing meanwhile. Where the stream is a
+//! channel of another session (a jump), or a ProxyCommand that does one thing at a time, the other side may wait
+//! for us to read before it takes more: a deadlock as soon as much goes both ways. So what is not taken at once
+//! waits here and goes out while the session reads. It stays bounded by itself, for a server's windows bound what is
+//! sent to it unread: 2 MiB a channel with OpenSSH.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// Most bytes that wait; beyond it writing waits after all.
+const MOST: usize = 64 << 20;
+
+/// The stream.
+#[derive(Debug)]
+pub(super) struct Uncoupled<S> {
+    inner: S,
+    waiting: BytesMut,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Uncoupled<S> {
+    pub(super) fn new(inner: S) -> Self {
+        Self { inner, waiting: BytesMut::new() }
+    }
+
+    /// Writes what waits, as far as it is taken.
+    fn poll_push(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.waiting.is_empty() {
+            let written = ready!(Pin::new(&mut self.inner).poll_write(cx, &self.waiting))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.waiting.advance(written);
+        }
+        // A burst's memory is not kept.
+        self.waiting = BytesMut::new();
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Uncoupled<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if !self.waiting.is_empty()
+            && let Poll::Ready(Err(error)) = self.poll_push(cx)
+        {
+            return Poll::Ready(Err(error));
+        }
+        Pin::new(&mut self.inner).poll_read(cx, buf)
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Uncoupled<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        if self.waiting.is_empty()
+            && let Poll::Ready(written) = Pin::new(&mut self.inner).poll_write(cx, data)
+        {
+            return Poll::Ready(written);
+        }
+        if self.waiting.len() >= MOST {
+            ready!(self.poll_push(cx))?;
+        }
+        self.waiting.extend_from_slice(data);
+        Poll::Ready(Ok(data.len()))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.poll_push(cx) {
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            // The rest goes out while the session reads.
+            Poll::Ready(Ok(())) | Poll::Pending => Poll::Ready(Ok(())),
+        }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_push(cx))?;
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    /// Two ends that both write much before they read.
+    #[tokio::test]
+    async fn writing_much_does_not_wait_for_the_other_side_to_read() {
+        let (one, other) = tokio::io::duplex(1000);
+        let sent: Vec<u8> = (0..3_000_000_u32).map(|i| (i % 251) as u8).collect();
+        let talk = async |stream| {
+            let mut stream = Uncoupled::new(stream);
+            stream.write_all(&sent).await.expect("written");
+            stream.flush().await.expect("flushed");
+            let mut all = vec![0; sent.len()];
+            stream.read_exact(&mut all).await.expect("read");
+            stream.shutdown().await.expect("all is out");
+            all
+        };
+        let (a, b) = tokio::join!(talk(one), talk(other));
+        assert!(a == sent && b == sent);
+    }
+}

@@ -1,0 +1,228 @@
+//! When a flow whose client does not keep up reads on from its connection, and when it does not.
+//!
+//! A flow that takes nothing from its channel stops its whole SSH connection (docs/architecture.md, "the
+//! trap"). That is right where nothing else is on it, and wrong where anything is:
+//!
+//! ```text
+//! connection    kept for the client     the client    then
+//! its alone     any                     any           it is left unread; each ROUND a sign of life is sent
+//! shared        below half the bound    any           it is read
+//! shared        above half              moves         it is read, waiting for the client up to PACE a piece
+//! shared        above half              stands        it is read
+//! shared        the bound               any           makes room within GRACE, or is reset
+//! ```
+//!
+//! Knows no channels and no files; only what it is told.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// How often a connection that is left unread is read for a moment, to send the server a sign of life. A
+/// server with `ClientAliveInterval 1` and `ClientAliveCountMax 2` gives up after 3 s.
+const ROUND: Duration = Duration::from_secs(1);
+/// Longest wait for a client that moves, for each piece of at most 32 KiB.
+const PACE: Duration = Duration::from_millis(20);
+/// Longest wait at the bound: for others it is the longest that a stranger can cost them at a time.
+const GRACE: Duration = Duration::from_secs(1);
+/// A client that takes fewer bytes in [`WINDOW`] to twice as long does not move.
+const MOVING: usize = 256 << 10;
+const WINDOW: Duration = Duration::from_secs(1);
+
+/// How things are.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Facts {
+    /// Is memory full, or is there something beyond it?
+    pub(super) full: bool,
+    /// Does anything else go over the connection?
+    pub(super) shared: bool,
+    /// Does the flow itself wait to send?
+    pub(super) sending: bool,
+    /// Is half of what may be kept kept?
+    pub(super) past_half: bool,
+    /// Can nothing more be kept?
+    pub(super) at_limit: bool,
+}
+
+/// What to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Step {
+    /// Take the next piece.
+    Read,
+    /// Begin to send a sign of life, and take pieces until it is sent.
+    Round,
+    /// Take nothing until this time, or until something changes.
+    Wait(Option<Instant>),
+    /// Others have waited long enough.
+    Reset,
+}
+
+/// What is remembered from one decision to the next.
+#[derive(Debug)]
+pub(super) struct Pace {
+    /// Since when the connection is left unread.
+    held: Option<Instant>,
+    /// Pieces that may still be taken before the sign of life is sent.
+    round: Option<usize>,
+    at_limit: Option<Instant>,
+    /// Of the last piece: when it came, and how much of it was not made up for yet.
+    last: (Instant, usize),
+    /// Bytes that the client took: since when, how many, and how many in the window before.
+    window: (Instant, usize, usize),
+}
+
+impl Pace {
+    pub(super) fn new(now: Instant) -> Self {
+        Self { held: None, round: None, at_limit: None, last: (now, 0), window: (now, 0, 0) }
+    }
+
+    pub(super) fn step(&mut self, now: Instant, facts: Facts) -> Step {
+        if !facts.at_limit || !facts.shared {
+            self.at_limit = None;
+        }
+        if !facts.full {
+            (self.held, self.round) = (None, None);
+            return Step::Read;
+        }
+        if facts.shared || facts.sending {
+            self.held = None;
+            return self.beside_others(now, facts);
+        }
+        if facts.at_limit {
+            return Step::Wait(None);
+        }
+        if self.round.is_some() {
+            return Step::Read;
+        }
+        let due = *self.held.get_or_insert(now) + ROUND;
+        if now < due { Step::Wait(Some(due)) } else { Step::Round }
+    }
+
+    fn beside_others(&mut self, now: Instant, facts: Facts) -> Step {
+        if facts.at_limit {
+            if !facts.shared {
+                return Step::Wait(None);
+            }
+            let end = *self.at_limit.get_or_insert(now) + GRACE;
+            return if now < end { Step::Wait(Some(end)) } else { Step::Reset };
+        }
+        let (came, owed) = self.last;
+        if facts.past_half && owed > 0 && now < came + PACE && self.moves(now) {
+            return Step::Wait(Some(came + PACE));
+        }
+        Step::Read
+    }
+
+    /// A sign of life is on its way; at most `pieces` are taken meanwhile.
+    pub(super) fn round_begins(&mut self, pieces: usize) {
+        self.round = Some(pieces);
+    }
+
+    pub(super) fn round_ends(&mut self, now: Instant) {
+        (self.round, self.held) = (None, Some(now));
+    }
+
+    /// True where that was the last piece of a round.
+    pub(super) fn received(&mut self, now: Instant, bytes: usize) -> bool {
+        self.last = (now, bytes);
+        match &mut self.round {
+            Some(left) if *left > 1 => {
+                *left -= 1;
+                false
+            }
+            round => round.is_some(),
+        }
+    }
+
+    pub(super) fn taken(&mut self, now: Instant, bytes: usize) {
+        self.turn(now);
+        self.window.1 += bytes;
+        self.last.1 = self.last.1.saturating_sub(bytes);
+    }
+
+    fn turn(&mut self, now: Instant) {
+        let (since, bytes, _) = self.window;
+        let age = now.saturating_duration_since(since);
+        if age >= WINDOW {
+            self.window = (now, 0, if age < 2 * WINDOW { bytes } else { 0 });
+        }
+    }
+
+    fn moves(&mut self, now: Instant) -> bool {
+        self.turn(now);
+        self.window.1 + self.window.2 >= MOVING
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALONE: Facts = Facts { full: true, shared: false, sending: false, past_half: false, at_limit: false };
+    const SHARED: Facts = Facts { shared: true, ..ALONE };
+
+    fn later(now: &mut Instant, by: Duration) -> Instant {
+        *now += by;
+        *now
+    }
+
+    #[tokio::test]
+    async fn alone_it_holds_up_and_sends_a_sign_of_life_each_round() {
+        let mut now = Instant::now();
+        let mut pace = Pace::new(now);
+        assert_eq!(pace.step(now, Facts { full: false, ..SHARED }), Step::Read);
+        for _ in 0..3 {
+            assert_eq!(pace.step(now, ALONE), Step::Wait(Some(now + ROUND)));
+            assert_eq!(pace.step(later(&mut now, ROUND), ALONE), Step::Round);
+            pace.round_begins(2);
+            assert_eq!(pace.step(now, ALONE), Step::Read);
+            assert!(!pace.received(now, 1));
+            assert_eq!(pace.step(now, ALONE), Step::Read);
+            assert!(pace.received(now, 1), "as many as were allowed");
+            pace.round_ends(now);
+        }
+        // A client that takes a byte now and then changes nothing of that.
+        pace.taken(now, 1);
+        assert_eq!(pace.step(now, ALONE), Step::Wait(Some(now + ROUND)));
+        // At the bound it just holds up: nobody else minds.
+        assert_eq!(pace.step(later(&mut now, ROUND), Facts { at_limit: true, ..ALONE }), Step::Wait(None));
+        assert_eq!(pace.step(later(&mut now, 9 * GRACE), Facts { at_limit: true, ..ALONE }), Step::Wait(None));
+    }
+
+    #[tokio::test]
+    async fn beside_others_it_reads_and_waits_for_a_client_that_moves_only() {
+        let mut now = Instant::now();
+        let mut pace = Pace::new(now);
+        assert_eq!(pace.step(now, ALONE), Step::Wait(Some(now + ROUND)));
+        assert_eq!(pace.step(now, SHARED), Step::Read, "at once, when another one comes");
+        assert_eq!(pace.step(now, Facts { sending: true, ..ALONE }), Step::Read, "or its own bytes have to go out");
+        let past_half = Facts { past_half: true, ..SHARED };
+        pace.received(now, 32 << 10);
+        assert_eq!(pace.step(now, past_half), Step::Read, "one that stands is not waited for");
+        pace.taken(now, MOVING);
+        pace.received(now, 32 << 10);
+        assert_eq!(pace.step(now, SHARED), Step::Read, "not before half of the bound");
+        assert_eq!(pace.step(now, past_half), Step::Wait(Some(now + PACE)));
+        pace.taken(now, 32 << 10);
+        assert_eq!(pace.step(now, past_half), Step::Read, "it has made up for the last piece");
+        pace.received(now, 32 << 10);
+        assert_eq!(pace.step(later(&mut now, PACE), past_half), Step::Read, "not for longer");
+        pace.received(later(&mut now, 3 * WINDOW), 32 << 10);
+        assert_eq!(pace.step(now, past_half), Step::Read, "it has stopped moving");
+    }
+
+    #[tokio::test]
+    async fn at_the_bound_it_makes_room_or_is_reset() {
+        let mut now = Instant::now();
+        let mut pace = Pace::new(now);
+        let full = Facts { past_half: true, at_limit: true, ..SHARED };
+        for _ in 0..3 {
+            assert_eq!(pace.step(now, full), Step::Wait(Some(now + GRACE)));
+            later(&mut now, GRACE / 2);
+            assert!(matches!(pace.step(now, full), Step::Wait(_)));
+            assert_eq!(pace.step(now, Facts { at_limit: false, ..full }), Step::Read, "it made room");
+        }
+        assert!(matches!(pace.step(now, full), Step::Wait(_)));
+        assert_eq!(pace.step(later(&mut now, GRACE), full), Step::Reset);
+    }
+}

@@ -1,0 +1,268 @@
+//! What has come from the host and the client has not taken yet: in memory up to a bound, then in a file.
+//!
+//! Bytes keep their order: what is in memory goes to the client first, then what is in the file, then what
+//! is being gathered for the file.
+
+use std::collections::VecDeque;
+use std::io;
+
+use bytes::{Buf, Bytes};
+
+use super::spill::{BLOCK, Outcome, Spill};
+
+/// Bytes that may wait for one client in memory. Enough that a client which pauses does not pause the
+/// host at once.
+const BOUND: usize = 4 << 20;
+/// Pieces below this are put together: many of a few bytes each would cost more than they hold.
+const SMALL: usize = 4 << 10;
+
+/// Pieces of a stream, in order.
+#[derive(Debug)]
+pub(super) struct SendBuffer {
+    pieces: VecDeque<Bytes>,
+    size: usize,
+    /// Most bytes beyond memory.
+    limit: u64,
+    /// Has memory been full, and is there something behind it since?
+    spilling: bool,
+    spill: Spill,
+    /// The newest bytes, for the next block.
+    gathered: Vec<u8>,
+    /// Memory of the last block.
+    spare: Vec<u8>,
+    /// Why nothing more can be stored.
+    broken: Option<String>,
+}
+
+impl SendBuffer {
+    /// One that may keep `limit` bytes in a file.
+    pub(super) fn new(limit: u64) -> Self {
+        Self {
+            pieces: VecDeque::new(),
+            size: 0,
+            limit,
+            spilling: false,
+            spill: Spill::default(),
+            gathered: Vec::new(),
+            spare: Vec::new(),
+            broken: None,
+        }
+    }
+
+    pub(super) fn push(&mut self, piece: Bytes) {
+        self.spilling |= self.size >= BOUND && self.limit > 0;
+        if self.spilling {
+            self.gathered.extend_from_slice(&piece);
+        } else {
+            self.keep(piece);
+        }
+        self.begin();
+    }
+
+    fn keep(&mut self, piece: Bytes) {
+        if piece.is_empty() {
+            return;
+        }
+        self.size += piece.len();
+        match self.pieces.pop_back() {
+            Some(last) if last.len() + piece.len() <= SMALL && !self.pieces.is_empty() => {
+                let mut both = match last.try_into_mut() {
+                    Ok(both) => both,
+                    Err(last) => bytes::BytesMut::from(&last[..]),
+                };
+                both.extend_from_slice(&piece);
+                self.pieces.push_back(both.freeze());
+            }
+            Some(last) => self.pieces.extend([last, piece]),
+            None => self.pieces.push_back(piece),
+        }
+    }
+
+    /// The first piece that can be given to the client now; empty where there is none.
+    pub(super) fn front(&self) -> Bytes {
+        self.pieces.front().cloned().unwrap_or_default()
+    }
+
+    /// The client has taken this many bytes of the first piece.
+    pub(super) fn advance(&mut self, taken: usize) {
+        self.size -= taken;
+        if let Some(piece) = self.pieces.front_mut() {
+            piece.advance(taken);
+            if piece.is_empty() {
+                self.pieces.pop_front();
+            }
+        }
+        self.begin();
+    }
+
+    /// Nothing waits anywhere.
+    pub(super) fn is_empty(&self) -> bool {
+        self.pieces.is_empty() && !self.spilling
+    }
+
+    /// No more is kept in memory.
+    pub(super) fn is_full(&self) -> bool {
+        self.size >= BOUND
+    }
+
+    /// Enough room in memory to take from the host again: not at once, or a client that is a little slow
+    /// would have its connection stop and go with every piece.
+    pub(super) fn has_room(&self) -> bool {
+        self.size <= BOUND / 2 && !self.spilling
+    }
+
+    /// Bytes beyond memory.
+    pub(super) fn spilled(&self) -> u64 {
+        self.spill.bytes() + self.gathered.len() as u64
+    }
+
+    /// Is the bound beyond memory reached, or is there nothing beyond it?
+    pub(super) fn is_at_limit(&self) -> bool {
+        match self.limit {
+            0 => self.is_full(),
+            limit => self.broken.is_some() || self.spilled() >= limit,
+        }
+    }
+
+    /// Is more than half of the bound used?
+    pub(super) fn is_past_half(&self) -> bool {
+        self.limit > 0 && self.spilled() >= self.limit / 2
+    }
+
+    /// Is there something that [`SendBuffer::disk`] waits for?
+    pub(super) fn needs_disk(&self) -> bool {
+        self.spill.is_busy()
+    }
+
+    /// Must the disk be waited for before more is pushed?
+    pub(super) fn is_behind(&self) -> bool {
+        self.spill.is_busy() && self.gathered.len() >= 2 * BLOCK
+    }
+
+    /// Why nothing more can be kept.
+    pub(super) fn limit_reason(&self) -> String {
+        match (&self.broken, self.limit) {
+            (Some(reason), _) => format!("what it leaves cannot be kept on disk ({reason})"),
+            (None, 0) => "nothing is kept on disk for it (spill = 0)".into(),
+            (None, limit) => format!("{} are kept for it (spill)", crate::config::Size(limit)),
+        }
+    }
+
+    /// Begins what can be done now: to fill memory, or to empty it.
+    fn begin(&mut self) {
+        if !self.spilling || self.spill.is_busy() {
+            return;
+        }
+        if self.size <= BOUND / 2 {
+            if self.spill.has_stored() {
+                return self.spill.load();
+            }
+            let gathered = std::mem::take(&mut self.gathered);
+            (self.spilling, self.broken, self.spare) = (false, None, Vec::new());
+            self.keep(gathered.into());
+        } else if self.gathered.len() >= BLOCK && self.broken.is_none() {
+            let mut rest = std::mem::take(&mut self.spare);
+            rest.clear();
+            rest.extend_from_slice(&self.gathered[BLOCK..]);
+            let mut block = std::mem::replace(&mut self.gathered, rest);
+            block.truncate(BLOCK);
+            self.spill.store(block);
+        }
+    }
+
+    /// Waits until the disk has done something; never ends where it has nothing to do. Cancel safe.
+    ///
+    /// # Errors
+    /// Bytes that were kept are lost.
+    pub(super) async fn disk(&mut self) -> io::Result<()> {
+        match self.spill.accessed().await? {
+            Outcome::Stored(memory) => self.spare = memory,
+            Outcome::Failed(error, mut block) => {
+                self.broken = Some(error.to_string());
+                block.append(&mut self.gathered);
+                self.gathered = block;
+            }
+            Outcome::Loaded(block) => self.keep(block.into()),
+        }
+        self.begin();
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_fills_at_its_bound_and_has_room_at_half() {
+        let mut buffer = SendBuffer::new(0);
+        buffer.push(Bytes::new());
+        assert!(buffer.is_empty());
+        while !buffer.is_full() {
+            buffer.push(Bytes::from(vec![1; 1 << 20]));
+        }
+        assert_eq!(buffer.size, BOUND);
+        assert!(buffer.is_at_limit());
+        buffer.advance(1);
+        assert!(!buffer.is_full() && !buffer.has_room() && !buffer.is_at_limit());
+        buffer.advance((1 << 20) - 1);
+        buffer.advance(1 << 20);
+        assert!(buffer.has_room() && !buffer.is_empty());
+        assert_eq!(buffer.front().len(), 1 << 20);
+    }
+
+    #[test]
+    fn many_small_pieces_are_put_together() {
+        let mut buffer = SendBuffer::new(0);
+        for n in 0..100_000_u32 {
+            buffer.push(Bytes::copy_from_slice(&n.to_le_bytes()));
+        }
+        assert!(buffer.pieces.len() < 200, "{} pieces", buffer.pieces.len());
+        for n in 0..100_000_u32 {
+            let mut word = [0; 4];
+            for byte in &mut word {
+                *byte = buffer.front()[0];
+                buffer.advance(1);
+            }
+            assert_eq!(u32::from_le_bytes(word), n);
+        }
+        assert!(buffer.is_empty());
+    }
+
+    /// Whatever the sizes and whoever is faster, the bytes that come out are those that went in.
+    #[tokio::test]
+    async fn bytes_keep_their_order_through_memory_and_file() {
+        let mut random = 1_u64;
+        let mut next = move |below: usize| {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (random >> 33) as usize % below
+        };
+        let mut buffer = SendBuffer::new(1 << 30);
+        let (mut sent, mut taken, mut most) = (0_u64, 0_u64, 0);
+        let all = 120_u64 << 20;
+        while taken < all {
+            // First it fills, then the client catches up.
+            let fast = sent < all && (sent - taken < 30 << 20 || next(3) == 0);
+            if fast && !buffer.is_behind() {
+                let size = (next(70_000) + 1).min((all - sent) as usize);
+                buffer.push((sent..sent + size as u64).map(byte_at).collect());
+                sent += size as u64;
+            } else if !buffer.front().is_empty() && next(4) > 0 {
+                let size = buffer.front().len().min(next(100_000) + 1);
+                assert!(buffer.front()[..size].iter().zip(taken..).all(|(byte, at)| *byte == byte_at(at)));
+                buffer.advance(size);
+                taken += size as u64;
+            } else if buffer.spill.is_busy() {
+                buffer.disk().await.expect("a disk");
+            }
+            most = most.max(buffer.spilled());
+            assert!(buffer.size <= BOUND + BLOCK + 70_000, "{} bytes in memory", buffer.size);
+        }
+        assert!(most > 20 << 20, "only {most} bytes were in the file");
+        assert!(buffer.is_empty() && buffer.has_room());
+    }
+
+    fn byte_at(at: u64) -> u8 {
+        ((at.wrapping_mul(0x9E37_79B9_7F4A_7C15)) >> 56) as u8
+    }
+}

@@ -1,0 +1,232 @@
+//! A temporary file of one flow: blocks of bytes, taken out in the order in which they were put in.
+//!
+//! The file has no name (O_TMPFILE, or unlinked at once), so that nothing is left however the process
+//! ends, and is this user's only. Disks can be slow and full: each access is a blocking task of its own,
+//! one at a time, never on the connection's thread.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::fs::{DirBuilder, File, Permissions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, FileExt, PermissionsExt};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+
+use crate::config::spill_dirs;
+
+/// Bytes of a block. Written and read at once: a fraction of a millisecond where the page cache takes it.
+pub(super) const BLOCK: usize = 1 << 20;
+/// Longest time for one access. A disk that takes longer is no help.
+const SLOWEST: Duration = Duration::from_secs(5);
+
+/// What an access has done.
+#[derive(Debug)]
+enum Done {
+    /// The block was written at this place; its memory may be used again.
+    Stored(Arc<File>, u64, Vec<u8>),
+    /// It could not be written, and is given back.
+    Failed(io::Error, Vec<u8>),
+    /// The oldest block.
+    Loaded(io::Result<Vec<u8>>),
+}
+
+/// What has become possible by an access.
+pub(super) enum Outcome {
+    /// This memory may be used again.
+    Stored(Vec<u8>),
+    /// The block could not be stored.
+    Failed(io::Error, Vec<u8>),
+    /// The oldest block.
+    Loaded(Vec<u8>),
+}
+
+/// The file. Its space is used again, the lowest first, and given back as soon as it is empty.
+#[derive(Debug, Default)]
+pub(super) struct Spill {
+    file: Option<Arc<File>>,
+    /// Places of the blocks, in units of a block, oldest first.
+    stored: VecDeque<u64>,
+    free: BTreeSet<u64>,
+    /// Blocks that the file has.
+    size: u64,
+    access: Option<JoinHandle<Done>>,
+    storing: bool,
+}
+
+impl Spill {
+    /// Bytes in it, or on the way to it.
+    pub(super) fn bytes(&self) -> u64 {
+        (self.stored.len() + usize::from(self.storing)) as u64 * BLOCK as u64
+    }
+
+    pub(super) fn is_busy(&self) -> bool {
+        self.access.is_some()
+    }
+
+    pub(super) fn has_stored(&self) -> bool {
+        !self.stored.is_empty()
+    }
+
+    /// Begins to store a block. Not while it is busy.
+    pub(super) fn store(&mut self, block: Vec<u8>) {
+        let place = self.free.pop_first().unwrap_or_else(|| {
+            self.size += 1;
+            self.size - 1
+        });
+        self.storing = true;
+        let file = self.file.clone();
+        self.access = Some(tokio::task::spawn_blocking(move || {
+            let written = file.map_or_else(open, Ok).and_then(|file| {
+                file.write_all_at(&block, place * BLOCK as u64)?;
+                Ok(file)
+            });
+            match written {
+                Ok(file) => Done::Stored(file, place, block),
+                Err(error) => Done::Failed(error, block),
+            }
+        }));
+    }
+
+    /// Begins to load the oldest block, where there is one. Not while it is busy.
+    pub(super) fn load(&mut self) {
+        let (Some(file), Some(place)) = (self.file.clone(), self.stored.front().copied()) else { return };
+        self.access = Some(tokio::task::spawn_blocking(move || {
+            let mut block = vec![0; BLOCK];
+            Done::Loaded(file.read_exact_at(&mut block, place * BLOCK as u64).map(|()| block))
+        }));
+    }
+
+    /// Waits for the end of what was begun; never ends where nothing was. Cancel safe.
+    ///
+    /// # Errors
+    /// What was stored cannot be had back, or the disk is too slow.
+    pub(super) async fn accessed(&mut self) -> io::Result<Outcome> {
+        let Some(access) = &mut self.access else { return std::future::pending().await };
+        // The clock of a wait that is cancelled begins anew; what cancels it is that bytes move.
+        let done = tokio::time::timeout(SLOWEST, access).await;
+        self.access = None;
+        let done = done.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?.map_err(io::Error::other)?;
+        Ok(match done {
+            Done::Stored(file, place, block) => {
+                self.file = Some(file);
+                self.storing = false;
+                self.stored.push_back(place);
+                Outcome::Stored(block)
+            }
+            Done::Failed(error, block) => {
+                self.storing = false;
+                Outcome::Failed(error, block)
+            }
+            Done::Loaded(block) => {
+                let block = block?;
+                self.free.extend(self.stored.pop_front());
+                if self.stored.is_empty() {
+                    self.give_back();
+                }
+                Outcome::Loaded(block)
+            }
+        })
+    }
+
+    /// Gives the disk its space back. To free a large file takes a while.
+    fn give_back(&mut self) {
+        (self.size, self.free) = (0, BTreeSet::new());
+        if let (Some(file), Ok(runtime)) = (self.file.take(), tokio::runtime::Handle::try_current()) {
+            runtime.spawn_blocking(move || drop(file));
+        }
+    }
+}
+
+impl Drop for Spill {
+    fn drop(&mut self) {
+        self.give_back();
+    }
+}
+
+/// A new file in the best directory that has room for one.
+fn open() -> io::Result<Arc<File>> {
+    let mut error = io::Error::new(io::ErrorKind::NotFound, "there is no directory on disk for it");
+    for dir in spill_dirs() {
+        match DirBuilder::new().recursive(true).mode(0o700).create(&dir).and_then(|()| on_disk(&dir)) {
+            Ok(()) => match tempfile::tempfile_in(&dir) {
+                Ok(file) => {
+                    // O_TMPFILE takes the umask's word for it.
+                    file.set_permissions(Permissions::from_mode(0o600))?;
+                    return Ok(Arc::new(file));
+                }
+                Err(e) => error = io::Error::new(e.kind(), format!("{}: {e}", dir.display())),
+            },
+            Err(e) => error = io::Error::new(e.kind(), format!("{}: {e}", dir.display())),
+        }
+    }
+    Err(error)
+}
+
+/// Is it neither memory, nor a network file system, where a file without a name is given one?
+#[cfg(target_os = "linux")]
+fn on_disk(dir: &Path) -> io::Result<()> {
+    // linux/magic.h: TMPFS, RAMFS, NFS.
+    const NOT: [u32; 3] = [0x0102_1994, 0x8584_58f6, 0x6969];
+    let kind = rustix::fs::statfs(dir)?.f_type;
+    // The type's width differs from system to system; the magic numbers have 32 bits.
+    if NOT.iter().any(|not| i128::from(*not) == i128::from(kind)) {
+        return Err(io::Error::other("it is in memory or on a network"));
+    }
+    Ok(())
+}
+
+#[cfg(not(target_os = "linux"))]
+fn on_disk(_: &Path) -> io::Result<()> {
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn block(byte: u8) -> Vec<u8> {
+        vec![byte; BLOCK]
+    }
+
+    async fn stored(spill: &mut Spill, byte: u8) {
+        spill.store(block(byte));
+        assert!(matches!(spill.accessed().await.expect("stored"), Outcome::Stored(_)));
+    }
+
+    async fn loaded(spill: &mut Spill) -> u8 {
+        spill.load();
+        match spill.accessed().await.expect("loaded") {
+            Outcome::Loaded(data) => {
+                assert_eq!(data, block(data[0]));
+                data[0]
+            }
+            _ => panic!("something else"),
+        }
+    }
+
+    #[tokio::test]
+    async fn blocks_come_back_in_order_and_their_space_is_used_again() {
+        let mut spill = Spill::default();
+        for byte in 0..4 {
+            stored(&mut spill, byte).await;
+        }
+        assert_eq!(spill.bytes(), 4 << 20);
+        for byte in 4..50 {
+            assert_eq!(loaded(&mut spill).await, byte - 4);
+            stored(&mut spill, byte).await;
+        }
+        let file = spill.file.clone().expect("a file");
+        assert!(file.metadata().expect("meta").len() <= 5 << 20, "its space is used again");
+        assert_eq!(std::os::unix::fs::MetadataExt::nlink(&file.metadata().expect("meta")), 0, "it has no name");
+        assert_eq!(std::os::unix::fs::MetadataExt::mode(&file.metadata().expect("meta")) & 0o077, 0);
+        drop(file);
+        for byte in 46..50 {
+            assert_eq!(loaded(&mut spill).await, byte);
+        }
+        assert!(spill.file.is_none() && spill.bytes() == 0, "an empty one takes no space");
+        stored(&mut spill, 7).await;
+        assert_eq!(loaded(&mut spill).await, 7);
+    }
+}
