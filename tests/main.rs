@@ -5,6 +5,7 @@
 
 mod lab;
 
+mod asked;
 mod audit;
 mod cli;
 mod contexts;
@@ -20,6 +21,7 @@ mod keyring;
 mod lifecycle;
 mod login;
 mod machine;
+mod names;
 mod passwords;
 mod pipelines;
 mod ports;
@@ -28,5 +30,6 @@ mod refusals;
 mod spares;
 mod ssh_config;
 mod stalls;
+mod strangers;
 mod top;
 mod trust;

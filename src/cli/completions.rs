@@ -50,7 +50,8 @@ pub(super) fn targets() -> ArgValueCompleter {
     ArgValueCompleter::new(|begun: &OsStr| {
         let config = configuration();
         let mut candidates = of_profiles(&config);
-        let up = daemon::list(&config::runtime_dir()).into_iter().map(|name| (name.to_string(), "a tunnel".to_owned()));
+        let up = config::runtime_dir().map(|dir| daemon::list(&dir)).unwrap_or_default();
+        let up = up.into_iter().map(|name| (name.to_string(), "a tunnel".to_owned()));
         // What is wrong with ssh_config is not for a Tab to tell.
         let hosts = config::ssh_hosts(None, &config).unwrap_or_default();
         let hosts = hosts.into_iter().map(|host| (host, "Host of ssh_config".to_owned()));

@@ -162,7 +162,7 @@ fn is_current(name: &str) -> Result<bool, Failure> {
 fn endpoint(global: &Global, target: &str) -> Result<(TunnelName, String, bool), Failure> {
     let config = global.config()?;
     let name = TunnelName::of_target(target, &config)?;
-    if let Found::Running(status) = daemon::find(&runtime_dir(), &name)?
+    if let Found::Running(status) = daemon::find(&runtime_dir()?, &name)?
         && let Some(local) = status.local
     {
         return Ok((name, local, status.state.is_usable()));

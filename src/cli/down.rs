@@ -20,7 +20,7 @@ pub(super) fn down(global: &Global, args: &DownArgs) -> Result<(), Failure> {
     // With --all a configuration file that is broken must not keep anything up.
     let config = if args.all { ConfigFile::default() } else { global.config()? };
     let names: Vec<(String, TunnelName)> = if args.all {
-        daemon::list(&runtime_dir()).into_iter().map(|name| (name.to_string(), name)).collect()
+        daemon::list(&runtime_dir()?).into_iter().map(|name| (name.to_string(), name)).collect()
     } else {
         let named = args.targets.iter().map(|target| Ok((target.clone(), TunnelName::of_target(target, &config)?)));
         named.collect::<Result<_, Failure>>()?
@@ -44,7 +44,7 @@ fn take_down(global: &Global, config: &ConfigFile, target: &str, name: &TunnelNa
             output::note(&message)
         }
     };
-    let files = RuntimeFiles::new(&runtime_dir(), name)?;
+    let files = RuntimeFiles::new(&runtime_dir()?, name)?;
     let Some(mut client) = Client::connect(&files.control).map_err(|e| unwell(&e))? else {
         // What a killed daemon left is replaced by the next `up`; whoever asks for it to go
         // expects it gone. The sockets only: nobody listens there.
@@ -77,6 +77,7 @@ pub(super) fn unwell(error: &ClientError) -> Failure {
     let failure = Failure::new(ExitCode::Other, error.to_string());
     match error {
         ClientError::Version { pid, .. } => failure.hint(format!("end it with `kill {pid}`, then bring it up again")),
+        ClientError::Stranger { .. } => failure.hint("whoever it is could hear your passphrases: ask them"),
         _ => failure.hint("`dtunnel status` shows the tunnels, `dtunnel logs TARGET` what they did"),
     }
 }

@@ -6,7 +6,7 @@ use super::shell::{Change, Shell};
 use super::up::bring_up_quietly;
 use super::{Global, not_up, output};
 use crate::config::{TunnelName, runtime_dir};
-use crate::daemon::{self, Failure, Found};
+use crate::daemon::{self, ExitCode, Failure, Found};
 
 /// What would make docker go elsewhere, or speak TLS to a socket.
 pub(super) const FIGHTING: [&str; 3] = ["DOCKER_CONTEXT", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH"];
@@ -38,7 +38,7 @@ pub(super) fn env(global: &Global, args: &EnvArgs) -> Result<(), Failure> {
     } else {
         let config = global.config()?;
         let name = TunnelName::of_target(target, &config)?;
-        match daemon::find(&runtime_dir(), &name)? {
+        match daemon::find(&runtime_dir()?, &name)? {
             Found::Running(status) => match status.state {
                 // A tunnel that is reconnecting keeps its socket, and its clients wait.
                 crate::tunnel::State::Up | crate::tunnel::State::Idle | crate::tunnel::State::Reconnecting => {
@@ -51,6 +51,10 @@ pub(super) fn env(global: &Global, args: &EnvArgs) -> Result<(), Failure> {
         }
     };
     let host = host.unwrap_or_default();
+    if host.contains(char::is_control) {
+        // A socket that a service manager has passed on can be anywhere; not each shell could be told.
+        return Err(Failure::new(ExitCode::Other, format!("the endpoint {host:?} holds control characters")));
+    }
     let mut changes = vec![Change::Set("DOCKER_HOST", &host)];
     changes.extend(FIGHTING.map(Change::Clear));
     output::print(&shell.script(&changes))

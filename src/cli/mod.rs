@@ -126,6 +126,8 @@ enum Command {
 pub fn run(cli: Cli) -> Result<(), Failure> {
     let Cli { global, command } = cli;
     output::set_color(global.color);
+    // Any of them may come to ask for a passphrase, or find one in the keyring.
+    crate::ssh::keep_memory_private();
     match command {
         Command::Up(args) => up::up(&global, &args),
         Command::Down(args) => down::down(&global, &args),
@@ -162,7 +164,7 @@ impl Global {
 
     /// What a TARGET stands for, as `up` would take it with this `--remote`.
     fn resolved(&self, target: &str, config: &ConfigFile, remote: Option<String>) -> Result<Target, Failure> {
-        let files = RuntimeFiles::new(&runtime_dir(), &TunnelName::of_target(target, config)?)?;
+        let files = RuntimeFiles::new(&runtime_dir()?, &TunnelName::of_target(target, config)?)?;
         let overrides = Overrides { ssh_config: self.ssh_config(), remote, ..Overrides::default() };
         Ok(resolve(target, config, &overrides, &files.socket)?)
     }

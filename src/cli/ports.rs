@@ -33,7 +33,7 @@ fn port(text: &str) -> Result<Option<u16>, String> {
 pub(super) fn ports(global: &Global, args: &PortsArgs) -> Result<(), Failure> {
     let config = global.config()?;
     let name = TunnelName::of_target(&args.target, &config)?;
-    let files = RuntimeFiles::new(&runtime_dir(), &name)?;
+    let files = RuntimeFiles::new(&runtime_dir()?, &name)?;
     let unwell = |e| super::down::unwell(&e);
     let Some(mut client) = Client::connect(&files.control).map_err(unwell)? else {
         return Err(not_up(&args.target, &name, &config));

@@ -2,10 +2,12 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, Read, Write};
 use std::process::{Command, Stdio};
 
 use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcsetattr};
+
+use zeroize::Zeroizing;
 
 use super::up::INTERRUPTED;
 use crate::daemon::{ExitCode, Failure};
@@ -55,14 +57,23 @@ fn askpass() -> Option<OsString> {
 }
 
 fn ask_with(program: &OsStr, text: &str) -> Result<Secret, NoAnswer> {
-    let output = Command::new(program).arg(text).stdin(Stdio::null()).stderr(Stdio::inherit()).output();
-    let output = output.map_err(|_| NoAnswer::NoTerminal)?;
-    let answer = zeroize::Zeroizing::new(output.stdout);
+    let asking = Command::new(program).arg(text).stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
+    let mut child = asking.map_err(|_| NoAnswer::NoTerminal)?;
+    // Room for all that is read, so that no copy is left behind where it would have grown.
+    let mut answer = Zeroizing::new(Vec::with_capacity(2 * MAX_ANSWER));
+    let read = child.stdout.take().map(|output| output.take(MAX_ANSWER as u64 + 1).read_to_end(&mut answer));
+    let status = child.wait().map_err(|_| NoAnswer::NoTerminal)?;
     // A dialogue that was cancelled ends with an error, as Ctrl-C does at a terminal.
-    if !output.status.success() || answer.len() > MAX_ANSWER {
+    if !status.success() || !matches!(read, Some(Ok(_))) || answer.len() > MAX_ANSWER {
         return Err(NoAnswer::NoTerminal);
     }
-    Ok(Secret::new(String::from_utf8_lossy(&answer).trim_end_matches(['\r', '\n']).into()))
+    Ok(secret(&answer))
+}
+
+/// The line that was typed, without its end.
+fn secret(line: &[u8]) -> Secret {
+    let end = line.iter().rposition(|byte| !b"\r\n".contains(byte)).map_or(0, |last| last + 1);
+    Secret::new(String::from_utf8_lossy(&line[..end]).into_owned())
 }
 
 fn terminal() -> io::Result<File> {
@@ -162,16 +173,23 @@ fn sorry(again: bool) -> &'static str {
 }
 
 fn read_line(terminal: &File) -> io::Result<Option<Secret>> {
-    let mut line = String::new();
-    let read = BufReader::new(terminal.take(MAX_ANSWER as u64)).read_line(&mut line)?;
-    Ok((read > 0).then(|| Secret::new(line.trim_end_matches(['\r', '\n']).into())))
+    // A code may be shown, and is a secret all the same: read once, as what is hidden.
+    let mut line = Zeroizing::new(Vec::with_capacity(MAX_ANSWER));
+    let mut byte = [0];
+    while line.len() < MAX_ANSWER && (&mut &*terminal).read(&mut byte)? > 0 {
+        line.push(byte[0]);
+        if byte == *b"\n" {
+            break;
+        }
+    }
+    Ok((!line.is_empty()).then(|| secret(&line)))
 }
 
 /// Reads a line that is not shown. The terminal's own line editing and signals are off meanwhile:
 /// a Ctrl-C that ended this process half-way would leave the terminal without its echo.
 fn read_hidden(terminal: &File) -> io::Result<Option<Secret>> {
     let mode = HiddenMode::enter(terminal)?;
-    let mut answer = zeroize::Zeroizing::new(Vec::with_capacity(MAX_ANSWER));
+    let mut answer = Zeroizing::new(Vec::with_capacity(MAX_ANSWER));
     let interrupted = loop {
         let mut byte = [0];
         (&mut &*terminal).read_exact(&mut byte)?;
@@ -193,7 +211,7 @@ fn read_hidden(terminal: &File) -> io::Result<Option<Secret>> {
     if interrupted {
         return Ok(None);
     }
-    Ok(Some(Secret::new(String::from_utf8_lossy(&answer).into_owned())))
+    Ok(Some(secret(&answer)))
 }
 
 /// The terminal without echo, line editing and signals, until dropped.

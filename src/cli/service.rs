@@ -120,11 +120,31 @@ fn plan(global: &Global, config: &ConfigFile, target: &str, socket: bool) -> Res
     let home = crate::config::Paths::new()?.home;
     let local = match &resolved.local {
         LocalEndpoint::Unix(path) => path.clone(),
-        LocalEndpoint::Tcp(_) => RuntimeFiles::new(&runtime_dir(), name)?.socket,
+        LocalEndpoint::Tcp(_) => RuntimeFiles::new(&runtime_dir()?, name)?.socket,
     };
     let unit = format!("dtunnel-{}", name.as_str().replace(|c: char| !c.is_ascii_alphanumeric() && c != '-', "_"));
-    let about = About { name: &unit, target, program: &program, options, local: &local, socket };
+    let about = checked(About { name: &unit, target, program: &program, options, local: &local, socket })?;
     Ok(if cfg!(target_os = "macos") { launchd(&about, &home) } else { systemd(&about, &home) })
+}
+
+/// Whatever goes into a line of a unit or a property list has to be one line, and text.
+fn checked(about: About<'_>) -> Result<About<'_>, Failure> {
+    let paths = [Some(about.program), Some(about.local)].into_iter().flatten();
+    let paths = paths.map(|path| path.to_str().ok_or_else(|| path.display().to_string()));
+    let words = about.options.iter().map(String::as_str).chain([about.name, about.target]).map(Ok);
+    for word in paths.chain(words) {
+        match word {
+            Ok(word) if !word.chars().any(|c| c.is_control() || c == '\u{fffd}') => {}
+            Ok(word) => return Err(no_line(word)),
+            Err(word) => return Err(no_line(&word)),
+        }
+    }
+    Ok(about)
+}
+
+fn no_line(word: &str) -> Failure {
+    let reason = "it holds control characters or is no text, and cannot stand in a service's file";
+    Failure::new(ExitCode::Usage, format!("`{}`: {reason}", word.escape_debug()))
 }
 
 /// Runs the service manager's commands, or says which they are where there is none.

@@ -59,7 +59,7 @@ pub(super) fn status(global: &Global, args: &StatusArgs) -> Result<(), Failure> 
 
 /// The named tunnels, or all that are up.
 fn wanted(named: &[TunnelName]) -> Result<Vec<TunnelStatus>, Failure> {
-    let mut statuses = if named.is_empty() { ask(&daemon::list(&runtime_dir()))? } else { ask(named)? };
+    let mut statuses = if named.is_empty() { ask(&daemon::list(&runtime_dir()?))? } else { ask(named)? };
     // A stale control socket is not a tunnel, unless it was asked for.
     statuses.retain(|status| !named.is_empty() || status.state != State::Down);
     Ok(statuses)
@@ -68,9 +68,9 @@ fn wanted(named: &[TunnelName]) -> Result<Vec<TunnelStatus>, Failure> {
 /// What the daemons say, side by side: one that hangs must not hold the others up.
 ///
 /// # Errors
-/// A name is too long for a socket.
+/// A name is too long for a socket, or the runtime directory is not ours alone.
 pub(super) fn ask(names: &[TunnelName]) -> Result<Vec<TunnelStatus>, Failure> {
-    let dir = runtime_dir();
+    let dir = runtime_dir()?;
     let found: Vec<_> = std::thread::scope(|scope| {
         let threads: Vec<_> = names.iter().map(|name| (name, scope.spawn(|| daemon::find(&dir, name)))).collect();
         threads.into_iter().filter_map(|(name, thread)| Some((name, thread.join().ok()?))).collect()

@@ -11,7 +11,10 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use super::prompt::{self, NoAnswer};
 use super::{Global, nearest_profile, output, targets_or_all};
-use crate::config::{self, ConfigFile, LocalEndpoint, Overrides, RuntimeFiles, TunnelName, log_path, runtime_dir};
+use crate::config::{
+    self, ConfigFile, Difference, LocalEndpoint, Overrides, RuntimeFiles, Settings, TunnelName, Wanted, log_path,
+    runtime_dir,
+};
 use crate::daemon::{self, Client, ClientError, Event, ExitCode, Failure, Request, SpawnError, TunnelStatus};
 use crate::tunnel::State;
 
@@ -108,7 +111,9 @@ pub(super) fn up(global: &Global, args: &UpArgs) -> Result<(), Failure> {
     let results: Vec<_> = std::thread::scope(|scope| {
         let threads: Vec<_> = targets
             .iter()
-            .map(|target| scope.spawn(|| bring_up(global, &config, target, &args.tunnel, &progress)))
+            .map(|target| {
+                scope.spawn(|| bring_up(global, &config, target, &args.tunnel, Wanted::differences, &progress))
+            })
             .collect();
         threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err(panicked()))).collect()
     });
@@ -184,7 +189,8 @@ fn announce(target: &str, up: &Up) -> Result<(), Failure> {
 
 /// Brings a tunnel up for a command that needs one, saying nothing where all goes well.
 pub(super) fn bring_up_quietly(global: &Global, config: &ConfigFile, target: &str) -> Result<Up, Failure> {
-    bring_up(global, config, target, &TunnelArgs::by_default(), &Progress::new(global, true))
+    let progress = Progress::new(global, true);
+    bring_up(global, config, target, &TunnelArgs::by_default(), Wanted::differences_in_passing, &progress)
 }
 
 fn bring_up(
@@ -192,14 +198,20 @@ fn bring_up(
     config: &ConfigFile,
     target: &str,
     args: &TunnelArgs,
+    differences: fn(&Wanted, &Settings) -> Vec<Difference>,
     progress: &Progress,
 ) -> Result<Up, Failure> {
+    let wanted = Wanted::of(target, config, &overrides(global, args))?;
     let name = TunnelName::of_target(target, config)?;
-    let files = RuntimeFiles::new(&runtime_dir(), &name)?;
+    let files = RuntimeFiles::new(&runtime_dir()?, &name)?;
     let begun = Instant::now();
     loop {
         if let Some(mut client) = Client::connect(&files.control).map_err(|e| unwell(&e))? {
             let status = client.status().map_err(|e| unwell(&e))?;
+            let different = status.settings.as_ref().map(|running| differences(&wanted, running)).unwrap_or_default();
+            if !different.is_empty() {
+                return Err(not_as_asked(target, &different));
+            }
             if status.state.is_usable() {
                 return Ok(Up { status, already: true });
             }
@@ -229,11 +241,22 @@ fn bring_up(
             }
         }
         if begun.elapsed() > STARTING {
+            let holder = std::fs::read_to_string(&files.lock).unwrap_or_default();
+            let holder = holder.trim().parse::<u32>().map_or_else(|_| "PID".into(), |pid| pid.to_string());
             return Err(Failure::new(ExitCode::Other, format!("{name} is held by a process that does not answer"))
-                .hint(format!("`fuser {}` tells which; end it, then try again", files.lock.display())));
+                .hint(format!("end it with `kill {holder}` (its lock is {}), then try again", files.lock.display())));
         }
         std::thread::sleep(LOOK);
     }
+}
+
+/// The tunnel is there, but is not what is asked for: nothing that cannot hold gets a ✔.
+fn not_as_asked(target: &str, different: &[Difference]) -> Failure {
+    let list =
+        different.iter().map(|Difference { setting, running, wanted }| format!("{setting} is {running}, not {wanted}"));
+    let list = list.collect::<Vec<_>>().join("; ");
+    Failure::new(ExitCode::Other, format!("{target} is already up, but not as asked: {list}"))
+        .hint(format!("take it down first: dtunnel down {target}"))
 }
 
 /// A name that has no address may be a profile's, misspelt.
@@ -422,19 +445,23 @@ fn options(global: &Global, target: &str, args: &TunnelArgs, foreground: bool) -
         target: target.into(),
         config,
         config_named,
-        overrides: Overrides {
-            ssh_config: global.ssh_config(),
-            local: args.local.clone(),
-            remote: args.remote.clone(),
-            lazy: args.lazy,
-            remember: args.remember,
-            ports: args.ports,
-            read_only: args.read_only,
-        },
+        overrides: overrides(global, args),
         timeout: args.timeout.0,
         verbose: global.verbose,
         foreground,
     })
+}
+
+fn overrides(global: &Global, args: &TunnelArgs) -> Overrides {
+    Overrides {
+        ssh_config: global.ssh_config(),
+        local: args.local.clone(),
+        remote: args.remote.clone(),
+        lazy: args.lazy,
+        remember: args.remember,
+        ports: args.ports,
+        read_only: args.read_only,
+    }
 }
 
 /// The background process.

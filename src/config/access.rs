@@ -1,5 +1,6 @@
 //! What a tunnel's clients may ask of the Engine.
 
+use std::fmt;
 use std::path::{Component, Path};
 
 use serde::{Deserialize, Serialize};
@@ -16,7 +17,7 @@ pub enum AccessSetting {
 }
 
 /// A named part of what may be asked (docs/security.md, "The guard").
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Policy {
@@ -33,7 +34,7 @@ pub enum Policy {
 }
 
 /// What a tunnel's clients may ask of the Engine.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Access {
     /// The policies; none where everything may be asked.
     pub policies: Vec<Policy>,
@@ -48,6 +49,22 @@ impl Access {
     /// Is there anything to be refused?
     pub fn is_limited(&self) -> bool {
         !self.policies.is_empty()
+    }
+
+    /// The same as far as it has an effect, in an order of its own: equal for two that let the same pass.
+    pub(super) fn in_force(&self) -> Self {
+        fn sorted<T: Ord + Clone>(list: &[T]) -> Vec<T> {
+            let mut list = list.to_vec();
+            list.sort();
+            list.dedup();
+            list
+        }
+        let if_it = |counts: bool, list: &[String]| if counts { sorted(list) } else { Vec::new() };
+        Self {
+            policies: sorted(&self.policies),
+            allow: if_it(self.is_limited(), &self.allow),
+            allowed_binds: if_it(self.policies.contains(&Policy::NoPrivileged), &self.allowed_binds),
+        }
     }
 
     pub(super) fn new(setting: Option<&AccessSetting>, allow: &[String], binds: &[String]) -> Result<Self, String> {
@@ -66,6 +83,36 @@ impl Access {
             return Err(format!("`{}` in `allowed_binds` is not an absolute path without dots", path.escape_debug()));
         }
         Ok(Self { policies, allow: allow.to_vec(), allowed_binds: binds.to_vec() })
+    }
+}
+
+impl fmt::Display for Access {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { policies, allow, allowed_binds } = self.in_force();
+        if policies.is_empty() {
+            return f.write_str("full");
+        }
+        let names: Vec<&str> = policies.into_iter().map(Policy::name).collect();
+        f.write_str(&names.join(", "))?;
+        for (what, list) in [("allow", allow), ("allowed_binds", allowed_binds)] {
+            if !list.is_empty() {
+                write!(f, "; {what}: {}", list.join(", ").escape_debug())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Policy {
+    /// As in a profile.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::ReadOnly => "read-only",
+            Self::Containers => "containers",
+            Self::Build => "build",
+            Self::NoPrivileged => "no-privileged",
+        }
     }
 }
 

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::net::IpAddr;
 use std::num::NonZeroU8;
 use std::path::{Path, PathBuf};
@@ -10,7 +11,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use toml::de::{DeTable, DeValue};
 
-use super::{AccessSetting, Error, PortsSetting, Size, is_profile_name};
+use super::{AccessSetting, Error, PortsSetting, Size, is_profile_name, trusted_file};
 
 /// Largest configuration file that is read, in bytes: far above any real one.
 const MAX_FILE: u64 = 1 << 20;
@@ -260,10 +261,14 @@ impl ConfigFile {
     /// # Errors
     /// [`Error::File`], [`Error::Syntax`], [`Error::UnknownKey`], the last two with line and column.
     pub fn load(path: &Path, named: bool) -> Result<Self, Error> {
-        let text = match read_bounded(path) {
-            Ok(text) => text,
+        let failed = |source| Error::File { action: "read", path: path.into(), source };
+        let text = match File::open(path) {
+            Ok(file) => {
+                trusted_file::check(&file, path)?;
+                read_bounded(file).map_err(failed)?
+            }
             Err(e) if e.kind() == io::ErrorKind::NotFound && !named => String::new(),
-            Err(source) => return Err(Error::File { action: "read", path: path.into(), source }),
+            Err(e) => return Err(failed(e)),
         };
         Self::parse(&text, path)
     }
@@ -303,10 +308,9 @@ impl ConfigFile {
     }
 }
 
-fn read_bounded(path: &Path) -> io::Result<String> {
-    use io::Read;
+fn read_bounded(file: File) -> io::Result<String> {
     let mut text = String::new();
-    std::fs::File::open(path)?.take(MAX_FILE + 1).read_to_string(&mut text)?;
+    file.take(MAX_FILE + 1).read_to_string(&mut text)?;
     if text.len() as u64 > MAX_FILE {
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("it is larger than {MAX_FILE} bytes")));
     }

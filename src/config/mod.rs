@@ -11,23 +11,27 @@ mod paths;
 mod ports;
 mod remote;
 mod resolve;
+mod runtime_dir;
+mod settings;
 mod size;
 mod ssh_config;
 mod ssh_query;
 mod tokens;
+mod trusted_file;
 
 pub use access::{Access, AccessSetting, Policy};
 pub(crate) use edit::replace_file;
 pub use edit::{NewProfile, add_profile, remove_profile};
 pub use file::{ConfigFile, Defaults, Duration, Jump, Profile, nearest};
 pub use name::{Destination, TunnelName, is_profile_name};
-pub use paths::{
-    MAX_SOCKET_PATH, Paths, RuntimeFiles, check_runtime_dir, config_path, log_path, route_path, runtime_dir,
-};
-pub(crate) use paths::{prepare_runtime_dir, spill_dirs};
+pub(crate) use paths::spill_dirs;
+pub use paths::{MAX_SOCKET_PATH, Paths, RuntimeFiles, config_path, log_path, route_path};
 pub use ports::{PortRule, Ports, PortsSetting};
 pub use remote::Remote;
 pub use resolve::{LocalEndpoint, Overrides, Target, resolve};
+pub(crate) use runtime_dir::prepare_runtime_dir;
+pub use runtime_dir::runtime_dir;
+pub use settings::{Difference, Settings, Wanted};
 pub use size::Size;
 #[cfg(fuzzing)]
 pub use ssh_config::read_ssh_answer;
@@ -154,6 +158,16 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// A file that may hold commands could have been written by others.
+    #[error("{path} is not to be trusted: {reason}")]
+    NotTrusted {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
+        /// What to type.
+        remedy: String,
+    },
     /// Neither HOME nor the passwd entry names a home directory.
     #[error("this account has no home directory")]
     NoHome,
@@ -187,9 +201,10 @@ impl Error {
                 "set XDG_RUNTIME_DIR to a shorter directory, use a shorter profile name, or give --local unix:PATH"
                     .into()
             }
-            Self::RuntimeDir { path, .. } => {
-                format!("remove {} or set XDG_RUNTIME_DIR to a directory that only you can enter", path.display())
+            Self::RuntimeDir { .. } => {
+                "set XDG_RUNTIME_DIR to a directory of yours that only you can enter, such as `mktemp -d` makes".into()
             }
+            Self::NotTrusted { remedy, .. } => remedy.clone(),
             Self::NoHome => "set HOME".into(),
             Self::SshConfig { .. } => "mend your ssh_config, or leave it out with `-F none`".into(),
             Self::File { .. } | Self::Syntax { .. } | Self::ProfileName { .. } | Self::Setting { .. } => return None,

@@ -118,6 +118,20 @@ impl fmt::Display for Destination {
     }
 }
 
+/// May this be a host's name? The rule of `ssh_valid_hostname` in OpenSSH's readconf.c: in a ProxyCommand or a
+/// `Match exec` a name could otherwise be a command (CVE-2023-51385).
+pub(super) fn is_host_name(name: &str) -> bool {
+    let odd = |c: char| c.is_whitespace() || c.is_control() || "'`\"$\\;&<>|(){},".contains(c);
+    !name.starts_with('-') && !name.contains(odd)
+}
+
+/// May this be a user's name there? The rule of `ssh_valid_ruser`.
+pub(super) fn is_user_name(name: &str) -> bool {
+    let odd = |c: char| c.is_control() || "'`\";&<>|(){}".contains(c);
+    let option_after_blank = name.chars().zip(name.chars().skip(1)).any(|(c, next)| c.is_whitespace() && next == '-');
+    !name.starts_with('-') && !name.contains(odd) && !option_after_blank && !name.ends_with('\\')
+}
+
 /// May this be a profile's name? Such a name is safe in a file name and in every shell.
 pub fn is_profile_name(name: &str) -> bool {
     name.len() <= MAX_NAME
@@ -192,6 +206,25 @@ impl fmt::Display for TunnelName {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn names_that_could_be_commands_are_no_names() {
+        for name in ["h", "10.0.0.5", "2001:db8::1", "fe80::1%eth0", "my_host", "b\u{fc}cher.example", "a@b", "h*"] {
+            assert!(is_host_name(name), "{name}");
+        }
+        for name in [
+            "-h", "a$(x)", "a`x`", "a;x", "a|x", "a&x", "a b", "a\tb", "a\nb", "a'b", "a\"b", "a\\b", "a,b", "{a}",
+            "<a",
+        ] {
+            assert!(!is_host_name(name), "{name:?}");
+        }
+        for name in ["root", "DOMAIN\\me", "me@corp", "a b", "a$b", ""] {
+            assert!(is_user_name(name), "{name}");
+        }
+        for name in ["-l", "a -oProxyCommand=x", "a\\", "a;x", "a`x`", "a|x", "a(x)", "a\nb", "'a", "a\"b"] {
+            assert!(!is_user_name(name), "{name:?}");
+        }
+    }
 
     fn parse(input: &str) -> (Option<String>, String, Option<u16>) {
         let d = Destination::parse(input).unwrap_or_else(|e| panic!("{input}: {e}"));

@@ -1,8 +1,5 @@
-//! Where dtunnel keeps its files, and that nobody else can reach them.
+//! Where dtunnel keeps its files. (For the runtime directory: `runtime_dir.rs`.)
 
-use std::fs::{DirBuilder, OpenOptions};
-use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use directories::{BaseDirs, ProjectDirs};
@@ -79,15 +76,6 @@ pub(crate) fn spill_dirs() -> Vec<PathBuf> {
     own.chain(["/var/tmp".into()]).collect()
 }
 
-/// The runtime directory, not created: `$XDG_RUNTIME_DIR/dtunnel`, else `dtunnel-UID` in the
-/// temporary directory.
-pub fn runtime_dir() -> PathBuf {
-    match std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| Path::new(dir).is_absolute()) {
-        Some(dir) => PathBuf::from(dir).join("dtunnel"),
-        None => std::env::temp_dir().join(format!("dtunnel-{}", rustix::process::getuid().as_raw())),
-    }
-}
-
 /// The files of one tunnel in the runtime directory.
 #[derive(Debug, Clone)]
 pub struct RuntimeFiles {
@@ -124,81 +112,9 @@ pub(super) fn check_socket_path(path: &Path) -> Result<(), Error> {
     if length > MAX_SOCKET_PATH { Err(Error::SocketPath { path: path.into(), length }) } else { Ok(()) }
 }
 
-/// Creates the runtime directory with mode 0700 if it is missing, and checks that it is a real
-/// directory of this user's that nobody else can enter. A symbolic link is refused: in a shared
-/// temporary directory it could lead anywhere.
-///
-/// # Errors
-/// [`Error::RuntimeDir`], [`Error::File`].
-pub(crate) fn prepare_runtime_dir(dir: &Path) -> Result<(), Error> {
-    let failed = |action, source| Error::File { action, path: dir.into(), source };
-    match DirBuilder::new().mode(0o700).create(dir) {
-        Ok(()) => {}
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
-        Err(e) => return Err(failed("create", e)),
-    }
-    check_runtime_dir(dir)
-}
-
-/// Is the runtime directory, if it is there, ours alone?
-///
-/// # Errors
-/// [`Error::RuntimeDir`], [`Error::File`].
-pub fn check_runtime_dir(dir: &Path) -> Result<(), Error> {
-    let failed = |action, source| Error::File { action, path: dir.into(), source };
-    let no_follow = (rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::NOFOLLOW).bits();
-    let unsafe_dir = |reason: String| Error::RuntimeDir { path: dir.into(), reason };
-    let opened = OpenOptions::new().read(true).custom_flags(no_follow.cast_signed()).open(dir);
-    let meta = match opened.and_then(|handle| handle.metadata()) {
-        Ok(meta) => meta,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-        // A symbolic link is ENOTDIR on Linux and ELOOP elsewhere (open(2), O_NOFOLLOW).
-        Err(e)
-            if e.kind() == io::ErrorKind::NotADirectory
-                || e.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) =>
-        {
-            return Err(unsafe_dir("it is not a directory, or a symbolic link".into()));
-        }
-        Err(e) => return Err(failed("open", e)),
-    };
-    let me = rustix::process::getuid().as_raw();
-    if meta.uid() != me {
-        return Err(unsafe_dir(format!("it belongs to uid {}, not to you (uid {me})", meta.uid())));
-    }
-    if meta.mode() & 0o077 != 0 {
-        return Err(unsafe_dir(format!("others may enter it (mode {:04o})", meta.mode() & 0o7777)));
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::{PermissionsExt, symlink};
-
-    #[test]
-    fn a_fresh_runtime_directory_is_private() {
-        let tmp = tempfile::tempdir().expect("a directory");
-        let dir = tmp.path().join("run");
-        prepare_runtime_dir(&dir).expect("created");
-        assert_eq!(std::fs::metadata(&dir).expect("meta").mode() & 0o7777, 0o700);
-        prepare_runtime_dir(&dir).expect("used again");
-    }
-
-    #[test]
-    fn a_symbolic_link_an_open_directory_and_a_file_are_refused() {
-        let tmp = tempfile::tempdir().expect("a directory");
-        let real = tmp.path().join("real");
-        prepare_runtime_dir(&real).expect("created");
-        let link = tmp.path().join("link");
-        symlink(&real, &link).expect("a link");
-        assert!(matches!(prepare_runtime_dir(&link), Err(Error::RuntimeDir { .. })));
-        std::fs::set_permissions(&real, PermissionsExt::from_mode(0o755)).expect("chmod");
-        assert!(matches!(prepare_runtime_dir(&real), Err(Error::RuntimeDir { .. })));
-        let file = tmp.path().join("file");
-        std::fs::write(&file, "").expect("a file");
-        assert!(matches!(prepare_runtime_dir(&file), Err(Error::RuntimeDir { .. })));
-    }
 
     #[test]
     fn a_socket_path_that_does_not_fit_is_refused_before_it_is_used() {

@@ -10,7 +10,8 @@ use super::paths::check_socket_path;
 use super::ssh_config::{self, Proxy, SshConfigSource, SshSettings};
 use super::tokens::Tokens;
 use super::{
-    Access, AccessSetting, ConfigFile, Destination, Error, Jump, Paths, Policy, Ports, Profile, Remote, TunnelName,
+    Access, AccessSetting, ConfigFile, Defaults, Destination, Error, Jump, Paths, Policy, Ports, Profile, Remote,
+    TunnelName,
 };
 
 /// With [`DEFAULT_KEEPALIVE_COUNT`] a dead peer is noticed within 12 s: a question after 4 s of
@@ -161,7 +162,10 @@ pub struct Target {
 }
 
 /// What a TARGET on the command line stands for: its tunnel's name, the place, and the profile.
-fn identify<'a>(input: &str, config: &'a ConfigFile) -> Result<(TunnelName, Destination, Option<&'a Profile>), Error> {
+pub(super) fn identify<'a>(
+    input: &str,
+    config: &'a ConfigFile,
+) -> Result<(TunnelName, Destination, Option<&'a Profile>), Error> {
     let Some(profile) = config.profiles.get(input) else {
         let destination = Destination::parse(input)?;
         return Ok((TunnelName::of_destination(&destination), destination, None));
@@ -170,6 +174,24 @@ fn identify<'a>(input: &str, config: &'a ConfigFile) -> Result<(TunnelName, Dest
     destination.user = profile.user.clone().or(destination.user);
     destination.port = profile.port.or(destination.port);
     Ok((TunnelName::of_profile(input)?, destination, Some(profile)))
+}
+
+/// What clients may ask of the Engine.
+pub(super) fn access_of(
+    name: &TunnelName,
+    profile: Option<&Profile>,
+    defaults: &Defaults,
+    overrides: &Overrides,
+) -> Result<Access, Error> {
+    let access = match overrides.read_only {
+        true => Some(&AccessSetting::One(Policy::ReadOnly)),
+        false => profile.and_then(|profile| profile.access.as_ref()).or(defaults.access.as_ref()),
+    };
+    // What a profile allows beyond its own policy is not meant for a stricter one.
+    let allow = profile.and_then(|profile| profile.allow.as_deref()).filter(|_| !overrides.read_only);
+    let binds = profile.and_then(|profile| profile.allowed_binds.as_deref());
+    Access::new(access, allow.unwrap_or_default(), binds.unwrap_or_default())
+        .map_err(|reason| Error::Setting { name: name.to_string(), reason })
 }
 
 impl TunnelName {
@@ -217,18 +239,15 @@ pub fn resolve(
     }
     let local = match overrides.local.as_ref().or(profile.local.as_ref()) {
         Some(local) => LocalEndpoint::parse(local)?,
-        None => LocalEndpoint::Unix(default_socket.into()),
+        // By way of the same checks: its directory's name comes from the environment.
+        None => match default_socket.to_str() {
+            Some(path) => LocalEndpoint::parse(&format!("unix:{path}"))?,
+            None => LocalEndpoint::Unix(default_socket.into()),
+        },
     };
     let remote = overrides.remote.as_ref().or(profile.remote.as_ref()).or(defaults.remote.as_ref());
     let remote = remote.map_or(Ok(Remote::Auto), |remote| Remote::parse(remote))?;
-    let access = match overrides.read_only {
-        true => Some(&AccessSetting::One(Policy::ReadOnly)),
-        false => profile.access.as_ref().or(defaults.access.as_ref()),
-    };
-    // What a profile allows beyond its own policy is not meant for a stricter one.
-    let allow = profile.allow.as_deref().filter(|_| !overrides.read_only).unwrap_or_default();
-    let access = Access::new(access, allow, profile.allowed_binds.as_deref().unwrap_or_default());
-    let access = access.map_err(|reason| Error::Setting { name: name.to_string(), reason })?;
+    let access = access_of(&name, Some(profile), defaults, overrides)?;
     let ports = match (overrides.ports, profile.ports.as_ref().map(Ports::from).unwrap_or_default()) {
         (true, Ports::Off) => Ports::All,
         (_, ports) => ports,
@@ -301,6 +320,11 @@ impl Target {
         target.ssh.update_host_keys = false;
         target.ssh.add_keys_to_agent = None;
         target
+    }
+
+    /// Was it asked to connect on first use?
+    pub(super) fn is_lazy(&self) -> bool {
+        self.idle_timeout.is_some() || self.lazy_in_vain
     }
 
     /// `user@host:port` for people, as connected to.
@@ -431,6 +455,19 @@ mod tests {
         let one = way(&by_command);
         by_command.ssh.proxy = Proxy::Command("nc -x %h".into());
         assert!(one.is_some() && one != way(&by_command));
+    }
+
+    #[test]
+    fn a_name_that_could_be_a_command_is_refused_for_hosts_hops_and_users() {
+        let overrides = Overrides { ssh_config: Some("none".into()), ..Overrides::default() };
+        let text = "[profiles.host]\nhost = \"a$(touch)\"\n[profiles.user]\nhost = \"h\"\nuser = \"a`touch`\"\n";
+        for input in ["a$(touch)", "a;b", "u'u@h", "host", "user"] {
+            let resolved = resolve(input, &config(text), &overrides, Path::new("/run/x.sock"));
+            assert!(matches!(resolved, Err(Error::Target { .. })), "{input}");
+        }
+        let target = resolved("h", "");
+        let hop = Destination { user: None, host: "a$(touch)".into(), port: None };
+        assert!(matches!(target.hop(&hop, &[]), Err(Error::Target { .. })));
     }
 
     #[test]

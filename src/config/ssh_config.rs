@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::name::{is_host_name, is_user_name};
 use super::ssh_query::{Answer, ask};
 use super::tokens::Tokens;
 use super::{ConfigFile, Destination, Error, Paths};
@@ -184,7 +185,25 @@ const NOT_OBEYED: &[(&str, &[&str])] = &[
 /// # Errors
 /// [`Error::SshConfig`] with ssh's own words, [`Error::File`] where the file cannot be read.
 pub(super) fn query(destination: &Destination, source: &SshConfigSource, paths: &Paths) -> Result<SshSettings, Error> {
-    interpret(destination, &ask(destination, source, paths)?, paths)
+    // Before ssh or anybody else sees them: they may come to stand in a command (ProxyCommand, Match exec).
+    check_names(&destination.host, destination.user.as_deref().unwrap_or_default())?;
+    let settings = interpret(destination, &ask(destination, source, paths)?, paths)?;
+    check_names(&settings.host_name, &settings.user)?;
+    Ok(settings)
+}
+
+fn check_names(host: &str, user: &str) -> Result<(), Error> {
+    let refused = |input: &str, reason| Error::Target { input: input.escape_debug().to_string(), reason };
+    if !is_host_name(host) {
+        return Err(refused(host, "a host's name has none of ' ` \" $ \\ ; & < > | ( ) { } , and no blanks"));
+    }
+    if !is_user_name(user) {
+        return Err(refused(
+            user,
+            "a user's name has none of ' ` \" ; & < > | ( ) { }, no `\\` at its end and no ` -`",
+        ));
+    }
+    Ok(())
 }
 
 /// From keywords to settings. Keywords that are absent have ssh's defaults (ssh_config(5)).

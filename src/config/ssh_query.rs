@@ -5,13 +5,16 @@
 //! cannot do is listed in docs/configuration.md.
 
 use std::io::BufReader;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use ssh2_config::{Host, ParseRule, SshConfig};
 
 use super::ssh_config::SshConfigSource;
-use super::{Destination, Error, Paths};
+use super::{Destination, Error, Paths, trusted_file};
+
+/// Files that include files, one in the other (READCONF_MAX_DEPTH in OpenSSH's readconf.c).
+const MAX_INCLUDES: usize = 16;
 
 /// One keyword, in lower case, and its arguments.
 pub(super) type Line = (String, String);
@@ -114,6 +117,7 @@ pub(super) fn hosts(source: &SshConfigSource, paths: &Paths) -> Result<Vec<Strin
 
 /// Why a file could not be read.
 enum Problem {
+    Ours(Error),
     System(std::io::Error),
     Content(String),
 }
@@ -121,6 +125,7 @@ enum Problem {
 impl Problem {
     fn of(self, host: &str, file: PathBuf) -> Error {
         match self {
+            Self::Ours(error) => error,
             Self::System(source) => Error::File { action: "read", path: file, source },
             Self::Content(problem) => {
                 Error::SshConfig { host: host.into(), message: format!("{}: {problem}", file.display()) }
@@ -141,11 +146,65 @@ fn read(source: &SshConfigSource, paths: &Paths) -> Result<Option<(PathBuf, SshC
         Err(e) if e.kind() == std::io::ErrorKind::NotFound && !named => return Ok(None),
         Err(source) => return Err((file, Problem::System(source))),
     };
+    // As ssh: not for a file that was named, but for whatever is included.
+    let trusted = if named { Ok(()) } else { trusted_file::check(&opened, &file) };
+    trusted.and_then(|()| check_includes(&file, paths, 0)).map_err(|error| (file.clone(), Problem::Ours(error)))?;
     let rules = ParseRule::ALLOW_UNKNOWN_FIELDS | ParseRule::ALLOW_UNSUPPORTED_FIELDS;
     match SshConfig::default().parse(&mut BufReader::new(opened), rules) {
         Ok(config) => Ok(Some((file, config))),
         Err(e) => Err((file, Problem::Content(e.to_string()))),
     }
+}
+
+/// Are the files that `file` includes to be trusted, and those that they include? Found as the crate finds them.
+fn check_includes(file: &Path, paths: &Paths, depth: usize) -> Result<(), Error> {
+    let text = match std::fs::read(file) {
+        Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+        Err(source) => return Err(Error::File { action: "read", path: file.into(), source }),
+    };
+    let refused = |problem: String| Error::SshConfig {
+        host: "Include".into(),
+        message: format!("{}: {problem}", file.display()),
+    };
+    for pattern in text.lines().filter_map(included).flatten() {
+        if depth >= MAX_INCLUDES {
+            return Err(refused("it includes files that include files without end".into()));
+        }
+        let pattern = match pattern.strip_prefix('~') {
+            Some(_) => paths.expand_home(&pattern),
+            None => paths.home.join(".ssh").join(&pattern),
+        };
+        let found = glob::glob(&pattern.to_string_lossy()).map_err(|e| refused(e.to_string()))?;
+        for path in found {
+            let path = path.map_err(|e| refused(e.to_string()))?;
+            let opened = std::fs::File::open(&path);
+            let opened = opened.map_err(|source| Error::File { action: "read", path: path.clone(), source })?;
+            trusted_file::check(&opened, &path)?;
+            check_includes(&path, paths, depth + 1)?;
+        }
+    }
+    Ok(())
+}
+
+/// The patterns of an Include line; None for any other.
+fn included(line: &str) -> Option<Vec<String>> {
+    let line = line.trim();
+    let end = line.find(|c: char| c.is_whitespace() || c == '=')?;
+    if !line[..end].eq_ignore_ascii_case("include") {
+        return None;
+    }
+    let mut words = vec![String::new()];
+    let mut quoted = false;
+    for c in line[end..].trim_start_matches(|c: char| c.is_whitespace() || c == '=').chars() {
+        match (c, words.last_mut()) {
+            ('"', _) => quoted = !quoted,
+            (c, _) if c.is_whitespace() && !quoted => words.push(String::new()),
+            (c, Some(word)) => word.push(c),
+            (_, None) => {}
+        }
+    }
+    words.retain(|word| !word.is_empty());
+    Some(words)
 }
 
 /// The ssh2-config crate, brought into the form of `ssh -G`.

@@ -20,6 +20,12 @@ pub enum ClientError {
     /// The connection broke, or the daemon said nothing in time.
     #[error("the tunnel's daemon does not answer: {0}")]
     Broken(#[from] io::Error),
+    /// Somebody else listens there.
+    #[error("the control socket is served by a process of uid {uid}, not of yours")]
+    Stranger {
+        /// Whose process it is.
+        uid: u32,
+    },
     /// What came is not of this protocol.
     #[error("the tunnel's daemon said something unexpected: {0}")]
     Protocol(String),
@@ -54,11 +60,13 @@ impl Client {
         }
     }
 
-    /// Takes over a stream that leads to a daemon, and hears its hello.
+    /// Takes over a stream that leads to a daemon, and hears its hello, once it is certain that it is a process
+    /// of this user's.
     ///
     /// # Errors
     /// Each of [`ClientError`].
     pub fn over(stream: UnixStream) -> Result<Self, ClientError> {
+        check_peer(&stream)?;
         let mut client = Self { stream: BufReader::new(stream), pid: 0 };
         match client.receive_soon()? {
             Some(Event::Hello { protocol: PROTOCOL, pid, .. }) => client.pid = pid,
@@ -131,6 +139,19 @@ impl Client {
             None => Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
         }
     }
+}
+
+/// Is it this user at the other end (SO_PEERCRED in unix(7))? On other systems than Linux the runtime directory,
+/// which nobody else can enter, has to be enough.
+#[cfg(target_os = "linux")]
+fn check_peer(stream: &UnixStream) -> Result<(), ClientError> {
+    let uid = rustix::net::sockopt::socket_peercred(stream).map_err(io::Error::from)?.uid;
+    if uid == rustix::process::getuid() { Ok(()) } else { Err(ClientError::Stranger { uid: uid.as_raw() }) }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn check_peer(_: &UnixStream) -> Result<(), ClientError> {
+    Ok(())
 }
 
 /// What there is of a tunnel.

@@ -3,16 +3,18 @@
 use std::io;
 use std::sync::Arc;
 
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use bytes::BufMut;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
 use super::broker::Broker;
 use super::failure::{ExitCode, Failure};
 use super::protocol::{Event, MAX_LINE, PROTOCOL, Request, TunnelStatus};
+use crate::config::Settings;
 use crate::tunnel::{Route, State, Tunnel};
 
 /// How the daemon's life goes, as its clients must know it.
@@ -58,6 +60,7 @@ impl Control {
             flows_failed: counters.flows_failed,
             bytes_in: counters.bytes_in,
             bytes_out: counters.bytes_out,
+            settings: Some(Settings::of(&target, &self.docker_host)),
             access: self.tunnel.access(),
             requests: self.tunnel.requests(),
             ports: self.tunnel.ports(),
@@ -79,7 +82,7 @@ impl Control {
 
     async fn converse(&self, stream: UnixStream) -> io::Result<()> {
         let (read, mut write) = stream.into_split();
-        let mut requests = Requests { read: BufReader::new(read), line: Zeroizing::default() };
+        let mut requests = Requests::new(read);
         let hello =
             Event::Hello { protocol: PROTOCOL, version: env!("CARGO_PKG_VERSION").into(), pid: std::process::id() };
         send(&mut write, &hello).await?;
@@ -189,22 +192,82 @@ pub(super) fn say(stream: &std::os::unix::net::UnixStream, events: &[Event]) {
 
 /// The requests of one client.
 struct Requests {
-    read: BufReader<OwnedReadHalf>,
-    /// What has come of the next line. May hold a password.
+    read: OwnedReadHalf,
+    /// What has come and was not looked at. May hold a password: it never grows, so that there is one copy.
     line: Zeroizing<Vec<u8>>,
 }
 
 impl Requests {
+    fn new(read: OwnedReadHalf) -> Self {
+        Self { read, line: Zeroizing::new(Vec::with_capacity(MAX_LINE)) }
+    }
+
     /// The next request; None at the end. A line that is too long or no request is an error, which
     /// ends the connection. Cancel safe: what has come stays in `line`.
     async fn next(&mut self) -> io::Result<Option<Request>> {
-        let room = MAX_LINE - self.line.len();
-        (&mut self.read).take(room as u64).read_until(b'\n', &mut self.line).await?;
-        if self.line.is_empty() {
-            return Ok(None);
+        loop {
+            if let Some(end) = self.line.iter().position(|byte| *byte == b'\n') {
+                let request = serde_json::from_slice(&self.line[..end]);
+                let rest = self.line.len() - (end + 1);
+                self.line.copy_within(end + 1.., 0);
+                self.line[rest..].zeroize();
+                self.line.truncate(rest);
+                return Ok(Some(request?));
+            }
+            let room = MAX_LINE - self.line.len();
+            if room == 0 {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, "a request is too long"));
+            }
+            if self.read.read_buf(&mut (&mut *self.line).limit(room)).await? == 0 {
+                return if self.line.is_empty() { Ok(None) } else { Err(io::ErrorKind::UnexpectedEof.into()) };
+            }
         }
-        let request = serde_json::from_slice(&self.line)?;
-        self.line = Zeroizing::default();
-        Ok(Some(request))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn requests_are_read_line_by_line_however_they_come() {
+        let (ours, theirs) = UnixStream::pair().expect("a pair");
+        let (read, _write) = ours.into_split();
+        let mut requests = Requests::new(read);
+        let answer = Request::Answer { id: 7, answer: Some(crate::ssh::Secret::new("pass\"word".into())) };
+        let mut text = serde_json::to_vec(&answer).expect("written");
+        text.extend(b"\n{\"op\":\"status\"}\n{\"op\":\"do");
+        let (mut write, rest) = (theirs, text.split_off(9));
+        let writing = async {
+            write.write_all(&text).await.expect("sent");
+            tokio::task::yield_now().await;
+            write.write_all(&rest).await.expect("sent");
+            write.write_all(b"wn\"}\n").await.expect("sent");
+            drop(write);
+        };
+        let reading = async {
+            let Ok(Some(Request::Answer { id: 7, answer: Some(secret) })) = requests.next().await else {
+                panic!("the answer")
+            };
+            assert_eq!(secret.reveal(), "pass\"word");
+            assert!(matches!(requests.next().await, Ok(Some(Request::Status))));
+            assert!(matches!(requests.next().await, Ok(Some(Request::Down))));
+            assert!(matches!(requests.next().await, Ok(None)));
+            assert_eq!((requests.line.len(), requests.line.capacity()), (0, MAX_LINE), "it has not grown");
+        };
+        tokio::join!(writing, reading);
+    }
+
+    #[tokio::test]
+    async fn a_line_without_end_ends_the_connection() {
+        let (ours, mut theirs) = UnixStream::pair().expect("a pair");
+        let (read, _write) = ours.into_split();
+        let mut requests = Requests::new(read);
+        let endless = async {
+            // The other end may stop listening half-way.
+            let _ = theirs.write_all(&vec![b'x'; MAX_LINE + 1]).await;
+        };
+        let (next, ()) = tokio::join!(requests.next(), endless);
+        assert_eq!(next.expect_err("too long").kind(), io::ErrorKind::InvalidData);
     }
 }

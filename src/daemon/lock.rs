@@ -2,7 +2,7 @@
 //! process however that ends. It, and no pid or socket file, decides who may run the tunnel.
 
 use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -35,6 +35,8 @@ impl Lock {
             // Its last holder may have removed the file between our open and our flock.
             let ours = file.metadata()?;
             if fs::metadata(path).is_ok_and(|now| (now.dev(), now.ino()) == (ours.dev(), ours.ino())) {
+                // Only for people: no other process can see who has it open.
+                let _ = file.set_len(0).and_then(|()| writeln!(&file, "{}", std::process::id()));
                 return Ok(Some(Self { path: path.into(), _file: file }));
             }
         }

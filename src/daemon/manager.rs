@@ -37,6 +37,8 @@ pub(super) fn tell(status: &Status) {
         (State::Idle, ..) => "idle: connects on first use".into(),
         (state, ..) => state.to_string(),
     };
+    // A line break would begin another assignment (sd_notify(3)).
+    let text = text.replace(char::is_control, " ");
     let mut states = vec![NotifyState::Status(&text)];
     if status.state.is_usable() {
         states.push(NotifyState::Ready);

@@ -6,12 +6,13 @@
 use serde::{Deserialize, Serialize};
 
 use super::failure::Failure;
+use crate::config::Settings;
 use crate::engine::Engine;
 use crate::ssh::{Question, Secret, Step};
 use crate::tunnel::{ConnectionStatus, PortStatus, RequestStatus, State};
 
 /// The version of this protocol; another one needs the daemon's own version of dtunnel.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
 /// Longest request, in bytes, newline included. An answer is a password at most.
 pub(super) const MAX_LINE: usize = 64 << 10;
 /// Longest event, in bytes, newline included: the status of a tunnel with thousands of ports.
@@ -130,6 +131,9 @@ pub struct TunnelStatus {
     pub bytes_in: u64,
     /// Bytes to the host.
     pub bytes_out: u64,
+    /// What it was asked to be; None where it is not up.
+    #[serde(default)]
+    pub settings: Option<Settings>,
     /// What may be asked of the Engine, where a guard limits it: the policies' names.
     #[serde(default)]
     pub access: Option<String>,
@@ -174,6 +178,7 @@ impl TunnelStatus {
             flows_failed: 0,
             bytes_in: 0,
             bytes_out: 0,
+            settings: None,
             access: None,
             requests: Vec::new(),
             ports: None,

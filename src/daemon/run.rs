@@ -63,7 +63,8 @@ pub fn run(options: &Options, parent: StdUnixStream, inherited: Option<Inherited
         let _ = rustix::process::setsid();
         let _ = std::env::set_current_dir("/");
     }
-    // Keys and passwords are in this process's memory: it must not be written to a core file.
+    // Keys and passwords are in this process's memory: nobody is to read it, nor write it to a core file.
+    crate::ssh::keep_memory_private();
     let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
     raise_open_files();
     rustix::process::umask(Mode::from_raw_mode(0o077));
@@ -106,8 +107,7 @@ struct Prepared {
 fn prepare(options: &Options) -> Result<Option<Prepared>, Failure> {
     let config = ConfigFile::load(&options.config, options.config_named)?;
     let name = TunnelName::of_target(&options.target, &config)?;
-    let dir = runtime_dir();
-    prepare_runtime_dir(&dir)?;
+    let dir = prepare_runtime_dir()?;
     let files = RuntimeFiles::new(&dir, &name)?;
     let failed = |path: &PathBuf| {
         let path = path.clone();
@@ -269,7 +269,7 @@ async fn follow(options: &Options, tunnel: &Tunnel, route_file: &std::path::Path
 fn reload(options: &Options, tunnel: &Tunnel) {
     let before = tunnel.target();
     let read = ConfigFile::load(&options.config, options.config_named)
-        .and_then(|config| Ok((RuntimeFiles::new(&runtime_dir(), &before.name)?, config)))
+        .and_then(|config| Ok((RuntimeFiles::new(&runtime_dir()?, &before.name)?, config)))
         .and_then(|(files, config)| resolve(&options.target, &config, &options.overrides, &files.socket));
     match read {
         Ok(target) => {

@@ -12,6 +12,7 @@ mod facts;
 mod host_key;
 mod keys;
 mod known_hosts;
+mod memory;
 mod prompter;
 mod revoked;
 mod transport;
@@ -26,4 +27,5 @@ pub use facts::{Facts, Login};
 pub use keys::{Credentials, needs_passphrase, opens};
 #[cfg(fuzzing)]
 pub use known_hosts::read_known_hosts;
+pub use memory::keep_memory_private;
 pub use prompter::{Ask, Prompter, Question, Questions, Secret};

@@ -4,7 +4,8 @@ use std::fmt;
 use std::future::Future;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::de::{self, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use zeroize::Zeroizing;
@@ -53,9 +54,9 @@ pub enum Question {
 }
 
 /// An answer: never shown by Debug, overwritten in memory when dropped. It is serialised only for
-/// the control socket, which is the user's own.
-#[derive(Clone, Default, Serialize, Deserialize)]
-#[serde(transparent)]
+/// the control socket, which is the user's own, and then in hexadecimal: of text with a quote or a backslash
+/// the reader would make copies that nobody overwrites.
+#[derive(Clone, Default)]
 pub struct Secret(Zeroizing<String>);
 
 impl Secret {
@@ -67,6 +68,49 @@ impl Secret {
     /// The text.
     pub fn reveal(&self) -> &str {
         &self.0
+    }
+}
+
+impl Serialize for Secret {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&Hex(self.0.as_bytes()))
+    }
+}
+
+struct Hex<'a>(&'a [u8]);
+
+impl fmt::Display for Hex<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl<'de> Deserialize<'de> for Secret {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Digits;
+
+        impl Visitor<'_> for Digits {
+            type Value = Secret;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("text in hexadecimal")
+            }
+
+            fn visit_str<E: de::Error>(self, digits: &str) -> Result<Secret, E> {
+                let wrong = || E::custom("no text in hexadecimal");
+                if !digits.is_ascii() || !digits.len().is_multiple_of(2) {
+                    return Err(wrong());
+                }
+                let mut bytes = Zeroizing::new(Vec::with_capacity(digits.len() / 2));
+                for at in (0..digits.len()).step_by(2) {
+                    bytes.push(u8::from_str_radix(&digits[at..at + 2], 16).map_err(|_| wrong())?);
+                }
+                let text = str::from_utf8(&bytes).map_err(|_| wrong())?;
+                Ok(Secret::new(text.into()))
+            }
+        }
+
+        deserializer.deserialize_str(Digits)
     }
 }
 
@@ -199,6 +243,19 @@ mod tests {
         let (prompter, questions) = Prompter::new();
         drop(questions);
         assert!(prompter.ask(question()).await.is_none());
+    }
+
+    #[test]
+    fn a_secret_passes_the_control_socket_unchanged_and_unread() {
+        for text in ["", "hunter2", "\"quoted\" \\ and \t\u{e4}\u{20ac}\u{0}"] {
+            let written = serde_json::to_string(&Secret::new(text.into())).expect("written");
+            assert!(written.trim_matches('"').bytes().all(|c| c.is_ascii_hexdigit()), "{written}");
+            let read: Secret = serde_json::from_str(&written).expect("read");
+            assert_eq!(read.reveal(), text);
+        }
+        for wrong in ["\"a\"", "\"zz\"", "\"ff\"", "\"\u{e4}\u{e4}\"", "1"] {
+            assert!(serde_json::from_str::<Secret>(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

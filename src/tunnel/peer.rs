@@ -50,8 +50,7 @@ impl std::fmt::Display for Who {
 
 /// The process of ours that has the TCP socket `client`, connected to `server`.
 fn holder_of(client: SocketAddr, server: SocketAddr) -> Option<u32> {
-    let inode = BufReader::new(std::fs::File::open(table_of(client)).ok()?);
-    let inode = entry_of(client, server, inode).ok()??.1;
+    let inode = owner_of(client, server).ok()??.inode;
     let socket = format!("socket:[{inode}]");
     let has = |pid: u32| {
         let descriptors = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
@@ -63,38 +62,78 @@ fn holder_of(client: SocketAddr, server: SocketAddr) -> Option<u32> {
     processes.filter_map(|process| process.file_name().to_str()?.parse().ok()).find(|pid| has(*pid))
 }
 
-fn table_of(address: SocketAddr) -> &'static str {
-    if address.is_ipv4() { "/proc/net/tcp" } else { "/proc/net/tcp6" }
-}
-
 /// Is the client this very user?
 pub(super) fn is_this_user_unix(stream: &UnixStream) -> io::Result<bool> {
     Ok(stream.peer_cred()?.uid() == rustix::process::getuid().as_raw())
 }
 
 /// Is the client this very user? Where the system does not tell (anywhere but on Linux), it is
-/// taken to be; docs/security.md says so.
+/// taken to be; docs/security.md says so. Who cannot be told, as one that has closed already, is not.
 pub(super) fn is_this_user_tcp(stream: &TcpStream) -> io::Result<bool> {
     if !cfg!(target_os = "linux") {
         return Ok(true);
     }
     let (client, server) = (stream.peer_addr()?, stream.local_addr()?);
-    let table = BufReader::new(std::fs::File::open(table_of(client))?);
-    let owner = entry_of(client, server, table)?.map(|(uid, _)| uid);
-    Ok(owner == Some(rustix::process::getuid().as_raw()))
+    let owner = owner_of(client, server)?;
+    // After a reset the client's port is free for a socket of somebody else's, who would have been found in
+    // its place. As long as this end is not closed by that (ENOTCONN in getpeername(2)) it was not free.
+    let connected = stream.peer_addr().is_ok_and(|now| now == client);
+    Ok(connected && owner.is_some_and(|owner| owner.uid == rustix::process::getuid().as_raw()))
 }
 
-/// The uid and the inode of the socket `local` that is connected to `remote`, in a table such as
-/// /proc/net/tcp.
-fn entry_of(local: SocketAddr, remote: SocketAddr, table: impl BufRead) -> io::Result<Option<(u32, u64)>> {
+/// Whose a socket is.
+#[derive(Debug, PartialEq, Eq)]
+struct Owner {
+    uid: u32,
+    /// Never 0.
+    inode: u64,
+}
+
+/// The owner of the socket `client` that is connected to `server`.
+fn owner_of(client: SocketAddr, server: SocketAddr) -> io::Result<Option<Owner>> {
+    let address = |ip: IpAddr, port| SocketAddr::new(ip, port);
+    let (client_ip, server_ip) = (client.ip().to_canonical(), server.ip().to_canonical());
+    let (client_port, server_port) = (client.port(), server.port());
+    let mut tables = Vec::new();
+    if let (IpAddr::V4(from), IpAddr::V4(to)) = (client_ip, server_ip) {
+        tables.push(("/proc/net/tcp", client_ip, server_ip));
+        // An IPv6 socket can speak IPv4, as those of Java do; then its addresses are mapped ones.
+        tables.push(("/proc/net/tcp6", from.to_ipv6_mapped().into(), to.to_ipv6_mapped().into()));
+    } else {
+        tables.push(("/proc/net/tcp6", client_ip, server_ip));
+    }
+    for (table, from, to) in tables {
+        let table = match std::fs::File::open(table) {
+            Ok(table) => BufReader::new(table),
+            // A kernel without IPv6.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+            Err(e) => return Err(e),
+        };
+        if let Some(owner) = entry_of(address(from, client_port), address(to, server_port), table)? {
+            return Ok(Some(owner));
+        }
+    }
+    Ok(None)
+}
+
+/// ESTABLISHED, and FIN_WAIT1 and FIN_WAIT2: a client that is done with sending and reads on (`tcp_states.h`).
+const STATES_OF_CLIENTS: [&str; 3] = ["01", "04", "05"];
+
+/// The owner of the socket `local` that is connected to `remote`, in a table such as /proc/net/tcp. A socket
+/// that its process has closed is listed until it is gone, with the inode 0 and, whosever it was, the uid 0:
+/// it is nobody's.
+fn entry_of(local: SocketAddr, remote: SocketAddr, table: impl BufRead) -> io::Result<Option<Owner>> {
     let (local, remote) = (hex(local), hex(remote));
     for line in table.lines() {
         let line = line?;
         // sl local_address rem_address st tx:rx tr:when retrnsmt uid timeout inode …
-        let mut fields = line.split_ascii_whitespace().skip(1);
-        if fields.next() == Some(&local) && fields.next() == Some(&remote) {
-            let (uid, inode) = (fields.nth(4).and_then(|uid| uid.parse().ok()), fields.nth(1));
-            return Ok(uid.zip(inode.and_then(|inode| inode.parse().ok())));
+        let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+        if let [_, from, to, state, _, _, _, uid, _, inode, ..] = fields[..]
+            && (from, to) == (&local[..], &remote[..])
+        {
+            let known = STATES_OF_CLIENTS.contains(&state);
+            let owner = uid.parse().ok().zip(inode.parse().ok().filter(|inode| *inode != 0));
+            return Ok(owner.filter(|_| known).map(|(uid, inode)| Owner { uid, inode }));
         }
     }
     Ok(None)
@@ -130,12 +169,56 @@ mod tests {
         }
     }
 
+    /// As those of Java are.
+    #[tokio::test]
+    async fn a_client_that_speaks_ipv4_with_an_ipv6_socket_is_recognised() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a listener");
+        let port = listener.local_addr().expect("bound").port();
+        let socket = tokio::net::TcpSocket::new_v6().expect("a socket");
+        let client = socket.connect(format!("[::ffff:127.0.0.1]:{port}").parse().expect("an address")).await;
+        let client = client.expect("connected");
+        let (accepted, _) = listener.accept().await.expect("accepted");
+        assert!(is_this_user_tcp(&accepted).expect("a verdict"));
+        drop(client);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn a_client_that_only_stopped_sending_is_recognised_and_one_that_has_closed_is_not() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a listener");
+        let address = listener.local_addr().expect("bound");
+        for (reset, closed) in [(false, false), (false, true), (true, true)] {
+            let client = std::net::TcpStream::connect(address).expect("connected");
+            let (accepted, _) = listener.accept().await.expect("accepted");
+            std::io::Write::write_all(&mut &client, b"POST").expect("sent");
+            client.shutdown(std::net::Shutdown::Write).expect("ended");
+            let linger = reset.then_some(std::time::Duration::ZERO);
+            rustix::net::sockopt::set_socket_linger(&client, linger).expect("set");
+            let client = (!closed).then_some(client);
+            let verdict = is_this_user_tcp(&accepted);
+            assert_eq!(verdict.is_ok_and(|is_us| is_us), !closed, "reset {reset}, closed {closed}");
+            drop(client);
+        }
+    }
+
     #[test]
-    fn another_user_and_a_socket_that_is_not_listed_are_not_this_user() {
-        let table = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n   \
-             1: 0100007F:9C40 0100007F:0947 01 00000000:00000000 00:00000000 00000000  1001        0 1 1 0 20 4 30 10 -1\n";
+    fn only_a_socket_that_a_process_has_open_is_somebodys() {
+        let table = |state: &str, uid: u32, inode: u64| {
+            format!(
+                "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n   \
+                 1: 0100007F:9C40 0100007F:0947 {state} 00000000:00000000 00:00000000 00000000  {uid}        0 {inode} 1 \
+                 0 20 4 30 10 -1\n"
+            )
+        };
         let (client, server) = ("127.0.0.1:40000".parse().expect("a"), "127.0.0.1:2375".parse().expect("b"));
-        assert_eq!(entry_of(client, server, table.as_bytes()).expect("read"), Some((1001, 1)));
-        assert_eq!(entry_of(server, client, table.as_bytes()).expect("read"), None);
+        let owner = |table: String| entry_of(client, server, table.as_bytes()).expect("read");
+        assert_eq!(owner(table("01", 1001, 7)), Some(Owner { uid: 1001, inode: 7 }));
+        assert_eq!(owner(table("05", 1001, 7)), Some(Owner { uid: 1001, inode: 7 }));
+        // Closed: FIN_WAIT2 and TIME_WAIT of nobody's.
+        for state in ["01", "04", "05", "06"] {
+            assert_eq!(owner(table(state, 0, 0)), None, "{state}");
+        }
+        assert_eq!(owner(table("06", 0, 7)), None);
+        assert_eq!(entry_of(server, client, table("01", 0, 7).as_bytes()).expect("read"), None);
     }
 }

@@ -98,7 +98,10 @@ impl App {
 
     /// Asks every daemon, side by side: one that hangs must not hold the others up.
     fn refresh(&mut self, only: Option<&TunnelName>) {
-        let names = only.map_or_else(|| crate::daemon::list(&runtime_dir()), |name| vec![name.clone()]);
+        let names = only.map_or_else(
+            || runtime_dir().map(|dir| crate::daemon::list(&dir)).unwrap_or_default(),
+            |name| vec![name.clone()],
+        );
         self.tunnels = super::status::ask(&names).unwrap_or_default();
         self.tunnels.retain(|tunnel| only.is_some() || tunnel.state != State::Down);
         for tunnel in &self.tunnels {
@@ -129,7 +132,7 @@ impl App {
     fn reconnect(&mut self) {
         let Some(name) = self.selected().map(|tunnel| tunnel.name.clone()) else { return };
         let asked = TunnelName::of_file(&format!("{name}.ctl"), ".ctl")
-            .and_then(|name| RuntimeFiles::new(&runtime_dir(), &name).ok())
+            .and_then(|name| RuntimeFiles::new(&runtime_dir().ok()?, &name).ok())
             .map(|files| {
                 Client::connect(&files.control)
                     .and_then(|client| client.map(|mut client| client.ask_status(&Request::Reconnect)).transpose())

@@ -1,0 +1,203 @@
+//! The runtime directory, which holds the tunnels' sockets and locks: one place that finds it, for reading as
+//! for writing, and sees to it that nobody else has made it.
+//!
+//! Whoever makes the directory can put a control socket there that is not a tunnel's, and be told passphrases.
+//! In `/tmp` that is anybody who knows our uid and comes first.
+
+use std::fs::{self, DirBuilder, Metadata, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use super::Error;
+
+/// The runtime directory, which may not be there yet. If it is, it is ours alone, and so is the way to it.
+///
+/// It is in `$XDG_RUNTIME_DIR` if that is a directory of ours (not so after `sudo -E`), else in
+/// `/run/user/UID` if that is, else it is `dtunnel-UID` in the directory for temporary files.
+///
+/// # Errors
+/// [`Error::RuntimeDir`] where others could have made it or could change it, [`Error::File`].
+pub fn runtime_dir() -> Result<PathBuf, Error> {
+    let dir = place(std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from), Path::new("/run/user"));
+    check(&dir)?;
+    Ok(dir)
+}
+
+/// The runtime directory, created with mode 0700 if it is missing.
+///
+/// # Errors
+/// As [`runtime_dir`].
+pub(crate) fn prepare_runtime_dir() -> Result<PathBuf, Error> {
+    let dir = runtime_dir()?;
+    create(&dir)?;
+    Ok(dir)
+}
+
+fn place(named: Option<PathBuf>, of_users: &Path) -> PathBuf {
+    let me = me();
+    let of_user = of_users.join(me.to_string());
+    let is_ours =
+        |dir: &PathBuf| dir.is_absolute() && fs::metadata(dir).is_ok_and(|meta| meta.is_dir() && meta.uid() == me);
+    match named.into_iter().chain([of_user]).find(is_ours) {
+        Some(dir) => dir.join("dtunnel"),
+        // TMPDIR is not the same for all of a user's processes; on macOS it is that of the system.
+        None => {
+            let shared = if cfg!(target_os = "linux") { PathBuf::from("/tmp") } else { std::env::temp_dir() };
+            shared.join(format!("dtunnel-{me}"))
+        }
+    }
+}
+
+fn me() -> u32 {
+    rustix::process::getuid().as_raw()
+}
+
+fn create(dir: &Path) -> Result<(), Error> {
+    match DirBuilder::new().mode(0o700).create(dir) {
+        Ok(()) => {}
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(source) => return Err(Error::File { action: "create", path: dir.into(), source }),
+    }
+    check(dir)
+}
+
+/// Is the directory, if it is there, a real one and ours alone, and can nobody else put another in its place?
+fn check(dir: &Path) -> Result<(), Error> {
+    let failed = |action, source| Error::File { action, path: dir.into(), source };
+    let not_safe = |reason: String| Error::RuntimeDir { path: dir.into(), reason };
+    check_way(dir.parent().unwrap_or(Path::new("/")), &not_safe)?;
+    let no_follow = (rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::NOFOLLOW).bits();
+    let opened = OpenOptions::new().read(true).custom_flags(no_follow.cast_signed()).open(dir);
+    let meta = match opened.and_then(|handle| handle.metadata()) {
+        Ok(meta) => meta,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        // A symbolic link is ENOTDIR on Linux and ELOOP elsewhere (open(2), O_NOFOLLOW).
+        Err(e)
+            if e.kind() == io::ErrorKind::NotADirectory
+                || e.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) =>
+        {
+            return Err(not_safe("it is not a directory, or a symbolic link".into()));
+        }
+        // One that we may not even open: whose is it?
+        Err(e) => match fs::symlink_metadata(dir) {
+            Ok(meta) if meta.uid() != me() => meta,
+            _ => return Err(failed("open", e)),
+        },
+    };
+    if meta.uid() != me() {
+        return Err(not_safe(format!("it belongs to uid {}, not to you (uid {})", meta.uid(), me())));
+    }
+    if meta.mode() & 0o077 != 0 {
+        return Err(not_safe(format!("others may enter it (mode {:04o})", meta.mode() & 0o7777)));
+    }
+    Ok(())
+}
+
+/// May nobody but us and root change what the directories down to `parent` lead to? As it is written, and where
+/// links on the way lead to.
+fn check_way(parent: &Path, not_safe: &dyn Fn(String) -> Error) -> Result<(), Error> {
+    let real = match fs::canonicalize(parent) {
+        Ok(real) => real,
+        Err(source) => return Err(Error::File { action: "open", path: parent.into(), source }),
+    };
+    let root = fs::metadata("/").map_or(0, |meta| meta.uid());
+    for part in parent.ancestors().chain(real.ancestors()) {
+        let meta = fs::symlink_metadata(part);
+        let meta = meta.map_err(|source| Error::File { action: "open", path: part.into(), source })?;
+        if let Some(reason) = objection(&meta, me(), root) {
+            return Err(not_safe(format!("{} {reason}", part.display())));
+        }
+    }
+    Ok(())
+}
+
+/// What is wrong with a directory or link on the way. `root` is the owner of `/`: where users are mapped
+/// (user_namespaces(7)) that is not uid 0.
+fn objection(meta: &Metadata, me: u32, root: u32) -> Option<String> {
+    if ![0, me, root].contains(&meta.uid()) {
+        return Some(format!("belongs to uid {}, neither to you (uid {me}) nor to root", meta.uid()));
+    }
+    // In a directory with the sticky bit only owners can rename and remove (unlink(2)).
+    let open_to_others = meta.is_dir() && meta.mode() & 0o022 != 0 && meta.mode() & 0o1000 == 0;
+    open_to_others.then(|| format!("may be changed by others (mode {:04o})", meta.mode() & 0o7777))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    fn set_mode(path: &Path, mode: u32) {
+        fs::set_permissions(path, PermissionsExt::from_mode(mode)).expect("chmod");
+    }
+
+    fn reason(result: Result<(), Error>) -> String {
+        match result {
+            Err(Error::RuntimeDir { reason, .. }) => reason,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_fresh_runtime_directory_is_private() {
+        let tmp = tempfile::tempdir().expect("a directory");
+        let dir = tmp.path().join("run");
+        check(&dir).expect("it may be missing");
+        create(&dir).expect("created");
+        assert_eq!(fs::metadata(&dir).expect("meta").mode() & 0o7777, 0o700);
+        create(&dir).expect("used again");
+    }
+
+    #[test]
+    fn a_symbolic_link_an_open_directory_and_a_file_are_refused() {
+        let tmp = tempfile::tempdir().expect("a directory");
+        let real = tmp.path().join("real");
+        create(&real).expect("created");
+        let link = tmp.path().join("link");
+        symlink(&real, &link).expect("a link");
+        assert!(reason(check(&link)).contains("symbolic link"));
+        set_mode(&real, 0o755);
+        assert!(reason(check(&real)).contains("others may enter it (mode 0755)"));
+        let file = tmp.path().join("file");
+        fs::write(&file, "").expect("a file");
+        assert!(reason(check(&file)).contains("not a directory"));
+    }
+
+    #[test]
+    fn a_way_that_others_may_change_is_refused() {
+        let tmp = tempfile::tempdir().expect("a directory");
+        let open = tmp.path().join("open");
+        fs::create_dir_all(open.join("inner")).expect("made");
+        create(&open.join("inner/run")).expect("created");
+        for (mode, safe) in [(0o777, false), (0o770, false), (0o1777, true), (0o755, true)] {
+            set_mode(&open, mode);
+            let checked = check(&open.join("inner/run"));
+            assert_eq!(checked.is_ok(), safe, "{mode:o}: {checked:?}");
+        }
+        // A link is followed to where it leads.
+        set_mode(&open, 0o777);
+        let link = tmp.path().join("link");
+        symlink(open.join("inner"), &link).expect("a link");
+        assert!(reason(check(&link.join("run"))).contains("may be changed by others (mode 0777)"));
+    }
+
+    #[test]
+    fn another_users_directory_is_passed_over() {
+        let tmp = tempfile::tempdir().expect("a directory");
+        let own = tmp.path().join(me().to_string());
+        let place = |named: Option<&Path>| place(named.map(Into::into), tmp.path());
+        assert!(place(None).ends_with(format!("dtunnel-{}", me())));
+        assert!(place(Some(Path::new("relative"))).ends_with(format!("dtunnel-{}", me())));
+        fs::create_dir(&own).expect("made");
+        assert_eq!(place(None), own.join("dtunnel"));
+        assert_eq!(place(Some(&tmp.path().join("missing"))), own.join("dtunnel"));
+        let named = tmp.path().join("named");
+        fs::create_dir(&named).expect("made");
+        assert_eq!(place(Some(&named)), named.join("dtunnel"));
+        let others = Path::new(if me() == 0 { "/var/mail" } else { "/" });
+        if fs::metadata(others).is_ok_and(|meta| meta.uid() != me()) {
+            assert_eq!(place(Some(others)), own.join("dtunnel"));
+        }
+    }
+}
