@@ -5,6 +5,8 @@
 //! reading. Each is decided on before a byte of it is sent to the host. Without a guard none of this is
 //! in a flow's way.
 
+#[cfg(test)]
+mod agreement;
 mod engine;
 mod framing;
 mod head;

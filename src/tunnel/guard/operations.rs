@@ -11,7 +11,7 @@ pub(super) struct Operation {
     /// Its name, for `allow`, the log and people.
     pub(super) name: &'static str,
     method: &'static str,
-    /// `{}` stands for one segment, `{..}` for one or more.
+    /// `{}` stands for one segment, `{..}` for one or more, `{ }` for one that may have spaces in it.
     path: &'static str,
     /// What its query must say besides.
     when: When,
@@ -20,7 +20,7 @@ pub(super) struct Operation {
     /// How it is judged under `no-privileged`.
     pub(super) risk: Risk,
     /// The parameters in its query that an Engine of any version reads, or that a client sends and no Engine
-    /// reads; `*` behind those that may stand several times.
+    /// reads; `*` behind those of which the Engine reads all.
     takes: &'static str,
     /// Has it a body?
     pub(super) body: bool,
@@ -85,7 +85,7 @@ impl Operation {
         Self { upgrade: Some(protocol), ..self }
     }
 
-    /// May this parameter stand in its query, and more than once? None where it may not.
+    /// May this parameter stand in its query, and is more than one read? None where it may not.
     pub(super) fn parameter(&self, name: &str) -> Option<Times> {
         self.takes.split(' ').find_map(|known| match known.strip_suffix('*') {
             Some(known) => (known == name).then_some(Times::Any),
@@ -94,7 +94,7 @@ impl Operation {
     }
 }
 
-/// How often a parameter may stand in a query.
+/// How often a parameter stands in a query, as far as the Engine is concerned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Times {
     /// The Engine reads the first one.
@@ -149,6 +149,8 @@ pub(super) const OPERATIONS: &[Operation] = &[
     plain("containers.attach-ws", "GET", "/containers/{}/attach/ws", CONTAINERS).takes(ATTACH).upgrades("websocket"),
     plain("containers.wait", "POST", "/containers/{}/wait", CONTAINERS).takes("condition"),
     plain("containers.delete", "DELETE", "/containers/{}", CONTAINERS).takes("force link v"),
+    // A link, by the names of its two ends.
+    plain("containers.delete", "DELETE", "/containers/{}/{}", CONTAINERS).takes("force link v"),
     plain("containers.exec", "POST", "/containers/{}/exec", CONTAINERS).risk(Risk::Inspect).body(),
     plain("exec.inspect", "GET", "/exec/{}/json", READ),
     plain("exec.start", "POST", "/exec/{}/start", CONTAINERS).body().upgrades("tcp"),
@@ -184,12 +186,12 @@ pub(super) const OPERATIONS: &[Operation] = &[
     // The host's daemon asks whatever registry it names.
     plain("distribution.inspect", "GET", "/distribution/{..}/json", CONTAINERS | BUILD),
     plain("networks.list", "GET", "/networks", READ).takes("filters"),
-    plain("networks.inspect", "GET", "/networks/{}", READ).takes("scope verbose"),
+    plain("networks.inspect", "GET", "/networks/{ }", READ).takes("scope verbose"),
     plain("networks.create", "POST", "/networks/create", CONTAINERS).body(),
     plain("networks.prune", "POST", "/networks/prune", CONTAINERS).takes("filters"),
-    plain("networks.connect", "POST", "/networks/{}/connect", CONTAINERS).body(),
-    plain("networks.disconnect", "POST", "/networks/{}/disconnect", CONTAINERS).body(),
-    plain("networks.delete", "DELETE", "/networks/{}", CONTAINERS),
+    plain("networks.connect", "POST", "/networks/{ }/connect", CONTAINERS).body(),
+    plain("networks.disconnect", "POST", "/networks/{ }/disconnect", CONTAINERS).body(),
+    plain("networks.delete", "DELETE", "/networks/{ }", CONTAINERS),
     plain("volumes.list", "GET", "/volumes", READ).takes("filters"),
     plain("volumes.inspect", "GET", "/volumes/{}", READ),
     plain("volumes.create", "POST", "/volumes/create", CONTAINERS).risk(Risk::Inspect).body(),
@@ -294,6 +296,8 @@ fn fits(pattern: &str, path: &str) -> bool {
         let Some((segment, after)) = rest.split_first() else { return false };
         match wanted {
             "{}" if is_id(segment) => rest = after,
+            // Networks are the only things of the Engine's whose names may have them.
+            "{ }" if segment.split(' ').all(is_id) => rest = after,
             "{..}" => {
                 // Whatever follows it in the pattern is one literal segment, or nothing.
                 let tail = usize::from(pattern.peek().is_some());
@@ -367,6 +371,11 @@ mod tests {
             ("GET", "/v1.41", None),
             ("GET", "/containers/a/b/json", None),
             ("GET", "/containers/.a/json", None),
+            ("GET", "/containers/a b/json", None),
+            ("GET", "/networks/a b", Some("networks.inspect")),
+            ("GET", "/networks/a ", None),
+            ("DELETE", "/containers/a/link?link=1", Some("containers.delete")),
+            ("DELETE", "/containers/a/checkpoints/b", None),
             ("get", "/info", None),
             ("GET", "/", None),
             ("GET", "/info/", None),

@@ -122,7 +122,7 @@ impl Rules {
             },
             Risk::Inspect => true,
         };
-        Verdict::Pass(Pass { operation, target: query.behind(&format!("{}{}", aim.version, aim.path)), inspect })
+        Verdict::Pass(Pass { operation, target: aim.with(&query), inspect })
     }
 
     /// Decides on the body of a request; what is to be sent on.
@@ -147,20 +147,17 @@ impl Rules {
     }
 }
 
-/// The query as it is sent on: parameters that an operation has, and as often as it has them. One that is not
-/// known is refused rather than left out, for an Engine newer than this might do something else without it.
+/// The query as it is sent on: parameters that an operation has, and of each as many as the Engine reads
+/// (docker-py sends `dockerfile` twice). One that is not known is refused rather than left out, for an Engine newer
+/// than this might do something else without it.
 fn judged(operation: &Operation, query: &Query) -> Result<Query, String> {
     let mut query = query.clone();
     let no_parameter = |name: &str| LEFT_OUT.contains(&name) || name.starts_with(|c: char| c.is_ascii_uppercase());
     query.retain(|name| !no_parameter(name));
-    for name in query.names() {
-        match operation.parameter(name) {
-            None => return Err(format!("its parameter {} is not known to dtunnel", name.escape_debug())),
-            Some(Times::Any) => {}
-            Some(Times::Once) if query.names().filter(|other| *other == name).count() == 1 => {}
-            Some(Times::Once) => return Err(format!("its parameter {} stands twice", name.escape_debug())),
-        }
+    if let Some(name) = query.names().find(|name| operation.parameter(name).is_none()) {
+        return Err(format!("its parameter {} is not known to dtunnel", name.escape_debug()));
     }
+    query.first_only(|name| operation.parameter(name) == Some(Times::Once));
     if operation.name == "containers.top" {
         let args = ps::harmless(query.text("ps_args").ok_or("its ps_args are no text")?)?;
         query.replace("ps_args", args);
@@ -224,6 +221,10 @@ mod tests {
                 "/containers/json?all=1&filters=%7B%22a%22%3A%5B%22b%22%5D%7D",
             ),
             ("POST", "/build?t=a&t=b", "/build?t=a&t=b"),
+            // What the Engine reads is the first one.
+            ("GET", "/containers/json?all=0&size=1&all=1", "/containers/json?all=0&size=1"),
+            ("GET", "/containers/a/top?ps_args=aux&ps_args=axeww", "/containers/a/top?ps_args=aux"),
+            ("POST", "/build?dockerfile=.x&dockerfile=FROM%20a", "/build?dockerfile=.x"),
             // docker-py and docker-java
             ("GET", "/containers/json?trunc_cmd=0&limit=-1", "/containers/json?trunc_cmd=0&limit=-1"),
             ("POST", "/images/create?tag=1&fromImage=a&registry=b", "/images/create?tag=1&fromImage=a&registry=b"),
@@ -237,10 +238,8 @@ mod tests {
         }
         for (method, target) in [
             ("GET", "/containers/json?dryrun=1"),
-            ("GET", "/containers/json?all=0&all=1"),
             ("GET", "/info?x"),
             ("GET", "/containers/a/top?ps_args=axeww"),
-            ("GET", "/containers/a/top?ps_args=aux&ps_args=axeww"),
             ("GET", "/containers/a/top?ps_args=%ff"),
             // A checkpoint that a container wrote is whatever that container likes.
             ("POST", "/containers/a/start?checkpoint=a&checkpoint-dir=/srv"),
@@ -268,7 +267,6 @@ mod tests {
             "network%6dode=host",
             "networkmode=container:x",
             "networkmode=Host",
-            "networkmode=&networkmode=host",
             "cgroupparent=/x",
             "cgroupparent=&securityopt=x",
             "securityopt=&securityopt=x",

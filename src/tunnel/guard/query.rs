@@ -58,6 +58,12 @@ impl Query {
         self.0.retain(|(name, _)| wanted(name));
     }
 
+    /// Leaves out what stands behind the first one of the same name, for these names.
+    pub(super) fn first_only(&mut self, of: impl Fn(&str) -> bool) {
+        let mut seen = std::collections::BTreeSet::new();
+        self.0.retain(|(name, _)| seen.insert(name.clone()) || !of(name));
+    }
+
     /// Puts another value in the place of the one of that name.
     pub(super) fn replace(&mut self, name: &str, value: String) {
         if let Some((_, old)) = self.0.iter_mut().find(|(key, _)| key == name) {

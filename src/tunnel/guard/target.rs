@@ -39,8 +39,8 @@ impl Target {
         let pieces: Result<Vec<String>, Refusal> = path.split('/').map(|piece| segment(piece)).collect();
         let divided = pieces?.join("/");
         let plain = divided.replace(ENCODED_SLASH, "/");
-        let known = |c: char| c.is_ascii_alphanumeric() || "/_.-:@+[]".contains(c);
-        if !plain.chars().all(known) {
+        let known = |c: char| c.is_ascii_alphanumeric() || "/_.-:@+[] ".contains(c);
+        if path.contains(' ') || !plain.chars().all(known) {
             return Err("its path has odd characters in it");
         }
         let (version, divided) = operations::version(&divided);
@@ -58,9 +58,15 @@ impl Target {
         Ok(Self { path, version: version.to_owned(), query, operation })
     }
 
+    /// The same with another query.
+    pub(super) fn with(&self, query: &Query) -> String {
+        // The one character that a path may hold and a first line may not.
+        query.behind(&format!("{}{}", self.version, self.path.replace(' ', "%20")))
+    }
+
     /// What is sent on for it.
     pub(super) fn written(&self) -> String {
-        self.query.behind(&format!("{}{}", self.version, self.path))
+        self.with(&self.query)
     }
 }
 
@@ -93,6 +99,7 @@ mod tests {
             ("GET", "/v1.41/images/a%40sha256%3A0/json", "/v1.41/images/a@sha256:0/json", Some("images.inspect")),
             ("GET", "/images/[::1]:5000/x:1/json", "/images/[::1]:5000/x:1/json", Some("images.inspect")),
             ("GET", "/images/%5B::1%5D:5000%2Fx/json", "/images/[::1]:5000/x/json", Some("images.inspect")),
+            ("GET", "/networks/a%20b", "/networks/a%20b", Some("networks.inspect")),
             ("GET", "/v1.41/networks/", "/v1.41/networks", Some("networks.list")),
             ("GET", "/networks/?filters={}", "/networks?filters=%7B%7D", Some("networks.list")),
             ("DELETE", "/images/a%2Fb", "/images/a/b", Some("images.delete")),
@@ -121,7 +128,6 @@ mod tests {
             "/info%252e",
             "/info%00",
             "/info%0a",
-            "/info%20",
             "/info%3f",
             "/info%23",
             "/info%c3%b6",
