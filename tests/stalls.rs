@@ -373,6 +373,33 @@ fn what_is_kept_on_disk_goes_with_the_process() {
     assert!(!kept[0].exists());
 }
 
+/// The same with pieces of a few bytes, as logs have them, of which little is read at a time.
+#[test]
+fn a_reader_of_short_lines_that_pauses_goes_on_unhurt() {
+    let lab = Lab::new("ClientAliveInterval 1\nClientAliveCountMax 3");
+    lab.allow_one_connection();
+    let path = lab.path("remote/x.sock");
+    remote::serve(&path, |mut stream| {
+        let line = [b'.'; 60];
+        while stream.write_all(&line).is_ok() {}
+    });
+    lab.ok(&["up", "lab", "--remote", path.to_str().unwrap()]);
+    let mut stopped = connect(&lab.socket("lab"));
+    stopped.write_all(b"x").unwrap();
+    wait_for("the stall", || (lab.status("lab")["connections"][0]["stalled"] == 1).then_some(()));
+    let begun = Instant::now();
+    wait_for("four times as long as the server waits", || (begun.elapsed() > Duration::from_secs(16)).then_some(()));
+    // More than can have waited on this side of the server.
+    let mut buffer = vec![0; 1 << 16];
+    let mut left: usize = 64 << 20;
+    while left > 0 {
+        let read = stopped.read(&mut buffer).expect("no cut");
+        assert!(read > 0 && buffer[..read].iter().all(|byte| *byte == b'.'));
+        left = left.saturating_sub(read);
+    }
+    assert_eq!(lab.status("lab")["flows_failed"], 0);
+}
+
 /// A client that stops, alone and beside one that is quiet, on a server that wants signs of life: neither is cut.
 #[test]
 fn a_reader_that_pauses_for_longer_than_the_server_waits_goes_on_unhurt() {

@@ -323,29 +323,21 @@ impl Connection {
         self.handle.send_ping().await.is_ok() && !self.handle.is_closed()
     }
 
-    /// Sends the server a sign of life. Ends when it is on its way, if that is enough for this server, else
-    /// when it is answered.
+    /// Sends the server a sign of life. Ends when it is on its way, or, if it is to be `answered`, when it is:
+    /// then everything that the server had sent before was read, its own questions included.
     ///
-    /// OpenSSH's ClientAliveInterval counts any packet of ours (packet.c, `keep_alive_timeouts`), but not
-    /// every server does: some want their own questions answered, and those may stand behind everything
-    /// that was sent before. Whoever has had an answer has read all that.
-    pub async fn show_life(&self) {
-        let answered = async {
+    /// OpenSSH's ClientAliveInterval counts any packet of ours (packet.c, `keep_alive_timeouts`), so that one
+    /// that wants no answer is enough; and better where little is read, for to answer a global request sshd waits
+    /// until all that it has is written, and gives up after ClientAliveInterval times ClientAliveCountMax
+    /// (`ssh_packet_write_wait`). Other servers may want their own questions answered.
+    pub async fn show_life(&self, answered: bool) {
+        if answered || !self.facts.borrow().server.contains("OpenSSH") {
             let _ = self.handle.send_ping().await;
-        };
-        if !self.facts.borrow().server.contains("OpenSSH") {
-            return answered.await;
+            return;
         }
-        let sent = async {
-            // A question that russh's session answers by itself, in turn: what was given to it before is
-            // on its way.
-            let _ = self.handle.best_supported_rsa_hash().await;
-        };
-        tokio::select! {
-            biased;
-            () = answered => {}
-            () = sent => {}
-        }
+        let _ = self.handle.send_keepalive(false).await;
+        // A question that russh's session answers by itself, in turn: what was given to it before is on its way.
+        let _ = self.handle.best_supported_rsa_hash().await;
     }
 
     /// Learns the host's other keys as it tells of them, each proved to be its own

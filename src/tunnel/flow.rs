@@ -36,8 +36,8 @@ const LINGER: Duration = Duration::from_secs(5);
 const MOST_LINGERING: usize = 256 << 10;
 
 /// Most pieces that are taken until a sign of life is on its way or answered, where the connection is
-/// otherwise left unread: what TCP and the server hold back at most, 32 KiB each.
-const MOST_OF_A_ROUND: usize = 1024;
+/// otherwise left unread. TCP and the server hold back some 8 MB, which may be in pieces of a few bytes.
+const MOST_OF_A_ROUND: usize = 1 << 20;
 
 /// How a flow ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -188,6 +188,8 @@ struct Inwards<'a> {
     buffer: SendBuffer,
     pace: Pace,
     stall: Option<Stall<'a>>,
+    /// Was a sign of life answered since the connection is left unread?
+    answered: bool,
     /// A sign of life that is being sent.
     round: Option<Pin<Box<dyn Future<Output = ()> + Send + 'a>>>,
     /// What came last: Eof ends the direction once the buffer is out, Closed after it the flow.
@@ -204,7 +206,19 @@ impl<'a> Inwards<'a> {
         spill: u64,
     ) -> Self {
         let (buffer, pace) = (SendBuffer::new(spill), Pace::new(Instant::now()));
-        Self { local, counters, lease, shared, buffer, pace, stall: None, round: None, ended: false, closed: false }
+        Self {
+            local,
+            counters,
+            lease,
+            shared,
+            buffer,
+            pace,
+            stall: None,
+            answered: false,
+            round: None,
+            ended: false,
+            closed: false,
+        }
     }
 
     async fn run(mut self, reader: &mut ChannelReader) -> End {
@@ -280,10 +294,15 @@ impl<'a> Inwards<'a> {
             past_half: self.buffer.is_past_half(),
             at_limit: self.buffer.is_at_limit(),
         };
+        if facts.shared || !facts.full {
+            self.answered = false;
+        }
         let step = self.pace.step(Instant::now(), facts);
         if step == Step::Round {
             self.pace.round_begins(MOST_OF_A_ROUND);
-            self.round = Some(Box::pin(self.lease.member.connection.show_life()));
+            // The first one also gets all questions out of the way that were asked before.
+            let first = !std::mem::replace(&mut self.answered, true);
+            self.round = Some(Box::pin(self.lease.member.connection.show_life(first)));
         }
         step
     }

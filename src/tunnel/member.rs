@@ -240,8 +240,11 @@ impl Member {
         *lock(&self.quiet_since)
     }
 
-    /// Measures the round-trip time.
+    /// Measures the round-trip time. Not while the connection is left unread: the answer would not be.
     pub(super) async fn measure(&self) {
+        if self.is_held_up() {
+            return std::future::pending().await;
+        }
         let begun = Instant::now();
         if self.connection.ping().await {
             *lock(&self.round_trip) = Some(begun.elapsed());
