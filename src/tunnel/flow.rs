@@ -35,6 +35,10 @@ const LINGER: Duration = Duration::from_secs(5);
 /// itself.
 const MOST_LINGERING: usize = 256 << 10;
 
+/// How often a sign of life is to be answered. Each costs what TCP and the server hold back, up to 8 MB: in 10
+/// minutes less than half of the 1 GiB that may be kept.
+const ANSWERED: Duration = Duration::from_secs(10);
+
 /// Most pieces that are taken until a sign of life is on its way or answered, where the connection is
 /// otherwise left unread. TCP and the server hold back some 8 MB, which may be in pieces of a few bytes.
 const MOST_OF_A_ROUND: usize = 1 << 20;
@@ -188,8 +192,8 @@ struct Inwards<'a> {
     buffer: SendBuffer,
     pace: Pace,
     stall: Option<Stall<'a>>,
-    /// Was a sign of life answered since the connection is left unread?
-    answered: bool,
+    /// When a sign of life was last to be answered, since the connection is left unread.
+    answered: Option<Instant>,
     /// A sign of life that is being sent.
     round: Option<Pin<Box<dyn Future<Output = ()> + Send + 'a>>>,
     /// What came last: Eof ends the direction once the buffer is out, Closed after it the flow.
@@ -214,7 +218,7 @@ impl<'a> Inwards<'a> {
             buffer,
             pace,
             stall: None,
-            answered: false,
+            answered: None,
             round: None,
             ended: false,
             closed: false,
@@ -295,14 +299,17 @@ impl<'a> Inwards<'a> {
             at_limit: self.buffer.is_at_limit(),
         };
         if facts.shared || !facts.full {
-            self.answered = false;
+            self.answered = None;
         }
         let step = self.pace.step(Instant::now(), facts);
         if step == Step::Round {
             self.pace.round_begins(MOST_OF_A_ROUND);
-            // The first one also gets all questions out of the way that were asked before.
-            let first = !std::mem::replace(&mut self.answered, true);
-            self.round = Some(Box::pin(self.lease.member.connection.show_life(first)));
+            // Now and then one is answered, which gets all out of the way that the server had sent before.
+            let answered = self.answered.is_none_or(|when| when.elapsed() >= ANSWERED);
+            if answered {
+                self.answered = Some(Instant::now());
+            }
+            self.round = Some(Box::pin(self.lease.member.connection.show_life(answered)));
         }
         step
     }
