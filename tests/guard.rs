@@ -38,8 +38,13 @@ fn recorded(profile: &str) -> (Lab, Arrived) {
     (lab, arrived)
 }
 
-/// Naive on purpose: every empty line ends a head.
+/// The id of the one container and the one exec that there are.
+const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+
+/// Naive on purpose: an empty line ends a head, and a length says how much follows.
 fn keep(mut stream: UnixStream, arrived: &Arrived) {
+    let inspect = format!("{{\"Id\":\"{ID}\",\"HostConfig\":{{}},\"ContainerID\":\"{ID}\"}}");
+    let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{inspect}", inspect.len());
     let mut last = Vec::new();
     let mut byte = [0];
     while stream.read_exact(&mut byte).is_ok() {
@@ -48,11 +53,16 @@ fn keep(mut stream: UnixStream, arrived: &Arrived) {
         if !last.ends_with(b"\r\n\r\n") {
             continue;
         }
-        // The body of the one before, which is `{}` here, stands before it.
         let head = String::from_utf8_lossy(&std::mem::take(&mut last)).into_owned();
-        let line = head.lines().next().unwrap_or_default().trim_start_matches("{}").to_owned();
+        let length = head.lines().find_map(|line| line.to_lowercase().strip_prefix("content-length: ")?.parse().ok());
+        let mut body = vec![0; length.unwrap_or(0)];
+        if stream.read_exact(&mut body).is_err() {
+            return;
+        }
+        arrived.lock().unwrap().bytes.extend(body);
+        let line = head.lines().next().unwrap_or_default().to_owned();
         arrived.lock().unwrap().lines.push(line);
-        if stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}").is_err() {
+        if stream.write_all(answer.as_bytes()).is_err() {
             return;
         }
     }
@@ -95,7 +105,8 @@ fn operations() -> Vec<(String, String, [bool; 4])> {
 
 fn request(method: &str, path: &str) -> String {
     let name = if path.contains("/volumes/") { "some-volume" } else { "reg.example:5000/some/image:tag" };
-    let path = path.replace("{id}", "some_thing.1-x").replace("{name}", name);
+    let id = if path.contains("/containers/") || path.contains("/exec/") { ID } else { "some_thing.1-x" };
+    let path = path.replace("{id}", id).replace("{name}", name);
     let body = if matches!(method, "POST" | "PUT") { "Content-Length: 2\r\n\r\n{}" } else { "\r\n" };
     format!("{method} {path} HTTP/1.1\r\nHost: docker\r\n{body}")
 }
@@ -108,6 +119,10 @@ fn every_operation_of_the_api_under_every_policy() {
         let (lab, arrived) = recorded(&format!("access = {policy:?}"));
         // Once on connections of their own, and once on one that is used again and again.
         let mut reused = connect(&lab.socket("lab"));
+        // Under no-privileged the Engine is asked once what the container has that is used.
+        for path in ["/containers/{id}/start", "/exec/{id}/start"] {
+            answers(&mut connect(&lab.socket("lab")), request("POST", path).as_bytes(), 1);
+        }
         for (method, path, verdicts) in &operations {
             let expected = if verdicts[at] { 200 } else { 403 };
             for prefix in ["", "/v1.41"] {
@@ -285,7 +300,7 @@ fn over_tcp_browsers_and_foreign_names_are_refused() {
     });
 }
 
-fn guarded(profile: &str) -> Option<Lab> {
+pub fn guarded(profile: &str) -> Option<Lab> {
     let lab = Lab::with_engine()?;
     lab.write_config(&format!(
         "ssh_config = {:?}\n[defaults]\nremote = {:?}\n[profiles.lab]\n{profile}\n",
@@ -297,7 +312,7 @@ fn guarded(profile: &str) -> Option<Lab> {
 }
 
 #[track_caller]
-fn refused(output: &Output, reason: &str) {
+pub fn refused(output: &Output, reason: &str) {
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success(), "it was let through");
     assert!(stderr.contains(reason), "{stderr}");
@@ -416,9 +431,9 @@ fn containers_without_privileges_work_whole() {
         (&["-v", "/:/host"], "the host's / is not among allowed_binds"),
         (&["-v", "/tmp/x:/x"], "the host's /tmp/x is not among allowed_binds"),
         (&["--mount", "type=bind,source=/etc,target=/x"], "the host's /etc is not among allowed_binds"),
-        (&["--cap-add", "SYS_ADMIN"], "CapAdd is not allowed"),
+        (&["--cap-add", "SYS_ADMIN"], "HostConfig.CapAdd[0] SYS_ADMIN is not allowed"),
         (&["--device", "/dev/null"], "Devices is not allowed"),
-        (&["--security-opt", "seccomp=unconfined"], "HostConfig.SecurityOpt seccomp=unconfined is not allowed"),
+        (&["--security-opt", "seccomp=unconfined"], "HostConfig.SecurityOpt[0] seccomp=unconfined is not allowed"),
     ] {
         let args = [&["run", "--rm"], options, &[IMAGE, "true"]].concat();
         refused(&docker(&args).output().unwrap(), reason);

@@ -25,6 +25,7 @@ mod names;
 mod passwords;
 mod pipelines;
 mod ports;
+mod privileged;
 mod questions;
 mod refusals;
 mod spares;

@@ -1,7 +1,6 @@
 //! What a tunnel's clients may ask of the Engine.
 
 use std::fmt;
-use std::path::{Component, Path};
 
 use serde::{Deserialize, Serialize};
 
@@ -41,7 +40,7 @@ pub struct Access {
     /// Operations beyond them, by name.
     pub allow: Vec<String>,
     /// Directories of the host that containers may be given in spite of [`Policy::NoPrivileged`]; one that
-    /// ends in `/` is meant with all that is below it.
+    /// ends in `/` is meant with all that is below it, for reading only.
     pub allowed_binds: Vec<String>,
 }
 
@@ -79,9 +78,7 @@ impl Access {
             }
             Some(AccessSetting::Several(policies)) => policies.clone(),
         };
-        if let Some(path) = binds.iter().find(|path| !is_plain(path)) {
-            return Err(format!("`{}` in `allowed_binds` is not an absolute path without dots", path.escape_debug()));
-        }
+        check_binds(binds)?;
         Ok(Self { policies, allow: allow.to_vec(), allowed_binds: binds.to_vec() })
     }
 }
@@ -116,8 +113,54 @@ impl Policy {
     }
 }
 
-/// Is it an absolute path without dots?
+/// An entry of `allowed_binds` is plain, and not inside another one that containers may write to: they could
+/// put a link in its place.
+fn check_binds(binds: &[String]) -> Result<(), String> {
+    if let Some(path) = binds.iter().find(|path| !is_plain(path)) {
+        let path = path.escape_debug();
+        return Err(format!("`{path}` in `allowed_binds` is not an absolute path without dots and empty parts"));
+    }
+    for path in binds {
+        let around = binds.iter().filter(|other| !other.ends_with('/'));
+        for writable in around.filter(|other| path.strip_prefix(*other).is_some_and(|rest| rest.starts_with('/'))) {
+            return Err(format!(
+                "`{path}` in `allowed_binds` is inside `{writable}`, where containers may write: they could put a \
+                 symbolic link there that leads anywhere. Name one of them, or `{writable}/` (read-only) instead"
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Is it an absolute path without dots, as the Engine would write it? Not the root itself: who has it has all.
 fn is_plain(path: &str) -> bool {
-    let plain = |part: Component<'_>| matches!(part, Component::RootDir | Component::Normal(_));
-    path.starts_with('/') && Path::new(path).components().all(plain)
+    let inner = path.strip_suffix('/').unwrap_or(path);
+    let plain = |part: &str| !matches!(part, "" | "." | "..") && !part.chars().any(char::is_control);
+    inner.strip_prefix('/').is_some_and(|inner| inner.split('/').all(plain))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_inside_writable_ones_are_refused() {
+        for (binds, passes) in [
+            (&["/srv/data", "/srv/projects/"][..], true),
+            (&["/srv/", "/srv/data"], true),
+            (&["/srv/a", "/srv/ab"], true),
+            (&["/srv", "/srv/data"], false),
+            (&["/srv", "/srv/data/"], false),
+            (&["/srv", "/srv/"], false),
+            (&["/"], false),
+            (&["srv"], false),
+            (&["/srv//data"], false),
+            (&["/srv/./data"], false),
+            (&["/srv/../data"], false),
+            (&["/srv/da\nta"], false),
+        ] {
+            let binds: Vec<String> = binds.iter().map(ToString::to_string).collect();
+            assert_eq!(check_binds(&binds).is_ok(), passes, "{binds:?}");
+        }
+    }
 }

@@ -7,17 +7,17 @@
 
 #[cfg(test)]
 mod agreement;
+mod bodies;
 mod engine;
 mod framing;
 mod head;
-mod inspect;
-mod json;
 mod linger;
 mod operations;
 mod policy;
 mod proxy;
 mod ps;
 mod query;
+mod reach;
 mod stream;
 mod target;
 
@@ -65,6 +65,7 @@ pub(super) struct Guard {
     /// Those that are being answered, by number.
     open: Mutex<BTreeMap<u64, RequestStatus>>,
     next: AtomicU64,
+    known: Mutex<reach::Known>,
 }
 
 impl Guard {
@@ -75,7 +76,9 @@ impl Guard {
     pub(super) fn of(target: &Target) -> Result<Option<Arc<Self>>, Error> {
         let rules = Rules::new(&target.access);
         let rules = rules.map_err(|reason| Error::Access { name: target.name.to_string(), reason })?;
-        Ok(rules.map(|rules| Arc::new(Self { rules, open: Mutex::default(), next: AtomicU64::new(0) })))
+        Ok(rules.map(|rules| {
+            Arc::new(Self { rules, open: Mutex::default(), next: AtomicU64::new(0), known: Mutex::default() })
+        }))
     }
 
     /// What it allows, in a few words.

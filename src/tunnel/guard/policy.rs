@@ -1,7 +1,7 @@
 //! What a guard allows: policies, and what goes beyond them.
 
+use super::bodies::{self, Ground, Judged};
 use super::head::Head;
-use super::inspect;
 use super::operations::{BUILD, CONTAINERS, OPERATIONS, Operation, READ, Risk, Times, numbers};
 use super::ps;
 use super::query::Query;
@@ -129,8 +129,23 @@ impl Rules {
     ///
     /// # Errors
     /// Why it may not pass.
-    pub(super) fn inspect(&self, operation: &Operation, body: &[u8]) -> Result<Vec<u8>, String> {
-        inspect::judge(operation.name, body, &self.allowed_binds).map_err(|e| format!("{}: {e}", operation.name))
+    pub(super) fn inspect(&self, operation: &Operation, body: &[u8]) -> Result<Judged, String> {
+        bodies::judge(operation.name, body, &self.ground()).map_err(|e| format!("{}: {e}", operation.name))
+    }
+
+    /// Does this operation use a container that may have more than would be allowed?
+    pub(super) fn must_ask(&self, operation: &Operation) -> bool {
+        self.no_privileged && super::reach::reaches_in(operation.name)
+    }
+
+    /// Is it to be remembered what this operation has made?
+    pub(super) fn remembers(&self, operation: &Operation) -> bool {
+        self.no_privileged && super::reach::makes(operation.name)
+    }
+
+    /// What a container may have of its host.
+    pub(super) fn ground(&self) -> Ground<'_> {
+        Ground { binds: &self.allowed_binds }
     }
 
     /// Decides on a body where an operation has none, which is not sent on. Clients send one all the same:
@@ -167,16 +182,10 @@ fn judged(operation: &Operation, query: &Query) -> Result<Query, String> {
 
 /// What a build's query may say under `no-privileged`.
 fn unprivileged_build(query: &Query) -> Result<(), String> {
-    let network = String::from_utf8_lossy(query.get("networkmode"));
-    // Another network may be the host's by its id.
-    if !["", "default", "none", "bridge"].contains(&&*network) {
-        return Err(format!("networkmode {} is not allowed", network.escape_debug()));
+    for name in query.names() {
+        bodies::judge_build(name, query.text(name).ok_or_else(|| format!("its {name} is no text"))?)?;
     }
-    let given = |name: &str| query.names().any(|other| other == name);
-    if !query.get("cgroupparent").is_empty() {
-        return Err("cgroupparent is not allowed".into());
-    }
-    if given("securityopt") { Err("securityopt is not allowed".into()) } else { Ok(()) }
+    Ok(())
 }
 
 #[cfg(test)]

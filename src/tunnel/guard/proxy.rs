@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Body as _, Incoming};
 use hyper::header::{
-    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderMap, HeaderName, HeaderValue, TE, TRAILER,
+    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRAILER,
     TRANSFER_ENCODING, UPGRADE,
 };
 use hyper::service::service_fn;
@@ -19,12 +19,14 @@ use tokio::sync::Mutex;
 use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::bodies::Judged;
 use super::engine::{Body, Engine, EngineStream};
 use super::framing::Refusal;
 use super::head::Head;
+use super::operations::Operation;
 use super::policy::{Pass, Rules, Verdict};
 use super::stream::{Framed, Reading, Returned};
-use super::{Guard, Open, inspect, linger, shown};
+use super::{Guard, Open, bodies, linger, reach, shown};
 use crate::tunnel::flow::End;
 use crate::tunnel::local::LocalStream;
 use crate::tunnel::peer::Who;
@@ -32,7 +34,7 @@ use crate::tunnel::pool::lock;
 use crate::tunnel::supervisor::Tunnel;
 
 /// Why a request is not passed on, and what that is called in HTTP.
-type Refused = (StatusCode, String);
+pub(super) type Refused = (StatusCode, String);
 /// What was read of a request before hyper read it.
 type Seen = Option<Result<Head, Refusal>>;
 
@@ -134,6 +136,10 @@ impl Client {
             StatusCode::BAD_REQUEST | StatusCode::REQUEST_TIMEOUT => {
                 format!("dtunnel: refused by the guard of this tunnel: {reason}")
             }
+            // The Engine's words: clients look for them.
+            StatusCode::NOT_FOUND => {
+                reason.rsplit_once(": No such").map_or(reason.clone(), |(_, what)| format!("No such{what}"))
+            }
             _ => format!("dtunnel: {reason}"),
         };
         refusal(status, &reason, reusable)
@@ -173,9 +179,8 @@ impl Client {
         let operation = pass.operation;
         let (mut parts, body) = request.into_parts();
         let body = if pass.inspect {
-            let body = self.whole(body, inspect::MAX_BODY).await?;
-            let body = self.guard.rules.inspect(operation, &body);
-            let body = Bytes::from(body.map_err(|reason| (StatusCode::FORBIDDEN, reason))?);
+            let body = self.whole(body, bodies::MAX_BODY).await?;
+            let body = self.inspect(operation, &body).await?;
             parts.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
             full(body)
         } else if operation.body {
@@ -199,6 +204,9 @@ impl Client {
         parts.version = Version::HTTP_11;
         let target = Uri::try_from(pass.target);
         parts.uri = target.map_err(|e| (StatusCode::BAD_REQUEST, format!("its target cannot be written: {e}")))?;
+        if self.guard.rules.must_ask(operation) {
+            parts.uri = self.reach(operation, &parts.uri).await?;
+        }
         let on_client = parts.extensions.remove::<upgrade::OnUpgrade>();
         let answer = self.engine.ask(Request::from_parts(parts, body)).await;
         let mut answer = answer.map_err(|reason| match self.reading.broken() {
@@ -226,6 +234,12 @@ impl Client {
             answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         *answer.version_mut() = Version::HTTP_11;
+        if answer.status() == StatusCode::CREATED && self.guard.rules.remembers(operation) {
+            let (parts, body) = answer.into_parts();
+            let body = read_whole(body).await?;
+            self.guard.learn(operation.name, &body);
+            return Ok(Response::from_parts(parts, full(body)));
+        }
         let mut open = Some(open);
         Ok(answer.map(|body| {
             let body = body.map_frame(move |frame| {
@@ -235,6 +249,27 @@ impl Client {
             });
             body.boxed_unsync()
         }))
+    }
+
+    /// The body that is to be sent in the place of this one.
+    async fn inspect(&self, operation: &Operation, body: &[u8]) -> Result<Bytes, Refused> {
+        let forbidden = |reason| (StatusCode::FORBIDDEN, reason);
+        let body = match self.guard.rules.inspect(operation, body).map_err(forbidden)? {
+            Judged::Ready(body) => body,
+            Judged::Create(mut create) => {
+                let settled = self.guard.settle(&mut create, self).await;
+                settled.map_err(|(status, reason)| (status, format!("{}: {reason}", operation.name)))?;
+                create.to_body().map_err(forbidden)?
+            }
+        };
+        Ok(body.into())
+    }
+
+    /// The target that is to be asked for in the place of this one.
+    async fn reach(&self, operation: &Operation, target: &Uri) -> Result<Uri, Refused> {
+        let path = self.guard.reach(operation.name, target.path(), self).await?;
+        let target = target.query().map_or(path.clone(), |query| format!("{path}?{query}"));
+        target.parse().map_err(|e| (StatusCode::BAD_REQUEST, format!("its target cannot be written: {e}")))
     }
 
     /// A body that is read whole.
@@ -282,6 +317,23 @@ async fn settled(mut body: Incoming, expects: bool) -> bool {
         Some(())
     };
     matches!(timeout(SETTLE_TIME, reading).await, Ok(Some(())))
+}
+
+impl reach::Ask for Client {
+    async fn get(&self, path: &str) -> Result<(StatusCode, Bytes), Refused> {
+        let request = Request::get(path).header(HOST, "docker").body(full(Bytes::new()));
+        let request = request.map_err(|e| (StatusCode::BAD_REQUEST, format!("{path} cannot be asked for: {e}")))?;
+        let answer = self.engine.ask(request).await.map_err(|reason| (StatusCode::BAD_GATEWAY, reason))?;
+        let status = answer.status();
+        Ok((status, read_whole(answer.into_body()).await?))
+    }
+}
+
+/// An answer of bounded size.
+async fn read_whole(body: Incoming) -> Result<Bytes, Refused> {
+    let read = Limited::new(body, reach::MAX_ANSWER).collect().await;
+    let unreadable = |e| (StatusCode::BAD_GATEWAY, format!("the Engine's answer cannot be read: {e}"));
+    read.map(|body| body.to_bytes()).map_err(unreadable)
 }
 
 /// Carries bytes both ways once HTTP has been left behind.

@@ -1,0 +1,58 @@
+//! The query of a build, whose parameters are what a body is elsewhere.
+
+use std::collections::BTreeMap;
+
+use serde::de::DeserializeOwned;
+
+use super::json::{self, shown};
+use super::resources::Ulimit;
+use super::text::is_one_line;
+
+/// Judges a parameter of a build.
+///
+/// # Errors
+/// What is not allowed in it.
+pub(in crate::tunnel::guard) fn judge(name: &str, value: &str) -> Result<(), String> {
+    // One that is there counts, whatever the first of several says.
+    if value.is_empty() && name != "securityopt" {
+        return Ok(());
+    }
+    let fits = match name {
+        "networkmode" => ["default", "none", "bridge"].contains(&value),
+        "cgroupparent" | "securityopt" | "entitlements" | "credentialspec" | "storage-opt" => false,
+        "isolation" => value == "default",
+        // docker's own limits and switches, and what stands in the image.
+        "dockerfile" | "t" | "extrahosts" | "remote" | "q" | "nocache" | "pull" | "rm" | "forcerm" | "memory"
+        | "memswap" | "cpushares" | "cpusetcpus" | "cpusetmems" | "cpuperiod" | "cpuquota" | "shmsize" | "squash"
+        | "platform" | "target" | "version" | "buildid" | "session" => is_one_line(value),
+        "buildargs" => is::<BTreeMap<String, Option<String>>>(value),
+        "labels" => is::<BTreeMap<String, String>>(value),
+        "cachefrom" => is::<Vec<String>>(value),
+        "ulimits" => is::<Vec<Ulimit>>(value),
+        "outputs" => json::read::<Vec<Output>>(value.as_bytes()).is_ok_and(|all| all.iter().all(Output::is_local)),
+        _ => return Err(format!("the parameter {} is not known", shown(name))),
+    };
+    if fits { Ok(()) } else { Err(format!("{name} {} is not allowed", shown(value))) }
+}
+
+fn is<T: DeserializeOwned>(value: &str) -> bool {
+    value == "null" || json::read::<T>(value.as_bytes()).is_ok()
+}
+
+/// Where BuildKit puts what it has built.
+#[derive(serde::Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+struct Output {
+    #[serde(rename = "Type")]
+    kind: String,
+    #[serde(default)]
+    attrs: BTreeMap<String, String>,
+}
+
+impl Output {
+    /// To the Engine, or back to the client.
+    fn is_local(&self) -> bool {
+        ["cacheonly", "docker", "image", "local", "moby", "oci", "tar"].contains(&self.kind.as_str())
+            && !self.attrs.contains_key("push")
+    }
+}

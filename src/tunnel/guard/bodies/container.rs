@@ -1,0 +1,129 @@
+//! Bodies about containers: create, commit and exec.
+
+use std::collections::BTreeMap;
+
+use super::host_config::HostConfig;
+use super::networks::Endpoint;
+use super::text::{MaybeName, Member, Nothing, Text, Words, body, dropped, nothing};
+use super::{Ground, Reference};
+
+body! {
+    /// `POST /containers/create`: what Moby calls Config, and what stands beside it. Up to Engine 26 fields of
+    /// HostConfig are read here, too, if there is no HostConfig; none of them is known here.
+    Create {
+        hostname: String,
+        domainname: String,
+        user: String,
+        attach_stdin: bool,
+        attach_stdout: bool,
+        attach_stderr: bool,
+        exposed_ports: BTreeMap<String, Member>,
+        tty: bool,
+        open_stdin: bool,
+        stdin_once: bool,
+        env: Vec<String>,
+        cmd: Words,
+        healthcheck: Healthcheck,
+        args_escaped: bool,
+        image: String,
+        volumes: BTreeMap<String, Member>,
+        working_dir: String,
+        entrypoint: Words,
+        network_disabled: bool,
+        mac_address: String,
+        on_build: Vec<String>,
+        labels: BTreeMap<String, String>,
+        stop_signal: String,
+        stop_timeout: i64,
+        shell: Words,
+        host_config: HostConfig,
+        networking_config: Networking,
+        // dockerode sends the query's parameters here as well.
+        #[serde(deserialize_with = "dropped")]
+        name = "name": Nothing,
+        #[serde(deserialize_with = "dropped")]
+        platform = "platform": Nothing,
+    }
+
+    /// How the Engine sees that a container is well.
+    Healthcheck {
+        test: Vec<String>,
+        interval: i64,
+        timeout: i64,
+        start_period: i64,
+        start_interval: i64,
+        retries: i64,
+    }
+
+    /// The networks of a new container, by name or id.
+    Networking {
+        endpoints_config: BTreeMap<Text<MaybeName>, Endpoint>,
+    }
+
+    /// `POST /containers/{}/exec`.
+    Exec {
+        user: String,
+        #[serde(deserialize_with = "nothing")]
+        privileged: Nothing,
+        tty: bool,
+        console_size: [u32; 2],
+        attach_stdin: bool,
+        attach_stderr: bool,
+        attach_stdout: bool,
+        detach_keys: String,
+        env: Vec<String>,
+        working_dir: String,
+        cmd: Words,
+        // Of Engines before 1.42, without effect; docker-py sends the second.
+        #[serde(deserialize_with = "dropped")]
+        detach: Nothing,
+        #[serde(deserialize_with = "dropped")]
+        container: Nothing,
+    }
+
+    /// `POST /exec/{}/start`.
+    ExecStart {
+        detach: bool,
+        tty: bool,
+        console_size: [u32; 2],
+        // What dockerode tells itself.
+        #[serde(deserialize_with = "dropped")]
+        hijack = "hijack": Nothing,
+        #[serde(deserialize_with = "dropped")]
+        stdin = "stdin": Nothing,
+    }
+}
+
+impl Create {
+    /// Judges what depends on more than one field, and writes in what must not be left to the Engine.
+    ///
+    /// # Errors
+    /// What is not allowed in it.
+    pub(super) fn judge(&mut self, ground: &Ground<'_>) -> Result<(), String> {
+        // Without one, Engines up to 26 take its fields from the top level.
+        self.host_config.get_or_insert_default().judge(ground)?;
+        for (network, endpoint) in self.networking_config.iter().flat_map(|n| &n.endpoints_config).flatten() {
+            if &**network == "host" {
+                return Err("NetworkingConfig.EndpointsConfig.host is not allowed: the host's network".into());
+            }
+            endpoint.judge().map_err(|e| format!("NetworkingConfig.EndpointsConfig.{}.{e}", &**network))?;
+        }
+        Ok(())
+    }
+
+    /// What the Engine must be asked about before this can be sent.
+    pub(in crate::tunnel::guard) fn references(&mut self) -> Vec<Reference<'_>> {
+        self.host_config.as_mut().map(HostConfig::references).unwrap_or_default()
+    }
+
+    /// What a commit's body must be besides: a configuration alone.
+    ///
+    /// # Errors
+    /// It is more.
+    pub(super) fn is_config_alone(&self) -> Result<(), String> {
+        match (&self.host_config, &self.networking_config) {
+            (None, None) => Ok(()),
+            _ => Err("HostConfig and NetworkingConfig are not allowed in a commit".into()),
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! Containers that are there: would they be allowed now? Whoever may exec into one, copy into it or share its
+//! namespaces has what it has.
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::binds::Use;
+use super::host_config::HostConfig;
+use super::{Ground, Reference, json};
+
+/// What of a HostConfig gives nothing to who uses the container, or stands in what is mounted (below).
+const NOT_JUDGED: &[&str] = &[
+    "Annotations",
+    "BlkioDeviceReadBps",
+    "BlkioDeviceReadIOps",
+    "BlkioDeviceWriteBps",
+    "BlkioDeviceWriteIOps",
+    "BlkioWeightDevice",
+    "CgroupnsMode",
+    "ContainerIDFile",
+    "LogConfig",
+    "PortBindings",
+    "RestartPolicy",
+    "StorageOpt",
+    "VolumeDriver",
+    "VolumesFrom",
+];
+
+/// A container that would be allowed, if what it refers to would.
+pub(in crate::tunnel::guard) struct Existing {
+    /// Its whole id.
+    pub(in crate::tunnel::guard) id: String,
+    host: HostConfig,
+}
+
+/// What is mounted in a container, as an inspect shows it.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct MountPoint {
+    #[serde(rename = "Type")]
+    kind: String,
+    #[serde(default)]
+    source: String,
+    #[serde(default, rename = "RW")]
+    writable: bool,
+}
+
+impl Existing {
+    /// Reads what the Engine says of a container.
+    ///
+    /// # Errors
+    /// Why it would not be allowed.
+    pub(in crate::tunnel::guard) fn read(inspect: &[u8], ground: &Ground<'_>) -> Result<Self, String> {
+        let mut inspect = json::parse(inspect)?;
+        let id = inspect["Id"].as_str().filter(|id| is_whole_id(id)).ok_or("the Engine gives no id")?.to_owned();
+        let mut host = inspect["HostConfig"].take();
+        let Value::Object(fields) = &mut host else { return Err("the Engine gives no HostConfig".into()) };
+        fields.retain(|name, _| !NOT_JUDGED.contains(&name.as_str()));
+        let host: HostConfig = json::read_value(host).map_err(|e| format!("HostConfig.{e}"))?;
+        host.judge_common(ground)?;
+        let mounts: Vec<MountPoint> = match inspect["Mounts"].take() {
+            Value::Null => Vec::new(),
+            mounts => serde_json::from_value(mounts).map_err(|e| format!("its mounts cannot be read: {e}"))?,
+        };
+        for mount in mounts {
+            match mount.kind.as_str() {
+                "bind" => ground.may_bind(&mount.source, if mount.writable { Use::Write } else { Use::Read })?,
+                "volume" | "tmpfs" | "image" => {}
+                other => return Err(format!("a mount of type {} is not allowed", json::shown(other))),
+            }
+        }
+        Ok(Self { id, host })
+    }
+
+    /// What else must be asked.
+    pub(in crate::tunnel::guard) fn references(&mut self) -> Vec<Reference<'_>> {
+        self.host.references()
+    }
+}
+
+/// An exec that was made before.
+pub(in crate::tunnel::guard) struct ExistingExec {
+    /// The container that it runs in.
+    pub(in crate::tunnel::guard) container: String,
+}
+
+impl ExistingExec {
+    /// Reads what the Engine says of it.
+    ///
+    /// # Errors
+    /// Why it would not be allowed.
+    pub(in crate::tunnel::guard) fn read(inspect: &[u8]) -> Result<Self, String> {
+        let inspect = json::parse(inspect)?;
+        let container = inspect["ContainerID"].as_str().filter(|id| is_whole_id(id));
+        let container = container.ok_or("the Engine does not say where it runs")?.to_owned();
+        match &inspect["ProcessConfig"]["privileged"] {
+            Value::Null | Value::Bool(false) => Ok(Self { container }),
+            _ => Err("it was made Privileged, which is not allowed".into()),
+        }
+    }
+}
+
+/// An id as the Engine gives it, not a name or the beginning of one. (A name can have this form, too, but
+/// the Engine looks for ids first.)
+pub(in crate::tunnel::guard) fn is_whole_id(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+}

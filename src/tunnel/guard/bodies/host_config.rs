@@ -1,0 +1,313 @@
+//! HostConfig: what a container may have of its host.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::binds::Bind;
+use super::logging::LogConfig;
+use super::mounts::{self, Mount};
+use super::resources::{RestartPolicy, Throttle, Ulimit, WeightDevice};
+use super::security::{self, Capability, MaskedPath, ReadonlyPath, SecurityOpt, Sysctl};
+use super::text::{Nothing, Ranges, Text, body, is_made_of, is_name, is_one_line, nothing, one_of, only, rules};
+use super::{Ground, Reference};
+
+body! {
+    /// Part of `POST /containers/create`. Every field that Moby has had since API 1.24.
+    HostConfig {
+        binds: Vec<Bind>,
+        // Written by clients only.
+        container_id_file = "ContainerIDFile": String,
+        log_config: LogConfig,
+        network_mode: NetworkMode,
+        port_bindings: BTreeMap<String, Option<Vec<PortBinding>>>,
+        restart_policy: RestartPolicy,
+        auto_remove: bool,
+        volume_driver: Text<Local>,
+        volumes_from: Vec<VolumesFrom>,
+        console_size: [u32; 2],
+        // Runtimes obey some of them (`org.systemd.property.*`, `run.oci.*`, `cdi.k8s.io/*`).
+        #[serde(deserialize_with = "nothing")]
+        annotations: Nothing,
+
+        cap_add: Vec<Text<Capability>>,
+        cap_drop: Vec<String>,
+        cgroupns_mode: CgroupnsMode,
+        dns: Vec<String>,
+        dns_options: Vec<String>,
+        dns_search: Vec<String>,
+        extra_hosts: Vec<String>,
+        group_add: Vec<String>,
+        ipc_mode: Namespace<Ipc>,
+        #[serde(deserialize_with = "nothing")]
+        cgroup: Nothing,
+        links: Vec<String>,
+        oom_score_adj: i64,
+        pid_mode: Namespace<Pid>,
+        #[serde(deserialize_with = "nothing")]
+        privileged: Nothing,
+        publish_all_ports: bool,
+        readonly_rootfs: bool,
+        security_opt: Vec<SecurityOpt>,
+        storage_opt: BTreeMap<Text<StorageOption>, Text<Size>>,
+        tmpfs: BTreeMap<String, Text<mounts::TmpfsWords>>,
+        #[serde(deserialize_with = "nothing")]
+        uts_mode = "UTSMode": Nothing,
+        #[serde(deserialize_with = "nothing")]
+        userns_mode: Nothing,
+        shm_size: i64,
+        sysctls: BTreeMap<Text<Sysctl>, Text<SysctlValue>>,
+        runtime: Runtime,
+        isolation: Text<Isolation>,
+        mounts: Vec<Mount>,
+        masked_paths: Vec<Text<MaskedPath>>,
+        readonly_paths: Vec<Text<ReadonlyPath>>,
+        init: bool,
+
+        cpu_shares: i64,
+        memory: i64,
+        nano_cpus: i64,
+        #[serde(deserialize_with = "nothing")]
+        cgroup_parent: Nothing,
+        blkio_weight: u16,
+        blkio_weight_device: Vec<WeightDevice>,
+        blkio_device_read_bps: Vec<Throttle>,
+        blkio_device_write_bps: Vec<Throttle>,
+        blkio_device_read_iops = "BlkioDeviceReadIOps": Vec<Throttle>,
+        blkio_device_write_iops = "BlkioDeviceWriteIOps": Vec<Throttle>,
+        cpu_period: i64,
+        cpu_quota: i64,
+        cpu_realtime_period: i64,
+        cpu_realtime_runtime: i64,
+        cpuset_cpus: Text<Ranges>,
+        cpuset_mems: Text<Ranges>,
+        #[serde(deserialize_with = "nothing")]
+        devices: Nothing,
+        #[serde(deserialize_with = "nothing")]
+        device_cgroup_rules: Nothing,
+        #[serde(deserialize_with = "nothing")]
+        device_requests: Nothing,
+        kernel_memory: i64,
+        kernel_memory_tcp = "KernelMemoryTCP": i64,
+        memory_reservation: i64,
+        memory_swap: i64,
+        memory_swappiness: i64,
+        oom_kill_disable: bool,
+        pids_limit: i64,
+        ulimits: Vec<Ulimit>,
+        cpu_count: i64,
+        cpu_percent: i64,
+        io_maximum_iops = "IOMaximumIOps": u64,
+        io_maximum_bandwidth = "IOMaximumBandwidth": u64,
+
+        // Of Engines long ago.
+        #[serde(deserialize_with = "nothing")]
+        capabilities: Nothing,
+        #[serde(deserialize_with = "nothing")]
+        disk_quota: Nothing,
+        #[serde(deserialize_with = "nothing")]
+        init_path: Nothing,
+    }
+
+    /// Where a port is published.
+    PortBinding {
+        host_ip = "HostIp": Text<Address>,
+        host_port: Text<Ranges>,
+    }
+}
+
+rules! {
+    Local = |text| one_of(text, &["", "local"]);
+    Isolation = |text| one_of(text, &["", "default"]);
+    StorageOption = |text| one_of(text, &["size"]);
+    Size = |text| only(is_made_of(text, "."));
+    SysctlValue = |text| only(is_one_line(text) || text.chars().all(|c| c == '\t' || !c.is_control()));
+    Address = |text| only(text.is_empty() || text.parse::<std::net::IpAddr>().is_ok());
+    Ipc = |text| one_of(text, &["", "none", "private", "shareable"]);
+    Pid = |text| one_of(text, &[""]);
+}
+
+/// A namespace of one's own, as the rule has it, or another container's.
+#[derive(Clone, Serialize)]
+#[serde(untagged, bound(serialize = ""))]
+pub(super) enum Namespace<R> {
+    Own(Text<R>),
+    Of(Joined),
+}
+
+/// `container:NAME`, whose container is asked for.
+#[derive(Clone, Serialize)]
+pub(super) struct Joined(String);
+
+impl Joined {
+    const PREFIX: &str = "container:";
+
+    /// None where it is none; an error where its container has no name.
+    fn read(text: &str) -> Option<Result<Self, String>> {
+        let name = text.strip_prefix(Self::PREFIX)?;
+        Some(if is_name(name) { Ok(Self(text.into())) } else { Err("names no container".into()) })
+    }
+
+    fn name(&self) -> &str {
+        &self.0[Self::PREFIX.len()..]
+    }
+
+    fn set(&mut self, id: &str) {
+        self.0 = format!("{}{id}", Self::PREFIX);
+    }
+}
+
+impl<'de, R: super::text::Rule> Deserialize<'de> for Namespace<R> {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        match Joined::read(&text) {
+            Some(joined) => joined.map(Self::Of).map_err(serde::de::Error::custom),
+            None => Text::deserialize(serde::de::value::StringDeserializer::new(text)).map(Self::Own),
+        }
+    }
+}
+
+/// The network that a container begins with. One of the Engine's is found by its name or id; the Engine
+/// takes the host's for no container whose mode is not the word `host` (moby: ErrConflictHostNetwork).
+#[derive(Clone, Serialize)]
+#[serde(untagged)]
+pub(super) enum NetworkMode {
+    Named(String),
+    Of(Joined),
+}
+
+impl<'de> Deserialize<'de> for NetworkMode {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        match Joined::read(&text) {
+            Some(joined) => joined.map(Self::Of).map_err(serde::de::Error::custom),
+            None if text == "host" || !(text.is_empty() || is_name(&text)) => {
+                Err(serde::de::Error::custom(format_args!("{} is not allowed", super::json::shown(&text))))
+            }
+            None => Ok(Self::Named(text)),
+        }
+    }
+}
+
+/// Another container, whose volumes this one has, too: `NAME[:ro|:rw]`.
+#[derive(Clone, Serialize)]
+#[serde(transparent)]
+pub(super) struct VolumesFrom(String);
+
+impl VolumesFrom {
+    fn parts(&self) -> (&str, Option<&str>) {
+        self.0.split_once(':').map_or((self.0.as_str(), None), |(name, mode)| (name, Some(mode)))
+    }
+}
+
+impl<'de> Deserialize<'de> for VolumesFrom {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let from = Self(String::deserialize(deserializer)?);
+        let (name, mode) = from.parts();
+        if is_name(name) && matches!(mode, None | Some("ro" | "rw")) {
+            Ok(from)
+        } else {
+            Err(serde::de::Error::custom(format_args!("{} is not allowed", super::json::shown(&from.0))))
+        }
+    }
+}
+
+/// The program that runs the container; one that is not runc must be the Engine's default.
+#[derive(Clone, Serialize)]
+#[serde(transparent)]
+pub(super) struct Runtime(String);
+
+impl<'de> Deserialize<'de> for Runtime {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        // Engines from 23 on take the path of a program here.
+        if name.is_empty() || is_name(&name) {
+            Ok(Self(name))
+        } else {
+            Err(serde::de::Error::custom(format_args!("{} is not allowed", super::json::shown(&name))))
+        }
+    }
+}
+
+/// Whose view of the control groups a container has. `host` is what Engines give on a host with cgroup v1,
+/// and to clients of an API before 1.41, if nothing is asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum CgroupnsMode {
+    #[serde(rename = "")]
+    Default,
+    Private,
+    Host,
+}
+
+impl HostConfig {
+    /// Judges what depends on more than one field, and writes in what must not be left to the Engine.
+    pub(super) fn judge(&mut self, ground: &Ground<'_>) -> Result<(), String> {
+        self.judge_common(ground)?;
+        if let Some(log) = &self.log_config {
+            log.judge().map_err(|e| format!("HostConfig.LogConfig.{e}"))?;
+        }
+        if let Some(paths) = &mut self.masked_paths {
+            security::mask_later(paths);
+        }
+        if !matches!(self.cgroupns_mode, Some(CgroupnsMode::Host)) {
+            self.cgroupns_mode = Some(CgroupnsMode::Private);
+        }
+        Ok(())
+    }
+
+    /// What is judged of a container that is there, too.
+    pub(super) fn judge_common(&self, ground: &Ground<'_>) -> Result<(), String> {
+        for (at, bind) in self.binds.iter().flatten().enumerate() {
+            bind.judge(ground).map_err(|e| format!("HostConfig.Binds[{at}]: {e}"))?;
+        }
+        for (at, mount) in self.mounts.iter().flatten().enumerate() {
+            mount.judge(ground).map_err(|e| format!("HostConfig.Mounts[{at}]{e}"))?;
+        }
+        security::covers(self.masked_paths.as_deref(), security::ALWAYS_MASKED)
+            .map_err(|e| format!("HostConfig.MaskedPaths {e}"))?;
+        security::covers(self.readonly_paths.as_deref(), security::ALWAYS_READONLY)
+            .map_err(|e| format!("HostConfig.ReadonlyPaths {e}"))?;
+        Ok(())
+    }
+
+    /// See [`super::container::Create::references`].
+    pub(super) fn references(&mut self) -> Vec<Reference<'_>> {
+        let mut all = Vec::new();
+        if let Some(NetworkMode::Of(joined)) = &mut self.network_mode {
+            all.push(Reference::joined("HostConfig.NetworkMode", joined));
+        }
+        if let Some(Namespace::Of(joined)) = &mut self.ipc_mode {
+            all.push(Reference::joined("HostConfig.IpcMode", joined));
+        }
+        if let Some(Namespace::Of(joined)) = &mut self.pid_mode {
+            all.push(Reference::joined("HostConfig.PidMode", joined));
+        }
+        for from in self.volumes_from.iter_mut().flatten() {
+            let (name, mode) = from.parts();
+            let (name, mode) = (name.to_owned(), mode.map(|mode| format!(":{mode}")).unwrap_or_default());
+            let set = Box::new(move |id: &str| from.0 = format!("{id}{mode}"));
+            all.push(Reference::Container { field: "HostConfig.VolumesFrom", name, set });
+        }
+        match &self.runtime {
+            Some(Runtime(name)) if !matches!(name.as_str(), "" | "runc") => {
+                all.push(Reference::Runtime(name.clone()));
+            }
+            _ => {}
+        }
+        if let Some(driver) = self.log_config.as_ref().and_then(LogConfig::unlisted) {
+            all.push(Reference::LogDriver(driver.to_owned()));
+        }
+        if let Some(mode @ CgroupnsMode::Host) = &mut self.cgroupns_mode {
+            all.push(Reference::HostCgroupns(Box::new(move || *mode = CgroupnsMode::Private)));
+        }
+        all
+    }
+}
+
+impl<'a> Reference<'a> {
+    fn joined(field: &'static str, joined: &'a mut Joined) -> Self {
+        let name = joined.name().to_owned();
+        Self::Container { field, name, set: Box::new(move |id| joined.set(id)) }
+    }
+}

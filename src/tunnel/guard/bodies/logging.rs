@@ -1,0 +1,65 @@
+//! LogConfig: who keeps what a container writes. Drivers run in the host's daemon, as root.
+
+use std::collections::BTreeMap;
+
+use super::json::shown;
+use super::text::{Text, body, is_name, only, rules};
+
+body! {
+    /// Part of HostConfig.
+    LogConfig {
+        kind = "Type": Text<Driver>,
+        config: BTreeMap<String, String>,
+    }
+}
+
+rules! {
+    // A driver that is a path is one of the caller's own (moby: plugins are found by file).
+    Driver = |text| only(text.is_empty() || is_name(text));
+}
+
+/// Options that bound what is kept, and mean nothing to drivers that send it elsewhere.
+const BOUNDS: &[&str] = &["compress", "max-buffer-size", "max-file", "max-size", "mode"];
+/// Further options of the drivers that write files of the Engine's own: what stands in them besides.
+const MARKS: &[&str] = &["env", "env-regex", "labels", "labels-regex", "tag"];
+
+/// Does this driver write for the container alone? Others connect to where they are told, or write the
+/// caller's text to the host's log; they pass only as the Engine's default, and with bounds at most.
+fn is_private(driver: &str) -> bool {
+    matches!(driver, "json-file" | "local" | "none")
+}
+
+impl LogConfig {
+    /// # Errors
+    /// What is not allowed in it.
+    pub(super) fn judge(&self) -> Result<(), String> {
+        let driver = self.kind.as_deref().unwrap_or_default();
+        for (name, value) in self.config.iter().flatten() {
+            let is_mark = is_private(driver) && MARKS.contains(&name.as_str());
+            if !is_mark && !BOUNDS.contains(&name.as_str()) {
+                return Err(format!("Config.{} is not allowed for the log driver {}", shown(name), named(driver)));
+            }
+            if value.chars().any(char::is_control) || !is_plain_template(value) {
+                return Err(format!("Config.{name} {} is not allowed", shown(value)));
+            }
+        }
+        Ok(())
+    }
+
+    /// The driver, where it passes only as the Engine's default.
+    pub(super) fn unlisted(&self) -> Option<&str> {
+        self.kind.as_deref().filter(|driver| !driver.is_empty() && !is_private(driver))
+    }
+}
+
+fn named(driver: &str) -> &str {
+    if driver.is_empty() { "that is the Engine's default" } else { driver }
+}
+
+/// The daemon executes templates: names of fields (`{{.Name}}`) and no functions.
+fn is_plain_template(text: &str) -> bool {
+    text.split("{{").skip(1).all(|action| {
+        let inner = action.split_once("}}").map(|(inner, _)| inner.trim());
+        inner.and_then(|inner| inner.strip_prefix('.')).is_some_and(|n| n.chars().all(|c| c.is_ascii_alphabetic()))
+    })
+}

@@ -1,0 +1,137 @@
+//! Bodies of requests under `no-privileged`.
+//!
+//! Everything that passes is spelled out: a body is read into the structures here, which have a field for
+//! what is known and harmless and no other, and what is sent on is written from them. A list of what is
+//! dangerous would miss the next way out; in this one it is unknown.
+//!
+//! `tests/guard/fields.txt` has every field of Moby's own structures with its verdict, and
+//! `scripts/moby-fields` finds those that are new.
+
+mod binds;
+mod build;
+mod container;
+mod existing;
+mod host_config;
+mod json;
+mod logging;
+mod mounts;
+mod networks;
+mod resources;
+mod seccomp;
+mod security;
+mod text;
+
+#[cfg(test)]
+mod tests;
+
+use serde::Serialize;
+
+use container::{Exec, ExecStart};
+use mounts::Volume;
+use networks::{Connect, Disconnect, Network};
+use resources::Update;
+
+pub(super) use build::judge as judge_build;
+pub(super) use container::Create;
+pub(super) use existing::{Existing, ExistingExec};
+pub(super) use json::{MAX as MAX_BODY, shown};
+pub(super) use text::is_name;
+
+/// What a container may have of its host.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ground<'a> {
+    /// `allowed_binds`.
+    pub(super) binds: &'a [String],
+}
+
+/// A body that may pass.
+pub(super) enum Judged {
+    /// As it is to be sent.
+    Ready(Vec<u8>),
+    /// If the Engine's answers to [`Create::references`] allow it.
+    Create(Box<Create>),
+}
+
+/// What the Engine must be asked before a container may be made.
+pub(super) enum Reference<'a> {
+    /// Is this container one that would be allowed now? `set` puts its id in its name's place, which
+    /// another container could take meanwhile.
+    Container { field: &'static str, name: String, set: Box<dyn FnOnce(&str) + Send + 'a> },
+    /// Is this its default runtime?
+    Runtime(String),
+    /// Is this its default log driver?
+    LogDriver(String),
+    /// Is the host's cgroup namespace what it gives if nothing is asked for? If so the request may come from
+    /// an inspect, and a private one is written in its place.
+    HostCgroupns(Box<dyn FnOnce() + Send + 'a>),
+}
+
+/// Judges the body of `operation`.
+///
+/// # Errors
+/// What is not allowed in it.
+pub(super) fn judge(operation: &str, body: &[u8], ground: &Ground<'_>) -> Result<Judged, String> {
+    if body.is_empty() {
+        return Ok(Judged::Ready(Vec::new()));
+    }
+    match operation {
+        "containers.create" => {
+            let mut create: Create = json::read(body)?;
+            create.judge(ground)?;
+            Ok(Judged::Create(Box::new(create)))
+        }
+        "containers.update" => ready(&json::read::<Update>(body)?),
+        "containers.exec" => ready(&json::read::<Exec>(body)?),
+        "exec.start" => ready(&json::read::<ExecStart>(body)?),
+        "images.commit" => {
+            let config: Create = json::read(body)?;
+            config.is_config_alone()?;
+            ready(&config)
+        }
+        "volumes.create" => {
+            let volume: Volume = json::read(body)?;
+            volume.judge(ground)?;
+            ready(&volume)
+        }
+        "networks.create" => {
+            let network: Network = json::read(body)?;
+            network.judge()?;
+            ready(&network)
+        }
+        "networks.connect" => {
+            let connect: Connect = json::read(body)?;
+            connect.judge()?;
+            ready(&connect)
+        }
+        "networks.disconnect" => ready(&json::read::<Disconnect>(body)?),
+        "system.auth" => ready(&json::read::<Login>(body)?),
+        other => Err(format!("{other} cannot be judged")),
+    }
+}
+
+impl Create {
+    /// As it is to be sent.
+    ///
+    /// # Errors
+    /// None that is known.
+    pub(super) fn to_body(&self) -> Result<Vec<u8>, String> {
+        serde_json::to_vec(self).map_err(|e| e.to_string())
+    }
+}
+
+fn ready(body: &impl Serialize) -> Result<Judged, String> {
+    serde_json::to_vec(body).map(Judged::Ready).map_err(|e| e.to_string())
+}
+
+text::body! {
+    /// `POST /auth`.
+    Login {
+        username = "username": String,
+        password = "password": String,
+        auth = "auth": String,
+        email = "email": String,
+        server_address = "serveraddress": String,
+        identity_token = "identitytoken": String,
+        registry_token = "registrytoken": String,
+    }
+}

@@ -1,0 +1,190 @@
+//! Bodies about networks.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use super::json::shown;
+use super::security::Sysctl;
+use super::text::{MaybeName, Nothing, Rule, Text, body, is_made_of, is_name, nothing, one_of, only, rules};
+
+body! {
+    /// `POST /networks/create`.
+    Network {
+        name: Text<Name>,
+        check_duplicate: bool,
+        driver: Text<Driver>,
+        scope: Text<Scope>,
+        enable_ipv4 = "EnableIPv4": bool,
+        enable_ipv6 = "EnableIPv6": bool,
+        ipam = "IPAM": Ipam,
+        internal: bool,
+        attachable: bool,
+        #[serde(deserialize_with = "nothing")]
+        ingress: Nothing,
+        // A network that takes its options from another one, or is there for that.
+        #[serde(deserialize_with = "nothing")]
+        config_only: Nothing,
+        config_from: ConfigFrom,
+        options: BTreeMap<Text<NetworkOption>, String>,
+        labels: BTreeMap<String, String>,
+    }
+
+    /// Clients send it without a name.
+    ConfigFrom {
+        #[serde(deserialize_with = "nothing")]
+        network: Nothing,
+    }
+
+    /// Which addresses a network has.
+    Ipam {
+        driver: Text<IpamDriver>,
+        #[serde(deserialize_with = "nothing")]
+        options: Nothing,
+        config: Vec<IpamConfig>,
+    }
+
+    /// A range of them.
+    IpamConfig {
+        subnet: Text<Subnet>,
+        ip_range = "IPRange": Text<Subnet>,
+        gateway: Text<Address>,
+        auxiliary_addresses: BTreeMap<String, Text<Address>>,
+    }
+
+    /// `POST /networks/{}/connect`.
+    Connect {
+        container: Text<MaybeName>,
+        endpoint_config: Endpoint,
+    }
+
+    /// `POST /networks/{}/disconnect`.
+    Disconnect {
+        container: Text<MaybeName>,
+        force: bool,
+    }
+
+    /// A container's place in a network. What an inspect shows of it is taken again.
+    Endpoint {
+        ipam_config = "IPAMConfig": EndpointIpam,
+        links: Vec<String>,
+        aliases: Vec<String>,
+        driver_opts: BTreeMap<String, String>,
+        gw_priority: i64,
+        network_id = "NetworkID": Text<MaybeName>,
+        endpoint_id = "EndpointID": Text<MaybeName>,
+        gateway: Text<Address>,
+        ip_address = "IPAddress": Text<Address>,
+        mac_address: String,
+        ip_prefix_len = "IPPrefixLen": i64,
+        ipv6_gateway = "IPv6Gateway": Text<Address>,
+        global_ipv6_address = "GlobalIPv6Address": Text<Address>,
+        global_ipv6_prefix_len = "GlobalIPv6PrefixLen": i64,
+        dns_names = "DNSNames": Vec<String>,
+    }
+
+    /// Addresses that are asked for.
+    EndpointIpam {
+        ipv4_address = "IPv4Address": Text<Address>,
+        ipv6_address = "IPv6Address": Text<Address>,
+        link_local_ips = "LinkLocalIPs": Vec<Text<Address>>,
+    }
+}
+
+rules! {
+    Name = |text| only(is_name(text) && text != "host");
+    // `macvlan` and `ipvlan` take an interface of the host's; others are programs on the host, and one that
+    // is a path is a program of the caller's.
+    Driver = |text| one_of(text, &["", "bridge", "overlay", "null"]);
+    IpamDriver = |text| one_of(text, &["", "default"]);
+    Scope = |text| one_of(text, &["", "local", "swarm"]);
+    Address = |text| only(text.is_empty() || text.split('/').next().is_some_and(|a| a.parse::<IpAddr>().is_ok()));
+    Subnet = |text| subnet(text);
+    NetworkOption = |text| one_of(text, NETWORK_OPTIONS);
+}
+
+/// Neither the name of an interface (`com.docker.network.bridge.name` takes over, and with the network
+/// deletes, one of the host's) nor what opens the host to others.
+const NETWORK_OPTIONS: &[&str] = &[
+    "com.docker.network.bridge.default_bridge_disabled",
+    "com.docker.network.bridge.enable_icc",
+    "com.docker.network.bridge.enable_ip_masquerade",
+    "com.docker.network.bridge.gateway_mode_ipv4",
+    "com.docker.network.bridge.gateway_mode_ipv6",
+    "com.docker.network.bridge.host_binding_ipv4",
+    "com.docker.network.container_iface_prefix",
+    "com.docker.network.driver.mtu",
+    "com.docker.network.enable_ipv4",
+    "com.docker.network.enable_ipv6",
+    "encrypted",
+];
+
+/// The bridge has an address in it and the host a route to it: one of somebody's in the Internet would take
+/// the host's own traffic there.
+fn subnet(text: &str) -> Result<(), String> {
+    if text.is_empty() {
+        return Ok(());
+    }
+    let (address, length) = text.split_once('/').ok_or("is no subnet")?;
+    let length: u8 = length.parse().map_err(|_| "is no subnet")?;
+    let private = match address.parse().map_err(|_| "is no subnet")? {
+        IpAddr::V4(address) => match address.octets() {
+            [10, ..] => length >= 8,
+            [172, 16..32, ..] => length >= 12,
+            [192, 168, ..] => length >= 16,
+            // Not link-local either: clouds have their metadata there.
+            _ => false,
+        },
+        IpAddr::V6(address) => matches!(address.segments(), [0xfc00..=0xfdff, ..]) && length >= 7,
+    };
+    if private { Ok(()) } else { Err("is not a private subnet".into()) }
+}
+
+impl Network {
+    /// # Errors
+    /// What is not allowed in it.
+    pub(super) fn judge(&self) -> Result<(), String> {
+        for (name, value) in self.options.iter().flatten() {
+            let fits = match &**name {
+                "com.docker.network.container_iface_prefix" => value.len() <= 8 && is_made_of(value, ""),
+                "com.docker.network.bridge.gateway_mode_ipv4" | "com.docker.network.bridge.gateway_mode_ipv6" => {
+                    ["nat", "routed", "isolated"].contains(&value.as_str())
+                }
+                _ => is_made_of(value, ".:"),
+            };
+            if !fits {
+                return Err(format!("Options.{} {} is not allowed", &**name, shown(value)));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Connect {
+    /// # Errors
+    /// What is not allowed in it.
+    pub(super) fn judge(&self) -> Result<(), String> {
+        self.endpoint_config.as_ref().map_or(Ok(()), Endpoint::judge).map_err(|e| format!("EndpointConfig.{e}"))
+    }
+}
+
+impl Endpoint {
+    /// # Errors
+    /// What is not allowed in it.
+    pub(super) fn judge(&self) -> Result<(), String> {
+        for (name, value) in self.driver_opts.iter().flatten() {
+            let fits = match name.as_str() {
+                "com.docker.network.endpoint.ifname" => is_made_of(value, "_-") && value.len() < 16,
+                // `net.ipv4.conf.IFNAME.log_martians=1,…`, set in the container's namespace (Engine 28).
+                "com.docker.network.endpoint.sysctls" => value.split(',').all(|sysctl| {
+                    let (name, value) = sysctl.split_once('=').unwrap_or((sysctl, ""));
+                    name.starts_with("net.") && Sysctl::check(name).is_ok() && is_made_of(value, ". -")
+                }),
+                _ => return Err(format!("DriverOpts.{} is not allowed", shown(name))),
+            };
+            if !fits {
+                return Err(format!("DriverOpts.{name} {} is not allowed", shown(value)));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,139 @@
+//! Seccomp profiles of one's own: as strict as one likes, and no looser than the Engine's.
+
+use serde::{Deserialize, Serialize};
+
+use super::json;
+use super::security::is_default_capability;
+
+/// The system calls that a default profile of an Engine lets a container make that has no more than the
+/// default capabilities (moby profiles/seccomp, 20.10 to 29; io_uring only before 25, so not here).
+const ALLOWED: &str = include_str!("syscalls.txt");
+
+/// A profile as Moby has it (profiles/seccomp: Seccomp). No `listenerPath`: that is a socket of the host's.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Profile {
+    default_action: Action,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    default_errno_ret: Option<u32>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    architectures: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    arch_map: Vec<Architecture>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    flags: Vec<Flag>,
+    #[serde(default)]
+    syscalls: Vec<Syscalls>,
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Architecture {
+    architecture: String,
+    #[serde(default)]
+    sub_architectures: Vec<String>,
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+#[derive(Default)]
+struct Syscalls {
+    #[serde(skip_serializing_if = "String::is_empty")]
+    name: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    names: Vec<String>,
+    action: Action,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    errno_ret: Option<u32>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    args: Vec<Argument>,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    comment: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    includes: Option<Filter>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    excludes: Option<Filter>,
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Argument {
+    index: u32,
+    value: u64,
+    #[serde(default)]
+    value_two: u64,
+    op: String,
+}
+
+#[derive(Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+struct Filter {
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    caps: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    arches: Vec<String>,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    min_kernel: String,
+}
+
+/// What happens to a call. Not here: tracing, and a listener (`SCMP_ACT_NOTIFY`).
+#[derive(Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+enum Action {
+    #[serde(rename = "SCMP_ACT_ALLOW")]
+    Allow,
+    #[serde(rename = "SCMP_ACT_LOG")]
+    Log,
+    #[default]
+    #[serde(rename = "SCMP_ACT_ERRNO")]
+    Errno,
+    #[serde(rename = "SCMP_ACT_KILL")]
+    Kill,
+    #[serde(rename = "SCMP_ACT_KILL_PROCESS")]
+    KillProcess,
+    #[serde(rename = "SCMP_ACT_KILL_THREAD")]
+    KillThread,
+    #[serde(rename = "SCMP_ACT_TRAP")]
+    Trap,
+}
+
+/// Not here: `SPEC_ALLOW`, which turns a protection of the processor's off.
+#[derive(Clone, Serialize, Deserialize)]
+enum Flag {
+    #[serde(rename = "SECCOMP_FILTER_FLAG_LOG")]
+    Log,
+    #[serde(rename = "SECCOMP_FILTER_FLAG_TSYNC")]
+    Tsync,
+}
+
+impl Profile {
+    /// # Errors
+    /// What is not allowed in it.
+    pub(super) fn read(text: &str) -> Result<Self, String> {
+        let profile: Self = json::read(text.as_bytes())?;
+        if profile.default_action.lets_through() {
+            return Err("a seccomp profile that allows what it does not name is not allowed".into());
+        }
+        for rule in profile.syscalls.iter().filter(|rule| rule.action.lets_through() && !rule.is_void()) {
+            let names = rule.names.iter().chain(Some(&rule.name).filter(|name| !name.is_empty()));
+            for name in names {
+                if !ALLOWED.split_ascii_whitespace().any(|allowed| allowed == name) {
+                    return Err(format!("a seccomp profile with the system call {} is not allowed", json::shown(name)));
+                }
+            }
+        }
+        Ok(profile)
+    }
+}
+
+impl Syscalls {
+    /// Is it for containers that have a capability which none has here?
+    fn is_void(&self) -> bool {
+        self.includes.iter().flat_map(|filter| &filter.caps).any(|name| !is_default_capability(name))
+    }
+}
+
+impl Action {
+    fn lets_through(self) -> bool {
+        matches!(self, Self::Allow | Self::Log)
+    }
+}

@@ -1,0 +1,158 @@
+//! Security options, capabilities, masked paths and sysctls.
+
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::json::shown;
+use super::seccomp::Profile;
+use super::text::{Text, is_made_of, only, rules};
+
+/// What Engines mask in a container that is not privileged, since a request can say otherwise (API 1.38).
+pub(super) const ALWAYS_MASKED: &[&str] = &[
+    "/proc/acpi",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/firmware",
+];
+/// What later ones mask, too. An inspect of an earlier one does not have them.
+const MASKED_LATER: &[&str] = &["/proc/asound", "/proc/interrupts", "/sys/devices/virtual/powercap"];
+/// What Engines make read-only.
+pub(super) const ALWAYS_READONLY: &[&str] = &["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+
+/// The capabilities that a container has if nothing is asked for.
+const DEFAULT_CAPABILITIES: &[&str] = &[
+    "AUDIT_WRITE",
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "MKNOD",
+    "NET_BIND_SERVICE",
+    "NET_RAW",
+    "SETFCAP",
+    "SETGID",
+    "SETPCAP",
+    "SETUID",
+    "SYS_CHROOT",
+];
+
+rules! {
+    Capability = |text| only(is_default_capability(text));
+    MaskedPath = |text| only(is_kernel_path(text));
+    ReadonlyPath = |text| only(is_kernel_path(text));
+    // Namespaced ones (runc refuses others, too): System V IPC, POSIX queues, and the container's own network.
+    Sysctl = |text| only(is_namespaced(text));
+}
+
+/// Has a container this capability anyway? Engines take it in any case, with or without `CAP_`.
+pub(super) fn is_default_capability(name: &str) -> bool {
+    let name = name.to_ascii_uppercase();
+    DEFAULT_CAPABILITIES.contains(&name.strip_prefix("CAP_").unwrap_or(&name))
+}
+
+/// An absolute path of the kernel's file systems.
+fn is_kernel_path(path: &str) -> bool {
+    (path.starts_with("/proc/") || path.starts_with("/sys/")) && is_made_of(path, "/_.-") && !path.contains("..")
+}
+
+fn is_namespaced(name: &str) -> bool {
+    let ipc = [
+        "kernel.msgmax",
+        "kernel.msgmnb",
+        "kernel.msgmni",
+        "kernel.sem",
+        "kernel.shm_rmid_forced",
+        "kernel.shmall",
+        "kernel.shmmax",
+        "kernel.shmmni",
+    ];
+    let trees = ["fs.mqueue.", "net.core.", "net.ipv4.", "net.ipv6.", "net.mptcp.", "net.unix."];
+    ipc.contains(&name)
+        || trees.iter().any(|tree| name.starts_with(tree)) && is_made_of(name, "._-") && !name.contains("..")
+}
+
+/// A list of paths that takes the Engine's place must have all of the Engine's.
+///
+/// # Errors
+/// What is missing, as the end of a sentence about the list.
+pub(super) fn covers<R>(paths: Option<&[Text<R>]>, always: &[&str]) -> Result<(), String> {
+    let Some(paths) = paths else { return Ok(()) };
+    match always.iter().find(|wanted| !paths.iter().any(|path| &**path == **wanted)) {
+        Some(missing) => Err(format!("is not allowed without {missing}, which the Engine has in it")),
+        None => Ok(()),
+    }
+}
+
+/// Masks in a list of the client's what a later Engine would.
+pub(super) fn mask_later(paths: &mut Vec<Text<MaskedPath>>) {
+    for path in MASKED_LATER {
+        if !paths.iter().any(|known| &**known == *path) {
+            paths.extend(Text::new(path));
+        }
+    }
+}
+
+/// An item of SecurityOpt.
+#[derive(Clone)]
+pub(super) enum SecurityOpt {
+    /// As it was given.
+    Plain(String),
+    Seccomp(Profile),
+}
+
+impl Serialize for SecurityOpt {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Plain(text) => serializer.serialize_str(text),
+            Self::Seccomp(profile) => {
+                let profile = serde_json::to_string(profile).map_err(serde::ser::Error::custom)?;
+                serializer.serialize_str(&format!("seccomp={profile}"))
+            }
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for SecurityOpt {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        // The Engine takes the first `=`, or else the first `:`.
+        let (name, value) = text.split_once('=').or_else(|| text.split_once(':')).unwrap_or((&text, ""));
+        let fits = match name {
+            "no-new-privileges" => matches!(value, "" | "true"),
+            "apparmor" => value == "docker-default",
+            "label" => is_label(value),
+            "seccomp" if value == "builtin" => true,
+            "seccomp" if text.starts_with("seccomp=") && value.trim_start().starts_with('{') => {
+                return Profile::read(value).map(Self::Seccomp).map_err(|e| D::Error::custom(format_args!(": {e}")));
+            }
+            _ => false,
+        };
+        if fits {
+            Ok(Self::Plain(text))
+        } else {
+            Err(D::Error::custom(format_args!("{} is not allowed", shown(&text))))
+        }
+    }
+}
+
+/// SELinux: the types that confine a container (container-selinux and udica), and any level, which keeps
+/// containers from each other and not from the host.
+fn is_label(value: &str) -> bool {
+    let types = ["container_t", "container_init_t", "container_kvm_t", "container_userns_t", "svirt_lxc_net_t"];
+    match value.split_once(':') {
+        Some(("type", kind)) => {
+            let own = kind.strip_suffix(".process").is_some_and(|name| !name.is_empty() && is_made_of(name, "_-"));
+            own || types.contains(&kind) || kind == "svirt_apache_t"
+        }
+        Some(("level", level)) => level.starts_with('s') && is_made_of(level, ":,.-"),
+        Some(("user", user)) => user == "system_u",
+        Some(("role", role)) => role == "system_r",
+        _ => false,
+    }
+}

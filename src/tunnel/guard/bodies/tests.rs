@@ -1,0 +1,566 @@
+//! What passes and what does not, field by field (tests/guard/fields.txt), and beyond single fields.
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::*;
+
+const BINDS: [&str; 3] = ["/srv/one", "/srv/all/", "/srv/all/written"];
+
+/// What is sent in the place of this body.
+fn sent(operation: &str, body: &Value) -> Result<Value, String> {
+    sent_text(operation, &body.to_string())
+}
+
+fn sent_text(operation: &str, body: &str) -> Result<Value, String> {
+    let binds = BINDS.map(String::from);
+    let body = match judge(operation, body.as_bytes(), &Ground { binds: &binds })? {
+        Judged::Ready(body) => body,
+        Judged::Create(create) => create.to_body()?,
+    };
+    Ok(serde_json::from_slice(&body).expect("JSON"))
+}
+
+fn host(host_config: Value) -> Result<Value, String> {
+    sent("containers.create", &json!({ "Image": "x", "HostConfig": host_config }))
+        .map(|body| body["HostConfig"].clone())
+}
+
+/// The steps of `HostConfig.PortBindings{}[].HostIp`: names, and where a list or a map comes between.
+fn steps(path: &str) -> Vec<&str> {
+    path.split('.')
+        .flat_map(|step| {
+            let name = step.trim_end_matches(['[', ']', '{', '}']);
+            let rest = &step[name.len()..];
+            std::iter::once(name).chain(rest.as_bytes().chunks(2).map(|pair| if pair == b"[]" { "[]" } else { "{}" }))
+        })
+        .collect()
+}
+
+/// Puts a value into a body.
+fn put(body: &mut Value, path: &[&str], value: Value) {
+    let Some((step, rest)) = path.split_first() else { return *body = value };
+    match *step {
+        "[]" => {
+            if body.as_array().is_none_or(Vec::is_empty) {
+                *body = json!([null]);
+            }
+            put(&mut body[0], rest, value);
+        }
+        "{}" => put(&mut body["net"], rest, value),
+        name => put(&mut body[name], rest, value),
+    }
+}
+
+fn at<'a>(body: &'a Value, path: &[&str]) -> &'a Value {
+    path.iter().fold(body, |value, step| match *step {
+        "[]" => &value[0],
+        "{}" => &value["net"],
+        name => &value[name],
+    })
+}
+
+#[test]
+fn every_field_of_mobys_has_its_verdict() {
+    let rows: Vec<&str> = include_str!("../../../../tests/guard/fields.txt").lines().collect();
+    let rows: Vec<&&str> = rows.iter().filter(|row| !row.starts_with('#')).collect();
+    assert!(rows.len() > 400, "{}", rows.len());
+    for row in rows {
+        let columns: Vec<&str> = row.split('\t').collect();
+        let [operation, path, verdict, passes, refused, ref rest @ ..] = columns[..] else { panic!("{row}") };
+        let path = steps(path);
+        let base = || -> Value {
+            let minimal = if matches!(operation, "containers.create") { r#"{"Image":"x"}"# } else { "{}" };
+            serde_json::from_str(rest.first().unwrap_or(&minimal)).expect(row)
+        };
+        let with = |value: &str| {
+            let mut body = base();
+            put(&mut body, &path, serde_json::from_str(value).expect(row));
+            body
+        };
+        if passes != "-" {
+            let body = with(passes);
+            let sent = sent(operation, &body).unwrap_or_else(|why| panic!("{row}: {why}"));
+            let value = at(&sent, &path);
+            match verdict {
+                "free" | "judged" => assert_eq!(value, at(&body, &path), "{row}"),
+                "empty" | "dropped" => assert!(value.is_null(), "{row}: {sent}"),
+                other => panic!("{other}: {row}"),
+            }
+        }
+        assert!(refused != "-" || matches!(verdict, "free" | "dropped"), "{row}: nothing is refused");
+        if refused != "-" {
+            let why = sent(operation, &with(refused)).expect_err(row);
+            // By name, its own or that of the neighbour with which it is judged.
+            let named = path.iter().any(|step| (*step != "HostConfig" || path.len() == 1) && why.contains(step));
+            assert!(named, "{row}: {why}");
+        }
+        // Nothing at all, as clients write that.
+        let nothing = sent(operation, &with("null"));
+        let is_needed = ["Type", "Network"].iter().any(|name| path.ends_with(&[name]));
+        assert!(nothing.is_ok() || verdict == "unknown" || rest.len() == 1 || is_needed, "{row}: {nothing:?}");
+        // Go reads a name in any case.
+        let name = path.last().expect(row);
+        let lower = name.to_lowercase();
+        if lower != **name && !matches!(*name, "[]" | "{}") && verdict != "unknown" {
+            let mut hidden = base();
+            let mut path = path.clone();
+            *path.last_mut().expect(row) = &lower;
+            let value = if passes == "-" { refused } else { passes };
+            put(&mut hidden, &path, serde_json::from_str(value).expect(row));
+            let why = sent(operation, &hidden).expect_err(row);
+            assert!(why.contains(&lower), "{row}: {why}");
+        }
+    }
+}
+
+#[test]
+fn a_body_has_one_meaning() {
+    for body in [
+        "[]",
+        "1",
+        r#""x""#,
+        "{",
+        "{} {}",
+        r#"{"HostConfig":{},"HostConfig":{"Privileged":true}}"#,
+        r#"{"HostConfig":{},"hostconfig":{"Privileged":true}}"#,
+        "{\"Ho\u{17f}tConfig\":{\"Privileged\":true}}",
+        "{\"HostConfig\":{\"Networ\u{212a}Mode\":\"host\"}}",
+        r#"{"Labels":{"a":"1","a":"2"}}"#,
+        r#"{"HostConfig":{"PRIVILEGED":false}}"#,
+        r#"{"Memory":1e3}"#,
+        r#"{"HostConfig":{"Privileged":"false"}}"#,
+    ] {
+        assert!(sent_text("containers.create", body).is_err(), "{body}");
+    }
+    let deep = format!("{}{}", "[".repeat(4000), "]".repeat(4000));
+    assert!(sent_text("containers.create", &format!("{{\"x\":{deep}}}")).is_err());
+    let why = sent_text("containers.create", r#"{"HostConfig":{"privileged":true}}"#).expect_err("unknown");
+    assert_eq!(why, "HostConfig.privileged is unknown: the Engine's API writes Privileged");
+    // A secret is not repeated.
+    let why = sent_text("system.auth", r#"{"password":["hunter2"]}"#).expect_err("no text");
+    assert!(!why.contains("hunter2") && why.contains("password"), "{why}");
+}
+
+#[test]
+fn a_host_config_is_always_sent() {
+    // Engines up to 26 would look for its fields at the top level.
+    for body in [r#"{"Image":"x"}"#, r#"{"Image":"x","HostConfig":null}"#, r#"{"Image":"x","HostConfig":{}}"#] {
+        let sent = sent_text("containers.create", body).expect(body);
+        assert_eq!(sent, json!({"Image":"x","HostConfig":{"CgroupnsMode":"private"}}), "{body}");
+    }
+}
+
+#[test]
+fn what_gets_out_of_a_container_is_refused() {
+    for config in [
+        json!({"CapAdd": ["ALL"]}),
+        json!({"CapAdd": ["cap_sys_admin"]}),
+        json!({"CapAdd": "SYS_ADMIN"}),
+        json!({"NetworkMode": "container:"}),
+        json!({"NetworkMode": "container:a/../b"}),
+        json!({"PidMode": "host "}),
+        json!({"IpcMode": "container:a b"}),
+        json!({"SecurityOpt": ["seccomp:unconfined"]}),
+        json!({"SecurityOpt": ["apparmor=unconfined"]}),
+        json!({"SecurityOpt": ["apparmor=my-own"]}),
+        json!({"SecurityOpt": ["label=disable"]}),
+        json!({"SecurityOpt": ["label:disable"]}),
+        json!({"SecurityOpt": ["disable"]}),
+        json!({"SecurityOpt": ["label=type:spc_t"]}),
+        json!({"SecurityOpt": ["label=type:unconfined_t"]}),
+        json!({"SecurityOpt": ["no-new-privileges=false"]}),
+        json!({"SecurityOpt": ["systempaths=unconfined"]}),
+        json!({"SecurityOpt": ["writable-cgroups=true"]}),
+        json!({"SecurityOpt": ["seccomp={\"defaultAction\":\"SCMP_ACT_ALLOW\"}"]}),
+        json!({"SecurityOpt": ["seccomp={\"defaultAction\":\"SCMP_ACT_ERRNO\",\"listenerPath\":\"/run/x\"}"]}),
+        json!({"SecurityOpt": [
+            "seccomp={\"defaultAction\":\"SCMP_ACT_ERRNO\",\"syscalls\":[{\"names\":[\"mount\"],\"action\":\"SCMP_ACT_ALLOW\"}]}"
+        ]}),
+        json!({"SecurityOpt": [
+            "seccomp={\"defaultAction\":\"SCMP_ACT_ERRNO\",\"syscalls\":[{\"name\":\"bpf\",\"action\":\"SCMP_ACT_NOTIFY\"}]}"
+        ]}),
+        json!({"MaskedPaths": ["/proc/kcore"]}),
+        json!({"ReadonlyPaths": ["/proc/sys"]}),
+        json!({"MaskedPaths": null, "ReadonlyPaths": []}),
+        json!({"Sysctls": {"kernel.core_pattern": "x"}}),
+        json!({"Sysctls": {"net./../kernel.core_pattern": "x"}}),
+        json!({"Sysctls": {"net.ipv4.ip_forward": "1\nx"}}),
+        json!({"LogConfig": {"Type": "json-file", "Config": {"tag": "a\nb"}}}),
+        json!({"LogConfig": {"Type": "json-file", "Config": {"tag": "{{pad \"x\" 1000000000 0}}"}}}),
+        json!({"LogConfig": {"Type": "syslog", "Config": {"syslog-address": "unix:///run/x"}}}),
+        json!({"LogConfig": {"Type": "gelf", "Config": {"gelf-address": "udp://127.0.0.1:1"}}}),
+        json!({"LogConfig": {"Type": "journald", "Config": {"tag": "sshd"}}}),
+        json!({"LogConfig": {"Config": {"tag": "x"}}}),
+        json!({"LogConfig": {"Type": "a/b"}}),
+        json!({"VolumesFrom": ["other:z"]}),
+        json!({"VolumesFrom": ["a/b"]}),
+        json!({"Runtime": "/usr/bin/evil"}),
+        json!({"PortBindings": {"80/tcp": [{"HostIp": "x"}]}}),
+        json!({"Tmpfs": {"/x": "bind"}}),
+        json!({"Tmpfs": {"/x": "size=1m,remount"}}),
+    ] {
+        assert!(host(config.clone()).is_err(), "{config}");
+    }
+    // As proved on Engine 20.10: the old shape.
+    for body in [
+        json!({"Image": "x", "Privileged": true}),
+        json!({"Image": "x", "HostConfig": null, "Binds": ["/:/host"]}),
+        json!({"Image": "x", "HostConfig": {}, "PidMode": "host"}),
+        json!({"Image": "x", "Runtime": "evil"}),
+    ] {
+        assert!(sent("containers.create", &body).is_err(), "{body}");
+    }
+    assert!(sent("images.commit", &json!({"HostConfig": {"Memory": 1}})).is_err());
+    assert!(sent("containers.update", &json!({"Privileged": true})).is_err());
+    assert!(sent("plugins.set", &json!(["a=b"])).is_err());
+}
+
+#[test]
+fn binds_are_judged_with_what_containers_may_write() {
+    for (bind, passes) in [
+        ("/data", true),
+        ("volume:/x", true),
+        ("volume:/x:ro,nocopy", true),
+        ("/srv/one:/x", true),
+        ("/srv/one/:/x:rw,Z", true),
+        ("/srv/one:/x:rslave", true),
+        ("/srv/one:/x:rshared", false),
+        ("/srv/one:/x:shared", false),
+        ("/srv/one:/x:new", false),
+        ("/srv/one/below:/x", false),
+        ("/srv/one/..:/x", false),
+        ("/srv//one:/x", false),
+        ("/srv/./one:/x", false),
+        ("/srv/onemore:/x", false),
+        ("/srv:/x:ro", false),
+        ("/:/x:ro", false),
+        ("//:/x:ro", false),
+        ("./x:/x", false),
+        ("../x:/x", false),
+        (":/x", false),
+        ("a:b:c:d", false),
+        ("C:\\x:/x", false),
+        ("\\\\.\\pipe\\docker_engine:/x", false),
+        ("/srv/one\n:/x", false),
+        // Below a directory: for reading only, and not where another entry lets containers write.
+        ("/srv/all:/x:ro", true),
+        ("/srv/all/below:/x:ro", true),
+        ("/srv/all/below:/x", false),
+        ("/srv/all/below:/x:rw", false),
+        ("/srv/all/below:/x:ro,z", false),
+        ("/srv/all/written:/x", true),
+        ("/srv/all/written/link:/x:ro", false),
+        ("/srv/all/writtennot:/x:ro", true),
+    ] {
+        assert_eq!(host(json!({"Binds": [bind]})).is_ok(), passes, "{bind}");
+    }
+    let everything = ["/".to_owned()];
+    let ground = Ground { binds: &everything };
+    assert!(ground.may_bind("/etc", binds::Use::Read).is_ok());
+    assert!(ground.may_bind("/var/lib/docker/volumes/v/_data/link", binds::Use::Read).is_err());
+    for (source, read_only, passes) in [
+        ("/srv/one", false, true),
+        ("/srv/all/x", true, true),
+        ("/srv/all/x", false, false),
+        ("/etc", true, false),
+        ("", true, false),
+    ] {
+        let mount = json!({"Type": "bind", "Source": source, "Target": "/x", "ReadOnly": read_only});
+        assert_eq!(host(json!({"Mounts": [mount]})).is_ok(), passes, "{source}");
+    }
+    assert!(host(json!({"Mounts": [{"Source": "/etc", "Target": "/x"}]})).is_err(), "without a type");
+}
+
+#[test]
+fn volumes_are_judged_by_type_and_word() {
+    for (options, passes) in [
+        (json!({}), true),
+        (json!({"type": "tmpfs", "device": "tmpfs", "o": "size=100m,uid=1000"}), true),
+        (json!({"type": "nfs", "o": "addr=10.0.0.1,rw,nolock,vers=4.1", "device": ":/export"}), true),
+        (json!({"type": "nfs4", "o": "addr=nas.example", "device": "nas:/export"}), true),
+        (json!({"type": "cifs", "o": "username=a,password=b!c,vers=3.0", "device": "//server/share"}), true),
+        (json!({"type": "none", "o": "bind", "device": "/srv/one"}), true),
+        (json!({"o": "rbind,rw", "device": "/srv/one"}), true),
+        (json!({"type": "none", "o": "bind", "device": "/"}), false),
+        (json!({"o": "bind", "device": "/srv/all/x"}), false),
+        (json!({"o": "bind,shared", "device": "/srv/one"}), false),
+        (json!({"type": "tmpfs", "o": "bind", "device": "/"}), false),
+        (json!({"type": "tmpfs", "o": "rbind", "device": "/"}), false),
+        (json!({"type": "tmpfs", "device": "/"}), false),
+        (json!({"type": "nfs", "o": "addr=1.2.3.4,bind", "device": "/"}), false),
+        (json!({"type": "nfs", "o": "rbind", "device": ":/"}), false),
+        (json!({"type": "nfs", "o": "addr=1.2.3.4,sec=krb5", "device": ":/x"}), false),
+        (json!({"type": "cifs", "o": "bind", "device": "/"}), false),
+        (json!({"type": "cifs", "o": "credentials=/root/secret", "device": "//a/b"}), false),
+        (json!({"type": "cifs", "o": "sec=krb5", "device": "//a/b"}), false),
+        (json!({"type": "nfs", "o": "BIND", "device": ":/x"}), false),
+        (json!({"type": "nfs", "o": " bind", "device": ":/x"}), false),
+        (json!({"type": "nfs", "o": "remount", "device": ":/x"}), false),
+        (json!({"type": "nfs", "o": "move", "device": ":/x"}), false),
+        (json!({"type": "overlay", "o": "lowerdir=/", "device": "overlay"}), false),
+        (json!({"type": "ext4", "device": "/dev/sda1"}), false),
+        (json!({"type": "Tmpfs"}), false),
+        (json!({"new": "x"}), false),
+        (json!({"Device": "/"}), false),
+    ] {
+        assert_eq!(sent("volumes.create", &json!({"Name": "v", "DriverOpts": options})).is_ok(), passes, "{options}");
+        let mount = json!({"Type": "volume", "Target": "/x", "VolumeOptions": {"DriverConfig": {"Options": options}}});
+        assert_eq!(host(json!({"Mounts": [mount]})).is_ok(), passes, "{options}");
+    }
+}
+
+#[test]
+fn networks_take_nothing_of_the_host() {
+    for (network, passes) in [
+        (
+            json!({"CheckDuplicate": true, "Driver": "bridge", "EnableIPv6": false, "Internal": false, "Attachable": false,
+            "Ingress": false, "ConfigOnly": false, "ConfigFrom": null, "Scope": "", "Options": {}, "Labels": {},
+            "IPAM": {"Driver": "default", "Options": {}, "Config": []}}),
+            true,
+        ),
+        (
+            json!({"ConfigFrom": {"Network": ""}, "IPAM": {"Config": [{"Subnet": "192.168.7.0/24", "Gateway": "192.168.7.1"}]}}),
+            true,
+        ),
+        (json!({"IPAM": {"Config": [{"Subnet": "fd00:1::/64"}]}}), true),
+        (json!({"Driver": "macvlan", "Options": {"parent": "eth0"}}), false),
+        (json!({"Driver": "ipvlan"}), false),
+        (json!({"Driver": "host"}), false),
+        (json!({"Options": {"com.docker.network.bridge.name": "docker0"}}), false),
+        (json!({"Options": {"com.docker.network.bridge.gateway_mode_ipv4": "nat-unprotected"}}), false),
+        (json!({"Options": {"com.docker.network.container_iface_prefix": "../x"}}), false),
+        (json!({"IPAM": {"Driver": "../../evil"}}), false),
+        // The host's own traffic would go there.
+        (json!({"IPAM": {"Config": [{"Subnet": "8.8.8.0/24"}]}}), false),
+        (json!({"IPAM": {"Config": [{"Subnet": "169.254.169.0/24"}]}}), false),
+        (json!({"IPAM": {"Config": [{"Subnet": "10.0.0.0/7"}]}}), false),
+        (json!({"IPAM": {"Config": [{"Subnet": "2000::/3"}]}}), false),
+    ] {
+        let mut body = network.clone();
+        body["Name"] = json!("net");
+        assert_eq!(sent("networks.create", &body).is_ok(), passes, "{network}");
+    }
+}
+
+#[test]
+fn what_is_safer_passes_and_so_do_the_engines_own_words() {
+    let profile = json!({
+        "defaultAction": "SCMP_ACT_ERRNO", "architectures": ["SCMP_ARCH_X86_64"],
+        "syscalls": [
+            {"names": ["read", "write", "clone"], "action": "SCMP_ACT_ALLOW", "args": [
+                {"index": 0, "value": 2_114_060_288u64, "op": "SCMP_CMP_MASKED_EQ"}]},
+            {"names": ["mount", "bpf"], "action": "SCMP_ACT_ALLOW", "includes": {"caps": ["CAP_SYS_ADMIN"]}},
+            {"name": "ptrace", "action": "SCMP_ACT_ALLOW", "comment": "", "includes": {"minKernel": "4.8"}}]
+    });
+    for config in [
+        json!({"CapDrop": ["ALL"], "CapAdd": ["CHOWN", "cap_net_bind_service"]}),
+        json!({"SecurityOpt": ["apparmor=docker-default", "apparmor:docker-default", "no-new-privileges:true"]}),
+        json!({"SecurityOpt": ["label=type:container_t", "label=type:web.process", "label=level:s0:c1,c2"]}),
+        json!({"SecurityOpt": ["label:type:svirt_apache_t", "seccomp=builtin"]}),
+        json!({"SecurityOpt": [format!("seccomp={profile}")]}),
+        json!({"LogConfig": {"Type": "json-file", "Config": {"max-size": "10m", "tag": "{{.Name}}/{{ .ID }}"}}}),
+        json!({"LogConfig": {"Type": "", "Config": {"max-size": "10m"}}}),
+        json!({"Runtime": "runc", "Isolation": "default", "NetworkMode": "my_net-1.x"}),
+        json!({"Sysctls": {"net.ipv4.ip_local_port_range": "1024 65000", "kernel.shmmax": "1"}}),
+    ] {
+        let sent = host(config.clone()).unwrap_or_else(|why| panic!("{config}: {why}"));
+        for (name, value) in config.as_object().expect("an object") {
+            if !value.to_string().contains("syscalls") {
+                assert_eq!(&sent[name], value);
+            }
+        }
+        let again = host(sent.clone()).expect("what was sent passes");
+        assert_eq!(again, sent);
+    }
+    assert!(sent("containers.exec", &json!({"Container": "x", "Privileged": false, "Cmd": "ls"})).is_ok());
+    assert!(sent("exec.start", &json!({"Detach": false, "Tty": false, "hijack": true, "stdin": true})).is_ok());
+}
+
+#[test]
+fn references_are_found_and_replaced() {
+    let body = json!({"Image": "x", "HostConfig": {
+        "NetworkMode": "container:a", "PidMode": "container:b", "IpcMode": "container:c", "VolumesFrom": ["d", "e:ro"],
+        "Runtime": "nvidia", "LogConfig": {"Type": "journald"}, "CgroupnsMode": "host",
+    }});
+    let Ok(Judged::Create(mut create)) =
+        judge("containers.create", body.to_string().as_bytes(), &Ground { binds: &[] })
+    else {
+        panic!("refused")
+    };
+    let (mut names, mut others) = (Vec::new(), 0);
+    for reference in create.references() {
+        match reference {
+            Reference::Container { name, set, .. } => {
+                set(&format!("id-of-{name}"));
+                names.push(name);
+            }
+            Reference::HostCgroupns(set) => set(),
+            Reference::Runtime(_) | Reference::LogDriver(_) => others += 1,
+        }
+    }
+    names.sort();
+    assert_eq!((names.concat().as_str(), others), ("abcde", 2));
+    let sent: Value = serde_json::from_slice(&create.to_body().expect("JSON")).expect("JSON");
+    assert_eq!(sent["HostConfig"]["NetworkMode"], "container:id-of-a");
+    assert_eq!(sent["HostConfig"]["PidMode"], "container:id-of-b");
+    assert_eq!(sent["HostConfig"]["IpcMode"], "container:id-of-c");
+    assert_eq!(sent["HostConfig"]["VolumesFrom"], json!(["id-of-d", "id-of-e:ro"]));
+    assert_eq!(sent["HostConfig"]["CgroupnsMode"], "private");
+}
+
+#[test]
+fn containers_that_are_there_are_judged_by_what_they_have() {
+    let id = "a".repeat(64);
+    let read = |host: Value, mounts: Value| {
+        let inspect = json!({"Id": id, "HostConfig": host, "Mounts": mounts, "New": {"x": 1}}).to_string();
+        let binds = BINDS.map(String::from);
+        Existing::read(inspect.as_bytes(), &Ground { binds: &binds }).map(|existing| existing.id)
+    };
+    let none = json!([]);
+    assert_eq!(read(json!({"CgroupnsMode": "host", "LogConfig": {"Type": "syslog"}}), none.clone()), Ok(id.clone()));
+    assert!(read(Value::Null, none.clone()).is_err());
+    assert!(read(json!({"Privileged": true}), none.clone()).is_err());
+    assert!(read(json!({"NetworkMode": "host"}), none.clone()).is_err());
+    assert!(read(json!({"TheNextWayOut": true}), none).is_err());
+    let mount = |kind: &str, source: &str, writable: bool| json!([{"Type": kind, "Source": source, "RW": writable}]);
+    assert!(read(json!({}), mount("volume", "/var/lib/docker/volumes/v/_data", true)).is_ok());
+    assert!(read(json!({}), mount("bind", "/srv/one", true)).is_ok());
+    assert!(read(json!({}), mount("bind", "/srv/all/x", false)).is_ok());
+    assert!(read(json!({}), mount("bind", "/srv/all/x", true)).is_err());
+    // Of another container's (VolumesFrom), too.
+    assert!(read(json!({"VolumesFrom": ["x"]}), mount("bind", "/etc", true)).is_err());
+    let exec = |privileged: bool| {
+        let inspect = json!({"ContainerID": id, "ProcessConfig": {"privileged": privileged}}).to_string();
+        ExistingExec::read(inspect.as_bytes()).is_ok()
+    };
+    assert!(exec(false) && !exec(true));
+}
+
+#[test]
+fn builds_say_what_they_want_by_name() {
+    for (name, value, passes) in [
+        ("t", "a:b", true),
+        ("networkmode", "default", true),
+        ("networkmode", "", true),
+        ("buildargs", r#"{"A":"b","C":null}"#, true),
+        ("labels", "{}", true),
+        ("cachefrom", r#"["a:b"]"#, true),
+        ("ulimits", "null", true),
+        ("ulimits", r#"[{"Name":"nofile","Soft":1,"Hard":1}]"#, true),
+        ("outputs", r#"[{"Type":"moby","Attrs":{}}]"#, true),
+        ("cgroupparent", "", true),
+        ("networkmode", "host", false),
+        ("networkmode", "container:a", false),
+        ("securityopt", "x", false),
+        ("securityopt", "", false),
+        ("cgroupparent", "/", false),
+        ("entitlements", "x", false),
+        ("isolation", "process", false),
+        ("buildargs", "[]", false),
+        ("outputs", r#"[{"Type":"image","Attrs":{"push":"true"}}]"#, false),
+        ("new", "1", false),
+    ] {
+        assert_eq!(judge_build(name, value).is_ok(), passes, "{name}={value}");
+    }
+}
+
+/// Values as they occur, and worse.
+fn values() -> impl Strategy<Value = Value> {
+    let words = prop::sample::select(vec![
+        "",
+        "host",
+        "container:a",
+        "bridge",
+        "none",
+        "private",
+        "/",
+        "/:/x",
+        "/srv/one:/x",
+        "v:/x:ro",
+        "SYS_ADMIN",
+        "CHOWN",
+        "seccomp=unconfined",
+        "label=disable",
+        "local",
+        "evil",
+        "bind",
+        "tmpfs",
+        "runc",
+        "syslog",
+        "json-file",
+        "/proc/kcore",
+    ]);
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        (-2i64..100).prop_map(Value::from),
+        words.clone().prop_map(Value::from),
+        "[a-z:/=,.]{0,8}".prop_map(Value::from),
+    ];
+    leaf.prop_recursive(3, 24, 4, move |inner| {
+        let names = prop::sample::select(vec![
+            "Type",
+            "Config",
+            "Source",
+            "Target",
+            "ReadOnly",
+            "type",
+            "o",
+            "device",
+            "Name",
+            "Options",
+            "DriverConfig",
+            "VolumeOptions",
+            "BindOptions",
+            "Propagation",
+            "Path",
+            "Rate",
+            "a",
+            "80/tcp",
+            "HostPort",
+        ]);
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..3).prop_map(Value::from),
+            prop::collection::btree_map(names.prop_map(String::from), inner, 0..4)
+                .prop_map(|map| Value::Object(map.into_iter().collect())),
+        ]
+    })
+}
+
+fn host_configs() -> impl Strategy<Value = Value> {
+    let rows = include_str!("../../../../tests/guard/fields.txt").lines();
+    let names = rows.filter_map(|row| row.split('\t').nth(1)?.strip_prefix("HostConfig."));
+    let names: Vec<&str> = names.filter(|name| !name.contains(['.', '['])).collect();
+    let name = prop::sample::select(names).prop_map(String::from);
+    prop::collection::btree_map(name, values(), 0..6).prop_map(|map| Value::Object(map.into_iter().collect()))
+}
+
+proptest! {
+    /// What passes is sent as something that passes and stays as it is, and holds nothing that gets out.
+    #[test]
+    fn what_passes_is_harmless_and_passes_again(config in host_configs()) {
+        if let Ok(sent) = host(config) {
+            prop_assert_eq!(&host(sent.clone()).expect("again"), &sent);
+            for never in ["Privileged", "Devices", "DeviceRequests", "DeviceCgroupRules", "CgroupParent", "Annotations",
+                "UTSMode", "UsernsMode", "Cgroup"]
+            {
+                prop_assert!(sent[never].is_null());
+            }
+            for mode in ["NetworkMode", "PidMode", "IpcMode"] {
+                prop_assert!(sent[mode] != "host");
+            }
+            let text = sent.to_string();
+            for never in ["SYS_ADMIN", "unconfined", "disable", "\"/:", "evil:"] {
+                prop_assert!(!text.contains(never), "{}", text);
+            }
+        }
+    }
+
+    #[test]
+    fn any_bytes_are_read_or_refused(body in prop::collection::vec(any::<u8>(), 0..200)) {
+        for operation in ["containers.create", "volumes.create", "networks.create", "exec.start"] {
+            let _ = judge(operation, &body, &Ground { binds: &[] });
+        }
+    }
+}

@@ -1,0 +1,242 @@
+//! What the Engine must be asked before a request may pass under `no-privileged`: whether a container that
+//! is used, or whose namespaces are shared, is one that would be allowed now.
+//!
+//! What a container may do is decided when it is made, so that an answer holds for its id for ever, and is
+//! kept. What this guard lets be made is known from the Engine's answer to that: ordinary clients wait
+//! for no further round trip.
+
+use std::collections::{HashSet, VecDeque};
+use std::future::Future;
+
+use hyper::StatusCode;
+use hyper::body::Bytes;
+use serde::Deserialize;
+
+use super::bodies::{Create, Existing, ExistingExec, Reference, is_name, shown};
+use super::proxy::Refused;
+
+/// Most ids of containers, and of execs, that are kept.
+const MAX_KEPT: usize = 4096;
+/// Most containers that are asked about for one request: each may share namespaces of further ones.
+const MAX_ASKED: usize = 8;
+/// Largest answer that is read, in bytes.
+pub(super) const MAX_ANSWER: usize = 4 << 20;
+
+/// How the Engine is asked.
+pub(super) trait Ask: Sync {
+    /// The answer to a GET.
+    fn get(&self, path: &str) -> impl Future<Output = Result<(StatusCode, Bytes), Refused>> + Send;
+}
+
+/// What has been found harmless.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    containers: Kept,
+    execs: Kept,
+}
+
+/// The ids that came last.
+#[derive(Debug, Default)]
+struct Kept {
+    ids: HashSet<String>,
+    order: VecDeque<String>,
+}
+
+impl Kept {
+    fn add(&mut self, id: &str) {
+        if self.ids.insert(id.to_owned()) {
+            self.order.push_back(id.to_owned());
+        }
+        if self.order.len() > MAX_KEPT
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.ids.remove(&oldest);
+        }
+    }
+}
+
+/// The answer to what was made.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Made {
+    id: String,
+}
+
+/// What the Engine says of itself.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+#[derive(Default)]
+struct Info {
+    default_runtime: String,
+    logging_driver: String,
+    security_options: Vec<String>,
+}
+
+/// Does this operation use a container so that one has what it has?
+pub(super) fn reaches_in(operation: &str) -> bool {
+    matches!(
+        operation,
+        "containers.archive"
+            | "containers.attach"
+            | "containers.attach-ws"
+            | "containers.copy"
+            | "containers.exec"
+            // A name can have the form of an id: of one that was found harmless, and is gone.
+            | "containers.rename"
+            | "containers.restart"
+            | "containers.start"
+            | "exec.start"
+    )
+}
+
+/// Does the answer to this operation name what was made?
+pub(super) fn makes(operation: &str) -> bool {
+    matches!(operation, "containers.create" | "containers.exec")
+}
+
+fn forbidden(reason: impl Into<String>) -> Refused {
+    (StatusCode::FORBIDDEN, reason.into())
+}
+
+impl Known {
+    /// Remembers what the Engine has made of a request that was let through.
+    pub(super) fn learn(&mut self, operation: &str, answer: &[u8]) {
+        let Ok(Made { id }) = serde_json::from_slice(answer) else { return };
+        match operation {
+            "containers.create" => self.containers.add(&id),
+            "containers.exec" => self.execs.add(&id),
+            _ => {}
+        }
+    }
+}
+
+impl super::Guard {
+    fn known<T>(&self, look: impl FnOnce(&mut Known) -> T) -> T {
+        look(&mut super::lock(&self.known))
+    }
+
+    /// See [`Known::learn`].
+    pub(super) fn learn(&self, operation: &str, answer: &[u8]) {
+        self.known(|known| known.learn(operation, answer));
+    }
+
+    /// The path of a request that [`reaches_in`], with the container's id in its name's place.
+    ///
+    /// # Errors
+    /// The container would not be allowed.
+    pub(super) async fn reach(&self, operation: &str, path: &str, engine: &impl Ask) -> Result<String, Refused> {
+        let kind = if operation == "exec.start" { "/exec/" } else { "/containers/" };
+        let parts = path.split_once(kind).and_then(|(before, rest)| {
+            let (name, after) = rest.split_once('/')?;
+            Some((before, name, after))
+        });
+        let (before, name, after) = parts.ok_or_else(|| forbidden(format!("{operation}: it names nothing")))?;
+        let of = |(status, reason): Refused| (status, format!("{operation}: {reason}"));
+        if operation == "exec.start" {
+            self.exec(name, engine).await.map_err(of)?;
+            return Ok(path.to_owned());
+        }
+        let id = self.container(name, engine).await.map_err(of)?;
+        Ok(format!("{before}{kind}{id}/{after}"))
+    }
+
+    /// Asks for all that a new container refers to.
+    ///
+    /// # Errors
+    /// Something of it is not allowed.
+    pub(super) async fn settle(&self, create: &mut Create, engine: &impl Ask) -> Result<(), Refused> {
+        for reference in create.references() {
+            match reference {
+                Reference::Container { field, name, set } => {
+                    let id = self.container(&name, engine).await;
+                    set(&id.map_err(|(status, reason)| (status, format!("{field}: {reason}")))?);
+                }
+                other => self.default_of(other, engine).await?,
+            }
+        }
+        Ok(())
+    }
+
+    /// The id of a container that would be allowed now.
+    async fn container(&self, name: &str, engine: &impl Ask) -> Result<String, Refused> {
+        let mut waiting = vec![name.to_owned()];
+        let mut asked: Vec<String> = Vec::new();
+        let mut first = None;
+        while let Some(next) = waiting.pop() {
+            if asked.contains(&next) || self.known(|known| known.containers.ids.contains(&next)) {
+                first.get_or_insert(next);
+                continue;
+            }
+            if asked.len() >= MAX_ASKED {
+                return Err(forbidden(format!("container {} shares with too many others", shown(name))));
+            }
+            if !is_name(&next) {
+                return Err(forbidden(format!("{} names no container", shown(&next))));
+            }
+            let inspect = ask(engine, &format!("/containers/{next}/json"), &format!("container: {next}")).await?;
+            let existing = Existing::read(&inspect, &self.rules.ground());
+            let mut existing = existing.map_err(|why| not_allowed(&next, &why))?;
+            let id = existing.id.clone();
+            for reference in existing.references() {
+                match reference {
+                    Reference::Container { name, .. } => waiting.push(name),
+                    other => self.default_of(other, engine).await.map_err(|(_, why)| not_allowed(&next, &why))?,
+                }
+            }
+            first.get_or_insert_with(|| id.clone());
+            asked.push(id);
+        }
+        self.known(|known| asked.iter().for_each(|id| known.containers.add(id)));
+        first.ok_or_else(|| forbidden("there is no container"))
+    }
+
+    /// An exec that would be allowed now.
+    async fn exec(&self, id: &str, engine: &impl Ask) -> Result<(), Refused> {
+        if self.known(|known| known.execs.ids.contains(id)) {
+            return Ok(());
+        }
+        let inspect = ask(engine, &format!("/exec/{id}/json"), &format!("exec instance: {id}")).await?;
+        let exec = ExistingExec::read(&inspect).map_err(forbidden)?;
+        self.container(&exec.container, engine).await?;
+        self.known(|known| known.execs.add(id));
+        Ok(())
+    }
+
+    /// Is it what the Engine does anyway?
+    async fn default_of(&self, what: Reference<'_>, engine: &impl Ask) -> Result<(), Refused> {
+        let info = ask(engine, "/info", "info").await?;
+        let info: Info = serde_json::from_slice(&info)
+            .map_err(|e| (StatusCode::BAD_GATEWAY, format!("the Engine's info cannot be read: {e}")))?;
+        let other = |field: &str, value: &str, default: &str| {
+            Err(forbidden(format!("HostConfig.{field} {value} is not allowed: the Engine's default is {default}")))
+        };
+        match what {
+            Reference::Runtime(name) if name != info.default_runtime => other("Runtime", &name, &info.default_runtime),
+            Reference::LogDriver(name) if name != info.logging_driver => {
+                other("LogConfig.Type", &name, &info.logging_driver)
+            }
+            Reference::HostCgroupns(set) => {
+                // Engines say so where a private one is what they give.
+                if info.security_options.iter().any(|option| option.starts_with("name=cgroupns")) {
+                    return other("CgroupnsMode", "host", "private");
+                }
+                set();
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn not_allowed(name: &str, why: &str) -> Refused {
+    forbidden(format!("container {} would not be allowed itself: {why}", shown(name)))
+}
+
+/// Asks for what must be there.
+async fn ask(engine: &impl Ask, path: &str, what: &str) -> Result<Bytes, Refused> {
+    match engine.get(path).await? {
+        (StatusCode::OK, answer) => Ok(answer),
+        (StatusCode::NOT_FOUND, _) => Err((StatusCode::NOT_FOUND, format!("No such {what}"))),
+        (status, _) => Err((StatusCode::BAD_GATEWAY, format!("the Engine answered {status} about {what}"))),
+    }
+}
