@@ -121,8 +121,9 @@ fn check_binds(binds: &[String]) -> Result<(), String> {
         return Err(format!("`{path}` in `allowed_binds` is not an absolute path without dots and empty parts"));
     }
     for path in binds {
-        let around = binds.iter().filter(|other| !other.ends_with('/'));
-        for writable in around.filter(|other| path.strip_prefix(*other).is_some_and(|rest| rest.starts_with('/'))) {
+        let mut around = binds.iter().filter(|other| !other.ends_with('/'));
+        let is_around = |other: &&String| path.strip_prefix(*other).is_some_and(|rest| rest.starts_with('/'));
+        if let Some(writable) = around.find(is_around) {
             return Err(format!(
                 "`{path}` in `allowed_binds` is inside `{writable}`, where containers may write: they could put a \
                  symbolic link there that leads anywhere. Name one of them, or `{writable}/` (read-only) instead"
