@@ -9,7 +9,8 @@
 //! - `tunnel`: the product: listener, flows, supervision;
 //! - `engine`: what is asked of Docker Engine through a tunnel;
 //! - `ssh`: one authenticated connection; the only module that names russh;
-//! - `config`: profiles and ssh_config, resolved to a `Target`; imports nothing of ours.
+//! - `config`: profiles and ssh_config, resolved to a `Target`;
+//! - `text`, `glob`: small tools of everyone's, which import nothing of ours.
 //!
 //! docs/architecture.md tells how they work together. This library exists for the binary, the
 //! tests and the benchmarks; it promises no stable interface.
@@ -20,5 +21,7 @@ pub mod config;
 pub mod daemon;
 pub mod doctor;
 pub mod engine;
+pub mod glob;
 pub mod ssh;
+pub mod text;
 pub mod tunnel;

@@ -207,3 +207,161 @@ fn a_login_that_only_forwards_makes_things_unknown_not_good() {
     lab.fails(6, &["audit", "lab"]);
     assert_eq!(lab.runtime_files(), Vec::<String>::new());
 }
+
+/// An Engine whose answers are these; for what a real one always tells.
+fn told(lab: &Lab, answers: &'static [(&'static str, &'static str)]) -> Vec<Value> {
+    let socket = lab.path(&format!("remote/{}.sock", answers.len()));
+    crate::lab::answers::serve(&socket, move |path| {
+        answers.iter().find(|(of, _)| *of == path).map(|(_, answer)| (*answer).to_owned())
+    });
+    let report = lab.ok(&["audit", "lab", "--json", "--remote", socket.to_str().unwrap()]);
+    serde_json::from_str::<Value>(&report).unwrap()["outcomes"].as_array().unwrap().clone()
+}
+
+#[test]
+fn what_an_engine_leaves_out_is_unknown() {
+    let lab = Lab::new("");
+    let of_engine = [
+        "insecure-registries",
+        "experimental",
+        "live-restore",
+        "authorization",
+        "logging",
+        "user-namespaces",
+        "mandatory-access",
+        "seccomp",
+        "icc",
+        "swarm-autolock",
+        "version-engine",
+        "version-kernel",
+        "version-api",
+        "version-runc",
+        "version-containerd",
+    ];
+    let of_containers = [
+        "container-socket",
+        "container-privileged",
+        "container-host-namespaces",
+        "container-capabilities",
+        "container-binds",
+        "container-confinement",
+        "container-devices",
+        "container-memory",
+        "container-pids",
+        "container-root",
+        "container-published",
+    ];
+    // Refused altogether, empty, and of other types.
+    let nothing: &[(&str, &str)] = &[];
+    let empty: &[(&str, &str)] = &[
+        ("/info", "{}"),
+        ("/version", "{}"),
+        ("/networks/bridge", "{}"),
+        ("/containers/json", r#"[{"Id":"0123456789abcdef","Names":["/web"]}]"#),
+        ("/containers/0123456789abcdef/json", "{}"),
+    ];
+    let odd: &[(&str, &str)] = &[
+        (
+            "/info",
+            r#"{"LiveRestoreEnabled":"no","ExperimentalBuild":1,"SecurityOptions":"x","Plugins":[],"RegistryConfig":{}}"#,
+        ),
+        ("/version", r#"{"ApiVersion":3,"Components":{}}"#),
+        ("/networks/bridge", r#"{"Options":{"com.docker.network.bridge.enable_icc":"maybe"}}"#),
+        ("/containers/json", r#"[{"Id":"0123456789abcdef","Names":["/web"]}]"#),
+        (
+            "/containers/0123456789abcdef/json",
+            r#"{"HostConfig":{"Privileged":"yes","Memory":null,"CapAdd":{}},"Mounts":7}"#,
+        ),
+        ("/swarm", "{}"),
+    ];
+    for answers in [nothing, empty, odd] {
+        let outcomes = told(&lab, answers);
+        let unknown = those(&outcomes, "unknown");
+        // A 404 for the default bridge says that there is none.
+        for id in of_engine.iter().filter(|id| **id != "icc" || !answers.is_empty()) {
+            assert!(unknown.contains(*id), "{id}: {outcomes:#?}");
+        }
+        for id in of_containers {
+            assert!(unknown.contains(id), "{id}: {outcomes:#?}");
+        }
+    }
+    // And what it tells is judged.
+    let good: &[(&str, &str)] = &[
+        (
+            "/info",
+            r#"{"LiveRestoreEnabled":true,"ExperimentalBuild":false,"Plugins":{"Authorization":null},
+            "RegistryConfig":{"InsecureRegistryCIDRs":["127.0.0.0/8"],"IndexConfigs":{"docker.io":{"Secure":true}}}}"#,
+        ),
+        ("/containers/json", r#"[{"Id":"0123456789abcdef","Names":["/web"]}]"#),
+        (
+            "/containers/0123456789abcdef/json",
+            r#"{"Name":"/web","HostConfig":{"Privileged":false,"PidsLimit":null,"Memory":1}}"#,
+        ),
+    ];
+    let outcomes = told(&lab, good);
+    let (passed, found) = (those(&outcomes, "passed"), those(&outcomes, "found"));
+    for id in ["live-restore", "experimental", "insecure-registries", "container-privileged", "container-memory"] {
+        assert!(passed.contains(id), "{id}: {outcomes:#?}");
+    }
+    assert!(found.contains("authorization") && found.contains("container-pids"), "{outcomes:#?}");
+}
+
+#[test]
+fn content_trust_is_a_finding_where_it_is_set() {
+    let lab = Lab::new("");
+    let socket = lab.path("remote/x.sock");
+    crate::lab::answers::serve(&socket, |_| None);
+    for (value, state) in [(None, "passed"), (Some("1"), "found")] {
+        let mut command = lab.dtunnel(["audit", "lab", "--json", "--remote", socket.to_str().unwrap()]);
+        let output = command.envs(value.map(|value| ("DOCKER_CONTENT_TRUST", value))).output().unwrap();
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let outcomes = report["outcomes"].as_array().unwrap();
+        assert!(those(outcomes, state).contains("content-trust"), "{value:?}");
+    }
+}
+
+#[test]
+fn findings_are_passed_over_with_a_reason_and_stand_container_by_container() {
+    let runtime = concat!("lab=", env!("CARGO_MANIFEST_DIR"), "/tests/lab/runtime");
+    let Some(lab) = lab(&["--add-runtime", runtime]) else { return };
+    let _one = start(&lab, "first", &["--privileged", "--runtime", "lab", "-v", "/etc:/host-etc:ro"]);
+    let _two = start(&lab, "second", &["--cap-add", "SYS_ADMIN"]);
+    let text = lab.ok(&["audit", "lab"]);
+    let lines: Vec<&str> = text.lines().collect();
+    let at = |line: &str| lines.iter().position(|l| *l == line).unwrap_or_else(|| panic!("{line:?} in {text}"));
+    let first = at("container first");
+    assert!(lines[first + 1..first + 3].contains(&"  high container-privileged: --privileged"), "{text}");
+    assert!(lines[first + 1..first + 3].contains(&"  high container-binds: /etc"), "{text}");
+    assert!(lines[at("container second") + 1].starts_with("  high container-capabilities: "), "{text}");
+    assert_eq!(text.matches("run it without --privileged;").count(), 1, "{text}");
+    // Low ones are a line, unless asked for.
+    let low: Vec<&&str> = lines.iter().filter(|line| line.starts_with("low")).collect();
+    assert!(low.len() == 1 && low[0].contains("userland-proxy, ") && low[0].contains("container-root"), "{text}");
+    assert!(!text.contains("userland-proxy: ") && lab.ok(&["audit", "lab", "-v"]).contains("userland-proxy: "));
+
+    let score = |report: &Value| report["score"].as_u64().unwrap();
+    let before: Value = serde_json::from_str(&lab.ok(&["audit", "lab", "--json"])).unwrap();
+    let config = std::fs::read_to_string(lab.path("config.toml")).unwrap();
+    lab.write_config(&format!(
+        "{config}audit.ignore = [\"container-binds: it only reads\"]\n[profiles.lab]\naudit.ignore = [\"container-privileged\"]\n"
+    ));
+    let after: Value = serde_json::from_str(&lab.ok(&["audit", "lab", "--json"])).unwrap();
+    let outcomes = after["outcomes"].as_array().unwrap();
+    assert_eq!(those(outcomes, "ignored"), set(&["container-binds", "container-privileged"]));
+    assert_eq!(score(&after), score(&before) + 20);
+    let binds = outcomes.iter().find(|outcome| outcome["id"] == "container-binds").unwrap();
+    assert_eq!(binds["detail"]["reason"], "it only reads");
+    let text = lab.ok(&["audit", "lab"]);
+    assert!(text.contains("  container-binds (high): it only reads\n") && text.contains("2 ignored"), "{text}");
+    assert!(text.contains("container-privileged (high): no reason is given"), "{text}");
+    let sarif: Value = serde_json::from_str(&lab.ok(&["audit", "lab", "--sarif"])).unwrap();
+    let results = sarif["runs"][0]["results"].as_array().unwrap();
+    let of = |id: &str| results.iter().find(|result| result["ruleId"] == id).unwrap();
+    assert_eq!(of("container-binds")["suppressions"][0]["justification"], "it only reads");
+    assert_eq!(of("container-capabilities")["suppressions"].as_array().unwrap().len(), 0);
+    // A name that is no check is refused before anything is asked.
+    lab.write_config(&format!("{config}[profiles.lab]\naudit.ignore = [\"container-privilege\"]\n"));
+    let stderr = lab.fails(2, &["audit", "lab"]);
+    assert!(stderr.contains("config.toml:5:1: `container-privilege`"), "{stderr}");
+    assert!(stderr.contains("did you mean `container-privileged`?"), "{stderr}");
+}

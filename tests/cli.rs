@@ -174,3 +174,52 @@ fn output_into_a_closed_pipe_is_no_error() {
     let output = command.args(["-c", &line]).output().unwrap();
     assert_eq!(String::from_utf8_lossy(&output.stderr), "");
 }
+
+/// What is wrong in the configuration is refused with its place, what would be right, and the nearest.
+#[test]
+fn every_setting_says_what_is_allowed_and_where_it_stands() {
+    let lab = Lab::new("");
+    for (setting, place, said) in [
+        (
+            "access = \"readonly\"",
+            "2:10",
+            "`readonly` is none of `full`, `read-only`, `containers`, `build`, `no-privileged`; did you mean `read-only`?",
+        ),
+        ("access = [\"containers\", \"bild\"]", "2:25", "did you mean `build`?"),
+        ("access = true", "2:10", "expected `full`, `read-only`"),
+        ("access = []", "2:10", "names no policy"),
+        ("allowed_binds = [\"srv\"]", "2:17", "`srv` in `allowed_binds` is not an absolute path"),
+        ("allow = [\"containers.achive\"]\naccess = \"read-only\"", "2:9", "containers.archive"),
+        ("ports = \"al\"", "2:9", "`al` is not `true`, `false`, \"ask\", or a list of rules"),
+        ("ports = \"8080\"", "2:9", "rules stand in a list: [\"8080\"]"),
+        ("ports = [\"8080\", \"9-8\"]", "2:18", "its range ends before it begins"),
+        ("ports = [8080]", "2:10", "expected a rule in quotes"),
+        ("ports_address = \"lan\"", "2:17", "`lan` is no IP address"),
+        ("port = 70000", "2:8", "70000 is not a TCP port from 1 to 65535"),
+        ("port = \"22\"", "2:8", "expected a TCP port from 1 to 65535"),
+        ("max_connections = 17", "2:19", "17 is not a number of connections from 1 to 16"),
+        ("keepalive = 15", "2:13", "expected a duration in quotes"),
+        ("keepalive_count = -1", "2:19", "-1 is not a whole number from 0 on"),
+        ("lazy = \"yes\"", "2:8", "expected `true` or `false`"),
+        ("jump = 3", "2:8", "a list of them, or \"none\""),
+        ("jump = \"a b\"", "2:8", "`jump`: `a b` is not a target"),
+        (
+            "local = \"tcp:0.0.0.0:1\"",
+            "2:9",
+            "`local`: `tcp:0.0.0.0:1` is not a local endpoint: only a loopback address",
+        ),
+        ("remote = \"docker.sock\"", "2:10", "`remote`: `docker.sock` is not a remote endpoint"),
+        ("host = \"http://x\"", "2:8", "`host`: `http://x` is not a target"),
+        ("user = \"-oProxyCommand=x\"", "2:8", "`user`: "),
+        ("audit.ignor = []", "2:7", "unknown key `ignor` in [profiles.lab.audit]"),
+        ("audit.ignore = [\": why\"]", "2:17", "a check's name and a reason"),
+    ] {
+        lab.write_config(&format!("[profiles.lab]\n{setting}\n"));
+        let output = lab.run(&["up", "lab"]);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{setting}: {stderr}");
+        assert!(stderr.contains(&format!("config.toml:{place}: ")) && stderr.contains(said), "{setting}: {stderr}");
+        assert!(!stderr.contains("untagged") && !stderr.contains("u16"), "{stderr}");
+        assert_eq!(lab.runtime_files(), [""; 0], "it goes on failing closed");
+    }
+}

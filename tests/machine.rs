@@ -358,3 +358,93 @@ fn doctor_names_the_first_step_that_fails_and_the_line_to_write() {
     let report = doctor(&lab, 6, &["no-such-host.invalid"]);
     assert_eq!(check(&report, "resolve")["verdict"], "failed");
 }
+
+#[test]
+fn doctor_tells_the_tunnel_from_another_program_that_listens_in_its_place() {
+    let Some(lab) = Lab::with_engine() else { return };
+    lab.up_and_down();
+    std::fs::create_dir_all(lab.path("run/dtunnel")).unwrap();
+    let text = |code| {
+        let output = lab.run(&["doctor", "lab"]);
+        assert_eq!(output.status.code(), Some(code), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let stranger = std::os::unix::net::UnixListener::bind(lab.socket("lab")).unwrap();
+    let said = text(1);
+    assert!(said.contains("another program (") && !said.contains("the tunnel is up"), "{said}");
+    assert!(said.contains(&format!("pid {}", std::process::id())), "{said}");
+    assert!(said.trim_end().ends_with("its local endpoint cannot be used."), "{said}");
+    drop(stranger);
+    assert!(text(0).contains("was left over"));
+    lab.ok(&["up", "lab"]);
+    let said = text(0);
+    assert!(said.contains("the tunnel is up") && said.contains("docker can use lab"), "{said}");
+    // On a port, too: with another program there, and with the tunnel itself.
+    lab.ok(&["down", "lab"]);
+    let stranger = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let local = format!("tcp:{}", stranger.local_addr().unwrap());
+    let config = format!(
+        "ssh_config = {:?}\n[profiles.lab]\nremote = {:?}\nlocal = {local:?}\n",
+        lab.path("ssh_config"),
+        lab.remote_socket()
+    );
+    lab.write_config(&config);
+    assert!(text(1).contains("cannot be used"));
+    drop(stranger);
+    lab.ok(&["up", "lab"]);
+    assert!(text(0).contains("the tunnel is up"));
+}
+
+#[test]
+fn doctor_without_a_target_looks_at_this_machine() {
+    let lab = Lab::new("");
+    let report = doctor(&lab, 0, &[]);
+    let ids: Vec<&str> = report["checks"].as_array().unwrap().iter().map(|c| c["id"].as_str().unwrap()).collect();
+    assert_eq!(ids, ["runtime", "ssh", "agent", "docker", "environment", "config"]);
+    assert!(report["summary"].as_str().unwrap().contains("this machine is ready"), "{report:#}");
+    lab.write_config("[profiles.a]\nhots = 1\n");
+    let mut command = lab.dtunnel(["doctor"]);
+    let output = command.env("SSH_AUTH_SOCK", "/nonexistent/agent").env("DOCKER_CONTEXT", "other").output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    for said in ["unknown key `hots`", "/nonexistent/agent, where no agent answers", "DOCKER_CONTEXT set"] {
+        assert!(text.contains(said), "{said}: {text}");
+    }
+    assert!(text.trim_end().ends_with("this machine is not ready for tunnels: config."), "{text}");
+}
+
+/// An Engine chooses its version, and the names of its containers.
+#[test]
+fn a_hostile_engine_writes_no_lines_into_our_reports() {
+    let lab = Lab::new("");
+    let engine = lab.path("remote/x.sock");
+    let version = r#"{"Version":"1\n\u2714 login          1.0 ms  all is well\u202e\u001b[2J","ApiVersion":"1\u2028.41","Os":"\u200blinux","Arch":"\u0085amd64"}"#;
+    let listed = r#"[{"Id":"0123456789abcdef","Names":["/web\n\u2714 all\u202e"],"Ports":[],"HostConfig":{"NetworkMode":"host"}}]"#;
+    let inspected = r#"{"Name":"/web\n\u2714 all\u202e","HostConfig":{"Privileged":true,"CapAdd":["X\r\u2714 fine"]}}"#;
+    let info = r#"{"ServerVersion":"27.0.0\n\u2714 x","LoggingDriver":"json-file\n"}"#;
+    crate::lab::answers::serve(&engine, move |path| {
+        let answer = match path.split('?').next().unwrap() {
+            "/version" => version,
+            "/info" => info,
+            "/containers/json" => listed,
+            path if path.starts_with("/containers/") => inspected,
+            _ => return None,
+        };
+        Some(answer.into())
+    });
+    let remote = engine.to_str().unwrap();
+    lab.ok(&["up", "lab", "--remote", remote]);
+    let mut said = Vec::new();
+    for command in [["doctor", "lab", "--remote", remote], ["audit", "lab", "--remote", remote]] {
+        let text = lab.ok(&command);
+        assert!(!text.contains(['\u{202e}', '\u{1b}', '\u{200b}', '\u{2028}', '\u{85}', '\r']), "{text:?}");
+        said.push(text);
+    }
+    // One mark a check, and the sentence at the end.
+    let marks = said[0].lines().filter(|line| line.starts_with('✔')).count();
+    let known = ["target", "resolve", "tcp", "greeting", "key-exchange", "host-key", "login", "host", "forwarding"];
+    assert!(marks <= known.len() + 4, "{}", said[0]);
+    assert_eq!(said[0].matches("\n✔ login").count(), 1, "{}", said[0]);
+    assert!(said[1].contains("container web ✔ all\n") && said[1].contains("X ✔ fine"), "{}", said[1]);
+    assert!(!said[1].lines().any(|line| line.starts_with('✔')), "{}", said[1]);
+}

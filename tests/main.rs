@@ -34,3 +34,4 @@ mod stalls;
 mod strangers;
 mod top;
 mod trust;
+mod waits;

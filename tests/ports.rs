@@ -369,3 +369,14 @@ fn another_local_address_is_used_where_the_profile_says_so() {
     });
     assert!(failed["reason"].as_str().unwrap().contains("cannot be opened"), "{failed}");
 }
+
+/// The remote host chooses the names that rules are held against.
+#[test]
+fn a_rule_with_many_stars_does_not_stop_the_tunnel() {
+    let Some((lab, _link)) = lab("ports = [\"*a*a*a*a*a*a*a*b\", \"web\"]") else { return };
+    let [long, web] = std::array::from_fn(|_| port());
+    serve(&lab, &"a".repeat(200), &["-p", &format!("{long}:80")]);
+    serve(&lab, "web", &["-p", &format!("{web}:80")]);
+    lab.ok(&["up", "lab"]);
+    assert_eq!(answer(&format!("http://127.0.0.1:{web}/")), "web\n");
+}

@@ -3,11 +3,13 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use hyper::StatusCode;
 use serde_json::Value;
 use tokio::net::TcpStream;
 
+use super::answers::{Container, Info, Network, Swarm, Version};
 use crate::config::{HostKeyPolicy, Proxy, Target};
 use crate::engine::{self, Session};
 use crate::ssh::{self, Connection, Credentials, OnStep, OpenError, Prompter};
@@ -22,25 +24,55 @@ const MOST_CONTAINERS: usize = 500;
 /// Begins each line of ours.
 const MARK: &str = "dtunnel:";
 
+/// An answer of the Engine's, or why there is none.
+#[derive(Debug)]
+pub(super) enum Answer<T> {
+    /// It told.
+    Told(T),
+    /// It says that there is no such thing.
+    Absent,
+    /// It does not tell.
+    Unknown(String),
+}
+
+impl<T> Default for Answer<T> {
+    fn default() -> Self {
+        Self::Unknown("the Engine was not asked".into())
+    }
+}
+
+/// What the host lets this login do.
+#[derive(Debug, Default)]
+pub(super) enum Commands {
+    /// It ran ours.
+    Run(Host),
+    /// It runs none, or only its own.
+    Refused,
+    /// It did not end in time.
+    #[default]
+    Unknown,
+}
+
 /// What is known.
 #[derive(Debug, Default)]
 pub(super) struct Facts {
-    /// `GET /info`.
-    pub(super) info: Value,
-    /// `GET /version`.
-    pub(super) version: Value,
-    /// `GET /networks/bridge`; null where there is none.
-    pub(super) bridge: Value,
-    /// `GET /swarm`; null where there is none, or this node does not manage it.
-    pub(super) swarm: Value,
-    /// `GET /containers/ID/json` of those that run.
-    pub(super) containers: Vec<Value>,
+    /// `GET /info`; all of it is unknown where it is refused.
+    pub(super) info: Info,
+    /// `GET /version`, as well.
+    pub(super) version: Version,
+    /// `GET /networks/bridge`.
+    pub(super) bridge: Answer<Network>,
+    /// `GET /swarm`.
+    pub(super) swarm: Answer<Swarm>,
+    /// `GET /containers/ID/json` of those that run, each with the name to show; None where they were not
+    /// listed.
+    pub(super) containers: Option<Vec<(String, Container)>>,
     /// Containers that were not looked into.
     pub(super) more_containers: usize,
     /// The socket on the host; None where it is not one.
     pub(super) socket: Option<String>,
-    /// None where the login runs no commands.
-    pub(super) host: Option<Host>,
+    /// What the host's login tells.
+    pub(super) commands: Commands,
     /// Ports of the target that took a connection from here; None where the way there is not direct.
     pub(super) reached: Option<Vec<u16>>,
     pub(super) ssh: ssh::Facts,
@@ -52,6 +84,16 @@ pub(super) struct Facts {
     pub(super) content_trust: bool,
     /// `2026-11-24`.
     pub(super) today: String,
+}
+
+impl Facts {
+    /// What the host itself says; None where it does not.
+    pub(super) fn host(&self) -> Option<&Host> {
+        match &self.commands {
+            Commands::Run(host) => Some(host),
+            Commands::Refused | Commands::Unknown => None,
+        }
+    }
 }
 
 /// What the host itself says.
@@ -88,7 +130,7 @@ pub(super) async fn gather(target: &Target, prompter: &Prompter) -> Result<Facts
         ..Facts::default()
     };
     of_engine(&connection, &route, target, &mut facts).await?;
-    facts.host = of_host(&connection, facts.socket.as_deref()).await;
+    facts.commands = of_host(&connection, facts.socket.as_deref()).await;
     if matches!(target.ssh.proxy, Proxy::None) {
         facts.reached = Some(reach(&target.ssh.host_name).await);
     }
@@ -103,43 +145,62 @@ async fn of_engine(
     facts: &mut Facts,
 ) -> Result<(), tunnel::Error> {
     let (host, socket) = (target.address(), route.remote().to_string());
-    let channel = match connection.open(&route.endpoint()).await {
-        Ok(channel) => channel,
-        Err(OpenError::Lost) => return Err(connection.ended().await.into()),
-        Err(source) => return Err(tunnel::Error::Forwarding { host, socket, user: facts.user.clone(), source }),
+    let channel = match tokio::time::timeout(LIMIT, connection.open(&route.endpoint())).await {
+        Ok(Ok(channel)) => channel,
+        Ok(Err(OpenError::Lost)) => return Err(connection.ended().await.into()),
+        Err(_) => return Err(tunnel::Error::Engine { host, socket, source: engine::Error::Timeout(LIMIT) }),
+        Ok(Err(source)) => return Err(tunnel::Error::Forwarding { host, socket, user: facts.user.clone(), source }),
     };
     let asked = async {
         let mut session = Session::over(channel.into_stream()).await?;
-        facts.version = session.json("/version", LIMIT).await?;
-        facts.info = session.json("/info", LIMIT).await?;
-        // There may be none, or this node may not manage its swarm.
-        facts.bridge = optional(session.json("/networks/bridge", LIMIT).await)?;
-        if facts.info["Swarm"]["ControlAvailable"] == true {
-            facts.swarm = optional(session.json("/swarm", LIMIT).await)?;
+        if let Answer::Told(version) = answer(session.json("/version", LIMIT).await)? {
+            facts.version = version;
         }
-        let listed = session.containers(LIMIT).await?;
+        if let Answer::Told(info) = answer(session.json("/info", LIMIT).await)? {
+            facts.info = info;
+        }
+        facts.bridge = answer(session.json("/networks/bridge", LIMIT).await)?;
+        facts.swarm = answer(session.json("/swarm", LIMIT).await)?;
+        let Answer::Told(listed) = answer(session.containers(LIMIT).await)? else { return Ok(()) };
         facts.more_containers = listed.len().saturating_sub(MOST_CONTAINERS);
+        let mut containers = Vec::new();
         for container in listed.iter().take(MOST_CONTAINERS) {
-            // One that has ended meanwhile is none that runs.
-            let container = optional(session.json(&format!("/containers/{}/json", container.id), LIMIT).await)?;
-            facts.containers.extend(Some(container).filter(|container| !container.is_null()));
+            match answer(session.json(&format!("/containers/{}/json", container.id), LIMIT).await)? {
+                Answer::Told(told) => containers.push((container.name.clone(), told)),
+                // One that has ended meanwhile is none that runs.
+                Answer::Absent => {}
+                Answer::Unknown(_) => containers.push((container.name.clone(), Container::default())),
+            }
         }
+        facts.containers = Some(containers);
         Ok(())
     };
     asked.await.map_err(|source| tunnel::Error::Engine { host, socket, source })
 }
 
-/// Null where the Engine says that there is no such thing.
-fn optional(answer: Result<Value, engine::Error>) -> Result<Value, engine::Error> {
-    match answer {
-        Err(engine::Error::Status(_)) => Ok(Value::Null),
-        other => other,
+/// An answer that says no is one as well; that the Engine is gone ends the audit.
+fn answer<T>(asked: Result<T, engine::Error>) -> Result<Answer<T>, engine::Error> {
+    match asked {
+        Ok(told) => Ok(Answer::Told(told)),
+        Err(engine::Error::Status(StatusCode::NOT_FOUND)) => Ok(Answer::Absent),
+        Err(error @ (engine::Error::Status(_) | engine::Error::Body(_))) => Ok(Answer::Unknown(error.to_string())),
+        Err(error) => Err(error),
     }
 }
 
-async fn of_host(connection: &Connection, socket: Option<&str>) -> Option<Host> {
-    let output = connection.run("exec sh", &script(socket.unwrap_or("/var/run/docker.sock")), LIMIT).await.ok()?;
-    Host::read(&output.stdout, socket)
+async fn of_host(connection: &Connection, socket: Option<&str>) -> Commands {
+    let begun = Instant::now();
+    let script = script(socket.unwrap_or("/var/run/docker.sock"));
+    match connection.run("exec sh", &script, LIMIT).await {
+        Ok(output) => match Host::read(&output.stdout, socket) {
+            Some(host) => Commands::Run(host),
+            // A command of the server's own took the place of ours, or none was started.
+            None if output.status.is_some() || begun.elapsed() < LIMIT => Commands::Refused,
+            None => Commands::Unknown,
+        },
+        Err(OpenError::Refused { .. }) => Commands::Refused,
+        Err(OpenError::Lost) => Commands::Unknown,
+    }
 }
 
 /// The ports that take a connection from here.

@@ -28,8 +28,19 @@ pub(super) fn document(report: &Report) -> Value {
         .iter()
         .enumerate()
         .filter_map(|(index, outcome)| {
-            let State::Found(evidence) = &outcome.state else { return None };
+            let (evidence, suppressed) = match &outcome.state {
+                State::Found(evidence) => (evidence, None),
+                State::Ignored { reason, evidence } => (evidence, Some(reason)),
+                State::Passed | State::Unknown(_) => return None,
+            };
+            let evidence: Vec<String> = evidence.iter().map(ToString::to_string).collect();
+            // Section 3.27.23: an empty list says that it is not suppressed.
+            let suppressions: Vec<Value> = suppressed
+                .map(|reason| json!({ "kind": "external", "justification": reason.as_deref().unwrap_or_default() }))
+                .into_iter()
+                .collect();
             Some(json!({
+                "suppressions": suppressions,
                 "ruleId": outcome.rule.id,
                 "ruleIndex": index,
                 "level": level(outcome.rule.severity),

@@ -1,13 +1,15 @@
 //! `dtunnel audit`.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use clap::{Args, ValueEnum};
 
 use super::up::with_name_hint;
 use super::{Global, output, prompt};
-use crate::audit::{self, Outcome, Report, Severity, State};
+use crate::audit::{self, Evidence, Outcome, Report, Severity, State};
 use crate::daemon::{ExitCode, Failure};
+use crate::text;
 
 #[derive(Debug, Args)]
 pub(super) struct AuditArgs {
@@ -50,6 +52,7 @@ impl From<Worst> for Severity {
 pub(super) fn audit(global: &Global, args: &AuditArgs) -> Result<(), Failure> {
     let config = global.config()?;
     let target = global.resolved(&args.target, &config, args.remote.clone())?;
+    audit::check_ignored(&target)?;
     let audited = prompt::while_answering(async |prompter| audit::audit(&target, prompter).await)?;
     let report = audited.map_err(|error| with_name_hint(error.into(), &args.target, &config))?;
     if args.json {
@@ -57,7 +60,7 @@ pub(super) fn audit(global: &Global, args: &AuditArgs) -> Result<(), Failure> {
     } else if args.sarif {
         output::print_json(&report.sarif())?;
     } else {
-        output::print(&text(&report, global.verbose > 0))?;
+        output::print(&report_text(&report, global.verbose > 0))?;
     }
     let Some(worst) = args.fail_on.map(Severity::from) else { return Ok(()) };
     match report.findings().filter(|finding| finding.rule.severity >= worst).count() {
@@ -67,26 +70,46 @@ pub(super) fn audit(global: &Global, args: &AuditArgs) -> Result<(), Failure> {
     }
 }
 
-fn text(report: &Report, all: bool) -> String {
+fn report_text(report: &Report, all: bool) -> String {
     let mut text = String::new();
+    let of_engine: Vec<(&Outcome, Vec<&Evidence>)> = report
+        .findings()
+        .map(|finding| (finding, evidence(finding).filter(|line| line.container.is_none()).collect()))
+        .filter(|(_, lines): &(_, Vec<_>)| !lines.is_empty())
+        .collect();
     let mut heading = None;
-    for finding in report.findings() {
+    for (finding, lines) in of_engine.iter().filter(|(finding, _)| all || finding.rule.severity > Severity::Low) {
         let severity = finding.rule.severity;
         if heading != Some(severity) {
             heading = Some(severity);
             let _ = writeln!(text, "{}", output::severity(severity));
         }
-        let State::Found(evidence) = &finding.state else { continue };
-        let cis = finding.rule.cis.map(|cis| format!(" (CIS {cis})")).unwrap_or_default();
-        let _ = writeln!(text, "  {}: {}{cis}", finding.rule.id, finding.rule.title);
-        for line in evidence.iter().take(if all { usize::MAX } else { MOST_LINES }) {
-            let _ =
-                writeln!(text, "    · {}", line.escape_debug().to_string().replace("\\'", "'").replace("\\\"", "\""));
+        let _ = writeln!(text, "  {}: {}{}", finding.rule.id, finding.rule.title, cis(finding));
+        for line in lines.iter().take(if all { usize::MAX } else { MOST_LINES }) {
+            let _ = writeln!(text, "    · {line}");
         }
-        if !all && evidence.len() > MOST_LINES {
-            let _ = writeln!(text, "    · and {} more (-v shows all)", evidence.len() - MOST_LINES);
+        if !all && lines.len() > MOST_LINES {
+            let _ = writeln!(text, "    · and {} more (-v shows all)", lines.len() - MOST_LINES);
         }
         let _ = writeln!(text, "    → {}", finding.remedy);
+    }
+    text += &of_containers(report, all);
+    let low: Vec<&str> = report.findings().filter(|f| f.rule.severity == Severity::Low).map(|f| f.rule.id).collect();
+    if !all && !low.is_empty() {
+        let _ = writeln!(text, "{}: {} (-v shows them)", output::severity(Severity::Low), low.join(", "));
+    }
+    let ignored = report.outcomes.iter().filter_map(|outcome| match &outcome.state {
+        State::Ignored { reason, evidence } => Some((outcome, reason, evidence)),
+        _ => None,
+    });
+    for (at, (outcome, reason, evidence)) in ignored.enumerate() {
+        text += if at == 0 { "ignored\n" } else { "" };
+        let reason =
+            reason.as_deref().map_or("no reason is given (\"CHECK: REASON\" in audit.ignore)".into(), text::shown);
+        let _ = writeln!(text, "  {} ({}): {reason}", outcome.rule.id, outcome.rule.severity);
+        for line in evidence.iter().filter(|_| all) {
+            let _ = writeln!(text, "    · {line}");
+        }
     }
     let unknown: Vec<(&Outcome, &String)> = report
         .outcomes
@@ -112,9 +135,11 @@ fn text(report: &Report, all: bool) -> String {
     let counts: Vec<String> =
         Severity::ALL.into_iter().map(|severity| format!("{} {severity}", count(severity))).collect();
     let passed = report.outcomes.iter().filter(|outcome| outcome.state == State::Passed).count();
+    let ignored = report.outcomes.iter().filter(|outcome| matches!(outcome.state, State::Ignored { .. })).count();
+    let ignored = if ignored == 0 { String::new() } else { format!("{ignored} ignored, ") };
     let _ = writeln!(
         text,
-        "{}: score {}/100: {}; {passed} passed, {} unknown (versions as of {})",
+        "{}: score {}/100: {}; {passed} passed, {ignored}{} unknown (versions as of {})",
         report.host,
         report.score,
         counts.join(", "),
@@ -124,5 +149,59 @@ fn text(report: &Report, all: bool) -> String {
     text
 }
 
+/// What was found in containers, each container's findings together; what to do stands once for all.
+fn of_containers(report: &Report, all: bool) -> String {
+    let mut containers: BTreeMap<&str, Vec<(&Outcome, &Evidence)>> = BTreeMap::new();
+    for finding in report.findings() {
+        for line in evidence(finding) {
+            if let Some(container) = &line.container {
+                containers.entry(container).or_default().push((finding, line));
+            }
+        }
+    }
+    // The worst of each decides, then the name.
+    let mut containers: Vec<_> = containers.into_iter().collect();
+    let worst = |found: &[(&Outcome, &Evidence)]| found.first().map(|(finding, _)| finding.rule.severity);
+    containers.sort_by_key(|(_, found)| std::cmp::Reverse(worst(found)));
+    let shown = |(finding, _): &&(&Outcome, &Evidence)| all || finding.rule.severity > Severity::Low;
+    containers.retain(|(_, found)| found.iter().any(|line| shown(&line)));
+    let mut text = String::new();
+    let mut remedies: Vec<&Outcome> = Vec::new();
+    let most = if all { usize::MAX } else { MOST_CONTAINERS };
+    for (container, found) in containers.iter().take(most) {
+        let _ = writeln!(text, "container {container}");
+        for (finding, line) in found.iter().filter(shown) {
+            let details = if line.text.is_empty() { String::new() } else { format!(": {}", line.text) };
+            let (severity, id) = (output::severity(finding.rule.severity), finding.rule.id);
+            let _ = writeln!(text, "  {severity} {id}{details}");
+            if !remedies.iter().any(|known| known.rule.id == id) {
+                remedies.push(finding);
+            }
+        }
+    }
+    if containers.len() > most {
+        let _ = writeln!(text, "and {} containers more (-v shows all)", containers.len() - most);
+    }
+    for finding in remedies {
+        let _ = writeln!(text, "  {}: {}{}", finding.rule.id, finding.rule.title, cis(finding));
+        let _ = writeln!(text, "    → {}", finding.remedy);
+    }
+    text
+}
+
+fn evidence(finding: &Outcome) -> impl Iterator<Item = &Evidence> {
+    let lines = match &finding.state {
+        State::Found(evidence) => evidence.as_slice(),
+        _ => &[],
+    };
+    lines.iter()
+}
+
+fn cis(finding: &Outcome) -> String {
+    finding.rule.cis.map(|cis| format!(" (CIS {cis})")).unwrap_or_default()
+}
+
 /// Most lines of evidence that are shown of one finding.
 const MOST_LINES: usize = 5;
+/// Most containers that are shown.
+const MOST_CONTAINERS: usize = 10;

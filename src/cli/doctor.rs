@@ -1,19 +1,23 @@
 //! `dtunnel doctor`.
 
+use std::path::Path;
+
 use clap::Args;
 use serde::Serialize;
 
 use super::{Global, nearest_profile, output, prompt};
-use crate::daemon::{ExitCode, Failure};
+use crate::config::{self, ConfigFile, runtime_dir};
+use crate::daemon::{self, ExitCode, Failure, Found};
 use crate::doctor::{self, Check, Verdict};
+use crate::text;
 
 #[derive(Debug, Args)]
 pub(super) struct DoctorArgs {
-    /// What to look into; nothing is changed, here or there
+    /// What to look into; nothing is changed, here or there. Without it: this machine alone
     #[arg(value_name = "TARGET", add = super::completions::targets())]
-    target: String,
+    target: Option<String>,
     /// The Engine on the host, as for `up`
-    #[arg(long, value_name = "ENDPOINT")]
+    #[arg(long, value_name = "ENDPOINT", requires = "target")]
     remote: Option<String>,
     /// Print the checks as JSON, for programs
     #[arg(long)]
@@ -23,14 +27,13 @@ pub(super) struct DoctorArgs {
 /// What `--json` prints.
 #[derive(Debug, Serialize)]
 struct Report<'a> {
-    target: &'a str,
+    target: Option<&'a str>,
     ok: bool,
+    summary: String,
     checks: Vec<Check>,
 }
 
 pub(super) fn doctor(global: &Global, args: &DoctorArgs) -> Result<(), Failure> {
-    let config = global.config()?;
-    let target = global.resolved(&args.target, &config, args.remote.clone())?;
     let mut checks = Vec::new();
     let mut printed = Ok(());
     let mut on_check = |check: Check| {
@@ -39,21 +42,80 @@ pub(super) fn doctor(global: &Global, args: &DoctorArgs) -> Result<(), Failure> 
         }
         checks.push(check);
     };
-    let result = prompt::while_answering(async |prompter| doctor::examine(&target, prompter, &mut on_check).await)?;
+    let result = match &args.target {
+        None => {
+            doctor::examine_machine(&mut on_check);
+            let (path, named) = global.config_path()?;
+            on_check(of_config(&path, ConfigFile::load(&path, named)));
+            Ok(())
+        }
+        Some(name) => {
+            let config = global.config()?;
+            let target = global.resolved(name, &config, args.remote.clone())?;
+            // Only its own daemon knows that it is the target's tunnel which listens there.
+            let running = match daemon::find(&runtime_dir(), &target.name)? {
+                Found::Running(status) => status.local,
+                Found::Down | Found::Unwell(_) => None,
+            };
+            prompt::while_answering(async |prompter| {
+                doctor::examine(&target, running.as_deref(), prompter, &mut on_check).await
+            })?
+            .map_err(|error| {
+                let failure = Failure::from(error);
+                // What to do is in the check's lines; here only the verdict, and a name that was misspelt.
+                let hint = nearest_profile(name, &config).filter(|_| failure.exit == ExitCode::Unreachable);
+                Failure { causes: Vec::new(), hint, ..failure }
+            })
+        }
+    };
     printed?;
-    let ok = result.is_ok() && checks.iter().all(|check| check.verdict != Verdict::Failed);
+    let failed: Vec<&str> = of(&checks, Verdict::Failed);
+    let (ok, summary) = (result.is_ok() && failed.is_empty(), summary(args.target.as_deref(), &checks));
     if args.json {
-        output::print_json(&Report { target: &args.target, ok, checks })?;
+        output::print_json(&Report { target: args.target.as_deref(), ok, summary, checks })?;
+    } else {
+        output::print(&format!("{} {summary}\n", if ok { output::check() } else { output::mark_failure() }))?;
     }
     match result {
         Ok(()) if ok => Ok(()),
-        Ok(()) => Err(Failure::new(ExitCode::Other, "the local endpoint cannot be used")),
-        Err(error) => {
-            let failure = Failure::from(error);
-            // What to do is in the check's lines; here only the verdict, and a name that was misspelt.
-            let hint = nearest_profile(&args.target, &config).filter(|_| failure.exit == ExitCode::Unreachable);
-            Err(Failure { causes: Vec::new(), hint, ..failure })
+        Ok(()) => Err(Failure::new(ExitCode::Other, "this machine is not ready for a tunnel; see the lines above")),
+        Err(failure) => Err(failure),
+    }
+}
+
+/// The configuration file as one of the checks.
+fn of_config(path: &Path, loaded: Result<ConfigFile, config::Error>) -> Check {
+    let (verdict, detail, remedy) = match loaded {
+        Ok(config) if !path.exists() => {
+            (Verdict::Ok, format!("{} is not there, and need not be", config.path.display()), None)
         }
+        Ok(config) => (Verdict::Ok, format!("{}: {} profiles", path.display(), config.profiles.len()), None),
+        Err(error) => (Verdict::Failed, error.to_string(), error.hint()),
+    };
+    Check { id: "config", verdict, ms: None, detail, remedy }
+}
+
+fn of(checks: &[Check], verdict: Verdict) -> Vec<&'static str> {
+    checks.iter().filter(|check| check.verdict == verdict).map(|check| check.id).collect()
+}
+
+/// What all of it comes to.
+fn summary(target: Option<&str>, checks: &[Check]) -> String {
+    let what = target.map_or("this machine".into(), text::shown);
+    match (of(checks, Verdict::Failed).as_slice(), of(checks, Verdict::Warning).as_slice()) {
+        ([], []) if target.is_some() => format!("docker can use {what}: every step is as it should be."),
+        ([], warnings) if target.is_some() => {
+            format!("docker can use {what}; there is something to know about: {}.", warnings.join(", "))
+        }
+        ([], []) => format!("{what} is ready for tunnels."),
+        ([], warnings) => {
+            format!("{what} is ready for tunnels; there is something to know about: {}.", warnings.join(", "))
+        }
+        (["local"], _) => format!("{what} can be reached, but its local endpoint cannot be used."),
+        (failed, _) if target.is_some() => {
+            format!("docker cannot use {what}: the step that failed is {}.", failed.join(", "))
+        }
+        (failed, _) => format!("{what} is not ready for tunnels: {}.", failed.join(", ")),
     }
 }
 

@@ -1,10 +1,15 @@
 //! `dtunnel down`.
 
+use std::time::Duration;
+
 use clap::Args;
 
 use super::{Global, nearest_profile, output};
 use crate::config::{ConfigFile, RuntimeFiles, TunnelName, runtime_dir};
 use crate::daemon::{self, Client, ClientError, Event, ExitCode, Failure, Request};
+
+/// How long a daemon that does not tell its `drain` may let flows finish.
+const UNTOLD: Duration = Duration::from_secs(600);
 
 #[derive(Debug, Args)]
 pub(super) struct DownArgs {
@@ -58,9 +63,14 @@ fn take_down(global: &Global, config: &ConfigFile, target: &str, name: &TunnelNa
         return Ok(());
     };
     client.send(&Request::Down).map_err(|e| unwell(&e))?;
+    let mut ending = UNTOLD;
     loop {
-        match client.receive() {
-            Ok(Some(Event::Draining { flows })) if flows > 0 => {
+        match client.receive(ending) {
+            Ok(Some(Event::Draining { flows, limit_ms })) => {
+                ending = limit_ms.map_or(ending, Duration::from_millis);
+                if flows == 0 {
+                    continue;
+                }
                 say(format!("{target}: letting {flows} open {} finish", if flows == 1 { "flow" } else { "flows" }));
             }
             Ok(Some(Event::Stopped) | None) => break,

@@ -5,7 +5,7 @@ use clap::Args;
 use super::shell::{Change, Shell};
 use super::up::bring_up_quietly;
 use super::{Global, not_up, output};
-use crate::config::{TunnelName, runtime_dir};
+use crate::config::{self, TunnelName, runtime_dir};
 use crate::daemon::{self, ExitCode, Failure, Found};
 
 /// What would make docker go elsewhere, or speak TLS to a socket.
@@ -25,6 +25,9 @@ pub(super) struct EnvArgs {
     /// Bring the tunnel up first
     #[arg(long)]
     up: bool,
+    /// With --up: how long to wait until docker can be used, not counting your answers to questions
+    #[arg(long, value_name = "DURATION", default_value = "30s")]
+    timeout: config::Duration,
 }
 
 pub(super) fn env(global: &Global, args: &EnvArgs) -> Result<(), Failure> {
@@ -34,7 +37,7 @@ pub(super) fn env(global: &Global, args: &EnvArgs) -> Result<(), Failure> {
     };
     let host = if args.up {
         let config = global.config()?;
-        bring_up_quietly(global, &config, target)?.status.local
+        bring_up_quietly(global, &config, target, args.timeout)?.status.local
     } else {
         let config = global.config()?;
         let name = TunnelName::of_target(target, &config)?;

@@ -15,7 +15,7 @@ use crate::config::{
     self, ConfigFile, Difference, LocalEndpoint, Overrides, RuntimeFiles, Settings, TunnelName, Wanted, log_path,
     runtime_dir,
 };
-use crate::daemon::{self, Client, ClientError, Event, ExitCode, Failure, Request, SpawnError, TunnelStatus};
+use crate::daemon::{self, Client, ClientError, Event, ExitCode, Failure, Request, SpawnError, Trouble, TunnelStatus};
 use crate::tunnel::State;
 
 /// How long a daemon that holds the lock may take to open its control socket.
@@ -82,8 +82,7 @@ pub(super) struct DaemonArgs {
 
 impl TunnelArgs {
     /// Those of commands that bring a tunnel up on the way.
-    fn by_default() -> Self {
-        let timeout = config::Duration(Duration::from_secs(30));
+    fn on_the_way(timeout: config::Duration) -> Self {
         Self { local: None, remote: None, lazy: false, ports: false, read_only: false, remember: false, timeout }
     }
 }
@@ -188,9 +187,14 @@ fn announce(target: &str, up: &Up) -> Result<(), Failure> {
 }
 
 /// Brings a tunnel up for a command that needs one, saying nothing where all goes well.
-pub(super) fn bring_up_quietly(global: &Global, config: &ConfigFile, target: &str) -> Result<Up, Failure> {
+pub(super) fn bring_up_quietly(
+    global: &Global,
+    config: &ConfigFile,
+    target: &str,
+    timeout: config::Duration,
+) -> Result<Up, Failure> {
     let progress = Progress::new(global, true);
-    bring_up(global, config, target, &TunnelArgs::by_default(), Wanted::differences_in_passing, &progress)
+    bring_up(global, config, target, &TunnelArgs::on_the_way(timeout), Wanted::differences_in_passing, &progress)
 }
 
 fn bring_up(
@@ -216,24 +220,21 @@ fn bring_up(
                 return Ok(Up { status, already: true });
             }
             // Somebody else is bringing it up, or it has lost its connection: wait along.
-            match watch(&mut client, target, progress)? {
+            match watch(&mut client, target, progress, Clock::Ours(args.timeout.0))? {
                 Watched::Up(status) => return Ok(Up { status: *status, already: true }),
                 Watched::Busy => {}
                 Watched::Failed(failure) => return Err(with_name_hint(failure, target, config)),
                 Watched::Gone => {}
             }
         } else {
-            let (mut client, mut child) = daemon::spawn(&daemon_args(global, target, args)?).map_err(cannot_spawn)?;
-            match watch(&mut client, target, progress)? {
+            // Its end is not waited for: what it leaves is gone before it tells why it ends.
+            let (mut client, _) = daemon::spawn(&daemon_args(global, target, args)?).map_err(cannot_spawn)?;
+            match watch(&mut client, target, progress, Clock::OfDaemon(args.timeout.0))? {
                 Watched::Up(status) => return Ok(Up { status: *status, already: false }),
                 // The other daemon has the lock, but no control socket yet.
-                Watched::Busy => drop(child.wait()),
-                Watched::Failed(failure) => {
-                    let _ = child.wait();
-                    return Err(with_name_hint(failure, target, config));
-                }
+                Watched::Busy => {}
+                Watched::Failed(failure) => return Err(with_name_hint(failure, target, config)),
                 Watched::Gone => {
-                    let _ = child.wait();
                     let log = log_path(&name)?;
                     return Err(Failure::new(ExitCode::Other, format!("the daemon of {name} ended before it was up"))
                         .hint(format!("its last words are in {}", log.display())));
@@ -315,18 +316,33 @@ enum Watched {
     Gone,
 }
 
-/// Follows a daemon until its tunnel is up or has failed, and asks the person what it asks.
-fn watch(client: &mut Client, target: &str, progress: &Progress) -> Result<Watched, Failure> {
-    let line = progress.line(target);
+/// Whose clock ends the wait for a tunnel.
+#[derive(Clone, Copy)]
+enum Clock {
+    /// Our own: it was there before us, and has no time-out of its own while it reconnects.
+    Ours(Duration),
+    /// The daemon's, which was told this limit when it was started.
+    OfDaemon(Duration),
+}
+
+/// Follows a daemon until its tunnel is up or has failed, or the time is over, and asks the person what it
+/// asks.
+fn watch(client: &mut Client, target: &str, progress: &Progress, clock: Clock) -> Result<Watched, Failure> {
+    let mut line = progress.line(target);
+    let (limit_ms, silence) = match clock {
+        Clock::Ours(limit) => (Some(u64::try_from(limit.as_millis()).unwrap_or(u64::MAX)), limit),
+        Clock::OfDaemon(limit) => (None, limit),
+    };
     let broken = |e: ClientError| unwell(&e);
     // A daemon that fails at once may be gone before it reads this; its reason is still there.
-    let _ = client.send(&Request::Watch { interactive: prompt::is_interactive() });
+    let _ = client.send(&Request::Watch { interactive: prompt::is_interactive(), limit_ms });
     loop {
-        match client.receive().map_err(broken)? {
+        // It keeps the time, for it knows of questions at other terminals; that it stands still is for us to see.
+        match client.receive(silence).map_err(broken)? {
             Some(Event::Status { status }) => return Ok(Watched::Up(status)),
             Some(Event::Failed { failure }) => return Ok(Watched::Failed(failure)),
             Some(Event::AlreadyRunning) => return Ok(Watched::Busy),
-            Some(Event::Step { step }) => line.step(target, &step.to_string()),
+            Some(Event::Step { step, trouble }) => line.step(target, &step.to_string(), trouble.as_ref()),
             Some(Event::Warning { message }) => progress.warn(target, &message),
             Some(Event::Prompt { id, question }) => {
                 let answer = match progress.ask(&question) {
@@ -369,7 +385,7 @@ impl Progress {
             bar.enable_steady_tick(TICK);
             bar
         });
-        Line { spinner, verbose: self.verbose }
+        Line { spinner, verbose: self.verbose, told: None }
     }
 
     fn warn(&self, target: &str, message: &str) {
@@ -393,14 +409,29 @@ impl Progress {
 struct Line {
     spinner: Option<ProgressBar>,
     verbose: bool,
+    /// What was said last, where there is no spinner.
+    told: Option<(String, Option<String>)>,
 }
 
 impl Line {
-    fn step(&self, target: &str, step: &str) {
+    fn step(&mut self, target: &str, step: &str, trouble: Option<&Trouble>) {
+        // Short, with the cause first of what may be cut off: a narrow terminal shows one line.
+        let doing = match trouble {
+            None => step.to_owned(),
+            Some(Trouble { message, next_ms: None }) => format!("{step} again: {message}"),
+            Some(Trouble { message, next_ms: Some(ms) }) => {
+                format!("trying again in {} s: {message}", ms.div_ceil(1000))
+            }
+        };
         if let Some(spinner) = &self.spinner {
-            spinner.set_message(format!("{target}: {step}"));
-        } else if self.verbose {
-            output::note(&format!("{target}: {step}"));
+            spinner.set_message(format!("{target}: {doing}"));
+            return;
+        }
+        // The same step is told again as a sign of life.
+        let told = (step.to_owned(), trouble.map(|trouble| trouble.message.clone()));
+        if self.verbose && self.told.as_ref() != Some(&told) {
+            output::note(&format!("{target}: {doing}"));
+            self.told = Some(told);
         }
     }
 }
@@ -422,7 +453,8 @@ fn foreground(global: &Global, args: &UpArgs, target: &str, config: &ConfigFile)
     std::thread::scope(|scope| {
         let daemon = scope.spawn(move || daemon::run(&options, theirs, inherited));
         let watched = Client::over(ours).map_err(|e| unwell(&e)).and_then(|mut client| {
-            let watched = watch(&mut client, target, &Progress::new(global, !args.json))?;
+            let clock = Clock::OfDaemon(args.tunnel.timeout.0);
+            let watched = watch(&mut client, target, &Progress::new(global, !args.json), clock)?;
             Ok((watched, client))
         });
         let announced = match watched {

@@ -1,11 +1,15 @@
 //! What a tunnel's clients may ask of the Engine.
 
 use std::fmt;
+use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
+
+use super::allowed::{OneOrMany, from_str, one_or_many, unknown_word};
+use crate::text::shown;
 
 /// As it stands in a profile: one name, or several together.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(untagged)]
 pub enum AccessSetting {
@@ -16,7 +20,7 @@ pub enum AccessSetting {
 }
 
 /// A named part of what may be asked (docs/security.md, "The guard").
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Policy {
@@ -32,6 +36,45 @@ pub enum Policy {
     NoPrivileged,
 }
 
+impl Policy {
+    /// Every one, with its name.
+    const NAMED: [(&'static str, Self); 5] = [
+        ("full", Self::Full),
+        ("read-only", Self::ReadOnly),
+        ("containers", Self::Containers),
+        ("build", Self::Build),
+        ("no-privileged", Self::NoPrivileged),
+    ];
+}
+
+impl FromStr for Policy {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match Self::NAMED.into_iter().find(|(name, _)| *name == text) {
+            Some((_, policy)) => Ok(policy),
+            None => Err(unknown_word(text, &Self::NAMED.map(|(name, _)| name))),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Policy {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        from_str(deserializer, "a policy's name")
+    }
+}
+
+impl<'de> Deserialize<'de> for AccessSetting {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        const EXPECTED: &str =
+            "`full`, `read-only`, `containers`, `build`, `no-privileged`, or a list of the last four";
+        Ok(match one_or_many(deserializer, EXPECTED, str::parse, None)? {
+            OneOrMany::One(policy) => Self::One(policy),
+            OneOrMany::Many(policies) => Self::Several(policies),
+        })
+    }
+}
+
 /// What a tunnel's clients may ask of the Engine.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Access {
@@ -42,6 +85,9 @@ pub struct Access {
     /// Directories of the host that containers may be given in spite of [`Policy::NoPrivileged`]; one that
     /// ends in `/` is meant with all that is below it, for reading only.
     pub allowed_binds: Vec<String>,
+    /// Where `allow` stands in the configuration, `FILE:LINE:COLUMN`.
+    #[serde(skip)]
+    pub allow_place: Option<String>,
 }
 
 impl Access {
@@ -63,23 +109,29 @@ impl Access {
             policies: sorted(&self.policies),
             allow: if_it(self.is_limited(), &self.allow),
             allowed_binds: if_it(self.policies.contains(&Policy::NoPrivileged), &self.allowed_binds),
+            allow_place: None,
         }
     }
 
-    pub(super) fn new(setting: Option<&AccessSetting>, allow: &[String], binds: &[String]) -> Result<Self, String> {
+    /// The key that is wrong, and why.
+    pub(super) fn new(
+        setting: Option<&AccessSetting>,
+        allow: &[String],
+        binds: &[String],
+    ) -> Result<Self, (&'static str, String)> {
         let policies = match setting {
             None | Some(AccessSetting::One(Policy::Full)) => Vec::new(),
             Some(AccessSetting::One(policy)) => vec![*policy],
             Some(AccessSetting::Several(policies)) if policies.is_empty() => {
-                return Err("`access` names no policy".into());
+                return Err(("access", "`access` names no policy".into()));
             }
             Some(AccessSetting::Several(policies)) if policies.contains(&Policy::Full) => {
-                return Err("`full` in `access` stands alone".into());
+                return Err(("access", "`full` in `access` stands alone".into()));
             }
             Some(AccessSetting::Several(policies)) => policies.clone(),
         };
-        check_binds(binds)?;
-        Ok(Self { policies, allow: allow.to_vec(), allowed_binds: binds.to_vec() })
+        check_binds(binds).map_err(|reason| ("allowed_binds", reason))?;
+        Ok(Self { policies, allow: allow.to_vec(), allowed_binds: binds.to_vec(), allow_place: None })
     }
 }
 

@@ -11,7 +11,9 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use toml::de::{DeTable, DeValue};
 
+use super::allowed::{self, OneOrMany};
 use super::{AccessSetting, Error, PortsSetting, Size, is_profile_name, trusted_file};
+use crate::text::shown;
 
 /// Largest configuration file that is read, in bytes: far above any real one.
 const MAX_FILE: u64 = 1 << 20;
@@ -36,7 +38,13 @@ pub struct ConfigFile {
     /// The file this was read from; the default one even when it does not exist.
     #[serde(skip)]
     pub path: PathBuf,
+    /// Where each setting stands, `FILE:LINE:COLUMN`.
+    #[serde(skip)]
+    places: Places,
 }
+
+/// Where settings stand, by table (`defaults`, or a profile's name after `profiles.`) and key.
+type Places = BTreeMap<(String, String), String>;
 
 /// Settings of every tunnel. (User, port and identity files for every host belong in ssh_config,
 /// under `Host *`, where ssh finds them too.)
@@ -51,8 +59,11 @@ pub struct Defaults {
     /// asks. Default `"4s"`.
     pub keepalive: Option<Duration>,
     /// How many such questions may go unanswered before the connection is given up; default 2.
+    #[serde(default, deserialize_with = "allowed::count")]
     pub keepalive_count: Option<u32>,
     /// SSH connections that a tunnel may have at once, 1 to 16; default 4.
+    #[serde(default, deserialize_with = "allowed::connections")]
+    #[cfg_attr(test, schemars(range(min = 1, max = 16)))]
     pub max_connections: Option<NonZeroU8>,
     /// Most bytes that are kept on disk for one client which does not read, where others need its SSH
     /// connection: a number or text such as `"512MiB"`; `0` keeps none. Default `"1GiB"`.
@@ -65,12 +76,15 @@ pub struct Defaults {
     /// `"30s"`.
     pub wait: Option<Duration>,
     /// Connect on first use, and close what is not used for `idle_timeout`.
+    #[serde(default, deserialize_with = "allowed::flag")]
     pub lazy: Option<bool>,
     /// After this long without a flow a lazy tunnel closes its connections; default `"15m"`.
     pub idle_timeout: Option<Duration>,
     /// What may be asked of the Engine: `"full"`, `"read-only"`, `"containers"`, `"build"`,
     /// `"no-privileged"`, or several of the last four in a list; default `"full"`.
     pub access: Option<AccessSetting>,
+    /// What `dtunnel audit` does not count.
+    pub audit: Option<AuditSetting>,
 }
 
 /// A named target. What it leaves out comes from ssh_config for its host, then from `[defaults]`.
@@ -86,6 +100,8 @@ pub struct Profile {
     pub user: Option<String>,
     /// TCP port of the SSH server.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "allowed::port")]
+    #[cfg_attr(test, schemars(range(min = 1, max = 65535)))]
     pub port: Option<u16>,
     /// Private keys to log in with, in this order, in place of ssh_config's; `~/` is the home
     /// directory.
@@ -108,9 +124,12 @@ pub struct Profile {
     pub keepalive: Option<Duration>,
     /// How many such questions may go unanswered before the connection is given up.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "allowed::count")]
     pub keepalive_count: Option<u32>,
     /// SSH connections that a tunnel may have at once, 1 to 16.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "allowed::connections")]
+    #[cfg_attr(test, schemars(range(min = 1, max = 16)))]
     pub max_connections: Option<NonZeroU8>,
     /// Most bytes that are kept on disk for one client which does not read, where others need its SSH
     /// connection: a number or text such as `"512MiB"`; `0` keeps none.
@@ -127,6 +146,7 @@ pub struct Profile {
     pub wait: Option<Duration>,
     /// Connect on first use, and close what is not used for `idle_timeout`.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "allowed::flag")]
     pub lazy: Option<bool>,
     /// After this long without a flow a lazy tunnel closes its connections.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -148,18 +168,85 @@ pub struct Profile {
     pub ports: Option<PortsSetting>,
     /// Take another local port where the published one is taken or privileged.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "allowed::flag")]
     pub ports_fallback: Option<bool>,
     /// The local address for ports that are published on every address of the host; default: loopback.
     /// With any other address others can reach them.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "allowed::address")]
     pub ports_address: Option<IpAddr>,
+    /// What `dtunnel audit` does not count, beyond `[defaults]`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub audit: Option<AuditSetting>,
     /// A word for people, shown by `profile list`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
 }
 
+/// Settings of `dtunnel audit`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct AuditSetting {
+    /// Checks whose findings are passed over, each with the reason: `"icc: only one tenant's containers"`.
+    #[serde(default)]
+    pub ignore: Vec<Ignore>,
+}
+
+/// A check that is passed over: `"CHECK: REASON"`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ignore {
+    /// The check's name (docs/audit.md).
+    pub check: String,
+    /// Why its findings do not count.
+    pub reason: Option<String>,
+}
+
+impl std::str::FromStr for Ignore {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (check, reason) = text.split_once(':').unwrap_or((text, ""));
+        let (check, reason) = (check.trim(), reason.trim());
+        if check.is_empty() {
+            return Err("it is a check's name and a reason, such as \"icc: one tenant only\"".into());
+        }
+        Ok(Self { check: check.into(), reason: Some(reason.to_owned()).filter(|reason| !reason.is_empty()) })
+    }
+}
+
+impl<'de> Deserialize<'de> for Ignore {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        allowed::from_str(deserializer, "a check's name and a reason, such as \"icc: one tenant only\"")
+    }
+}
+
+impl Serialize for Ignore {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match &self.reason {
+            Some(reason) => serializer.collect_str(&format_args!("{}: {reason}", self.check)),
+            None => serializer.serialize_str(&self.check),
+        }
+    }
+}
+
+#[cfg(test)]
+impl schemars::JsonSchema for Ignore {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Ignore".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "type": "string",
+            "description": "CHECK: REASON",
+            "examples": ["icc: only one tenant's containers"]
+        })
+    }
+}
+
 /// Hosts to go through, nearest first.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(untagged)]
 pub enum Jump {
@@ -167,6 +254,16 @@ pub enum Jump {
     One(String),
     /// A chain of hosts.
     Chain(Vec<String>),
+}
+
+impl<'de> Deserialize<'de> for Jump {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        const EXPECTED: &str = "one `[user@]host[:port]`, a list of them, or \"none\"";
+        Ok(match allowed::one_or_many(deserializer, EXPECTED, |host| Ok(host.to_owned()), None)? {
+            OneOrMany::One(host) => Self::One(host),
+            OneOrMany::Many(hosts) => Self::Chain(hosts),
+        })
+    }
 }
 
 /// A length of time written as `"250ms"`, `"15s"`, `"2m"` or `"1h 30m"`.
@@ -191,13 +288,13 @@ impl std::str::FromStr for Duration {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         humantime::parse_duration(text)
             .map(Self)
-            .map_err(|e| format!("`{text}` is not a duration such as \"15s\" or \"2m\": {e}"))
+            .map_err(|e| format!("`{}` is not a duration such as \"15s\" or \"2m\": {e}", shown(text)))
     }
 }
 
 impl<'de> Deserialize<'de> for Duration {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+        allowed::from_str(deserializer, "a duration in quotes, such as \"15s\" or \"2m\"")
     }
 }
 
@@ -237,7 +334,9 @@ const DEFAULTS_KEYS: &[&str] = &[
     "lazy",
     "idle_timeout",
     "access",
+    "audit",
 ];
+const AUDIT_KEYS: &[&str] = &["ignore"];
 /// A profile has the keys of `[defaults]` and these.
 const PROFILE_KEYS: &[&str] = &[
     "host",
@@ -287,7 +386,21 @@ impl ConfigFile {
         check_keys(text, path, table.get_ref())?;
         let mut config: Self = toml::from_str(text).map_err(of_toml)?;
         config.path = path.into();
+        config.places = places(text, path, table.get_ref());
         Ok(config)
+    }
+
+    /// Where a setting stands, `FILE:LINE:COLUMN`: in the profile's table, or without one in `[defaults]`.
+    pub fn place(&self, profile: Option<&str>, key: &str) -> Option<String> {
+        self.places.get(&(section(profile), key.into())).cloned()
+    }
+
+    /// An error in what a setting says, with the place where it says so.
+    pub(super) fn at(&self, profile: Option<&str>, key: &str, error: Error) -> Error {
+        match self.place(profile, key) {
+            Some(place) => Error::At { place, key: key.into(), error: Box::new(error) },
+            None => error,
+        }
     }
 
     /// The profile's name that is written most like `name`, if any is alike.
@@ -317,6 +430,32 @@ fn read_bounded(file: File) -> io::Result<String> {
     Ok(text)
 }
 
+fn section(profile: Option<&str>) -> String {
+    profile.map_or_else(|| "defaults".into(), |name| format!("profiles.{name}"))
+}
+
+fn places(text: &str, path: &Path, top: &DeTable<'_>) -> Places {
+    let mut places = Places::new();
+    let mut note = |section: String, table: &DeTable<'_>| {
+        for (key, value) in table {
+            let (line, column) = position(text, value.span().start);
+            let place = format!("{}:{line}:{column}", path.display());
+            places.insert((section.clone(), key.get_ref().to_string()), place);
+        }
+    };
+    if let Some(DeValue::Table(defaults)) = top.get("defaults").map(|v| v.get_ref()) {
+        note(section(None), defaults);
+    }
+    if let Some(DeValue::Table(profiles)) = top.get("profiles").map(|v| v.get_ref()) {
+        for (name, profile) in profiles {
+            if let DeValue::Table(profile) = profile.get_ref() {
+                note(section(Some(name.get_ref())), profile);
+            }
+        }
+    }
+    places
+}
+
 fn check_keys(text: &str, path: &Path, top: &DeTable<'_>) -> Result<(), Error> {
     let check = |table: &DeTable<'_>, known: &[&str], section: &str| -> Result<(), Error> {
         for key in table.keys() {
@@ -335,9 +474,14 @@ fn check_keys(text: &str, path: &Path, top: &DeTable<'_>) -> Result<(), Error> {
         }
         Ok(())
     };
+    let check_audit = |table: &DeTable<'_>, section: &str| match table.get("audit").map(|v| v.get_ref()) {
+        Some(DeValue::Table(audit)) => check(audit, AUDIT_KEYS, section),
+        _ => Ok(()),
+    };
     check(top, TOP_KEYS, "the top level")?;
     if let Some(DeValue::Table(defaults)) = top.get("defaults").map(|v| v.get_ref()) {
         check(defaults, DEFAULTS_KEYS, "[defaults]")?;
+        check_audit(defaults, "[defaults.audit]")?;
     }
     if let Some(DeValue::Table(profiles)) = top.get("profiles").map(|v| v.get_ref()) {
         let known = [PROFILE_KEYS, DEFAULTS_KEYS].concat();
@@ -349,6 +493,7 @@ fn check_keys(text: &str, path: &Path, top: &DeTable<'_>) -> Result<(), Error> {
             }
             if let DeValue::Table(profile) = profile.get_ref() {
                 check(profile, &known, &format!("[profiles.{}]", name.get_ref()))?;
+                check_audit(profile, &format!("[profiles.{}.audit]", name.get_ref()))?;
             }
         }
     }

@@ -1,9 +1,10 @@
 //! From what the user wrote (a target, a profile, ssh_config) to a resolved [`Target`].
 //!
 //! Pure: reads files and asks `ssh -G`, but opens no network connection and needs no async
-//! runtime. It knows nothing of SSH sessions, tunnels or the daemon, and imports nothing of ours.
+//! runtime. It knows nothing of SSH sessions, tunnels or the daemon, and imports only `text` and `glob`.
 
 mod access;
+mod allowed;
 mod edit;
 mod file;
 mod name;
@@ -22,13 +23,13 @@ mod trusted_file;
 pub use access::{Access, AccessSetting, Policy};
 pub(crate) use edit::replace_file;
 pub use edit::{NewProfile, add_profile, remove_profile};
-pub use file::{ConfigFile, Defaults, Duration, Jump, Profile, nearest};
+pub use file::{AuditSetting, ConfigFile, Defaults, Duration, Ignore, Jump, Profile, nearest};
 pub use name::{Destination, TunnelName, is_profile_name};
 pub(crate) use paths::spill_dirs;
 pub use paths::{MAX_SOCKET_PATH, Paths, RuntimeFiles, config_path, log_path, route_path};
 pub use ports::{PortRule, Ports, PortsSetting};
 pub use remote::Remote;
-pub use resolve::{LocalEndpoint, Overrides, Target, resolve};
+pub use resolve::{IgnoredCheck, LocalEndpoint, Overrides, Target, resolve};
 pub(crate) use runtime_dir::prepare_runtime_dir;
 pub use runtime_dir::runtime_dir;
 pub use settings::{Difference, Settings, Wanted};
@@ -83,6 +84,16 @@ pub enum Error {
         section: String,
         /// The known key that is written most like it.
         nearest: Option<String>,
+    },
+    /// What a setting says is wrong for another reason than its form.
+    #[error("{place}: `{key}`: {error}")]
+    At {
+        /// `FILE:LINE:COLUMN` of its value.
+        place: String,
+        /// The setting.
+        key: String,
+        /// What is wrong.
+        error: Box<Error>,
     },
     /// A TARGET that is neither a profile name nor `[user@]host[:port]` nor `ssh://…`.
     #[error("`{input}` is not a target: {reason}")]
@@ -187,6 +198,7 @@ impl Error {
         Some(match self {
             Self::UnknownKey { nearest: Some(key), .. } => format!("did you mean `{key}`?"),
             Self::UnknownKey { .. } => "docs/configuration.md lists the keys".into(),
+            Self::At { error, .. } => return error.hint(),
             Self::Target { .. } => {
                 "give a profile name, [user@]host[:port], ssh://[user@]host[:port], or a Host of your ssh_config".into()
             }

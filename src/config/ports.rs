@@ -3,10 +3,14 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
+
+use super::allowed::{OneOrMany, from_str, one_or_many};
+use crate::glob;
+use crate::text::shown;
 
 /// As it stands in a profile: `true`, `false`, `"ask"`, or a list of rules.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(untagged)]
 pub enum PortsSetting {
@@ -20,12 +24,29 @@ pub enum PortsSetting {
 }
 
 /// The word that can stand for the setting.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum PortsWord {
     /// See [`PortsSetting::Word`].
     Ask,
+}
+
+impl<'de> Deserialize<'de> for PortsSetting {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        const EXPECTED: &str = "`true`, `false`, \"ask\", or a list of rules such as [\"8080\", \"web-*:80\"]";
+        let word = |word: &str| match word {
+            "ask" => Ok(Self::Word(PortsWord::Ask)),
+            other if other.parse::<PortRule>().is_ok_and(|rule| rule.ports.is_some()) => {
+                Err(format!("rules stand in a list: [\"{other}\"]"))
+            }
+            other => Err(format!("`{}` is not {EXPECTED}", shown(other))),
+        };
+        Ok(match one_or_many(deserializer, EXPECTED, word, Some(Self::All))? {
+            OneOrMany::One(setting) => setting,
+            OneOrMany::Many(rules) => Self::Rules(rules),
+        })
+    }
 }
 
 /// Which published ports a tunnel brings to this machine.
@@ -79,18 +100,8 @@ pub struct PortRule {
 
 impl PortRule {
     fn fits(&self, container: &str, port: u16) -> bool {
-        self.container.as_deref().is_none_or(|pattern| is_like(pattern.as_bytes(), container.as_bytes()))
+        self.container.as_deref().is_none_or(|pattern| glob::matches(pattern, container))
             && self.ports.is_none_or(|(first, last)| (first..=last).contains(&port))
-    }
-}
-
-/// Does `*` in the pattern stand for what is there?
-fn is_like(pattern: &[u8], text: &[u8]) -> bool {
-    match (pattern.split_first(), text.split_first()) {
-        (None, None) => true,
-        (Some((b'*', rest)), _) => (0..=text.len()).any(|skipped| is_like(rest, &text[skipped..])),
-        (Some((a, pattern)), Some((b, text))) => a == b && is_like(pattern, text),
-        _ => false,
     }
 }
 
@@ -103,7 +114,9 @@ impl FromStr for PortRule {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let bad = |why: &str| format!("`{}` is no rule for ports: {why}", text.escape_debug());
+        let bad = |why: &str| {
+            format!("`{}` is no rule for ports such as \"8080\", \"web-*:80\" or \"!web-3\": {why}", shown(text))
+        };
         let (excludes, rest) = text.strip_prefix('!').map_or((false, text), |rest| (true, rest));
         let (container, ports) = match rest.split_once(':') {
             Some((container, ports)) => (container, ports),
@@ -147,8 +160,8 @@ impl fmt::Display for PortRule {
 }
 
 impl<'de> Deserialize<'de> for PortRule {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        from_str(deserializer, "a rule in quotes, such as \"8080\", \"3000-3999\", \"web-*:80\" or \"!web-3\"")
     }
 }
 

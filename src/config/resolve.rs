@@ -10,9 +10,10 @@ use super::paths::check_socket_path;
 use super::ssh_config::{self, Proxy, SshConfigSource, SshSettings};
 use super::tokens::Tokens;
 use super::{
-    Access, AccessSetting, ConfigFile, Defaults, Destination, Error, Jump, Paths, Policy, Ports, Profile, Remote,
-    TunnelName,
+    Access, AccessSetting, AuditSetting, ConfigFile, Destination, Error, Ignore, Jump, Paths, Policy, Ports, Profile,
+    Remote, TunnelName,
 };
+use crate::text;
 
 /// With [`DEFAULT_KEEPALIVE_COUNT`] a dead peer is noticed within 12 s: a question after 4 s of
 /// silence, another after 8, given up at 12.
@@ -21,7 +22,7 @@ const DEFAULT_KEEPALIVE_COUNT: u32 = 2;
 const DEFAULT_MAX_CONNECTIONS: usize = 4;
 /// Hours of a client that does not read at all, and minutes of one that reads too slowly.
 const DEFAULT_SPILL: u64 = 1 << 30;
-const MOST_CONNECTIONS: usize = 16;
+pub(super) const MOST_CONNECTIONS: usize = 16;
 const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const DEFAULT_DRAIN: Duration = Duration::from_secs(5);
 const DEFAULT_WAIT: Duration = Duration::from_secs(30);
@@ -107,6 +108,28 @@ impl LocalEndpoint {
     }
 }
 
+/// A check of `dtunnel audit` whose findings do not count.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IgnoredCheck {
+    /// Its name.
+    pub check: String,
+    /// Why.
+    pub reason: Option<String>,
+    /// Where the configuration says so, `FILE:LINE:COLUMN`.
+    pub place: Option<String>,
+}
+
+/// The profile's, then everybody's.
+fn ignored_checks(name: &str, config: &ConfigFile, profile: &Profile) -> Vec<IgnoredCheck> {
+    let settings = [(Some(name), &profile.audit), (None, &config.defaults.audit)];
+    let of = |(profile, setting): (Option<&str>, &Option<AuditSetting>)| {
+        let place = config.place(profile, "audit");
+        let ignored = setting.clone().unwrap_or_default().ignore.into_iter();
+        ignored.map(move |Ignore { check, reason }| IgnoredCheck { check, reason, place: place.clone() })
+    };
+    settings.into_iter().flat_map(of).collect()
+}
+
 /// A target, resolved: all that a tunnel needs to know.
 #[derive(Debug, Clone)]
 pub struct Target {
@@ -151,6 +174,8 @@ pub struct Target {
     pub ports_fallback: bool,
     /// The local address for ports that are published on every address; None: loopback.
     pub ports_address: Option<IpAddr>,
+    /// What `dtunnel audit` does not count.
+    pub audit_ignore: Vec<IgnoredCheck>,
     /// Was it said to be lazy, which it cannot be with ports?
     lazy_in_vain: bool,
     /// Write nothing, such as host keys.
@@ -159,6 +184,16 @@ pub struct Target {
     depth: usize,
     /// The hops before this one, where it is one itself.
     before: Vec<Destination>,
+}
+
+/// A login name goes to `ssh -G` as an argument, and is shown.
+fn check_user(user: &str) -> Result<(), Error> {
+    // The same as in `user@host`.
+    match Destination::parse(&format!("{user}@host")) {
+        Ok(destination) if destination.user.as_deref() == Some(user) => Ok(()),
+        Ok(_) => Err(Error::Target { input: text::shown(user), reason: "it is no login name" }),
+        Err(error) => Err(error),
+    }
 }
 
 /// What a TARGET on the command line stands for: its tunnel's name, the place, and the profile.
@@ -170,7 +205,11 @@ pub(super) fn identify<'a>(
         let destination = Destination::parse(input)?;
         return Ok((TunnelName::of_destination(&destination), destination, None));
     };
-    let mut destination = Destination::parse(profile.host.as_deref().unwrap_or(input))?;
+    let host = Destination::parse(profile.host.as_deref().unwrap_or(input));
+    let mut destination = host.map_err(|error| config.at(Some(input), "host", error))?;
+    if let Some(user) = &profile.user {
+        check_user(user).map_err(|error| config.at(Some(input), "user", error))?;
+    }
     destination.user = profile.user.clone().or(destination.user);
     destination.port = profile.port.or(destination.port);
     Ok((TunnelName::of_profile(input)?, destination, Some(profile)))
@@ -178,20 +217,26 @@ pub(super) fn identify<'a>(
 
 /// What clients may ask of the Engine.
 pub(super) fn access_of(
+    input: &str,
     name: &TunnelName,
     profile: Option<&Profile>,
-    defaults: &Defaults,
+    config: &ConfigFile,
     overrides: &Overrides,
 ) -> Result<Access, Error> {
     let access = match overrides.read_only {
         true => Some(&AccessSetting::One(Policy::ReadOnly)),
-        false => profile.and_then(|profile| profile.access.as_ref()).or(defaults.access.as_ref()),
+        false => profile.and_then(|profile| profile.access.as_ref()).or(config.defaults.access.as_ref()),
     };
     // What a profile allows beyond its own policy is not meant for a stricter one.
     let allow = profile.and_then(|profile| profile.allow.as_deref()).filter(|_| !overrides.read_only);
     let binds = profile.and_then(|profile| profile.allowed_binds.as_deref());
-    Access::new(access, allow.unwrap_or_default(), binds.unwrap_or_default())
-        .map_err(|reason| Error::Setting { name: name.to_string(), reason })
+    let access = Access::new(access, allow.unwrap_or_default(), binds.unwrap_or_default());
+    let mut access = access.map_err(|(key, reason)| {
+        let place = config.place(Some(input), key).or_else(|| config.place(None, key));
+        Error::Setting { name: place.unwrap_or_else(|| name.to_string()), reason }
+    })?;
+    access.allow_place = config.place(Some(input), "allow");
+    Ok(access)
 }
 
 impl TunnelName {
@@ -234,20 +279,26 @@ pub fn resolve(
             Jump::One(hop) => std::slice::from_ref(hop),
             Jump::Chain(hops) => hops.as_slice(),
         };
-        let hops = hops.iter().map(|hop| Destination::parse(hop)).collect::<Result<Vec<_>, _>>()?;
+        let hops = hops.iter().map(|hop| Destination::parse(hop)).collect::<Result<Vec<_>, _>>();
+        let hops = hops.map_err(|error| config.at(Some(input), "jump", error))?;
         ssh.proxy = if hops.is_empty() { Proxy::None } else { Proxy::Jump(hops) };
     }
-    let local = match overrides.local.as_ref().or(profile.local.as_ref()) {
-        Some(local) => LocalEndpoint::parse(local)?,
+    let local = match (&overrides.local, &profile.local) {
+        (Some(local), _) => LocalEndpoint::parse(local)?,
+        (None, Some(local)) => LocalEndpoint::parse(local).map_err(|error| config.at(Some(input), "local", error))?,
         // By way of the same checks: its directory's name comes from the environment.
-        None => match default_socket.to_str() {
+        (None, None) => match default_socket.to_str() {
             Some(path) => LocalEndpoint::parse(&format!("unix:{path}"))?,
             None => LocalEndpoint::Unix(default_socket.into()),
         },
     };
-    let remote = overrides.remote.as_ref().or(profile.remote.as_ref()).or(defaults.remote.as_ref());
-    let remote = remote.map_or(Ok(Remote::Auto), |remote| Remote::parse(remote))?;
-    let access = access_of(&name, Some(profile), defaults, overrides)?;
+    let remote = match (&overrides.remote, &profile.remote, &defaults.remote) {
+        (Some(remote), ..) => Remote::parse(remote)?,
+        (None, Some(remote), _) => Remote::parse(remote).map_err(|error| config.at(Some(input), "remote", error))?,
+        (None, None, Some(remote)) => Remote::parse(remote).map_err(|error| config.at(None, "remote", error))?,
+        (None, None, None) => Remote::Auto,
+    };
+    let access = access_of(input, &name, Some(profile), config, overrides)?;
     let ports = match (overrides.ports, profile.ports.as_ref().map(Ports::from).unwrap_or_default()) {
         (true, Ports::Off) => Ports::All,
         (_, ports) => ports,
@@ -273,7 +324,7 @@ pub fn resolve(
         max_connections: profile
             .max_connections
             .or(defaults.max_connections)
-            .map_or(DEFAULT_MAX_CONNECTIONS, |most| usize::from(most.get()).min(MOST_CONNECTIONS)),
+            .map_or(DEFAULT_MAX_CONNECTIONS, |most| usize::from(most.get())),
         spill: profile.spill.or(defaults.spill).map_or(DEFAULT_SPILL, |size| size.0),
         connect_timeout,
         tcp_timeout: connect_timeout,
@@ -290,6 +341,7 @@ pub fn resolve(
         ports,
         ports_fallback: profile.ports_fallback.unwrap_or(false),
         ports_address: profile.ports_address,
+        audit_ignore: ignored_checks(input, config, profile),
         read_only: false,
         depth: 0,
         before: Vec::new(),

@@ -67,7 +67,7 @@ impl Wanted {
     pub fn of(input: &str, config: &ConfigFile, overrides: &Overrides) -> Result<Self, Error> {
         let (name, _, profile) = identify(input, config)?;
         Ok(Self {
-            access: access_of(&name, profile, &config.defaults, overrides)?,
+            access: access_of(input, &name, profile, config, overrides)?,
             local: overrides.local.as_deref().map(LocalEndpoint::parse).transpose()?,
             remote: overrides.remote.as_deref().map(Remote::parse).transpose()?,
             lazy: overrides.lazy,

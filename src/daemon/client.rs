@@ -12,7 +12,7 @@ use super::protocol::{Event, MAX_EVENT, MAX_LINE, PROTOCOL, Request, TunnelStatu
 use crate::config::{RuntimeFiles, TunnelName};
 
 /// Longest wait for a daemon's answer. It has it ready; but a machine may be very busy.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Why a daemon could not be talked to.
 #[derive(Debug, thiserror::Error)]
@@ -67,6 +67,8 @@ impl Client {
     /// Each of [`ClientError`].
     pub fn over(stream: UnixStream) -> Result<Self, ClientError> {
         check_peer(&stream)?;
+        // A daemon that does not read any more (SIGSTOP) must not keep us, either.
+        stream.set_write_timeout(Some(ANSWER_TIMEOUT))?;
         let mut client = Self { stream: BufReader::new(stream), pid: 0 };
         match client.receive_soon()? {
             Some(Event::Hello { protocol: PROTOCOL, pid, .. }) => client.pid = pid,
@@ -89,24 +91,20 @@ impl Client {
         Ok(self.stream.get_mut().write_all(&line)?)
     }
 
-    /// The next event, however long it takes. None at the end of the connection.
+    /// The next event, which a daemon in good health has ready. None at the end of the connection.
     ///
     /// # Errors
     /// [`ClientError::Broken`], [`ClientError::Protocol`].
-    pub fn receive(&mut self) -> Result<Option<Event>, ClientError> {
-        self.receive_within(None)
+    pub fn receive_soon(&mut self) -> Result<Option<Event>, ClientError> {
+        self.receive(Duration::ZERO)
     }
 
-    /// The next event, which a daemon in good health has ready.
+    /// The same of a daemon that may take `busy` before it has anything to say.
     ///
     /// # Errors
-    /// As [`Client::receive`].
-    pub fn receive_soon(&mut self) -> Result<Option<Event>, ClientError> {
-        self.receive_within(Some(ANSWER_TIMEOUT))
-    }
-
-    fn receive_within(&mut self, limit: Option<Duration>) -> Result<Option<Event>, ClientError> {
-        self.stream.get_ref().set_read_timeout(limit)?;
+    /// As [`Client::receive_soon`].
+    pub fn receive(&mut self, busy: Duration) -> Result<Option<Event>, ClientError> {
+        self.stream.get_ref().set_read_timeout(Some(busy.saturating_add(ANSWER_TIMEOUT)))?;
         let mut line = String::new();
         let mut bounded = (&mut self.stream).take(MAX_EVENT as u64);
         if bounded.read_line(&mut line).map_err(|e| match e.kind() {

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use bytes::BufMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -13,9 +14,10 @@ use zeroize::{Zeroize, Zeroizing};
 
 use super::broker::Broker;
 use super::failure::{ExitCode, Failure};
-use super::protocol::{Event, MAX_LINE, PROTOCOL, Request, TunnelStatus};
+use super::protocol::{Event, MAX_LINE, PROTOCOL, Request, SIGN_OF_LIFE, Trouble, TunnelStatus};
 use crate::config::Settings;
-use crate::tunnel::{Route, State, Tunnel};
+use crate::ssh::Prompter;
+use crate::tunnel::{self, Route, State, Tunnel};
 
 /// How the daemon's life goes, as its clients must know it.
 #[derive(Debug, Clone)]
@@ -25,6 +27,17 @@ pub(super) enum Life {
     Failed(Failure),
     /// It has ended and left nothing behind.
     Stopped,
+}
+
+impl Life {
+    /// What there is to say of the end; None before.
+    fn last_word(&self) -> Option<Event> {
+        match self {
+            Self::Running => None,
+            Self::Failed(failure) => Some(Event::Failed { failure: failure.clone() }),
+            Self::Stopped => Some(Event::Stopped),
+        }
+    }
 }
 
 /// What every client's task works with.
@@ -37,6 +50,17 @@ pub(super) struct Control {
     /// Ends the tunnel.
     pub(super) stop: CancellationToken,
     pub(super) life: watch::Sender<Life>,
+    /// Knows how long people take to answer.
+    pub(super) prompter: Prompter,
+}
+
+/// Who is at the other end of a control connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Who {
+    /// Whoever started this daemon, and is told why it ends even before asking.
+    Starter,
+    /// Anybody else of this user's.
+    Other,
 }
 
 impl Control {
@@ -74,19 +98,32 @@ impl Control {
     }
 
     /// Serves one client until it leaves or has heard of the end.
-    pub(super) async fn serve(&self, stream: UnixStream) {
-        if let Err(e) = self.converse(stream).await {
+    pub(super) async fn serve(&self, stream: UnixStream, who: Who) {
+        if let Err(e) = self.converse(stream, who).await {
             tracing::debug!("a control connection ended: {e}");
         }
     }
 
-    async fn converse(&self, stream: UnixStream) -> io::Result<()> {
+    async fn converse(&self, stream: UnixStream, who: Who) -> io::Result<()> {
         let (read, mut write) = stream.into_split();
         let mut requests = Requests::new(read);
         let hello =
             Event::Hello { protocol: PROTOCOL, version: env!("CARGO_PKG_VERSION").into(), pid: std::process::id() };
         send(&mut write, &hello).await?;
-        while let Some(request) = requests.next().await? {
+        let mut life = self.life.subscribe();
+        loop {
+            let request = tokio::select! {
+                biased;
+                request = requests.next() => request?,
+                last = life_ends(&mut life) => {
+                    // Nobody waits for a client that has nothing to ask, and holds its end open.
+                    return match last.filter(|_| who == Who::Starter) {
+                        Some(event) => send(&mut write, &event).await,
+                        None => Ok(()),
+                    };
+                }
+            };
+            let Some(request) = request else { return Ok(()) };
             match request {
                 Request::Status => send(&mut write, &Event::Status { status: Box::new(self.status()) }).await?,
                 Request::OpenPorts { ports } => {
@@ -97,24 +134,60 @@ impl Control {
                     self.tunnel.renew();
                     send(&mut write, &Event::Status { status: Box::new(self.status()) }).await?;
                 }
-                Request::Watch { interactive } => self.watch(&mut requests, &mut write, interactive).await?,
+                Request::Watch { interactive, limit_ms } => {
+                    let limit = limit_ms.map(Duration::from_millis);
+                    self.watch(&mut requests, &mut write, interactive, limit).await?;
+                }
                 Request::Down => return self.down(&mut write).await,
                 Request::Answer { id, answer } => self.broker.answer(id, answer),
             }
         }
-        Ok(())
     }
 
     async fn down(&self, write: &mut OwnedWriteHalf) -> io::Result<()> {
         let mut life = self.life.subscribe();
         self.stop.cancel();
-        send(write, &Event::Draining { flows: self.tunnel.counters().flows_open }).await?;
+        let limit_ms = Some(in_ms(self.tunnel.target().drain));
+        send(write, &Event::Draining { flows: self.tunnel.counters().flows_open, limit_ms }).await?;
         let _ = life.wait_for(|life| !matches!(life, Life::Running)).await;
         send(write, &Event::Stopped).await
     }
 
-    /// Tells how it goes until the tunnel is up or has failed.
-    async fn watch(&self, requests: &mut Requests, write: &mut OwnedWriteHalf, interactive: bool) -> io::Result<()> {
+    /// Tells how it goes until the tunnel is up or has failed, or the time is over.
+    async fn watch(
+        &self,
+        requests: &mut Requests,
+        write: &mut OwnedWriteHalf,
+        interactive: bool,
+        limit: Option<Duration>,
+    ) -> io::Result<()> {
+        let Some(limit) = limit else { return self.follow(requests, write, interactive).await };
+        match self.prompter.within(limit, self.follow(requests, write, interactive)).await {
+            Some(followed) => followed,
+            None => send(write, &Event::Failed { failure: self.out_of_time(limit) }).await,
+        }
+    }
+
+    /// Why a tunnel is not usable after `limit`: what its last attempt met.
+    fn out_of_time(&self, limit: Duration) -> Failure {
+        let now = self.tunnel.watch().borrow().clone();
+        let Some((cause, hint)) = now.last_error else {
+            return tunnel::Error::Timeout { limit, step: now.step }.into();
+        };
+        Failure {
+            exit: now.class.map_or(ExitCode::Unreachable, ExitCode::from),
+            message: format!(
+                "{} is {}, and was not up within {}",
+                self.tunnel.target().name,
+                now.state,
+                humantime::format_duration(limit)
+            ),
+            causes: vec![cause],
+            hint,
+        }
+    }
+
+    async fn follow(&self, requests: &mut Requests, write: &mut OwnedWriteHalf, interactive: bool) -> io::Result<()> {
         let _person = interactive.then(|| self.broker.person());
         let mut status = self.tunnel.watch();
         let mut life = self.life.subscribe();
@@ -128,13 +201,10 @@ impl Control {
         if !status.borrow().state.is_usable() {
             self.tunnel.retry_now();
         }
-        let mut shown = None;
+        let mut signs = tokio::time::interval(SIGN_OF_LIFE);
+        let (mut due, mut shown) = (false, None);
         loop {
-            let ended = match &*life.borrow_and_update() {
-                Life::Running => None,
-                Life::Failed(failure) => Some(Event::Failed { failure: failure.clone() }),
-                Life::Stopped => Some(Event::Stopped),
-            };
+            let ended = life.borrow_and_update().last_word();
             if let Some(event) = ended {
                 return send(write, &event).await;
             }
@@ -150,11 +220,15 @@ impl Control {
                 }
                 _ => {}
             }
-            if shown != Some(now.step) {
-                shown = Some(now.step);
-                send(write, &Event::Step { step: now.step }).await?;
+            let next_ms = now.next_attempt.map(|at| in_ms(at.duration_since(SystemTime::now()).unwrap_or_default()));
+            let trouble = now.last_error.map(|(message, _)| Trouble { message, next_ms });
+            let news = Some((now.step, trouble.as_ref().map(|trouble| trouble.message.clone())));
+            if due || shown != news {
+                (due, shown) = (false, news);
+                send(write, &Event::Step { step: now.step, trouble }).await?;
             }
             tokio::select! {
+                _ = signs.tick() => due = true,
                 _ = status.changed() => {}
                 _ = life.changed() => {}
                 changed = question.changed(), if interactive => if changed.is_ok() {
@@ -171,6 +245,16 @@ impl Control {
             }
         }
     }
+}
+
+/// Waits for the end, and says what there is to say of it.
+async fn life_ends(life: &mut watch::Receiver<Life>) -> Option<Event> {
+    life.wait_for(|life| !matches!(life, Life::Running)).await.ok().and_then(|life| life.last_word())
+}
+
+/// In whole milliseconds.
+fn in_ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 async fn send(write: &mut OwnedWriteHalf, event: &Event) -> io::Result<()> {

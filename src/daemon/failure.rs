@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{config, ssh, tunnel};
+use crate::{config, tunnel};
 
 /// The exit codes of the program (docs/guide.md, "Exit codes").
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,25 +78,21 @@ impl From<config::Error> for Failure {
     }
 }
 
+impl From<tunnel::Class> for ExitCode {
+    fn from(class: tunnel::Class) -> Self {
+        match class {
+            tunnel::Class::Unreachable => Self::Unreachable,
+            tunnel::Class::HostKey => Self::HostKey,
+            tunnel::Class::Auth => Self::Auth,
+            tunnel::Class::Config => Self::Usage,
+            tunnel::Class::Engine => Self::Engine,
+            tunnel::Class::Other => Self::Other,
+        }
+    }
+}
+
 impl From<tunnel::Error> for Failure {
     fn from(error: tunnel::Error) -> Self {
-        let exit = match &error {
-            tunnel::Error::Ssh(error) => match error.kind() {
-                ssh::Kind::Unreachable => ExitCode::Unreachable,
-                ssh::Kind::HostKey => ExitCode::HostKey,
-                ssh::Kind::Auth => ExitCode::Auth,
-                ssh::Kind::Config => ExitCode::Usage,
-            },
-            tunnel::Error::Forwarding { .. } | tunnel::Error::Obstacle { .. } | tunnel::Error::Engine { .. } => {
-                ExitCode::Engine
-            }
-            tunnel::Error::Access { .. } => ExitCode::Usage,
-            tunnel::Error::Timeout { step: ssh::Step::Engine, .. } => ExitCode::Engine,
-            tunnel::Error::Timeout { step: ssh::Step::Authenticating, .. } => ExitCode::Auth,
-            tunnel::Error::Timeout { step: ssh::Step::HostKey, .. } => ExitCode::HostKey,
-            tunnel::Error::Timeout { .. } => ExitCode::Unreachable,
-            tunnel::Error::Listen { .. } | tunnel::Error::System(_) => ExitCode::Other,
-        };
-        Self::of(exit, &error, error.hint())
+        Self::of(error.class().into(), &error, error.hint())
     }
 }

@@ -18,6 +18,6 @@ pub use client::{Client, ClientError, Found, find, list};
 pub use failure::{ExitCode, Failure};
 pub(crate) use log::tail as log_tail;
 pub use manager::inherited;
-pub use protocol::{Event, PROTOCOL, Request, TunnelStatus};
+pub use protocol::{Event, PROTOCOL, Request, Trouble, TunnelStatus};
 pub use run::{Options, run};
 pub use spawn::{SpawnError, parent_connection, spawn};

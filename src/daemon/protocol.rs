@@ -3,6 +3,8 @@
 //! The daemon begins with [`Event::Hello`]. Both sides are the same user's, but not always the
 //! same version's; unknown fields are passed over, an unknown `op` is answered by closing.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use super::failure::Failure;
@@ -17,6 +19,8 @@ pub const PROTOCOL: u32 = 2;
 pub(super) const MAX_LINE: usize = 64 << 10;
 /// Longest event, in bytes, newline included: the status of a tunnel with thousands of ports.
 pub(super) const MAX_EVENT: usize = 8 << 20;
+/// How often one who waits for a tunnel hears of it, whether or not there is news.
+pub(super) const SIGN_OF_LIFE: Duration = Duration::from_secs(1);
 
 /// What a client asks.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -26,6 +30,10 @@ pub enum Request {
     Watch {
         /// Is there a person who can answer questions?
         interactive: bool,
+        /// After how long to give it up, in milliseconds, not counting the time that people take to answer.
+        /// None: the daemon's own time for coming up, [`super::Options::timeout`], is enough.
+        #[serde(default)]
+        limit_ms: Option<u64>,
     },
     /// The answer to [`Event::Prompt`].
     Answer {
@@ -70,10 +78,13 @@ pub enum Event {
         /// What.
         message: String,
     },
-    /// What is being done now.
+    /// What is being done now. Also a sign of life, every second.
     Step {
         /// The step.
         step: Step,
+        /// What went wrong before, where this is not the first attempt.
+        #[serde(default)]
+        trouble: Option<Trouble>,
     },
     /// A question for a person.
     Prompt {
@@ -93,9 +104,21 @@ pub enum Event {
     Draining {
         /// Open flows.
         flows: u64,
+        /// How long they may take to finish, in milliseconds.
+        #[serde(default)]
+        limit_ms: Option<u64>,
     },
     /// The tunnel has ended and left nothing behind.
     Stopped,
+}
+
+/// Why there is no connection, while the next attempt is waited for or made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trouble {
+    /// The last failure.
+    pub message: String,
+    /// Milliseconds until the next attempt; None while one is being made.
+    pub next_ms: Option<u64>,
 }
 
 /// A tunnel, as shown by `status --json` (docs/guide.md, "status").

@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::broker::Broker;
-use super::control::{Control, Life, say};
+use super::control::{Control, Life, Who, say};
 use super::failure::{ExitCode, Failure};
 use super::lock::Lock;
 use super::log;
@@ -95,6 +95,7 @@ fn raise_open_files() {
 /// What is there before the first connection is made.
 struct Prepared {
     tunnel: Arc<Tunnel>,
+    prompter: Prompter,
     questions: Questions,
     lock: Lock,
     control: std::os::unix::net::UnixListener,
@@ -128,8 +129,8 @@ fn prepare(options: &Options) -> Result<Option<Prepared>, Failure> {
     let route = std::fs::read_to_string(&route_file).ok().and_then(|text| text.parse().ok());
     target.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
     let (prompter, questions) = Prompter::new();
-    let tunnel = Tunnel::new(target, prompter, route)?;
-    Ok(Some(Prepared { tunnel, questions, lock, control, control_file, route_file }))
+    let tunnel = Tunnel::new(target, prompter.clone(), route)?;
+    Ok(Some(Prepared { tunnel, prompter, questions, lock, control, control_file, route_file }))
 }
 
 fn serve(
@@ -153,7 +154,7 @@ async fn supervise(
     parent: StdUnixStream,
     inherited: Option<Inherited>,
 ) -> Result<(), Failure> {
-    let Prepared { tunnel, questions, lock, control: listener, control_file, route_file } = prepared;
+    let Prepared { tunnel, prompter, questions, lock, control: listener, control_file, route_file } = prepared;
     let other = |e: io::Error| Failure::new(ExitCode::Other, format!("cannot start: {e}"));
     parent.set_nonblocking(true).map_err(other)?;
     let parent = UnixStream::from_std(parent).map_err(other)?;
@@ -170,11 +171,12 @@ async fn supervise(
         docker_host,
         stop: CancellationToken::new(),
         life: watch::Sender::new(Life::Running),
+        prompter,
     });
     let mut clients = JoinSet::new();
     let starter = control.clone();
     clients.spawn(async move {
-        starter.serve(parent).await;
+        starter.serve(parent, Who::Starter).await;
         // Whoever wanted it up is gone before it was (Ctrl-C): so does the tunnel.
         if starter.tunnel.watch().borrow().state == State::Starting {
             starter.stop.cancel();
@@ -215,7 +217,10 @@ async fn supervise(
         Ok(()) => Life::Stopped,
         Err(failure) => Life::Failed(failure.clone()),
     });
-    let _ = tokio::time::timeout(LAST_WORD, async { while clients.join_next().await.is_some() {} }).await;
+    let leaving = async { while clients.join_next().await.is_some() {} };
+    if tokio::time::timeout(LAST_WORD, leaving).await.is_err() {
+        tracing::warn!("{} control clients did not take their last word", clients.len());
+    }
     result
 }
 
@@ -227,7 +232,7 @@ async fn accept(listener: &UnixListener, control: &Arc<Control>, clients: &mut J
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) if stream.peer_cred().is_ok_and(|peer| peer.uid() == me) => {
                     let control = control.clone();
-                    clients.spawn(async move { control.serve(stream).await });
+                    clients.spawn(async move { control.serve(stream, Who::Other).await });
                 }
                 Ok(_) => tracing::warn!("turned away a control client of another user"),
                 Err(e) => {

@@ -1,22 +1,122 @@
 //! The local end: may a tunnel be there, and is one?
 
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::{Check, Verdict};
 use crate::config::{LocalEndpoint, Target, runtime_dir};
 
-/// Looks at the local endpoint and the directory it is in.
-pub(super) fn check(target: &Target) -> Check {
-    let (verdict, detail, remedy) = match &target.local {
-        LocalEndpoint::Unix(path) => unix(path),
-        LocalEndpoint::Tcp(address) => tcp(*address),
+/// Looks at the local endpoint and the directory it is in. `tunnel` is the endpoint of the target's own
+/// tunnel, as its daemon tells it; None where none runs. (That somebody listens says nothing of who.)
+pub(super) fn check(target: &Target, tunnel: Option<&str>) -> Check {
+    let (verdict, detail, remedy) = if tunnel == Some(target.local.docker_host().as_str()) {
+        up(&target.local)
+    } else {
+        match &target.local {
+            LocalEndpoint::Unix(path) => unix(path),
+            LocalEndpoint::Tcp(address) => tcp(*address, tunnel),
+        }
     };
     Check { id: "local", verdict, ms: None, detail, remedy }
 }
 
+/// Looks at this side alone, without a target: where sockets are made, and the programs that we rely on.
+pub(super) fn check_machine(on_check: &mut dyn FnMut(Check)) {
+    let mut add = |id, (verdict, detail, remedy): Found| on_check(Check { id, verdict, ms: None, detail, remedy });
+    add("runtime", runtime());
+    let found = |program: &str| in_path(program).map(|path| path.display().to_string());
+    add(
+        "ssh",
+        match found("ssh") {
+            Some(path) => (Verdict::Ok, format!("{path} reads your ssh_config for dtunnel"), None),
+            None => (
+                Verdict::Warning,
+                "there is no ssh here: dtunnel reads ssh_config itself, without Match and some others".into(),
+                Some("install OpenSSH's client, or see docs/configuration.md for what is missing".into()),
+            ),
+        },
+    );
+    add("agent", agent());
+    add(
+        "docker",
+        match found("docker") {
+            Some(path) => (Verdict::Ok, path, None),
+            None => (
+                Verdict::Warning,
+                "there is no docker CLI in PATH".into(),
+                Some("tunnels work without, for programs that speak to the socket; else install docker's CLI".into()),
+            ),
+        },
+    );
+    add("environment", environment());
+}
+
 type Found = (Verdict, String, Option<String>);
+
+/// The tunnel's own endpoint.
+fn up(endpoint: &LocalEndpoint) -> Found {
+    if let LocalEndpoint::Unix(path) = endpoint
+        && let Ok(meta) = std::fs::symlink_metadata(path)
+        && meta.mode() & 0o077 != 0
+    {
+        let detail = format!(
+            "the mode of {} was changed to {:04o} (dtunnel turns others away all the same)",
+            path.display(),
+            meta.mode() & 0o7777
+        );
+        return (Verdict::Warning, detail, Some(format!("chmod 600 {}", path.display())));
+    }
+    (Verdict::Ok, format!("{} is in use, for you alone: the tunnel is up", shown(endpoint)), None)
+}
+
+fn shown(endpoint: &LocalEndpoint) -> String {
+    match endpoint {
+        LocalEndpoint::Unix(path) => path.display().to_string(),
+        LocalEndpoint::Tcp(address) => address.to_string(),
+    }
+}
+
+fn runtime() -> Found {
+    let dir = runtime_dir();
+    match (check_runtime_dir(&dir), dir.exists()) {
+        (Err(error), _) => (Verdict::Failed, error.to_string(), error.hint()),
+        (Ok(()), true) => (Verdict::Ok, format!("{} is yours alone", dir.display()), None),
+        (Ok(()), false) => (Verdict::Ok, format!("{} is made by the first `up`", dir.display()), None),
+    }
+}
+
+fn agent() -> Found {
+    let Some(path) = std::env::var_os("SSH_AUTH_SOCK").filter(|path| !path.is_empty()) else {
+        return (Verdict::Ok, "no ssh-agent (SSH_AUTH_SOCK is not set)".into(), None);
+    };
+    let path = PathBuf::from(path);
+    match UnixStream::connect(&path) {
+        Ok(_) => (Verdict::Ok, format!("an ssh-agent at {}", path.display()), None),
+        Err(e) => (
+            Verdict::Warning,
+            format!("SSH_AUTH_SOCK names {}, where no agent answers: {e}", path.display()),
+            Some("start one (`eval \"$(ssh-agent)\"`), or unset SSH_AUTH_SOCK".into()),
+        ),
+    }
+}
+
+/// What would make docker go elsewhere than `env` says.
+fn environment() -> Found {
+    let fighting = ["DOCKER_CONTEXT", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH"];
+    let set: Vec<&str> = fighting.into_iter().filter(|name| std::env::var_os(name).is_some()).collect();
+    if set.is_empty() {
+        return (Verdict::Ok, "nothing in it makes docker go elsewhere".into(), None);
+    }
+    let detail = format!("{} set: docker may go elsewhere than DOCKER_HOST says", set.join(", "));
+    (Verdict::Warning, detail, Some("eval \"$(dtunnel env TARGET)\" takes them away".into()))
+}
+
+fn in_path(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).map(|dir| dir.join(program)).find(|file| file.is_file())
+}
 
 fn unix(path: &Path) -> Found {
     // (Where the default is not safe, there is no target to be looked at either.)
@@ -36,26 +136,49 @@ fn unix(path: &Path) -> Found {
         let detail = format!("{shown} belongs to uid {}, not to you (uid {me})", meta.uid());
         return (Verdict::Failed, detail, Some("choose another path with --local unix:PATH".into()));
     }
-    if meta.mode() & 0o077 != 0 {
-        let detail = format!("others may use {shown} (mode {:04o})", meta.mode() & 0o7777);
-        return (Verdict::Warning, detail, Some(format!("chmod 600 {shown}")));
-    }
     match UnixStream::connect(path) {
-        Ok(_) => (Verdict::Ok, format!("{shown} is in use, for you alone: the tunnel is up"), None),
+        Ok(stream) => {
+            let holder = holder(&stream);
+            // A service's socket (`dtunnel service install --socket`), which starts the tunnel at its first use.
+            if holder.as_ref().is_some_and(|(program, _)| program == "systemd" || program == "launchd") {
+                return (Verdict::Ok, format!("the service manager listens on {shown}"), None);
+            }
+            let who = holder.map(|(program, pid)| format!(" ({program}, pid {pid})")).unwrap_or_default();
+            let remedy = "end it, or choose another path with --local unix:PATH".into();
+            (Verdict::Failed, format!("another program{who} listens on {shown}"), Some(remedy))
+        }
         Err(_) => (Verdict::Ok, format!("{shown} was left over; the next `up` replaces it"), None),
     }
 }
 
-fn tcp(address: std::net::SocketAddr) -> Found {
-    if address.port() == 0 {
-        return (Verdict::Ok, "any free port".into(), None);
+/// The program that listens there and its process, where the system tells (SO_PEERCRED in unix(7)).
+fn holder(stream: &UnixStream) -> Option<(String, i32)> {
+    #[cfg(target_os = "linux")]
+    {
+        let pid = rustix::net::sockopt::socket_peercred(stream).ok()?.pid.as_raw_nonzero().get();
+        let program = std::fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
+        Some((crate::text::shown(&program), pid))
     }
-    match std::net::TcpListener::bind(address) {
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = stream;
+        None
+    }
+}
+
+fn tcp(address: SocketAddr, tunnel: Option<&str>) -> Found {
+    if address.port() == 0 {
+        return match tunnel {
+            Some(at) => (Verdict::Ok, format!("the tunnel is up at {at}, for you alone"), None),
+            None => (Verdict::Ok, "any free port".into(), None),
+        };
+    }
+    match TcpListener::bind(address) {
         Ok(_) => (Verdict::Ok, format!("{address} is free"), None),
         Err(e) => (
-            Verdict::Warning,
-            format!("{address}: {e}"),
-            Some("fine if this tunnel is up; else choose another port with --local tcp:ADDRESS:PORT".into()),
+            Verdict::Failed,
+            format!("{address} cannot be used: {e}"),
+            Some("end what listens there, or choose another port with --local tcp:ADDRESS:PORT".into()),
         ),
     }
 }

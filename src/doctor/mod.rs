@@ -15,6 +15,7 @@ use tokio::net::TcpStream;
 use crate::config::{Proxy, Remote, Target};
 use crate::engine;
 use crate::ssh::{self, Connection, Credentials, Endpoint, OnStep, OpenError, Prompter, Step};
+use crate::text;
 use crate::tunnel::{self, Access, Route, Survey, find_engine};
 
 /// Longest time for each small step.
@@ -70,12 +71,18 @@ const STEPS: [&str; 11] = [
     "clock",
 ];
 
-/// Tries all of them.
+/// Looks at this machine alone: whether tunnels can be made here.
+pub fn examine_machine(on_check: &mut dyn FnMut(Check)) {
+    local::check_machine(on_check);
+}
+
+/// Tries all of them. `tunnel` is the local endpoint of the target's tunnel, where one runs.
 ///
 /// # Errors
 /// Why the first step failed that did.
 pub async fn examine(
     target: &Target,
+    tunnel: Option<&str>,
     prompter: &Prompter,
     on_check: &mut dyn FnMut(Check),
 ) -> Result<(), tunnel::Error> {
@@ -85,7 +92,7 @@ pub async fn examine(
         examination.fail(error);
     }
     examination.skip_to("", "a step before it failed");
-    (examination.on_check)(local::check(target));
+    (examination.on_check)(local::check(target, tunnel));
     result
 }
 
@@ -305,13 +312,13 @@ impl Examination<'_> {
     /// may not says that it is prohibited.
     async fn likely_setting(&self, connection: &Connection, usable: bool) -> String {
         let nowhere = Endpoint::Tcp { host: "127.0.0.1".into(), port: 1 };
-        let prohibited = match connection.open(&nowhere).await {
-            Err(OpenError::Refused { reason, .. }) => reason.contains("prohibited"),
-            Ok(channel) => {
+        let prohibited = match tokio::time::timeout(LIMIT, connection.open(&nowhere)).await {
+            Ok(Err(error)) => error.is_prohibited(),
+            Ok(Ok(channel)) => {
                 channel.close().await;
                 false
             }
-            Err(OpenError::Lost) => false,
+            Err(_) => false,
         };
         match (prohibited, usable) {
             (true, _) => {
@@ -331,10 +338,11 @@ impl Examination<'_> {
         let asked = SystemTime::now();
         let begun = Instant::now();
         let endpoint = route.endpoint();
-        let channel = match connection.open(&endpoint).await {
-            Ok(channel) => channel,
-            Err(OpenError::Lost) => return Err(connection.ended().await.into()),
-            Err(source) => {
+        let channel = match tokio::time::timeout(LIMIT, connection.open(&endpoint)).await {
+            Ok(Ok(channel)) => channel,
+            Ok(Err(OpenError::Lost)) => return Err(connection.ended().await.into()),
+            Err(_) => return Err(tunnel::Error::Engine { host, socket, source: engine::Error::Timeout(LIMIT) }),
+            Ok(Err(source)) => {
                 let user = self.target.ssh.user.clone();
                 return Err(tunnel::Error::Forwarding { host, socket, user, source });
             }
@@ -385,6 +393,6 @@ impl Examination<'_> {
 }
 
 /// A server's greeting, fit for a terminal.
-fn shown(text: &str) -> String {
-    ssh::printable(text).chars().take(MAX_LINE).collect()
+fn shown(line: &str) -> String {
+    text::shown_at_most(line, MAX_LINE)
 }

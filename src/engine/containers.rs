@@ -4,6 +4,8 @@ use std::net::IpAddr;
 
 use serde::Deserialize;
 
+use crate::text;
+
 /// Longest name that is taken, in characters; the Engine's own are shorter.
 const MAX_NAME: usize = 255;
 
@@ -12,7 +14,7 @@ const MAX_NAME: usize = 255;
 pub struct Container {
     /// Its id.
     pub id: String,
-    /// Its name, without the slash that the Engine puts before it.
+    /// Its name, without the slash that the Engine puts before it, fit to be shown.
     pub name: String,
     /// Does it use the host's own network?
     pub host_network: bool,
@@ -72,8 +74,7 @@ impl From<Listed> for Container {
         let names = listed.names.unwrap_or_default();
         let own = names.iter().map(|name| name.trim_start_matches('/')).find(|name| !name.contains('/'));
         let name = own.map_or_else(|| listed.id.chars().take(12).collect(), str::to_owned);
-        // What a host says is shown at a terminal.
-        let name = name.chars().map(|c| if c.is_control() { '?' } else { c }).take(MAX_NAME).collect();
+        let name = text::shown_at_most(&name, MAX_NAME);
         let mut published: Vec<Published> =
             listed.ports.unwrap_or_default().into_iter().filter_map(ListedPort::published).collect();
         published.sort();

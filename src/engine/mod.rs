@@ -17,7 +17,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 pub use containers::{Container, Published};
 pub use session::{Changes, Session};
 
-/// What an Engine says of itself.
+use crate::text::shown;
+
+/// What an Engine says of itself, fit to be shown.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Engine {
     /// Its version, such as `27.3.1`.
@@ -44,6 +46,13 @@ pub enum Error {
     Body(String),
 }
 
+impl Error {
+    /// An answer that is not the JSON that was asked for; serde's words quote it.
+    fn json(error: serde_json::Error) -> Self {
+        Self::Body(shown(&error.to_string()))
+    }
+}
+
 /// Pings the Engine (`GET /_ping`) within `limit` and reads its versions from the answer's
 /// headers; where they say nothing (Podman's do not) it asks `/version` on the same stream.
 ///
@@ -55,7 +64,7 @@ pub async fn ping(
 ) -> Result<Engine, Error> {
     converse(stream, limit, async |session| {
         let headers = session.get("/_ping").await?.0;
-        let text = |name: &str| headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
+        let text = |name: &str| shown(headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default());
         let engine = Engine { version: docker_version(&headers), api_version: text("api-version") };
         if !engine.version.is_empty() && !engine.api_version.is_empty() {
             return Ok(engine);
@@ -114,12 +123,12 @@ async fn ask_version(session: &mut Session) -> Result<Version, Error> {
         arch: String,
     }
     let (headers, body) = session.get("/version").await?;
-    let said: Said = serde_json::from_slice(&body).map_err(|e| Error::Body(e.to_string()))?;
+    let said: Said = serde_json::from_slice(&body).map_err(Error::json)?;
     let date = headers.get(DATE).and_then(|value| value.to_str().ok());
     Ok(Version {
-        engine: Engine { version: said.version, api_version: said.api_version },
-        os: said.os,
-        arch: said.arch,
+        engine: Engine { version: shown(&said.version), api_version: shown(&said.api_version) },
+        os: shown(&said.os),
+        arch: shown(&said.arch),
         date: date.and_then(|date| httpdate::parse_http_date(date).ok()),
     })
 }
@@ -128,7 +137,7 @@ async fn ask_version(session: &mut Session) -> Result<Version, Error> {
 fn docker_version(headers: &HeaderMap) -> String {
     let server = headers.get(SERVER).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let version = server.strip_prefix("Docker/").and_then(|rest| rest.split_whitespace().next());
-    version.unwrap_or_default().to_owned()
+    shown(version.unwrap_or_default())
 }
 
 #[cfg(test)]

@@ -53,7 +53,7 @@ impl Session {
     /// Each of [`Error`].
     pub async fn json<T: DeserializeOwned>(&mut self, path: &str, limit: Duration) -> Result<T, Error> {
         let answer = tokio::time::timeout(limit, self.get(path)).await.map_err(|_| Error::Timeout(limit))?;
-        serde_json::from_slice(&answer?.1).map_err(|e| Error::Body(e.to_string()))
+        serde_json::from_slice(&answer?.1).map_err(Error::json)
     }
 
     /// The containers that run (`GET /containers/json`), within `limit`.
@@ -85,7 +85,11 @@ impl Session {
         let answer = self.sender.send_request(request).await?;
         match answer.status() {
             StatusCode::OK => Ok(answer),
-            other => Err(Error::Status(other)),
+            other => {
+                // Read to its end, so that the connection can be asked the next thing.
+                let _ = Limited::new(answer.into_body(), MAX_ANSWER).collect().await;
+                Err(Error::Status(other))
+            }
         }
     }
 

@@ -20,8 +20,8 @@ mod uncoupled;
 pub mod vault;
 
 pub use channel::{Channel, ChannelReader, ChannelStream, ChannelWriter, Endpoint, Gone, OpenError, Received};
+pub(crate) use connection::OnStep;
 pub use connection::{Connection, Output, Step};
-pub(crate) use connection::{OnStep, printable};
 pub use error::{Error, Kind};
 pub use facts::{Facts, Login};
 pub use keys::{Credentials, needs_passphrase, opens};

@@ -153,7 +153,43 @@ impl Obstacle {
     }
 }
 
+/// What kind of failure it is, for whoever must act on one that was only told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// The host cannot be reached.
+    Unreachable,
+    /// Its host key was refused.
+    HostKey,
+    /// The login was refused, or needs a person.
+    Auth,
+    /// A setting is wrong.
+    Config,
+    /// The host was reached, its Engine was not.
+    Engine,
+    /// Anything on this machine.
+    Other,
+}
+
 impl Error {
+    /// What kind of failure this is.
+    pub fn class(&self) -> Class {
+        match self {
+            Self::Ssh(error) => match error.kind() {
+                ssh::Kind::Unreachable => Class::Unreachable,
+                ssh::Kind::HostKey => Class::HostKey,
+                ssh::Kind::Auth => Class::Auth,
+                ssh::Kind::Config => Class::Config,
+            },
+            Self::Forwarding { .. } | Self::Obstacle { .. } | Self::Engine { .. } => Class::Engine,
+            Self::Access { .. } => Class::Config,
+            Self::Timeout { step: ssh::Step::Engine, .. } => Class::Engine,
+            Self::Timeout { step: ssh::Step::Authenticating, .. } => Class::Auth,
+            Self::Timeout { step: ssh::Step::HostKey, .. } => Class::HostKey,
+            Self::Timeout { .. } => Class::Unreachable,
+            Self::Listen { .. } | Self::System(_) => Class::Other,
+        }
+    }
+
     /// The error and what it comes from, in one line.
     pub fn with_causes(&self) -> String {
         let causes = std::iter::successors(std::error::Error::source(self), |cause| cause.source());

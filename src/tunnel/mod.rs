@@ -29,7 +29,7 @@ mod worker;
 pub use bridge::Tool;
 pub(crate) use bridge::quoted;
 pub use counters::{Counters, Snapshot};
-pub use error::{Error, Obstacle};
+pub use error::{Class, Error, Obstacle};
 pub use guard::{Framing, Head, Refusal, RequestStatus};
 pub use listener::{Inherited, Listener};
 pub(crate) use listener::{SocketFile, bind_private};

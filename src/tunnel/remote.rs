@@ -13,11 +13,14 @@ use super::survey::{Access, DEFAULT_SOCKET, Survey};
 use crate::config::{Remote, Target};
 use crate::engine::{self, Engine};
 use crate::ssh::{Connection, Endpoint, OpenError};
+use crate::text;
 
 /// Longest wait for the Engine's first answer.
 const ENGINE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest time for a bridge that failed to say why.
 const COMPLAINT: Duration = Duration::from_secs(3);
+/// Most lines of what it says that are told.
+const MOST_LINES: usize = 3;
 /// Tried where the host lets nobody look around: Podman's socket for root, and rootless Docker's and
 /// Podman's for the first user of a host.
 const GUESSES: [&str; 3] =
@@ -260,7 +263,7 @@ impl Search<'_> {
         let Endpoint::Command { name, command } = route.endpoint() else { return None };
         let output = self.connection.run(&command, "", COMPLAINT).await.ok()?;
         let said = if output.stderr.is_empty() { output.stdout } else { output.stderr };
-        (output.status != Some(0)).then(|| format!("{name}: {}", said.trim()))
+        (output.status != Some(0)).then(|| format!("{name}: {}", text::last_lines(&said, MOST_LINES).join("; ")))
     }
 }
 

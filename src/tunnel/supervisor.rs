@@ -21,7 +21,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::counters::Counters;
-use super::error::Error;
+use super::error::{Class, Error};
 use super::guard::Guard;
 use super::listener::Listener;
 use super::member::Member;
@@ -97,6 +97,10 @@ pub struct Status {
     pub last_error: Option<(String, Option<String>)>,
     /// The last client that was reset because it did not read: when, who, and why.
     pub last_reset: Option<(SystemTime, String)>,
+    /// What kind of failure that was, where it was one of the connection.
+    pub class: Option<Class>,
+    /// When the next attempt begins, while one is waited for.
+    pub next_attempt: Option<SystemTime>,
 }
 
 /// What flows can count on.
@@ -157,6 +161,8 @@ impl Tunnel {
             route,
             last_error: None,
             last_reset: None,
+            class: None,
+            next_attempt: None,
         };
         Ok(Arc::new(Self {
             guard: Mutex::new(guard),
@@ -440,8 +446,10 @@ impl Tunnel {
             if self.target().idle_timeout.is_some() && self.counters().flows_open == 0 {
                 return None;
             }
+            let pause = outage.pause(&error);
+            self.status.send_modify(|status| status.next_attempt = SystemTime::now().checked_add(pause));
             tokio::select! {
-                () = tokio::time::sleep(outage.pause(&error)) => {}
+                () = tokio::time::sleep(pause) => {}
                 () = self.retry.notified() => outage.starts_over(),
                 () = self.reloaded.notified() => outage.starts_over(),
                 change = network.changed() => {
@@ -449,6 +457,7 @@ impl Tunnel {
                     outage.starts_over();
                 }
             }
+            self.status.send_modify(|status| status.next_attempt = None);
         }
     }
 
@@ -479,7 +488,7 @@ impl Tunnel {
         if !error.may_pass() {
             described.0 = format!("needs you: run dtunnel up {} ({})", self.target().name, described.0);
         }
-        self.status.send_modify(|status| status.last_error = Some(described));
+        self.status.send_modify(|status| (status.last_error, status.class) = (Some(described), Some(error.class())));
     }
 
     /// A client was reset because it did not read.

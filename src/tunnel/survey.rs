@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::bridge::{TOOLS, Tool, quoted};
 use crate::ssh::Connection;
+use crate::text::shown;
 
 /// Longest time for looking around.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -64,21 +65,25 @@ impl Survey {
         for line in output.lines().filter_map(|line| line.trim_end().strip_prefix(MARK)) {
             let (key, value) = line.split_once('=').unwrap_or((line, ""));
             match key {
-                "user" => survey.user = value.into(),
-                "groups" => survey.groups = value.split_whitespace().map(Into::into).collect(),
+                "user" => survey.user = shown(value),
+                "groups" => survey.groups = value.split_whitespace().map(shown).collect(),
                 "docker-group" => survey.docker_group = Some(value.into()).filter(|v: &String| !v.is_empty()),
                 "tool" => survey.tools.extend(TOOLS.into_iter().filter(|tool| tool.program() == value)),
                 "granted" | "denied" => {
                     // `srw-rw---- 1 root docker 0 Nov 24 18:53 PATH`
                     let mut words = value.split_whitespace();
                     let (mode, owner, group) = (words.next(), words.nth(1), words.next());
-                    let listing = [mode, owner, group].map(Option::unwrap_or_default).join(" ");
+                    let listing = shown(&[mode, owner, group].map(Option::unwrap_or_default).join(" "));
+                    // One that cannot be shown as it is cannot be named, either.
                     let Some(path) = value.find(" /").map(|at| value[at + 1..].to_owned()) else { continue };
+                    if shown(&path) != path {
+                        continue;
+                    }
                     let access = if key == "granted" { Access::Granted } else { Access::Denied };
                     survey.add(Socket { path, access, listing });
                 }
                 "absent" => {
-                    survey.add(Socket { path: value.into(), access: Access::Absent, listing: String::new() });
+                    survey.add(Socket { path: shown(value), access: Access::Absent, listing: String::new() });
                 }
                 "end" => complete = true,
                 _ => {}

@@ -4,6 +4,7 @@
 //! servers run under a [`Keeper`], so that they end and leave nothing when the test does, however
 //! that happens.
 
+pub mod answers;
 pub mod engine;
 pub mod keeper;
 pub mod keyboard;

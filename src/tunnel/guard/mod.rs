@@ -75,7 +75,10 @@ impl Guard {
     /// [`Error::Access`].
     pub(super) fn of(target: &Target) -> Result<Option<Arc<Self>>, Error> {
         let rules = Rules::new(&target.access);
-        let rules = rules.map_err(|reason| Error::Access { name: target.name.to_string(), reason })?;
+        let rules = rules.map_err(|reason| Error::Access {
+            name: target.access.allow_place.clone().unwrap_or_else(|| target.name.to_string()),
+            reason,
+        })?;
         Ok(rules.map(|rules| {
             Arc::new(Self { rules, open: Mutex::default(), next: AtomicU64::new(0), known: Mutex::default() })
         }))

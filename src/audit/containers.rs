@@ -1,0 +1,124 @@
+//! Judges what runs: one answer a check, from every container that was looked into.
+
+use super::answers::{Container, HostConfig};
+use super::checks::{UNTOLD, confined_root};
+use super::facts::Facts;
+use super::{Evidence, State};
+
+/// Directories that a container has no business in, with all that is below them (CIS 5.6).
+const SENSITIVE: [&str; 10] =
+    ["/boot", "/dev", "/etc", "/lib", "/proc", "/sys", "/usr", "/root", "/var/lib/docker", "/var/lib/containerd"];
+/// The same, but what is below them may be harmless.
+const SENSITIVE_ITSELF: [&str; 4] = ["/", "/var", "/run", "/var/run"];
+
+/// What is bad about a container, each thing in a few words (or none, where the check says it all); None
+/// where the Engine does not tell.
+type Look = fn(&Container, &Facts) -> Option<Vec<String>>;
+
+/// Answers the check `id`. None for one that is not known here.
+pub(super) fn judge(id: &str, facts: &Facts) -> Option<State> {
+    let look: Look = match id {
+        "container-socket" => |container, facts| {
+            let socket = facts.socket.as_deref().unwrap_or("/var/run/docker.sock");
+            let is_socket = |source: &&str| same_place(source, socket) || source.ends_with("/docker.sock");
+            Some(binds(container)?.into_iter().filter(is_socket).map(Into::into).collect())
+        },
+        "container-privileged" => |container, _| Some(one(*host_config(container)?.privileged.get()?, "--privileged")),
+        "container-host-namespaces" => host_namespaces,
+        "container-capabilities" => |container, _| Some(host_config(container)?.cap_add.items()?.to_vec()),
+        "container-binds" => {
+            |container, _| Some(binds(container)?.into_iter().filter(is_sensitive).map(Into::into).collect())
+        }
+        "container-confinement" => |container, _| {
+            let options = host_config(container)?.security_opt.items()?;
+            Some(options.iter().filter(|option| option.ends_with("unconfined")).cloned().collect())
+        },
+        "container-devices" => |container, _| {
+            Some(host_config(container)?.devices.items()?.iter().map(|device| device.path_on_host.clone()).collect())
+        },
+        "container-memory" => |container, _| Some(one(*host_config(container)?.memory.get()? <= 0, "")),
+        "container-pids" => {
+            |container, _| Some(one(host_config(container)?.pids_limit.get()?.is_none_or(|limit| limit <= 0), ""))
+        }
+        "container-root" => |container, facts| {
+            let user = container.config.get()?.user.text()?;
+            let is_root = matches!(user.split(':').next(), Some("" | "0" | "root"));
+            if is_root { confined_root(facts).map(|confined| one(!confined, "")) } else { Some(Vec::new()) }
+        },
+        "container-published" => published,
+        _ => return None,
+    };
+    Some(each(facts, look))
+}
+
+fn each(facts: &Facts, look: Look) -> State {
+    let Some(containers) = &facts.containers else { return State::unknown("the Engine does not list its containers") };
+    let (mut evidence, mut untold) = (Vec::new(), Vec::new());
+    for (name, container) in containers {
+        let name = container.name.text().map_or(name.as_str(), |name| name.trim_start_matches('/'));
+        match look(container, facts) {
+            None => untold.push(name),
+            Some(details) if details.is_empty() => {}
+            Some(details) => evidence.push(Evidence::of(name, &details.join(", "))),
+        }
+    }
+    match (evidence.is_empty(), untold.as_slice(), facts.more_containers) {
+        (false, ..) => State::Found(evidence),
+        (_, [], 0) => State::Passed,
+        (_, [], more) => State::unknown(&format!("{more} containers were not looked into")),
+        (_, names, _) => State::unknown(&format!("{UNTOLD} of {}", names.join(", "))),
+    }
+}
+
+fn host_config(container: &Container) -> Option<&HostConfig> {
+    container.host_config.get()
+}
+
+fn host_namespaces(container: &Container, _: &Facts) -> Option<Vec<String>> {
+    let config = host_config(container)?;
+    // Not CgroupnsMode: on the first version of control groups every container shares that one.
+    let modes = [
+        ("NetworkMode", &config.network_mode),
+        ("PidMode", &config.pid_mode),
+        ("IpcMode", &config.ipc_mode),
+        ("UTSMode", &config.uts_mode),
+        ("UsernsMode", &config.userns_mode),
+    ];
+    let host = modes.iter().filter(|(_, mode)| mode.text() == Some("host"));
+    let host: Vec<String> = host.map(|(name, _)| format!("{name}: host")).collect();
+    let all_told = modes.iter().all(|(_, mode)| mode.get().is_some());
+    (all_told || !host.is_empty()).then_some(host)
+}
+
+fn published(container: &Container, _: &Facts) -> Option<Vec<String>> {
+    let ports = container.network_settings.get()?.ports.get()?;
+    let bindings = ports
+        .iter()
+        .flatten()
+        .flat_map(|(port, bindings)| bindings.iter().flatten().map(move |binding| (port, binding)));
+    let open = bindings.filter(|(_, binding)| matches!(binding.host_ip.as_str(), "" | "0.0.0.0" | "::"));
+    Some(open.map(|(port, binding)| format!("{}:{} to {port}", binding.host_ip, binding.host_port)).collect())
+}
+
+fn one(bad: bool, what: &str) -> Vec<String> {
+    if bad { vec![what.into()] } else { Vec::new() }
+}
+
+/// What of the host is mounted into a container.
+fn binds(container: &Container) -> Option<Vec<&str>> {
+    let mounts = container.mounts.items()?;
+    Some(mounts.iter().filter(|mount| mount.r#type == "bind").map(|mount| mount.source.as_str()).collect())
+}
+
+fn is_sensitive(path: &&str) -> bool {
+    let plain = path.trim_end_matches('/');
+    let below = |root: &&str| plain == *root || plain.strip_prefix(*root).is_some_and(|rest| rest.starts_with('/'));
+    SENSITIVE.iter().any(below) || SENSITIVE_ITSELF.iter().any(|root| root.trim_end_matches('/') == plain)
+}
+
+/// `/var/run` is `/run` on most hosts.
+fn same_place(a: &str, b: &str) -> bool {
+    let plain =
+        |path: &str| path.strip_prefix("/var/run/").map_or_else(|| path.to_owned(), |rest| format!("/run/{rest}"));
+    plain(a) == plain(b)
+}

@@ -1,0 +1,168 @@
+//! Every wait ends: for a tunnel that does not come back, for a daemon that stands still, for clients.
+
+use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::Command;
+
+use crate::lab::pty::Person;
+use crate::lab::{Lab, connect, remote, run, wait_for};
+
+/// A tunnel that has lost its host.
+fn reconnecting() -> Lab {
+    let mut lab = Lab::new("");
+    let engine = lab.path("remote/x.sock");
+    remote::serve(&engine, remote::echo);
+    lab.ok(&["up", "lab", "--remote", engine.to_str().unwrap()]);
+    lab.sshd.stop();
+    wait_for("the loss to be seen and tried", || {
+        let status = lab.status("lab");
+        let told = status["last_error"].as_str().is_some_and(|error| error.contains("cannot connect"));
+        (status["state"] == "reconnecting" && told).then_some(())
+    });
+    lab
+}
+
+#[test]
+fn a_tunnel_that_does_not_come_back_ends_up_exec_and_env_in_time_with_the_cause() {
+    let lab = reconnecting();
+    let stderr = lab.fails(6, &["up", "lab", "--timeout", "1s"]);
+    assert!(stderr.contains("lab is reconnecting, and was not up within 1s"), "{stderr}");
+    assert!(stderr.contains("caused by: cannot connect to 127.0.0.1 port"), "{stderr}");
+    assert!(stderr.contains("hint: the host is there, but nothing listens"), "{stderr}");
+    let stderr = lab.fails(125, &["exec", "--timeout", "1s", "lab", "true"]);
+    assert!(stderr.contains("cannot connect to 127.0.0.1 port"), "{stderr}");
+    let stderr = lab.fails(6, &["env", "--up", "--timeout", "1s", "lab"]);
+    assert!(stderr.contains("cannot connect to 127.0.0.1 port"), "{stderr}");
+    assert_eq!(lab.state(), "reconnecting", "it goes on trying");
+}
+
+#[test]
+fn whoever_waits_sees_why_and_when_it_is_tried_again() {
+    let lab = reconnecting();
+    let up = format!("{} up lab --timeout 20s", env!("CARGO_BIN_EXE_dtunnel"));
+    let mut person = Person::types(&lab, &up);
+    person.sees("trying again in 1 s: cannot connect to 127.0.0.1 port");
+    drop(person);
+    // From a script, with -v: once, not at every sign of life.
+    let output = lab.run(&["up", "-v", "lab", "--timeout", "4s"]);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(6), "{stderr}");
+    assert!(stderr.matches("cannot connect").count() <= 4, "{stderr}");
+}
+
+/// The process of a daemon.
+fn daemon_of(lab: &Lab) -> String {
+    lab.status("lab")["pid"].to_string()
+}
+
+fn is_gone(pid: &str) -> Option<()> {
+    // A zombie of ours is gone as well.
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    (stat.is_empty() || stat.contains(") Z ")).then_some(())
+}
+
+#[test]
+fn the_end_of_a_daemon_waits_for_no_client() {
+    let lab = Lab::new("");
+    let engine = lab.path("remote/x.sock");
+    remote::serve(&engine, remote::echo);
+    lab.ok(&["up", "lab", "--remote", engine.to_str().unwrap()]);
+    let pid = daemon_of(&lab);
+    // One that has nothing to ask, and stays; as `top` would.
+    let mut idle = connect(&lab.path("run/dtunnel/lab.ctl"));
+    idle.write_all(b"{\"op\":\"status\"}\n").unwrap();
+    let mut events = BufReader::new(idle.try_clone().unwrap()).lines();
+    assert!(events.next().unwrap().unwrap().contains("hello"));
+    assert!(events.next().unwrap().unwrap().contains("status"));
+    lab.ok(&["down", "lab"]);
+    wait_for("its end", || is_gone(&pid));
+    let log = lab.log("lab");
+    assert!(log.contains("ended") && !log.contains("last word"), "{log}");
+    assert!(events.next().is_none_or(|line| line.is_err()), "the daemon has closed it");
+}
+
+/// The starter of a daemon that fails and the daemon do not wait for each other.
+#[test]
+fn a_failing_up_takes_no_longer_than_its_failure() {
+    let lab = Lab::new("");
+    let target = format!("u@127.0.0.1:{}", crate::lab::sshd::free_port());
+    let daemons = || {
+        let of = |entry: std::fs::DirEntry| {
+            let line = std::fs::read(entry.path().join("cmdline")).ok()?;
+            let line = String::from_utf8_lossy(&line).replace('\0', " ");
+            (line.contains(" daemon ") && line.contains(&target)).then_some(())
+        };
+        std::fs::read_dir("/proc").unwrap().flatten().filter_map(of).count()
+    };
+    lab.fails(6, &["up", &target]);
+    wait_for("the daemon's end", || (daemons() == 0).then_some(()));
+    let log = lab.log(&target.replace(":", "+"));
+    assert!(!log.contains("last word"), "{log}");
+}
+
+#[test]
+fn a_daemon_that_stands_still_is_said_to_and_keeps_nobody() {
+    let lab = Lab::new("");
+    let engine = lab.path("remote/x.sock");
+    remote::serve(&engine, remote::echo);
+    lab.ok(&["up", "lab", "--remote", engine.to_str().unwrap()]);
+    let pid = daemon_of(&lab);
+    run(Command::new("kill").args(["-STOP", &pid]));
+    let waiting: Vec<_> = [vec!["up", "lab", "--timeout", "1s"], vec!["down", "lab"]]
+        .into_iter()
+        .map(|args| lab.dtunnel(args).stderr(std::process::Stdio::piped()).spawn().unwrap())
+        .collect();
+    for child in waiting {
+        let output = child.wait_with_output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(1) && stderr.contains("does not answer"), "{stderr}");
+    }
+    run(Command::new("kill").args(["-CONT", &pid]));
+    lab.ok(&["down", "lab"]);
+}
+
+/// docs/architecture.md, "Every wait", names each bound of the command line and of the daemon's sockets,
+/// and each file in which something is waited for.
+#[test]
+fn the_list_of_waits_is_complete() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = std::fs::read_to_string(root.join("docs/architecture.md")).unwrap();
+    let list = text.split("\n## ").find(|section| section.starts_with("Every wait")).expect("the section");
+    // What waits, as it stands in the sources. (A `.await` is a task's, which others go on beside.)
+    let calls = [
+        ".receive(",
+        ".receive_soon(",
+        ".output()",
+        ".status()\n",
+        ".wait_with_output()",
+        ".recv_timeout(",
+        ".recv()",
+        "read_line(",
+        "read_exact(",
+        "event::poll(",
+        "thread::sleep(",
+        "tokio::time::sleep(",
+        "tokio::time::timeout(",
+        ".within(",
+    ];
+    let mut missing = BTreeSet::new();
+    for directory in ["src/cli", "src/cli/top", "src/daemon"] {
+        for entry in std::fs::read_dir(root.join(directory)).unwrap() {
+            let path = entry.unwrap().path();
+            let Ok(source) = std::fs::read_to_string(&path) else { continue };
+            let source = source.split("#[cfg(test)]").next().unwrap();
+            let file = path.strip_prefix(root.join("src")).unwrap().display().to_string();
+            if calls.iter().any(|call| source.contains(call)) && !list.contains(&format!("`{file}`")) {
+                missing.insert(file.clone());
+            }
+            for line in source.lines().filter(|line| line.contains("const ") && line.contains(": Duration =")) {
+                let name = line.split("const ").nth(1).unwrap().split(':').next().unwrap();
+                if !list.contains(&format!("`{name}`")) {
+                    missing.insert(format!("{file}: {name}"));
+                }
+            }
+        }
+    }
+    assert_eq!(missing, BTreeSet::new(), "not in docs/architecture.md, \"Every wait\"");
+}
