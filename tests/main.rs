@@ -7,6 +7,7 @@ mod lab;
 
 mod asked;
 mod audit;
+mod causes;
 mod cli;
 mod contexts;
 mod docker;

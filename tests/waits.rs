@@ -18,6 +18,7 @@ fn reconnecting() -> Lab {
     wait_for("the loss to be seen and tried", || {
         let status = lab.status("lab");
         let told = status["last_error"].as_str().is_some_and(|error| error.contains("cannot connect"));
+        assert_ne!(status["state"], "failed", "another test's server has the port: {status}");
         (status["state"] == "reconnecting" && told).then_some(())
     });
     lab

@@ -53,7 +53,7 @@ pub(super) fn doctor(global: &Global, args: &DoctorArgs) -> Result<(), Failure> 
             let config = global.config()?;
             let target = global.resolved(name, &config, args.remote.clone())?;
             // Only its own daemon knows that it is the target's tunnel which listens there.
-            let running = match daemon::find(&runtime_dir(), &target.name)? {
+            let running = match daemon::find(&runtime_dir()?, &target.name)? {
                 Found::Running(status) => status.local,
                 Found::Down | Found::Unwell(_) => None,
             };

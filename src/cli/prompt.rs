@@ -9,6 +9,7 @@ use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, Termios, tc
 
 use zeroize::Zeroizing;
 
+use super::output;
 use super::up::INTERRUPTED;
 use crate::daemon::{ExitCode, Failure};
 use crate::ssh::{Prompter, Question, Secret};
@@ -121,9 +122,20 @@ pub(super) fn while_answering<T>(work: impl AsyncFnOnce(&Prompter) -> T) -> Resu
             }
             std::future::pending().await
         };
+        let mut said = prompter.said();
+        let telling = async {
+            let mut heard = 0;
+            loop {
+                said.borrow_and_update().since(&mut heard).iter().for_each(|line| output::note(line));
+                if said.changed().await.is_err() {
+                    return std::future::pending().await;
+                }
+            }
+        };
         tokio::select! {
             result = work(&prompter) => result,
             never = answering => never,
+            never = telling => never,
         }
     });
     runtime.shutdown_background();
@@ -160,12 +172,18 @@ fn text(question: &Question) -> String {
             text + "Are you sure you want to continue connecting (yes/no/[fingerprint])? "
         }
         Question::Passphrase { file, again } => format!("{}Enter passphrase for key '{file}': ", sorry(*again)),
-        Question::Password { account, again } => format!("{}{account}'s password: ", sorry(*again)),
-        Question::Server { account, instruction, prompt, .. } => {
+        Question::Password { account, again, notes } => {
+            format!("{}{}{account}'s password: ", lines(notes), sorry(*again))
+        }
+        Question::Server { account, instruction, prompt, notes, .. } => {
             let instruction = if instruction.is_empty() { String::new() } else { format!("{instruction}\n") };
-            format!("{instruction}({account}) {prompt} ")
+            format!("{}{instruction}({account}) {prompt} ", lines(notes))
         }
     }
+}
+
+fn lines(notes: &[String]) -> String {
+    notes.iter().map(|note| format!("{note}\n")).collect()
 }
 
 fn sorry(again: bool) -> &'static str {

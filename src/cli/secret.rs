@@ -82,7 +82,10 @@ fn set(global: &Global, args: &SetArgs) -> Result<(), Failure> {
             let question = Question::Passphrase { file: file.display().to_string(), again: false };
             (Kept::Passphrase(file), question)
         }
-        None => (Kept::password_for(&target)?, Question::Password { account: target.account(), again: false }),
+        None => (
+            Kept::password_for(&target)?,
+            Question::Password { account: target.account(), again: false, notes: Vec::new() },
+        ),
     };
     let answer = prompt::ask(&question)
         .map_err(|_| Failure::new(ExitCode::Other, format!("nobody was there to give the {kept}")))?;

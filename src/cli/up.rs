@@ -343,7 +343,8 @@ fn watch(client: &mut Client, target: &str, progress: &Progress, clock: Clock) -
             Some(Event::Failed { failure }) => return Ok(Watched::Failed(failure)),
             Some(Event::AlreadyRunning) => return Ok(Watched::Busy),
             Some(Event::Step { step, trouble }) => line.step(target, &step.to_string(), trouble.as_ref()),
-            Some(Event::Warning { message }) => progress.warn(target, &message),
+            Some(Event::Warning { message, said: false }) => progress.warn(target, &message),
+            Some(Event::Warning { message, said: true }) => progress.tell(target, &message),
             Some(Event::Prompt { id, question }) => {
                 let answer = match progress.ask(&question) {
                     Ok(answer) => Some(answer),
@@ -390,6 +391,15 @@ impl Progress {
 
     fn warn(&self, target: &str, message: &str) {
         let say = || output::warning(&format!("{target}: {message}"));
+        match &self.spinners {
+            Some(spinners) => spinners.suspend(say),
+            None => say(),
+        }
+    }
+
+    /// What a program on the way to the host says to whoever waits.
+    fn tell(&self, target: &str, message: &str) {
+        let say = || output::note(&format!("{target}: {message}"));
         match &self.spinners {
             Some(spinners) => spinners.suspend(say),
             None => say(),

@@ -137,7 +137,7 @@ impl Access {
 
 impl fmt::Display for Access {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { policies, allow, allowed_binds } = self.in_force();
+        let Self { policies, allow, allowed_binds, .. } = self.in_force();
         if policies.is_empty() {
             return f.write_str("full");
         }

@@ -108,7 +108,7 @@ mod tests {
     use crate::ssh::Prompter;
 
     fn question() -> Question {
-        Question::Password { account: "u@h".into(), again: false }
+        Question::Password { account: "u@h".into(), again: false, notes: Vec::new() }
     }
 
     #[tokio::test]

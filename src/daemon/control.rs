@@ -194,7 +194,7 @@ impl Control {
         let mut question = self.broker.watch();
         question.mark_changed();
         for message in self.tunnel.target().warnings() {
-            send(write, &Event::Warning { message }).await?;
+            send(write, &Event::Warning { message, said: false }).await?;
         }
         // A tunnel that had failed before is tried again, and may fail anew.
         let stale = (status.borrow().state == State::Failed).then(|| status.borrow().since);
@@ -203,7 +203,12 @@ impl Control {
         }
         let mut signs = tokio::time::interval(SIGN_OF_LIFE);
         let (mut due, mut shown) = (false, None);
+        let (mut said, mut heard) = (self.prompter.said(), 0);
         loop {
+            let lines = said.borrow_and_update().since(&mut heard);
+            for message in lines {
+                send(write, &Event::Warning { message, said: true }).await?;
+            }
             let ended = life.borrow_and_update().last_word();
             if let Some(event) = ended {
                 return send(write, &event).await;
@@ -231,6 +236,7 @@ impl Control {
                 _ = signs.tick() => due = true,
                 _ = status.changed() => {}
                 _ = life.changed() => {}
+                _ = said.changed() => {}
                 changed = question.changed(), if interactive => if changed.is_ok() {
                     let open = question.borrow_and_update().clone();
                     if let Some((id, question)) = open {

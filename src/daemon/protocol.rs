@@ -77,6 +77,9 @@ pub enum Event {
     Warning {
         /// What.
         message: String,
+        /// Is it what a program on the way says, rather than a warning of ours?
+        #[serde(default)]
+        said: bool,
     },
     /// What is being done now. Also a sign of life, every second.
     Step {

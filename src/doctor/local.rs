@@ -79,11 +79,10 @@ fn shown(endpoint: &LocalEndpoint) -> String {
 }
 
 fn runtime() -> Found {
-    let dir = runtime_dir();
-    match (check_runtime_dir(&dir), dir.exists()) {
-        (Err(error), _) => (Verdict::Failed, error.to_string(), error.hint()),
-        (Ok(()), true) => (Verdict::Ok, format!("{} is yours alone", dir.display()), None),
-        (Ok(()), false) => (Verdict::Ok, format!("{} is made by the first `up`", dir.display()), None),
+    match runtime_dir() {
+        Err(error) => (Verdict::Failed, error.to_string(), error.hint()),
+        Ok(dir) if dir.exists() => (Verdict::Ok, format!("{} is yours alone", dir.display()), None),
+        Ok(dir) => (Verdict::Ok, format!("{} is made by the first `up`", dir.display()), None),
     }
 }
 

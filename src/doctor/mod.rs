@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 
 use crate::config::{Proxy, Remote, Target};
 use crate::engine;
-use crate::ssh::{self, Connection, Credentials, Endpoint, OnStep, OpenError, Prompter, Step};
+use crate::ssh::{self, Connection, Credentials, Endpoint, News, OnStep, OpenError, Phase, Prompter, Step};
 use crate::text;
 use crate::tunnel::{self, Access, Route, Survey, find_engine};
 
@@ -163,14 +163,14 @@ impl Examination<'_> {
         let begun = Instant::now();
         let resolving = tokio::time::timeout(LIMIT, tokio::net::lookup_host((host.as_str(), port))).await;
         let found = resolving
-            .map_err(timeout("name resolution"))?
+            .map_err(timeout(Phase::Resolution))?
             .map_err(|source| ssh::Error::Resolve { host: host.clone(), source })?;
         let addresses: Vec<_> = found.map(|address| address.ip().to_string()).collect();
         self.ok(begun.elapsed(), addresses.join(", "));
 
         let begun = Instant::now();
         let connecting = tokio::time::timeout(self.target.connect_timeout, TcpStream::connect((host.as_str(), port)));
-        let stream = connecting.await.map_err(timeout(ssh::Error::TCP))?.map_err(|source| ssh::Error::Connect {
+        let stream = connecting.await.map_err(timeout(Phase::Tcp))?.map_err(|source| ssh::Error::Connect {
             host: host.clone(),
             port,
             source,
@@ -179,20 +179,27 @@ impl Examination<'_> {
         self.ok(begun.elapsed(), peer);
 
         let begun = Instant::now();
-        let mut lines = BufReader::new(stream.take(MAX_GREETING)).lines();
+        let mut stream = BufReader::new(stream.take(MAX_GREETING));
         let greeting = async {
+            // Lines before the greeting are allowed (RFC 4253 section 4.2).
             let mut said = Vec::new();
-            while let Ok(Some(line)) = lines.next_line().await {
-                if line.starts_with("SSH-") {
-                    return Ok(line);
+            loop {
+                let from = said.len();
+                match stream.read_until(b'\n', &mut said).await {
+                    Ok(1..) if said[from..].starts_with(b"SSH-") => return Ok(text::shown_bytes(&said[from..])),
+                    Ok(1..) => {}
+                    Ok(0) | Err(_) => return Err(said),
                 }
-                said.push(line);
             }
-            Err(said.join(" "))
         };
-        match tokio::time::timeout(LIMIT, greeting).await.map_err(timeout("greeting"))? {
-            Ok(line) => self.ok(begun.elapsed(), shown(&line)),
-            Err(said) => return Err(ssh::Error::TurnedAway { host: host.clone(), message: shown(&said) }),
+        match tokio::time::timeout(LIMIT, greeting).await {
+            Ok(Ok(line)) => self.ok(begun.elapsed(), shown(&line)),
+            Ok(Err(said)) => return Err(ssh::no_greeting(host, port, &said)),
+            // Some only speak when they are spoken to; the connection itself tells what they are.
+            Err(_) => {
+                let silent = "nothing: it waits to be spoken to, as no SSH server does";
+                self.add(Verdict::Warning, Some(begun.elapsed()), silent, None);
+            }
         }
         Ok(())
     }
@@ -200,31 +207,38 @@ impl Examination<'_> {
     /// Key exchange, host key, login.
     async fn connect(&mut self) -> Result<Connection, ssh::Error> {
         let target = self.target.looking_only();
-        let steps = Arc::new(Mutex::new(Vec::new()));
-        let noted = steps.clone();
-        let on_step: OnStep = Arc::new(move |step| {
-            noted.lock().unwrap_or_else(PoisonError::into_inner).push((step, Instant::now()));
+        let heard = Arc::new(Mutex::new((Vec::new(), None)));
+        let noted = heard.clone();
+        let on_step: OnStep = Arc::new(move |news| {
+            let mut heard = noted.lock().unwrap_or_else(PoisonError::into_inner);
+            match news {
+                News::Step(step) => heard.0.push((step, Instant::now())),
+                News::Agreed(facts) => heard.1 = Some(facts),
+            }
         });
         let result = Connection::establish(&target, self.prompter, &Credentials::new(false), &on_step).await;
-        let steps = steps.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let (steps, agreed) = heard.lock().unwrap_or_else(PoisonError::into_inner).clone();
         // With hops each of them takes these steps: the last one's are the target's.
         let at = |wanted: Step| steps.iter().rev().find(|(step, _)| *step == wanted).map(|(_, at)| *at);
         let between = |from: Step, to: Option<Instant>| match (at(from), to) {
             (Some(from), Some(to)) => to.saturating_duration_since(from),
             _ => Duration::ZERO,
         };
-        let facts = result.as_ref().ok().map(Connection::facts);
+        let facts = result.as_ref().ok().map(Connection::facts).or(agreed);
         let reached = |step| at(step).is_some();
         if reached(Step::HostKey) {
-            let detail = facts.as_ref().map_or_else(String::new, |facts| {
-                let strict = if facts.strict { "" } else { ", not strict (the Terrapin attack)" };
-                let mac = if facts.cipher.contains("gcm") || facts.cipher.contains("poly1305") {
-                    String::new()
-                } else {
-                    format!(", {}", facts.mac)
-                };
-                format!("{}, {}{mac}{strict}", facts.kex, facts.cipher)
-            });
+            let detail = facts.as_ref().map_or_else(
+                || "not complete: the server has shown its host key".into(),
+                |facts| {
+                    let strict = if facts.strict { "" } else { ", not strict (the Terrapin attack)" };
+                    let mac = if facts.cipher.contains("gcm") || facts.cipher.contains("poly1305") {
+                        String::new()
+                    } else {
+                        format!(", {}", facts.mac)
+                    };
+                    format!("{}, {}{mac}{strict}", facts.kex, facts.cipher)
+                },
+            );
             let time = between(Step::Connecting, at(Step::HostKey));
             match facts.as_ref().is_some_and(|facts| !facts.strict) {
                 true => self.add(
@@ -237,8 +251,8 @@ impl Examination<'_> {
             }
         }
         if reached(Step::Authenticating) {
-            let key = facts.as_ref().map(|facts| facts.host_key.clone()).unwrap_or_default();
-            self.ok(between(Step::HostKey, at(Step::Authenticating)), format!("{key}, trusted"));
+            let key = facts.as_ref().map(|facts| format!("{}, ", facts.host_key)).unwrap_or_default();
+            self.ok(between(Step::HostKey, at(Step::Authenticating)), format!("{key}trusted"));
         }
         let connection = result?;
         let login = connection.login();

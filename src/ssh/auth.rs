@@ -15,14 +15,15 @@ use tokio::net::UnixStream;
 use tokio::sync::watch;
 
 use super::algorithms::{pubkey_accepted, rsa_hash};
-use super::connection::{Client, printable};
-use super::error::Error;
+use super::connection::Client;
+use super::error::{Error, Skipped, Tried};
 use super::facts;
 use super::host_key::Trust;
-use super::keys::{Credentials, FileSigner, KeyFile, LoadError, SignError, load_key, read_certificate};
+use super::keys::{Credentials, FileSigner, KeyFile, LoadError, SignError, load_key, quoted, read_certificate};
 use super::prompter::{Prompter, Question};
 use super::vault::Kept;
-use crate::config::{IdentityAgent, Target};
+use crate::config::{IdentityAgent, Proxy, Target};
+use crate::text::shown as printable;
 
 /// Longest wait for an ssh-agent's list of keys. (Signing may need a touch or a PIN and has the
 /// time of the whole login.)
@@ -57,11 +58,12 @@ pub(super) async fn login(
         trust,
         prompter,
         credentials,
-        tried: Vec::new(),
-        needs: None,
+        tried: Tried::default(),
+        needs: Vec::new(),
     };
     let offered = login.run().await?;
-    Ok(facts::Login { tried: login.tried, offered: offered.iter().flat_map(names).collect() })
+    let Tried { accepted, refused, .. } = login.tried;
+    Ok(facts::Login { tried: [refused, accepted].concat(), offered: offered.iter().flat_map(names).collect() })
 }
 
 /// The names of methods.
@@ -79,9 +81,9 @@ struct Login<'a> {
     credentials: &'a Credentials,
     account: String,
     /// What was tried, for people.
-    tried: Vec<String>,
+    tried: Tried,
     /// What only a person could have given.
-    needs: Option<String>,
+    needs: Vec<String>,
 }
 
 /// How one method ended.
@@ -168,8 +170,9 @@ impl Login<'_> {
     }
 
     fn failure(&self, offered: Option<&MethodSet>) -> Error {
-        if let Some(what) = &self.needs {
-            return Error::NeedsPerson { account: self.account.clone(), tried: self.tried.clone(), what: what.clone() };
+        if !self.needs.is_empty() {
+            let what = self.needs.join(", or ");
+            return Error::NeedsPerson { account: self.account.clone(), tried: self.tried.clone(), what };
         }
         Error::Auth {
             account: self.account.clone(),
@@ -190,6 +193,55 @@ impl Login<'_> {
             Err(_) => String::new(),
         };
         Err(Error::AuthClosed { host: self.target.ssh.host_name.clone(), message, tried: self.tried.clone() })
+    }
+
+    // ---- what people are told
+
+    fn need(&mut self, what: String) {
+        if !self.needs.contains(&what) {
+            self.needs.push(what);
+        }
+    }
+
+    fn skip(&mut self, what: String, why: String, fix: Option<String>) {
+        let skipped = Skipped { what, why, fix };
+        if !self.tried.skipped.contains(&skipped) {
+            self.tried.skipped.push(skipped);
+        }
+    }
+
+    /// The last one that was tried was accepted after all.
+    fn accepted(&mut self) {
+        let last = self.tried.refused.pop();
+        self.tried.accepted.extend(last);
+    }
+
+    /// A key was refused: how it would be accepted the next time.
+    fn note_refused(&mut self, candidate: &Candidate) {
+        let ssh = &self.target.ssh;
+        let port = if ssh.port == 22 { String::new() } else { format!(" -p {}", ssh.port) };
+        // Over a jump or a command the alias is the way.
+        let place = match ssh.proxy {
+            Proxy::None => format!("{port} {}", self.account),
+            _ => format!(" {}@{}", ssh.user, self.target.destination.host),
+        };
+        let copy = match (&candidate.source, &candidate.certificate) {
+            (_, Some(_)) => return,
+            (Source::File { path, .. }, None) => {
+                let mut public = path.as_os_str().to_owned();
+                public.push(".pub");
+                let named = if Path::new(&public).exists() { Path::new(&public) } else { path.as_path() };
+                format!("ssh-copy-id -i {}{place}", quoted(named))
+            }
+            (Source::Agent { .. }, None) => format!("ssh-copy-id{place}"),
+        };
+        let fix = format!("to have it accepted, if you can log in there otherwise: {copy}");
+        self.tried.copy_id.get_or_insert(fix);
+    }
+
+    /// What a person should know before answering for want of a key; once is enough.
+    fn notes(&self, told: bool) -> Vec<String> {
+        if told { Vec::new() } else { self.tried.notes() }
     }
 
     // ---- public keys (RFC 4252 section 7)
@@ -229,9 +281,11 @@ impl Login<'_> {
             };
             if !pubkey_accepted(&self.target.ssh, &name) {
                 tracing::info!("{}: not offered, PubkeyAcceptedAlgorithms has no {name}", candidate.label());
+                self.skip(candidate.label(), format!("PubkeyAcceptedAlgorithms has no {name}"), None);
                 continue;
             }
-            self.tried.push(candidate.label());
+            // Until the server has said otherwise.
+            self.tried.refused.push(candidate.label());
             let user = self.target.ssh.user.clone();
             let handle = &mut *self.handle;
             let result = match (&candidate.source, agent.as_mut()) {
@@ -250,7 +304,7 @@ impl Login<'_> {
                         None => handle.authenticate_publickey_with(user, public, hash, &mut signer).await,
                     };
                     if signer.nobody {
-                        self.needs = Some(format!("the passphrase of {}", path.display()));
+                        self.need(format!("the passphrase of {}", path.display()));
                     }
                     result.map_err(|error| error.0)
                 }
@@ -260,8 +314,15 @@ impl Login<'_> {
                 Ok(result) => {
                     self.still_open().await?;
                     match Attempt::from(result) {
-                        Attempt::Failure(set) if set.contains(&MethodKind::PublicKey) => last = Attempt::Failure(set),
+                        Attempt::Failure(set) if set.contains(&MethodKind::PublicKey) => {
+                            self.note_refused(&candidate);
+                            last = Attempt::Failure(set);
+                        }
                         done => {
+                            match done {
+                                Attempt::Failure(_) => self.note_refused(&candidate),
+                                _ => self.accepted(),
+                            }
                             if let (Attempt::Success | Attempt::Partial(_), Source::File { path, .. }, Some(agent)) =
                                 (&done, &candidate.source, agent.as_mut())
                             {
@@ -271,9 +332,12 @@ impl Login<'_> {
                         }
                     }
                 }
+                // It was not refused: no signature could be made with it.
                 Err(message) => {
                     self.still_open().await?;
                     tracing::warn!("{}: {message}", candidate.label());
+                    self.tried.refused.pop();
+                    self.skip(candidate.label(), printable(&message), None);
                 }
             }
         }
@@ -297,7 +361,7 @@ impl Login<'_> {
         }
     }
 
-    async fn agent(&self) -> Option<AgentClient<UnixStream>> {
+    async fn agent(&mut self) -> Option<AgentClient<UnixStream>> {
         let path = match &self.target.ssh.identity_agent {
             IdentityAgent::None => return None,
             IdentityAgent::Path(path) => path.clone(),
@@ -311,16 +375,19 @@ impl Login<'_> {
                     && tokio::time::timeout(AGENT_TIMEOUT, agent.bind_session(binding, false)).await.is_err()
                 {
                     tracing::warn!("the ssh-agent at {} does not answer", path.display());
+                    self.skip(format!("the ssh-agent at {}", path.display()), "it does not answer".into(), None);
                     return None;
                 }
                 Some(agent)
             }
             Ok(Err(e)) => {
                 tracing::warn!("no ssh-agent at {}: {e}", path.display());
+                self.skip(format!("the ssh-agent at {}", path.display()), e.to_string(), None);
                 None
             }
             Err(_) => {
                 tracing::warn!("the ssh-agent at {} does not answer", path.display());
+                self.skip(format!("the ssh-agent at {}", path.display()), "it does not answer".into(), None);
                 None
             }
         }
@@ -329,7 +396,7 @@ impl Login<'_> {
     /// The keys to offer, in ssh's order: those of the agent that ssh_config names, the agent's
     /// others unless IdentitiesOnly, then the files that the agent does not hold. A certificate
     /// goes before the key it is about.
-    async fn candidates(&self, agent: Option<&mut AgentClient<UnixStream>>) -> Vec<Candidate> {
+    async fn candidates(&mut self, agent: Option<&mut AgentClient<UnixStream>>) -> Vec<Candidate> {
         let mut held: Vec<(PublicKey, String)> = Vec::new();
         let mut held_certificates: Vec<(Certificate, String)> = Vec::new();
         if let Some(agent) = agent {
@@ -340,16 +407,22 @@ impl Login<'_> {
                         held_certificates.push((certificate, comment));
                     }
                 }),
-                Ok(Err(e)) => tracing::warn!("the ssh-agent did not list its keys: {e}"),
-                Err(_) => tracing::warn!("the ssh-agent did not list its keys in time"),
+                Ok(Err(e)) => self.skip("the ssh-agent".into(), format!("it did not list its keys: {e}"), None),
+                Err(_) => self.skip("the ssh-agent".into(), "it did not list its keys in time".into(), None),
             }
         }
-        let ssh = &self.target.ssh;
+        let target = self.target;
+        let ssh = &target.ssh;
         let extra: Vec<Certificate> = ssh.certificate_files.iter().filter_map(|file| read_certificate(file)).collect();
         let mut named = Vec::new();
         let mut files = Vec::new();
         for path in &ssh.identity_files {
-            let Some(file) = KeyFile::find(path) else { continue };
+            let Some(mut file) = KeyFile::find(path) else {
+                if !is_ssh_default(path) {
+                    self.skip(path.display().to_string(), "there is no such file".into(), None);
+                }
+                continue;
+            };
             let same = |key: &PublicKey| file.public.as_ref().is_some_and(|public| key.key_data() == public.key_data());
             let about = |certificate: &&Certificate| {
                 file.public.as_ref().is_some_and(|public| certificate.public_key() == public.key_data())
@@ -363,7 +436,15 @@ impl Login<'_> {
                     (&mut named, Source::Agent { key, comment })
                 }
                 None if file.has_private => (&mut files, Source::File { path: path.clone(), public: file.public }),
-                None => continue,
+                None => {
+                    let unusable = file.unusable.take().unwrap_or_else(|| Skipped {
+                        what: path.display().to_string(),
+                        why: "only its public half is here, and no agent holds the other".into(),
+                        fix: None,
+                    });
+                    self.skip(unusable.what, unusable.why, unusable.fix);
+                    continue;
+                }
             };
             list.extend(certificates.into_iter().map(|certificate| Candidate {
                 source: source.clone(),
@@ -392,11 +473,12 @@ impl Login<'_> {
         match load_key(path, self.prompter, self.credentials).await {
             Ok(key) => Some(key),
             Err(LoadError::Nobody) => {
-                self.needs = Some(format!("the passphrase of {}", path.display()));
+                self.need(format!("the passphrase of {}", path.display()));
                 None
             }
             Err(LoadError::Other(message)) => {
                 tracing::warn!("{message}");
+                self.skip(path.display().to_string(), printable(&message), None);
                 None
             }
         }
@@ -412,10 +494,14 @@ impl Login<'_> {
             let mut asked = false;
             for round in 0.. {
                 match response {
-                    Ok(KeyboardInteractiveAuthResponse::Success) => return Ok(Attempt::Success),
+                    Ok(KeyboardInteractiveAuthResponse::Success) => {
+                        self.tried.accepted.push("keyboard-interactive".into());
+                        return Ok(Attempt::Success);
+                    }
                     Ok(KeyboardInteractiveAuthResponse::Failure { remaining_methods, partial_success }) => {
                         self.still_open().await?;
                         if partial_success {
+                            self.tried.accepted.push("keyboard-interactive".into());
                             return Ok(Attempt::Partial(remaining_methods));
                         }
                         last = Attempt::Failure(remaining_methods);
@@ -433,9 +519,10 @@ impl Login<'_> {
                                 instruction: printable(&instructions),
                                 prompt: printable(&prompt.prompt),
                                 echo: prompt.echo,
+                                notes: self.notes(round > 0 || !answers.is_empty()),
                             };
                             let Some(answer) = self.prompter.ask(question).await else {
-                                self.needs = Some("answers to the server's questions".into());
+                                self.need("answers to the server's questions".into());
                                 return Ok(last);
                             };
                             answers.push(answer.reveal().to_owned());
@@ -451,7 +538,7 @@ impl Login<'_> {
             if !asked {
                 break;
             }
-            self.tried.push("keyboard-interactive".into());
+            self.tried.refused.push("keyboard-interactive".into());
         }
         Ok(last)
     }
@@ -477,20 +564,27 @@ impl Login<'_> {
                 Some(known) => Some(known),
                 None => {
                     asked += 1;
-                    self.prompter.ask(Question::Password { account: self.account.clone(), again: asked > 1 }).await
+                    self.prompter
+                        .ask(Question::Password {
+                            account: self.account.clone(),
+                            again: asked > 1,
+                            notes: self.notes(asked > 1),
+                        })
+                        .await
                 }
             };
             let Some(password) = answer else {
-                self.needs = Some("a password".into());
+                self.need("a password".into());
                 return Ok(last);
             };
-            self.tried.push("password".into());
+            self.tried.refused.push("password".into());
             let user = self.target.ssh.user.clone();
             let result = self.handle.authenticate_password(user, password.reveal()).await;
             self.still_open().await?;
             match result.map(Attempt::from) {
                 Ok(Attempt::Failure(set)) if set.contains(&MethodKind::Password) => last = Attempt::Failure(set),
                 Ok(accepted @ (Attempt::Success | Attempt::Partial(_))) => {
+                    self.accepted();
                     if !was_known {
                         self.credentials.keep(kept.clone(), &password).await;
                     }
@@ -503,6 +597,15 @@ impl Login<'_> {
         }
         Ok(last)
     }
+}
+
+/// Is it one of the files that ssh looks for where nobody names any (ssh(1), `-i`)? That it is not there says
+/// nothing.
+fn is_ssh_default(path: &Path) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let kind = name.strip_prefix("id_").unwrap_or_default();
+    let known = matches!(kind, "rsa" | "ecdsa" | "ecdsa_sk" | "ed25519" | "ed25519_sk" | "xmss" | "dsa");
+    known && path.parent().is_some_and(|dir| dir.ends_with(".ssh"))
 }
 
 /// A key to offer, by itself or with a certificate.

@@ -10,12 +10,13 @@ use russh::client::Msg;
 use russh::{ChannelMsg, ChannelOpenFailure, Sig};
 use tokio::time::Instant;
 
-use super::connection::printable;
+use crate::text;
 
 /// How long the end of a command's output is held back, so that one which failed is not taken for
 /// one that was done. It ends right after, unless it reads on.
 const ENDING: Duration = Duration::from_secs(1);
-/// Most bytes of a command's standard error that are kept for people.
+/// Most lines of a command's standard error that are told, and most bytes of it that are kept.
+const MOST_LINES: usize = 3;
 const MAX_STDERR: usize = 2048;
 
 /// What a channel leads to on the host.
@@ -250,8 +251,10 @@ impl ChannelReader {
                     command.verdict()
                 }
                 (Some(ChannelMsg::ExtendedData { data, .. }), Some(command)) => {
-                    let room = MAX_STDERR - command.stderr.len();
-                    command.stderr.extend_from_slice(&data[..data.len().min(room)]);
+                    // The cause comes last.
+                    command.stderr.extend_from_slice(&data);
+                    let old = command.stderr.len().saturating_sub(MAX_STDERR);
+                    command.stderr.drain(..old);
                     None
                 }
                 // The server runs no commands.
@@ -282,9 +285,12 @@ impl ChannelReader {
         self.command.as_ref().and_then(|command| command.status)
     }
 
-    /// The beginning of what the command wrote to its standard error, in one line.
+    /// The last lines of what the command wrote to its standard error, in one line.
     pub(super) fn stderr(&self) -> String {
-        self.command.as_ref().map(|command| printable(&String::from_utf8_lossy(&command.stderr))).unwrap_or_default()
+        self.command
+            .as_ref()
+            .map(|command| text::last_lines(&String::from_utf8_lossy(&command.stderr), MOST_LINES).join("; "))
+            .unwrap_or_default()
     }
 
     /// What to say of a command that failed.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use russh::client::{self, DisconnectReason, Handle, Session};
 use russh::keys::{PublicKey, PublicKeyOrCertificate};
-use russh::{Disconnect, Names};
+use russh::{AlgorithmKind, Disconnect, Names};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use super::algorithms;
 use super::auth;
 use super::channel::{Channel, Endpoint, OpenError, Received};
-use super::error::Error;
+use super::error::{Error, Phase};
 use super::facts::{Facts, Login};
 use super::host_key::Verifier;
 use super::keys::Credentials;
@@ -23,6 +23,7 @@ use super::prompter::Prompter;
 use super::transport::{ProxyCommand, tcp};
 use super::uncoupled::Uncoupled;
 use crate::config::{Destination, Proxy, Target};
+use crate::text::shown as printable;
 
 /// Receive window of a channel, in bytes. At 50 ms round trip a window of 2 MiB gives 20 MB/s,
 /// 16 MiB gives 43 of the 54 that raw TCP reaches (docs/architecture.md).
@@ -39,8 +40,8 @@ const ASK_AGAIN: Duration = Duration::from_millis(100);
 const GOODBYE: Duration = Duration::from_millis(500);
 /// Most bytes of a command's output that are kept.
 const MAX_OUTPUT: usize = 64 << 10;
-/// Longest text of the server's that is kept for people, in characters.
-const MAX_TEXT: usize = 1000;
+/// Most names of algorithms that are told.
+const MOST_NAMES: usize = 30;
 
 /// What is being done on the way to a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,8 +71,17 @@ impl fmt::Display for Step {
     }
 }
 
-/// Who wants to know which step is being done.
-pub(crate) type OnStep = Arc<dyn Fn(Step) + Send + Sync>;
+/// What happens on the way to a connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum News {
+    /// This is being done now.
+    Step(Step),
+    /// The key exchange is done, and this was agreed on.
+    Agreed(Facts),
+}
+
+/// Who wants to know what happens.
+pub(crate) type OnStep = Arc<dyn Fn(News) + Send + Sync>;
 
 /// An authenticated connection.
 pub struct Connection {
@@ -105,24 +115,30 @@ impl Connection {
         credentials: &Credentials,
         on_step: &OnStep,
     ) -> Result<Self, Error> {
-        on_step(Step::Connecting);
+        on_step(News::Step(Step::Connecting));
         let host = &target.ssh.host_name;
         match &target.ssh.proxy {
             Proxy::None => {
                 let limit = target.tcp_timeout;
                 let (stream, greeting) = tokio::time::timeout(limit * target.ssh.connection_attempts, tcp(target))
                     .await
-                    .map_err(|_| Error::Timeout { host: host.clone(), step: Error::TCP, limit })??;
+                    .map_err(|_| Error::Timeout { host: host.clone(), step: Phase::Tcp, limit })??;
                 let address = stream.get_ref().address();
                 let made = Self::over(stream, target, Way::Direct(address), prompter, credentials, on_step).await;
-                made.map_err(|error| match (error, greeting.refusal()) {
-                    (Error::Handshake { .. }, Some(message)) => Error::TurnedAway { host: host.clone(), message },
+                made.map_err(|error| match (error, greeting.refusal(host, target.ssh.port)) {
+                    (Error::Handshake { .. }, Some(refusal)) => refusal,
+                    (Error::Timeout { .. }, Some(refusal @ Error::NotSsh { .. })) => refusal,
                     (error, _) => error,
                 })
             }
             Proxy::Command(command) => {
-                let stream = Uncoupled::new(ProxyCommand::spawn(&target.expand_proxy_command(command)?)?);
-                Self::over(stream, target, Way::Direct(None), prompter, credentials, on_step).await
+                let (stream, voice) = ProxyCommand::spawn(&target.expand_proxy_command(command)?, prompter)?;
+                match Self::over(Uncoupled::new(stream), target, Way::Direct(None), prompter, credentials, on_step)
+                    .await
+                {
+                    Ok(made) => Ok(made),
+                    Err(error) => Err(voice.explain(error).await),
+                }
             }
             Proxy::Jump(hops) => Self::through(hops, target, prompter, credentials, on_step).await,
         }
@@ -173,7 +189,7 @@ impl Connection {
                 };
                 return Err(Error::Jump { hop: self.host.clone(), host: host.clone(), port, reason });
             }
-            Err(_) => return Err(Error::Timeout { host: host.clone(), step: Error::TCP, limit }),
+            Err(_) => return Err(Error::Timeout { host: host.clone(), step: Phase::Tcp, limit }),
         };
         let stream = Uncoupled::new(channel.into_stream());
         Self::over(stream, target, Way::Hop(Box::new(self)), prompter, credentials, on_step).await
@@ -219,13 +235,13 @@ impl Connection {
         let mut handle = prompter
             .within(limit, client::connect_stream(Arc::new(config), stream, client))
             .await
-            .ok_or_else(|| Error::Timeout { host: host.clone(), step: "SSH handshake", limit })?
+            .ok_or_else(|| Error::Timeout { host: host.clone(), step: Phase::Handshake, limit })?
             .map_err(|failure| failure.into_error(&host))?;
-        on_step(Step::Authenticating);
+        on_step(News::Step(Step::Authenticating));
         let login = prompter
             .within(limit, auth::login(&mut handle, &ended, target, verifier.trust(), prompter, credentials))
             .await
-            .ok_or_else(|| Error::Timeout { host: host.clone(), step: "login", limit })??;
+            .ok_or_else(|| Error::Timeout { host: host.clone(), step: Phase::Login, limit })??;
         Ok(Self { handle: Arc::new(handle), host, ended, announced, verifier, facts, login, _hop: hop })
     }
 
@@ -431,6 +447,18 @@ impl Failure {
     fn into_error(self, host: &str) -> Error {
         match self {
             Self::Ours(error) => *error,
+            Self::Russh(russh::Error::NoCommonAlgo { kind, ours, theirs }) => {
+                let (kind, keyword) = match kind {
+                    AlgorithmKind::Kex => ("key exchange", "KexAlgorithms"),
+                    AlgorithmKind::Key => ("type of host key", "HostKeyAlgorithms"),
+                    AlgorithmKind::Cipher => ("cipher", "Ciphers"),
+                    AlgorithmKind::Compression => ("compression", "Compression"),
+                    AlgorithmKind::Mac => ("MAC", "MACs"),
+                };
+                // The other side's list is as long as it likes.
+                let shown = |names: Vec<String>| names.iter().take(MOST_NAMES).map(|name| printable(name)).collect();
+                Error::NoCommonAlgorithm { host: host.into(), kind, keyword, ours: shown(ours), theirs: shown(theirs) }
+            }
             Self::Russh(error) => Error::Handshake { host: host.into(), source: Box::new(error) },
         }
     }
@@ -440,7 +468,7 @@ impl client::Handler for Client {
     type Error = Failure;
 
     async fn check_server_key(&mut self, key: &PublicKeyOrCertificate) -> Result<bool, Failure> {
-        (self.on_step)(Step::HostKey);
+        (self.on_step)(News::Step(Step::HostKey));
         match self.verifier.verify(key).await {
             Ok(()) => Ok(true),
             Err(error) => Err(Failure::Ours(Box::new(error))),
@@ -449,7 +477,9 @@ impl client::Handler for Client {
 
     async fn kex_done(&mut self, _: Option<&[u8]>, names: &Names, session: &mut Session) -> Result<(), Failure> {
         let server = printable(&String::from_utf8_lossy(session.remote_sshid()));
-        self.facts.send_replace(Facts::new(server, names));
+        let facts = Facts::new(server, names);
+        (self.on_step)(News::Agreed(facts.clone()));
+        self.facts.send_replace(facts);
         Ok(())
     }
 
@@ -561,10 +591,4 @@ impl client::Handler for Client {
         drop(reply);
         Ok(())
     }
-}
-
-/// A server's words, fit for a terminal and a log: no control characters, not endless.
-pub(crate) fn printable(text: &str) -> String {
-    let one_line = text.trim().replace(['\r', '\n', '\t'], " ");
-    one_line.chars().filter(|c| !c.is_control()).take(MAX_TEXT).collect()
 }

@@ -1,8 +1,109 @@
 //! Why there is no SSH connection.
 
+use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
+
+/// A part of making a connection that has a time limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Finding the name's addresses.
+    Resolution,
+    /// TCP, where nothing of SSH is at work yet.
+    Tcp,
+    /// The server's first line.
+    Greeting,
+    /// Key exchange.
+    Handshake,
+    /// Logging in.
+    Login,
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Resolution => "name resolution",
+            Self::Tcp => "TCP connection",
+            Self::Greeting => "greeting",
+            Self::Handshake => "SSH handshake",
+            Self::Login => "login",
+        })
+    }
+}
+
+/// Why a server closes before it greets, as far as it says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TurnedAway {
+    /// It says that too many log in at the moment (MaxStartups, sshd_config(5)).
+    TooBusy,
+    /// It says nothing.
+    Silent,
+    /// It says something else.
+    Other,
+}
+
+/// A key or an agent that was not used for logging in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Skipped {
+    /// The file or agent.
+    pub what: String,
+    /// Why it was not used.
+    pub why: String,
+    /// The line to type, where there is one.
+    pub fix: Option<String>,
+}
+
+impl fmt::Display for Skipped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.what, self.why)
+    }
+}
+
+/// What came of the ways to log in.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tried {
+    /// What the server accepted, but it wanted more.
+    pub accepted: Vec<String>,
+    /// What the server refused.
+    pub refused: Vec<String>,
+    /// What it was not asked about.
+    pub skipped: Vec<Skipped>,
+    /// The line that would have a refused key accepted.
+    pub copy_id: Option<String>,
+}
+
+impl fmt::Display for Tried {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let skipped: Vec<String> = self.skipped.iter().map(ToString::to_string).collect();
+        let all = [("accepted", &self.accepted), ("refused", &self.refused)];
+        let said = all.iter().filter(|(_, list)| !list.is_empty());
+        let mut parts: Vec<String> = said.map(|(how, list)| format!("the server {how} {}", list.join(", "))).collect();
+        if parts.is_empty() {
+            parts.push("there was nothing to try".into());
+        }
+        if !skipped.is_empty() {
+            parts.extend(skipped.iter().map(|skipped| format!("skipped {skipped}")));
+        }
+        f.write_str(&parts.join("; "))
+    }
+}
+
+impl Tried {
+    /// What to do so that the next time more is accepted.
+    fn hint(&self) -> Option<String> {
+        self.skipped.iter().find_map(|skipped| skipped.fix.clone()).or_else(|| self.copy_id.clone())
+    }
+
+    /// The same in lines, for a person who is about to be asked for a password.
+    pub(super) fn notes(&self) -> Vec<String> {
+        let fix = |fix: &Option<String>| fix.as_ref().map(|fix| format!("; {fix}")).unwrap_or_default();
+        let skipped = self.skipped.iter().map(|skipped| format!("skipped {skipped}{}", fix(&skipped.fix)));
+        let refused = (!self.refused.is_empty())
+            .then(|| format!("the server refused {}{}", self.refused.join(", "), fix(&self.copy_id)));
+        skipped.chain(refused).collect()
+    }
+}
 
 /// Why a connection could not be made or was refused.
 #[derive(Debug, thiserror::Error)]
@@ -51,8 +152,8 @@ pub enum Error {
     Timeout {
         /// The host.
         host: String,
-        /// `TCP connection`, `SSH handshake` or `login`.
-        step: &'static str,
+        /// In which step.
+        step: Phase,
         /// The limit.
         limit: Duration,
     },
@@ -66,12 +167,50 @@ pub enum Error {
     },
     /// The server closed the connection before it greeted, most likely because it is too busy
     /// (MaxStartups, PerSourcePenalties; sshd_config(5)).
-    #[error("{host} turned the connection away{}", said(.message))]
+    #[error("{host} turned the connection away{}", words(.message))]
     TurnedAway {
         /// The host.
         host: String,
         /// What it said instead of a greeting.
         message: String,
+        /// What that means.
+        why: TurnedAway,
+    },
+    /// Something answers, but it is no SSH server.
+    #[error("{what} answers on {host} port {port}, not an SSH server{}", words(.message))]
+    NotSsh {
+        /// The host.
+        host: String,
+        /// The TCP port.
+        port: u16,
+        /// What it seems to be.
+        what: &'static str,
+        /// The beginning of what it said.
+        message: String,
+    },
+    /// Each side has algorithms, but none of one kind is the same.
+    #[error("{host} and dtunnel have no {kind} in common: the server has {}; here are {}", .theirs.join(", "), .ours.join(", "))]
+    NoCommonAlgorithm {
+        /// The host.
+        host: String,
+        /// What for: key exchange, host key …
+        kind: &'static str,
+        /// The keyword of ssh_config.
+        keyword: &'static str,
+        /// Those that we offered.
+        ours: Vec<String>,
+        /// Those that the server offered.
+        theirs: Vec<String>,
+    },
+    /// A ProxyCommand ran, but brought no connection.
+    #[error("the ProxyCommand `{command}` {how}{}", words(&.said.join("; ")))]
+    Proxy {
+        /// The command, tokens replaced.
+        command: String,
+        /// How it ended, or that it did not.
+        how: String,
+        /// The last lines of what it said.
+        said: Vec<String>,
     },
     /// The host's key is another than the known one.
     #[error(
@@ -122,32 +261,32 @@ pub enum Error {
         reason: &'static str,
     },
     /// The server accepted none of the ways to log in.
-    #[error("{account} could not log in: {}", reason(.tried, .offered))]
+    #[error("{account} could not log in: {tried}{}", accepts(.offered))]
     Auth {
         /// `user@host`.
         account: String,
         /// What was tried, for people.
-        tried: Vec<String>,
+        tried: Tried,
         /// What the server would still have accepted; empty where it did not say.
         offered: Vec<String>,
     },
     /// The server ended the connection during login, for instance after too many keys.
-    #[error("{host} closed the connection during login{}", said(.message))]
+    #[error("{host} closed the connection during login{}", words(.message))]
     AuthClosed {
         /// The host.
         host: String,
         /// The server's words, if any.
         message: String,
         /// What had been tried.
-        tried: Vec<String>,
+        tried: Tried,
     },
     /// A question needs a person, and there is none (or none that wants to answer).
-    #[error("{account} could not log in: {}; {what} would be needed, and nobody was there to give it", attempts(.tried))]
+    #[error("{account} could not log in: {tried}; {what} would be needed, and nobody was there to give it")]
     NeedsPerson {
         /// `user@host`.
         account: String,
         /// What was tried, for people.
-        tried: Vec<String>,
+        tried: Tried,
         /// What was needed.
         what: String,
     },
@@ -161,7 +300,7 @@ pub enum Error {
     #[error(transparent)]
     Config(#[from] crate::config::Error),
     /// The connection ended.
-    #[error("the connection to {host} was lost{}", said(.message))]
+    #[error("the connection to {host} was lost{}", words(.message))]
     Lost {
         /// The host.
         host: String,
@@ -170,17 +309,11 @@ pub enum Error {
     },
 }
 
-fn reason(tried: &[String], offered: &[String]) -> String {
-    let tried =
-        if tried.is_empty() { "there was nothing to try".into() } else { format!("tried {}", tried.join(", ")) };
-    if offered.is_empty() { tried } else { format!("{tried}; the server accepts {}", offered.join(", ")) }
+fn accepts(offered: &[String]) -> String {
+    if offered.is_empty() { String::new() } else { format!("; the server accepts {}", offered.join(", ")) }
 }
 
-fn attempts(tried: &[String]) -> String {
-    if tried.is_empty() { "there was nothing to try".into() } else { format!("tried {}", tried.join(", ")) }
-}
-
-fn said(message: &str) -> String {
+fn words(message: &str) -> String {
     if message.is_empty() { String::new() } else { format!(": {message}") }
 }
 
@@ -198,14 +331,11 @@ pub enum Kind {
 }
 
 impl Error {
-    /// The step in which nothing but TCP is at work.
-    pub(crate) const TCP: &str = "TCP connection";
-
     /// Was the host not even reached?
     pub fn is_unreached(&self) -> bool {
         match self {
             Self::Resolve { .. } | Self::Connect { .. } => true,
-            Self::Timeout { step, .. } => *step == Self::TCP,
+            Self::Timeout { step, .. } => matches!(step, Phase::Resolution | Phase::Tcp),
             _ => false,
         }
     }
@@ -220,6 +350,9 @@ impl Error {
             | Self::Timeout { .. }
             | Self::Handshake { .. }
             | Self::TurnedAway { .. }
+            | Self::NotSsh { .. }
+            | Self::NoCommonAlgorithm { .. }
+            | Self::Proxy { .. }
             | Self::Lost { .. } => Kind::Unreachable,
             Self::HostKeyChanged { .. }
             | Self::HostKeyRevoked { .. }
@@ -237,6 +370,15 @@ impl Error {
             Self::Connect { source, port, .. } if source.kind() == io::ErrorKind::ConnectionRefused => {
                 format!("the host is there, but nothing listens on port {port}: is sshd running, and on that port?")
             }
+            Self::Timeout { step: Phase::Greeting | Phase::Handshake, .. } => {
+                "the port is open, but what listens there does not speak SSH, or is very busy".into()
+            }
+            Self::Timeout { step: Phase::Login, .. } => {
+                "the server, or the ssh-agent, did not come to an end: `connect_timeout` gives more time".into()
+            }
+            Self::Timeout { step: Phase::Resolution, .. } => {
+                "the name server does not answer: is the network up, and for a company's names the VPN?".into()
+            }
             Self::Connect { .. } | Self::Timeout { .. } => {
                 "is the host up and the port open from here? a firewall that drops packets looks like this".into()
             }
@@ -245,6 +387,14 @@ impl Error {
             Self::TurnedAway { .. } => {
                 "is it an SSH server, and is it very busy? MaxStartups and PerSourcePenalties in its sshd_config limit this".into()
             }
+            Self::NotSsh { .. } => "name the SSH server's port: host:PORT, `port` in the profile, or Port in ssh_config".into(),
+            Self::NoCommonAlgorithm { keyword, theirs, .. } => format!(
+                "update the server; or, where it cannot be, allow one of its own in ssh_config for this host: `{keyword} +{}` \
+                 (docs/configuration.md names those that dtunnel has)",
+                theirs.first().map_or("NAME", String::as_str)
+            ),
+            Self::Proxy { said, .. } if said.is_empty() => "run the command by hand: it said nothing here".into(),
+            Self::Proxy { .. } => "what it says is the command's own; ssh runs the same one (ProxyCommand in ssh_config)".into(),
             Self::Handshake { .. } => "is it an SSH server? `ssh -v` to the same host and port shows its side".into(),
             Self::HostKeyChanged { file, line, host, .. } => format!(
                 "somebody may be listening in, or the host was set up anew. Ask its administrator for the new fingerprint; \
@@ -258,7 +408,8 @@ impl Error {
             Self::HostKeyUnknown { .. } => {
                 "run `dtunnel up` in a terminal to be asked, or add the key to known_hosts after comparing its fingerprint".into()
             }
-            Self::Auth { tried, .. } if tried.is_empty() => {
+            Self::Auth { tried, .. } | Self::NeedsPerson { tried, .. } if tried.hint().is_some() => return tried.hint(),
+            Self::Auth { tried, .. } if tried.refused.is_empty() => {
                 "add a key to the ssh-agent, or name one with identity_files in the profile or IdentityFile in ssh_config".into()
             }
             Self::Auth { account, .. } => format!(

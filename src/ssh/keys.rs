@@ -15,6 +15,7 @@ use russh::keys::ssh_key::private::KeypairData;
 use russh::keys::{Certificate, HashAlg, PrivateKey, PublicKey, decode_secret_key, signature};
 use zeroize::Zeroizing;
 
+use super::error::Skipped;
 use super::host_key::Trust;
 use super::prompter::{Prompter, Question, Secret};
 use super::vault::{self, Kept};
@@ -131,6 +132,8 @@ impl Credentials {
 pub(super) struct KeyFile {
     pub(super) public: Option<PublicKey>,
     pub(super) has_private: bool,
+    /// Why the private half cannot be used, where that is known already.
+    pub(super) unusable: Option<Skipped>,
     /// The certificate beside it, `NAME-cert.pub`.
     pub(super) certificate: Option<Certificate>,
 }
@@ -150,14 +153,23 @@ impl KeyFile {
             Ok(text) => {
                 let inside = PrivateKey::from_openssh(text.as_bytes()).ok().map(|key| key.public_key().clone());
                 let itself = text.parse::<PublicKey>().ok();
-                Some(Self { has_private: itself.is_none(), public: inside.or(itself).or(beside), certificate })
+                Some(Self {
+                    has_private: itself.is_none(),
+                    public: inside.or(itself).or(beside),
+                    unusable: None,
+                    certificate,
+                })
             }
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-                beside.map(|public| Self { public: Some(public), has_private: false, certificate })
+                beside.map(|public| Self { public: Some(public), has_private: false, unusable: None, certificate })
             }
+            // Its public half, if it is beside, may still lead to a key of the agent.
             Err(e) => {
                 tracing::warn!("cannot read the key {}: {e}", path.display());
-                beside.map(|public| Self { public: Some(public), has_private: false, certificate })
+                let fix = (e.kind() == std::io::ErrorKind::PermissionDenied && is_mine(path))
+                    .then(|| format!("chmod 600 {}", quoted(path)));
+                let unusable = Some(Skipped { what: path.display().to_string(), why: e.to_string(), fix });
+                Some(Self { public: beside, has_private: false, unusable, certificate })
             }
         }
     }
@@ -182,10 +194,21 @@ fn read_key_file(path: &Path) -> std::io::Result<Zeroizing<String>> {
         let mode = meta.mode() & 0o7777;
         return Err(std::io::Error::new(
             std::io::ErrorKind::PermissionDenied,
-            format!("others may read it (mode {mode:04o}); run: chmod 600 '{}'", path.display()),
+            format!("others may read it (mode {mode:04o})"),
         ));
     }
     Ok(text)
+}
+
+fn is_mine(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|meta| meta.uid() == rustix::process::getuid().as_raw())
+}
+
+/// For a shell.
+pub(super) fn quoted(path: &Path) -> String {
+    let path = path.display().to_string();
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+@".contains(c);
+    if path.chars().all(plain) { path } else { format!("'{}'", path.replace('\'', r"'\''")) }
 }
 
 /// Why a private key could not be used.

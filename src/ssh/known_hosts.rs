@@ -12,6 +12,8 @@ use russh::keys::ssh_key::public::KeyData;
 use russh::keys::{Algorithm, PublicKey};
 use sha1::Sha1;
 
+use crate::glob;
+
 /// Largest known_hosts file that is read, in bytes; a large company's has a few MB.
 const MAX_FILE: u64 = 32 << 20;
 
@@ -165,43 +167,14 @@ fn matches(patterns: &HostPatterns, name: &str) -> bool {
             let mut found = false;
             for pattern in patterns {
                 match pattern.strip_prefix('!') {
-                    Some(negated) if glob(&negated.to_ascii_lowercase(), name) => return false,
+                    Some(negated) if glob::matches(&negated.to_ascii_lowercase(), name) => return false,
                     Some(_) => {}
-                    None => found |= glob(&pattern.to_ascii_lowercase(), name),
+                    None => found |= glob::matches(&pattern.to_ascii_lowercase(), name),
                 }
             }
             found
         }
     }
-}
-
-/// `*` stands for any characters, `?` for one (ssh_config(5), "PATTERNS"). Linear in memory and
-/// at worst quadratic in time.
-fn glob(pattern: &str, text: &str) -> bool {
-    let (pattern, text) = (pattern.as_bytes(), text.as_bytes());
-    let (mut p, mut t) = (0, 0);
-    let mut star: Option<(usize, usize)> = None;
-    while t < text.len() {
-        match pattern.get(p) {
-            Some(b'*') => {
-                star = Some((p, t));
-                p += 1;
-            }
-            Some(&c) if c == b'?' || c == text[t] => {
-                p += 1;
-                t += 1;
-            }
-            _ => match star {
-                Some((at, from)) => {
-                    star = Some((at, from + 1));
-                    p = at + 1;
-                    t = from + 1;
-                }
-                None => return false,
-            },
-        }
-    }
-    pattern[p..].iter().all(|c| *c == b'*')
 }
 
 /// The name a host is looked up and written under: `host`, or `[host]:port`.

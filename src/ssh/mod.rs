@@ -21,11 +21,12 @@ pub mod vault;
 
 pub use channel::{Channel, ChannelReader, ChannelStream, ChannelWriter, Endpoint, Gone, OpenError, Received};
 pub(crate) use connection::OnStep;
-pub use connection::{Connection, Output, Step};
-pub use error::{Error, Kind};
+pub use connection::{Connection, News, Output, Step};
+pub use error::{Error, Kind, Phase, Skipped, Tried, TurnedAway};
 pub use facts::{Facts, Login};
 pub use keys::{Credentials, needs_passphrase, opens};
 #[cfg(fuzzing)]
 pub use known_hosts::read_known_hosts;
 pub use memory::keep_memory_private;
-pub use prompter::{Ask, Prompter, Question, Questions, Secret};
+pub use prompter::{Ask, Prompter, Question, Questions, Said, Secret};
+pub(crate) use transport::no_greeting;

@@ -1,5 +1,6 @@
 //! Questions that need a person, and time that is spent waiting for one.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::future::Future;
 use std::time::Duration;
@@ -38,6 +39,9 @@ pub enum Question {
         account: String,
         /// Was the last answer wrong?
         again: bool,
+        /// Why it takes a password: which keys were not used or refused.
+        #[serde(default)]
+        notes: Vec<String>,
     },
     /// A prompt of the server's own (keyboard-interactive, RFC 4256), shown with control
     /// characters removed.
@@ -50,6 +54,9 @@ pub enum Question {
         prompt: String,
         /// May the answer be seen while it is typed?
         echo: bool,
+        /// As of [`Question::Password`].
+        #[serde(default)]
+        notes: Vec<String>,
     },
 }
 
@@ -134,6 +141,27 @@ pub struct Ask {
 pub struct Prompter {
     questions: mpsc::Sender<Ask>,
     clock: watch::Sender<Clock>,
+    said: watch::Sender<Said>,
+}
+
+/// Most lines that are kept of what was said.
+const MOST_SAID: usize = 20;
+
+/// What programs on the way to the host say to the person, such as the address of a login page: the last lines.
+#[derive(Debug, Clone, Default)]
+pub struct Said {
+    /// How many came before the lines that are kept.
+    dropped: usize,
+    lines: VecDeque<String>,
+}
+
+impl Said {
+    /// The lines from the `seen`th on, which is set to the next one.
+    pub fn since(&self, seen: &mut usize) -> Vec<String> {
+        let lines = self.lines.iter().skip(seen.saturating_sub(self.dropped)).cloned().collect();
+        *seen = self.dropped + self.lines.len();
+        lines
+    }
 }
 
 /// Time spent waiting for people.
@@ -155,7 +183,26 @@ impl Prompter {
     pub fn new() -> (Self, Questions) {
         // One question at a time is the rule; a hop and its next may overlap.
         let (questions, receiver) = mpsc::channel(4);
-        (Self { questions, clock: watch::Sender::new(Clock::default()) }, receiver)
+        (
+            Self { questions, clock: watch::Sender::new(Clock::default()), said: watch::Sender::new(Said::default()) },
+            receiver,
+        )
+    }
+
+    /// Passes on what a program says, in a line that is fit to be shown.
+    pub fn tell(&self, line: String) {
+        self.said.send_modify(|said| {
+            said.lines.push_back(line);
+            if said.lines.len() > MOST_SAID {
+                said.lines.pop_front();
+                said.dropped += 1;
+            }
+        });
+    }
+
+    /// What programs say, now and whenever there is more.
+    pub fn said(&self) -> watch::Receiver<Said> {
+        self.said.subscribe()
     }
 
     /// Asks, and waits for the answer. None where nobody can or wants to answer.

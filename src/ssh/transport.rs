@@ -9,14 +9,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, BufReader, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, BufReader, ReadBuf};
 use tokio::net::{TcpSocket, TcpStream};
-use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 use tokio::task::JoinSet;
+use tokio_util::task::AbortOnDropHandle;
 
-use super::connection::printable;
-use super::error::Error;
+use super::error::{Error, TurnedAway};
+use super::prompter::Prompter;
 use crate::config::{AddressFamily, SshSettings, Target};
+use crate::text;
 
 /// How long one address may keep the next one waiting (RFC 8305 section 5).
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
@@ -65,12 +67,10 @@ fn limit_silence(_: &TcpStream, _: &Target) {}
 pub(super) struct Greeting(Arc<Mutex<Vec<u8>>>);
 
 impl Greeting {
-    /// What a server said that does not greet as an SSH server does (RFC 4253 section 4.2); nothing at
-    /// all counts.
-    pub(super) fn refusal(&self) -> Option<String> {
+    /// Why there is no greeting (RFC 4253 section 4.2), if there is none.
+    pub(super) fn refusal(&self, host: &str, port: u16) -> Option<Error> {
         let text = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let text = printable(&String::from_utf8_lossy(&text));
-        (!text.contains("SSH-")).then_some(text)
+        (!text.windows(4).any(|part| part == b"SSH-")).then(|| no_greeting(host, port, &text))
     }
 
     fn note(&self, bytes: &[u8]) {
@@ -78,6 +78,31 @@ impl Greeting {
         let room = MAX_GREETING - text.len();
         text.extend_from_slice(&bytes[..bytes.len().min(room)]);
     }
+}
+
+/// What a server is that said this where an SSH server greets.
+pub(crate) fn no_greeting(host: &str, port: u16, said: &[u8]) -> Error {
+    let what = match said {
+        [b'H', b'T', b'T', b'P', b'/', ..] => Some("an HTTP server"),
+        // A record of TLS: alert or handshake, version 3.x (RFC 8446 section 5.1).
+        [0x15 | 0x16, 3, ..] => Some("a TLS server"),
+        [b'2', b'2', b'0', b' ' | b'-', ..] => Some("a mail or FTP server"),
+        [b'*', b' ', b'O', b'K', ..] | [b'+', b'O', b'K', ..] => Some("a mail server"),
+        [b'R', b'F', b'B', b' ', ..] => Some("a VNC server"),
+        _ => None,
+    };
+    let (host, message) = (host.to_owned(), text::shown_at_most(&String::from_utf8_lossy(said), MAX_GREETING));
+    if let Some(what) = what {
+        let message = if said.is_ascii() { message } else { String::new() };
+        return Error::NotSsh { host, port, what, message };
+    }
+    // sshd's own words (MAXSTARTUPS in sshd.c).
+    let why = match message.as_str() {
+        "" => TurnedAway::Silent,
+        words if words.contains("Exceeded MaxStartups") => TurnedAway::TooBusy,
+        _ => TurnedAway::Other,
+    };
+    Error::TurnedAway { host, message, why }
 }
 
 async fn tcp_once(ssh: &SshSettings) -> Result<TcpStream, Error> {
@@ -217,19 +242,39 @@ impl AsyncWrite for Tcp {
     }
 }
 
-/// Standard input and output of a ProxyCommand. The child is killed when this is dropped.
+/// Standard input and output of a ProxyCommand. The child is killed when this and its [`Voice`] are dropped.
 pub(super) struct ProxyCommand {
-    _child: Child,
     stdin: ChildStdin,
     stdout: ChildStdout,
+    _voice: Arc<Voice>,
 }
 
+/// A ProxyCommand as far as it speaks to people: what it says on standard error, and how it ends.
+pub(super) struct Voice {
+    command: String,
+    child: tokio::sync::Mutex<Child>,
+    /// The last lines, fit to be shown.
+    said: Arc<Mutex<VecDeque<String>>>,
+    /// Reads them.
+    listening: tokio::sync::Mutex<AbortOnDropHandle<()>>,
+}
+
+/// Most lines that go to the log and the person, the first ones.
+const MOST_TOLD: usize = 50;
+/// Most lines that are kept of what it says, the last ones.
+const MOST_LINES: usize = 5;
+/// Longest line, in bytes.
+const MAX_LINE: usize = 1000;
+/// Longest wait for the end of one that has closed its output, and for its last words.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
 impl ProxyCommand {
-    /// Runs `command` with the user's shell, as ssh does (`exec` so that the shell doesn't linger).
+    /// Runs `command` with the user's shell, as ssh does (`exec` so that the shell doesn't linger). What it says
+    /// goes to the log and to `prompter` at once: it may be what a person has to do.
     ///
     /// # Errors
     /// [`Error::ProxyCommand`].
-    pub(super) fn spawn(command: &str) -> Result<Self, Error> {
+    pub(super) fn spawn(command: &str, prompter: &Prompter) -> Result<(Self, Arc<Voice>), Error> {
         let failed = |source| Error::ProxyCommand { command: command.into(), source };
         let shell = std::env::var_os("SHELL").unwrap_or_else(|| "/bin/sh".into());
         let mut child = Command::new(shell)
@@ -237,15 +282,78 @@ impl ProxyCommand {
             .arg(format!("exec {command}"))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
+            .stderr(Stdio::piped())
             .kill_on_drop(true)
             .spawn()
             .map_err(failed)?;
         let pipe = || failed(io::Error::from(io::ErrorKind::BrokenPipe));
         let stdin = child.stdin.take().ok_or_else(pipe)?;
         let stdout = child.stdout.take().ok_or_else(pipe)?;
-        Ok(Self { _child: child, stdin, stdout })
+        let stderr = child.stderr.take().ok_or_else(pipe)?;
+        let said = Arc::new(Mutex::new(VecDeque::new()));
+        let listening = AbortOnDropHandle::new(tokio::spawn(listen(stderr, said.clone(), prompter.clone())));
+        let (child, listening) = (tokio::sync::Mutex::new(child), tokio::sync::Mutex::new(listening));
+        let voice = Arc::new(Voice { command: command.into(), child, said, listening });
+        Ok((Self { stdin, stdout, _voice: voice.clone() }, voice))
     }
+}
+
+impl Voice {
+    /// Why it brought no connection: its own words, where it has any, explain more than what we saw.
+    pub(super) async fn explain(&self, seen: Error) -> Error {
+        if !matches!(seen, Error::Handshake { .. } | Error::Timeout { .. }) {
+            return seen;
+        }
+        let _ = tokio::time::timeout(LAST_WORDS, &mut *self.listening.lock().await).await;
+        let ended = tokio::time::timeout(LAST_WORDS, async { self.child.lock().await.wait().await }).await;
+        let how = match (ended, seen) {
+            (Ok(Ok(status)), _) => match status.code() {
+                Some(code) => format!("ended with status {code}"),
+                None => format!("ended ({status})"),
+            },
+            (_, Error::Timeout { limit, .. }) => {
+                format!("brought no SSH server within {}", humantime::format_duration(limit))
+            }
+            _ => "brought no SSH server".into(),
+        };
+        let said = self.said.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect();
+        Error::Proxy { command: text::shown(&self.command), how, said }
+    }
+}
+
+/// Reads what a child says, line by line, until it says no more.
+async fn listen(mut stderr: ChildStderr, said: Arc<Mutex<VecDeque<String>>>, prompter: Prompter) {
+    let mut line = Vec::new();
+    let mut buffer = [0; 4096];
+    let mut told = 0;
+    let mut tell = |line: &mut Vec<u8>| {
+        let shown = text::shown_bytes(line);
+        line.clear();
+        if shown.is_empty() {
+            return;
+        }
+        // One that has more to say than anybody would read is not let fill log and terminal.
+        told += 1;
+        if told <= MOST_TOLD {
+            tracing::info!("ProxyCommand: {shown}");
+            prompter.tell(shown.clone());
+        }
+        let mut said = said.lock().unwrap_or_else(PoisonError::into_inner);
+        said.push_back(shown);
+        if said.len() > MOST_LINES {
+            said.pop_front();
+        }
+    };
+    while let Ok(read @ 1..) = stderr.read(&mut buffer).await {
+        for byte in &buffer[..read] {
+            match byte {
+                b'\n' | b'\r' => tell(&mut line),
+                byte if line.len() < MAX_LINE => line.push(*byte),
+                _ => {}
+            }
+        }
+    }
+    tell(&mut line);
 }
 
 impl AsyncRead for ProxyCommand {

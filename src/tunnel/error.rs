@@ -196,9 +196,12 @@ impl Error {
         causes.fold(self.to_string(), |text, cause| format!("{text}: {cause}"))
     }
 
-    /// Was the connection turned away by a server that is too busy, so that a moment later it may not be?
-    pub(super) fn is_turned_away(&self) -> bool {
-        matches!(self, Self::Ssh(ssh::Error::TurnedAway { .. }))
+    /// Was the connection turned away by a server that may be too busy, so that a moment later it may not be?
+    pub(super) fn turned_away(&self) -> Option<ssh::TurnedAway> {
+        match self {
+            Self::Ssh(ssh::Error::TurnedAway { why, .. }) => Some(*why),
+            _ => None,
+        }
     }
 
     /// Was the host not even reached?

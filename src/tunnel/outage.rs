@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::error::Error;
+use crate::ssh;
 
 /// Pauses between attempts that reach the server: the first, and the longest. Each is twice the one
 /// before.
@@ -65,7 +66,11 @@ impl Outage {
     /// is over, one that says nothing a few times.
     pub(super) fn insists(&mut self, error: &Error) -> bool {
         self.attempts += 1;
-        error.is_turned_away() && (error.to_string().contains("MaxStartups") || self.attempts <= SILENT_TRIES)
+        match error.turned_away() {
+            Some(ssh::TurnedAway::TooBusy) => true,
+            Some(ssh::TurnedAway::Silent | ssh::TurnedAway::Other) => self.attempts <= SILENT_TRIES,
+            None => false,
+        }
     }
 
     /// Is this the first time that this is told?
@@ -87,7 +92,6 @@ fn with_chance(pause: Duration) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ssh;
 
     fn refused() -> Error {
         let source = std::io::ErrorKind::ConnectionRefused.into();
@@ -95,7 +99,11 @@ mod tests {
     }
 
     fn busy() -> Error {
-        Error::Ssh(ssh::Error::TurnedAway { host: "h".into(), message: "Exceeded MaxStartups".into() })
+        Error::Ssh(ssh::Error::TurnedAway {
+            host: "h".into(),
+            message: "Exceeded MaxStartups".into(),
+            why: ssh::TurnedAway::TooBusy,
+        })
     }
 
     #[tokio::test(start_paused = true)]

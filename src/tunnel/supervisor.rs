@@ -265,7 +265,11 @@ impl Tunnel {
         let mut target = Target::clone(&self.target());
         target.tcp_timeout = tcp_timeout;
         let status = self.status.clone();
-        let on_step: OnStep = Arc::new(move |step| status.send_modify(|status| status.step = step));
+        let on_step: OnStep = Arc::new(move |news| {
+            if let ssh::News::Step(step) = news {
+                status.send_modify(|status| status.step = step);
+            }
+        });
         self.establish(target, &self.prompter, &on_step).await
     }
 
