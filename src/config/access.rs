@@ -169,7 +169,7 @@ impl Policy {
 /// put a link in its place.
 fn check_binds(binds: &[String]) -> Result<(), String> {
     if let Some(path) = binds.iter().find(|path| !is_plain(path)) {
-        let path = path.escape_debug();
+        let path = shown(path);
         return Err(format!("`{path}` in `allowed_binds` is not an absolute path without dots and empty parts"));
     }
     for path in binds {
