@@ -207,7 +207,11 @@ fn callers_of_another_uid_are_refused() {
             command.env("DOCKER_HOST", &host).env("HOME", "/nonexistent").output().unwrap()
         };
         assert!(docker("0").status.success(), "{host}");
-        assert!(!docker("65534").status.success(), "{host}");
+        let turned_away = docker("65534");
+        assert!(!turned_away.status.success(), "{host}");
+        // It is told why, each time.
+        let said = String::from_utf8_lossy(&turned_away.stderr).into_owned();
+        assert!(said.contains("this tunnel of dtunnel belongs to uid 0 and serves no other user"), "{host}: {said}");
     }
     assert!(lab.log("lab").contains("turned away a client of another user"));
     assert!(lab.log("lab2").contains("turned away a client of another user"));

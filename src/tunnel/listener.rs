@@ -6,10 +6,13 @@ use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixListener as StdUnixListener, UnixStream as StdUnixStream};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use rustix::fs::Mode;
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, UnixListener};
+use tokio::task::JoinSet;
 
 use super::error::Error;
 use super::local::LocalStream;
@@ -19,11 +22,20 @@ use crate::config::LocalEndpoint;
 /// Pause after accepting failed, most likely for want of file descriptors, before it is tried again.
 pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// Clients of other users that are told at once that they are not served; more are closed without a word.
+const MOST_TURNED_AWAY: usize = 16;
+/// Longest time for that.
+const TURNING_AWAY: Duration = Duration::from_secs(2);
+/// Most that is read of what they send, in bytes.
+const MOST_UNREAD: u64 = 64 << 10;
+
 /// The open local endpoint. Dropping it closes it and removes its socket file.
 #[derive(Debug)]
 pub struct Listener {
     kind: Kind,
     endpoint: LocalEndpoint,
+    /// Clients of other users that are being told so; aborted when the listener goes.
+    turned_away: Mutex<JoinSet<()>>,
 }
 
 /// A listening socket that was passed on to this process.
@@ -46,6 +58,10 @@ enum Kind {
 }
 
 impl Listener {
+    fn new(kind: Kind, endpoint: LocalEndpoint) -> Self {
+        Self { kind, endpoint, turned_away: Mutex::default() }
+    }
+
     /// Opens the endpoint. A stale socket file is replaced; one on which somebody listens, and
     /// any other file, is not.
     ///
@@ -57,12 +73,12 @@ impl Listener {
             LocalEndpoint::Unix(path) => {
                 let (listener, file) = bind_private(path).map_err(failed)?;
                 let listener = UnixListener::from_std(listener).map_err(failed)?;
-                Ok(Self { kind: Kind::Unix { listener, _file: Some(file) }, endpoint: endpoint.clone() })
+                Ok(Self::new(Kind::Unix { listener, _file: Some(file) }, endpoint.clone()))
             }
             LocalEndpoint::Tcp(address) => {
                 let listener = bind_tcp(*address).map_err(failed)?;
                 let endpoint = LocalEndpoint::Tcp(listener.local_addr().map_err(failed)?);
-                Ok(Self { kind: Kind::Tcp(listener), endpoint })
+                Ok(Self::new(Kind::Tcp(listener), endpoint))
             }
         }
     }
@@ -81,7 +97,7 @@ impl Listener {
                 let path = address.as_pathname().ok_or_else(|| failed(io::ErrorKind::InvalidInput.into()))?;
                 let endpoint = LocalEndpoint::Unix(path.into());
                 let listener = UnixListener::from_std(listener).map_err(failed)?;
-                Ok(Self { kind: Kind::Unix { listener, _file: None }, endpoint })
+                Ok(Self::new(Kind::Unix { listener, _file: None }, endpoint))
             }
             Inherited::Tcp(listener) => {
                 listener.set_nonblocking(true).map_err(failed)?;
@@ -91,7 +107,7 @@ impl Listener {
                     return Err(failed(io::Error::new(io::ErrorKind::InvalidInput, reason)));
                 }
                 let listener = TcpListener::from_std(listener).map_err(failed)?;
-                Ok(Self { kind: Kind::Tcp(listener), endpoint: LocalEndpoint::Tcp(address) })
+                Ok(Self::new(Kind::Tcp(listener), LocalEndpoint::Tcp(address)))
             }
         }
     }
@@ -119,14 +135,64 @@ impl Listener {
         match &self.kind {
             Kind::Unix { listener, .. } => {
                 let (stream, _) = listener.accept().await?;
-                Ok(peer::is_this_user_unix(&stream)?.then(|| LocalStream::unix(stream)))
+                if peer::is_this_user_unix(&stream)? {
+                    return Ok(Some(LocalStream::unix(stream)));
+                }
+                self.turn_away(stream);
+                Ok(None)
             }
             Kind::Tcp(listener) => {
                 let (stream, _) = listener.accept().await?;
-                if peer::is_this_user_tcp(&stream)? { LocalStream::tcp(stream).map(Some) } else { Ok(None) }
+                if peer::is_this_user_tcp(&stream)? {
+                    return LocalStream::tcp(stream).map(Some);
+                }
+                self.turn_away(stream);
+                Ok(None)
             }
         }
     }
+}
+
+impl Listener {
+    /// Tells a client of another user why it is not served, where it speaks HTTP. Nobody waits for it.
+    fn turn_away(&self, stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) {
+        let mut clients = self.turned_away.lock().unwrap_or_else(PoisonError::into_inner);
+        while clients.try_join_next().is_some() {}
+        if clients.len() < MOST_TURNED_AWAY {
+            clients.spawn(async move {
+                // That it cannot be told is no loss.
+                let _ = tokio::time::timeout(TURNING_AWAY, refuse(stream)).await;
+            });
+        }
+    }
+}
+
+/// Answers a request with 403. Its head is read before, and what follows after: a socket that is closed with something
+/// unread resets the connection, and the answer would be lost.
+async fn refuse(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<()> {
+    let mut head = Vec::new();
+    let mut reader = BufReader::new(&mut stream).take(MOST_UNREAD);
+    loop {
+        let before = head.len();
+        let read = reader.read_until(b'\n', &mut head).await?;
+        if read == 0 {
+            return Ok(());
+        }
+        if matches!(&head[before..], b"\r\n" | b"\n") {
+            break;
+        }
+    }
+    let uid = rustix::process::getuid().as_raw();
+    let message = format!("this tunnel of dtunnel belongs to uid {uid} and serves no other user, root included");
+    let body = serde_json::json!({ "message": message }).to_string();
+    let body = if head.starts_with(b"HEAD ") { String::new() } else { body };
+    let answer = format!(
+        "HTTP/1.1 403 Forbidden\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        body.len()
+    );
+    stream.write_all(answer.as_bytes()).await?;
+    stream.shutdown().await?;
+    tokio::io::copy(&mut stream.take(MOST_UNREAD), &mut tokio::io::sink()).await.map(drop)
 }
 
 pub(super) fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
