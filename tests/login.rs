@@ -139,6 +139,7 @@ fn an_unknown_host_key_is_asked_about_and_remembered() {
     person.presses("no\n");
     let (status, screen) = person.leaves();
     assert_eq!(status.code(), Some(5), "{screen}");
+    assert!(screen.contains("it was not accepted") && !screen.contains("in a terminal to be asked"), "{screen}");
     assert!(!lab.path("known_hosts").exists());
     let mut person = Person::types(&lab, &up());
     person.sees("(yes/no/[fingerprint])?");

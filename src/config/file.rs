@@ -12,7 +12,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use toml::de::{DeTable, DeValue};
 
 use super::allowed::{self, OneOrMany};
-use super::{AccessSetting, Error, PortsSetting, Size, is_profile_name, trusted_file};
+use super::{AccessSetting, Destination, Error, PortsSetting, Size, is_profile_name, trusted_file};
 use crate::text::shown;
 
 /// Largest configuration file that is read, in bytes: far above any real one.
@@ -29,6 +29,9 @@ pub struct ConfigFile {
     /// ssh_config at all.
     #[serde(default)]
     pub ssh_config: Option<String>,
+    /// The target that is meant where none is named: a profile, `[user@]host[:port]` or a Host of ssh_config.
+    #[serde(default)]
+    pub default: Option<String>,
     /// What holds for every tunnel where neither its profile nor ssh_config says otherwise.
     #[serde(default)]
     pub defaults: Defaults,
@@ -321,7 +324,7 @@ impl schemars::JsonSchema for Duration {
 
 /// The keys of each table, for the check that names the nearest one. A test holds them against
 /// the JSON Schema, and so against the structs.
-const TOP_KEYS: &[&str] = &["ssh_config", "defaults", "profiles"];
+const TOP_KEYS: &[&str] = &["ssh_config", "default", "defaults", "profiles"];
 const DEFAULTS_KEYS: &[&str] = &[
     "remote",
     "keepalive",
@@ -385,6 +388,15 @@ impl ConfigFile {
         let table = DeTable::parse(text).map_err(of_toml)?;
         check_keys(text, path, table.get_ref())?;
         let mut config: Self = toml::from_str(text).map_err(of_toml)?;
+        if let Some(default) = &config.default
+            && !config.profiles.contains_key(default)
+            && let Err(error) = Destination::parse(default)
+        {
+            return Err(syntax(
+                table.get_ref().get("default").map_or(0, |value| value.span().start),
+                &error.to_string(),
+            ));
+        }
         config.path = path.into();
         config.places = places(text, path, table.get_ref());
         Ok(config)
@@ -479,6 +491,21 @@ fn check_keys(text: &str, path: &Path, top: &DeTable<'_>) -> Result<(), Error> {
         _ => Ok(()),
     };
     check(top, TOP_KEYS, "the top level")?;
+    // `[default]` is a misspelt `[defaults]`, though there is a key of that name.
+    if let Some((key, value)) = top.iter().find(|(key, _)| key.get_ref() == "default")
+        && let DeValue::Table(_) = value.get_ref()
+    {
+        let (line, column) = position(text, key.span().start);
+        let (key, section) = ("default".into(), "the top level".into());
+        return Err(Error::UnknownKey {
+            path: path.into(),
+            line,
+            column,
+            key,
+            section,
+            nearest: Some("defaults".into()),
+        });
+    }
     if let Some(DeValue::Table(defaults)) = top.get("defaults").map(|v| v.get_ref()) {
         check(defaults, DEFAULTS_KEYS, "[defaults]")?;
         check_audit(defaults, "[defaults.audit]")?;
@@ -547,6 +574,8 @@ mod tests {
             ("[profiles.\"a b\"]\n", "config.toml:1:11: "),
             ("[profiles\n", "config.toml:1:"),
             ("profiles = 3\n", "config.toml:1:12: "),
+            ("default = 3\n", "config.toml:1:11: "),
+            ("\ndefault = \"a b\"\n", "config.toml:2:11: "),
         ] {
             let error = parse(text).expect_err(text).to_string();
             assert!(error.starts_with(place), "{text:?} gave {error:?}");

@@ -24,7 +24,7 @@ pub use access::{Access, AccessSetting, Policy};
 pub(crate) use edit::replace_file;
 pub use edit::{NewProfile, add_profile, remove_profile};
 pub use file::{AuditSetting, ConfigFile, Defaults, Duration, Ignore, Jump, Profile, nearest};
-pub use name::{Destination, TunnelName, is_profile_name};
+pub use name::{Destination, TunnelName, is_profile_name, shell_word};
 pub(crate) use paths::spill_dirs;
 pub use paths::{MAX_SOCKET_PATH, Paths, RuntimeFiles, config_path, log_path, route_path};
 pub use ports::{PortRule, Ports, PortsSetting};
@@ -37,7 +37,8 @@ pub use size::Size;
 #[cfg(fuzzing)]
 pub use ssh_config::read_ssh_answer;
 pub use ssh_config::{
-    AddToAgent, AddressFamily, Algorithms, HostKeyPolicy, IdentityAgent, Proxy, SshConfigSource, SshSettings, ssh_hosts,
+    AddToAgent, AddressFamily, Algorithms, HostKeyPolicy, IdentityAgent, MissingMethod, Proxy, SshConfigSource,
+    SshSettings, ssh_hosts,
 };
 
 use std::path::PathBuf;

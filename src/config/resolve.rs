@@ -11,7 +11,7 @@ use super::ssh_config::{self, Proxy, SshConfigSource, SshSettings};
 use super::tokens::Tokens;
 use super::{
     Access, AccessSetting, AuditSetting, ConfigFile, Destination, Error, Ignore, Jump, Paths, Policy, Ports, Profile,
-    Remote, TunnelName,
+    Remote, TunnelName, is_profile_name, shell_word,
 };
 use crate::text;
 
@@ -83,8 +83,12 @@ impl LocalEndpoint {
             check_socket_path(&path)?;
             return Ok(Self::Unix(path));
         }
+        // As with --remote, a path stands for itself.
+        if input.starts_with('/') {
+            return Self::parse(&format!("unix:{input}"));
+        }
         let Some(address) = input.strip_prefix("tcp:") else {
-            return Err(bad("it begins with neither `unix:` nor `tcp:`"));
+            return Err(bad("it is neither unix:PATH, an absolute path nor tcp:ADDRESS:PORT"));
         };
         let address = address.strip_prefix("//").unwrap_or(address);
         let address = match address.strip_prefix("localhost:") {
@@ -389,6 +393,12 @@ impl Target {
         destination.to_string()
     }
 
+    /// The TARGET that leads here, as a word for a line that is to be typed.
+    pub fn typed(&self) -> String {
+        let name = self.name.as_str();
+        shell_word(&if is_profile_name(name) { name.to_owned() } else { self.destination.to_string() })
+    }
+
     /// `user@host`, for people.
     pub fn account(&self) -> String {
         format!("{}@{}", self.ssh.user, self.ssh.host_name)
@@ -524,11 +534,12 @@ mod tests {
 
     #[test]
     fn only_what_is_private_to_this_machine_can_be_a_local_endpoint() {
-        for input in ["tcp:0.0.0.0:1", "tcp:192.0.2.1:1", "tcp:[::]:1", "tcp:127.0.0.1", "unix:rel", "unix:/a\nb", "/x"]
+        for input in ["tcp:0.0.0.0:1", "tcp:192.0.2.1:1", "tcp:[::]:1", "tcp:127.0.0.1", "unix:rel", "unix:/a\nb", "x"]
         {
             assert!(LocalEndpoint::parse(input).is_err(), "{input:?} was accepted");
         }
         assert_eq!(LocalEndpoint::parse("unix:///a/b").expect("valid"), LocalEndpoint::Unix("/a/b".into()));
+        assert_eq!(LocalEndpoint::parse("/a/b").expect("valid"), LocalEndpoint::Unix("/a/b".into()));
         assert!(LocalEndpoint::parse("tcp:[::1]:2375").is_ok());
         assert!(matches!(
             LocalEndpoint::parse(&format!("unix:/{}", "x".repeat(200))),

@@ -166,18 +166,38 @@ pub struct SshSettings {
     pub add_keys_to_agent: Option<AddToAgent>,
     /// Keywords that matter, were set, and are not obeyed: to be named in a warning.
     pub not_obeyed: Vec<String>,
+    /// Ways to log in that were chosen and that dtunnel does not have: to be named where a login fails.
+    pub missing_methods: Vec<MissingMethod>,
+}
+
+/// A way to log in that ssh has and dtunnel has not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MissingMethod {
+    /// GSSAPIAuthentication: Kerberos. Distributions set it for all hosts.
+    Gssapi,
+    /// HostbasedAuthentication.
+    Hostbased,
+    /// PKCS11Provider: keys on a smart card, without an agent.
+    Pkcs11,
+}
+
+impl MissingMethod {
+    const ALL: [Self; 3] = [Self::Gssapi, Self::Hostbased, Self::Pkcs11];
+
+    /// The keyword of ssh_config.
+    pub fn keyword(self) -> &'static str {
+        match self {
+            Self::Gssapi => "GSSAPIAuthentication",
+            Self::Hostbased => "HostbasedAuthentication",
+            Self::Pkcs11 => "PKCS11Provider",
+        }
+    }
 }
 
 /// Keywords that decide whom we trust or how we get there, that dtunnel does not know, and the
 /// values at which they do nothing.
-const NOT_OBEYED: &[(&str, &[&str])] = &[
-    ("bindinterface", &["none"]),
-    ("gssapiauthentication", &["no"]),
-    ("hostbasedauthentication", &["no"]),
-    ("pkcs11provider", &["none"]),
-    ("proxyusefdpass", &["no"]),
-    ("verifyhostkeydns", &["no", "false"]),
-];
+const NOT_OBEYED: &[(&str, &[&str])] =
+    &[("bindinterface", &["none"]), ("proxyusefdpass", &["no"]), ("verifyhostkeydns", &["no", "false"])];
 
 /// Asks what ssh_config says of `destination`; its user and port, where given, win over the
 /// file's, as with `ssh -l` and `-p`.
@@ -332,6 +352,12 @@ fn interpret(destination: &Destination, answer: &Answer, paths: &Paths) -> Resul
             .chain((get("addkeystoagent") == Some("ask")).then_some(&("addkeystoagent", &[][..])))
             .map(|(key, _)| (*key).to_owned())
             .collect(),
+        missing_methods: MissingMethod::ALL
+            .into_iter()
+            .filter(|method| {
+                get(&method.keyword().to_ascii_lowercase()).is_some_and(|value| !matches!(value, "no" | "none"))
+            })
+            .collect(),
         host_name,
         port,
         user,
@@ -406,8 +432,12 @@ mod tests {
     #[test]
     fn what_matters_and_is_not_obeyed_is_named() {
         assert_eq!(settings("Host *\n", "h", true).not_obeyed, [""; 0]);
-        let set = settings("Host *\n  VerifyHostKeyDNS yes\n  PKCS11Provider /p\n", "h", true);
-        assert_eq!(set.not_obeyed, ["pkcs11provider", "verifyhostkeydns"]);
+        let set = settings("Host *\n  VerifyHostKeyDNS yes\n  BindInterface lo\n", "h", true);
+        assert_eq!(set.not_obeyed, ["bindinterface", "verifyhostkeydns"]);
+        // As Debian, Ubuntu and Fedora ship it: no reason for a warning.
+        let stock =
+            settings("Host *\n  SendEnv LANG LC_*\n  HashKnownHosts yes\n  GSSAPIAuthentication yes\n", "h", true);
+        assert_eq!((stock.not_obeyed, stock.missing_methods), (Vec::new(), vec![MissingMethod::Gssapi]));
     }
 
     fn settings(text: &str, destination: &str, with_binary: bool) -> SshSettings {

@@ -22,7 +22,7 @@ use super::host_key::Trust;
 use super::keys::{Credentials, FileSigner, KeyFile, LoadError, SignError, load_key, quoted, read_certificate};
 use super::prompter::{Prompter, Question};
 use super::vault::Kept;
-use crate::config::{IdentityAgent, Proxy, Target};
+use crate::config::{IdentityAgent, MissingMethod, Proxy, Target};
 use crate::text::shown as printable;
 
 /// Longest wait for an ssh-agent's list of keys. (Signing may need a touch or a PIN and has the
@@ -69,6 +69,13 @@ pub(super) async fn login(
 /// The names of methods.
 fn names(methods: &MethodSet) -> Vec<String> {
     methods.iter().map(|method| <&str>::from(method).to_owned()).collect()
+}
+
+/// Is there a cache of Kerberos tickets, where the variable or MIT's default says?
+fn has_kerberos_ticket() -> bool {
+    let uid = rustix::process::getuid().as_raw();
+    std::env::var_os("KRB5CCNAME").is_some_and(|name| !name.is_empty())
+        || std::path::Path::new(&format!("/tmp/krb5cc_{uid}")).exists()
 }
 
 /// One login under way.
@@ -170,15 +177,30 @@ impl Login<'_> {
     }
 
     fn failure(&self, offered: Option<&MethodSet>) -> Error {
+        let missing = self.missing(offered);
         if !self.needs.is_empty() {
             let what = self.needs.join(", or ");
-            return Error::NeedsPerson { account: self.account.clone(), tried: self.tried.clone(), what };
+            let (account, tried) = (self.account.clone(), self.tried.clone());
+            return Error::NeedsPerson { account, tried, what, missing };
         }
         Error::Auth {
             account: self.account.clone(),
             tried: self.tried.clone(),
             offered: offered.map(names).unwrap_or_default(),
+            missing,
         }
+    }
+
+    /// Which ways that ssh_config chooses and that are not here could have led in. russh leaves `gssapi-with-mic` out
+    /// of what a server offers; without a Kerberos ticket it would have been of no use in any case.
+    fn missing(&self, offered: Option<&MethodSet>) -> Vec<MissingMethod> {
+        let takes = |method: &MethodKind| offered.is_none_or(|set| set.contains(method));
+        let could_have_worked = |method: &MissingMethod| match method {
+            MissingMethod::Gssapi => has_kerberos_ticket(),
+            MissingMethod::Hostbased => takes(&MethodKind::HostBased),
+            MissingMethod::Pkcs11 => takes(&MethodKind::PublicKey),
+        };
+        self.target.ssh.missing_methods.iter().copied().filter(could_have_worked).collect()
     }
 
     /// russh reports a lost connection as a failed attempt; this tells them apart.

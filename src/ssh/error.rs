@@ -5,6 +5,8 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::config::MissingMethod;
+
 /// A part of making a connection that has a time limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
@@ -258,7 +260,7 @@ pub enum Error {
         /// Its fingerprint.
         fingerprint: String,
         /// Why it was not asked about or not accepted.
-        reason: &'static str,
+        reason: Unconfirmed,
     },
     /// The server accepted none of the ways to log in.
     #[error("{account} could not log in: {tried}{}", accepts(.offered))]
@@ -269,6 +271,8 @@ pub enum Error {
         tried: Tried,
         /// What the server would still have accepted; empty where it did not say.
         offered: Vec<String>,
+        /// Ways that ssh_config chooses, that could have worked, and that dtunnel does not have.
+        missing: Vec<MissingMethod>,
     },
     /// The server ended the connection during login, for instance after too many keys.
     #[error("{host} closed the connection during login{}", words(.message))]
@@ -289,6 +293,8 @@ pub enum Error {
         tried: Tried,
         /// What was needed.
         what: String,
+        /// As with [`Error::Auth`].
+        missing: Vec<MissingMethod>,
     },
     /// ssh_config lists no algorithm that we have.
     #[error("none of the {keyword} in ssh_config for this host is one that dtunnel has")]
@@ -307,6 +313,33 @@ pub enum Error {
         /// Why, as far as is known.
         message: String,
     },
+}
+
+/// Why a key that is not known was not accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unconfirmed {
+    /// ssh_config says so.
+    Strict,
+    /// A line for it would be a pattern, or several names.
+    OddName,
+    /// Whoever only looks asks nobody.
+    NotAsked,
+    /// There was nobody to ask.
+    Nobody,
+    /// Somebody said no, or nothing that is an answer.
+    Refused,
+}
+
+impl fmt::Display for Unconfirmed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Strict => "StrictHostKeyChecking is yes",
+            Self::OddName => "cannot become known: the host's name would have a meaning of its own in known_hosts",
+            Self::NotAsked => "is not asked about here",
+            Self::Nobody => "nobody was there to confirm it",
+            Self::Refused => "it was not accepted",
+        })
+    }
 }
 
 fn accepts(offered: &[String]) -> String {
@@ -365,6 +398,19 @@ impl Error {
 
     /// What to do about it, for the line `hint:`.
     pub fn hint(&self) -> Option<String> {
+        let missing = match self {
+            Self::Auth { missing, .. } | Self::NeedsPerson { missing, .. } => missing.as_slice(),
+            _ => &[],
+        };
+        if missing.is_empty() {
+            return self.remedy();
+        }
+        let names: Vec<&str> = missing.iter().map(|method| method.keyword()).collect();
+        let said = format!("ssh_config sets {} for this host, which dtunnel does not have", names.join(" and "));
+        Some(self.remedy().map_or_else(|| said.clone(), |remedy| format!("{said}; {remedy}")))
+    }
+
+    fn remedy(&self) -> Option<String> {
         Some(match self {
             Self::Resolve { .. } => "check the spelling, the network and, for a company's names, the VPN".into(),
             Self::Connect { source, port, .. } if source.kind() == io::ErrorKind::ConnectionRefused => {
@@ -405,9 +451,15 @@ impl Error {
             Self::HostKeyUncheckable { .. } => {
                 "a revoked key must not be trusted, so that nothing is connected to before this is mended in ssh_config".into()
             }
-            Self::HostKeyUnknown { .. } => {
-                "run `dtunnel up` in a terminal to be asked, or add the key to known_hosts after comparing its fingerprint".into()
+            Self::HostKeyUnknown { reason, .. } => match reason {
+                Unconfirmed::Nobody | Unconfirmed::NotAsked => {
+                    "run `dtunnel up` in a terminal to be asked, or add the key to known_hosts after comparing its fingerprint"
+                }
+                Unconfirmed::OddName => "give it a plain name, with HostName and HostKeyAlias in ssh_config",
+                Unconfirmed::Strict => "add the key to known_hosts after comparing its fingerprint",
+                Unconfirmed::Refused => "ask the host's administrator for the fingerprint, and compare it",
             }
+            .into(),
             Self::Auth { tried, .. } | Self::NeedsPerson { tried, .. } if tried.hint().is_some() => return tried.hint(),
             Self::Auth { tried, .. } if tried.refused.is_empty() => {
                 "add a key to the ssh-agent, or name one with identity_files in the profile or IdentityFile in ssh_config".into()

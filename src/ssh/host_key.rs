@@ -7,7 +7,7 @@ use russh::keys::ssh_key::certificate::CertType;
 use russh::keys::{Algorithm, Certificate, HashAlg, PublicKey, PublicKeyOrCertificate};
 
 use super::algorithms::Known;
-use super::error::Error;
+use super::error::{Error, Unconfirmed};
 use super::known_hosts::{KnownKey, KnownKeys, Verdict, append, is_plain_name, lookup_name, other_names};
 use super::prompter::{Prompter, Question};
 use super::revoked;
@@ -222,11 +222,11 @@ impl Verifier {
             reason,
         };
         if !is_plain_name(&self.target.ssh.host_name) {
-            return Err(refused("cannot become known: the host's name would have a meaning of its own in known_hosts"));
+            return Err(refused(Unconfirmed::OddName));
         }
         let by = match self.target.ssh.host_key_policy {
-            HostKeyPolicy::Strict => return Err(refused("StrictHostKeyChecking is yes")),
-            HostKeyPolicy::Ask if self.target.read_only => return Err(refused("is not asked about here")),
+            HostKeyPolicy::Strict => return Err(refused(Unconfirmed::Strict)),
+            HostKeyPolicy::Ask if self.target.read_only => return Err(refused(Unconfirmed::NotAsked)),
             HostKeyPolicy::AcceptNew | HostKeyPolicy::Off => TrustedBy::Nobody,
             HostKeyPolicy::Ask => {
                 self.ask(key).await.map_err(refused)?;
@@ -253,7 +253,7 @@ impl Verifier {
         announced.into_iter().filter(is_new).take(MAX_LEARNT).collect()
     }
 
-    async fn ask(&self, key: &PublicKey) -> Result<(), &'static str> {
+    async fn ask(&self, key: &PublicKey) -> Result<(), Unconfirmed> {
         let fingerprint = fingerprint(key);
         let question = Question::HostKey {
             host: self.name.clone(),
@@ -263,16 +263,16 @@ impl Verifier {
         };
         for _ in 0..MAX_ANSWERS {
             let Some(answer) = self.prompter.ask(question.clone()).await else {
-                return Err("nobody was there to confirm it");
+                return Err(Unconfirmed::Nobody);
             };
             match answer.reveal().trim() {
                 "yes" => return Ok(()),
-                "no" => return Err("it was not accepted"),
+                "no" => return Err(Unconfirmed::Refused),
                 other if other == fingerprint => return Ok(()),
                 _ => {}
             }
         }
-        Err("it was not accepted")
+        Err(Unconfirmed::Refused)
     }
 
     /// Writes the key down. That it could not be written does not make it less trusted.

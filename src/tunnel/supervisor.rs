@@ -490,7 +490,7 @@ impl Tunnel {
     fn failed(&self, error: &Error) {
         let mut described = (error.with_causes(), error.hint());
         if !error.may_pass() {
-            described.0 = format!("needs you: run dtunnel up {} ({})", self.target().name, described.0);
+            described.0 = format!("needs you: run dtunnel up {} ({})", self.target().typed(), described.0);
         }
         self.status.send_modify(|status| (status.last_error, status.class) = (Some(described), Some(error.class())));
     }
