@@ -1,63 +1,6 @@
 //! The command line without a network: help, errors, profiles, exit codes.
 
-use clap::CommandFactory;
-
 use crate::lab::Lab;
-
-/// The reference in docs/cli.md is made of the help texts, so that no flag changes unnoticed.
-#[test]
-fn the_command_line_reference_is_that_of_this_program() {
-    let mut root = dtunnel::cli::Cli::command().term_width(100);
-    root.build();
-    let mut text = String::from(
-        "# Command line\n\nMade of the help texts; `UPDATE_DOCS=1 cargo test --test e2e reference` writes it anew.\n",
-    );
-    describe(&root, &mut Vec::new(), &mut text);
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/cli.md");
-    if std::env::var_os("UPDATE_DOCS").is_some() {
-        std::fs::write(path, &text).unwrap();
-    }
-    let shipped = std::fs::read_to_string(path).unwrap_or_default();
-    assert!(shipped == text, "docs/cli.md is old: run `UPDATE_DOCS=1 cargo test --test e2e reference`");
-}
-
-/// The manual pages in docs/man and the completion scripts in docs/completions are shipped as they are made
-/// here.
-#[test]
-fn the_shipped_manual_pages_and_completions_are_those_of_this_program_a_reference() {
-    let mut root = dtunnel::cli::Cli::command();
-    root.build();
-    let mut made = Vec::new();
-    manual(&root, "dtunnel", &mut made);
-    let lab = Lab::new("");
-    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
-        made.push((format!("completions/dtunnel.{shell}"), lab.ok(&["completions", shell])));
-    }
-    let docs = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
-    let update = std::env::var_os("UPDATE_DOCS").is_some();
-    for (name, text) in &made {
-        let path = docs.join(name);
-        if update {
-            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-            std::fs::write(&path, text).unwrap();
-        }
-        let shipped = std::fs::read_to_string(&path).unwrap_or_default();
-        assert!(shipped == *text, "docs/{name} is old: run `UPDATE_DOCS=1 cargo test --test e2e reference`");
-    }
-    let pages = std::fs::read_dir(docs.join("man")).unwrap().count();
-    assert_eq!(pages, made.iter().filter(|(name, _)| name.starts_with("man/")).count(), "pages of no command");
-}
-
-fn manual(command: &clap::Command, name: &str, made: &mut Vec<(String, String)>) {
-    let mut page = Vec::new();
-    clap_mangen::Man::new(command.clone()).render(&mut page).unwrap();
-    let page = String::from_utf8(page).unwrap();
-    let set = format!("[env: DTUNNEL_CONFIG={}]", std::env::var("DTUNNEL_CONFIG").unwrap_or_default());
-    made.push((format!("man/{name}.1"), page.replace(&set, "[env: DTUNNEL_CONFIG]")));
-    for sub in command.get_subcommands().filter(|sub| !sub.is_hide_set()) {
-        manual(sub, &format!("{name}-{}", sub.get_name()), made);
-    }
-}
 
 /// A real bash, asked what could come next as at a Tab.
 #[test]
@@ -84,26 +27,11 @@ fn bash_completes_commands_profiles_and_hosts() {
     assert!(complete("dtunnel audit --fail-on h").contains("high"));
 }
 
-fn describe(command: &clap::Command, path: &mut Vec<String>, text: &mut String) {
-    path.push(command.get_name().into());
-    let help = command.clone().bin_name(path.join(" ")).render_long_help().to_string();
-    // The terminal's own settings must not get into it.
-    let help = help.replace(
-        &format!("[env: DTUNNEL_CONFIG={}]", std::env::var("DTUNNEL_CONFIG").unwrap_or_default()),
-        "[env: DTUNNEL_CONFIG]",
-    );
-    let lines: Vec<&str> = help.lines().map(str::trim_end).collect();
-    *text += &format!("\n## {}\n\n```text\n{}\n```\n", path.join(" "), lines.join("\n").trim_end());
-    for sub in command.get_subcommands().filter(|sub| !sub.is_hide_set()) {
-        describe(sub, path, text);
-    }
-    path.pop();
-}
-
 #[test]
 fn wrong_usage_and_wrong_configuration_end_with_2_and_say_where() {
     let lab = Lab::new("");
-    lab.fails(2, &["up"]);
+    let stderr = lab.fails(2, &["up"]);
+    assert!(stderr.contains("no target was given; `dtunnel up --all` takes every profile"), "{stderr}");
     lab.fails(2, &["frobnicate"]);
     lab.fails(2, &["up", "lab", "--timeout", "soon"]);
     assert!(lab.fails(2, &["up", "lab", "--local", "tcp:0.0.0.0:2375"]).contains("only a loopback address"));
@@ -153,14 +81,17 @@ fn an_edited_file_is_checked() {
 fn a_tunnel_that_is_not_up_is_said_to_be_so() {
     let lab = Lab::new("");
     let output = lab.run(&["env", "lab"]);
-    assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(3), b"".as_slice()));
+    assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(3), b"false;\n".as_slice()));
     assert!(String::from_utf8_lossy(&output.stderr).contains("dtunnel up lab"));
     lab.fails(3, &["status", "lab"]);
     assert_eq!(lab.status("lab")["state"], "down");
     assert_eq!(lab.ok(&["status", "--json"]).trim(), "[]");
     lab.ok(&["down", "lab"]);
     lab.ok(&["down", "--all"]);
-    assert_eq!(lab.ok(&["env", "--unset", "--shell", "fish"]), "set -e DOCKER_HOST;\n");
+    assert_eq!(
+        lab.ok(&["env", "--unset", "--shell", "fish"]),
+        "set -e DOCKER_HOST;\nset -e DTUNNEL;\nset -e DTUNNEL_ACCESS;\n"
+    );
     assert!(lab.fails(1, &["logs", "lab"]).contains("never up"));
     lab.fails(2, &["daemon", "lab"]);
 }

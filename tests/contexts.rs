@@ -74,7 +74,10 @@ fn hosts_that_are_named_already_become_profiles() {
         import.env("DOCKER_HOST", "ssh://bob@env.example/run/user/7/docker.sock");
         import
     };
-    let shown = run(&mut import(&["--dry-run"]));
+    // The Hosts of ssh_config are targets as they are.
+    assert!(!run(&mut import(&["--dry-run"])).contains("[profiles.lab]"));
+    let everywhere = ["--dry-run", "--from", "contexts", "--from", "docker-host", "--from", "ssh-config"];
+    let shown = run(&mut import(&everywhere));
     let before = std::fs::read_to_string(lab.path("config.toml")).unwrap();
     for part in [
         "[profiles.prod]",

@@ -124,3 +124,24 @@ fn a_server_that_asks_without_end_or_closes_half_way_is_left() {
     let stderr = lab.fails(4, &["up", &format!("u@127.0.0.1:{port}")]);
     assert!(stderr.contains("closed the connection during login"), "{stderr}");
 }
+
+#[test]
+fn a_question_that_is_answered_in_one_terminal_is_over_in_the_other() {
+    let Some(lab) = Lab::with_engine() else { return };
+    lab.keygen("user", "ed25519", "open sesame");
+    lab.authorize("user");
+    let mut first = Person::types(&lab, &up());
+    first.sees("Enter passphrase for key");
+    let mut second = Person::types(&lab, &up());
+    second.sees("Enter passphrase for key");
+    first.presses("wrong\n");
+    // The next one is asked in both.
+    second.sees("(answered elsewhere)");
+    wait_for("the next question", || (second.screen().matches("Enter passphrase").count() == 2).then_some(()));
+    first.sees("please try again");
+    second.presses("open sesame\n");
+    for person in [first, second] {
+        let (status, screen) = person.leaves();
+        assert!(status.success() && screen.contains(" up ") && !screen.contains("open sesame"), "{screen}");
+    }
+}

@@ -86,20 +86,22 @@ fn the_end_of_a_daemon_waits_for_no_client() {
 /// The starter of a daemon that fails and the daemon do not wait for each other.
 #[test]
 fn a_failing_up_takes_no_longer_than_its_failure() {
-    let lab = Lab::new("");
-    let target = format!("u@127.0.0.1:{}", crate::lab::sshd::free_port());
+    let mut lab = Lab::new("");
+    lab.sshd.stop();
+    let config = lab.path("");
+    let config = config.to_str().unwrap();
     let daemons = || {
         let of = |entry: std::fs::DirEntry| {
             let line = std::fs::read(entry.path().join("cmdline")).ok()?;
             let line = String::from_utf8_lossy(&line).replace('\0', " ");
-            (line.contains(" daemon ") && line.contains(&target)).then_some(())
+            (line.contains(" daemon ") && line.contains(config)).then_some(())
         };
         std::fs::read_dir("/proc").unwrap().flatten().filter_map(of).count()
     };
-    lab.fails(6, &["up", &target]);
+    lab.fails(6, &["up", "lab"]);
     wait_for("the daemon's end", || (daemons() == 0).then_some(()));
-    let log = lab.log(&target.replace(":", "+"));
-    assert!(!log.contains("last word"), "{log}");
+    let log = lab.log("lab");
+    assert!(log.contains("cannot connect") && !log.contains("last word"), "{log}");
 }
 
 #[test]

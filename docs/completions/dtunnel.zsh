@@ -33,4 +33,8 @@ function _clap_dynamic_completer_dtunnel() {
     fi
 }
 
-compdef _clap_dynamic_completer_dtunnel dtunnel
+if [[ $funcstack[1] == _dtunnel ]]; then
+    _clap_dynamic_completer_dtunnel "$@"
+else
+    compdef _clap_dynamic_completer_dtunnel dtunnel
+fi

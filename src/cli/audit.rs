@@ -21,10 +21,10 @@ pub(super) struct AuditArgs {
     remote: Option<String>,
     /// Print every check as JSON, for programs
     #[arg(long, conflicts_with = "sarif")]
-    json: bool,
+    pub(super) json: bool,
     /// Print the findings as SARIF 2.1.0, for CI
     #[arg(long)]
-    sarif: bool,
+    pub(super) sarif: bool,
     /// End with exit code 1 where something is found that is as bad as this, or worse
     #[arg(long, value_name = "SEVERITY")]
     fail_on: Option<Worst>,

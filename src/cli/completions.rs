@@ -2,14 +2,14 @@
 
 use std::ffi::OsStr;
 
-use clap::{Args, CommandFactory, ValueEnum};
+use clap::{Args, ValueEnum};
 use clap_complete::CompleteEnv;
 use clap_complete::engine::{ArgValueCompleter, CompletionCandidate};
 use clap_complete::env::Shells;
 
-use super::{Cli, output};
+use super::output;
 use crate::config::{self, ConfigFile, Profile};
-use crate::daemon::{self, ExitCode, Failure};
+use crate::daemon::{ExitCode, Failure};
 
 /// The variable by which a shell's script asks.
 const VARIABLE: &str = "COMPLETE";
@@ -31,7 +31,7 @@ enum Shell {
 
 /// Answers a shell that asks what could come next; then the process ends.
 pub fn complete() {
-    CompleteEnv::with_factory(Cli::command).var(VARIABLE).complete();
+    CompleteEnv::with_factory(super::command).var(VARIABLE).complete();
 }
 
 pub(super) fn completions(args: &CompletionsArgs) -> Result<(), Failure> {
@@ -42,7 +42,18 @@ pub(super) fn completions(args: &CompletionsArgs) -> Result<(), Failure> {
     let mut script = Vec::new();
     let written = shell.write_registration(VARIABLE, "dtunnel", "dtunnel", "dtunnel", &mut script);
     written.map_err(|e| other(e.to_string()))?;
-    output::print(&String::from_utf8_lossy(&script))
+    let script = String::from_utf8_lossy(&script);
+    output::print(&if let Shell::Zsh = args.shell { fit_for_fpath(&script) } else { script.into_owned() })
+}
+
+/// zsh loads a file of $fpath at the first Tab and runs it for that very Tab: it has to complete then, not only
+/// to say which function will. Sourced, as by `source <(dtunnel completions zsh)`, it says so.
+fn fit_for_fpath(script: &str) -> String {
+    let Some((functions, registration)) = script.trim_end().rsplit_once('\n') else { return script.into() };
+    let function = registration.split_ascii_whitespace().nth(1).unwrap_or_default();
+    format!(
+        "{functions}\nif [[ $funcstack[1] == _dtunnel ]]; then\n    {function} \"$@\"\nelse\n    {registration}\nfi\n"
+    )
 }
 
 /// Completes a TARGET: profiles, tunnels that are up, and hosts of ssh_config.
@@ -50,14 +61,27 @@ pub(super) fn targets() -> ArgValueCompleter {
     ArgValueCompleter::new(|begun: &OsStr| {
         let config = configuration();
         let mut candidates = of_profiles(&config);
-        let up = config::runtime_dir().map(|dir| daemon::list(&dir)).unwrap_or_default();
-        let up = up.into_iter().map(|name| (name.to_string(), "a tunnel".to_owned()));
+        let up = super::targets::running().into_iter().map(|name| (name.to_string(), "a tunnel".to_owned()));
         // What is wrong with ssh_config is not for a Tab to tell.
         let hosts = config::ssh_hosts(None, &config).unwrap_or_default();
         let hosts = hosts.into_iter().map(|host| (host, "Host of ssh_config".to_owned()));
         for (name, help) in up.chain(hosts) {
             if !candidates.iter().any(|(known, _)| *known == name) {
                 candidates.push((name, help));
+            }
+        }
+        fitting(candidates, begun)
+    })
+}
+
+/// Completes a TARGET of a command about tunnels that are up: these first.
+pub(super) fn running() -> ArgValueCompleter {
+    ArgValueCompleter::new(|begun: &OsStr| {
+        let mut candidates: Vec<_> =
+            super::targets::running().iter().map(|name| (name.to_string(), "a tunnel that is up".to_owned())).collect();
+        for profile in of_profiles(&configuration()) {
+            if !candidates.iter().any(|(known, _)| *known == profile.0) {
+                candidates.push(profile);
             }
         }
         fitting(candidates, begun)

@@ -2,11 +2,11 @@
 
 use std::process::{Command, Stdio};
 
-use clap::Subcommand;
-use serde::Deserialize;
+use clap::{Args, Subcommand};
+use serde::{Deserialize, Serialize};
 
-use super::{Global, nearest_profile, output};
-use crate::config::{LocalEndpoint, TunnelName, runtime_dir};
+use super::{Global, nearest_profile, output, targets};
+use crate::config::{LocalEndpoint, TunnelName, shell_word};
 use crate::daemon::{self, ExitCode, Failure, Found};
 
 /// Begins the description of a context that is ours to change and remove.
@@ -15,24 +15,39 @@ const OURS: &str = "dtunnel: ";
 #[derive(Debug, Subcommand)]
 pub(super) enum ContextCommand {
     /// Make a docker context that leads to a tunnel
-    Create {
-        /// The tunnel
-        #[arg(value_name = "TARGET", add = super::completions::targets())]
-        target: String,
-    },
+    Create(ContextArgs),
     /// Remove the context of a tunnel; the tunnel stays
     #[command(visible_alias = "rm")]
-    Remove {
-        /// The tunnel
-        #[arg(value_name = "TARGET", add = super::completions::targets())]
-        target: String,
-    },
+    Remove(ContextArgs),
     /// Have docker use a tunnel from now on, making its context if there is none
-    Use {
-        /// The tunnel
-        #[arg(value_name = "TARGET", add = super::completions::targets())]
-        target: String,
-    },
+    Use(ContextArgs),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ContextArgs {
+    /// The tunnel
+    #[arg(value_name = "TARGET", add = super::completions::targets())]
+    target: String,
+    /// Print a JSON object, for programs: the `context`, its `host`, and whether it is `current`
+    #[arg(long)]
+    json: bool,
+}
+
+impl ContextCommand {
+    pub(super) fn json(&self) -> bool {
+        let (Self::Create(args) | Self::Remove(args) | Self::Use(args)) = self;
+        args.json
+    }
+}
+
+/// What `--json` prints.
+#[derive(Debug, Serialize)]
+struct Shown {
+    context: String,
+    /// Where it leads; None where there is none any more.
+    host: Option<String>,
+    /// Does docker use it now?
+    current: bool,
 }
 
 /// What docker says of a context.
@@ -74,20 +89,19 @@ impl Context {
 }
 
 pub(super) fn context(global: &Global, command: &ContextCommand) -> Result<(), Failure> {
-    match command {
-        ContextCommand::Create { target } => {
+    let (name, json) = match command {
+        ContextCommand::Create(ContextArgs { target, json }) => {
             let name = create(global, target)?;
-            tell(
-                global,
-                &format!("docker's context `{name}` leads to {target}; use it with: docker --context {name} …"),
-            );
-            Ok(())
+            output::note(&format!(
+                "docker's context `{name}` leads to {target}; use it with: docker --context {name} …"
+            ));
+            (name, *json)
         }
-        ContextCommand::Remove { target } => remove(global, target),
-        ContextCommand::Use { target } => {
+        ContextCommand::Remove(ContextArgs { target, json }) => (remove(global, target)?, *json),
+        ContextCommand::Use(ContextArgs { target, json }) => {
             let name = create(global, target)?;
             docker(&["context", "use", &name])?;
-            tell(global, &format!("docker uses {target} from now on; back with: docker context use default"));
+            output::note(&format!("docker uses {target} from now on; back with: docker context use default"));
             for variable in ["DOCKER_HOST", "DOCKER_CONTEXT"] {
                 if std::env::var_os(variable).is_some_and(|value| !value.is_empty()) {
                     output::warning(&format!(
@@ -95,15 +109,15 @@ pub(super) fn context(global: &Global, command: &ContextCommand) -> Result<(), F
                     ));
                 }
             }
-            Ok(())
+            (name, *json)
         }
+    };
+    if !json {
+        return Ok(());
     }
-}
-
-fn tell(global: &Global, message: &str) {
-    if !global.quiet {
-        output::note(message);
-    }
+    let host = existing(&name)?.map(|context| context.host().to_owned());
+    let current = is_current(&name)?;
+    output::print_json(&Shown { context: name, host, current })
 }
 
 /// Makes the context, or brings it up to date; its name.
@@ -124,15 +138,16 @@ fn create(global: &Global, target: &str) -> Result<String, Failure> {
         None => drop(docker(&["context", "create", &name, "--description", &description, "--docker", &host])?),
     }
     if !up {
-        tell(global, &format!("{tunnel} is not up; bring it up with: dtunnel up {target}"));
+        output::note(&format!("{tunnel} is not up; bring it up with: dtunnel up {}", shell_word(target)));
     }
     Ok(name)
 }
 
-fn remove(global: &Global, target: &str) -> Result<(), Failure> {
+/// Removes the context; its name.
+fn remove(global: &Global, target: &str) -> Result<String, Failure> {
     let name = name_of(&TunnelName::of_target(target, &global.config()?)?);
     match existing(&name)? {
-        None => tell(global, &format!("docker has no context `{name}`")),
+        None => output::note(&format!("docker has no context `{name}`")),
         Some(context) if !context.is_ours() => {
             return Err(Failure::new(
                 ExitCode::Other,
@@ -143,13 +158,13 @@ fn remove(global: &Global, target: &str) -> Result<(), Failure> {
         Some(_) => {
             if is_current(&name)? {
                 docker(&["context", "use", "default"])?;
-                tell(global, "docker uses its context `default` again");
+                output::note("docker uses its context `default` again");
             }
             docker(&["context", "rm", &name])?;
-            tell(global, &format!("removed docker's context `{name}`"));
+            output::note(&format!("removed docker's context `{name}`"));
         }
     }
-    Ok(())
+    Ok(name)
 }
 
 /// Does docker use it now? (Older CLIs have no `context show`.)
@@ -162,7 +177,7 @@ fn is_current(name: &str) -> Result<bool, Failure> {
 fn endpoint(global: &Global, target: &str) -> Result<(TunnelName, String, bool), Failure> {
     let config = global.config()?;
     let name = TunnelName::of_target(target, &config)?;
-    if let Found::Running(status) = daemon::find(&runtime_dir()?, &name)?
+    if let Found::Running(status) = daemon::find(&targets::runtime()?, &name)?
         && let Some(local) = status.local
     {
         return Ok((name, local, status.state.is_usable()));

@@ -5,7 +5,7 @@ use std::path::Path;
 use clap::Args;
 use serde::Serialize;
 
-use super::{Global, nearest_profile, output, prompt};
+use super::{Global, nearest_profile, output, prompt, targets};
 use crate::config::{self, ConfigFile, runtime_dir};
 use crate::daemon::{self, ExitCode, Failure, Found};
 use crate::doctor::{self, Check, Verdict};
@@ -13,15 +13,16 @@ use crate::text;
 
 #[derive(Debug, Args)]
 pub(super) struct DoctorArgs {
-    /// What to look into; nothing is changed, here or there. Without it: this machine alone
+    /// What to look into; nothing is changed, here or there. Without it the default target, or this machine alone where
+    /// there is none
     #[arg(value_name = "TARGET", add = super::completions::targets())]
     target: Option<String>,
     /// The Engine on the host, as for `up`
-    #[arg(long, value_name = "ENDPOINT", requires = "target")]
+    #[arg(long, value_name = "ENDPOINT")]
     remote: Option<String>,
     /// Print the checks as JSON, for programs
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
 }
 
 /// What `--json` prints.
@@ -42,7 +43,8 @@ pub(super) fn doctor(global: &Global, args: &DoctorArgs) -> Result<(), Failure> 
         }
         checks.push(check);
     };
-    let result = match &args.target {
+    let target = args.target.clone().or_else(|| targets::default_target(global));
+    let result = match &target {
         None => {
             doctor::examine_machine(&mut on_check);
             let (path, named) = global.config_path()?;
@@ -70,9 +72,9 @@ pub(super) fn doctor(global: &Global, args: &DoctorArgs) -> Result<(), Failure> 
     };
     printed?;
     let failed: Vec<&str> = of(&checks, Verdict::Failed);
-    let (ok, summary) = (result.is_ok() && failed.is_empty(), summary(args.target.as_deref(), &checks));
+    let (ok, summary) = (result.is_ok() && failed.is_empty(), summary(target.as_deref(), &checks));
     if args.json {
-        output::print_json(&Report { target: args.target.as_deref(), ok, summary, checks })?;
+        output::print_json(&Report { target: target.as_deref(), ok, summary, checks })?;
     } else {
         output::print(&format!("{} {summary}\n", if ok { output::check() } else { output::mark_failure() }))?;
     }

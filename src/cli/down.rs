@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use clap::Args;
+use serde::Serialize;
 
-use super::{Global, nearest_profile, output};
-use crate::config::{ConfigFile, RuntimeFiles, TunnelName, runtime_dir};
-use crate::daemon::{self, Client, ClientError, Event, ExitCode, Failure, Request};
+use super::{Global, output, targets};
+use crate::config::{ConfigFile, RuntimeFiles, TunnelName};
+use crate::daemon::{Client, ClientError, Event, ExitCode, Failure, Request};
 
 /// How long a daemon that does not tell its `drain` may let flows finish.
 const UNTOLD: Duration = Duration::from_secs(600);
@@ -14,53 +15,76 @@ const UNTOLD: Duration = Duration::from_secs(600);
 #[derive(Debug, Args)]
 pub(super) struct DownArgs {
     /// What to take down
-    #[arg(value_name = "TARGET", add = super::completions::targets(), required_unless_present = "all", conflicts_with = "all")]
+    #[arg(value_name = "TARGET", add = super::completions::running(), conflicts_with = "all")]
     targets: Vec<String>,
     /// Take all tunnels down
     #[arg(long)]
     all: bool,
+    /// Print a JSON array, for programs: each tunnel's `name`, and whether it `was_up`
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+/// What `--json` prints of each.
+#[derive(Debug, Serialize)]
+struct Taken {
+    name: String,
+    was_up: bool,
 }
 
 pub(super) fn down(global: &Global, args: &DownArgs) -> Result<(), Failure> {
-    // With --all a configuration file that is broken must not keep anything up.
-    let config = if args.all { ConfigFile::default() } else { global.config()? };
-    let names: Vec<(String, TunnelName)> = if args.all {
-        daemon::list(&runtime_dir()?).into_iter().map(|name| (name.to_string(), name)).collect()
+    let (config, names) = if args.all {
+        // A configuration file that is broken must not keep anything up.
+        targets::runtime()?;
+        (ConfigFile::default(), targets::running())
+    } else if args.targets.is_empty() {
+        let up: Vec<String> = targets::running().iter().map(ToString::to_string).collect();
+        return Err(targets::none_given("down", "down every one that is up", &up));
     } else {
-        let named = args.targets.iter().map(|target| Ok((target.clone(), TunnelName::of_target(target, &config)?)));
-        named.collect::<Result<_, Failure>>()?
+        global.choose_all(&args.targets)?
     };
+    let shown = |at: usize, name: &TunnelName| args.targets.get(at).cloned().unwrap_or_else(|| name.to_string());
     let results: Vec<_> = std::thread::scope(|scope| {
         let threads: Vec<_> = names
             .iter()
-            .map(|(target, name)| scope.spawn(|| take_down(global, &config, target, name, args.all)))
+            .enumerate()
+            .map(|(at, name)| (name, shown(at, name)))
+            .map(|(name, target)| {
+                let config = &config;
+                scope.spawn(move || match take_down(&target, name, true)? {
+                    false if args.all => Ok(Taken { name: name.to_string(), was_up: false }),
+                    false => match global.unknown(&target, name, config) {
+                        Some(failure) => Err(failure),
+                        None => {
+                            output::note(&format!("{target} is not up"));
+                            Ok(Taken { name: name.to_string(), was_up: false })
+                        }
+                    },
+                    true => Ok(Taken { name: name.to_string(), was_up: true }),
+                })
+            })
             .collect();
         threads.into_iter().filter_map(|thread| thread.join().ok()).collect()
     });
-    let mut failures: Vec<Failure> = results.into_iter().filter_map(Result::err).collect();
+    let (taken, mut failures): (Vec<_>, Vec<_>) = results.into_iter().partition(Result::is_ok);
+    if args.json {
+        output::print_json(&taken.into_iter().flatten().collect::<Vec<_>>())?;
+    }
     let last = failures.pop();
-    failures.iter().for_each(output::print_failure);
-    last.map_or(Ok(()), Err)
+    failures.iter().filter_map(|failure| failure.as_ref().err()).for_each(output::print_error);
+    last.map_or(Ok(()), |last| last.map(drop))
 }
 
-fn take_down(global: &Global, config: &ConfigFile, target: &str, name: &TunnelName, all: bool) -> Result<(), Failure> {
-    let say = |message: String| {
-        if !global.quiet {
-            output::note(&message)
-        }
-    };
-    let files = RuntimeFiles::new(&runtime_dir()?, name)?;
+/// Takes a tunnel down, and says so if `aloud`; false where it was not up.
+pub(super) fn take_down(target: &str, name: &TunnelName, aloud: bool) -> Result<bool, Failure> {
+    let files = RuntimeFiles::new(&targets::runtime()?, name)?;
     let Some(mut client) = Client::connect(&files.control).map_err(|e| unwell(&e))? else {
         // What a killed daemon left is replaced by the next `up`; whoever asks for it to go
         // expects it gone. The sockets only: nobody listens there.
         for stale in [&files.socket, &files.control] {
             let _ = std::fs::remove_file(stale);
         }
-        if !all {
-            let meant = nearest_profile(target, config).map(|hint| format!(" ({hint})")).unwrap_or_default();
-            say(format!("{target} is not up{meant}"));
-        }
-        return Ok(());
+        return Ok(false);
     };
     client.send(&Request::Down).map_err(|e| unwell(&e))?;
     let mut ending = UNTOLD;
@@ -71,15 +95,18 @@ fn take_down(global: &Global, config: &ConfigFile, target: &str, name: &TunnelNa
                 if flows == 0 {
                     continue;
                 }
-                say(format!("{target}: letting {flows} open {} finish", if flows == 1 { "flow" } else { "flows" }));
+                let flows = if flows == 1 { "1 open flow".into() } else { format!("{flows} open flows") };
+                output::note(&format!("{target}: letting {flows} finish"));
             }
             Ok(Some(Event::Stopped) | None) => break,
             Ok(Some(_)) => {}
             Err(e) => return Err(unwell(&e)),
         }
     }
-    say(format!("{target} is down"));
-    Ok(())
+    if aloud {
+        output::note(&format!("{target} is down"));
+    }
+    Ok(true)
 }
 
 /// A daemon that does not do its part.

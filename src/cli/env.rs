@@ -1,20 +1,26 @@
-//! `dtunnel env`.
+//! `dtunnel env`, and what tells a shell where its docker goes.
 
-use clap::Args;
+use std::ffi::OsString;
+
+use clap::{Args, ValueEnum};
 
 use super::shell::{Change, Shell};
+use super::targets::Chosen;
 use super::up::bring_up_quietly;
-use super::{Global, not_up, output};
-use crate::config::{self, TunnelName, runtime_dir};
-use crate::daemon::{self, ExitCode, Failure, Found};
+use super::{Global, not_up, output, targets};
+use crate::config;
+use crate::daemon::{self, ExitCode, Failure, Found, TunnelStatus};
+use crate::tunnel::State;
 
 /// What would make docker go elsewhere, or speak TLS to a socket.
-pub(super) const FIGHTING: [&str; 3] = ["DOCKER_CONTEXT", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH"];
+const FIGHTING: [&str; 3] = ["DOCKER_CONTEXT", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH"];
+/// What is ours: where docker goes, for docker itself and for prompts.
+const OURS: [&str; 3] = ["DOCKER_HOST", "DTUNNEL", "DTUNNEL_ACCESS"];
 
 #[derive(Debug, Args)]
 pub(super) struct EnvArgs {
-    /// The tunnel
-    #[arg(value_name = "TARGET", add = super::completions::targets(), required_unless_present = "unset")]
+    /// The tunnel [default: DTUNNEL_TARGET, `default` of the configuration, or the only profile]
+    #[arg(value_name = "TARGET", add = super::completions::targets())]
     target: Option<String>,
     /// The shell to write for; guessed where not given
     #[arg(long, value_name = "SHELL")]
@@ -26,39 +32,72 @@ pub(super) struct EnvArgs {
     #[arg(long)]
     up: bool,
     /// With --up: how long to wait until docker can be used, not counting your answers to questions
-    #[arg(long, value_name = "DURATION", default_value = "30s")]
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = super::duration)]
     timeout: config::Duration,
+}
+
+/// Where docker goes: the variables of a tunnel.
+#[derive(Debug)]
+pub(super) struct Environment {
+    host: String,
+    target: String,
+    access: String,
+}
+
+impl Environment {
+    pub(super) fn new(target: &str, status: TunnelStatus) -> Self {
+        Self {
+            host: status.local.unwrap_or_default(),
+            target: target.into(),
+            access: status.access.unwrap_or_else(|| "full".into()),
+        }
+    }
+
+    pub(super) fn changes(&self) -> Vec<Change<'_>> {
+        let values = [&self.host, &self.target, &self.access];
+        let ours = OURS.into_iter().zip(values).map(|(name, value)| Change::Set(name, value));
+        ours.chain(FIGHTING.map(Change::Clear)).collect()
+    }
 }
 
 pub(super) fn env(global: &Global, args: &EnvArgs) -> Result<(), Failure> {
     let shell = args.shell.unwrap_or_else(Shell::guess);
-    let Some(target) = args.target.as_ref().filter(|_| !args.unset) else {
-        return output::print(&shell.script(&[Change::Clear("DOCKER_HOST")]));
-    };
-    let host = if args.up {
-        let config = global.config()?;
-        bring_up_quietly(global, &config, target, args.timeout)?.status.local
-    } else {
-        let config = global.config()?;
-        let name = TunnelName::of_target(target, &config)?;
-        match daemon::find(&runtime_dir()?, &name)? {
-            Found::Running(status) => match status.state {
-                // A tunnel that is reconnecting keeps its socket, and its clients wait.
-                crate::tunnel::State::Up | crate::tunnel::State::Idle | crate::tunnel::State::Reconnecting => {
-                    status.local
-                }
-                _ => return Err(not_up(target, &name, &config)),
-            },
-            Found::Down => return Err(not_up(target, &name, &config)),
-            Found::Unwell(error) => return Err(super::down::unwell(&error)),
-        }
-    };
-    let host = host.unwrap_or_default();
-    if host.contains(char::is_control) {
+    // Whatever goes wrong: a shell that evaluates nothing would go on with the host that it had.
+    output::if_it_fails(shell.failure());
+    if args.unset {
+        return output::print(&shell.script(&OURS.map(Change::Clear)));
+    }
+    let chosen = global.choose(args.target.as_deref())?;
+    let status =
+        if args.up { bring_up_quietly(global, &chosen.config, &chosen.target, args.timeout)?.status } else { usable(&chosen)? };
+    let environment = Environment::new(&chosen.target, status);
+    if environment.host.contains(char::is_control) {
         // A socket that a service manager has passed on can be anywhere; not each shell could be told.
+        let host = &environment.host;
         return Err(Failure::new(ExitCode::Other, format!("the endpoint {host:?} holds control characters")));
     }
-    let mut changes = vec![Change::Set("DOCKER_HOST", &host)];
-    changes.extend(FIGHTING.map(Change::Clear));
-    output::print(&shell.script(&changes))
+    output::print(&shell.script(&environment.changes()))
+}
+
+/// The status of a tunnel whose socket can be used.
+fn usable(chosen: &Chosen) -> Result<TunnelStatus, Failure> {
+    match daemon::find(&targets::runtime()?, &chosen.name)? {
+        // A tunnel that is reconnecting keeps its socket, and its clients wait.
+        Found::Running(status) if matches!(status.state, State::Up | State::Idle | State::Reconnecting) => Ok(*status),
+        Found::Running(_) | Found::Down => Err(not_up(&chosen.target, &chosen.name, &chosen.config)),
+        Found::Unwell(error) => Err(super::down::unwell(&error)),
+    }
+}
+
+/// Makes the shell fail that evaluates the output of a command line which could not even be read.
+pub(super) fn refuse_to_be_evaluated(words: &[OsString]) {
+    let Some(at) = super::command_at(words).filter(|at| words[*at] == "env") else { return };
+    let mut rest = words[at..].iter().map(|word| word.to_string_lossy());
+    let mut shell = None;
+    while let Some(word) = rest.next() {
+        let named =
+            if word == "--shell" { rest.next() } else { word.strip_prefix("--shell=").map(|s| s.to_owned().into()) };
+        shell = named.and_then(|name| Shell::from_str(&name, false).ok()).or(shell);
+    }
+    let _ = output::print(shell.unwrap_or_else(Shell::guess).failure());
 }

@@ -1,47 +1,130 @@
-//! `dtunnel exec`.
+//! `dtunnel exec` and `dtunnel shell`: a command, or the user's shell, whose docker is a tunnel's.
 
-use std::ffi::OsString;
-use std::io;
+use std::ffi::{OsStr, OsString};
+use std::io::{self, IsTerminal};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use clap::Args;
 
-use super::Global;
-use super::env::FIGHTING;
+use super::env::Environment;
+use super::shell::Change;
+use super::targets::Chosen;
 use super::up::bring_up_quietly;
-use crate::config;
-use crate::daemon::{ExitCode, Failure};
+use super::{Global, output};
+use crate::config::{self, shell_word};
+use crate::daemon::{ExitCode, Failure, TunnelStatus};
 
 #[derive(Debug, Args)]
+#[command(override_usage = "dtunnel exec [OPTIONS] [TARGET] [--] [COMMAND]...")]
 pub(super) struct ExecArgs {
-    /// The tunnel; brought up if it is not
-    #[arg(value_name = "TARGET", add = super::completions::targets())]
-    target: String,
+    /// The tunnel, brought up if it is not, then the command and its arguments. Without a target, as in
+    /// `exec -- docker ps`, the default one; without a command your shell
+    #[arg(value_name = "TARGET [COMMAND]", trailing_var_arg = true, allow_hyphen_values = true, add = super::completions::targets())]
+    words: Vec<OsString>,
     /// How long to wait until docker can be used, not counting your answers to questions
-    #[arg(long, value_name = "DURATION", default_value = "30s")]
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = super::duration)]
     timeout: config::Duration,
-    /// The command and its arguments
-    #[arg(value_name = "COMMAND", required = true, trailing_var_arg = true, allow_hyphen_values = true)]
-    command: Vec<OsString>,
+}
+
+/// `exec -- COMMAND` leaves the target out. clap takes this `--` away; doubled, the second one is the first of the words.
+pub(super) fn keep_first_marker(words: Vec<OsString>) -> Vec<OsString> {
+    let Some(exec) = super::command_at(&words).filter(|at| words[*at] == "exec") else { return words };
+    let marker = super::next_word(&words, exec + 1).filter(|at| words[*at] == "--");
+    let Some(at) = marker else { return words };
+    [&words[..at], &[OsString::from("--")], &words[at..]].concat()
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ShellArgs {
+    /// The tunnel, brought up if it is not [default: DTUNNEL_TARGET, `default` of the configuration, or the only profile]
+    #[arg(value_name = "TARGET", add = super::completions::targets())]
+    target: Option<String>,
+    /// How long to wait until docker can be used, not counting your answers to questions
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = super::duration)]
+    timeout: config::Duration,
+}
+
+pub(super) fn shell(global: &Global, args: &ShellArgs) -> Result<(), Failure> {
+    let (chosen, status) = bring_up(global, args.target.as_deref(), args.timeout, |_| Ok(()))?;
+    start_shell(&chosen, status)
 }
 
 /// Becomes the command: its exit code and the signals to it are its own affair then.
 pub(super) fn exec(global: &Global, args: &ExecArgs) -> Result<(), Failure> {
-    let up = global.config().and_then(|config| bring_up_quietly(global, &config, &args.target, args.timeout));
-    let up = up.map_err(|failure| Failure { exit: ExitCode::NoTunnel, ..failure })?;
+    let (given, words) = match args.words.split_first() {
+        Some((marker, words)) if marker == "--" => (None, words),
+        Some((target, words)) => (Some(target.to_string_lossy()), words),
+        None => (None, args.words.as_slice()),
+    };
     // clap leaves a `--` that follows the target among the words of the command.
-    let words = match args.command.split_first() {
-        Some((first, rest)) if first == "--" => rest,
-        _ => &args.command,
+    let (marked, words) = match words.split_first() {
+        Some((first, rest)) if first == "--" => (true, rest),
+        _ => (false, words),
     };
-    let Some((program, arguments)) = words.split_first() else {
-        return Err(Failure::new(ExitCode::Usage, "no command was given"));
+    let is_meant = |chosen: &Chosen| match &given {
+        Some(_) if !marked => forgotten_target(global, chosen, words),
+        _ => Ok(()),
     };
-    let mut command = Command::new(program);
-    command.args(arguments).env("DOCKER_HOST", up.status.local.unwrap_or_default());
-    for name in FIGHTING {
-        command.env_remove(name);
+    let (chosen, status) = bring_up(global, given.as_deref(), args.timeout, is_meant)?;
+    let Some((program, arguments)) = words.split_first() else { return start_shell(&chosen, status) };
+    become_command(Command::new(program).args(arguments), program, &Environment::new(&chosen.target, status))
+}
+
+/// The tunnel, up. What fails here keeps the command from being run, which has a code of its own.
+fn bring_up(
+    global: &Global,
+    given: Option<&str>,
+    timeout: config::Duration,
+    is_meant: impl FnOnce(&Chosen) -> Result<(), Failure>,
+) -> Result<(Chosen, TunnelStatus), Failure> {
+    let up = global.choose(given).and_then(|chosen| {
+        is_meant(&chosen)?;
+        let status = bring_up_quietly(global, &chosen.config, &chosen.target, timeout)?.status;
+        Ok((chosen, status))
+    });
+    up.map_err(|failure| Failure { exit: ExitCode::NoTunnel, ..failure })
+}
+
+/// `exec docker ps`: is the first word a command, and the target was left out?
+fn forgotten_target(global: &Global, chosen: &Chosen, words: &[OsString]) -> Result<(), Failure> {
+    let target = &chosen.target;
+    if target.contains(['@', ':']) || !is_program(target) {
+        return Ok(());
+    }
+    if global.unknown(target, &chosen.name, &chosen.config).is_none() {
+        return Ok(());
+    }
+    let words: String = words.iter().map(|word| format!(" {}", shell_word(&word.to_string_lossy()))).collect();
+    Err(Failure::new(ExitCode::NoTunnel, format!("`{target}` is a program and no known target: the target is missing"))
+        .hint(format!("dtunnel exec TARGET -- {target}{words}")))
+}
+
+/// Would a shell find this program?
+fn is_program(name: &str) -> bool {
+    let runs =
+        |path: &std::path::Path| std::fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.mode() & 0o111 != 0);
+    std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(|dir| runs(&dir.join(name))))
+}
+
+fn start_shell(chosen: &Chosen, status: TunnelStatus) -> Result<(), Failure> {
+    let set = std::env::var_os("SHELL").filter(|shell| !shell.is_empty());
+    let shell = set.unwrap_or_else(|| OsString::from("/bin/sh"));
+    let access = status.access.as_ref().map(|access| format!(", {access}")).unwrap_or_default();
+    let address = status.address().map(|address| address.to_string()).unwrap_or_default();
+    if io::stdin().is_terminal() {
+        output::note(&format!("docker is that of {} here ({address}{access}); `exit` leaves", chosen.target));
+    }
+    become_command(&mut Command::new(&shell), &shell, &Environment::new(&chosen.target, status))
+}
+
+fn become_command(command: &mut Command, program: &OsStr, environment: &Environment) -> Result<(), Failure> {
+    for change in environment.changes() {
+        match change {
+            Change::Set(name, value) => command.env(name, value),
+            Change::Clear(name) => command.env_remove(name),
+        };
     }
     let error = command.exec();
     let exit = if error.kind() == io::ErrorKind::NotFound { ExitCode::NotFound } else { ExitCode::CannotRun };

@@ -15,7 +15,7 @@ pub(super) struct ImportArgs {
     /// Import these only, by the names that the profiles will have
     #[arg(value_name = "NAME")]
     names: Vec<String>,
-    /// Where to look; everywhere by default
+    /// Where to look [default: contexts and docker-host; a Host of ssh_config needs no profile]
     #[arg(long, value_name = "SOURCE")]
     from: Vec<Source>,
     /// Write without asking
@@ -43,7 +43,11 @@ pub(super) fn import(global: &Global, args: &ImportArgs) -> Result<(), Failure> 
     if let Some(missing) = args.names.iter().find(|name| !found.contains_key(*name)) {
         let failure = Failure::new(ExitCode::Usage, format!("nothing to import is named `{missing}`"));
         let nearest = config::nearest(missing, found.keys().map(String::as_str));
+        let hosts = config::ssh_hosts(global.ssh_config().as_deref(), &config).unwrap_or_default();
         return Err(match nearest {
+            _ if hosts.contains(missing) => failure.hint(format!(
+                "it is a Host of ssh_config, which needs no profile; `--from ssh-config {missing}` makes one"
+            )),
             Some(name) => failure.hint(format!("did you mean `{name}`?")),
             None => failure.hint("`dtunnel profile import --dry-run` shows what there is"),
         });
@@ -73,9 +77,7 @@ pub(super) fn import(global: &Global, args: &ImportArgs) -> Result<(), Failure> 
     for (name, profile) in found {
         config::add_profile(&path, &NewProfile { name, profile })?;
     }
-    if !global.quiet {
-        output::note(&format!("added {} to {}", count(written), path.display()));
-    }
+    output::note(&format!("added {} to {}", count(written), path.display()));
     Ok(())
 }
 
@@ -85,7 +87,8 @@ fn count(profiles: usize) -> String {
 
 /// What there is, by name, without what is a profile already. The first source that has a name wins.
 fn find(global: &Global, args: &ImportArgs, config: &ConfigFile) -> Result<BTreeMap<String, Profile>, Failure> {
-    let wanted = |source| args.from.is_empty() || args.from.contains(&source);
+    let by_default = |source| args.from.is_empty() && source != Source::SshConfig;
+    let wanted = |source| by_default(source) || args.from.contains(&source);
     let mut found = BTreeMap::new();
     let mut add = |name: String, profile: Profile| {
         if is_profile_name(&name) && !config.profiles.contains_key(&name) {

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::{Global, nearest_profile, output};
-use crate::config::{TunnelName, log_path};
+use super::{Global, output};
+use crate::config::log_path;
 use crate::daemon::{ExitCode, Failure, log_tail};
 
 /// How often `--follow` looks for more.
@@ -17,9 +17,9 @@ const LOOK: Duration = Duration::from_millis(200);
 
 #[derive(Debug, Args)]
 pub(super) struct LogsArgs {
-    /// The tunnel, up or not
+    /// The tunnel, up or not [default: DTUNNEL_TARGET, `default` of the configuration, or the only profile]
     #[arg(value_name = "TARGET", add = super::completions::targets())]
-    target: String,
+    target: Option<String>,
     /// Go on as the log grows, until Ctrl-C
     #[arg(short, long)]
     follow: bool,
@@ -29,18 +29,16 @@ pub(super) struct LogsArgs {
 }
 
 pub(super) fn logs(global: &Global, args: &LogsArgs) -> Result<(), Failure> {
-    let config = global.config()?;
-    let path = log_path(&TunnelName::of_target(&args.target, &config)?)?;
+    let chosen = global.choose(args.target.as_deref())?;
+    let path = log_path(&chosen.name)?;
     let failed = |e: &io::Error| Failure::new(ExitCode::Other, format!("cannot read {}: {e}", path.display()));
     let mut end = std::fs::metadata(&path).map(|meta| (meta.ino(), meta.len())).unwrap_or_default();
     match log_tail(&path, args.lines) {
         Ok(lines) => output::print(&lines.iter().map(|line| format!("{line}\n")).collect::<String>())?,
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
-            let failure = Failure::new(ExitCode::Other, format!("{} has no log: it was never up", args.target));
-            return Err(match nearest_profile(&args.target, &config) {
-                Some(hint) => failure.hint(hint),
-                None => failure,
-            });
+            return Err(global.unknown(&chosen.target, &chosen.name, &chosen.config).unwrap_or_else(|| {
+                Failure::new(ExitCode::Other, format!("{} has no log: it was never up", chosen.target))
+            }));
         }
         Err(e) => return Err(failed(&e)),
     }

@@ -4,10 +4,12 @@
 
 mod audit;
 mod completions;
+mod configuration;
 mod context;
 mod doctor;
 mod down;
 mod env;
+mod examples;
 mod exec;
 mod import;
 mod logs;
@@ -15,30 +17,35 @@ mod output;
 mod ports;
 mod profile;
 mod prompt;
+mod restart;
 mod secret;
 mod service;
 mod shell;
 mod status;
+mod targets;
 mod top;
 mod up;
+mod version;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
+use std::process::ExitCode;
 
-use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use crate::config::{self, ConfigFile, Overrides, RuntimeFiles, Target, TunnelName, resolve, runtime_dir};
 use crate::daemon::Failure;
 
 pub use completions::complete;
-pub use output::print_failure;
+pub use examples::examples;
+use targets::{nearest_profile, not_up};
 
 /// The Docker Engine of a remote host as a private local socket, over SSH.
 #[derive(Debug, Parser)]
 #[command(
     name = "dtunnel",
-    version,
+    version = version::LINE,
     max_term_width = 100,
-    disable_help_subcommand = true,
     after_help = "A TARGET is a profile, [user@]host[:port], ssh://[user@]host[:port], or a Host of your ssh_config.\n\n\
                   Exit codes: 0 done, 1 other failure, 2 usage or configuration, 3 the tunnel is not up,\n\
                   4 authentication failed, 5 host key refused, 6 host unreachable, 7 host reached, Engine not."
@@ -53,8 +60,8 @@ pub struct Cli {
 /// Options of every command.
 #[derive(Debug, Args)]
 struct Global {
-    /// Use this configuration file instead of the default one (`dtunnel profile path`)
-    #[arg(long, global = true, value_name = "FILE", env = "DTUNNEL_CONFIG", help_heading = "Global options")]
+    /// Use this configuration file instead of the default one (`dtunnel profile path`) or that of DTUNNEL_CONFIG
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Global options")]
     config: Option<PathBuf>,
     /// Read this ssh_config instead of your own, as ssh's -F; `none` reads none
     #[arg(short = 'F', global = true, value_name = "FILE", help_heading = "Global options")]
@@ -80,11 +87,17 @@ enum Color {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Bring tunnels up, in the background, and return when docker can be used
+    #[command(visible_alias = "start")]
     Up(up::UpArgs),
     /// Take tunnels down; one that is not up is fine
+    #[command(visible_alias = "stop")]
     Down(down::DownArgs),
+    /// Take tunnels down and bring them up again, with the options that they were given
+    Restart(restart::RestartArgs),
+    /// Have running tunnels read the configuration again, without cutting anything
+    Reload(restart::ReloadArgs),
     /// Show the tunnels that are up, or the named ones
-    #[command(visible_alias = "ls")]
+    #[command(visible_aliases = ["ls", "ps", "list"])]
     Status(status::StatusArgs),
     /// Follow the tunnels on a full screen
     Top(top::TopArgs),
@@ -94,6 +107,8 @@ enum Command {
     Env(env::EnvArgs),
     /// Run a command with DOCKER_HOST set, bringing the tunnel up if needed
     Exec(exec::ExecArgs),
+    /// Start your shell with DOCKER_HOST set, bringing the tunnel up if needed
+    Shell(exec::ShellArgs),
     /// Try every step from a target to its Engine, and say what is in the way
     Doctor(doctor::DoctorArgs),
     /// Look for what is unsafe about a host's Engine, its door and what runs there
@@ -103,6 +118,9 @@ enum Command {
     /// Named hosts in the configuration file
     #[command(subcommand)]
     Profile(profile::ProfileCommand),
+    /// The configuration file itself
+    #[command(subcommand)]
+    Config(configuration::ConfigCommand),
     /// docker's contexts for tunnels, which buildx, compose and IDEs read
     #[command(subcommand)]
     Context(context::ContextCommand),
@@ -114,45 +132,124 @@ enum Command {
     Service(service::ServiceCommand),
     /// Print the script by which a shell completes commands, profiles and hosts
     Completions(completions::CompletionsArgs),
+    /// Print the version, with the commit, its date and the platform
+    Version(version::VersionArgs),
     /// The background process of `up`
     #[command(hide = true)]
     Daemon(up::DaemonArgs),
 }
 
-/// Runs what the command line says.
+impl Command {
+    /// Is what it prints for programs, errors and warnings included?
+    fn json(&self) -> bool {
+        match self {
+            Self::Up(args) => args.json,
+            Self::Down(args) => args.json,
+            Self::Restart(args) => args.json,
+            Self::Reload(args) => args.json,
+            Self::Status(args) => args.json,
+            Self::Ports(args) => args.json,
+            Self::Doctor(args) => args.json,
+            Self::Audit(args) => args.json || args.sarif,
+            Self::Profile(command) => command.json(),
+            Self::Config(command) => command.json(),
+            Self::Context(command) => command.json(),
+            Self::Secret(command) => command.json(),
+            Self::Version(args) => args.json,
+            Self::Env(_) | Self::Exec(_) | Self::Shell(_) | Self::Logs(_) | Self::Top(_) | Self::Service(_) => false,
+            Self::Completions(_) | Self::Daemon(_) => false,
+        }
+    }
+}
+
+/// The command line, with the examples of each command's `--help`.
+pub fn command() -> clap::Command {
+    examples::attach(Cli::command(), "")
+}
+
+/// Reads the command line.
 ///
 /// # Errors
-/// What failed, with its exit code; [`print_failure`] shows it.
-pub fn run(cli: Cli) -> Result<(), Failure> {
+/// The exit code, once what is wrong, the help or the version was printed.
+pub fn parse() -> Result<Cli, ExitCode> {
+    let words = exec::keep_first_marker(std::env::args_os().collect());
+    let read = command().try_get_matches_from(&words).and_then(|matches| Cli::from_arg_matches(&matches));
+    read.map_err(|error| {
+        if !error.use_stderr() {
+            let _ = error.print();
+            return ExitCode::SUCCESS;
+        }
+        output::print_usage_error(&error, words.iter().skip(1).any(|word| word == "--json"));
+        env::refuse_to_be_evaluated(&words);
+        ExitCode::from(crate::daemon::ExitCode::Usage as u8)
+    })
+}
+
+/// The place of the command among the words of a command line, as far as that can be told without reading it all.
+fn command_at(words: &[OsString]) -> Option<usize> {
+    next_word(words, 1).filter(|at| words[*at] != "--")
+}
+
+/// The next word from `at` on that is neither an option nor the value of one; `--` is one.
+fn next_word(words: &[OsString], mut at: usize) -> Option<usize> {
+    loop {
+        let word = words.get(at)?.to_string_lossy();
+        match &*word {
+            "--config" | "-F" | "--color" | "--timeout" => at += 2,
+            word if word.starts_with('-') && word != "--" => at += 1,
+            _ => return Some(at),
+        }
+    }
+}
+
+/// Runs what the command line says; prints what failed.
+pub fn run(cli: Cli) -> ExitCode {
     let Cli { global, command } = cli;
-    output::set_color(global.color);
+    output::set(global.color, global.quiet, command.json());
     // Any of them may come to ask for a passphrase, or find one in the keyring.
     crate::ssh::keep_memory_private();
+    match dispatch(&global, command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            output::print_failure(&failure);
+            ExitCode::from(failure.exit as u8)
+        }
+    }
+}
+
+fn dispatch(global: &Global, command: Command) -> Result<(), Failure> {
     match command {
-        Command::Up(args) => up::up(&global, &args),
-        Command::Down(args) => down::down(&global, &args),
-        Command::Status(args) => status::status(&global, &args),
-        Command::Top(args) => top::top(&global, &args),
-        Command::Ports(args) => ports::ports(&global, &args),
-        Command::Env(args) => env::env(&global, &args),
-        Command::Exec(args) => exec::exec(&global, &args),
-        Command::Doctor(args) => doctor::doctor(&global, &args),
-        Command::Audit(args) => audit::audit(&global, &args),
-        Command::Logs(args) => logs::logs(&global, &args),
-        Command::Profile(command) => profile::profile(&global, command),
-        Command::Context(command) => context::context(&global, &command),
-        Command::Secret(command) => secret::secret(&global, &command),
-        Command::Service(command) => service::service(&global, &command),
+        Command::Up(args) => up::up(global, &args),
+        Command::Down(args) => down::down(global, &args),
+        Command::Restart(args) => restart::restart(global, &args),
+        Command::Reload(args) => restart::reload(global, &args),
+        Command::Status(args) => status::status(global, &args),
+        Command::Top(args) => top::top(global, &args),
+        Command::Ports(args) => ports::ports(global, &args),
+        Command::Env(args) => env::env(global, &args),
+        Command::Exec(args) => exec::exec(global, &args),
+        Command::Shell(args) => exec::shell(global, &args),
+        Command::Doctor(args) => doctor::doctor(global, &args),
+        Command::Audit(args) => audit::audit(global, &args),
+        Command::Logs(args) => logs::logs(global, &args),
+        Command::Profile(command) => profile::profile(global, command),
+        Command::Config(command) => configuration::config(global, &command),
+        Command::Context(command) => context::context(global, &command),
+        Command::Secret(command) => secret::secret(global, &command),
+        Command::Service(command) => service::service(global, &command),
         Command::Completions(args) => completions::completions(&args),
-        Command::Daemon(args) => up::daemon(&global, &args),
+        Command::Version(args) => version::version(&args),
+        Command::Daemon(args) => up::daemon(global, &args),
     }
 }
 
 impl Global {
     /// The configuration file, and whether the user named it.
     fn config_path(&self) -> Result<(PathBuf, bool), Failure> {
-        match &self.config {
-            Some(path) => Ok((absolute(path), true)),
+        // An empty variable is one that is not set, as for ssh and docker.
+        let of_environment = || std::env::var_os("DTUNNEL_CONFIG").filter(|path| !path.is_empty()).map(PathBuf::from);
+        match self.config.clone().or_else(of_environment) {
+            Some(path) => Ok((absolute(&path), true)),
             None => Ok((config::config_path()?, false)),
         }
     }
@@ -179,21 +276,10 @@ fn absolute(path: &std::path::Path) -> PathBuf {
     std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf())
 }
 
-/// The named targets, or all profiles.
-fn targets_or_all(given: &[String], all: bool, config: &ConfigFile) -> Vec<String> {
-    if all { config.profiles.keys().cloned().collect() } else { given.to_vec() }
-}
-
-/// "did you mean …?" for a target that is no profile but is written much like one.
-fn nearest_profile(target: &str, config: &ConfigFile) -> Option<String> {
-    if config.profiles.contains_key(target) {
-        return None;
+/// A length of time on the command line, where a bare number is in seconds.
+fn duration(text: &str) -> Result<config::Duration, String> {
+    match text.parse() {
+        Ok(seconds) => Ok(config::Duration(std::time::Duration::from_secs(seconds))),
+        Err(_) => text.parse(),
     }
-    config.nearest_profile(target).map(|name| format!("no profile is named `{target}`; did you mean `{name}`?"))
-}
-
-/// The failure of a command that needs a tunnel which is not up.
-fn not_up(target: &str, name: &TunnelName, config: &ConfigFile) -> Failure {
-    let hint = nearest_profile(target, config).unwrap_or_else(|| format!("bring it up with: dtunnel up {target}"));
-    Failure::new(crate::daemon::ExitCode::NotUp, format!("{name} is not up")).hint(hint)
 }

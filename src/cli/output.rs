@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::io::Write;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use anstream::{eprintln, stdout};
@@ -12,13 +13,31 @@ use console::Term;
 use super::Color;
 use crate::audit::Severity;
 use crate::daemon::{ExitCode, Failure};
+use crate::tunnel::State;
 
 const ERROR: Style = AnsiColor::Red.on_default().bold();
 const HINT: Style = AnsiColor::Cyan.on_default().bold();
 const WARN: Style = AnsiColor::Yellow.on_default().bold();
 const GOOD: Style = AnsiColor::Green.on_default();
+/// Exit code of a program that Ctrl-C has ended, as shells report it (128 + SIGINT).
+const INTERRUPTED: i32 = 130;
 
-pub(super) fn set_color(color: Color) {
+/// How this process speaks, once the command line is known.
+#[derive(Debug, Default, Clone, Copy)]
+struct Voice {
+    /// Errors and what was asked for, nothing else.
+    quiet: bool,
+    /// Errors and warnings are objects, one a line.
+    json: bool,
+}
+
+static VOICE: OnceLock<Voice> = OnceLock::new();
+/// What standard output gets where this process fails: what makes the shell that evaluates it fail too.
+static IF_IT_FAILS: OnceLock<&'static str> = OnceLock::new();
+
+/// Says how this process speaks; once, before anything is printed.
+pub(super) fn set(color: Color, quiet: bool, json: bool) {
+    let _ = VOICE.set(Voice { quiet, json });
     match color {
         // NO_COLOR, CLICOLOR and pipes are anstream's to judge.
         Color::Auto => {}
@@ -27,8 +46,33 @@ pub(super) fn set_color(color: Color) {
     }
 }
 
-/// Prints `error:`, the causes and `hint:` to standard error.
-pub fn print_failure(failure: &Failure) {
+fn voice() -> Voice {
+    VOICE.get().copied().unwrap_or_default()
+}
+
+/// Is nothing wanted but errors and what was asked for?
+pub(super) fn is_quiet() -> bool {
+    voice().quiet
+}
+
+/// Has standard output say `word` where this process fails.
+pub(super) fn if_it_fails(word: &'static str) {
+    let _ = IF_IT_FAILS.set(word);
+}
+
+/// Prints `error:`, the causes and `hint:` to standard error; under `--json` an object on one line.
+pub(super) fn print_failure(failure: &Failure) {
+    if let Some(word) = IF_IT_FAILS.get() {
+        let _ = print(word);
+    }
+    print_error(failure);
+}
+
+/// The same for one of several failures, where more is to come.
+pub(super) fn print_error(failure: &Failure) {
+    if voice().json {
+        return print_error_object(failure);
+    }
     eprintln!("{ERROR}error:{ERROR:#} {}", failure.message);
     for cause in &failure.causes {
         eprintln!("  caused by: {cause}");
@@ -38,14 +82,50 @@ pub fn print_failure(failure: &Failure) {
     }
 }
 
-/// A warning, to standard error.
-pub(super) fn warning(message: &str) {
-    eprintln!("{WARN}warning:{WARN:#} {message}");
+fn print_error_object(failure: &Failure) {
+    let error = serde_json::json!({
+        "code": failure.exit as u8,
+        "kind": failure.exit,
+        "message": failure.message,
+        "causes": failure.causes,
+        "hint": failure.hint,
+    });
+    eprintln!("{}", serde_json::json!({ "error": error }));
 }
 
-/// A message for people, to standard error.
+/// Prints what is wrong with a command line.
+pub(super) fn print_usage_error(error: &clap::Error, json: bool) {
+    if !json {
+        let _ = error.print();
+        return;
+    }
+    let text = error.render().to_string();
+    let message = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
+    print_error_object(&Failure::new(ExitCode::Usage, message).hint("`--help` shows the options"));
+}
+
+/// Ends the process as Ctrl-C does.
+pub(super) fn interrupted() -> ! {
+    if let Some(word) = IF_IT_FAILS.get() {
+        let _ = print(word);
+    }
+    std::process::exit(INTERRUPTED)
+}
+
+/// A warning, to standard error; `-q` does without it.
+pub(super) fn warning(message: &str) {
+    match voice() {
+        Voice { quiet: true, .. } => {}
+        Voice { json: true, .. } => eprintln!("{}", serde_json::json!({ "warning": message })),
+        _ => eprintln!("{WARN}warning:{WARN:#} {message}"),
+    }
+}
+
+/// A message for people, to standard error; `-q` and `--json` do without it.
 pub(super) fn note(message: &str) {
-    eprintln!("{message}");
+    if !voice().quiet && !voice().json {
+        eprintln!("{message}");
+    }
 }
 
 /// Prints to standard output. A reader that has gone away is no error of ours.
@@ -66,7 +146,7 @@ pub(super) fn print(text: &str) -> Result<(), Failure> {
 ///
 /// # Errors
 /// As [`print`].
-pub(super) fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
+pub(super) fn print_json<T: serde::Serialize + ?Sized>(value: &T) -> Result<(), Failure> {
     let text = serde_json::to_string_pretty(value).map_err(|e| Failure::new(ExitCode::Other, e.to_string()))?;
     print(&(text + "\n"))
 }
@@ -77,11 +157,42 @@ pub(super) fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
 /// # Errors
 /// As [`print`].
 pub(super) fn print_table(header: &[&str], rows: &[Vec<String>]) -> Result<(), Failure> {
-    let width = Term::stdout().size_checked().map(|(_, columns)| usize::from(columns));
-    print(&table(header, rows, width))
+    print(&table(header, rows, width()).concat())
 }
 
-fn table(header: &[&str], rows: &[Vec<String>], width: Option<usize>) -> String {
+/// The same with a column STATE, in colour: `state` tells that of a row.
+///
+/// # Errors
+/// As [`print`].
+pub(super) fn print_states(
+    header: &[&str],
+    rows: &[Vec<String>],
+    state: impl Fn(usize) -> State,
+) -> Result<(), Failure> {
+    let mut blocks = table(header, rows, width());
+    let title = if blocks.len() > rows.len() { blocks.remove(0) } else { String::new() };
+    let mut text = title;
+    for (row, block) in blocks.iter().enumerate() {
+        let state = state(row);
+        let style = match state {
+            State::Up | State::Idle => GOOD,
+            State::Starting | State::Reconnecting => WARN,
+            State::Failed => ERROR,
+            State::Down => Style::new().dimmed(),
+        };
+        // The name, in front of it, has no blanks.
+        let word = format!(" {state}");
+        text += &block.replacen(&word, &format!(" {style}{state}{style:#}"), 1);
+    }
+    print(&text)
+}
+
+fn width() -> Option<usize> {
+    Term::stdout().size_checked().map(|(_, columns)| usize::from(columns))
+}
+
+/// The header, unless each row is a block, then each row.
+fn table(header: &[&str], rows: &[Vec<String>], width: Option<usize>) -> Vec<String> {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header(header);
     for row in rows {
@@ -89,17 +200,17 @@ fn table(header: &[&str], rows: &[Vec<String>], width: Option<usize>) -> String 
     }
     let lines: Vec<String> = table.lines().map(|line| line.trim().to_owned()).collect();
     if width.is_none_or(|width| lines.iter().all(|line| line.chars().count() <= width)) {
-        return lines.join("\n") + "\n";
+        return lines.into_iter().map(|line| line + "\n").collect();
     }
-    let mut text = String::new();
     let label = header.iter().skip(1).map(|name| name.len()).max().unwrap_or_default();
-    for row in rows {
-        let _ = writeln!(text, "{}", row.first().map_or("", String::as_str));
+    let block = |row: &Vec<String>| {
+        let mut text = format!("{}\n", row.first().map_or("", String::as_str));
         for (name, value) in header.iter().zip(row).skip(1) {
             let _ = writeln!(text, "  {:label$}  {value}", name.to_lowercase());
         }
-    }
-    text
+        text
+    };
+    rows.iter().map(block).collect()
 }
 
 /// The mark before a line that says that all went well.
@@ -154,10 +265,10 @@ mod tests {
     fn a_table_that_is_too_wide_becomes_blocks() {
         let rows = [vec!["prod".into(), "/run/prod.sock".into()], vec!["b".into(), "-".into()]];
         let wide = "NAME  SOCKET\nprod  /run/prod.sock\nb     -\n";
-        assert_eq!(table(&["NAME", "SOCKET"], &rows, None), wide);
-        assert_eq!(table(&["NAME", "SOCKET"], &rows, Some(20)), wide);
+        assert_eq!(table(&["NAME", "SOCKET"], &rows, None).concat(), wide);
+        assert_eq!(table(&["NAME", "SOCKET"], &rows, Some(20)).concat(), wide);
         let narrow = "prod\n  socket  /run/prod.sock\nb\n  socket  -\n";
-        assert_eq!(table(&["NAME", "SOCKET"], &rows, Some(19)), narrow);
+        assert_eq!(table(&["NAME", "SOCKET"], &rows, Some(19)).concat(), narrow);
     }
 
     #[test]

@@ -4,19 +4,19 @@ use std::io::IsTerminal;
 
 use clap::Args;
 
-use super::{Global, not_up, output, prompt};
-use crate::config::{RuntimeFiles, TunnelName, runtime_dir};
+use super::{Global, not_up, output, prompt, targets};
+use crate::config::RuntimeFiles;
 use crate::daemon::{Client, Failure, Request, TunnelStatus};
 use crate::tunnel::{PortState, PortStatus};
 
 #[derive(Debug, Args)]
 pub(super) struct PortsArgs {
     /// The tunnel
-    #[arg(value_name = "TARGET", add = super::completions::targets())]
+    #[arg(value_name = "TARGET", add = super::completions::running())]
     target: String,
     /// Print a JSON array, for programs
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
     /// Bring these published ports here, where the profile says `ports = "ask"`; `all` for all that wait
     #[arg(long, value_name = "PORT", num_args = 1.., value_parser = port)]
     open: Vec<Option<u16>>,
@@ -31,12 +31,12 @@ fn port(text: &str) -> Result<Option<u16>, String> {
 }
 
 pub(super) fn ports(global: &Global, args: &PortsArgs) -> Result<(), Failure> {
-    let config = global.config()?;
-    let name = TunnelName::of_target(&args.target, &config)?;
-    let files = RuntimeFiles::new(&runtime_dir()?, &name)?;
+    let chosen = global.choose(Some(&args.target))?;
+    let files = RuntimeFiles::new(&targets::runtime()?, &chosen.name)?;
     let unwell = |e| super::down::unwell(&e);
     let Some(mut client) = Client::connect(&files.control).map_err(unwell)? else {
-        return Err(not_up(&args.target, &name, &config));
+        let unknown = global.unknown(&chosen.target, &chosen.name, &chosen.config);
+        return Err(unknown.unwrap_or_else(|| not_up(&chosen.target, &chosen.name, &chosen.config)));
     };
     let mut status = if args.open.is_empty() {
         client.status().map_err(unwell)?
@@ -61,7 +61,6 @@ pub(super) fn ports(global: &Global, args: &PortsArgs) -> Result<(), Failure> {
         return output::print_json(&status.ports.unwrap_or_default());
     }
     match status.ports.as_deref() {
-        Some([]) | None if global.quiet => Ok(()),
         Some([]) => {
             output::note("no container publishes a port");
             Ok(())

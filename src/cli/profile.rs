@@ -6,7 +6,10 @@ use clap::{Args, Subcommand};
 
 use super::import::{self, ImportArgs};
 use super::{Global, output};
-use crate::config::{self, ConfigFile, Destination, Jump, LocalEndpoint, NewProfile, Profile, Remote};
+use crate::config::{
+    self, AccessSetting, ConfigFile, Destination, Jump, LocalEndpoint, NewProfile, Policy, PortsSetting, Profile,
+    Remote,
+};
 use crate::daemon::{ExitCode, Failure};
 
 #[derive(Debug, Subcommand)]
@@ -23,10 +26,13 @@ pub(super) enum ProfileCommand {
         /// Its name
         #[arg(add = super::completions::profiles())]
         name: String,
+        /// Print a JSON object, for programs
+        #[arg(long)]
+        json: bool,
     },
     /// Add a profile
     Add(Box<AddArgs>),
-    /// Make profiles of docker's ssh:// contexts, DOCKER_HOST and the Hosts of ssh_config
+    /// Make profiles of docker's ssh:// contexts and DOCKER_HOST, and of the Hosts of ssh_config if asked to
     Import(ImportArgs),
     /// Remove a profile; a tunnel that is up stays up
     #[command(visible_alias = "rm")]
@@ -39,6 +45,12 @@ pub(super) enum ProfileCommand {
     Edit,
     /// Print where the file is
     Path,
+}
+
+impl ProfileCommand {
+    pub(super) fn json(&self) -> bool {
+        matches!(self, Self::List { json: true } | Self::Show { json: true, .. })
+    }
 }
 
 #[derive(Debug, Args)]
@@ -60,11 +72,20 @@ pub(super) struct AddArgs {
     #[arg(long, value_name = "ENDPOINT")]
     remote: Option<String>,
     /// Ask the server for a sign of life after this long without a word
-    #[arg(long, value_name = "DURATION")]
+    #[arg(long, value_name = "DURATION", value_parser = super::duration)]
     keepalive: Option<config::Duration>,
     /// Longest time for TCP and for the SSH key exchange, each
-    #[arg(long, value_name = "DURATION")]
+    #[arg(long, value_name = "DURATION", value_parser = super::duration)]
     connect_timeout: Option<config::Duration>,
+    /// Serve only requests that neither change nor reach into the host: `access = "read-only"`
+    #[arg(long)]
+    read_only: bool,
+    /// Bring the TCP ports that containers publish to this machine's loopback: `ports = true`
+    #[arg(long)]
+    ports: bool,
+    /// Connect on first use, and close what is not used for a while: `lazy = true`
+    #[arg(long, conflicts_with = "ports")]
+    lazy: bool,
     /// A word for people
     #[arg(long, value_name = "TEXT")]
     description: Option<String>,
@@ -73,26 +94,25 @@ pub(super) struct AddArgs {
 pub(super) fn profile(global: &Global, command: ProfileCommand) -> Result<(), Failure> {
     let (path, _) = global.config_path()?;
     match command {
-        ProfileCommand::List { json } => list(global, &global.config()?, json),
-        ProfileCommand::Show { name } => {
+        ProfileCommand::List { json } => list(&global.config()?, json),
+        ProfileCommand::Show { name, json } => {
             let config = global.config()?;
+            if json {
+                return output::print_json(config.profile(&name)?);
+            }
             output::print(&as_toml(&name, config.profile(&name)?)?)
         }
         ProfileCommand::Add(args) => {
             let name = args.name.clone();
             let profile = new_profile(*args)?;
             config::add_profile(&path, &NewProfile { name: name.clone(), profile })?;
-            if !global.quiet {
-                output::note(&format!("added `{name}` to {}; bring it up with: dtunnel up {name}", path.display()));
-            }
+            output::note(&format!("added `{name}` to {}; bring it up with: dtunnel up {name}", path.display()));
             Ok(())
         }
         ProfileCommand::Import(args) => import::import(global, &args),
         ProfileCommand::Remove { name } => {
             config::remove_profile(&path, &name)?;
-            if !global.quiet {
-                output::note(&format!("removed `{name}` from {}", path.display()));
-            }
+            output::note(&format!("removed `{name}` from {}", path.display()));
             Ok(())
         }
         ProfileCommand::Edit => edit(&path),
@@ -106,14 +126,12 @@ pub(super) fn as_toml(name: &str, profile: &Profile) -> Result<String, Failure> 
     Ok(format!("[profiles.{}]\n{text}", toml_edit::Key::new(name)))
 }
 
-fn list(global: &Global, config: &ConfigFile, json: bool) -> Result<(), Failure> {
+fn list(config: &ConfigFile, json: bool) -> Result<(), Failure> {
     if json {
         return output::print_json(&config.profiles);
     }
     if config.profiles.is_empty() {
-        if !global.quiet {
-            output::note(&format!("there are no profiles in {}", config.path.display()));
-        }
+        output::note(&format!("there are no profiles in {}", config.path.display()));
         return Ok(());
     }
     let row = |(name, profile): (&String, &Profile)| {
@@ -154,6 +172,9 @@ fn new_profile(args: AddArgs) -> Result<Profile, Failure> {
         remote: args.remote,
         keepalive: args.keepalive,
         connect_timeout: args.connect_timeout,
+        access: args.read_only.then_some(AccessSetting::One(Policy::ReadOnly)),
+        ports: args.ports.then_some(PortsSetting::All(true)),
+        lazy: args.lazy.then_some(true),
         description: args.description,
         ..Profile::default()
     })

@@ -2,16 +2,16 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Read as _, Write};
 use std::process::{Command, Stdio};
 
+use rustix::event::{PollFd, PollFlags};
 use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcsetattr};
 
 use zeroize::Zeroizing;
 
 use super::output;
-use super::up::INTERRUPTED;
-use crate::daemon::{ExitCode, Failure};
+use crate::daemon::{Client, ExitCode, Failure};
 use crate::ssh::{Prompter, Question, Secret};
 
 /// Longest answer, in bytes: a line beyond it is no passphrase.
@@ -28,13 +28,15 @@ pub(super) enum NoAnswer {
     Interrupted,
     /// There is no terminal (any more).
     NoTerminal,
+    /// The question needs no answer any more.
+    Over,
 }
 
 impl From<NoAnswer> for Failure {
     fn from(reason: NoAnswer) -> Self {
         match reason {
             NoAnswer::Interrupted => Self::new(ExitCode::Other, "interrupted: nothing was changed"),
-            NoAnswer::NoTerminal => Self::new(ExitCode::Other, "there is no terminal to ask at"),
+            NoAnswer::NoTerminal | NoAnswer::Over => Self::new(ExitCode::Other, "there is no terminal to ask at"),
         }
     }
 }
@@ -81,24 +83,87 @@ fn terminal() -> io::Result<File> {
     OpenOptions::new().read(true).write(true).open("/dev/tty")
 }
 
+/// The daemon whose question it is: it may be answered elsewhere, and then this terminal is let go.
+pub(super) struct Asker<'a> {
+    pub(super) client: &'a mut Client,
+    pub(super) id: u64,
+}
+
+impl Asker<'_> {
+    /// Is the question over, by what has come so far?
+    fn is_over(&mut self) -> bool {
+        while self.client.has_news() {
+            // A daemon that is gone asks nobody anything.
+            if self.client.is_over(self.id).unwrap_or(true) {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Waits for the person's next key or line. False where the question is over before.
+    fn wait_for_input(&mut self, terminal: &File) -> io::Result<bool> {
+        loop {
+            if self.is_over() {
+                return Ok(false);
+            }
+            let news = {
+                let mut both =
+                    [PollFd::new(terminal, PollFlags::IN), PollFd::from_borrowed_fd(self.client.news(), PollFlags::IN)];
+                match rustix::event::poll(&mut both, None) {
+                    Err(rustix::io::Errno::INTR) => continue,
+                    polled => polled?,
+                };
+                if !both[0].revents().is_empty() {
+                    return Ok(true);
+                }
+                !both[1].revents().is_empty()
+            };
+            if news && self.client.is_over(self.id).unwrap_or(true) {
+                return Ok(false);
+            }
+        }
+    }
+}
+
 /// Asks.
 ///
 /// # Errors
 /// [`NoAnswer`].
-pub(super) fn ask(question: &Question) -> Result<Secret, NoAnswer> {
+pub(super) fn ask(question: &Question, mut asker: Option<&mut Asker<'_>>) -> Result<Secret, NoAnswer> {
+    // It may have waited for another one's turn at this terminal.
+    if asker.as_deref_mut().is_some_and(Asker::is_over) {
+        return Err(NoAnswer::Over);
+    }
     let text = text(question);
     if let Some(program) = askpass() {
         return ask_with(&program, &text);
     }
     let mut terminal = terminal().map_err(|_| NoAnswer::NoTerminal)?;
     let visible = matches!(question, Question::HostKey { .. } | Question::Server { echo: true, .. });
-    let answer =
-        write!(terminal, "{text}").and_then(|()| if visible { read_line(&terminal) } else { read_hidden(&terminal) });
+    let answer = write!(terminal, "{text}")
+        .and_then(|()| if visible { read_line(&terminal, asker) } else { read_hidden(&terminal, asker) });
     match answer {
-        Ok(Some(answer)) => Ok(answer),
-        Ok(None) => Err(NoAnswer::Interrupted),
+        Ok(Read::Answer(answer)) => Ok(answer),
+        Ok(Read::Interrupted) => Err(NoAnswer::Interrupted),
+        Ok(Read::Over) => {
+            let _ = writeln!(terminal, "\n(answered elsewhere)");
+            Err(NoAnswer::Over)
+        }
         Err(_) => Err(NoAnswer::NoTerminal),
     }
+}
+
+/// How reading from the terminal ended.
+enum Read {
+    Answer(Secret),
+    Interrupted,
+    Over,
+}
+
+/// Waits for input if a question may end before there is any. False where it did.
+fn goes_on(terminal: &File, asker: &mut Option<&mut Asker<'_>>) -> io::Result<bool> {
+    asker.as_deref_mut().map_or(Ok(true), |asker| asker.wait_for_input(terminal))
 }
 
 /// Does work that may have questions, which are put to whoever is at the terminal.
@@ -113,9 +178,9 @@ pub(super) fn while_answering<T>(work: impl AsyncFnOnce(&Prompter) -> T) -> Resu
         let answering = async {
             while let Some(asked) = questions.recv().await {
                 let (question, reply) = (asked.question, asked.reply);
-                match tokio::task::spawn_blocking(move || ask(&question)).await {
+                match tokio::task::spawn_blocking(move || ask(&question, None)).await {
                     Ok(Ok(answer)) => drop(reply.send(answer)),
-                    Ok(Err(NoAnswer::Interrupted)) => std::process::exit(INTERRUPTED),
+                    Ok(Err(NoAnswer::Interrupted)) => output::interrupted(),
                     // Nobody is there: the reply is dropped, which says so.
                     _ => {}
                 }
@@ -148,10 +213,10 @@ pub(super) fn while_answering<T>(work: impl AsyncFnOnce(&Prompter) -> T) -> Resu
 /// [`NoAnswer`].
 pub(super) fn confirm(question: &str) -> Result<bool, NoAnswer> {
     let mut terminal = terminal().map_err(|_| NoAnswer::NoTerminal)?;
-    let answer = write!(terminal, "{question} [y/N] ").and_then(|()| read_line(&terminal));
+    let answer = write!(terminal, "{question} [y/N] ").and_then(|()| read_line(&terminal, None));
     match answer {
-        Ok(Some(answer)) => Ok(matches!(answer.reveal().trim().to_ascii_lowercase().as_str(), "y" | "yes")),
-        Ok(None) => Err(NoAnswer::Interrupted),
+        Ok(Read::Answer(answer)) => Ok(matches!(answer.reveal().trim().to_ascii_lowercase().as_str(), "y" | "yes")),
+        Ok(Read::Interrupted | Read::Over) => Err(NoAnswer::Interrupted),
         Err(_) => Err(NoAnswer::NoTerminal),
     }
 }
@@ -190,7 +255,10 @@ fn sorry(again: bool) -> &'static str {
     if again { "That was not it, please try again.\n" } else { "" }
 }
 
-fn read_line(terminal: &File) -> io::Result<Option<Secret>> {
+fn read_line(terminal: &File, mut asker: Option<&mut Asker<'_>>) -> io::Result<Read> {
+    if !goes_on(terminal, &mut asker)? {
+        return Ok(Read::Over);
+    }
     // A code may be shown, and is a secret all the same: read once, as what is hidden.
     let mut line = Zeroizing::new(Vec::with_capacity(MAX_ANSWER));
     let mut byte = [0];
@@ -200,15 +268,18 @@ fn read_line(terminal: &File) -> io::Result<Option<Secret>> {
             break;
         }
     }
-    Ok((!line.is_empty()).then(|| secret(&line)))
+    Ok(if line.is_empty() { Read::Interrupted } else { Read::Answer(secret(&line)) })
 }
 
 /// Reads a line that is not shown. The terminal's own line editing and signals are off meanwhile:
 /// a Ctrl-C that ended this process half-way would leave the terminal without its echo.
-fn read_hidden(terminal: &File) -> io::Result<Option<Secret>> {
+fn read_hidden(terminal: &File, mut asker: Option<&mut Asker<'_>>) -> io::Result<Read> {
     let mode = HiddenMode::enter(terminal)?;
     let mut answer = Zeroizing::new(Vec::with_capacity(MAX_ANSWER));
     let interrupted = loop {
+        if !goes_on(terminal, &mut asker)? {
+            return Ok(Read::Over);
+        }
         let mut byte = [0];
         (&mut &*terminal).read_exact(&mut byte)?;
         match byte[0] {
@@ -227,9 +298,9 @@ fn read_hidden(terminal: &File) -> io::Result<Option<Secret>> {
     drop(mode);
     writeln!(&mut &*terminal)?;
     if interrupted {
-        return Ok(None);
+        return Ok(Read::Interrupted);
     }
-    Ok(Some(secret(&answer)))
+    Ok(Read::Answer(secret(&answer)))
 }
 
 /// The terminal without echo, line editing and signals, until dropped.

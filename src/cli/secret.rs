@@ -19,6 +19,9 @@ pub(super) enum SecretCommand {
         /// The target
         #[arg(add = super::completions::targets())]
         target: String,
+        /// Print a JSON array, for programs: what each is
+        #[arg(long)]
+        json: bool,
     },
     /// Forget all that is kept for a target
     Forget {
@@ -26,6 +29,12 @@ pub(super) enum SecretCommand {
         #[arg(add = super::completions::targets())]
         target: String,
     },
+}
+
+impl SecretCommand {
+    pub(super) fn json(&self) -> bool {
+        matches!(self, Self::List { json: true, .. })
+    }
 }
 
 #[derive(Debug, Args)]
@@ -44,21 +53,24 @@ pub(super) struct SetArgs {
 pub(super) fn secret(global: &Global, command: &SecretCommand) -> Result<(), Failure> {
     match command {
         SecretCommand::Set(args) => set(global, args),
-        SecretCommand::List { target } => {
-            let mut lines = String::new();
+        SecretCommand::List { target, json } => {
+            let mut found = Vec::new();
             for kept in all_of(&resolved(global, target)?)? {
                 if vault::fetch(&kept).map_err(unusable)?.is_some() {
-                    lines += &format!("{kept}\n");
+                    found.push(kept.to_string());
                 }
             }
-            if lines.is_empty() && !global.quiet {
+            if *json {
+                return output::print_json(&found);
+            }
+            if found.is_empty() {
                 output::note(&format!("nothing is kept for {target}"));
             }
-            output::print(&lines)
+            output::print(&found.iter().map(|kept| format!("{kept}\n")).collect::<String>())
         }
         SecretCommand::Forget { target } => {
             for kept in all_of(&resolved(global, target)?)? {
-                if vault::forget(&kept).map_err(unusable)? && !global.quiet {
+                if vault::forget(&kept).map_err(unusable)? {
                     output::note(&format!("forgot the {kept}"));
                 }
             }
@@ -87,7 +99,7 @@ fn set(global: &Global, args: &SetArgs) -> Result<(), Failure> {
             Question::Password { account: target.account(), again: false, notes: Vec::new() },
         ),
     };
-    let answer = prompt::ask(&question)
+    let answer = prompt::ask(&question, None)
         .map_err(|_| Failure::new(ExitCode::Other, format!("nobody was there to give the {kept}")))?;
     if let Kept::Passphrase(file) = &kept
         && !opens(file, &answer)
@@ -95,9 +107,7 @@ fn set(global: &Global, args: &SetArgs) -> Result<(), Failure> {
         return Err(Failure::new(ExitCode::Auth, format!("this is not the {kept}; nothing was kept")));
     }
     vault::keep(&kept, &answer).map_err(unusable)?;
-    if !global.quiet {
-        output::note(&format!("kept the {kept} in the system keyring"));
-    }
+    output::note(&format!("kept the {kept} in the system keyring"));
     Ok(())
 }
 

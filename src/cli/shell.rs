@@ -49,6 +49,18 @@ impl Shell {
         })
     }
 
+    /// What makes the shell fail that evaluates it, as a failed command does: `&&`, `set -e` and `try` see it. Forms
+    /// that are not evaluated have no such word, and get nothing.
+    pub(super) fn failure(self) -> &'static str {
+        match self {
+            Self::Bash | Self::Zsh | Self::Sh | Self::Fish => "false;\n",
+            Self::Powershell => "throw 'dtunnel env failed'\n",
+            Self::Nu => "error make { msg: \"dtunnel env failed\" }\n",
+            Self::Elvish => "fail 'dtunnel env failed'\n",
+            Self::Dotenv | Self::Json => "",
+        }
+    }
+
     /// The changes in this shell's words.
     pub(super) fn script(self, changes: &[Change<'_>]) -> String {
         if self == Self::Json {
@@ -94,8 +106,7 @@ impl Shell {
         let plain = |c: char| c.is_ascii_alphanumeric() || "/:._-+@".contains(c);
         let is_plain = !value.is_empty() && value.chars().all(plain);
         match self {
-            Self::Bash | Self::Zsh | Self::Sh | Self::Json if is_plain => value.into(),
-            Self::Bash | Self::Zsh | Self::Sh | Self::Json => format!("'{}'", value.replace('\'', r"'\''")),
+            Self::Bash | Self::Zsh | Self::Sh | Self::Json => crate::config::shell_word(value),
             Self::Fish if is_plain => value.into(),
             Self::Fish => format!("'{}'", value.replace('\\', r"\\").replace('\'', r"\'")),
             // PowerShell takes typographic quotes for straight ones.

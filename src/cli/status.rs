@@ -5,63 +5,86 @@ use std::time::{Duration, SystemTime};
 
 use clap::Args;
 
-use super::{Global, output};
-use crate::config::{self, TunnelName, runtime_dir};
+use super::{Global, output, targets};
+use crate::config::{self, TunnelName};
 use crate::daemon::{self, ExitCode, Failure, Found, TunnelStatus};
 use crate::tunnel::State;
 
+/// Pause between two lines of `--watch`, where none is said.
+const EVERY: Duration = Duration::from_secs(2);
 /// Shortest pause between two lines of `--watch`.
 const SHORTEST: Duration = Duration::from_millis(100);
 
 #[derive(Debug, Args)]
 pub(super) struct StatusArgs {
-    /// Tunnels to show; all that are up where none is named
+    /// Tunnels to show; all that are up where none is named, and the default target
     #[arg(value_name = "TARGET", add = super::completions::targets())]
     targets: Vec<String>,
     /// Print a JSON array, for programs
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
     /// Print a line for each tunnel again and again, every 2 s or as often as is said, until Ctrl-C
-    #[arg(long, value_name = "INTERVAL", num_args = 0..=1, require_equals = true, default_missing_value = "2s")]
-    watch: Option<config::Duration>,
+    #[arg(long, value_name = "INTERVAL", num_args = 0..=1, require_equals = true, value_parser = super::duration)]
+    #[allow(clippy::option_option, reason = "given or not, with a value or not")]
+    watch: Option<Option<config::Duration>>,
 }
 
 pub(super) fn status(global: &Global, args: &StatusArgs) -> Result<(), Failure> {
-    let named = if args.targets.is_empty() {
-        // What is up is to be seen whatever is wrong with the configuration.
-        Vec::new()
-    } else {
-        let config = global.config()?;
-        let named = args.targets.iter().map(|target| Ok(TunnelName::of_target(target, &config)?));
-        named.collect::<Result<_, Failure>>()?
-    };
-    if let Some(interval) = args.watch {
-        return watch(&named, args.json, interval.0);
+    let (mut given, mut interval) = (args.targets.clone(), args.watch.map(|value| value.map(|duration| duration.0)));
+    // `--watch 1`: a length of time and no target, as watch(1) and ping(8) have it.
+    if let (Some(None), [first, ..]) = (interval, given.as_slice())
+        && let Ok(duration) = super::duration(first)
+    {
+        interval = Some(Some(duration.0));
+        given.remove(0);
     }
-    let statuses = wanted(&named)?;
+    let (named, default) = if given.is_empty() {
+        // What is up is to be seen whatever is wrong with the configuration.
+        (Vec::new(), default(global))
+    } else {
+        (global.choose_all(&given)?.1, None)
+    };
+    if let Some(interval) = interval {
+        return watch(&named, args.json, interval.unwrap_or(EVERY));
+    }
+    let statuses = wanted(&named, default.as_ref())?;
     if args.json {
         output::print_json(&statuses)?;
     } else if statuses.is_empty() {
-        if !global.quiet {
-            output::note("no tunnels are up");
-        }
+        output::note("no tunnels are up");
     } else {
         table(&statuses)?;
     }
-    let not_up = statuses.iter().filter(|status| !status.state.is_usable());
+    // Of those that were asked for, by name or as the default.
+    let asked_for = |status: &&TunnelStatus| {
+        !named.is_empty() || default.as_ref().is_some_and(|default| default.as_str() == status.name)
+    };
+    let not_up = statuses.iter().filter(asked_for).filter(|status| !status.state.is_usable());
     let not_up: Vec<&str> = not_up.map(|status| status.name.as_str()).collect();
-    if args.targets.is_empty() || not_up.is_empty() {
+    if not_up.is_empty() {
         return Ok(());
     }
     let are = if not_up.len() == 1 { "is" } else { "are" };
     Err(Failure::new(ExitCode::NotUp, format!("{} {are} not up", not_up.join(", "))))
 }
 
-/// The named tunnels, or all that are up.
-fn wanted(named: &[TunnelName]) -> Result<Vec<TunnelStatus>, Failure> {
-    let mut statuses = if named.is_empty() { ask(&daemon::list(&runtime_dir()?))? } else { ask(named)? };
+/// The default target that somebody has set.
+fn default(global: &Global) -> Option<TunnelName> {
+    let config = global.config().unwrap_or_default();
+    targets::set_default(&config).and_then(|target| TunnelName::of_target(&target, &config).ok())
+}
+
+/// The named tunnels, or all that are up and the default one.
+fn wanted(named: &[TunnelName], default: Option<&TunnelName>) -> Result<Vec<TunnelStatus>, Failure> {
+    if !named.is_empty() {
+        return ask(named);
+    }
+    let mut names = targets::running();
+    names.extend(default.filter(|default| !names.contains(default)).cloned());
+    let mut statuses = ask(&names)?;
     // A stale control socket is not a tunnel, unless it was asked for.
-    statuses.retain(|status| !named.is_empty() || status.state != State::Down);
+    statuses
+        .retain(|status| status.state != State::Down || default.is_some_and(|default| default.as_str() == status.name));
     Ok(statuses)
 }
 
@@ -70,7 +93,7 @@ fn wanted(named: &[TunnelName]) -> Result<Vec<TunnelStatus>, Failure> {
 /// # Errors
 /// A name is too long for a socket, or the runtime directory is not ours alone.
 pub(super) fn ask(names: &[TunnelName]) -> Result<Vec<TunnelStatus>, Failure> {
-    let dir = runtime_dir()?;
+    let dir = targets::runtime()?;
     let found: Vec<_> = std::thread::scope(|scope| {
         let threads: Vec<_> = names.iter().map(|name| (name, scope.spawn(|| daemon::find(&dir, name)))).collect();
         threads.into_iter().filter_map(|(name, thread)| Some((name, thread.join().ok()?))).collect()
@@ -93,7 +116,7 @@ pub(super) fn ask(names: &[TunnelName]) -> Result<Vec<TunnelStatus>, Failure> {
 fn watch(named: &[TunnelName], json: bool, interval: Duration) -> Result<(), Failure> {
     let mut out = std::io::stdout().lock();
     loop {
-        let statuses = wanted(named)?;
+        let statuses = wanted(named, None)?;
         let text = match json {
             true => serde_json::to_string(&statuses).map_err(|e| Failure::new(ExitCode::Other, e.to_string()))? + "\n",
             false => statuses.iter().map(line).collect(),
@@ -126,7 +149,8 @@ fn line(status: &TunnelStatus) -> String {
 
 fn table(statuses: &[TunnelStatus]) -> Result<(), Failure> {
     let rows: Vec<Vec<String>> = statuses.iter().map(row).collect();
-    output::print_table(&["NAME", "STATE", "HOST", "SOCKET", "SINCE", "FLOWS", "IN", "OUT", "ENGINE"], &rows)?;
+    let header = ["NAME", "STATE", "HOST", "SOCKET", "SINCE", "FLOWS", "IN", "OUT", "ENGINE"];
+    output::print_states(&header, &rows, |row| statuses[row].state)?;
     for status in statuses {
         if let Some(error) = &status.last_error {
             output::print(&format!("{}: {error}\n", status.name))?;
@@ -147,17 +171,12 @@ fn table(statuses: &[TunnelStatus]) -> Result<(), Failure> {
 
 fn row(status: &TunnelStatus) -> Vec<String> {
     let known = |text: Option<String>| text.unwrap_or_else(|| "-".into());
-    let host = status.host.as_ref().map(|host| {
-        let user = status.user.as_deref().unwrap_or_default();
-        let port = status.port.filter(|port| *port != 22).map(|port| format!(":{port}")).unwrap_or_default();
-        format!("{user}@{host}{port}")
-    });
     let since = status.since.as_ref().and_then(|since| humantime::parse_rfc3339(since).ok());
     let age = since.and_then(|since| SystemTime::now().duration_since(since).ok()).map(output::span);
     vec![
         status.name.clone(),
         status.state.to_string(),
-        known(host),
+        known(status.short_address()),
         known(status.local.as_ref().map(|local| local.trim_start_matches("unix://").into())),
         known(age),
         status.flows_open.to_string(),

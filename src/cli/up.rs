@@ -1,22 +1,24 @@
 //! `dtunnel up`, and the daemon it starts.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::io::IsTerminal;
 use std::os::unix::net::UnixStream;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use clap::Args;
+use clap::{Args, Parser};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
-use super::prompt::{self, NoAnswer};
-use super::{Global, nearest_profile, output, targets_or_all};
+use super::prompt::{self, Asker, NoAnswer};
+use super::{Cli, Command, Global, nearest_profile, output, targets};
 use crate::config::{
     self, ConfigFile, Difference, LocalEndpoint, Overrides, RuntimeFiles, Settings, TunnelName, Wanted, log_path,
-    runtime_dir,
+    runtime_dir, shell_word,
 };
 use crate::daemon::{self, Client, ClientError, Event, ExitCode, Failure, Request, SpawnError, Trouble, TunnelStatus};
-use crate::tunnel::State;
+use crate::ssh::{Question, Secret};
+use crate::tunnel::{PortState, PortStatus, State};
 
 /// How long a daemon that holds the lock may take to open its control socket.
 const STARTING: Duration = Duration::from_secs(2);
@@ -24,23 +26,24 @@ const STARTING: Duration = Duration::from_secs(2);
 const LOOK: Duration = Duration::from_millis(10);
 /// How often the spinner turns.
 const TICK: Duration = Duration::from_millis(120);
-/// Exit code of a program that Ctrl-C has ended, as shells report it (128 + SIGINT).
-pub(super) const INTERRUPTED: i32 = 130;
 
 #[derive(Debug, Args)]
 pub(super) struct UpArgs {
     /// What to bring up; several come up side by side
-    #[arg(value_name = "TARGET", add = super::completions::targets(), required_unless_present = "all", conflicts_with = "all")]
+    #[arg(value_name = "TARGET", add = super::completions::targets(), conflicts_with = "all")]
     targets: Vec<String>,
     /// Bring all profiles up
     #[arg(long)]
     all: bool,
+    /// Return when docker can be used, which is what `up` does; for those who are used to `docker compose up -d`
+    #[arg(short, long, hide = true, conflicts_with = "foreground")]
+    detach: bool,
     /// Stay in the foreground until Ctrl-C, for service managers and containers
     #[arg(long)]
     foreground: bool,
     /// Print the tunnels' status as JSON
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
     #[command(flatten)]
     tunnel: TunnelArgs,
 }
@@ -67,7 +70,7 @@ struct TunnelArgs {
     #[arg(long)]
     remember: bool,
     /// How long to wait until docker can be used, not counting your answers to questions
-    #[arg(long, value_name = "DURATION", default_value = "30s")]
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = super::duration)]
     timeout: config::Duration,
 }
 
@@ -89,7 +92,12 @@ impl TunnelArgs {
 
 pub(super) fn up(global: &Global, args: &UpArgs) -> Result<(), Failure> {
     let config = global.config()?;
-    let targets = targets_or_all(&args.targets, args.all, &config);
+    let profiles = || config.profiles.keys().cloned().collect::<Vec<_>>();
+    let targets = match args.targets.as_slice() {
+        [] if !args.all => return Err(targets::none_given("up", "every profile", &profiles())),
+        [] => profiles(),
+        given => given.to_vec(),
+    };
     if let Some(local) = &args.tunnel.local {
         LocalEndpoint::parse(local)?;
         if targets.len() > 1 {
@@ -98,7 +106,7 @@ pub(super) fn up(global: &Global, args: &UpArgs) -> Result<(), Failure> {
     }
     if targets.is_empty() {
         output::note("there are no profiles; `dtunnel profile add NAME [user@]host` makes one");
-        return Ok(());
+        return if args.json { output::print_json::<[TunnelStatus; 0]>(&[]) } else { Ok(()) };
     }
     if args.foreground {
         let [target] = targets.as_slice() else {
@@ -116,10 +124,10 @@ pub(super) fn up(global: &Global, args: &UpArgs) -> Result<(), Failure> {
             .collect();
         threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err(panicked()))).collect()
     });
-    report(global, args, &targets, results)
+    report(args.json, &targets, results)
 }
 
-fn panicked() -> Failure {
+pub(super) fn panicked() -> Failure {
     Failure::new(ExitCode::Other, "dtunnel itself failed; please report this")
 }
 
@@ -129,20 +137,15 @@ pub(super) struct Up {
     already: bool,
 }
 
-fn report(
-    global: &Global,
-    args: &UpArgs,
-    targets: &[String],
-    results: Vec<Result<Up, Failure>>,
-) -> Result<(), Failure> {
+pub(super) fn report(json: bool, targets: &[String], results: Vec<Result<Up, Failure>>) -> Result<(), Failure> {
     let several = targets.len() > 1;
     let mut statuses = Vec::new();
     let mut failures = Vec::new();
     for (target, result) in targets.iter().zip(results) {
         match result {
             Ok(up) => {
-                if !args.json && !global.quiet {
-                    announce(target, &up)?;
+                if !json {
+                    announce(target, &up, several)?;
                 }
                 statuses.push(up.status);
             }
@@ -154,13 +157,13 @@ fn report(
             }
         }
     }
-    if args.json {
+    if json {
         output::print_json(&statuses)?;
     }
     // The last failure is the caller's to print; its code is the program's unless they differ.
     let Some(mut last) = failures.pop() else { return Ok(()) };
     for failure in &failures {
-        output::print_failure(failure);
+        output::print_error(failure);
         if failure.exit != last.exit {
             last.exit = ExitCode::Other;
         }
@@ -168,22 +171,83 @@ fn report(
     Err(last)
 }
 
-/// Says that a tunnel is up, and how to use it.
-fn announce(target: &str, up: &Up) -> Result<(), Failure> {
+/// Says that a tunnel is up, and how to use it; of several each is a line.
+fn announce(target: &str, up: &Up, several: bool) -> Result<(), Failure> {
+    if output::is_quiet() {
+        return Ok(());
+    }
     let status = &up.status;
-    let host = format!(
-        "{}@{}:{}",
-        status.user.as_deref().unwrap_or_default(),
-        status.host.as_deref().unwrap_or_default(),
-        status.port.unwrap_or_default()
-    );
+    let address = status.address().map(|address| address.to_string()).unwrap_or_default();
     let engine = status.engine.as_ref().map(|engine| format!(", Engine {}", engine.version)).unwrap_or_default();
     let state = if status.state == State::Idle { "ready, and connects on first use" } else { "up" };
     let already = if up.already { format!("already {state}") } else { state.into() };
-    output::print(&format!(
-        "{} {target} is {already} ({host}{engine})\n  eval \"$(dtunnel env {target})\"\n",
-        output::check()
-    ))
+    let access = status.access.as_ref().map(|access| format!(", {access}")).unwrap_or_default();
+    let ports = status.ports.as_deref().map(ports_in_short).unwrap_or_default();
+    let mut text = format!("{} {target} is {already}{access} ({address}{engine}{ports})\n", output::check());
+    if !several {
+        text += &format!("  eval \"$(dtunnel env {})\"\n", shell_word(target));
+    }
+    output::print(&text)
+}
+
+/// `, 3 ports here, 2 taken`: what is on this machine, and what should be.
+fn ports_in_short(ports: &[PortStatus]) -> String {
+    // A port may have several addresses, and is counted once.
+    let count = |state| {
+        let of_state = ports.iter().filter(|port| port.state == state);
+        of_state.map(|port| (&port.container_id, port.remote_port)).collect::<BTreeSet<_>>().len()
+    };
+    let open = count(PortState::Open);
+    let mut text = format!(", {open} {} here", if open == 1 { "port" } else { "ports" });
+    for state in [PortState::Waiting, PortState::Taken, PortState::Privileged, PortState::Failed] {
+        match count(state) {
+            0 => {}
+            number => text += &format!(", {number} {state}"),
+        }
+    }
+    text
+}
+
+/// Brings a tunnel up as `up` without options does.
+pub(super) fn bring_up_plainly(
+    global: &Global,
+    config: &ConfigFile,
+    target: &str,
+    timeout: config::Duration,
+    progress: &Progress,
+) -> Result<Up, Failure> {
+    bring_up(global, config, target, &TunnelArgs::on_the_way(timeout), Wanted::differences, progress)
+}
+
+/// How a tunnel was started, which starts it again.
+pub(super) struct Start {
+    global: Global,
+    args: DaemonArgs,
+}
+
+/// Reads the words that a daemon was started with. None for a tunnel in the foreground.
+pub(super) fn start_of(arguments: &[String]) -> Option<Start> {
+    let words = std::iter::once("dtunnel").chain(arguments.iter().map(String::as_str));
+    let Cli { mut global, command } = Cli::try_parse_from(words).ok()?;
+    let Command::Daemon(args) = command else { return None };
+    if !args.config_named {
+        global.config = None;
+    }
+    Some(Start { global, args })
+}
+
+impl Start {
+    /// Can it be started again, as far as that can be said while it runs?
+    pub(super) fn check(&self) -> Result<(), Failure> {
+        let config = self.global.config()?;
+        self.global.resolved(&self.args.target, &config, self.args.tunnel.remote.clone()).map(drop)
+    }
+
+    pub(super) fn bring_up(self, timeout: config::Duration, progress: &Progress) -> Result<Up, Failure> {
+        let Self { global, args } = self;
+        let tunnel = TunnelArgs { timeout, ..args.tunnel };
+        bring_up(&global, &global.config()?, &args.target, &tunnel, Wanted::differences, progress)
+    }
 }
 
 /// Brings a tunnel up for a command that needs one, saying nothing where all goes well.
@@ -346,15 +410,16 @@ fn watch(client: &mut Client, target: &str, progress: &Progress, clock: Clock) -
             Some(Event::Warning { message, said: false }) => progress.warn(target, &message),
             Some(Event::Warning { message, said: true }) => progress.tell(target, &message),
             Some(Event::Prompt { id, question }) => {
-                let answer = match progress.ask(&question) {
+                let answer = match progress.ask(&question, Some(&mut Asker { client: &mut *client, id })) {
                     Ok(answer) => Some(answer),
                     Err(NoAnswer::NoTerminal) => None,
+                    Err(NoAnswer::Over) => continue,
                     // As if the signal had come: the daemon sees us go and leaves nothing behind.
-                    Err(NoAnswer::Interrupted) => std::process::exit(INTERRUPTED),
+                    Err(NoAnswer::Interrupted) => output::interrupted(),
                 };
                 client.send(&Request::Answer { id, answer }).map_err(broken)?;
             }
-            Some(Event::Hello { .. } | Event::Draining { .. }) => {}
+            Some(Event::Hello { .. } | Event::Draining { .. } | Event::Reloaded { .. } | Event::PromptOver { .. }) => {}
             Some(Event::Stopped) | None => return Ok(Watched::Gone),
         }
     }
@@ -369,7 +434,7 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    fn new(global: &Global, wanted: bool) -> Self {
+    pub(super) fn new(global: &Global, wanted: bool) -> Self {
         let terminal = std::io::stderr().is_terminal();
         let verbose = global.verbose > 0;
         let spin = wanted && terminal && !global.quiet && !verbose;
@@ -406,11 +471,11 @@ impl Progress {
         }
     }
 
-    fn ask(&self, question: &crate::ssh::Question) -> Result<crate::ssh::Secret, NoAnswer> {
+    fn ask(&self, question: &Question, asker: Option<&mut Asker<'_>>) -> Result<Secret, NoAnswer> {
         let _one = self.asking.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         match &self.spinners {
-            Some(spinners) => spinners.suspend(|| prompt::ask(question)),
-            None => prompt::ask(question),
+            Some(spinners) => spinners.suspend(|| prompt::ask(question, asker)),
+            None => prompt::ask(question, asker),
         }
     }
 }
@@ -469,10 +534,9 @@ fn foreground(global: &Global, args: &UpArgs, target: &str, config: &ConfigFile)
         });
         let announced = match watched {
             Ok((Watched::Up(status), _)) if args.json => output::print_json(&[status]),
-            Ok((Watched::Up(_), _)) if global.quiet => Ok(()),
-            Ok((Watched::Up(status), _)) => announce(target, &Up { status: *status, already: false }),
+            Ok((Watched::Up(status), _)) => announce(target, &Up { status: *status, already: false }, false),
             Ok((Watched::Busy, _)) => Err(Failure::new(ExitCode::Other, format!("{target} is already up"))
-                .hint(format!("take it down first: dtunnel down {target}"))),
+                .hint(format!("take it down first: dtunnel down {}", shell_word(target)))),
             Ok(_) => Ok(()),
             Err(failure) => Err(failure),
         };

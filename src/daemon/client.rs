@@ -1,7 +1,9 @@
 //! Talks to a daemon, without an async runtime: commands start fast.
 
+use std::collections::VecDeque;
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
@@ -13,6 +15,8 @@ use crate::config::{RuntimeFiles, TunnelName};
 
 /// Longest wait for a daemon's answer. It has it ready; but a machine may be very busy.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How many warnings are kept while a question is open: a program on the way may say any number of lines.
+const MAX_KEPT: usize = 20;
 
 /// Why a daemon could not be talked to.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +47,8 @@ pub enum ClientError {
 #[derive(Debug)]
 pub struct Client {
     stream: BufReader<UnixStream>,
+    /// Events that were read while a question was open, and are for later.
+    kept: VecDeque<Event>,
     /// The daemon's process id.
     pub pid: u32,
 }
@@ -69,7 +75,7 @@ impl Client {
         check_peer(&stream)?;
         // A daemon that does not read any more (SIGSTOP) must not keep us, either.
         stream.set_write_timeout(Some(ANSWER_TIMEOUT))?;
-        let mut client = Self { stream: BufReader::new(stream), pid: 0 };
+        let mut client = Self { stream: BufReader::new(stream), kept: VecDeque::new(), pid: 0 };
         match client.receive_soon()? {
             Some(Event::Hello { protocol: PROTOCOL, pid, .. }) => client.pid = pid,
             Some(Event::Hello { version, pid, .. }) => return Err(ClientError::Version { version, pid }),
@@ -104,6 +110,13 @@ impl Client {
     /// # Errors
     /// As [`Client::receive_soon`].
     pub fn receive(&mut self, busy: Duration) -> Result<Option<Event>, ClientError> {
+        match self.kept.pop_front() {
+            Some(event) => Ok(Some(event)),
+            None => self.read(busy),
+        }
+    }
+
+    fn read(&mut self, busy: Duration) -> Result<Option<Event>, ClientError> {
         self.stream.get_ref().set_read_timeout(Some(busy.saturating_add(ANSWER_TIMEOUT)))?;
         let mut line = String::new();
         let mut bounded = (&mut self.stream).take(MAX_EVENT as u64);
@@ -115,6 +128,41 @@ impl Client {
             return Ok(None);
         }
         serde_json::from_str(&line).map(Some).map_err(|e| ClientError::Protocol(e.to_string()))
+    }
+
+    /// Is the question `id` over? To be asked where [`Client::has_news`] says so, or when [`Client::news`] can be read.
+    /// Whatever else has come is for [`Client::receive`].
+    ///
+    /// # Errors
+    /// As [`Client::receive`].
+    pub fn is_over(&mut self, id: u64) -> Result<bool, ClientError> {
+        match self.read(Duration::ZERO)? {
+            Some(Event::PromptOver { id: over }) => Ok(over == id),
+            // What is being done meanwhile is not worth keeping.
+            Some(Event::Step { .. }) => Ok(false),
+            Some(warning @ Event::Warning { .. }) => {
+                if self.kept.len() >= MAX_KEPT {
+                    self.kept.pop_front();
+                }
+                self.kept.push_back(warning);
+                Ok(false)
+            }
+            // It ends what is followed, and the question with it.
+            other => {
+                self.kept.extend(other);
+                Ok(true)
+            }
+        }
+    }
+
+    /// Has more come already than was looked at?
+    pub fn has_news(&self) -> bool {
+        !self.stream.buffer().is_empty()
+    }
+
+    /// What can be read when an event comes.
+    pub fn news(&self) -> BorrowedFd<'_> {
+        self.stream.get_ref().as_fd()
     }
 
     /// The tunnel's status.

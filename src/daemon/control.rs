@@ -12,9 +12,11 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use zeroize::{Zeroize, Zeroizing};
 
+use super::Options;
 use super::broker::Broker;
 use super::failure::{ExitCode, Failure};
 use super::protocol::{Event, MAX_LINE, PROTOCOL, Request, SIGN_OF_LIFE, Trouble, TunnelStatus};
+use super::reload::reload;
 use crate::config::Settings;
 use crate::ssh::Prompter;
 use crate::tunnel::{self, Route, State, Tunnel};
@@ -52,6 +54,8 @@ pub(super) struct Control {
     pub(super) life: watch::Sender<Life>,
     /// Knows how long people take to answer.
     pub(super) prompter: Prompter,
+    /// What the daemon was told at its start.
+    pub(super) options: Options,
 }
 
 /// Who is at the other end of a control connection.
@@ -94,6 +98,7 @@ impl Control {
                 .last_reset
                 .map(|(when, why)| format!("{} a flow was reset: {why}", humantime::format_rfc3339_seconds(when))),
             pid: Some(std::process::id()),
+            arguments: arguments(),
         }
     }
 
@@ -133,6 +138,13 @@ impl Control {
                 Request::Reconnect => {
                     self.tunnel.renew();
                     send(&mut write, &Event::Status { status: Box::new(self.status()) }).await?;
+                }
+                Request::Reload => {
+                    let event = match reload(&self.options, &self.tunnel) {
+                        Ok(warnings) => Event::Reloaded { warnings },
+                        Err(failure) => Event::Failed { failure },
+                    };
+                    send(&mut write, &event).await?;
                 }
                 Request::Watch { interactive, limit_ms } => {
                     let limit = limit_ms.map(Duration::from_millis);
@@ -204,6 +216,8 @@ impl Control {
         let mut signs = tokio::time::interval(SIGN_OF_LIFE);
         let (mut due, mut shown) = (false, None);
         let (mut said, mut heard) = (self.prompter.said(), 0);
+        // The question that was passed on and is open.
+        let mut asked = None;
         loop {
             let lines = said.borrow_and_update().since(&mut heard);
             for message in lines {
@@ -239,7 +253,11 @@ impl Control {
                 _ = said.changed() => {}
                 changed = question.changed(), if interactive => if changed.is_ok() {
                     let open = question.borrow_and_update().clone();
+                    if let Some(id) = asked.take() {
+                        send(write, &Event::PromptOver { id }).await?;
+                    }
                     if let Some((id, question)) = open {
+                        asked = Some(id);
                         send(write, &Event::Prompt { id, question }).await?;
                     }
                 },
@@ -251,6 +269,11 @@ impl Control {
             }
         }
     }
+}
+
+/// What this process was started with; none where that is not text.
+fn arguments() -> Vec<String> {
+    std::env::args_os().skip(1).map(|word| word.into_string().ok()).collect::<Option<_>>().unwrap_or_default()
 }
 
 /// Waits for the end, and says what there is to say of it.

@@ -11,6 +11,7 @@ mod lock;
 mod log;
 mod manager;
 mod protocol;
+mod reload;
 mod run;
 mod spawn;
 

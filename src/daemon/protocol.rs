@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::failure::Failure;
-use crate::config::Settings;
+use crate::config::{Destination, Settings};
 use crate::engine::Engine;
 use crate::ssh::{Question, Secret, Step};
 use crate::tunnel::{ConnectionStatus, PortStatus, RequestStatus, State};
@@ -51,6 +51,8 @@ pub enum Request {
     },
     /// Make a new connection, which takes the old ones' place. The answer is the status.
     Reconnect,
+    /// Read the configuration again; [`Event::Reloaded`] or [`Event::Failed`] says how that went.
+    Reload,
     /// End the tunnel; [`Event::Stopped`] says when it has.
     Down,
 }
@@ -96,10 +98,20 @@ pub enum Event {
         /// The question.
         question: Question,
     },
+    /// A question needs no answer any more: somebody gave one, or it was withdrawn.
+    PromptOver {
+        /// The prompt's id.
+        id: u64,
+    },
     /// The tunnel did not come up, or has failed since.
     Failed {
         /// Why.
         failure: Failure,
+    },
+    /// The configuration was read again, and holds.
+    Reloaded {
+        /// What should be known.
+        warnings: Vec<String>,
     },
     /// Another daemon runs this tunnel already.
     AlreadyRunning,
@@ -178,12 +190,27 @@ pub struct TunnelStatus {
     pub last_reset: Option<String>,
     /// The daemon's process id.
     pub pid: Option<u32>,
+    /// The words that the daemon was started with, which start it again.
+    #[serde(default)]
+    pub arguments: Vec<String>,
 }
 
 impl TunnelStatus {
     /// The shortest round-trip time of its connections that is known, in milliseconds.
     pub fn round_trip_ms(&self) -> Option<f64> {
         self.connections.iter().filter_map(|connection| connection.rtt_ms).reduce(f64::min)
+    }
+
+    /// Where it leads: the one form in which people are shown it.
+    pub fn address(&self) -> Option<Destination> {
+        let host = self.host.clone()?;
+        Some(Destination { user: self.user.clone(), host, port: self.port })
+    }
+
+    /// The same without the usual port.
+    pub fn short_address(&self) -> Option<String> {
+        self.address()
+            .map(|address| Destination { port: address.port.filter(|port| *port != 22), ..address }.to_string())
     }
 
     /// The status of a tunnel that is not there.
@@ -212,6 +239,7 @@ impl TunnelStatus {
             last_error: None,
             last_reset: None,
             pid: None,
+            arguments: Vec::new(),
         }
     }
 }

@@ -4,6 +4,7 @@ use std::io;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use rustix::fs::Mode;
@@ -21,6 +22,7 @@ use super::lock::Lock;
 use super::log;
 use super::manager;
 use super::protocol::Event;
+use super::reload::reload;
 use crate::config::{
     self, ConfigFile, Overrides, RuntimeFiles, TunnelName, log_path, prepare_runtime_dir, resolve, route_path,
     runtime_dir,
@@ -102,6 +104,8 @@ struct Prepared {
     control_file: SocketFile,
     /// Where it is kept where the Engine is.
     route_file: PathBuf,
+    /// The log, where it is to go if the tunnel never comes up.
+    passing_log: Option<PathBuf>,
 }
 
 /// Takes the lock and reads the configuration. None where another daemon runs this tunnel.
@@ -115,7 +119,10 @@ fn prepare(options: &Options) -> Result<Option<Prepared>, Failure> {
         move |source: io::Error| Failure::from(config::Error::File { action: "open", path, source })
     };
     let Some(lock) = Lock::take(&files.lock).map_err(failed(&files.lock))? else { return Ok(None) };
-    log::start(&log_path(&name)?, options.verbose, options.foreground && options.verbose > 0);
+    let log_file = log_path(&name)?;
+    // The log of a name that is no profile and never leads anywhere, a misspelt one most likely, is not kept.
+    let passing_log = (!log_file.exists() && !config.profiles.contains_key(&options.target)).then(|| log_file.clone());
+    log::start(&log_file, options.verbose, options.foreground && options.verbose > 0);
     let (control, control_file) = bind_private(&files.control).map_err(failed(&files.control))?;
     let target = resolve(&options.target, &config, &options.overrides, &files.socket)?;
     tracing::info!(
@@ -130,7 +137,7 @@ fn prepare(options: &Options) -> Result<Option<Prepared>, Failure> {
     target.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
     let (prompter, questions) = Prompter::new();
     let tunnel = Tunnel::new(target, prompter.clone(), route)?;
-    Ok(Some(Prepared { tunnel, prompter, questions, lock, control, control_file, route_file }))
+    Ok(Some(Prepared { tunnel, prompter, questions, lock, control, control_file, route_file, passing_log }))
 }
 
 fn serve(
@@ -154,7 +161,7 @@ async fn supervise(
     parent: StdUnixStream,
     inherited: Option<Inherited>,
 ) -> Result<(), Failure> {
-    let Prepared { tunnel, prompter, questions, lock, control: listener, control_file, route_file } = prepared;
+    let Prepared { tunnel, prompter, questions, lock, control: listener, control_file, route_file, passing_log } = prepared;
     let other = |e: io::Error| Failure::new(ExitCode::Other, format!("cannot start: {e}"));
     parent.set_nonblocking(true).map_err(other)?;
     let parent = UnixStream::from_std(parent).map_err(other)?;
@@ -172,13 +179,17 @@ async fn supervise(
         stop: CancellationToken::new(),
         life: watch::Sender::new(Life::Running),
         prompter,
+        options: options.clone(),
     });
     let mut clients = JoinSet::new();
     let starter = control.clone();
+    let abandoned = Arc::new(AtomicBool::new(false));
+    let abandons = abandoned.clone();
     clients.spawn(async move {
         starter.serve(parent, Who::Starter).await;
         // Whoever wanted it up is gone before it was (Ctrl-C): so does the tunnel.
         if starter.tunnel.watch().borrow().state == State::Starting {
+            abandons.store(true, Relaxed);
             starter.stop.cancel();
         }
     });
@@ -208,6 +219,9 @@ async fn supervise(
     match &result {
         Ok(()) => tracing::info!("ended"),
         Err(failure) => tracing::error!("{}", failure.message),
+    }
+    if let Some(log) = passing_log.filter(|_| result.is_err() || abandoned.load(Relaxed)) {
+        let _ = std::fs::remove_file(log);
     }
     // First nothing is left behind, then everybody hears of it.
     drop(listener);
@@ -270,27 +284,6 @@ async fn follow(options: &Options, tunnel: &Tunnel, route_file: &std::path::Path
     std::future::pending().await
 }
 
-/// Goes on with what the configuration says by now; what is wrong in it changes nothing.
-fn reload(options: &Options, tunnel: &Tunnel) {
-    let before = tunnel.target();
-    let read = ConfigFile::load(&options.config, options.config_named)
-        .and_then(|config| Ok((RuntimeFiles::new(&runtime_dir()?, &before.name)?, config)))
-        .and_then(|(files, config)| resolve(&options.target, &config, &options.overrides, &files.socket));
-    match read {
-        Ok(target) => {
-            tracing::info!("read the configuration again");
-            target.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
-            if target.local != before.local {
-                tracing::warn!("another local endpoint takes `down` and `up`");
-            }
-            if let Err(error) = tunnel.reload(target) {
-                tracing::error!("going on as before: {}", error.with_causes());
-            }
-        }
-        Err(error) => tracing::error!("going on as before, the configuration cannot be used: {error}"),
-    }
-}
-
 /// SIGTERM and SIGINT end the tunnel as `down` does; at SIGHUP it reads its configuration again.
 /// Never ends.
 async fn obey_signals(options: &Options, control: &Control) {
@@ -307,7 +300,9 @@ async fn obey_signals(options: &Options, control: &Control) {
         tokio::select! {
             _ = terminate.recv() => stop(),
             _ = interrupt.recv() => stop(),
-            _ = hangup.recv() => reload(options, &control.tunnel),
+            _ = hangup.recv() => if let Err(failure) = reload(options, &control.tunnel) {
+                tracing::error!("the configuration was read again: {}", failure.message);
+            },
         }
     }
 }

@@ -22,7 +22,7 @@ const HISTORY: usize = 120;
 #[derive(Debug, Args)]
 pub(super) struct TopArgs {
     /// Show this tunnel only
-    #[arg(value_name = "TARGET", add = crate::cli::completions::targets())]
+    #[arg(value_name = "TARGET", add = crate::cli::completions::running())]
     target: Option<String>,
 }
 
@@ -46,14 +46,20 @@ struct Rates {
 }
 
 pub(super) fn top(global: &Global, args: &TopArgs) -> Result<(), Failure> {
+    let only = match &args.target {
+        Some(target) => {
+            let chosen = global.choose(Some(target))?;
+            if let Some(failure) = global.unknown(target, &chosen.name, &chosen.config) {
+                return Err(failure);
+            }
+            Some(chosen.name)
+        }
+        None => None,
+    };
     if !std::io::stdout().is_terminal() || !std::io::stdin().is_terminal() {
         return Err(Failure::new(ExitCode::Usage, "top needs a terminal")
             .hint("`dtunnel status --watch` prints lines, also into files and pipes"));
     }
-    let only = match &args.target {
-        Some(target) => Some(TunnelName::of_target(target, &global.config()?)?),
-        None => None,
-    };
     let plain = matches!(global.color, Color::Never) || std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty());
     let mut app = App {
         tunnels: Vec::new(),

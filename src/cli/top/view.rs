@@ -75,8 +75,7 @@ fn draw_tunnels(app: &App, frame: &mut Frame<'_>, area: Rect) {
             ]);
         }
         if wide {
-            let user = tunnel.user.as_deref().unwrap_or_default();
-            cells.push(Cell::from(format!("{user}@{}", tunnel.host.as_deref().unwrap_or_default())));
+            cells.push(Cell::from(tunnel.short_address().unwrap_or_default()));
             cells.push(Cell::from(tunnel.engine.as_ref().map(|engine| engine.version.clone()).unwrap_or_default()));
         }
         Row::new(cells)

@@ -1,0 +1,148 @@
+//! `dtunnel restart` and `dtunnel reload`.
+
+use clap::Args;
+use serde::Serialize;
+
+use super::down::{take_down, unwell};
+use super::up::{self, Progress, Up};
+use super::{Global, not_up, output, targets};
+use crate::config::{self, ConfigFile, RuntimeFiles, TunnelName};
+use crate::daemon::{self, Client, Event, ExitCode, Failure, Found, Request};
+
+#[derive(Debug, Args)]
+pub(super) struct RestartArgs {
+    /// What to take down and bring up again, with the options of its `up`
+    #[arg(value_name = "TARGET", add = super::completions::running(), conflicts_with = "all")]
+    targets: Vec<String>,
+    /// Restart all tunnels that are up
+    #[arg(long)]
+    all: bool,
+    /// How long to wait until docker can be used, not counting your answers to questions
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = super::duration)]
+    timeout: config::Duration,
+    /// Print the tunnels' status as JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ReloadArgs {
+    /// Which tunnel is to read the configuration again: what can change while it runs changes at once
+    #[arg(value_name = "TARGET", add = super::completions::running(), conflicts_with = "all")]
+    targets: Vec<String>,
+    /// All tunnels that are up
+    #[arg(long)]
+    all: bool,
+    /// Print a JSON array, for programs: each tunnel's `name` and its `warnings`
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+/// The tunnels that are meant, each as it was named.
+fn meant(
+    global: &Global,
+    command: &str,
+    given: &[String],
+    all: bool,
+) -> Result<(ConfigFile, Vec<(String, TunnelName)>), Failure> {
+    targets::runtime()?;
+    let up = targets::running();
+    let names = || up.iter().map(ToString::to_string).collect::<Vec<_>>();
+    if all {
+        return Ok((ConfigFile::default(), names().into_iter().zip(up.clone()).collect()));
+    }
+    if given.is_empty() {
+        return Err(targets::none_given(command, "every one that is up", &names()));
+    }
+    let (config, names) = global.choose_all(given)?;
+    for (target, name) in given.iter().zip(&names) {
+        if let Some(failure) = global.unknown(target, name, &config) {
+            return Err(failure);
+        }
+    }
+    Ok((config, given.iter().cloned().zip(names).collect()))
+}
+
+pub(super) fn restart(global: &Global, args: &RestartArgs) -> Result<(), Failure> {
+    let (config, tunnels) = meant(global, "restart", &args.targets, args.all)?;
+    let progress = Progress::new(global, !args.json);
+    let results: Vec<_> = std::thread::scope(|scope| {
+        let threads: Vec<_> = tunnels
+            .iter()
+            .map(|(target, name)| scope.spawn(|| again(global, &config, target, name, args.timeout, &progress)))
+            .collect();
+        threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err(up::panicked()))).collect()
+    });
+    let targets: Vec<String> = tunnels.into_iter().map(|(target, _)| target).collect();
+    up::report(args.json, &targets, results)
+}
+
+fn again(
+    global: &Global,
+    config: &ConfigFile,
+    target: &str,
+    name: &TunnelName,
+    timeout: config::Duration,
+    progress: &Progress,
+) -> Result<Up, Failure> {
+    let status = match daemon::find(&targets::runtime()?, name)? {
+        Found::Running(status) => status,
+        Found::Down => return up::bring_up_plainly(global, config, target, timeout, progress),
+        Found::Unwell(error) => return Err(unwell(&error)),
+    };
+    // What would not come up again stays as it is.
+    let start = up::start_of(&status.arguments).ok_or_else(|| {
+        Failure::new(
+            ExitCode::Other,
+            format!("{target} runs in the foreground, where only its owner can start it again"),
+        )
+        .hint("systemctl --user restart, where it is a service; or end it and start it as before")
+    })?;
+    start.check()?;
+    take_down(target, name, false)?;
+    start.bring_up(timeout, progress)
+}
+
+/// What `reload --json` prints of each.
+#[derive(Debug, Serialize)]
+struct Reloaded {
+    name: String,
+    warnings: Vec<String>,
+}
+
+pub(super) fn reload(global: &Global, args: &ReloadArgs) -> Result<(), Failure> {
+    let (config, tunnels) = meant(global, "reload", &args.targets, args.all)?;
+    let mut reloaded = Vec::new();
+    let mut failures = Vec::new();
+    for (target, name) in &tunnels {
+        match reload_one(&config, target, name) {
+            Ok(warnings) => {
+                warnings.iter().for_each(|warning| output::warning(&format!("{target}: {warning}")));
+                output::note(&format!("{target} has read its configuration again"));
+                reloaded.push(Reloaded { name: name.to_string(), warnings });
+            }
+            Err(failure) => failures.push(failure),
+        }
+    }
+    if args.json {
+        output::print_json(&reloaded)?;
+    }
+    let last = failures.pop();
+    failures.iter().for_each(output::print_error);
+    last.map_or(Ok(()), Err)
+}
+
+fn reload_one(config: &ConfigFile, target: &str, name: &TunnelName) -> Result<Vec<String>, Failure> {
+    let files = RuntimeFiles::new(&targets::runtime()?, name)?;
+    let Some(mut client) = Client::connect(&files.control).map_err(|e| unwell(&e))? else {
+        return Err(not_up(target, name, config));
+    };
+    client.send(&Request::Reload).map_err(|e| unwell(&e))?;
+    match client.receive_soon().map_err(|e| unwell(&e))? {
+        Some(Event::Reloaded { warnings }) => Ok(warnings),
+        Some(Event::Failed { failure }) => {
+            Err(Failure { message: format!("{target} goes on as before: {}", failure.message), ..failure })
+        }
+        _ => Err(Failure::new(ExitCode::Other, format!("{target} did not say whether it has read its configuration"))),
+    }
+}

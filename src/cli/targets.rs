@@ -1,0 +1,157 @@
+//! Which tunnel a command means: the TARGET, or the default one, and what a name that is none was meant to be.
+
+use std::path::PathBuf;
+
+use super::{Global, output};
+use crate::config::{self, ConfigFile, TunnelName, runtime_dir, shell_word};
+use crate::daemon::{self, ExitCode, Failure};
+
+/// The variable that names the default target of a shell or a directory.
+pub(super) const VARIABLE: &str = "DTUNNEL_TARGET";
+
+/// A tunnel that a command is about.
+#[derive(Debug)]
+pub(super) struct Chosen {
+    /// As on the command line.
+    pub(super) target: String,
+    pub(super) name: TunnelName,
+    pub(super) config: ConfigFile,
+}
+
+impl Global {
+    /// The tunnel of `given`, or of the default target.
+    ///
+    /// # Errors
+    /// No target, and no default; a configuration that is broken, unless the tunnel runs: then it is warned of.
+    pub(super) fn choose(&self, given: Option<&str>) -> Result<Chosen, Failure> {
+        let read = self.config();
+        let target = match (given.map(str::to_owned).or_else(of_environment), &read) {
+            (Some(target), _) => target,
+            (None, Ok(config)) => of_configuration(config)?,
+            (None, Err(failure)) => return Err(failure.clone()),
+        };
+        let config = in_spite_of_faults(read, std::slice::from_ref(&target))?;
+        let name = named(&target, &config)?;
+        Ok(Chosen { target, name, config })
+    }
+
+    /// The tunnels of `targets`.
+    ///
+    /// # Errors
+    /// As [`Global::choose`].
+    pub(super) fn choose_all(&self, targets: &[String]) -> Result<(ConfigFile, Vec<TunnelName>), Failure> {
+        let config = in_spite_of_faults(self.config(), targets)?;
+        let names = targets.iter().map(|target| named(target, &config)).collect::<Result<_, Failure>>()?;
+        Ok((config, names))
+    }
+
+    /// Why `target` cannot be meant, where nothing is known by that name: no profile, no tunnel that runs or ran, no
+    /// Host of ssh_config.
+    pub(super) fn unknown(&self, target: &str, name: &TunnelName, config: &ConfigFile) -> Option<Failure> {
+        if config.profiles.contains_key(target) || running().contains(name) {
+            return None;
+        }
+        if config::log_path(name).is_ok_and(|log| log.exists()) {
+            return None;
+        }
+        // What is wrong in ssh_config is for those who connect.
+        let hosts = config::ssh_hosts(self.ssh_config().as_deref(), config).unwrap_or_default();
+        if hosts.iter().any(|host| host == target) {
+            return None;
+        }
+        let known: Vec<String> =
+            config.profiles.keys().cloned().chain(running().iter().map(ToString::to_string)).chain(hosts).collect();
+        let failure = Failure::new(ExitCode::NotUp, format!("`{target}` is neither a profile nor a tunnel"));
+        Some(match config::nearest(target, known.iter().map(String::as_str)) {
+            Some(name) => failure.hint(format!("did you mean `{name}`?")),
+            None => failure.hint("`dtunnel status` shows the tunnels, `dtunnel profile list` the profiles"),
+        })
+    }
+}
+
+/// The tunnel of a target, which may be given by the tunnel's own name as well: that is what `status` shows.
+fn named(target: &str, config: &ConfigFile) -> Result<TunnelName, Failure> {
+    match running().into_iter().find(|name| name.as_str() == target) {
+        Some(name) => Ok(name),
+        None => Ok(TunnelName::of_target(target, config)?),
+    }
+}
+
+/// The configuration, or none where it is broken but every target runs: what runs must not be out of reach for it.
+/// A profile's tunnel has the profile's name, so that the name alone leads to it.
+fn in_spite_of_faults(read: Result<ConfigFile, Failure>, targets: &[String]) -> Result<ConfigFile, Failure> {
+    let failure = match read {
+        Ok(config) => return Ok(config),
+        Err(failure) => failure,
+    };
+    let none = ConfigFile::default();
+    let up = running();
+    let runs = |target: &String| named(target, &none).is_ok_and(|name| up.contains(&name));
+    if targets.is_empty() || !targets.iter().all(runs) {
+        return Err(failure);
+    }
+    let causes: String = failure.causes.iter().map(|cause| format!(": {cause}")).collect();
+    output::warning(&format!("going on without the configuration: {}{causes}", failure.message));
+    Ok(none)
+}
+
+/// Where the tunnels' sockets are.
+pub(super) fn runtime() -> Result<PathBuf, Failure> {
+    Ok(runtime_dir()?)
+}
+
+/// The tunnels that run, or did until they were killed.
+pub(super) fn running() -> Vec<TunnelName> {
+    runtime().map(|dir| daemon::list(&dir)).unwrap_or_default()
+}
+
+/// The default target of the environment.
+pub(super) fn of_environment() -> Option<String> {
+    std::env::var(VARIABLE).ok().filter(|target| !target.is_empty())
+}
+
+/// The default target of the configuration, or its only profile.
+fn of_configuration(config: &ConfigFile) -> Result<String, Failure> {
+    let mut profiles = config.profiles.keys();
+    match (&config.default, profiles.next(), profiles.next()) {
+        (Some(default), ..) => Ok(default.clone()),
+        (None, Some(only), None) => Ok(only.clone()),
+        _ => Err(Failure::new(ExitCode::Usage, "no target was given, and there is no default one")
+            .hint(format!("name one, set {VARIABLE}, or `default = \"NAME\"` in {}", config.path.display()))),
+    }
+}
+
+/// The default target, if there is one.
+pub(super) fn default_target(global: &Global) -> Option<String> {
+    of_environment().or_else(|| of_configuration(&global.config().ok()?).ok())
+}
+
+/// The default target that somebody has set, if any; the only profile is none.
+pub(super) fn set_default(config: &ConfigFile) -> Option<String> {
+    of_environment().or_else(|| config.default.clone())
+}
+
+/// What a TARGET on the command line is, where none was given and all must be asked for.
+pub(super) fn none_given(command: &str, all: &str, some: &[String]) -> Failure {
+    let list = match some {
+        [] => String::new(),
+        some => format!(": {}", some.join(", ")),
+    };
+    Failure::new(ExitCode::Usage, format!("no target was given; `dtunnel {command} --all` takes {all}{list}"))
+        .hint(format!("dtunnel {command} TARGET…"))
+}
+
+/// "did you mean …?" for a target that is no profile but is written much like one.
+pub(super) fn nearest_profile(target: &str, config: &ConfigFile) -> Option<String> {
+    if config.profiles.contains_key(target) {
+        return None;
+    }
+    config.nearest_profile(target).map(|name| format!("no profile is named `{target}`; did you mean `{name}`?"))
+}
+
+/// The failure of a command that needs a tunnel which is not up.
+pub(super) fn not_up(target: &str, name: &TunnelName, config: &ConfigFile) -> Failure {
+    let bring_up = || format!("bring it up with: dtunnel up {}", shell_word(target));
+    let hint = nearest_profile(target, config).unwrap_or_else(bring_up);
+    Failure::new(ExitCode::NotUp, format!("{name} is not up")).hint(hint)
+}

@@ -1,0 +1,39 @@
+//! `dtunnel version`.
+
+use clap::Args;
+use serde::Serialize;
+
+use super::output;
+use crate::daemon::Failure;
+
+/// What `--version` says behind the program's name.
+pub(super) const LINE: &str = env!("DTUNNEL_VERSION");
+
+#[derive(Debug, Args)]
+pub(super) struct VersionArgs {
+    /// Print a JSON object, for programs
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+/// What `--json` prints. What a build does not know is null.
+#[derive(Debug, Serialize)]
+struct Version {
+    version: &'static str,
+    commit: Option<&'static str>,
+    date: Option<&'static str>,
+    target: &'static str,
+}
+
+pub(super) fn version(args: &VersionArgs) -> Result<(), Failure> {
+    if !args.json {
+        return output::print(&format!("dtunnel {LINE}\n"));
+    }
+    let known = |text: &'static str| (!text.is_empty()).then_some(text);
+    output::print_json(&Version {
+        version: env!("CARGO_PKG_VERSION"),
+        commit: known(env!("DTUNNEL_COMMIT")),
+        date: known(env!("DTUNNEL_COMMIT_DATE")),
+        target: env!("DTUNNEL_TARGET_TRIPLE"),
+    })
+}
