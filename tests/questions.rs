@@ -1,5 +1,7 @@
 //! Logins that ask: passwords, one-time codes, several methods in a row, servers that ask too much.
 
+use std::process::Command;
+
 use crate::lab::keyboard::{Behaviour, serve};
 use crate::lab::pty::Person;
 use crate::lab::{Lab, run, wait_for};
@@ -144,4 +146,26 @@ fn a_question_that_is_answered_in_one_terminal_is_over_in_the_other() {
         let (status, screen) = person.leaves();
         assert!(status.success() && screen.contains(" up ") && !screen.contains("open sesame"), "{screen}");
     }
+}
+
+/// What a program on the way says meanwhile neither ends the question nor is lost.
+#[test]
+fn a_question_stays_open_while_a_proxy_command_speaks() {
+    let Some(lab) = Lab::with_engine() else { return };
+    lab.keygen("user", "ed25519", "open sesame");
+    lab.authorize("user");
+    let (words, taken) = (lab.path("words"), lab.path("taken"));
+    run(Command::new("mkfifo").arg(&words));
+    // Of several connections the first one speaks.
+    let speaks = format!("mv {0} {1} 2>/dev/null && exec cat {1} >&2", words.display(), taken.display());
+    lab.write_ssh_config(&format!("  ProxyCommand sh -c '{{ {speaks}; }} & exec nc %h %p'\n"));
+    let mut person = Person::types(&lab, &up());
+    person.sees("Enter passphrase for key");
+    wait_for("the program on the way", || taken.exists().then_some(()));
+    std::fs::write(&taken, "your session ends soon\n").unwrap();
+    wait_for("its words to be heard", || lab.log("lab").contains("your session ends soon").then_some(()));
+    person.presses("open sesame\n");
+    person.sees("your session ends soon");
+    let (status, screen) = person.leaves();
+    assert!(status.success() && screen.contains(" up ") && !screen.contains("elsewhere"), "{screen}");
 }

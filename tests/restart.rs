@@ -58,7 +58,7 @@ fn a_reload_takes_on_what_can_change_and_names_what_cannot() {
     assert_eq!(lab.status("p")["access"], "read-only");
     configure("access = \"readonly\"\n");
     let stderr = lab.fails(2, &["reload", "p"]);
-    assert!(stderr.contains("p goes on as before: ") && stderr.contains("config.toml:5:"), "{stderr}");
+    assert!(stderr.contains("p: going on as before: ") && stderr.contains("config.toml:5:"), "{stderr}");
     assert_eq!(lab.status("p")["access"], "read-only", "a broken file opens nothing");
     configure(&format!("access = \"build\"\nlocal = \"{}\"\n", lab.path("other.sock").display()));
     let stderr = lab.fails(1, &["reload", "p"]);

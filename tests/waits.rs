@@ -88,6 +88,9 @@ fn the_end_of_a_daemon_waits_for_no_client() {
 fn a_failing_up_takes_no_longer_than_its_failure() {
     let mut lab = Lab::new("");
     lab.sshd.stop();
+    // A profile's log is kept.
+    let port = lab.sshd.port;
+    lab.write_config(&format!("[profiles.lab]\nhost = \"127.0.0.1\"\nport = {port}\n"));
     let config = lab.path("");
     let config = config.to_str().unwrap();
     let daemons = || {

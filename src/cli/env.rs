@@ -68,8 +68,11 @@ pub(super) fn env(global: &Global, args: &EnvArgs) -> Result<(), Failure> {
         return output::print(&shell.script(&OURS.map(Change::Clear)));
     }
     let chosen = global.choose(args.target.as_deref())?;
-    let status =
-        if args.up { bring_up_quietly(global, &chosen.config, &chosen.target, args.timeout)?.status } else { usable(&chosen)? };
+    let status = if args.up {
+        bring_up_quietly(global, &chosen.config, &chosen.target, args.timeout)?.status
+    } else {
+        usable(&chosen)?
+    };
     let environment = Environment::new(&chosen.target, status);
     if environment.host.contains(char::is_control) {
         // A socket that a service manager has passed on can be anywhere; not each shell could be told.

@@ -141,7 +141,7 @@ fn reload_one(config: &ConfigFile, target: &str, name: &TunnelName) -> Result<Ve
     match client.receive_soon().map_err(|e| unwell(&e))? {
         Some(Event::Reloaded { warnings }) => Ok(warnings),
         Some(Event::Failed { failure }) => {
-            Err(Failure { message: format!("{target} goes on as before: {}", failure.message), ..failure })
+            Err(Failure { message: format!("{target}: {}", failure.message), ..failure })
         }
         _ => Err(Failure::new(ExitCode::Other, format!("{target} did not say whether it has read its configuration"))),
     }

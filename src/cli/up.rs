@@ -321,7 +321,7 @@ fn not_as_asked(target: &str, different: &[Difference]) -> Failure {
         different.iter().map(|Difference { setting, running, wanted }| format!("{setting} is {running}, not {wanted}"));
     let list = list.collect::<Vec<_>>().join("; ");
     Failure::new(ExitCode::Other, format!("{target} is already up, but not as asked: {list}"))
-        .hint(format!("take it down first: dtunnel down {target}"))
+        .hint(format!("take it down first: dtunnel down {}", shell_word(target)))
 }
 
 /// A name that has no address may be a profile's, misspelt.

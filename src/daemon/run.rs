@@ -24,11 +24,10 @@ use super::manager;
 use super::protocol::Event;
 use super::reload::reload;
 use crate::config::{
-    self, ConfigFile, Overrides, RuntimeFiles, TunnelName, log_path, prepare_runtime_dir, resolve, route_path,
-    runtime_dir,
+    self, ConfigFile, Overrides, Proxy, RuntimeFiles, TunnelName, log_path, prepare_runtime_dir, resolve, route_path,
 };
-use crate::ssh::{Prompter, Questions};
-use crate::tunnel::{Inherited, Listener, SocketFile, State, Tunnel, bind_private};
+use crate::ssh::{self, Prompter, Questions, Step};
+use crate::tunnel::{self, Inherited, Listener, SocketFile, State, Tunnel, bind_private};
 
 /// Longest wait at the end for clients to take their last word.
 const LAST_WORD: Duration = Duration::from_secs(1);
@@ -104,7 +103,7 @@ struct Prepared {
     control_file: SocketFile,
     /// Where it is kept where the Engine is.
     route_file: PathBuf,
-    /// The log, where it is to go if the tunnel never comes up.
+    /// The log, where it is to go if the host is not reached.
     passing_log: Option<PathBuf>,
 }
 
@@ -120,7 +119,7 @@ fn prepare(options: &Options) -> Result<Option<Prepared>, Failure> {
     };
     let Some(lock) = Lock::take(&files.lock).map_err(failed(&files.lock))? else { return Ok(None) };
     let log_file = log_path(&name)?;
-    // The log of a name that is no profile and never leads anywhere, a misspelt one most likely, is not kept.
+    // The log of a name that is no profile and leads to no host, a misspelt one most likely, is not kept.
     let passing_log = (!log_file.exists() && !config.profiles.contains_key(&options.target)).then(|| log_file.clone());
     log::start(&log_file, options.verbose, options.foreground && options.verbose > 0);
     let (control, control_file) = bind_private(&files.control).map_err(failed(&files.control))?;
@@ -161,7 +160,8 @@ async fn supervise(
     parent: StdUnixStream,
     inherited: Option<Inherited>,
 ) -> Result<(), Failure> {
-    let Prepared { tunnel, prompter, questions, lock, control: listener, control_file, route_file, passing_log } = prepared;
+    let Prepared { tunnel, prompter, questions, lock, control: listener, control_file, route_file, passing_log } =
+        prepared;
     let other = |e: io::Error| Failure::new(ExitCode::Other, format!("cannot start: {e}"));
     parent.set_nonblocking(true).map_err(other)?;
     let parent = UnixStream::from_std(parent).map_err(other)?;
@@ -189,11 +189,12 @@ async fn supervise(
         starter.serve(parent, Who::Starter).await;
         // Whoever wanted it up is gone before it was (Ctrl-C): so does the tunnel.
         if starter.tunnel.watch().borrow().state == State::Starting {
-            abandons.store(true, Relaxed);
+            let reached = !matches!(starter.tunnel.watch().borrow().step, Step::Resolving | Step::Connecting);
+            abandons.store(!reached, Relaxed);
             starter.stop.cancel();
         }
     });
-    let result = {
+    let ended = {
         let running = async {
             match endpoint {
                 Ok(endpoint) => control.tunnel.clone().run(endpoint, options.timeout, control.stop.clone()).await,
@@ -208,7 +209,7 @@ async fn supervise(
         loop {
             // Only the tunnel's end ends this; the others go on beside it.
             tokio::select! {
-                result = &mut running => break result.map_err(Failure::from),
+                result = &mut running => break result,
                 () = &mut asking => {}
                 () = &mut accepting => {}
                 () = &mut signals => {}
@@ -216,11 +217,15 @@ async fn supervise(
             }
         }
     };
+    // What a program on the way has said is worth keeping in any case.
+    let alone = !matches!(control.tunnel.target().ssh.proxy, Proxy::Command(_));
+    let unreached = alone && (abandoned.load(Relaxed) || ended.as_ref().is_err_and(reached_nobody));
+    let result = ended.map_err(Failure::from);
     match &result {
         Ok(()) => tracing::info!("ended"),
         Err(failure) => tracing::error!("{}", failure.message),
     }
-    if let Some(log) = passing_log.filter(|_| result.is_err() || abandoned.load(Relaxed)) {
+    if let Some(log) = passing_log.filter(|_| unreached) {
         let _ = std::fs::remove_file(log);
     }
     // First nothing is left behind, then everybody hears of it.
@@ -236,6 +241,15 @@ async fn supervise(
         tracing::warn!("{} control clients did not take their last word", clients.len());
     }
     result
+}
+
+/// Does this say that no host was there?
+fn reached_nobody(error: &tunnel::Error) -> bool {
+    match error {
+        tunnel::Error::Ssh(ssh::Error::Jump { .. })
+        | tunnel::Error::Timeout { step: Step::Resolving | Step::Connecting, .. } => true,
+        error => error.is_unreached(),
+    }
 }
 
 /// Serves the control socket. Never ends.
@@ -301,7 +315,7 @@ async fn obey_signals(options: &Options, control: &Control) {
             _ = terminate.recv() => stop(),
             _ = interrupt.recv() => stop(),
             _ = hangup.recv() => if let Err(failure) = reload(options, &control.tunnel) {
-                tracing::error!("the configuration was read again: {}", failure.message);
+                tracing::error!("{}", failure.message);
             },
         }
     }

@@ -205,7 +205,7 @@ impl Error {
     }
 
     /// Was the host not even reached?
-    pub(super) fn is_unreached(&self) -> bool {
+    pub fn is_unreached(&self) -> bool {
         matches!(self, Self::Ssh(error) if error.is_unreached())
     }
 
