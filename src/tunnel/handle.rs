@@ -12,7 +12,7 @@ use super::guard::{Guard, RequestStatus};
 use super::member::ConnectionStatus;
 use super::pool::lock;
 use super::ports::PortStatus;
-use super::supervisor::{State, Status, Tunnel};
+use super::supervisor::{Next, State, Status, Tunnel};
 use crate::config::{self, Target};
 
 /// Longest wait for the answer when a connection's round-trip time is measured.
@@ -60,23 +60,55 @@ impl Tunnel {
     }
 
     /// Goes on with other settings. Where they lead to another host, login or Engine, a new connection
-    /// is made first; flows that are under way stay on the old ones to their end. The local endpoint
-    /// stays as it is. Clients that are connected go on under the guard that they began with.
+    /// is made first, and they come into force with it, all of them; where it cannot be made, none. Flows that
+    /// are under way stay on the old connections to their end. The local endpoint stays as it is. Clients that
+    /// are connected go on under the guard that they began with.
     ///
     /// # Errors
     /// [`Error::Access`]; then nothing has changed.
     pub fn reload(&self, target: Target) -> Result<(), Error> {
         let guard = Guard::of(&target)?;
-        *lock(&self.guard) = guard;
-        let before = self.target.send_replace(Arc::new(target.clone()));
-        self.pool.set_max(target.max_connections);
+        let before = self.target();
         let same = before.ssh == target.ssh
             && before.remote == target.remote
             && (before.keepalive, before.keepalive_count) == (target.keepalive, target.keepalive_count);
+        let next = Next { target: Arc::new(target), guard };
+        *lock(&self.next) = Some(next.clone());
+        if same || self.pool.is_empty() {
+            self.takes_on(Some(&next));
+        }
         if !same {
             self.reloaded.notify_one();
         }
         Ok(())
+    }
+
+    /// The settings whose connection is being made.
+    pub(super) fn next(&self) -> Option<Next> {
+        lock(&self.next).clone()
+    }
+
+    /// Puts these settings into force, unless others have been asked for since. True where they are in force,
+    /// or are none and no others are wanted.
+    pub(super) fn takes_on(&self, next: Option<&Next>) -> bool {
+        let Some(next) = next else { return lock(&self.next).is_none() };
+        if !self.gives_up(Some(next)) {
+            return false;
+        }
+        *lock(&self.guard) = next.guard.clone();
+        self.pool.set_max(next.target.max_connections);
+        self.target.send_replace(next.target.clone());
+        true
+    }
+
+    /// These settings are no longer waited for. False where others are.
+    pub(super) fn gives_up(&self, next: Option<&Next>) -> bool {
+        let mut wanted = lock(&self.next);
+        let is_it = next.zip(wanted.as_ref()).is_some_and(|(next, wanted)| Arc::ptr_eq(&next.target, &wanted.target));
+        if is_it {
+            *wanted = None;
+        }
+        is_it
     }
 
     /// What decides on the requests of new clients, if anything does.

@@ -46,6 +46,8 @@ pub(super) struct Member {
     /// The thread that carries it.
     pub(super) worker: Worker,
     pub(super) counters: Counters,
+    /// Bytes that have come from the host, whether their clients have taken them or not.
+    arrived: AtomicU64,
     /// Flows that are or will be on it, our own that only listen apart.
     pub(super) load: AtomicUsize,
     /// All who need it to be read: flows, those being opened, listeners.
@@ -92,6 +94,7 @@ impl Member {
             connection,
             worker,
             counters: Counters::default(),
+            arrived: AtomicU64::new(0),
             load: AtomicUsize::new(0),
             users: watch::Sender::new(0),
             spilled: AtomicU64::new(0),
@@ -210,7 +213,8 @@ impl Member {
     /// being sent the answer may take long.) One that is held up cannot answer, and is left alone.
     pub(super) async fn check(&self, limit: Duration) {
         self.suspect.store(true, Relaxed);
-        let moved = || self.counters.snapshot().bytes();
+        // What clients take says nothing where they do not read.
+        let moved = || self.counters.snapshot().bytes_out + self.arrived.load(Relaxed);
         let mut before = moved();
         let patience = async {
             tokio::time::sleep(limit / 2).await;
@@ -224,6 +228,11 @@ impl Member {
             }
         }
         self.suspect.store(false, Relaxed);
+    }
+
+    /// So many bytes have come from the host.
+    pub(super) fn has_received(&self, bytes: usize) {
+        self.arrived.fetch_add(bytes as u64, Relaxed);
     }
 
     /// Is it not known to be alive, at the moment?

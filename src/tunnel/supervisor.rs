@@ -122,8 +122,23 @@ enum Event {
     Retired,
     /// A further one is there, or is not.
     Grown(Result<Arc<Member>, Error>),
-    /// One with other settings is there, or is not.
-    Replaced(Result<Arc<Member>, Error>),
+    /// One with other settings is there, or is not; which settings, where they are not those in force.
+    Replaced(Result<Found, Error>, Option<Next>),
+}
+
+/// A connection, and where the Engine was found over it.
+struct Found {
+    member: Arc<Member>,
+    route: Route,
+    engine: Engine,
+}
+
+/// Settings that come into force with their connection: as long as flows go to the host of before, its guard
+/// and its name are those that count.
+#[derive(Debug, Clone)]
+pub(super) struct Next {
+    pub(super) target: Arc<Target>,
+    pub(super) guard: Option<Arc<Guard>>,
 }
 
 /// A tunnel.
@@ -143,6 +158,8 @@ pub struct Tunnel {
     pub(super) reloaded: Notify,
     pub(super) ports: Ports,
     pub(super) guard: Mutex<Option<Arc<Guard>>>,
+    /// Settings whose connection is being made.
+    pub(super) next: Mutex<Option<Next>>,
 }
 
 impl Tunnel {
@@ -166,6 +183,7 @@ impl Tunnel {
         };
         Ok(Arc::new(Self {
             guard: Mutex::new(guard),
+            next: Mutex::default(),
             ports: Ports::default(),
             credentials: Credentials::new(target.remember),
             pool: Pool::new(target.max_connections),
@@ -237,9 +255,14 @@ impl Tunnel {
         let connecting = async {
             let mut outage = Outage::begins();
             loop {
-                let error = match self.connect().await {
+                let error = match self.connect(&self.target()).await {
                     Err(error) if outage.insists(&error) => error,
-                    result => return result,
+                    result => {
+                        return result.map(|Found { member, route, engine }| {
+                            self.found(route, engine);
+                            member
+                        });
+                    }
                 };
                 tracing::warn!("{}", error.with_causes());
                 let pause = outage.pause(&error);
@@ -254,15 +277,15 @@ impl Tunnel {
     }
 
     /// Connects, logs in and pings the Engine.
-    async fn connect(&self) -> Result<Arc<Member>, Error> {
-        let member = self.log_in(self.target().tcp_timeout).await?;
-        self.find_engine(&member).await?;
-        Ok(member)
+    async fn connect(&self, target: &Target) -> Result<Found, Error> {
+        let member = self.log_in(target, target.tcp_timeout).await?;
+        let (route, engine) = self.find_engine(target, &member).await?;
+        Ok(Found { member, route, engine })
     }
 
     /// Connects and logs in, for people to see.
-    async fn log_in(&self, tcp_timeout: Duration) -> Result<Arc<Member>, Error> {
-        let mut target = Target::clone(&self.target());
+    async fn log_in(&self, target: &Target, tcp_timeout: Duration) -> Result<Arc<Member>, Error> {
+        let mut target = target.clone();
         target.tcp_timeout = tcp_timeout;
         let status = self.status.clone();
         let on_step: OnStep = Arc::new(move |news| {
@@ -273,10 +296,10 @@ impl Tunnel {
         self.establish(target, &self.prompter, &on_step).await
     }
 
-    async fn find_engine(&self, member: &Member) -> Result<(), Error> {
+    async fn find_engine(&self, target: &Target, member: &Member) -> Result<(Route, Engine), Error> {
         self.status.send_modify(|status| status.step = Step::Engine);
-        let (target, last) = (self.target(), self.status.borrow().route.clone());
-        let (route, engine) = remote::find(&member.connection, &target, last.as_ref()).await?;
+        let last = self.status.borrow().route.clone();
+        let (route, engine) = remote::find(&member.connection, target, last.as_ref()).await?;
         tracing::info!(
             "connected to {}, Engine {} at {} ({})",
             target.address(),
@@ -284,8 +307,11 @@ impl Tunnel {
             route.remote(),
             route.transport()
         );
+        Ok((route, engine))
+    }
+
+    fn found(&self, route: Route, engine: Engine) {
         self.status.send_modify(|status| (status.engine, status.route) = (Some(engine), Some(route)));
-        Ok(())
     }
 
     /// Makes a connection, on a thread of its own.
@@ -361,15 +387,21 @@ impl Tunnel {
                         tracing::warn!("no further connection: {}", error.with_causes());
                         self.pool.growth_failed(!error.may_pass());
                     }
-                    Ok(Event::Replaced(Ok(member))) => {
+                    Ok(Event::Replaced(Ok(Found { member, .. }), next)) if !self.takes_on(next.as_ref()) => {
+                        // Others have been asked for meanwhile.
+                        tokio::spawn(async move { member.connection.disconnect().await });
+                    }
+                    Ok(Event::Replaced(Ok(Found { member, route, engine }), _)) => {
                         tracing::info!("new flows go over a connection with the new settings");
+                        self.found(route, engine);
                         let old = self.pool.clear();
                         tasks.spawn(watch_over(member.clone()));
                         self.connected(member);
                         old.iter().for_each(|member| member.retire());
                     }
-                    Ok(Event::Replaced(Err(error))) => {
-                        tracing::warn!("no connection with the new settings: {}", error.with_causes());
+                    Ok(Event::Replaced(Err(error), next)) => {
+                        self.gives_up(next.as_ref());
+                        tracing::warn!("no connection with the new settings, going on as before: {}", error.with_causes());
                         self.failed(&error);
                     }
                     Ok(Event::Lost(member, error)) => if self.pool.remove(&member) {
@@ -390,8 +422,11 @@ impl Tunnel {
                     }
                 }
                 () = self.reloaded.notified() => {
-                    let tunnel = self.clone();
-                    tasks.spawn(async move { Event::Replaced(tunnel.connect().await) });
+                    let (tunnel, next) = (self.clone(), self.next());
+                    tasks.spawn(async move {
+                        let target = next.as_ref().map_or_else(|| tunnel.target(), |next| next.target.clone());
+                        Event::Replaced(tunnel.connect(&target).await, next)
+                    });
                 }
                 unused = unused(&self.pool, idle_timeout) => {
                     tracing::info!("not in use: disconnecting");
@@ -417,12 +452,14 @@ impl Tunnel {
     /// Tries until there is a connection. None where a lazy tunnel is not wanted any more.
     async fn reconnect(&self, network: &mut Network) -> Option<Arc<Member>> {
         self.pool.clear();
+        // There is no connection any more whose settings they could be.
+        self.takes_on(self.next().as_ref());
         self.link.send_replace(Link::Waiting);
         self.set_state(State::Reconnecting);
         let mut outage = Outage::begins();
         loop {
             let limit = outage.tcp_limit(self.target().tcp_timeout);
-            let error = match self.log_in(limit).await {
+            let error = match self.log_in(&self.target(), limit).await {
                 Ok(member) => match self.wait_for_engine(&member).await {
                     Ok(()) => return Some(member),
                     Err(error) => error,
@@ -469,10 +506,13 @@ impl Tunnel {
     async fn wait_for_engine(&self, member: &Member) -> Result<(), Error> {
         let mut pause = FIRST_ENGINE_PAUSE;
         loop {
-            let error = match self.find_engine(member).await {
+            let error = match self.find_engine(&self.target(), member).await {
                 Err(error @ Error::Ssh(_)) => return Err(error),
                 Err(error) => error,
-                Ok(()) => return Ok(()),
+                Ok((route, engine)) => {
+                    self.found(route, engine);
+                    return Ok(());
+                }
             };
             tracing::info!("{}", error.with_causes());
             self.failed(&error);

@@ -21,10 +21,12 @@ pub(in crate::tunnel::guard) fn judge(name: &str, value: &str) -> Result<(), Str
         "networkmode" => ["default", "none", "bridge"].contains(&value),
         "cgroupparent" | "securityopt" | "entitlements" | "credentialspec" | "storage-opt" => false,
         "isolation" => value == "default",
+        // 2 is BuildKit, whose steps come in a protocol that cannot be judged.
+        "version" => value == "1",
         // docker's own limits and switches, and what stands in the image.
         "dockerfile" | "t" | "extrahosts" | "remote" | "q" | "nocache" | "pull" | "rm" | "forcerm" | "memory"
         | "memswap" | "cpushares" | "cpusetcpus" | "cpusetmems" | "cpuperiod" | "cpuquota" | "shmsize" | "squash"
-        | "platform" | "target" | "version" | "buildid" | "session" => is_one_line(value),
+        | "platform" | "target" | "buildid" | "session" => is_one_line(value),
         "buildargs" => is::<BTreeMap<String, Option<String>>>(value),
         "labels" => is::<BTreeMap<String, String>>(value),
         "cachefrom" => is::<Vec<String>>(value),

@@ -15,7 +15,7 @@ use serde::forward_to_deserialize_any;
 use serde_json::{Map, Value};
 
 /// Largest document that is judged, in bytes.
-pub(in crate::tunnel::guard) const MAX: usize = 4 << 20;
+pub(in crate::tunnel::guard) const MAX: usize = 1 << 20;
 /// Longest name or value that an error repeats, in characters.
 const MAX_SHOWN: usize = 100;
 

@@ -15,7 +15,9 @@ body! {
         driver: Text<Driver>,
         scope: Text<Scope>,
         enable_ipv4 = "EnableIPv4": bool,
-        enable_ipv6 = "EnableIPv6": bool,
+        // It makes the host forward IPv6 on all its interfaces, and obey no router's advertisements.
+        #[serde(deserialize_with = "nothing")]
+        enable_ipv6 = "EnableIPv6": Nothing,
         ipam = "IPAM": Ipam,
         internal: bool,
         attachable: bool,
@@ -43,12 +45,17 @@ body! {
         config: Vec<IpamConfig>,
     }
 
-    /// A range of them.
+    /// A range of them. The bridge gets an address in it and the host a route to it, so that whoever chooses
+    /// it takes the host's own traffic to whatever was at those addresses. The Engine takes free ones.
     IpamConfig {
-        subnet: Text<Subnet>,
-        ip_range = "IPRange": Text<Subnet>,
-        gateway: Text<Address>,
-        auxiliary_addresses: BTreeMap<String, Text<Address>>,
+        #[serde(deserialize_with = "nothing")]
+        subnet: Nothing,
+        #[serde(deserialize_with = "nothing")]
+        ip_range = "IPRange": Nothing,
+        #[serde(deserialize_with = "nothing")]
+        gateway: Nothing,
+        #[serde(deserialize_with = "nothing")]
+        auxiliary_addresses: Nothing,
     }
 
     /// `POST /networks/{}/connect`.
@@ -98,7 +105,6 @@ rules! {
     IpamDriver = |text| one_of(text, &["", "default"]);
     Scope = |text| one_of(text, &["", "local", "swarm"]);
     Address = |text| only(text.is_empty() || text.split('/').next().is_some_and(|a| a.parse::<IpAddr>().is_ok()));
-    Subnet = |text| subnet(text);
     NetworkOption = |text| one_of(text, NETWORK_OPTIONS);
 }
 
@@ -117,27 +123,6 @@ const NETWORK_OPTIONS: &[&str] = &[
     "com.docker.network.enable_ipv6",
     "encrypted",
 ];
-
-/// The bridge has an address in it and the host a route to it: one of somebody's in the Internet would take
-/// the host's own traffic there.
-fn subnet(text: &str) -> Result<(), String> {
-    if text.is_empty() {
-        return Ok(());
-    }
-    let (address, length) = text.split_once('/').ok_or("is no subnet")?;
-    let length: u8 = length.parse().map_err(|_| "is no subnet")?;
-    let private = match address.parse().map_err(|_| "is no subnet")? {
-        IpAddr::V4(address) => match address.octets() {
-            [10, ..] => length >= 8,
-            [172, 16..32, ..] => length >= 12,
-            [192, 168, ..] => length >= 16,
-            // Not link-local either: clouds have their metadata there.
-            _ => false,
-        },
-        IpAddr::V6(address) => matches!(address.segments(), [0xfc00..=0xfdff, ..]) && length >= 7,
-    };
-    if private { Ok(()) } else { Err("is not a private subnet".into()) }
-}
 
 impl Network {
     /// # Errors

@@ -6,8 +6,17 @@ use super::json;
 use super::security::is_default_capability;
 
 /// The system calls that a default profile of an Engine lets a container make that has no more than the
-/// default capabilities (moby profiles/seccomp, 20.10 to 29; io_uring only before 25, so not here).
+/// default capabilities (moby profiles/seccomp, 20.10 to 29; io_uring only before 25, so not here; clone3's flags
+/// are in memory, where no filter sees them). Some
+/// of them with certain arguments only: [`Syscalls::is_as_narrow`].
 const ALLOWED: &str = include_str!("syscalls.txt");
+
+/// The flags of clone(2) that make namespaces.
+const CLONE_NEW: u64 = 0x7E02_0000;
+/// What personality(2) may be asked for: Linux and 32 bits, with or without UNAME26, and which it is.
+const PERSONALITIES: [u64; 5] = [0, 8, 0x2_0000, 0x2_0008, 0xFFFF_FFFF];
+/// AF_VSOCK (socket(2)), which leads to the hypervisor.
+const VSOCK: u64 = 40;
 
 /// A profile as Moby has it (profiles/seccomp: Seccomp). No `listenerPath`: that is a socket of the host's.
 #[derive(Clone, Serialize, Deserialize)]
@@ -119,6 +128,13 @@ impl Profile {
                 if !ALLOWED.split_ascii_whitespace().any(|allowed| allowed == name) {
                     return Err(format!("a seccomp profile with the system call {} is not allowed", json::shown(name)));
                 }
+                if !rule.is_as_narrow(name) {
+                    return Err(format!(
+                        "a seccomp profile that allows {} for other arguments than the Engine's default profile does is \
+                         not allowed",
+                        json::shown(name)
+                    ));
+                }
             }
         }
         Ok(profile)
@@ -126,6 +142,31 @@ impl Profile {
 }
 
 impl Syscalls {
+    /// Does it allow `name` for no more arguments than the Engine's default profile (20.10 to 29)? Further
+    /// conditions only make it narrower: all of them have to be met.
+    fn is_as_narrow(&self, name: &str) -> bool {
+        let some = |fits: &dyn Fn(&Argument) -> bool| self.args.iter().any(fits);
+        match name {
+            // On s390 the flags are the second argument.
+            "clone" => some(&|arg| {
+                let of_s390 = self.includes.as_ref().is_some_and(|filter| {
+                    !filter.arches.is_empty() && filter.arches.iter().all(|arch| arch.starts_with("s390"))
+                });
+                let flags = arg.index == u32::from(of_s390);
+                flags && arg.op == "SCMP_CMP_MASKED_EQ" && arg.value & CLONE_NEW == CLONE_NEW && arg.value_two == 0
+            }),
+            "personality" => {
+                some(&|arg| arg.index == 0 && arg.op == "SCMP_CMP_EQ" && PERSONALITIES.contains(&arg.value))
+            }
+            "socket" => some(&|arg| {
+                arg.index == 0
+                    && (arg.op == "SCMP_CMP_NE" && arg.value == VSOCK
+                        || arg.op == "SCMP_CMP_EQ" && arg.value != VSOCK && arg.value <= u64::from(u16::MAX))
+            }),
+            _ => true,
+        }
+    }
+
     /// Is it for containers that have a capability which none has here?
     fn is_void(&self) -> bool {
         self.includes.iter().flat_map(|filter| &filter.caps).any(|name| !is_default_capability(name))
