@@ -87,3 +87,54 @@ fn an_option_that_cannot_take_effect_is_refused() {
     let held = format!("unix:{}", lab.socket("lab").display());
     lab.ok(&["up", "lab", "--local", &held, "--remote", lab.remote_socket().to_str().unwrap()]);
 }
+
+#[test]
+fn settings_that_lead_nowhere_change_neither_guard_nor_name_of_what_is_there() {
+    let Some(lab) = Lab::with_engine() else { return };
+    let profile = |text: &str| {
+        lab.write_config(&format!(
+            "ssh_config = {:?}\n[profiles.p]\nremote = {:?}\n{text}\n",
+            lab.path("ssh_config"),
+            lab.remote_socket()
+        ));
+    };
+    profile("host = \"lab\"\naccess = \"read-only\"");
+    lab.ok(&["up", "p"]);
+    let before = lab.status("p");
+    // Nobody listens at port 1.
+    profile("host = \"127.0.0.1\"\nport = 1");
+    run(Command::new("kill").args(["-HUP", &before["pid"].to_string()]));
+    wait_for("its attempt", || lab.log("p").contains("no connection with the new settings").then_some(()));
+    let output = lab.docker("p", &["rm", "nothing"]).output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(stderr.contains("refused by the guard of this tunnel (read-only)"), "{stderr}");
+    let after = lab.status("p");
+    for what in ["state", "host", "port", "user", "access", "settings"] {
+        assert_eq!(after[what], before[what], "{what}");
+    }
+    // Whoever asks for what the profile says now is not served by the host of before.
+    for command in [&["up", "p"][..], &["exec", "p", "true"], &["env", "--up", "p"]] {
+        let output = lab.run(command);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && stderr.contains("host is lab, not 127.0.0.1:1"), "{command:?}: {stderr}");
+    }
+    // Settings that lead somewhere come into force with their connection.
+    profile("host = \"lab2\"\naccess = \"containers\"");
+    lab.ok(&["reload", "p"]);
+    wait_for("the new settings", || (lab.status("p")["access"] == "containers").then_some(()));
+    assert!(lab.ok(&["up", "p"]).contains("already up"));
+}
+
+#[test]
+fn a_changed_host_key_is_told_as_such_whenever_it_is_noticed() {
+    let Some(mut lab) = Lab::with_engine() else { return };
+    lab.ok(&["up", "lab"]);
+    lab.sshd.stop();
+    lab.keygen("host", "ed25519", "");
+    lab.sshd.start_again();
+    wait_for("its failure", || (lab.state() == "failed").then_some(()));
+    for command in [&["up", "lab"][..], &["env", "--up", "lab"]] {
+        let stderr = lab.fails(5, command);
+        assert!(stderr.contains("CHANGED"), "{stderr}");
+    }
+}

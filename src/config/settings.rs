@@ -12,6 +12,9 @@ use super::{Access, ConfigFile, Error, LocalEndpoint, Overrides, Policy, Ports, 
 /// What a running tunnel is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Settings {
+    /// Where it goes, as a profile or the user names it. Empty where an older daemon does not say.
+    #[serde(default)]
+    pub destination: String,
     /// What clients may ask of the Engine.
     pub access: Access,
     /// The local endpoint, as `DOCKER_HOST` wants it.
@@ -28,6 +31,7 @@ impl Settings {
     /// Those of a target whose local endpoint is open at `local`.
     pub fn of(target: &Target, local: &str) -> Self {
         Self {
+            destination: target.destination.to_string(),
             access: target.access.clone(),
             local: local.into(),
             remote: target.remote.to_string(),
@@ -40,6 +44,7 @@ impl Settings {
 /// What a command asks for. None: it does not mind.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wanted {
+    destination: String,
     access: Access,
     local: Option<LocalEndpoint>,
     remote: Option<Remote>,
@@ -65,8 +70,9 @@ impl Wanted {
     /// # Errors
     /// [`Error::Target`], [`Error::Setting`], [`Error::Local`], [`Error::Remote`].
     pub fn of(input: &str, config: &ConfigFile, overrides: &Overrides) -> Result<Self, Error> {
-        let (name, _, profile) = identify(input, config)?;
+        let (name, destination, profile) = identify(input, config)?;
         Ok(Self {
+            destination: destination.to_string(),
             access: access_of(input, &name, profile, config, overrides)?,
             local: overrides.local.as_deref().map(LocalEndpoint::parse).transpose()?,
             remote: overrides.remote.as_deref().map(Remote::parse).transpose()?,
@@ -81,6 +87,9 @@ impl Wanted {
         let mut differ = |setting, running: String, wanted: String| {
             found.push(Difference { setting, running, wanted });
         };
+        if self.destination != running.destination && !running.destination.is_empty() {
+            differ("host", running.destination.clone(), self.destination.clone());
+        }
         if self.access.in_force() != running.access.in_force() {
             differ("access", running.access.to_string(), self.access.to_string());
         }
@@ -138,7 +147,14 @@ mod tests {
 
     fn running(text: &str) -> Settings {
         let access = wanted(&profile(text), &Overrides::default()).access;
-        Settings { access, local: "unix:///run/p.sock".into(), remote: "auto".into(), lazy: false, ports: false }
+        Settings {
+            destination: "h".into(),
+            access,
+            local: "unix:///run/p.sock".into(),
+            remote: "auto".into(),
+            lazy: false,
+            ports: false,
+        }
     }
 
     fn names(differences: Vec<Difference>) -> Vec<&'static str> {
@@ -170,6 +186,16 @@ mod tests {
         assert_eq!(found[0].wanted, "read-only");
         assert_eq!(found[0].running, "containers, no-privileged; allowed_binds: /srv");
         assert!(wanted(&profile(all[4]), &read_only).differences(&running(all[1])).is_empty());
+    }
+
+    #[test]
+    fn another_host_is_a_difference_to_everybody() {
+        let found = |text: &str| wanted(text, &Overrides::default()).differences_in_passing(&running(""));
+        assert!(found(&profile("")).is_empty());
+        for other in ["host = \"other\"", "host = \"h\"\nuser = \"root\"", "host = \"h\"\nport = 2222"] {
+            let differences = found(&format!("[profiles.p]\n{other}\n"));
+            assert_eq!(differences[0].setting, "host", "{other}");
+        }
     }
 
     #[test]

@@ -19,7 +19,7 @@ use super::protocol::{Event, MAX_LINE, PROTOCOL, Request, SIGN_OF_LIFE, Trouble,
 use super::reload::reload;
 use crate::config::Settings;
 use crate::ssh::Prompter;
-use crate::tunnel::{self, Route, State, Tunnel};
+use crate::tunnel::{self, Class, Route, State, Tunnel};
 
 /// How the daemon's life goes, as its clients must know it.
 #[derive(Debug, Clone)]
@@ -234,7 +234,12 @@ impl Control {
                 }
                 State::Failed if stale != Some(now.since) => {
                     let (message, hint) = now.last_error.unwrap_or_default();
-                    let failure = Failure { exit: ExitCode::NotUp, message, causes: Vec::new(), hint };
+                    // A host that may not be the one that is meant is told as such, whenever it is noticed.
+                    let exit = match now.class {
+                        Some(Class::HostKey) => ExitCode::HostKey,
+                        _ => ExitCode::NotUp,
+                    };
+                    let failure = Failure { exit, message, causes: Vec::new(), hint };
                     return send(write, &Event::Failed { failure }).await;
                 }
                 _ => {}

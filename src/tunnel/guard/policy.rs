@@ -266,7 +266,7 @@ mod tests {
             "t=a:b&networkmode=default&q=1",
             "networkmode=none",
             "cgroupparent=",
-            "remote=client-session&version=2",
+            "remote=client-session&version=1",
         ] {
             assert!(build(query).is_ok(), "{query}");
         }
@@ -283,6 +283,7 @@ mod tests {
             "entitlements=network.host",
             "remote=http://10.0.0.1/x",
             "remote=git://x",
+            "version=2",
         ] {
             assert!(build(query).is_err(), "{query}");
         }
