@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use serde_json::Value;
@@ -12,6 +13,9 @@ use crate::lab::engine::IMAGE;
 use crate::lab::link::Link;
 use crate::lab::pty::Person;
 use crate::lab::{Lab, connect, run, succeeded, wait_for};
+
+/// Held by tests whose Engines choose ports themselves: each begins at the same one, and here there is one of it.
+static CHOSEN_BY_ENGINES: Mutex<()> = Mutex::new(());
 
 /// Tests run side by side on this machine's loopback: each has ports of its own.
 fn port() -> u16 {
@@ -86,6 +90,7 @@ fn lab(profile: &str) -> Option<(Lab, Link)> {
 
 #[test]
 fn ports_come_with_their_containers_and_go_with_them() {
+    let _alone = CHOSEN_BY_ENGINES.lock().unwrap_or_else(PoisonError::into_inner);
     let Some((lab, link)) = lab("") else { return };
     let [before, after, second, loopback, given, udp] = std::array::from_fn(|_| port());
     serve(&lab, "before", &["-p", &format!("{before}:80")]);
@@ -304,6 +309,7 @@ fn compose_projects_of_two_and_of_twelve_services() {
 
 #[test]
 fn testcontainers_finds_its_ports_on_localhost() {
+    let _alone = CHOSEN_BY_ENGINES.lock().unwrap_or_else(PoisonError::into_inner);
     let Some((lab, _link)) = lab("ports = true") else { return };
     let python = concat!(env!("CARGO_MANIFEST_DIR"), "/target/testcontainers/bin/python");
     if !std::path::Path::new(python).exists() {
