@@ -78,7 +78,7 @@ fn a_lost_connection_is_made_again_and_the_socket_stays() {
     let before = inode(&lab);
     lab.sshd.stop();
     wait_for("the loss to be seen", || (lab.status("lab")["state"] == "reconnecting").then_some(()));
-    assert!(lab.status("lab")["last_error"].is_string());
+    wait_for("its cause", || lab.status("lab")["last_error"].is_string().then_some(()));
     // A client that comes meanwhile waits, and is served.
     let docker = lab.docker("lab", &["ps"]).spawn().unwrap();
     lab.sshd.start_again();

@@ -28,10 +28,10 @@ fn asked(lab: &Lab, args: &[&str]) -> Command {
     command
 }
 
-/// The questions that were asked so far.
+/// The questions for passwords that were asked so far, without what was told before them.
 fn questions(lab: &Lab) -> Vec<String> {
     let text = std::fs::read_to_string(lab.path("home/asked")).unwrap_or_default();
-    text.lines().map(|line| line.trim().to_owned()).collect()
+    text.lines().map(|line| line.trim().to_owned()).filter(|line| line.ends_with("password:")).collect()
 }
 
 /// How often a password came to the server.

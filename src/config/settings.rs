@@ -44,7 +44,7 @@ impl Settings {
 /// What a command asks for. None: it does not mind.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wanted {
-    destination: String,
+    destination: Option<String>,
     access: Access,
     local: Option<LocalEndpoint>,
     remote: Option<Remote>,
@@ -72,7 +72,8 @@ impl Wanted {
     pub fn of(input: &str, config: &ConfigFile, overrides: &Overrides) -> Result<Self, Error> {
         let (name, destination, profile) = identify(input, config)?;
         Ok(Self {
-            destination: destination.to_string(),
+            // Without a configuration, which may be broken, a profile's name says nothing of its host.
+            destination: (!config.profiles.is_empty()).then(|| destination.to_string()),
             access: access_of(input, &name, profile, config, overrides)?,
             local: overrides.local.as_deref().map(LocalEndpoint::parse).transpose()?,
             remote: overrides.remote.as_deref().map(Remote::parse).transpose()?,
@@ -87,8 +88,11 @@ impl Wanted {
         let mut differ = |setting, running: String, wanted: String| {
             found.push(Difference { setting, running, wanted });
         };
-        if self.destination != running.destination && !running.destination.is_empty() {
-            differ("host", running.destination.clone(), self.destination.clone());
+        if let Some(destination) = &self.destination
+            && *destination != running.destination
+            && !running.destination.is_empty()
+        {
+            differ("host", running.destination.clone(), destination.clone());
         }
         if self.access.in_force() != running.access.in_force() {
             differ("access", running.access.to_string(), self.access.to_string());
