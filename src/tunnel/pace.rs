@@ -7,7 +7,7 @@
 //! connection    kept for the client     the client    then
 //! its alone     any                     any           it is left unread; each ROUND a sign of life is sent
 //! shared        below half the bound    any           it is read
-//! shared        above half              moves         it is read, waiting for the client up to PACE a BURST
+//! shared        above half              moves         it is read, waiting for the client up to PACE a piece
 //! shared        above half              stands        it is read
 //! shared        the bound               any           makes room within GRACE, or is reset
 //! ```
@@ -21,11 +21,8 @@ use tokio::time::Instant;
 /// How often a connection that is left unread is read for a moment, to send the server a sign of life. A
 /// server with `ClientAliveInterval 1` and `ClientAliveCountMax 2` gives up after 3 s.
 const ROUND: Duration = Duration::from_secs(1);
-/// Longest wait for a client that moves, for each [`BURST`] that it has not made up for.
+/// Longest wait for a client that moves, for each piece of at most 32 KiB.
 const PACE: Duration = Duration::from_millis(20);
-/// Less than the pieces that the session can put aside in that time: it must go on, for what the client waits for
-/// may be what the session has to send. (A wait for each piece made `save | load` of 2 GB crawl at 1.6 MB/s.)
-const BURST: usize = 2 << 20;
 /// Longest wait at the bound: for others it is the longest that a stranger can cost them at a time.
 const GRACE: Duration = Duration::from_secs(1);
 /// A client that takes fewer bytes in [`WINDOW`] to twice as long does not move.
@@ -68,7 +65,7 @@ pub(super) struct Pace {
     /// Pieces that may still be taken before the sign of life is sent.
     round: Option<usize>,
     at_limit: Option<Instant>,
-    /// When the last piece came, and how much of a burst was not made up for yet.
+    /// Of the last piece: when it came, and how much of it was not made up for yet.
     last: (Instant, usize),
     /// Bytes that the client took: since when, how many, and how many in the window before.
     window: (Instant, usize, usize),
@@ -110,7 +107,7 @@ impl Pace {
             return if now < end { Step::Wait(Some(end)) } else { Step::Reset };
         }
         let (came, owed) = self.last;
-        if facts.past_half && owed >= BURST && now < came + PACE && self.moves(now) {
+        if facts.past_half && owed > 0 && now < came + PACE && self.moves(now) {
             return Step::Wait(Some(came + PACE));
         }
         Step::Read
@@ -127,8 +124,7 @@ impl Pace {
 
     /// True where that was the last piece of a round.
     pub(super) fn received(&mut self, now: Instant, bytes: usize) -> bool {
-        let owed = self.last.1;
-        self.last = (now, if owed >= BURST { bytes } else { owed + bytes });
+        self.last = (now, bytes);
         match &mut self.round {
             Some(left) if *left > 1 => {
                 *left -= 1;
@@ -201,17 +197,17 @@ mod tests {
         assert_eq!(pace.step(now, SHARED), Step::Read, "at once, when another one comes");
         assert_eq!(pace.step(now, Facts { sending: true, ..ALONE }), Step::Read, "or its own bytes have to go out");
         let past_half = Facts { past_half: true, ..SHARED };
-        pace.received(now, BURST);
+        pace.received(now, 32 << 10);
         assert_eq!(pace.step(now, past_half), Step::Read, "one that stands is not waited for");
         pace.taken(now, MOVING);
-        pace.received(now, BURST);
+        pace.received(now, 32 << 10);
         assert_eq!(pace.step(now, SHARED), Step::Read, "not before half of the bound");
         assert_eq!(pace.step(now, past_half), Step::Wait(Some(now + PACE)));
-        pace.taken(now, BURST);
-        assert_eq!(pace.step(now, past_half), Step::Read, "it has made up for the last ones");
-        pace.received(now, BURST);
+        pace.taken(now, 32 << 10);
+        assert_eq!(pace.step(now, past_half), Step::Read, "it has made up for the last piece");
+        pace.received(now, 32 << 10);
         assert_eq!(pace.step(later(&mut now, PACE), past_half), Step::Read, "not for longer");
-        pace.received(later(&mut now, 3 * WINDOW), BURST);
+        pace.received(later(&mut now, 3 * WINDOW), 32 << 10);
         assert_eq!(pace.step(now, past_half), Step::Read, "it has stopped moving");
     }
 
