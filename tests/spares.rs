@@ -29,6 +29,11 @@ impl Far {
 }
 
 fn tunnel(lab: &Lab) -> Arc<Far> {
+    tunnel_to(lab, None)
+}
+
+/// A tunnel to a far end that closes what is idle for so long.
+fn tunnel_to(lab: &Lab, patience: Option<Duration>) -> Arc<Far> {
     let far = Arc::new(Far::default());
     let shared = far.clone();
     let path = lab.path("remote/x.sock");
@@ -36,6 +41,7 @@ fn tunnel(lab: &Lab) -> Arc<Far> {
         shared.accepted.fetch_add(1, SeqCst);
         shared.open.fetch_add(1, SeqCst);
         shared.streams.lock().unwrap().push(stream.try_clone().unwrap());
+        stream.set_read_timeout(patience).unwrap();
         let mut byte = [0];
         while matches!(stream.read(&mut byte), Ok(1)) && stream.write_all(&byte).is_ok() {}
         let _ = stream.shutdown(Shutdown::Both);
@@ -106,19 +112,7 @@ fn an_idle_tunnel_has_no_spare_after_a_minute() {
 fn spare_channels_that_the_far_end_closes_leave_no_descriptors_on_the_server() {
     let lab = Lab::new("");
     lab.allow_one_connection();
-    let far = Arc::new(Far::default());
-    let shared = far.clone();
-    let path = lab.path("remote/x.sock");
-    remote::serve_all(&path, move |mut stream| {
-        shared.accepted.fetch_add(1, SeqCst);
-        shared.open.fetch_add(1, SeqCst);
-        stream.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
-        let mut byte = [0];
-        while matches!(stream.read(&mut byte), Ok(1)) && stream.write_all(&byte).is_ok() {}
-        let _ = stream.shutdown(Shutdown::Both);
-        shared.open.fetch_sub(1, SeqCst);
-    });
-    lab.ok(&["up", "lab", "--remote", path.to_str().unwrap()]);
+    let far = tunnel_to(&lab, Some(Duration::from_millis(50)));
     let descriptors = || -> usize {
         let of = |pid: &String| std::fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count);
         lab.sshd.sessions().iter().map(of).sum()

@@ -19,10 +19,10 @@ use super::connection::Client;
 use super::error::{Error, Skipped, Tried};
 use super::facts;
 use super::host_key::Trust;
-use super::keys::{Credentials, FileSigner, KeyFile, LoadError, SignError, load_key, quoted, read_certificate};
+use super::keys::{Credentials, FileSigner, KeyFile, LoadError, SignError, load_key, read_certificate};
 use super::prompter::{Prompter, Question};
 use super::vault::Kept;
-use crate::config::{IdentityAgent, MissingMethod, Proxy, Target};
+use crate::config::{IdentityAgent, MissingMethod, Proxy, Target, shell_word};
 use crate::text::shown as printable;
 
 /// Longest wait for an ssh-agent's list of keys. (Signing may need a touch or a PIN and has the
@@ -253,7 +253,7 @@ impl Login<'_> {
                 let mut public = path.as_os_str().to_owned();
                 public.push(".pub");
                 let named = if Path::new(&public).exists() { Path::new(&public) } else { path.as_path() };
-                format!("ssh-copy-id -i {}{place}", quoted(named))
+                format!("ssh-copy-id -i {}{place}", shell_word(&named.to_string_lossy()))
             }
             (Source::Agent { .. }, None) => format!("ssh-copy-id{place}"),
         };

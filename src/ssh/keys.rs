@@ -19,6 +19,7 @@ use super::error::Skipped;
 use super::host_key::Trust;
 use super::prompter::{Prompter, Question, Secret};
 use super::vault::{self, Kept};
+use crate::config::shell_word;
 
 /// Largest key file that is read, in bytes; an RSA key of 16384 bits has about 13 KB.
 const MAX_KEY_FILE: u64 = 1 << 20;
@@ -167,7 +168,7 @@ impl KeyFile {
             Err(e) => {
                 tracing::warn!("cannot read the key {}: {e}", path.display());
                 let fix = (e.kind() == std::io::ErrorKind::PermissionDenied && is_mine(path))
-                    .then(|| format!("chmod 600 {}", quoted(path)));
+                    .then(|| format!("chmod 600 {}", shell_word(&path.to_string_lossy())));
                 let unusable = Some(Skipped { what: path.display().to_string(), why: e.to_string(), fix });
                 Some(Self { public: beside, has_private: false, unusable, certificate })
             }
@@ -202,13 +203,6 @@ fn read_key_file(path: &Path) -> std::io::Result<Zeroizing<String>> {
 
 fn is_mine(path: &Path) -> bool {
     std::fs::metadata(path).is_ok_and(|meta| meta.uid() == rustix::process::getuid().as_raw())
-}
-
-/// For a shell.
-pub(super) fn quoted(path: &Path) -> String {
-    let path = path.display().to_string();
-    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+@".contains(c);
-    if path.chars().all(plain) { path } else { format!("'{}'", path.replace('\'', r"'\''")) }
 }
 
 /// Why a private key could not be used.
