@@ -11,6 +11,7 @@ use russh::{AlgorithmKind, Disconnect, Names};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::algorithms;
 use super::auth;
@@ -25,9 +26,15 @@ use super::uncoupled::Uncoupled;
 use crate::config::{Destination, Proxy, Target};
 use crate::text::shown as printable;
 
-/// Receive window of a channel, in bytes. At 50 ms round trip a window of 2 MiB gives 20 MB/s,
-/// 16 MiB gives 43 of the 54 that raw TCP reaches (docs/architecture.md).
-const WINDOW: u32 = 16 << 20;
+/// Receive window of a channel, in bytes. What a server may send before it hears of us is in front of what else
+/// comes over the connection, the windows for our uploads above all. OpenSSH grants those 2 MiB at a time: where
+/// ours is no larger, an upload keeps pace with a download beside it (docs/architecture.md, "the trap").
+const WINDOW: u32 = 2 << 20;
+/// The window where a round trip takes [`FAR`] or longer, or nobody knows. An upload beside a download that is not
+/// taken then gets half of what the download brings.
+const FAR_WINDOW: u32 = 4 << 20;
+/// 2 MiB a round trip are 200 MB/s then.
+const FAR: Duration = Duration::from_millis(10);
 /// Messages that may wait for a flow before its connection stands still; a message has at most
 /// 32 KiB.
 const CHANNEL_MESSAGES: usize = 100;
@@ -123,8 +130,9 @@ impl Connection {
                 let (stream, greeting) = tokio::time::timeout(limit * target.ssh.connection_attempts, tcp(target))
                     .await
                     .map_err(|_| Error::Timeout { host: host.clone(), step: Phase::Tcp, limit })??;
-                let address = stream.get_ref().address();
-                let made = Self::over(stream, target, Way::Direct(address), prompter, credentials, on_step).await;
+                let tcp = stream.get_ref();
+                let way = Way { address: tcp.address(), hop: None, round_trip: Some(tcp.round_trip()) };
+                let made = Self::over(stream, target, way, prompter, credentials, on_step).await;
                 made.map_err(|error| match (error, greeting.refusal(host, target.ssh.port)) {
                     (Error::Handshake { .. }, Some(refusal)) => refusal,
                     (Error::Timeout { .. }, Some(refusal @ Error::NotSsh { .. })) => refusal,
@@ -133,9 +141,8 @@ impl Connection {
             }
             Proxy::Command(command) => {
                 let (stream, voice) = ProxyCommand::spawn(&target.expand_proxy_command(command)?, prompter)?;
-                match Self::over(Uncoupled::new(stream), target, Way::Direct(None), prompter, credentials, on_step)
-                    .await
-                {
+                let way = Way { address: None, hop: None, round_trip: None };
+                match Self::over(Uncoupled::new(stream), target, way, prompter, credentials, on_step).await {
                     Ok(made) => Ok(made),
                     Err(error) => Err(voice.explain(error).await),
                 }
@@ -178,6 +185,7 @@ impl Connection {
         on_step: &OnStep,
     ) -> Result<Self, Error> {
         let (host, port) = (&target.ssh.host_name, target.ssh.port);
+        let began = Instant::now();
         let opening = self.handle.channel_open_direct_tcpip(host, u32::from(port), "127.0.0.1", 0);
         let limit = target.connect_timeout;
         let channel = match tokio::time::timeout(limit, opening).await {
@@ -192,7 +200,8 @@ impl Connection {
             Err(_) => return Err(Error::Timeout { host: host.clone(), step: Phase::Tcp, limit }),
         };
         let stream = Uncoupled::new(channel.into_stream());
-        Self::over(stream, target, Way::Hop(Box::new(self)), prompter, credentials, on_step).await
+        let way = Way { address: None, hop: Some(Box::new(self)), round_trip: Some(began.elapsed()) };
+        Self::over(stream, target, way, prompter, credentials, on_step).await
     }
 
     /// Key exchange, host key and login over `stream`.
@@ -206,14 +215,10 @@ impl Connection {
     ) -> Result<Self, Error> {
         let host = target.ssh.host_name.clone();
         let limit = target.connect_timeout;
-        let (address, hop) = match way {
-            Way::Direct(address) => (address, None),
-            Way::Hop(hop) => (None, Some(hop)),
-        };
-        let verifier = Arc::new(Verifier::new(target, prompter, address));
+        let verifier = Arc::new(Verifier::new(target, prompter, way.address));
         let config = client::Config {
             client_id: russh::SshId::Standard(concat!("SSH-2.0-dtunnel_", env!("CARGO_PKG_VERSION")).into()),
-            window_size: WINDOW,
+            window_size: window(way.round_trip),
             channel_buffer_size: CHANNEL_MESSAGES,
             preferred: algorithms::preferred(&target.ssh, &verifier.known())?,
             keepalive_interval: target.keepalive,
@@ -242,7 +247,7 @@ impl Connection {
             .within(limit, auth::login(&mut handle, &ended, target, verifier.trust(), prompter, credentials))
             .await
             .ok_or_else(|| Error::Timeout { host: host.clone(), step: Phase::Login, limit })??;
-        Ok(Self { handle: Arc::new(handle), host, ended, announced, verifier, facts, login, _hop: hop })
+        Ok(Self { handle: Arc::new(handle), host, ended, announced, verifier, facts, login, _hop: way.hop })
     }
 
     /// Opens a channel to `endpoint` on the host. Where the caller does not wait for the answer, the channel
@@ -278,7 +283,7 @@ impl Connection {
     /// # Errors
     /// [`OpenError`].
     pub async fn open_in_turn(&self, endpoint: &Endpoint) -> Result<Channel, OpenError> {
-        let begun = tokio::time::Instant::now();
+        let begun = Instant::now();
         loop {
             match self.open(endpoint).await {
                 Err(OpenError::Refused { .. }) if endpoint.is_command() && begun.elapsed() < ENDING_SESSION => {
@@ -402,11 +407,18 @@ impl Connection {
 }
 
 /// How a host is reached.
-enum Way {
-    /// Without a host of ours in between, at this address where TCP is ours.
-    Direct(Option<IpAddr>),
-    /// Through this one.
-    Hop(Box<Connection>),
+struct Way {
+    /// Its address, where TCP is ours.
+    address: Option<IpAddr>,
+    /// The connection to the host before it, where there is one.
+    hop: Option<Box<Connection>>,
+    /// How long its first answer took, where that is known.
+    round_trip: Option<Duration>,
+}
+
+/// See [`WINDOW`].
+fn window(round_trip: Option<Duration>) -> u32 {
+    if round_trip.is_some_and(|time| time < FAR) { WINDOW } else { FAR_WINDOW }
 }
 
 /// What a command on the host said.

@@ -13,6 +13,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, BufReader, ReadBuf};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::error::{Error, TurnedAway};
@@ -35,10 +36,10 @@ pub(super) async fn tcp(target: &Target) -> Result<(BufReader<Tcp>, Greeting), E
     let mut attempt = 1;
     loop {
         match tcp_once(ssh).await {
-            Ok(stream) => {
+            Ok((stream, round_trip)) => {
                 limit_silence(&stream, target);
                 let greeting = Greeting::default();
-                let stream = Tcp { stream, burst: 0, greeting: Some(greeting.clone()) };
+                let stream = Tcp { stream, round_trip, burst: 0, greeting: Some(greeting.clone()) };
                 return Ok((BufReader::with_capacity(READ_BUFFER, stream), greeting));
             }
             Err(error) if attempt >= ssh.connection_attempts => return Err(error),
@@ -105,7 +106,8 @@ pub(crate) fn no_greeting(host: &str, port: u16, said: &[u8]) -> Error {
     Error::TurnedAway { host, message, why }
 }
 
-async fn tcp_once(ssh: &SshSettings) -> Result<TcpStream, Error> {
+/// The connection, and how long the winning attempt took.
+async fn tcp_once(ssh: &SshSettings) -> Result<(TcpStream, Duration), Error> {
     let (host, port) = (&ssh.host_name, ssh.port);
     let resolve = |source| Error::Resolve { host: host.clone(), source };
     let wanted = |address: &SocketAddr| match ssh.address_family {
@@ -123,16 +125,22 @@ async fn tcp_once(ssh: &SshSettings) -> Result<TcpStream, Error> {
         // An address can only be reached from one of its own family.
         addresses.retain(|address| from.is_none_or(|from| from.is_ipv4() == address.is_ipv4()));
     }
-    let stream = race(interleave(addresses), from).await.map_err(failed)?;
+    let (stream, round_trip) = race(interleave(addresses), from).await.map_err(failed)?;
     stream.set_nodelay(true).map_err(failed)?;
-    Ok(stream)
+    Ok((stream, round_trip))
 }
 
-async fn connect(to: SocketAddr, from: Option<SocketAddr>) -> io::Result<TcpStream> {
-    let Some(from) = from else { return TcpStream::connect(to).await };
-    let socket = if from.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    socket.bind(from)?;
-    socket.connect(to).await
+async fn connect(to: SocketAddr, from: Option<SocketAddr>) -> io::Result<(TcpStream, Duration)> {
+    let began = Instant::now();
+    let stream = match from {
+        None => TcpStream::connect(to).await?,
+        Some(from) => {
+            let socket = if from.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+            socket.bind(from)?;
+            socket.connect(to).await?
+        }
+    };
+    Ok((stream, began.elapsed()))
 }
 
 /// One address family after the other, beginning with the resolver's first choice (RFC 8305
@@ -150,7 +158,7 @@ fn interleave(addresses: Vec<SocketAddr>) -> VecDeque<SocketAddr> {
 
 /// Tries the addresses, each a little later than the one before; dropping the rest once one has
 /// accepted ends them.
-async fn race(mut addresses: VecDeque<SocketAddr>, from: Option<SocketAddr>) -> io::Result<TcpStream> {
+async fn race(mut addresses: VecDeque<SocketAddr>, from: Option<SocketAddr>) -> io::Result<(TcpStream, Duration)> {
     let mut last = io::Error::new(io::ErrorKind::AddrNotAvailable, "the name has no address");
     let mut attempts = JoinSet::new();
     loop {
@@ -180,6 +188,8 @@ async fn race(mut addresses: VecDeque<SocketAddr>, from: Option<SocketAddr>) -> 
 /// would wait for that.
 pub(super) struct Tcp {
     stream: TcpStream,
+    /// How long it took to connect.
+    round_trip: Duration,
     /// To be filled by the first read.
     greeting: Option<Greeting>,
     /// Bytes read since others last had their turn.
@@ -187,6 +197,11 @@ pub(super) struct Tcp {
 }
 
 impl Tcp {
+    /// How long the server's system took to answer (RFC 9293 section 3.5, the handshake).
+    pub(super) fn round_trip(&self) -> Duration {
+        self.round_trip
+    }
+
     /// The address of the other end.
     pub(super) fn address(&self) -> Option<IpAddr> {
         self.stream.peer_addr().ok().map(|address| address.ip().to_canonical())
@@ -395,7 +410,7 @@ mod tests {
         let closed = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let refused = closed.local_addr().expect("its address");
         drop(closed);
-        let stream = race(VecDeque::from([refused, here]), None).await.expect("the second one accepts");
+        let (stream, _) = race(VecDeque::from([refused, here]), None).await.expect("the second one accepts");
         assert_eq!(stream.peer_addr().expect("a peer"), here);
         let error = race(VecDeque::from([refused]), None).await.expect_err("nobody listens");
         assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
