@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Resource, getrlimit, setrlimit};
+
 use crate::lab::{Lab, connect, remote, wait_for};
 
 /// Bytes of one download or upload: far more than all that can wait on the way.
@@ -480,4 +482,27 @@ fn a_long_stall_outlives_our_keepalives() {
     }
     assert_eq!(digest_of(&mut stalled), right_digest(), "four keepalives were due, and nobody minded");
     echo(&mut open);
+}
+
+/// The allocator would keep 20 MB and more of it, in pieces between what lives on.
+#[test]
+fn the_memory_of_many_flows_goes_back_when_they_have_ended() {
+    const FLOWS: usize = 1000;
+    // Two descriptors a flow here, and two in sshd, which inherits the limit.
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = Some(limit.maximum.unwrap_or(u64::MAX).min(10_000));
+    setrlimit(Resource::Nofile, limit).unwrap();
+    let lab = Lab::new("");
+    let _far = tunnel(&lab);
+    echo(&mut flow(&lab, b'E'));
+    let before = memory(&lab);
+    let mut flows: Vec<_> = (0..FLOWS).map(|_| flow(&lab, b'E')).collect();
+    for flow in &mut flows {
+        echo(flow);
+    }
+    let most = memory(&lab);
+    assert!(most > before + (4 << 20), "{before} bytes, then {most}: so many cost something");
+    drop(flows);
+    wait_for("the flows to end", || (lab.status("lab")["flows_open"] == 0).then_some(()));
+    wait_for("the memory to be given back", || (memory(&lab) < before + (4 << 20)).then_some(()));
 }

@@ -10,6 +10,7 @@ mod flow;
 mod flows;
 mod guard;
 mod handle;
+mod heap;
 mod listener;
 mod local;
 mod member;

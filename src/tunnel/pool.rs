@@ -13,6 +13,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
+use super::heap::Heap;
 use super::member::{ConnectionStatus, Member};
 
 /// How long a connection beyond the first may be unused before it is closed.
@@ -48,6 +49,7 @@ pub(super) struct Pool {
     /// Wakes the supervisor.
     wake: Notify,
     wants_more: Mutex<bool>,
+    heap: Arc<Heap>,
 }
 
 impl Pool {
@@ -59,6 +61,7 @@ impl Pool {
             changed: watch::Sender::new(0),
             wake: Notify::new(),
             wants_more: Mutex::new(false),
+            heap: Arc::default(),
         })
     }
 
@@ -307,6 +310,9 @@ pub(super) struct Lease {
 impl Lease {
     fn new(pool: &Arc<Pool>, member: &Arc<Member>, counted: bool) -> Self {
         member.users.send_modify(|users| *users += 1);
+        if counted {
+            pool.heap.flow_begins();
+        }
         Self {
             pool: pool.clone(),
             member: member.clone(),
@@ -381,6 +387,7 @@ impl Drop for Lease {
         if !self.counted {
             return;
         }
+        self.pool.heap.flow_ends();
         *lock(&self.member.quiet_since) = Instant::now();
         let was_full = self.member.is_full();
         if self.member.load.fetch_sub(1, Relaxed) == 1 {

@@ -1,0 +1,78 @@
+//! Memory goes back to the system once many flows have ended.
+//!
+//! glibc keeps what is freed between things that live on: 4000 flows at once left 70 MB behind, of which 5 were in use.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
+
+/// Fewer flows at once leave little behind.
+const MANY: usize = 250;
+/// What is left of flows when they end, and of others that end with them, is freed by then.
+const SETTLED: Duration = Duration::from_secs(1);
+
+/// How many flows there are, and were.
+#[derive(Debug, Default)]
+pub(super) struct Heap {
+    open: AtomicUsize,
+    /// Most at once since memory was last given back.
+    peak: AtomicUsize,
+    due: AtomicBool,
+}
+
+impl Heap {
+    pub(super) fn flow_begins(&self) {
+        self.peak.fetch_max(self.open.fetch_add(1, Relaxed) + 1, Relaxed);
+    }
+
+    pub(super) fn flow_ends(self: &Arc<Self>) {
+        let open = self.open.fetch_sub(1, Relaxed) - 1;
+        if !self.half_ended(open) || self.due.swap(true, Relaxed) {
+            return;
+        }
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        let heap = self.clone();
+        runtime.spawn(async move {
+            tokio::time::sleep(SETTLED).await;
+            heap.due.store(false, Relaxed);
+            heap.peak.store(heap.open.load(Relaxed), Relaxed);
+            // Some milliseconds for 100 MB.
+            drop(tokio::task::spawn_blocking(give_back));
+        });
+    }
+
+    fn half_ended(&self, open: usize) -> bool {
+        let peak = self.peak.load(Relaxed);
+        peak >= MANY && open <= peak / 2
+    }
+}
+
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+fn give_back() {
+    #[expect(unsafe_code, reason = "malloc_trim(3) is to be had in no other way")]
+    // SAFETY: it has no preconditions, takes glibc's own locks, and touches nothing that is in use.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
+/// Other allocators see to it themselves.
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+fn give_back() {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_given_back_when_half_of_many_have_ended() {
+        let heap = Arc::new(Heap::default());
+        (0..MANY).for_each(|_| heap.flow_begins());
+        for left in (0..MANY).rev() {
+            assert_eq!(heap.half_ended(left), left <= MANY / 2, "{left}");
+        }
+        let few = Heap::default();
+        (1..MANY).for_each(|_| few.flow_begins());
+        assert!(!few.half_ended(0));
+    }
+}
