@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::host_config::HostConfig;
-use super::networks::Endpoint;
-use super::text::{MaybeName, Member, Nothing, Text, Words, body, dropped, nothing};
+use super::networks::{Endpoint, MaybeNetwork};
+use super::text::{Member, Nothing, Text, Words, body, dropped, nothing};
 use super::{Ground, Reference};
 
 body! {
@@ -57,7 +57,7 @@ body! {
 
     /// The networks of a new container, by name or id.
     Networking {
-        endpoints_config: BTreeMap<Text<MaybeName>, Endpoint>,
+        endpoints_config: BTreeMap<Text<MaybeNetwork>, Endpoint>,
     }
 
     /// `POST /containers/{}/exec`.
