@@ -9,6 +9,7 @@ mod asked;
 mod audit;
 mod causes;
 mod cli;
+mod clients;
 mod contexts;
 mod cuts;
 mod docker;

@@ -243,6 +243,11 @@ pub(super) enum CgroupnsMode {
 }
 
 impl HostConfig {
+    /// One that says nothing but this.
+    pub(super) fn with_runtime(runtime: Option<Runtime>) -> Self {
+        Self { runtime, ..Self::default() }
+    }
+
     /// Judges what depends on more than one field, and writes in what must not be left to the Engine.
     pub(super) fn judge(&mut self, ground: &Ground<'_>) -> Result<(), String> {
         self.judge_common(ground)?;

@@ -90,7 +90,7 @@ pub(super) fn judge(operation: &str, body: &[u8], ground: &Ground<'_>) -> Result
             Ok(Judged::Create(Box::new(create)))
         }
         "containers.update" => ready(&json::read::<Update>(body)?),
-        "containers.exec" => ready(&json::read::<Exec>(body)?),
+        "containers.exec" => ready(&json::read::<Exec>(body)?.in_one_spelling()?),
         "exec.start" => ready(&json::read::<ExecStart>(body)?),
         "images.commit" => {
             let config: Create = json::read(body)?;

@@ -208,11 +208,28 @@ fn what_gets_out_of_a_container_is_refused() {
         json!({"Image": "x", "Privileged": true}),
         json!({"Image": "x", "HostConfig": null, "Binds": ["/:/host"]}),
         json!({"Image": "x", "HostConfig": {}, "PidMode": "host"}),
-        json!({"Image": "x", "Runtime": "evil"}),
+        json!({"Image": "x", "Runtime": "/usr/bin/evil"}),
     ] {
         assert!(sent("containers.create", &body).is_err(), "{body}");
     }
     assert!(sent("images.commit", &json!({"HostConfig": {"Memory": 1}})).is_err());
+    assert!(sent("images.commit", &json!({"Runtime": "runc"})).is_err());
+    let of_dockerode = json!({"container": "x", "repo": "r", "tag": "t", "comment": "c", "author": "a", "Cmd": ["b"]});
+    assert_eq!(sent("images.commit", &of_dockerode), Ok(json!({"Cmd": ["b"]})));
+    // Of docker-py's own API: judged where it stands in a HostConfig, and nothing where there is one.
+    for (body, runtime) in [
+        (json!({"Image": "x", "Runtime": "evil"}), json!("evil")),
+        (json!({"Image": "x", "Runtime": "evil", "HostConfig": null}), json!("evil")),
+        (json!({"Image": "x", "Runtime": "evil", "HostConfig": {}}), Value::Null),
+        (json!({"Image": "x", "Runtime": "evil", "HostConfig": {"Runtime": "runc"}}), json!("runc")),
+    ] {
+        let sent = sent("containers.create", &body).expect("judged by what the Engine says");
+        assert_eq!((&sent["Runtime"], &sent["HostConfig"]["Runtime"]), (&Value::Null, &runtime), "{body}");
+    }
+    let keys = |body: Value| sent("containers.exec", &body).map(|sent| sent["DetachKeys"].clone());
+    assert_eq!(keys(json!({"detachKeys": "ctrl-x"})), Ok(json!("ctrl-x")));
+    assert_eq!(keys(json!({"DetachKeys": "ctrl-y"})), Ok(json!("ctrl-y")));
+    assert!(keys(json!({"DetachKeys": "ctrl-y", "detachKeys": "ctrl-x"})).is_err());
     assert!(sent("containers.update", &json!({"Privileged": true})).is_err());
     assert!(sent("plugins.set", &json!(["a=b"])).is_err());
 }
