@@ -77,15 +77,152 @@ fn an_option_that_cannot_take_effect_is_refused() {
     let cases: [(&[&str], &str); 4] = [
         (&["--local", &format!("unix:{other}")], "local is unix://"),
         (&["--remote", &other], "remote is "),
-        (&["--lazy"], "lazy is false, not true"),
-        (&["--ports"], "ports is false, not true"),
+        (&["-F", "none"], "-F is unset, not none"),
+        (&["--remember"], "remember is false, not true"),
     ];
     for (options, difference) in cases {
-        let stderr = lab.fails(1, &[&["up", "lab"], options].concat());
-        assert!(stderr.contains(difference), "{options:?}: {stderr}");
+        // Nor does what could take effect beside it.
+        let stderr = lab.fails(1, &[&["up", "lab", "--ports"], options].concat());
+        assert!(stderr.contains(difference) && stderr.contains("ports is false, not true"), "{options:?}: {stderr}");
+        assert!(stderr.contains("dtunnel down lab"), "{stderr}");
     }
+    assert_eq!(lab.status("lab")["settings"]["ports"], false);
     let held = format!("unix:{}", lab.socket("lab").display());
     lab.ok(&["up", "lab", "--local", &held, "--remote", lab.remote_socket().to_str().unwrap()]);
+}
+
+/// A lab with a profile for its Engine, and what writes that profile anew.
+fn profiled(text: &str) -> Option<(Lab, impl Fn(&Lab, &str))> {
+    let lab = Lab::with_engine()?;
+    let write = |lab: &Lab, text: &str| {
+        lab.write_config(&format!(
+            "ssh_config = {:?}\n[profiles.lab]\nremote = {:?}\n{text}\n",
+            lab.path("ssh_config"),
+            lab.remote_socket()
+        ));
+    };
+    write(&lab, text);
+    lab.ok(&["up", "lab"]);
+    Some((lab, write))
+}
+
+#[test]
+fn options_that_can_take_effect_while_it_runs_do() {
+    let Some((lab, _)) = profiled("") else { return };
+    let pid = lab.status("lab")["pid"].clone();
+    assert!(lab.status("lab")["ports"].is_null());
+    let output = lab.run(&["up", "lab", "--ports"]);
+    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(stderr.contains("ports is true now") && stdout.contains("0 ports here"), "{stdout}{stderr}");
+    assert!(lab.status("lab")["ports"].is_array());
+    // Without the option it stays as it is, and a restart keeps to it.
+    assert!(lab.ok(&["up", "lab"]).contains("0 ports here"));
+    assert!(lab.ok(&["restart", "lab"]).contains("0 ports here"));
+    lab.ok(&["down", "lab"]);
+    lab.ok(&["up", "lab"]);
+    let lazy = lab.run(&["up", "lab", "--lazy"]);
+    assert!(String::from_utf8_lossy(&lazy.stderr).contains("lazy is true now"), "{lazy:?}");
+    assert!(String::from_utf8_lossy(&lazy.stdout).contains("lazy)"), "{lazy:?}");
+    assert!(lab.ok(&["status"]).contains("lab: lazy"));
+    assert_ne!(lab.status("lab")["pid"], pid);
+}
+
+#[test]
+fn a_profile_that_has_changed_is_said_to_and_up_takes_on_what_cuts_nothing() {
+    let Some((lab, profile)) = profiled("wait = \"20s\"") else { return };
+    let pid = lab.status("lab")["pid"].clone();
+    assert_eq!(lab.status("lab")["changed"], serde_json::json!([]));
+    let settings = [
+        ("wait", "\"1m\"", "20s"),
+        ("drain", "\"1s\"", "unset"),
+        ("max_connections", "2", "unset"),
+        ("spill", "0", "unset"),
+        ("connect_timeout", "\"7s\"", "unset"),
+        ("idle_timeout", "\"1h\"", "unset"),
+        ("ports", "true", "unset"),
+        ("ports_fallback", "true", "unset"),
+        ("ports_address", "\"127.0.0.2\"", "unset"),
+        ("keepalive", "\"3s\"", "unset"),
+        ("keepalive_count", "5", "unset"),
+    ];
+    let text: String = settings.iter().map(|(name, value, _)| format!("{name} = {value}\n")).collect();
+    profile(&lab, &text);
+    let (said, status) = (lab.ok(&["status"]), lab.status("lab"));
+    assert!(said.contains("lab: its configuration says otherwise by now: "), "{said}");
+    assert!(said.contains("(dtunnel reload lab)"), "{said}");
+    for (name, value, before) in settings {
+        let value = value.trim_matches('"');
+        assert!(said.contains(&format!("{name} is {before}, not {value}")), "{said}");
+        let difference = serde_json::json!({"setting": name, "running": before, "wanted": value, "takes": "up"});
+        assert!(status["changed"].as_array().unwrap().contains(&difference), "{difference}: {status}");
+    }
+    // Who only passes by does not mind, and changes nothing.
+    lab.ok(&["exec", "lab", "true"]);
+    assert!(lab.status("lab")["ports"].is_null());
+    let mut stream = lab.docker("lab", &["events"]).stdout(std::process::Stdio::null()).spawn().unwrap();
+    wait_for("a flow", || (lab.status("lab")["flows_open"] == 1).then_some(()));
+    let output = lab.run(&["up", "lab"]);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && stderr.contains("wait is 1m now"), "{output:?}");
+    let status = lab.status("lab");
+    assert_eq!((&status["changed"], &status["pid"]), (&serde_json::json!([]), &pid), "{status}");
+    assert_eq!(status["settings"]["said"]["keepalive"], "3s");
+    assert!(status["ports"].is_array());
+    // A keepalive is a connection's: there is a new one, and flows of before stay on theirs.
+    assert!(lab.log("lab").contains("new flows go over a connection with the new settings"));
+    assert_eq!(stream.try_wait().unwrap(), None);
+    stream.kill().unwrap();
+    stream.wait().unwrap();
+    // And back.
+    profile(&lab, "");
+    let output = lab.run(&["up", "lab"]);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("wait is unset now"), "{output:?}");
+    assert!(lab.status("lab")["ports"].is_null());
+}
+
+#[test]
+fn a_tunnel_becomes_lazy_and_stops_being_so_while_it_runs() {
+    let Some((lab, profile)) = profiled("") else { return };
+    profile(&lab, "lazy = true\nidle_timeout = \"200ms\"");
+    lab.ok(&["up", "lab"]);
+    wait_for("it to be idle", || (lab.state() == "idle").then_some(()));
+    profile(&lab, "idle_timeout = \"200ms\"");
+    assert!(lab.ok(&["up", "lab"]).contains("already up"));
+    assert_eq!(lab.state(), "up");
+}
+
+#[test]
+fn what_only_a_reload_or_restart_takes_on_fails_and_names_it() {
+    let Some((lab, profile)) = profiled("") else { return };
+    let key = lab.path("user").display().to_string();
+    for (text, difference, command) in [
+        (format!("identity_files = [{key:?}]"), "identity_files is unset, not", "dtunnel reload lab"),
+        ("jump = \"none\"".into(), "jump is unset, not none", "dtunnel reload lab"),
+        ("access = \"read-only\"".into(), "access is full, not read-only", "dtunnel reload lab"),
+        ("local = \"tcp:127.0.0.1:0\"".into(), "local is unset, not tcp:127.0.0.1:0", "dtunnel restart lab"),
+    ] {
+        // What could be taken on beside it is not: all or none.
+        profile(&lab, &format!("{text}\nwait = \"1m\""));
+        let stderr = lab.fails(1, &["up", "lab"]);
+        assert!(stderr.contains(difference) && stderr.contains("wait is unset, not 1m"), "{stderr}");
+        assert!(stderr.contains(command), "{stderr}");
+        assert!(lab.ok(&["status"]).contains(difference));
+        assert!(lab.status("lab")["settings"]["said"]["wait"].is_null());
+        let command: Vec<&str> = command.split(' ').skip(1).collect();
+        lab.ok(&command);
+        wait_for("the new settings", || lab.run(&["up", "lab"]).status.success().then_some(()));
+        profile(&lab, "");
+        lab.ok(&["restart", "lab"]);
+    }
+    // One that leads nowhere.
+    profile(&lab, "keepalive = \"3s\"");
+    lab.write_ssh_config("");
+    let ssh_config = std::fs::read_to_string(lab.path("ssh_config")).unwrap();
+    let nowhere = ssh_config.lines().map(|line| if line.trim().starts_with("Port ") { "  Port 1" } else { line });
+    std::fs::write(lab.path("ssh_config"), nowhere.collect::<Vec<_>>().join("\n")).unwrap();
+    let stderr = lab.fails(1, &["up", "lab"]);
+    assert!(stderr.contains("keepalive is unset, not 3s") && stderr.contains("caused by: cannot connect"), "{stderr}");
+    run(&mut lab.docker("lab", &["version"]));
 }
 
 #[test]

@@ -301,14 +301,18 @@ fn over_tcp_browsers_and_foreign_names_are_refused() {
 }
 
 pub fn guarded(profile: &str) -> Option<Lab> {
-    let lab = Lab::with_engine()?;
+    Some(guard(Lab::with_engine()?, profile))
+}
+
+/// Brings a tunnel with this profile up.
+pub fn guard(lab: Lab, profile: &str) -> Lab {
     lab.write_config(&format!(
         "ssh_config = {:?}\n[defaults]\nremote = {:?}\n[profiles.lab]\n{profile}\n",
         lab.path("ssh_config"),
         lab.remote_socket()
     ));
     lab.ok(&["up", "lab"]);
-    Some(lab)
+    lab
 }
 
 #[track_caller]

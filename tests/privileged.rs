@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
 
-use crate::guard::{guarded, refused};
+use crate::guard::{guard, refused};
 use crate::lab::engine::IMAGE;
 use crate::lab::{Lab, connect, remote, run, succeeded};
 
@@ -34,28 +34,32 @@ fn ask(socket: &Path, method: &str, path: &str, body: &Value) -> (u16, Value) {
 }
 
 /// A lab with a guard, and how to ask it and the Engine itself.
-struct World {
-    lab: Lab,
+pub struct World {
+    pub lab: Lab,
 }
 
 impl World {
-    fn new(profile: &str) -> Option<Self> {
-        guarded(&format!("{ACCESS}\n{profile}")).map(|lab| Self { lab })
+    pub fn new(profile: &str) -> Option<Self> {
+        Lab::with_engine().map(|lab| Self::of(lab, profile))
     }
 
-    fn guarded(&self, method: &str, path: &str, body: &Value) -> (u16, Value) {
+    pub fn of(lab: Lab, profile: &str) -> Self {
+        Self { lab: guard(lab, &format!("{ACCESS}\n{profile}")) }
+    }
+
+    pub fn guarded(&self, method: &str, path: &str, body: &Value) -> (u16, Value) {
         ask(&self.lab.socket("lab"), method, path, body)
     }
 
-    fn direct(&self, method: &str, path: &str, body: &Value) -> (u16, Value) {
+    pub fn direct(&self, method: &str, path: &str, body: &Value) -> (u16, Value) {
         ask(&self.lab.remote_socket(), method, path, body)
     }
 
-    fn engine(&self, args: &[&str]) -> String {
+    pub fn engine(&self, args: &[&str]) -> String {
         run(&mut self.lab.engine.as_ref().unwrap().docker(args)).trim().to_owned()
     }
 
-    fn docker(&self, args: &[&str]) -> Output {
+    pub fn docker(&self, args: &[&str]) -> Output {
         self.lab.docker("lab", args).output().unwrap()
     }
 
@@ -405,18 +409,30 @@ fn what_is_safer_is_not_refused() {
     ]});
     std::fs::write(&profile, rules.to_string()).unwrap();
     let seccomp = format!("seccomp={}", profile.display());
+    let mut rules = rules;
+    rules["syscalls"][4] = json!({"names": ["socket", "io_uring_setup", "io_uring_enter"], "action": "SCMP_ACT_ALLOW"});
+    let of_its_time = world.lab.path("of-its-time.json");
+    std::fs::write(&of_its_time, rules.to_string()).unwrap();
+    let of_its_time = format!("seccomp={}", of_its_time.display());
     for options in [
         &["-v", "/data"][..],
         &["--cap-drop", "ALL", "--cap-add", "CHOWN"],
         &["--security-opt", &seccomp],
         &["--security-opt", "no-new-privileges"],
         &["--runtime", "runc"],
+        &["--runtime", "io.containerd.runc.v2"],
+        &["--log-opt", "tag={{.Name}}", "--log-opt", "labels=a,b", "--log-opt", "max-size=1m"],
+        // Of this Engine's time, whose own profile has them as well.
+        &["--security-opt", &of_its_time],
         &["--ulimit", "nofile=100:100", "--sysctl", "net.core.somaxconn=128", "--tmpfs", "/t:rw,noexec"],
         &["--read-only", "--user", "1000:1000", "--pids-limit", "50", "--init=false"],
     ] {
         let output = world.docker(&[&["run", "--rm"], options, &[IMAGE, "echo", "well"]].concat());
         assert_eq!(succeeded(&output), "well\n", "{options:?}");
     }
+    succeeded(&world.docker(&["network", "create", "two words"]));
+    succeeded(&world.docker(&["run", "--rm", "--network", "two words", IMAGE, "true"]));
+    succeeded(&world.docker(&["network", "rm", "two words"]));
     // Words for what this machine has not.
     for options in [&["--security-opt", "apparmor=docker-default"][..], &["--security-opt", "label=type:container_t"]] {
         let id = succeeded(&world.docker(&[&["create"], options, &[IMAGE]].concat()));

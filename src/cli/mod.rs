@@ -2,6 +2,7 @@
 //!
 //! Arguments are declared here and in the commands' files; what they mean is the other modules'.
 
+mod asked;
 mod audit;
 mod completions;
 mod configuration;

@@ -137,7 +137,7 @@ fn reload_one(config: &ConfigFile, target: &str, name: &TunnelName) -> Result<Ve
     let Some(mut client) = Client::connect(&files.control).map_err(|e| unwell(&e))? else {
         return Err(not_up(target, name, config));
     };
-    client.send(&Request::Reload).map_err(|e| unwell(&e))?;
+    client.send(&Request::Reload { lazy: false, ports: false }).map_err(|e| unwell(&e))?;
     match client.receive_soon().map_err(|e| unwell(&e))? {
         Some(Event::Reloaded { warnings }) => Ok(warnings),
         Some(Event::Failed { failure }) => {

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use clap::Args;
 
-use super::{Global, output, targets};
+use super::{Global, asked, output, targets};
 use crate::config::{self, TunnelName};
 use crate::daemon::{self, ExitCode, Failure, Found, TunnelStatus};
 use crate::tunnel::State;
@@ -101,7 +101,10 @@ pub(super) fn ask(names: &[TunnelName]) -> Result<Vec<TunnelStatus>, Failure> {
     let mut statuses = Vec::new();
     for (name, found) in found {
         statuses.push(match found? {
-            Found::Running(status) => *status,
+            Found::Running(mut status) => {
+                status.changed = asked::changed_since(&status);
+                *status
+            }
             Found::Down => TunnelStatus::down(name.as_str()),
             Found::Unwell(error) => {
                 let last_error = Some(error.to_string());
@@ -158,8 +161,13 @@ fn table(statuses: &[TunnelStatus]) -> Result<(), Failure> {
         if let Some(reset) = &status.last_reset {
             output::print(&format!("{}: {reset}\n", status.name))?;
         }
-        if let Some(access) = &status.access {
-            output::print(&format!("{}: guarded ({access})\n", status.name))?;
+        let guard = status.access.as_ref().map(|access| format!("guarded ({access})"));
+        let holds: Vec<String> = guard.into_iter().chain(asked::besides_guard(status)).collect();
+        if !holds.is_empty() {
+            output::print(&format!("{}: {}\n", status.name, holds.join("; ")))?;
+        }
+        if let Some(changed) = asked::changed(status) {
+            output::print(&format!("{}: {changed}\n", status.name))?;
         }
         for port in status.ports.iter().flatten().filter(|port| port.state.is_trouble()) {
             let reason = port.reason.as_deref().unwrap_or_default();

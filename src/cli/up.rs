@@ -1,6 +1,5 @@
 //! `dtunnel up`, and the daemon it starts.
 
-use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::io::IsTerminal;
 use std::os::unix::net::UnixStream;
@@ -11,14 +10,14 @@ use clap::{Args, Parser};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use super::prompt::{self, Asker, NoAnswer};
-use super::{Cli, Command, Global, nearest_profile, output, targets};
+use super::{Cli, Command, Global, asked, nearest_profile, output, targets};
 use crate::config::{
-    self, ConfigFile, Difference, LocalEndpoint, Overrides, RuntimeFiles, Settings, TunnelName, Wanted, log_path,
-    runtime_dir, shell_word,
+    self, ConfigFile, Difference, LocalEndpoint, Overrides, RuntimeFiles, Settings, Takes, TunnelName, Wanted,
+    log_path, runtime_dir, shell_word,
 };
 use crate::daemon::{self, Client, ClientError, Event, ExitCode, Failure, Request, SpawnError, Trouble, TunnelStatus};
 use crate::ssh::{Question, Secret};
-use crate::tunnel::{PortState, PortStatus, State};
+use crate::tunnel::State;
 
 /// How long a daemon that holds the lock may take to open its control socket.
 const STARTING: Duration = Duration::from_secs(2);
@@ -118,9 +117,7 @@ pub(super) fn up(global: &Global, args: &UpArgs) -> Result<(), Failure> {
     let results: Vec<_> = std::thread::scope(|scope| {
         let threads: Vec<_> = targets
             .iter()
-            .map(|target| {
-                scope.spawn(|| bring_up(global, &config, target, &args.tunnel, Wanted::differences, &progress))
-            })
+            .map(|target| scope.spawn(|| bring_up(global, &config, target, &args.tunnel, For::ItsOwnSake, &progress)))
             .collect();
         threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err(panicked()))).collect()
     });
@@ -182,30 +179,12 @@ fn announce(target: &str, up: &Up, several: bool) -> Result<(), Failure> {
     let state = if status.state == State::Idle { "ready, and connects on first use" } else { "up" };
     let already = if up.already { format!("already {state}") } else { state.into() };
     let access = status.access.as_ref().map(|access| format!(", {access}")).unwrap_or_default();
-    let ports = status.ports.as_deref().map(ports_in_short).unwrap_or_default();
-    let mut text = format!("{} {target} is {already}{access} ({address}{engine}{ports})\n", output::check());
+    let more: String = asked::besides_guard(status).into_iter().map(|word| format!(", {word}")).collect();
+    let mut text = format!("{} {target} is {already}{access} ({address}{engine}{more})\n", output::check());
     if !several {
         text += &format!("  eval \"$(dtunnel env {})\"\n", shell_word(target));
     }
     output::print(&text)
-}
-
-/// `, 3 ports here, 2 taken`: what is on this machine, and what should be.
-fn ports_in_short(ports: &[PortStatus]) -> String {
-    // A port may have several addresses, and is counted once.
-    let count = |state| {
-        let of_state = ports.iter().filter(|port| port.state == state);
-        of_state.map(|port| (&port.container_id, port.remote_port)).collect::<BTreeSet<_>>().len()
-    };
-    let open = count(PortState::Open);
-    let mut text = format!(", {open} {} here", if open == 1 { "port" } else { "ports" });
-    for state in [PortState::Waiting, PortState::Taken, PortState::Privileged, PortState::Failed] {
-        match count(state) {
-            0 => {}
-            number => text += &format!(", {number} {state}"),
-        }
-    }
-    text
 }
 
 /// Brings a tunnel up as `up` without options does.
@@ -216,7 +195,41 @@ pub(super) fn bring_up_plainly(
     timeout: config::Duration,
     progress: &Progress,
 ) -> Result<Up, Failure> {
-    bring_up(global, config, target, &TunnelArgs::on_the_way(timeout), Wanted::differences, progress)
+    bring_up(global, config, target, &TunnelArgs::on_the_way(timeout), For::ItsOwnSake, progress)
+}
+
+/// What a tunnel is brought up for.
+#[derive(Clone, Copy)]
+enum For {
+    /// `up` itself: all that it says is to hold.
+    ItsOwnSake,
+    /// A command that only passes by.
+    AnotherCommand,
+}
+
+impl For {
+    fn differences(self, wanted: &Wanted, running: &Settings) -> Vec<Difference> {
+        match self {
+            Self::ItsOwnSake => wanted.differences(running),
+            Self::AnotherCommand => wanted.differences_in_passing(running),
+        }
+    }
+}
+
+/// What a daemon was told at its start.
+pub(super) fn started_as(arguments: &[String]) -> Option<daemon::Options> {
+    let words = std::iter::once("dtunnel").chain(arguments.iter().map(String::as_str));
+    let Cli { global, command } = Cli::try_parse_from(words).ok()?;
+    match command {
+        Command::Daemon(DaemonArgs { target, config_named, tunnel }) => {
+            let options = options(&global, &target, &tunnel, false).ok()?;
+            Some(daemon::Options { config_named, ..options })
+        }
+        Command::Up(UpArgs { targets, foreground: true, tunnel, .. }) => {
+            options(&global, targets.first()?, &tunnel, true).ok()
+        }
+        _ => None,
+    }
 }
 
 /// How a tunnel was started, which starts it again.
@@ -246,7 +259,7 @@ impl Start {
     pub(super) fn bring_up(self, timeout: config::Duration, progress: &Progress) -> Result<Up, Failure> {
         let Self { global, args } = self;
         let tunnel = TunnelArgs { timeout, ..args.tunnel };
-        bring_up(&global, &global.config()?, &args.target, &tunnel, Wanted::differences, progress)
+        bring_up(&global, &global.config()?, &args.target, &tunnel, For::ItsOwnSake, progress)
     }
 }
 
@@ -258,7 +271,7 @@ pub(super) fn bring_up_quietly(
     timeout: config::Duration,
 ) -> Result<Up, Failure> {
     let progress = Progress::new(global, true);
-    bring_up(global, config, target, &TunnelArgs::on_the_way(timeout), Wanted::differences_in_passing, &progress)
+    bring_up(global, config, target, &TunnelArgs::on_the_way(timeout), For::AnotherCommand, &progress)
 }
 
 fn bring_up(
@@ -266,7 +279,7 @@ fn bring_up(
     config: &ConfigFile,
     target: &str,
     args: &TunnelArgs,
-    differences: fn(&Wanted, &Settings) -> Vec<Difference>,
+    purpose: For,
     progress: &Progress,
 ) -> Result<Up, Failure> {
     let wanted = Wanted::of(target, config, &overrides(global, args))?;
@@ -276,16 +289,24 @@ fn bring_up(
     loop {
         if let Some(mut client) = Client::connect(&files.control).map_err(|e| unwell(&e))? {
             let status = client.status().map_err(|e| unwell(&e))?;
-            let different = status.settings.as_ref().map(|running| differences(&wanted, running)).unwrap_or_default();
-            if !different.is_empty() {
-                return Err(not_as_asked(target, &different));
+            let different = status.settings.as_ref().map(|running| purpose.differences(&wanted, running));
+            let different = different.unwrap_or_default();
+            if different.iter().any(|difference| difference.takes != Takes::Up) {
+                return Err(asked::not_as_asked(target, &different));
             }
             if status.state.is_usable() {
-                return Ok(Up { status, already: true });
+                if different.is_empty() {
+                    return Ok(Up { status, already: true });
+                }
+                let options = Request::Reload { lazy: args.lazy, ports: args.ports };
+                asked::take_on(&mut client, target, &wanted, &different, options, args.timeout.0)?;
+                // It may have to connect for that.
+                continue;
             }
             // Somebody else is bringing it up, or it has lost its connection: wait along.
             match watch(&mut client, target, progress, Clock::Ours(args.timeout.0))? {
-                Watched::Up(status) => return Ok(Up { status: *status, already: true }),
+                Watched::Up(status) if different.is_empty() => return Ok(Up { status: *status, already: true }),
+                Watched::Up(_) => continue,
                 Watched::Busy => {}
                 Watched::Failed(failure) => return Err(with_name_hint(failure, target, config)),
                 Watched::Gone => {}
@@ -315,15 +336,6 @@ fn bring_up(
     }
 }
 
-/// The tunnel is there, but is not what is asked for: nothing that cannot hold gets a ✔.
-fn not_as_asked(target: &str, different: &[Difference]) -> Failure {
-    let list =
-        different.iter().map(|Difference { setting, running, wanted }| format!("{setting} is {running}, not {wanted}"));
-    let list = list.collect::<Vec<_>>().join("; ");
-    Failure::new(ExitCode::Other, format!("{target} is already up, but not as asked: {list}"))
-        .hint(format!("take it down first: dtunnel down {}", shell_word(target)))
-}
-
 /// A name that has no address may be a profile's, misspelt.
 pub(super) fn with_name_hint(failure: Failure, target: &str, config: &ConfigFile) -> Failure {
     match nearest_profile(target, config) {
@@ -332,7 +344,7 @@ pub(super) fn with_name_hint(failure: Failure, target: &str, config: &ConfigFile
     }
 }
 
-fn unwell(error: &ClientError) -> Failure {
+pub(super) fn unwell(error: &ClientError) -> Failure {
     super::down::unwell(error)
 }
 

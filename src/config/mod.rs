@@ -13,6 +13,7 @@ mod ports;
 mod remote;
 mod resolve;
 mod runtime_dir;
+mod said;
 mod settings;
 mod size;
 mod ssh_config;
@@ -32,6 +33,7 @@ pub use remote::Remote;
 pub use resolve::{IgnoredCheck, LocalEndpoint, Overrides, Target, resolve};
 pub(crate) use runtime_dir::prepare_runtime_dir;
 pub use runtime_dir::runtime_dir;
+pub use said::{Said, Takes};
 pub use settings::{Difference, Settings, Wanted};
 pub use size::Size;
 #[cfg(fuzzing)]

@@ -11,7 +11,7 @@ use super::ssh_config::{self, Proxy, SshConfigSource, SshSettings};
 use super::tokens::Tokens;
 use super::{
     Access, AccessSetting, AuditSetting, ConfigFile, Destination, Error, Ignore, Jump, Paths, Policy, Ports, Profile,
-    Remote, TunnelName, is_profile_name, shell_word,
+    Remote, Said, TunnelName, is_profile_name, shell_word,
 };
 use crate::text;
 
@@ -182,6 +182,8 @@ pub struct Target {
     pub audit_ignore: Vec<IgnoredCheck>,
     /// Was it said to be lazy, which it cannot be with ports?
     lazy_in_vain: bool,
+    /// What of this the configuration says.
+    pub(super) said: Said,
     /// Write nothing, such as host keys.
     pub read_only: bool,
     /// How many targets this one is a hop for.
@@ -265,6 +267,7 @@ pub fn resolve(
 ) -> Result<Target, Error> {
     let paths = Paths::new()?;
     let (name, destination, profile) = identify(input, config)?;
+    let said = Said::of(profile, config);
     let none = Profile::default();
     let profile = profile.unwrap_or(&none);
     let defaults = &config.defaults;
@@ -335,6 +338,7 @@ pub fn resolve(
         drain: time(profile.drain, None, defaults.drain).unwrap_or(DEFAULT_DRAIN),
         wait: time(profile.wait, None, defaults.wait).unwrap_or(DEFAULT_WAIT),
         // Published ports are learnt from the Engine's events, which takes a connection.
+        said,
         lazy_in_vain: lazy && ports != Ports::Off,
         idle_timeout: (lazy && ports == Ports::Off)
             .then(|| time(profile.idle_timeout, None, defaults.idle_timeout).unwrap_or(DEFAULT_IDLE_TIMEOUT)),

@@ -1,13 +1,15 @@
 //! What a tunnel was asked to be, so that whoever asks for it again is told where it is something else.
 //!
 //! A running tunnel describes itself in its status ([`Settings`]); a command works out what it would ask for
-//! ([`Wanted`]), and names each difference. A setting more takes a field in both, and a line in
-//! [`Wanted::differences`].
+//! ([`Wanted`]), and names each difference. A key of a profile more takes a line in [`super::said`], an option more one
+//! in [`Wanted::of`] and [`Wanted::differences`]. What ssh_config says is not compared: that would take a question to ssh,
+//! and its answer depends on where this machine is (`Match exec`).
 
 use serde::{Deserialize, Serialize};
 
 use super::resolve::{access_of, identify};
-use super::{Access, ConfigFile, Error, LocalEndpoint, Overrides, Policy, Ports, Remote, Target};
+use super::said::{self, Takes};
+use super::{Access, ConfigFile, Error, LocalEndpoint, Overrides, Policy, Ports, Remote, Said, Target};
 
 /// What a running tunnel is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,11 +27,23 @@ pub struct Settings {
     pub lazy: bool,
     /// Does it bring published ports here?
     pub ports: bool,
+    /// Was it started with `--read-only`?
+    #[serde(default)]
+    pub read_only: bool,
+    /// Does it keep answers in the keyring? None where an older daemon does not say.
+    #[serde(default)]
+    pub remember: Option<bool>,
+    /// The `-F` that it was started with.
+    #[serde(default)]
+    pub ssh_config: Option<String>,
+    /// What the configuration says besides. None where an older daemon does not say.
+    #[serde(default)]
+    pub said: Option<Said>,
 }
 
 impl Settings {
-    /// Those of a target whose local endpoint is open at `local`.
-    pub fn of(target: &Target, local: &str) -> Self {
+    /// Those of a target whose local endpoint is open at `local`, and which was started with these options.
+    pub fn of(target: &Target, local: &str, overrides: &Overrides) -> Self {
         Self {
             destination: target.destination.to_string(),
             access: target.access.clone(),
@@ -37,6 +51,10 @@ impl Settings {
             remote: target.remote.to_string(),
             lazy: target.is_lazy(),
             ports: target.ports != Ports::Off,
+            read_only: overrides.read_only,
+            remember: Some(target.remember),
+            ssh_config: overrides.ssh_config.as_ref().map(|file| file.display().to_string()),
+            said: Some(target.said.clone()),
         }
     }
 }
@@ -46,84 +64,123 @@ impl Settings {
 pub struct Wanted {
     destination: Option<String>,
     access: Access,
+    read_only: bool,
     local: Option<LocalEndpoint>,
     remote: Option<Remote>,
+    ssh_config: Option<String>,
     lazy: bool,
     ports: bool,
+    remember: bool,
+    said: Said,
 }
 
 /// A setting in which a running tunnel is not what is asked for.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Difference {
-    /// Its name, as in a profile.
-    pub setting: &'static str,
+    /// Its name, as in a profile or as the option.
+    pub setting: String,
     /// What it is.
     pub running: String,
     /// What is asked for.
     pub wanted: String,
+    /// How it comes into force.
+    pub takes: Takes,
+}
+
+impl std::fmt::Display for Difference {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} is {}, not {}", self.setting, self.running, self.wanted)
+    }
 }
 
 impl Wanted {
-    /// What the command line and the profile ask for: of the profile what guards the host, of the command line
-    /// all. Asks no ssh.
+    /// What the command line and the profile ask for. Asks no ssh.
     ///
     /// # Errors
     /// [`Error::Target`], [`Error::Setting`], [`Error::Local`], [`Error::Remote`].
     pub fn of(input: &str, config: &ConfigFile, overrides: &Overrides) -> Result<Self, Error> {
         let (name, destination, profile) = identify(input, config)?;
+        // Each option is named: a new one has to be thought of here.
+        let Overrides { ssh_config, local, remote, lazy, remember, ports, read_only } = overrides;
         Ok(Self {
             // Without a configuration, which may be broken, a profile's name says nothing of its host.
             destination: (!config.profiles.is_empty()).then(|| destination.to_string()),
             access: access_of(input, &name, profile, config, overrides)?,
-            local: overrides.local.as_deref().map(LocalEndpoint::parse).transpose()?,
-            remote: overrides.remote.as_deref().map(Remote::parse).transpose()?,
-            lazy: overrides.lazy,
-            ports: overrides.ports,
+            read_only: *read_only,
+            local: local.as_deref().map(LocalEndpoint::parse).transpose()?,
+            remote: remote.as_deref().map(Remote::parse).transpose()?,
+            ssh_config: ssh_config.as_ref().map(|file| file.display().to_string()),
+            lazy: *lazy,
+            ports: *ports,
+            remember: *remember,
+            said: Said::of(profile, config),
         })
     }
 
     /// Where `running` is not what is asked for.
     pub fn differences(&self, running: &Settings) -> Vec<Difference> {
         let mut found = Vec::new();
-        let mut differ = |setting, running: String, wanted: String| {
-            found.push(Difference { setting, running, wanted });
+        let mut differ = |setting: &str, running: &str, wanted: &str, takes| {
+            let [setting, running, wanted] = [setting, running, wanted].map(str::to_owned);
+            found.push(Difference { setting, running, wanted, takes });
         };
         if let Some(destination) = &self.destination
             && *destination != running.destination
             && !running.destination.is_empty()
         {
-            differ("host", running.destination.clone(), destination.clone());
+            differ("host", &running.destination, destination, Takes::Reload);
         }
         if self.access.in_force() != running.access.in_force() {
-            differ("access", running.access.to_string(), self.access.to_string());
+            // A reload keeps to the options of `up`.
+            let takes = if self.read_only || running.read_only { Takes::Down } else { Takes::Reload };
+            differ("access", &running.access.to_string(), &self.access.to_string(), takes);
         }
         if let Some(local) = &self.local
             && !is_at(local, &running.local)
         {
-            differ("local", running.local.clone(), local.docker_host());
+            differ("local", &running.local, &local.docker_host(), Takes::Down);
         }
         if let Some(remote) = self.remote.as_ref().map(Remote::to_string).filter(|remote| *remote != running.remote) {
-            differ("remote", running.remote.clone(), remote);
+            differ("remote", &running.remote, &remote, Takes::Down);
+        }
+        if let Some(file) =
+            self.ssh_config.as_ref().filter(|_| running.said.is_some() && self.ssh_config != running.ssh_config)
+        {
+            differ("-F", running.ssh_config.as_deref().unwrap_or(UNSAID), file, Takes::Down);
+        }
+        if self.remember && running.remember == Some(false) {
+            differ("remember", "false", "true", Takes::Down);
         }
         if self.lazy && !running.lazy {
-            differ("lazy", "false".into(), "true".into());
+            differ("lazy", "false", "true", Takes::Up);
         }
         if self.ports && !running.ports {
-            differ("ports", "false".into(), "true".into());
+            differ("ports", "false", "true", Takes::Up);
+        }
+        let said = running.said.iter().flat_map(|said| said.differences(&self.said));
+        for (setting, running, wanted) in said {
+            differ(setting, running.unwrap_or(UNSAID), wanted.unwrap_or(UNSAID), said::takes(setting));
         }
         found
     }
 
     /// The same for a command that only passes by: that more is refused than the profile wants is no
-    /// difference to it, that something passes which the profile forbids is one.
+    /// difference to it, that something passes which the profile forbids is one, and so is another host.
     pub fn differences_in_passing(&self, running: &Settings) -> Vec<Difference> {
         // Nothing is narrower than `read-only` by itself.
         let narrowest = running.access.policies == [Policy::ReadOnly] && running.access.allow.is_empty();
         let mut found = self.differences(running);
-        found.retain(|difference| difference.setting != "access" || self.access.is_limited() && !narrowest);
+        found.retain(|difference| match difference.setting.as_str() {
+            "host" => true,
+            "access" => self.access.is_limited() && !narrowest,
+            _ => false,
+        });
         found
     }
 }
+
+/// A setting that nobody says: it comes from ssh_config, or is built in.
+const UNSAID: &str = "unset";
 
 /// Is this the endpoint at `open`? Port 0 is any.
 fn is_at(wanted: &LocalEndpoint, open: &str) -> bool {
@@ -158,10 +215,14 @@ mod tests {
             remote: "auto".into(),
             lazy: false,
             ports: false,
+            read_only: false,
+            remember: Some(false),
+            ssh_config: None,
+            said: Some(wanted(&profile(""), &Overrides::default()).said),
         }
     }
 
-    fn names(differences: Vec<Difference>) -> Vec<&'static str> {
+    fn names(differences: Vec<Difference>) -> Vec<String> {
         differences.into_iter().map(|difference| difference.setting).collect()
     }
 
@@ -208,8 +269,8 @@ mod tests {
             names(wanted(&profile(asked), &Overrides::default()).differences_in_passing(&running(is)))
         };
         let containers = "access = [\"containers\", \"no-privileged\"]";
-        assert_eq!(found("", "access = \"read-only\""), [""; 0]);
-        assert_eq!(found(containers, "access = \"read-only\""), [""; 0]);
+        assert_eq!(found("", "access = \"read-only\""), [] as [&str; 0]);
+        assert_eq!(found(containers, "access = \"read-only\""), [] as [&str; 0]);
         assert_eq!(found(containers, ""), ["access"]);
         assert_eq!(found(containers, "access = \"containers\""), ["access"]);
         assert_eq!(found("access = \"read-only\"", containers), ["access"]);
@@ -218,19 +279,41 @@ mod tests {
     #[test]
     fn an_option_that_does_not_hold_is_a_difference_and_none_is_not() {
         let found = |overrides: &Overrides| names(wanted(&profile(""), overrides).differences(&running("")));
-        assert_eq!(found(&Overrides::default()), [""; 0]);
+        assert_eq!(found(&Overrides::default()), [] as [&str; 0]);
         let held =
             Overrides { local: Some("unix:/run/p.sock".into()), remote: Some("auto".into()), ..Overrides::default() };
-        assert_eq!(found(&held), [""; 0]);
+        assert_eq!(found(&held), [] as [&str; 0]);
         let other = Overrides {
             local: Some("tcp:127.0.0.1:0".into()),
             remote: Some("/d.sock".into()),
+            ssh_config: Some("none".into()),
             lazy: true,
             ports: true,
-            ..Overrides::default()
+            remember: true,
+            read_only: true,
         };
-        assert_eq!(found(&other), ["local", "remote", "lazy", "ports"]);
+        assert_eq!(found(&other), ["access", "local", "remote", "-F", "remember", "lazy", "ports"]);
         assert!(is_at(&LocalEndpoint::parse("tcp:127.0.0.1:0").expect("one"), "tcp://127.0.0.1:2375"));
         assert!(!is_at(&LocalEndpoint::parse("tcp:127.0.0.1:1").expect("one"), "tcp://127.0.0.1:2375"));
+    }
+
+    #[test]
+    fn a_setting_says_how_it_comes_into_force() {
+        let takes = |text: &str, overrides: &Overrides| {
+            let found = wanted(&profile(text), overrides).differences(&running(""));
+            found.into_iter().map(|difference| (difference.to_string(), difference.takes)).collect::<Vec<_>>()
+        };
+        let no = Overrides::default();
+        assert_eq!(takes("wait = \"1m\"", &no), [("wait is unset, not 1m".into(), Takes::Up)]);
+        assert_eq!(takes("access = \"read-only\"", &no)[0].1, Takes::Reload);
+        assert_eq!(takes("jump = \"j\"", &no)[0].1, Takes::Reload);
+        assert_eq!(takes("local = \"/l\"", &no)[0].1, Takes::Restart);
+        assert_eq!(takes("", &Overrides { read_only: true, ..no })[0].1, Takes::Down);
+        let started = Settings { read_only: true, ..running("access = \"read-only\"") };
+        assert_eq!(wanted(&profile(""), &Overrides::default()).differences(&started)[0].takes, Takes::Down);
+        // Of an older daemon it is not known.
+        let older = Settings { said: None, remember: None, ..running("") };
+        let all = Overrides { remember: true, ssh_config: Some("none".into()), ..Overrides::default() };
+        assert!(wanted(&profile("wait = \"1m\""), &all).differences(&older).is_empty());
     }
 }

@@ -1,7 +1,7 @@
 //! The control socket's side in the daemon: one task a client.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use bytes::BufMut;
@@ -17,7 +17,7 @@ use super::broker::Broker;
 use super::failure::{ExitCode, Failure};
 use super::protocol::{Event, MAX_LINE, PROTOCOL, Request, SIGN_OF_LIFE, Trouble, TunnelStatus};
 use super::reload::reload;
-use crate::config::Settings;
+use crate::config::{Overrides, Settings};
 use crate::ssh::Prompter;
 use crate::tunnel::{self, Class, Route, State, Tunnel};
 
@@ -54,8 +54,8 @@ pub(super) struct Control {
     pub(super) life: watch::Sender<Life>,
     /// Knows how long people take to answer.
     pub(super) prompter: Prompter,
-    /// What the daemon was told at its start.
-    pub(super) options: Options,
+    /// What the daemon was told at its start, and since.
+    pub(super) options: Mutex<Options>,
 }
 
 /// Who is at the other end of a control connection.
@@ -72,6 +72,7 @@ impl Control {
         let target = self.tunnel.target();
         let now = self.tunnel.watch().borrow().clone();
         let counters = self.tunnel.counters();
+        let told = self.options().overrides.clone();
         TunnelStatus {
             name: target.name.to_string(),
             state: now.state,
@@ -88,7 +89,8 @@ impl Control {
             flows_failed: counters.flows_failed,
             bytes_in: counters.bytes_in,
             bytes_out: counters.bytes_out,
-            settings: Some(Settings::of(&target, &self.docker_host)),
+            settings: Some(Settings::of(&target, &self.docker_host, &told)),
+            changed: Vec::new(),
             access: self.tunnel.access(),
             requests: self.tunnel.requests(),
             ports: self.tunnel.ports(),
@@ -98,8 +100,23 @@ impl Control {
                 .last_reset
                 .map(|(when, why)| format!("{} a flow was reset: {why}", humantime::format_rfc3339_seconds(when))),
             pid: Some(std::process::id()),
-            arguments: arguments(),
+            arguments: arguments(&told),
         }
+    }
+
+    fn options(&self) -> MutexGuard<'_, Options> {
+        self.options.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads the configuration again, with these options besides those of before.
+    pub(super) fn reload(&self, lazy: bool, ports: bool) -> Result<Vec<String>, Failure> {
+        let mut options = self.options();
+        let mut wanted = options.clone();
+        wanted.overrides.lazy |= lazy;
+        wanted.overrides.ports |= ports;
+        let warnings = reload(&wanted, &self.tunnel)?;
+        *options = wanted;
+        Ok(warnings)
     }
 
     /// Serves one client until it leaves or has heard of the end.
@@ -139,8 +156,8 @@ impl Control {
                     self.tunnel.renew();
                     send(&mut write, &Event::Status { status: Box::new(self.status()) }).await?;
                 }
-                Request::Reload => {
-                    let event = match reload(&self.options, &self.tunnel) {
+                Request::Reload { lazy, ports } => {
+                    let event = match self.reload(lazy, ports) {
                         Ok(warnings) => Event::Reloaded { warnings },
                         Err(failure) => Event::Failed { failure },
                     };
@@ -276,9 +293,18 @@ impl Control {
     }
 }
 
-/// What this process was started with; none where that is not text.
-fn arguments() -> Vec<String> {
-    std::env::args_os().skip(1).map(|word| word.into_string().ok()).collect::<Option<_>>().unwrap_or_default()
+/// What this process was started with, and was told since; none where that is not text.
+fn arguments(told: &Overrides) -> Vec<String> {
+    let words: Option<Vec<String>> = std::env::args_os().skip(1).map(|word| word.into_string().ok()).collect();
+    let mut words = words.unwrap_or_default();
+    // Options stand before this, the target behind it.
+    let Some(end) = words.iter().position(|word| word == "--") else { return words };
+    for (option, holds) in [("--ports", told.ports), ("--lazy", told.lazy)] {
+        if holds && !words[..end].iter().any(|word| word == option) {
+            words.insert(end, option.into());
+        }
+    }
+    words
 }
 
 /// Waits for the end, and says what there is to say of it.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::failure::Failure;
-use crate::config::{Destination, Settings};
+use crate::config::{Destination, Difference, Settings};
 use crate::engine::Engine;
 use crate::ssh::{Question, Secret, Step};
 use crate::tunnel::{ConnectionStatus, PortStatus, RequestStatus, State};
@@ -52,7 +52,14 @@ pub enum Request {
     /// Make a new connection, which takes the old ones' place. The answer is the status.
     Reconnect,
     /// Read the configuration again; [`Event::Reloaded`] or [`Event::Failed`] says how that went.
-    Reload,
+    Reload {
+        /// From now on as if started with `--lazy`.
+        #[serde(default)]
+        lazy: bool,
+        /// From now on as if started with `--ports`.
+        #[serde(default)]
+        ports: bool,
+    },
     /// End the tunnel; [`Event::Stopped`] says when it has.
     Down,
 }
@@ -172,6 +179,9 @@ pub struct TunnelStatus {
     /// What it was asked to be; None where it is not up.
     #[serde(default)]
     pub settings: Option<Settings>,
+    /// Where the configuration says otherwise by now, as the command sees it that asks.
+    #[serde(default)]
+    pub changed: Vec<Difference>,
     /// What may be asked of the Engine, where a guard limits it: the policies' names.
     #[serde(default)]
     pub access: Option<String>,
@@ -232,6 +242,7 @@ impl TunnelStatus {
             bytes_in: 0,
             bytes_out: 0,
             settings: None,
+            changed: Vec::new(),
             access: None,
             requests: Vec::new(),
             ports: None,

@@ -3,8 +3,8 @@
 use std::io;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rustix::fs::Mode;
@@ -22,7 +22,6 @@ use super::lock::Lock;
 use super::log;
 use super::manager;
 use super::protocol::Event;
-use super::reload::reload;
 use crate::config::{
     self, ConfigFile, Overrides, Proxy, RuntimeFiles, TunnelName, log_path, prepare_runtime_dir, resolve, route_path,
 };
@@ -179,7 +178,7 @@ async fn supervise(
         stop: CancellationToken::new(),
         life: watch::Sender::new(Life::Running),
         prompter,
-        options: options.clone(),
+        options: Mutex::new(options.clone()),
     });
     let mut clients = JoinSet::new();
     let starter = control.clone();
@@ -203,7 +202,7 @@ async fn supervise(
         };
         let asking = control.broker.run(questions);
         let accepting = accept(&listener, &control, &mut clients);
-        let signals = obey_signals(options, &control);
+        let signals = obey_signals(&control);
         let following = follow(options, &control.tunnel, &route_file);
         tokio::pin!(running, asking, accepting, signals, following);
         loop {
@@ -300,7 +299,7 @@ async fn follow(options: &Options, tunnel: &Tunnel, route_file: &std::path::Path
 
 /// SIGTERM and SIGINT end the tunnel as `down` does; at SIGHUP it reads its configuration again.
 /// Never ends.
-async fn obey_signals(options: &Options, control: &Control) {
+async fn obey_signals(control: &Control) {
     let stop = || {
         manager::tell_stopping();
         control.stop.cancel();
@@ -314,7 +313,7 @@ async fn obey_signals(options: &Options, control: &Control) {
         tokio::select! {
             _ = terminate.recv() => stop(),
             _ = interrupt.recv() => stop(),
-            _ = hangup.recv() => if let Err(failure) = reload(options, &control.tunnel) {
+            _ = hangup.recv() => if let Err(failure) = control.reload(false, false) {
                 tracing::error!("{}", failure.message);
             },
         }

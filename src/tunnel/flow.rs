@@ -86,19 +86,21 @@ impl Shared {
     }
 }
 
-/// Carries bytes both ways until the flow ends; `spill` is the most that is kept on disk for its client.
+/// Carries bytes both ways until the flow ends; `spill` is the most that is kept on disk for its client, who is
+/// `on_behalf` of whom `local` was opened, where that is somebody else than who holds it.
 pub(super) async fn carry(
     local: LocalStream,
     channel: Channel,
     counters: &[&Counters],
     lease: &Lease,
     spill: u64,
+    on_behalf: Option<&Who>,
 ) -> End {
     let (mut reader, writer) = channel.split();
     let shared = Shared::default();
     let end = {
         let out = outwards(&local, &writer, counters, &shared);
-        let back = Inwards::new(&local, counters, lease, &shared, spill);
+        let back = Inwards::new(&local, counters, lease, &shared, spill, on_behalf);
         let back = back.run(&mut reader);
         tokio::pin!(out, back);
         let mut out_done = false;
@@ -188,6 +190,7 @@ async fn outwards(local: &LocalStream, writer: &ChannelWriter, counters: &[&Coun
 /// the host meanwhile, [`Pace`] decides.
 struct Inwards<'a> {
     local: &'a LocalStream,
+    on_behalf: Option<&'a Who>,
     counters: &'a [&'a Counters],
     lease: &'a Lease,
     shared: &'a Shared,
@@ -211,10 +214,12 @@ impl<'a> Inwards<'a> {
         lease: &'a Lease,
         shared: &'a Shared,
         spill: u64,
+        on_behalf: Option<&'a Who>,
     ) -> Self {
         let (buffer, pace) = (SendBuffer::new(spill), Pace::new(Instant::now()));
         Self {
             local,
+            on_behalf,
             counters,
             lease,
             shared,
@@ -241,8 +246,8 @@ impl<'a> Inwards<'a> {
             }
             let step = self.step();
             if step == Step::Reset {
-                let (local, reason) = (self.local, self.buffer.limit_reason());
-                let who = Who::of(local).await;
+                let (who, reason) = (self.who(), self.buffer.limit_reason());
+                let who = who.await;
                 return End::TooSlow(format!("{who} did not read while others needed its SSH connection; {reason}"));
             }
             let until = match step {
@@ -275,14 +280,24 @@ impl<'a> Inwards<'a> {
                     Received::Closed => return End::Cut,
                 },
                 stored = self.buffer.disk(), if self.buffer.needs_disk() => if let Err(error) = stored {
-                    let local = self.local;
-                    let who = Who::of(local).await;
+                    let who = self.who().await;
                     return End::TooSlow(format!("{who} did not read, and what was kept for it on disk is lost: {error}"));
                 },
                 () = until_done(&mut self.round) => self.round_ends(),
                 _ = users.changed(), if full => {}
                 () = self.shared.changed.notified(), if full => {}
                 () = sleep_until(until) => {}
+            }
+        }
+    }
+
+    /// The client.
+    fn who(&self) -> impl Future<Output = Who> + 'a {
+        let (local, on_behalf) = (self.local, self.on_behalf.cloned());
+        async move {
+            match on_behalf {
+                Some(who) => who,
+                None => Who::of(local).await,
             }
         }
     }

@@ -18,6 +18,7 @@ use super::guard;
 use super::listener::Listener;
 use super::local::LocalStream;
 use super::member::Member;
+use super::peer::Who;
 use super::pool::Lease;
 use super::supervisor::{Link, Tunnel};
 use crate::ssh::{Channel, Endpoint, OpenError};
@@ -37,8 +38,8 @@ const DRAIN_STEP: Duration = Duration::from_millis(50);
 /// What a flow is for.
 #[derive(Debug, Clone)]
 pub(super) enum Purpose {
-    /// A client's, to the Engine.
-    Engine,
+    /// A client's, to the Engine; and whose, where a guard stands between the two.
+    Engine(Option<Who>),
     /// Ours, to the Engine: counted nowhere, and cut where its connection is held up.
     Listening,
     /// A client's, to a published port as the host sees it.
@@ -78,7 +79,7 @@ impl Tunnel {
             tokio::select! {
                 local = listener.accept() => {
                     let tunnel = self.clone();
-                    flows.spawn(async move { tunnel.flow(local, Purpose::Engine).await });
+                    flows.spawn(async move { tunnel.flow(local, Purpose::Engine(None)).await });
                 }
                 Some((local, purpose)) = of_ports.recv() => {
                     let tunnel = self.clone();
@@ -100,7 +101,7 @@ impl Tunnel {
             _ => None,
         };
         of_port.iter().for_each(|counters| counters.flow_begins());
-        let guard = self.guard().filter(|_| matches!(purpose, Purpose::Engine));
+        let guard = self.guard().filter(|_| matches!(purpose, Purpose::Engine(_)));
         let carried = match guard {
             Some(guard) => guard::serve(&self, guard, local).await,
             None => self.clone().place_and_carry(local, purpose).await,
@@ -132,7 +133,7 @@ impl Tunnel {
     /// The way of a flow.
     fn way(&self, purpose: &Purpose) -> Endpoint {
         match purpose {
-            Purpose::Engine | Purpose::Listening => self.endpoint(),
+            Purpose::Engine(_) | Purpose::Listening => self.endpoint(),
             Purpose::Port { host, port, .. } if self.ports_need_command() => bridge::to_port(host, *port),
             Purpose::Port { host, port, .. } => Endpoint::Tcp { host: host.clone(), port: *port },
         }
@@ -223,7 +224,7 @@ impl Tunnel {
             Err(e) => return Carried::Refused(e.to_string()),
         };
         let spare = match purpose {
-            Purpose::Engine => lease.member.take_spare().await,
+            Purpose::Engine(_) => lease.member.take_spare().await,
             _ => None,
         };
         let channel = match spare {
@@ -272,18 +273,22 @@ impl Tunnel {
         };
         let of_member = &lease.member.counters;
         let counters = match purpose {
-            Purpose::Engine => vec![&self.counters, of_member],
+            Purpose::Engine(_) => vec![&self.counters, of_member],
             Purpose::Listening => vec![of_member],
             Purpose::Port { counters, .. } => vec![&self.counters, of_member, counters.as_ref()],
         };
         if !matches!(purpose, Purpose::Port { .. }) {
             self.flows_refused(None);
         }
-        let end = flow::carry(local, channel, &counters, &lease, self.target().spill).await;
+        let on_behalf = match purpose {
+            Purpose::Engine(who) => who.as_ref(),
+            _ => None,
+        };
+        let end = flow::carry(local, channel, &counters, &lease, self.target().spill, on_behalf).await;
         if let End::TooSlow(why) = &end {
             self.flow_reset(why.clone());
         }
-        if matches!(purpose, Purpose::Engine) {
+        if matches!(purpose, Purpose::Engine(_)) {
             self.prepare_next(lease);
         }
         Carried::Ended(end)

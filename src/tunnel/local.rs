@@ -166,7 +166,11 @@ fn read_all_but_one(fd: BorrowedFd<'_>, held: &AtomicBool, ended: bool) -> io::R
     let queued = usize::try_from(ioctl_fionread(fd)?).unwrap_or(usize::MAX);
     let old = usize::from(held.load(Relaxed));
     if queued <= old {
-        return if ended { Ok(Bytes::new()) } else { Err(io::ErrorKind::WouldBlock.into()) };
+        if !ended {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        // A reset, by a peer of ours that cuts in this way, too, is no end.
+        return sockopt::socket_error(fd)?.map(|()| Bytes::new()).map_err(Into::into);
     }
     let more_than_fits = queued > MAX_READ;
     let take = if more_than_fits { MAX_READ } else { queued - 1 };
@@ -252,6 +256,31 @@ mod tests {
                 let result = client.read_to_end(&mut received);
                 assert_eq!(received, b"data", "what was sent before arrives");
                 assert_eq!(result.is_err(), cut, "half_closed {half_closed}: {result:?}");
+            }
+        }
+    }
+
+    /// As between a guard and the flow that carries its client.
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn a_cut_at_the_far_end_of_a_pair_is_no_end() {
+        for data in [&b""[..], b"some"] {
+            for cut in [true, false] {
+                let (ours, theirs) = UnixStream::pair().expect("a pair");
+                let (ours, theirs) = (LocalStream::unix(ours), LocalStream::unix(theirs));
+                assert_eq!(ours.write_some(b"GET").await.expect("written"), 3);
+                assert_eq!(read_some(&theirs).await, b"GET");
+                if !data.is_empty() {
+                    assert_eq!(theirs.write_some(data).await.expect("written"), data.len());
+                    assert_eq!(read_some(&ours).await, data);
+                }
+                if cut {
+                    theirs.reset()
+                } else {
+                    theirs.finish()
+                }
+                let read = ours.read().await;
+                assert_eq!(read.is_err(), cut, "{read:?}");
             }
         }
     }

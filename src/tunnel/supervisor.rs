@@ -356,12 +356,15 @@ impl Tunnel {
 
     /// Waits until a flow comes, or somebody wants the tunnel up.
     async fn idle(&self) {
+        let mut settings = self.settings();
         self.link.send_replace(Link::Waiting);
         self.set_state(State::Idle);
-        while self.counters().flows_open == 0 {
+        while self.counters().flows_open == 0 && self.target().idle_timeout.is_some() {
             tokio::select! {
                 () = self.demand.notified() => {}
                 () = self.retry.notified() => return,
+                // It may not be lazy any more.
+                _ = settings.changed() => {}
             }
         }
     }
@@ -371,6 +374,7 @@ impl Tunnel {
     async fn keep_connected(self: Arc<Self>, network: &mut Network) {
         let mut tasks = JoinSet::new();
         let mut growing = false;
+        let mut settings = self.settings();
         self.pool.members().into_iter().for_each(|member| drop(tasks.spawn(watch_over(member))));
         loop {
             let idle_timeout = self.target().idle_timeout;
@@ -415,6 +419,8 @@ impl Tunnel {
                     Err(e) => tracing::error!("a task ended badly: {e}"),
                 },
                 () = self.pool.needs_care() => {}
+                // It may be lazy now, or not any more.
+                _ = settings.changed() => {}
                 change = network.changed() => {
                     tracing::info!("{change}");
                     for member in self.pool.members() {

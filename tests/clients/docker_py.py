@@ -1,4 +1,4 @@
-"""A small suite through docker-py. Usage: docker_py.py IMAGE, with DOCKER_HOST set."""
+"""A small suite through docker-py. Usage: docker_py.py IMAGE [more], with DOCKER_HOST set."""
 
 import concurrent.futures
 import hashlib
@@ -58,5 +58,51 @@ finally:
 # Many at once.
 with concurrent.futures.ThreadPoolExecutor(20) as pool:
     assert all(pool.map(lambda _: docker.from_env().ping(), range(60)))
+
+if "more" in sys.argv:
+    # What docker-py's own suite does and a guard could stumble over.
+    low = client.api
+    made = low.create_container(IMAGE, ["true"], runtime="runc", volumes=["/data"], environment={"A": "b"})
+    assert low.inspect_container(made)["HostConfig"]["Runtime"] == "runc"
+    low.remove_container(made, v=True)
+    network = client.networks.create("docker py", driver="bridge", internal=True, labels={"a": "b"})
+    volume = client.volumes.create("docker-py", driver="local", driver_opts={"type": "tmpfs", "device": "tmpfs"})
+    container = client.containers.create(
+        IMAGE, ["sh", "-c", "echo out; exec sleep 600"], name="docker-py", network="docker py", detach=True,
+        volumes={"docker-py": {"bind": "/v", "mode": "rw"}}, tmpfs={"/t": "size=1m"}, cap_drop=["ALL"], cap_add=["CHOWN"],
+        security_opt=["no-new-privileges"], mem_limit="64m", nano_cpus=500_000_000, pids_limit=50, init=False,
+        ulimits=[docker.types.Ulimit(name="nofile", soft=100, hard=100)], sysctls={"net.core.somaxconn": "128"},
+        log_config=docker.types.LogConfig(config={"tag": "{{.Name}}"}), restart_policy={"Name": "on-failure", "MaximumRetryCount": 2},
+        healthcheck={"test": ["CMD", "true"], "interval": 1_000_000_000}, extra_hosts={"other": "192.0.2.1"}, ports={"80/tcp": None},
+        mounts=[docker.types.Mount("/m", None, type="tmpfs")], read_only=True, stop_signal="KILL", user="0",
+    )
+    try:
+        container.start()
+        run = low.exec_create(container.id, ["echo", "keys"], detach_keys="ctrl-x,x")
+        assert low.exec_start(run) == b"keys\n"
+        container.update(mem_limit="128m", memswap_limit="256m")
+        container.rename("docker-py-2")
+        container.pause()
+        container.unpause()
+        network.disconnect(container)
+        network.connect(container, aliases=["py"])
+        assert container.top()["Processes"] and container.diff() is not None and container.stats(stream=False)
+        image = container.commit("docker-py", "1", message="m", author="a", changes=["ENV X=y"], conf={"Cmd": ["true"]})
+        assert "X=y" in client.images.get("docker-py:1").attrs["Config"]["Env"]
+        image.tag("docker-py", "2")
+        client.images.remove("docker-py:2")
+        loaded = client.images.load(b"".join(image.save(named="docker-py:1")))
+        assert loaded[0].id == image.id
+        dockerfile = f"FROM {IMAGE}\nRUN echo built > /x\n".encode()
+        built, _ = client.images.build(fileobj=io.BytesIO(dockerfile), tag="docker-py:b", network_mode="docker py", rm=True)
+        assert client.containers.run(built, ["cat", "/x"], remove=True, network_mode="container:docker-py-2") == b"built\n"
+        client.images.remove("docker-py:b")
+        client.images.remove("docker-py:1")
+        container.restart(timeout=0)
+        container.stop(timeout=0)
+    finally:
+        container.remove(force=True, v=True)
+        network.remove()
+        volume.remove()
 
 print("all is well")

@@ -7,7 +7,7 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Borders, Cell, Paragraph, Row, Sparkline, Table, TableState};
 
 use super::App;
-use crate::cli::output;
+use crate::cli::{asked, output};
 use crate::daemon::TunnelStatus;
 use crate::tunnel::{PortState, State};
 
@@ -122,6 +122,10 @@ fn lines<'a>(app: &App, tunnel: &'a TunnelStatus) -> Vec<Line<'a>> {
     }
     if let Some(access) = &tunnel.access {
         lines.push(Line::from(format!("guard  {access}")));
+    }
+    lines.extend(asked::besides_guard(tunnel).into_iter().map(|word| Line::from(format!("holds  {word}"))));
+    if let Some(changed) = asked::changed(tunnel) {
+        lines.push(Line::from(changed).style(coloured(app, Color::Yellow)));
     }
     for (number, connection) in tunnel.connections.iter().enumerate() {
         let time = connection.rtt_ms.map_or_else(|| "-".into(), |ms| format!("{ms:.1} ms"));

@@ -16,6 +16,7 @@ use tokio::sync::Mutex;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::tunnel::flows::Purpose;
+use crate::tunnel::peer::Who;
 use crate::tunnel::supervisor::Tunnel;
 
 pub(super) type Body = UnsyncBoxBody<Bytes, hyper::Error>;
@@ -23,6 +24,8 @@ pub(super) type Body = UnsyncBoxBody<Bytes, hyper::Error>;
 /// The Engine, as one client's connection asks it: one request after the other.
 pub(super) struct Engine {
     tunnel: Arc<Tunnel>,
+    /// Who asks.
+    who: Who,
     /// The connection, once there was something to ask.
     upstream: Mutex<Option<Upstream>>,
 }
@@ -33,8 +36,8 @@ struct Upstream {
 }
 
 impl Engine {
-    pub(super) fn new(tunnel: Arc<Tunnel>) -> Self {
-        Self { tunnel, upstream: Mutex::new(None) }
+    pub(super) fn new(tunnel: Arc<Tunnel>, who: Who) -> Self {
+        Self { tunnel, who, upstream: Mutex::new(None) }
     }
 
     /// Asks it.
@@ -69,7 +72,7 @@ impl Engine {
     }
 
     async fn connect(&self) -> Result<Upstream, String> {
-        let stream = self.tunnel.dial(Purpose::Engine).map_err(|e| e.to_string())?;
+        let stream = self.tunnel.dial(Purpose::Engine(Some(self.who.clone()))).map_err(|e| e.to_string())?;
         let stream = TokioIo::new(EngineStream { inner: stream, deaf: false });
         let (sender, connection) = client::conn::http1::handshake(stream).await.map_err(|e| e.to_string())?;
         let connection = tokio::spawn(async move { drop(connection.with_upgrades().await) });

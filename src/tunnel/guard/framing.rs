@@ -20,6 +20,9 @@ const IN_ITS_PLACE: &[u8] = b"GET / HTTP/1.1\r\nhost: refused\r\nconnection: clo
 /// Why a request is refused, in a few words.
 pub type Refusal = &'static str;
 
+/// The refusal of a head of which a part only has come in time.
+pub(super) const TOO_LATE: Refusal = "its head did not come within a minute";
+
 /// Where the reading is.
 #[derive(Debug)]
 enum State {
@@ -165,6 +168,22 @@ impl Framing {
         }
     }
 
+    /// Has a head begun that is not complete? (Line breaks before a request count: nothing else is to come.)
+    pub(super) fn is_in_head(&self) -> bool {
+        matches!(&self.state, State::Head(head) if !head.is_empty())
+    }
+
+    /// The rest of the head has not come in time: it is refused in its turn.
+    pub(super) fn head_is_late(&mut self, out: &mut Vec<u8>) {
+        self.refuse(TOO_LATE, out);
+    }
+
+    fn refuse(&mut self, refusal: Refusal, out: &mut Vec<u8>) {
+        out.extend_from_slice(IN_ITS_PLACE);
+        self.seen.push_back(Err(refusal));
+        self.state = State::Over;
+    }
+
     /// The request is complete.
     fn ended(&mut self) {
         self.state = match self.then {
@@ -191,11 +210,7 @@ impl Framing {
                     Body::Chunked => self.state = State::Chunk(Chunk::Size(Vec::new())),
                 }
             }
-            Err(refusal) => {
-                out.extend_from_slice(IN_ITS_PLACE);
-                self.seen.push_back(Err(refusal));
-                self.state = State::Over;
-            }
+            Err(refusal) => self.refuse(refusal, out),
         }
     }
 }

@@ -8,6 +8,7 @@
 #[cfg(test)]
 mod agreement;
 mod bodies;
+mod defaults;
 mod engine;
 mod framing;
 mod head;

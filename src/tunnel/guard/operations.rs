@@ -180,7 +180,8 @@ pub(super) const OPERATIONS: &[Operation] = &[
     plain("build.remote", "POST", "/build", BUILD).takes(BUILDS).risk(Risk::Refuse).body(),
     plain("build.prune", "POST", "/build/prune", BUILD).takes("all filters keep-storage max-used-space min-free-space reserved-space"),
     plain("build.cancel", "POST", "/build/cancel", BUILD).takes("id"),
-    plain("build.session", "POST", "/session", BUILD).upgrades("h2c"),
+    // Only of use to what cannot be looked into: BuildKit, and contexts that it fetches.
+    plain("build.session", "POST", "/session", BUILD).risk(Risk::Refuse).upgrades("h2c"),
     // BuildKit's own protocol, which is not looked into.
     plain("build.grpc", "POST", "/grpc", BUILD).risk(Risk::Refuse).upgrades("h2c"),
     // The host's daemon asks whatever registry it names.

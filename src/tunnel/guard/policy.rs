@@ -275,7 +275,7 @@ mod tests {
             "t=a&networkmode=host&rm",
             "network%6dode=host",
             "networkmode=container:x",
-            "networkmode=Host",
+            "networkmode=%20host",
             "cgroupparent=/x",
             "cgroupparent=&securityopt=x",
             "securityopt=&securityopt=x",

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -21,7 +22,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::bodies::Judged;
 use super::engine::{Body, Engine, EngineStream};
-use super::framing::Refusal;
+use super::framing::{Refusal, TOO_LATE};
 use super::head::Head;
 use super::operations::Operation;
 use super::policy::{Pass, Rules, Verdict};
@@ -41,6 +42,8 @@ type Seen = Option<Result<Head, Refusal>>;
 /// Headers that are about one connection, not about the request (RFC 9110 section 7.6.1).
 const OF_A_CONNECTION: [HeaderName; 6] =
     [CONNECTION, TE, TRAILER, TRANSFER_ENCODING, HeaderName::from_static("keep-alive"), UPGRADE];
+/// Says why, where an answer has no body.
+const REFUSED: HeaderName = HeaderName::from_static("x-dtunnel-refused");
 /// Largest body that is dropped because its operation has none, in bytes: dockerode sends parameters there again.
 const MAX_DROPPED: usize = 1 << 20;
 /// How long a body that is read whole may take to come. It is small, and on this machine.
@@ -66,9 +69,10 @@ pub(in crate::tunnel) async fn serve(
     let client = Arc::new(Client {
         guard,
         over_tcp: matches!(local, LocalStream::Tcp(_)),
+        engine: Engine::new(tunnel.clone(), who.clone()),
         who,
         reading: reading.clone(),
-        engine: Engine::new(tunnel.clone()),
+        failed: Arc::default(),
         relay: Mutex::new(None),
     });
     let service = service_fn(|request| {
@@ -87,11 +91,12 @@ pub(in crate::tunnel) async fn serve(
     if let Some(relay) = relay {
         return Ok(relay.await.unwrap_or(End::Cut));
     }
+    let end = if client.failed.load(Relaxed) { End::Cut } else { End::Done };
     let local = lock(&returned).take();
     if let Some(local) = local {
         linger::close(local).await;
     }
-    Ok(End::Done)
+    Ok(end)
 }
 
 /// A client, as long as its connection lasts.
@@ -101,6 +106,8 @@ struct Client {
     who: Who,
     reading: Reading,
     engine: Engine,
+    /// Was there a request without an answer of the Engine's, or with one that was cut?
+    failed: Arc<AtomicBool>,
     relay: Mutex<Option<AbortOnDropHandle<End>>>,
 }
 
@@ -128,6 +135,9 @@ impl Client {
             }
         };
         let (status, reason) = refused;
+        if status == StatusCode::BAD_GATEWAY {
+            self.failed.store(true, Relaxed);
+        }
         self.log("refused", &method, &path, &reason);
         let reason = match status {
             StatusCode::FORBIDDEN => {
@@ -142,7 +152,15 @@ impl Client {
             }
             _ => format!("dtunnel: {reason}"),
         };
-        refusal(status, &reason, reusable)
+        let mut answer = refusal(status, &reason, reusable);
+        // Its answer has no body, and clients make something up (docker says of `docker cp - c:/` that / is no
+        // directory, whatever the status).
+        if method == "HEAD"
+            && let Ok(reason) = HeaderValue::from_str(&reason)
+        {
+            answer.headers_mut().insert(REFUSED, reason);
+        }
+        answer
     }
 
     fn log(&self, verdict: &str, method: &str, path: &str, what: &str) {
@@ -154,6 +172,7 @@ impl Client {
         let bad = |reason: &str| (StatusCode::BAD_REQUEST, reason.to_owned());
         let head = match seen {
             Some(Ok(head)) => head,
+            Some(Err(TOO_LATE)) => return Err((StatusCode::REQUEST_TIMEOUT, TOO_LATE.into())),
             Some(Err(refusal)) => return Err(bad(refusal)),
             None => return Err(bad("it was read in two ways")),
         };
@@ -240,12 +259,16 @@ impl Client {
             self.guard.learn(operation.name, &body);
             return Ok(Response::from_parts(parts, full(body)));
         }
-        let mut open = Some(open);
+        let (mut open, failed) = (Some(open), self.failed.clone());
         Ok(answer.map(|body| {
             let body = body.map_frame(move |frame| {
                 // Open as long as there is a body to be sent.
                 let _ = &mut open;
                 frame
+            });
+            let body = body.map_err(move |error| {
+                failed.store(true, Relaxed);
+                error
             });
             body.boxed_unsync()
         }))
@@ -346,32 +369,34 @@ async fn relay(on_client: upgrade::OnUpgrade, on_engine: upgrade::OnUpgrade, rea
     let Ok(local) = client.io.into_inner().into_inner() else { return End::Cut };
     let (client, from_engine) = (local, [engine.read_buf]);
     let engine = LocalStream::unix(engine.io.into_inner().into_inner());
-    let ended = tokio::try_join!(copy(&client, &engine, &from_client), copy(&engine, &client, &from_engine));
-    match ended {
+    let there = copy((&client, End::ClientGone), (&engine, End::Cut), &from_client);
+    let back = copy((&engine, End::Cut), (&client, End::ClientGone), &from_engine);
+    match tokio::try_join!(there, back) {
         Ok(_) => {
             client.finish();
             engine.finish();
             End::Done
         }
-        Err(_) => {
+        Err(end) => {
             client.reset();
             engine.reset();
-            End::Cut
+            end
         }
     }
 }
 
-/// One direction, to its end.
-async fn copy(from: &LocalStream, to: &LocalStream, first: &[Bytes]) -> std::io::Result<()> {
+/// One direction, to its end. Fails with what it means that the one side, or the other one, is gone.
+async fn copy(from: (&LocalStream, End), to: (&LocalStream, End), first: &[Bytes]) -> Result<(), End> {
+    let ((from, from_gone), (to, to_gone)) = (from, to);
     for data in first {
-        write_all(to, data).await?;
+        write_all(to, data).await.map_err(|_| to_gone.clone())?;
     }
     loop {
-        let data = from.read().await?;
+        let data = from.read().await.map_err(|_| from_gone.clone())?;
         if data.is_empty() {
-            return to.shutdown_write();
+            return to.shutdown_write().map_err(|_| to_gone);
         }
-        write_all(to, &data).await?;
+        write_all(to, &data).await.map_err(|_| to_gone.clone())?;
     }
 }
 

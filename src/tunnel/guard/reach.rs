@@ -12,13 +12,16 @@ use hyper::StatusCode;
 use hyper::body::Bytes;
 use serde::Deserialize;
 
-use super::bodies::{Create, Existing, ExistingExec, Reference, is_name, shown};
+use super::bodies::{Create, Existing, ExistingExec, Reference, is_name, judge_volume, shown};
+use super::defaults::Info;
 use super::proxy::Refused;
 
 /// Most ids of containers, and of execs, that are kept.
 const MAX_KEPT: usize = 4096;
 /// Most containers that are asked about for one request: each may share namespaces of further ones.
 const MAX_ASKED: usize = 8;
+/// Most volumes that are asked about for one container.
+const MAX_VOLUMES: usize = 64;
 /// Largest answer that is read, in bytes.
 pub(super) const MAX_ANSWER: usize = 4 << 20;
 
@@ -62,16 +65,6 @@ struct Made {
     id: String,
 }
 
-/// What the Engine says of itself.
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
-#[derive(Default)]
-struct Info {
-    default_runtime: String,
-    logging_driver: String,
-    security_options: Vec<String>,
-}
-
 /// Does this operation use a container so that one has what it has?
 pub(super) fn reaches_in(operation: &str) -> bool {
     matches!(
@@ -94,7 +87,7 @@ pub(super) fn makes(operation: &str) -> bool {
     matches!(operation, "containers.create" | "containers.exec")
 }
 
-fn forbidden(reason: impl Into<String>) -> Refused {
+pub(super) fn forbidden(reason: impl Into<String>) -> Refused {
     (StatusCode::FORBIDDEN, reason.into())
 }
 
@@ -145,23 +138,46 @@ impl super::Guard {
     /// # Errors
     /// Something of it is not allowed.
     pub(super) async fn settle(&self, create: &mut Create, engine: &impl Ask) -> Result<(), Refused> {
-        for reference in create.references() {
+        let mut info = None;
+        let references = create.references();
+        check_number(&references)?;
+        for reference in references {
+            let in_field = |field: &str, (status, reason)| (status, format!("{field}: {reason}"));
             match reference {
                 Reference::Container { field, name, set } => {
-                    let id = self.container(&name, engine).await;
-                    set(&id.map_err(|(status, reason)| (status, format!("{field}: {reason}")))?);
+                    set(&self.container(&name, engine).await.map_err(|refused| in_field(field, refused))?);
                 }
-                other => self.default_of(other, engine).await?,
+                Reference::Volume { field, name } => {
+                    self.volume(&name, engine).await.map_err(|refused| in_field(field, refused))?;
+                }
+                other => settle_default(&mut info, other, engine).await?,
             }
         }
         Ok(())
+    }
+
+    /// A volume that is not there, or would be allowed now. Asked each time: what was found of a name says nothing
+    /// of the next volume of that name.
+    async fn volume(&self, name: &str, engine: &impl Ask) -> Result<(), Refused> {
+        if !is_name(name) {
+            return Err(forbidden(format!("{} names no volume", shown(name))));
+        }
+        match engine.get(&format!("/volumes/{name}")).await? {
+            (StatusCode::OK, inspect) => judge_volume(&inspect, &self.rules.ground())
+                .map_err(|why| forbidden(format!("volume {} would not be allowed itself: {why}", shown(name)))),
+            // It is made with the container, as the request says.
+            (StatusCode::NOT_FOUND, _) => Ok(()),
+            (status, _) => {
+                Err((StatusCode::BAD_GATEWAY, format!("the Engine answered {status} about volume {}", shown(name))))
+            }
+        }
     }
 
     /// The id of a container that would be allowed now.
     async fn container(&self, name: &str, engine: &impl Ask) -> Result<String, Refused> {
         let mut waiting = vec![name.to_owned()];
         let mut asked: Vec<String> = Vec::new();
-        let mut first = None;
+        let (mut first, mut info) = (None, None);
         while let Some(next) = waiting.pop() {
             if asked.contains(&next) || self.known(|known| known.containers.ids.contains(&next)) {
                 first.get_or_insert(next);
@@ -177,10 +193,17 @@ impl super::Guard {
             let existing = Existing::read(&inspect, &self.rules.ground());
             let mut existing = existing.map_err(|why| not_allowed(&next, &why))?;
             let id = existing.id.clone();
-            for reference in existing.references() {
+            let references = existing.references();
+            check_number(&references)?;
+            for reference in references {
+                let of_next = |(status, why): Refused| match status {
+                    StatusCode::FORBIDDEN => not_allowed(&next, &why),
+                    other => (other, why),
+                };
                 match reference {
                     Reference::Container { name, .. } => waiting.push(name),
-                    other => self.default_of(other, engine).await.map_err(|(_, why)| not_allowed(&next, &why))?,
+                    Reference::Volume { name, .. } => self.volume(&name, engine).await.map_err(of_next)?,
+                    other => settle_default(&mut info, other, engine).await.map_err(of_next)?,
                 }
             }
             first.get_or_insert_with(|| id.clone());
@@ -201,39 +224,32 @@ impl super::Guard {
         self.known(|known| known.execs.add(id));
         Ok(())
     }
-
-    /// Is it what the Engine does anyway?
-    async fn default_of(&self, what: Reference<'_>, engine: &impl Ask) -> Result<(), Refused> {
-        let info = ask(engine, "/info", "info").await?;
-        let info: Info = serde_json::from_slice(&info)
-            .map_err(|e| (StatusCode::BAD_GATEWAY, format!("the Engine's info cannot be read: {e}")))?;
-        let other = |field: &str, value: &str, default: &str| {
-            Err(forbidden(format!("HostConfig.{field} {value} is not allowed: the Engine's default is {default}")))
-        };
-        match what {
-            Reference::Runtime(name) if name != info.default_runtime => other("Runtime", &name, &info.default_runtime),
-            Reference::LogDriver(name) if name != info.logging_driver => {
-                other("LogConfig.Type", &name, &info.logging_driver)
-            }
-            Reference::HostCgroupns(set) => {
-                // Engines say so where a private one is what they give.
-                if info.security_options.iter().any(|option| option.starts_with("name=cgroupns")) {
-                    return other("CgroupnsMode", "host", "private");
-                }
-                set();
-                Ok(())
-            }
-            _ => Ok(()),
-        }
-    }
 }
 
 fn not_allowed(name: &str, why: &str) -> Refused {
     forbidden(format!("container {} would not be allowed itself: {why}", shown(name)))
 }
 
+/// Each volume is a question, and a body may name any number of them.
+fn check_number(references: &[Reference<'_>]) -> Result<(), Refused> {
+    let volumes = references.iter().filter(|reference| matches!(reference, Reference::Volume { .. })).count();
+    if volumes > MAX_VOLUMES {
+        return Err(forbidden(format!("{volumes} volumes are more than the {MAX_VOLUMES} that are asked about")));
+    }
+    Ok(())
+}
+
+/// Is it what the Engine does anyway? It is asked once for all that one request names.
+async fn settle_default(info: &mut Option<Info>, what: Reference<'_>, engine: &impl Ask) -> Result<(), Refused> {
+    let info = match info {
+        Some(info) => info,
+        None => info.insert(Info::of(engine).await?),
+    };
+    info.settle(what)
+}
+
 /// Asks for what must be there.
-async fn ask(engine: &impl Ask, path: &str, what: &str) -> Result<Bytes, Refused> {
+pub(super) async fn ask(engine: &impl Ask, path: &str, what: &str) -> Result<Bytes, Refused> {
     match engine.get(path).await? {
         (StatusCode::OK, answer) => Ok(answer),
         (StatusCode::NOT_FOUND, _) => Err((StatusCode::NOT_FOUND, format!("No such {what}"))),

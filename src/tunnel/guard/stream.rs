@@ -4,8 +4,10 @@ use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Sleep, sleep};
 
 use super::framing::{Framing, Refusal};
 use super::head::Head;
@@ -14,6 +16,9 @@ use crate::tunnel::pool::lock;
 
 /// Most bytes read at once.
 const MAX_READ: usize = 32 << 10;
+/// How long a head may take from its first byte on, as with nginx (client_header_timeout). A connection on which no
+/// request has begun may stay open for as long as its client likes: SDKs keep them, and so does the Engine.
+const HEAD_TIME: Duration = Duration::from_secs(60);
 
 /// What was read of a connection, for hyper's side and for the one that judges.
 #[derive(Debug, Clone, Default)]
@@ -53,11 +58,13 @@ pub(super) struct Framed {
     /// Let through, and not taken yet.
     ready: Vec<u8>,
     taken: usize,
+    /// Ends the wait for the rest of a head.
+    late: Option<Pin<Box<Sleep>>>,
 }
 
 impl Framed {
     pub(super) fn new(inner: LocalStream, reading: Reading, returned: Returned) -> Self {
-        Self { inner: Some(inner), returned, reading, ready: Vec::new(), taken: 0 }
+        Self { inner: Some(inner), returned, reading, ready: Vec::new(), taken: 0, late: None }
     }
 
     /// The connection itself, once hyper is done with it.
@@ -102,6 +109,14 @@ impl AsyncRead for Framed {
                 // Nothing is read any more; the answer ends the connection.
                 return Poll::Pending;
             }
+            if let Some(late) = &mut this.late
+                && late.as_mut().poll(cx).is_ready()
+            {
+                this.late = None;
+                let ready = &mut this.ready;
+                this.reading.with(|framing| framing.head_is_late(ready));
+                continue;
+            }
             let mut bytes = [0; MAX_READ];
             let mut input = ReadBuf::new(&mut bytes);
             ready!(this.stream()?.poll_read(cx, &mut input))?;
@@ -111,6 +126,12 @@ impl AsyncRead for Framed {
             let ready = &mut this.ready;
             // What it refuses stays to be seen, see above and `Framing::broken`.
             let _ = this.reading.with(|framing| framing.feed(input.filled(), ready));
+            // What was let through ended before the head that has begun now.
+            if !this.reading.with(|framing| framing.is_in_head()) {
+                this.late = None;
+            } else if this.late.is_none() || !this.ready.is_empty() {
+                this.late = Some(Box::pin(sleep(HEAD_TIME)));
+            }
         }
     }
 }
@@ -126,5 +147,70 @@ impl AsyncWrite for Framed {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(self.stream()?.shutdown_write())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::framing::TOO_LATE;
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::UnixStream;
+    use tokio::time::Instant;
+
+    fn framed() -> (Framed, Reading, UnixStream) {
+        let (ours, theirs) = UnixStream::pair().expect("a pair");
+        let reading = Reading::default();
+        (Framed::new(LocalStream::unix(ours), reading.clone(), Returned::default()), reading, theirs)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn half_a_head_is_waited_for_a_minute_from_its_first_byte() {
+        for pause in [Duration::from_secs(3600), Duration::from_secs(7)] {
+            let (mut framed, reading, mut client) = framed();
+            // Before there is a first byte nothing is counted; a request before does not count, either.
+            client.write_all(b"GET /_ping HTTP/1.1\r\nHost: x\r\n\r\n").await.expect("sent");
+            let mut buffer = [0; 4096];
+            let size = framed.read(&mut buffer).await.expect("read");
+            assert!(buffer[..size].starts_with(b"GET /_ping "));
+            assert!(reading.take_seen().expect("seen").is_ok());
+            let idle = tokio::time::timeout(Duration::from_secs(86_400), framed.read(&mut buffer)).await;
+            assert!(idle.is_err(), "an idle connection was ended");
+            let begun = Instant::now();
+            let dribbling = async {
+                for _ in 0..100 {
+                    client.write_all(b"G").await.expect("sent");
+                    tokio::time::sleep(pause).await;
+                }
+            };
+            let size = tokio::select! {
+                size = framed.read(&mut buffer) => size.expect("read"),
+                () = dribbling => panic!("it was waited for for ever"),
+            };
+            assert!(buffer[..size].starts_with(b"GET / HTTP/1.1\r\nhost: refused"));
+            assert_eq!(reading.take_seen().expect("seen").expect_err("refused"), TOO_LATE);
+            let waited = begun.elapsed();
+            assert!(waited >= HEAD_TIME && waited < HEAD_TIME + Duration::from_secs(1), "{waited:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_head_that_is_complete_in_time_passes_and_its_body_may_take_long() {
+        let (mut framed, _reading, mut client) = framed();
+        let sending = async {
+            for piece in ["POST /build HTTP/1.1\r\nHost: x\r\n", "Content-Length: 2\r\n\r\n"] {
+                client.write_all(piece.as_bytes()).await.expect("sent");
+                tokio::time::sleep(Duration::from_secs(50)).await;
+            }
+            for piece in [b"a", b"b"] {
+                tokio::time::sleep(Duration::from_secs(3600)).await;
+                client.write_all(piece).await.expect("sent");
+            }
+            client.shutdown().await.expect("ended");
+        };
+        let mut all = Vec::new();
+        let (read, ()) = tokio::join!(framed.read_to_end(&mut all), sending);
+        read.expect("read");
+        assert!(all.ends_with(b"\r\n\r\nab"), "{}", String::from_utf8_lossy(&all));
     }
 }

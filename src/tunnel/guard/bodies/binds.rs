@@ -66,6 +66,11 @@ impl Bind {
         self.0.split_once(':').map(|(source, _)| source).filter(|source| source.starts_with('/'))
     }
 
+    /// The volume, if it is a named one.
+    pub(super) fn volume(&self) -> Option<&str> {
+        self.0.split_once(':').map(|(source, _)| source).filter(|source| !source.starts_with('/'))
+    }
+
     /// # Errors
     /// Why not.
     pub(super) fn judge(&self, ground: &Ground<'_>) -> Result<(), String> {

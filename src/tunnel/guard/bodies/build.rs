@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 
 use super::json::{self, shown};
 use super::resources::Ulimit;
-use super::text::is_one_line;
+use super::text::{is_network_name, is_one_line};
 
 /// Judges a parameter of a build.
 ///
@@ -18,7 +18,8 @@ pub(in crate::tunnel::guard) fn judge(name: &str, value: &str) -> Result<(), Str
         return Ok(());
     }
     let fits = match name {
-        "networkmode" => ["default", "none", "bridge"].contains(&value),
+        // As a container's; the Engine's host network is not had by its id, either.
+        "networkmode" => value != "host" && is_network_name(value),
         "cgroupparent" | "securityopt" | "entitlements" | "credentialspec" | "storage-opt" => false,
         "isolation" => value == "default",
         // 2 is BuildKit, whose steps come in a protocol that cannot be judged.

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::host_config::HostConfig;
-use super::networks::Endpoint;
-use super::text::{MaybeName, Member, Nothing, Text, Words, body, dropped, nothing};
+use super::host_config::{HostConfig, Runtime};
+use super::networks::{Endpoint, MaybeNetwork};
+use super::text::{Member, Nothing, Text, Words, body, dropped, nothing};
 use super::{Ground, Reference};
 
 body! {
@@ -38,11 +38,27 @@ body! {
         shell: Words,
         host_config: HostConfig,
         networking_config: Networking,
-        // dockerode sends the query's parameters here as well.
+        // docker-py's own API writes it here, where Engines up to 26 look for it if there is no HostConfig.
+        runtime: Runtime,
+        // dockerode sends the query's parameters here as well: a create's, and a commit's.
         #[serde(deserialize_with = "dropped")]
         name = "name": Nothing,
         #[serde(deserialize_with = "dropped")]
         platform = "platform": Nothing,
+        #[serde(deserialize_with = "dropped")]
+        author = "author": Nothing,
+        #[serde(deserialize_with = "dropped")]
+        changes = "changes": Nothing,
+        #[serde(deserialize_with = "dropped")]
+        comment = "comment": Nothing,
+        #[serde(deserialize_with = "dropped")]
+        container = "container": Nothing,
+        #[serde(deserialize_with = "dropped")]
+        pause = "pause": Nothing,
+        #[serde(deserialize_with = "dropped")]
+        repo = "repo": Nothing,
+        #[serde(deserialize_with = "dropped")]
+        tag = "tag": Nothing,
     }
 
     /// How the Engine sees that a container is well.
@@ -57,7 +73,7 @@ body! {
 
     /// The networks of a new container, by name or id.
     Networking {
-        endpoints_config: BTreeMap<Text<MaybeName>, Endpoint>,
+        endpoints_config: BTreeMap<Text<MaybeNetwork>, Endpoint>,
     }
 
     /// `POST /containers/{}/exec`.
@@ -71,6 +87,8 @@ body! {
         attach_stderr: bool,
         attach_stdout: bool,
         detach_keys: String,
+        // docker-py writes it so; the Engine takes any case.
+        keys_of_docker_py = "detachKeys": String,
         env: Vec<String>,
         working_dir: String,
         cmd: Words,
@@ -94,14 +112,31 @@ body! {
     }
 }
 
+impl Exec {
+    /// Writes each field in one way.
+    ///
+    /// # Errors
+    /// One stands there twice.
+    pub(super) fn in_one_spelling(mut self) -> Result<Self, String> {
+        let other = self.keys_of_docker_py.take();
+        match (&self.detach_keys, other) {
+            (Some(_), Some(_)) => return Err("DetachKeys and detachKeys are the same".into()),
+            (None, other) => self.detach_keys = other,
+            (Some(_), None) => {}
+        }
+        Ok(self)
+    }
+}
+
 impl Create {
     /// Judges what depends on more than one field, and writes in what must not be left to the Engine.
     ///
     /// # Errors
     /// What is not allowed in it.
     pub(super) fn judge(&mut self, ground: &Ground<'_>) -> Result<(), String> {
-        // Without one, Engines up to 26 take its fields from the top level.
-        self.host_config.get_or_insert_default().judge(ground)?;
+        // Without one, Engines up to 26 take its fields from the top level. Beside one they are not read.
+        let runtime = self.runtime.take();
+        self.host_config.get_or_insert_with(|| HostConfig::with_runtime(runtime)).judge(ground)?;
         for (network, endpoint) in self.networking_config.iter().flat_map(|n| &n.endpoints_config).flatten() {
             if &**network == "host" {
                 return Err("NetworkingConfig.EndpointsConfig.host is not allowed: the host's network".into());
@@ -121,9 +156,9 @@ impl Create {
     /// # Errors
     /// It is more.
     pub(super) fn is_config_alone(&self) -> Result<(), String> {
-        match (&self.host_config, &self.networking_config) {
-            (None, None) => Ok(()),
-            _ => Err("HostConfig and NetworkingConfig are not allowed in a commit".into()),
+        match (&self.host_config, &self.networking_config, &self.runtime) {
+            (None, None, None) => Ok(()),
+            _ => Err("HostConfig, NetworkingConfig and Runtime are not allowed in a commit".into()),
         }
     }
 }

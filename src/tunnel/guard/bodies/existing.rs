@@ -1,11 +1,14 @@
 //! Containers that are there: would they be allowed now? Whoever may exec into one, copy into it or share its
 //! namespaces has what it has.
 
+use std::collections::BTreeSet;
+
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::binds::Use;
 use super::host_config::HostConfig;
+use super::mounts::Options;
 use super::{Ground, Reference, json};
 
 /// What of a HostConfig gives nothing to who uses the container, or stands in what is mounted (below).
@@ -31,6 +34,8 @@ pub(in crate::tunnel::guard) struct Existing {
     /// Its whole id.
     pub(in crate::tunnel::guard) id: String,
     host: HostConfig,
+    /// The volumes that are mounted in it, each once.
+    volumes: BTreeSet<String>,
 }
 
 /// What is mounted in a container, as an inspect shows it.
@@ -39,6 +44,8 @@ pub(in crate::tunnel::guard) struct Existing {
 struct MountPoint {
     #[serde(rename = "Type")]
     kind: String,
+    #[serde(default)]
+    name: String,
     #[serde(default)]
     source: String,
     #[serde(default, rename = "RW")]
@@ -62,20 +69,42 @@ impl Existing {
             Value::Null => Vec::new(),
             mounts => serde_json::from_value(mounts).map_err(|e| format!("its mounts cannot be read: {e}"))?,
         };
+        let mut volumes = BTreeSet::new();
         for mount in mounts {
             match mount.kind.as_str() {
                 "bind" => ground.may_bind(&mount.source, if mount.writable { Use::Write } else { Use::Read })?,
-                "volume" | "tmpfs" | "image" => {}
+                "volume" => drop(volumes.insert(mount.name)),
+                "tmpfs" | "image" => {}
                 other => return Err(format!("a mount of type {} is not allowed", json::shown(other))),
             }
         }
-        Ok(Self { id, host })
+        Ok(Self { id, host, volumes })
     }
 
     /// What else must be asked.
     pub(in crate::tunnel::guard) fn references(&mut self) -> Vec<Reference<'_>> {
-        self.host.references()
+        let mut all = self.host.references();
+        // Those of its HostConfig are among those that are mounted.
+        all.retain(|reference| !matches!(reference, Reference::Volume { .. }));
+        let volumes = self.volumes.iter().cloned();
+        all.extend(volumes.map(|name| Reference::Volume { field: "Mounts", name }));
+        all
     }
+}
+
+/// Would this volume, as the Engine shows it, be one that could be made now?
+///
+/// # Errors
+/// Why not.
+pub(in crate::tunnel::guard) fn judge_volume(inspect: &[u8], ground: &Ground<'_>) -> Result<(), String> {
+    let mut inspect = json::parse(inspect)?;
+    match inspect["Driver"].as_str() {
+        Some("local") => {}
+        Some(other) => return Err(format!("its driver {} cannot be judged", json::shown(other))),
+        None => return Err("the Engine does not say what its driver is".into()),
+    }
+    let options: Options = json::read_value(inspect["Options"].take()).map_err(|e| format!("Options.{e}"))?;
+    options.judge(ground).map_err(|e| format!("Options.{e}"))
 }
 
 /// An exec that was made before.

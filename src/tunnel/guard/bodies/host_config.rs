@@ -9,7 +9,9 @@ use super::logging::LogConfig;
 use super::mounts::{self, Mount};
 use super::resources::{RestartPolicy, Throttle, Ulimit, WeightDevice};
 use super::security::{self, Capability, MaskedPath, ReadonlyPath, SecurityOpt, Sysctl};
-use super::text::{Nothing, Ranges, Text, body, is_made_of, is_name, is_one_line, nothing, one_of, only, rules};
+use super::text::{
+    Nothing, Ranges, Text, body, is_made_of, is_name, is_network_name, is_one_line, nothing, one_of, only, rules,
+};
 use super::{Ground, Reference};
 
 body! {
@@ -181,7 +183,7 @@ impl<'de> Deserialize<'de> for NetworkMode {
         let text = String::deserialize(deserializer)?;
         match Joined::read(&text) {
             Some(joined) => joined.map(Self::Of).map_err(serde::de::Error::custom),
-            None if text == "host" || !(text.is_empty() || is_name(&text)) => {
+            None if text == "host" || !(text.is_empty() || is_network_name(&text)) => {
                 Err(serde::de::Error::custom(format_args!("{} is not allowed", super::json::shown(&text))))
             }
             None => Ok(Self::Named(text)),
@@ -212,7 +214,7 @@ impl<'de> Deserialize<'de> for VolumesFrom {
     }
 }
 
-/// The program that runs the container; one that is not runc must be the Engine's default.
+/// The program that runs the container, which must be the Engine's default: another one may confine less.
 #[derive(Clone, Serialize)]
 #[serde(transparent)]
 pub(super) struct Runtime(String);
@@ -241,6 +243,11 @@ pub(super) enum CgroupnsMode {
 }
 
 impl HostConfig {
+    /// One that says nothing but this.
+    pub(super) fn with_runtime(runtime: Option<Runtime>) -> Self {
+        Self { runtime, ..Self::default() }
+    }
+
     /// Judges what depends on more than one field, and writes in what must not be left to the Engine.
     pub(super) fn judge(&mut self, ground: &Ground<'_>) -> Result<(), String> {
         self.judge_common(ground)?;
@@ -289,15 +296,15 @@ impl HostConfig {
             let set = Box::new(move |id: &str| from.0 = format!("{id}{mode}"));
             all.push(Reference::Container { field: "HostConfig.VolumesFrom", name, set });
         }
-        match &self.runtime {
-            Some(Runtime(name)) if !matches!(name.as_str(), "" | "runc") => {
-                all.push(Reference::Runtime(name.clone()));
-            }
-            _ => {}
+        let binds = self.binds.iter().flatten().filter_map(Bind::volume);
+        all.extend(binds.map(|name| Reference::Volume { field: "HostConfig.Binds", name: name.to_owned() }));
+        let mounts = self.mounts.iter().flatten().filter_map(Mount::volume);
+        all.extend(mounts.map(|name| Reference::Volume { field: "HostConfig.Mounts", name: name.to_owned() }));
+        if let Some(Runtime(name)) = self.runtime.as_ref().filter(|runtime| !runtime.0.is_empty()) {
+            all.push(Reference::Runtime(name.clone()));
         }
-        if let Some(driver) = self.log_config.as_ref().and_then(LogConfig::unlisted) {
-            all.push(Reference::LogDriver(driver.to_owned()));
-        }
+        all.extend(self.security_opt.iter().flatten().filter_map(SecurityOpt::reference));
+        all.extend(self.log_config.as_mut().and_then(LogConfig::reference));
         if let Some(mode @ CgroupnsMode::Host) = &mut self.cgroupns_mode {
             all.push(Reference::HostCgroupns(Box::new(move || *mode = CgroupnsMode::Private)));
         }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::Reference;
 use super::json::shown;
 use super::text::{Text, body, is_name, only, rules};
 
@@ -25,7 +26,7 @@ const MARKS: &[&str] = &["env", "env-regex", "labels", "labels-regex", "tag"];
 
 /// Does this driver write for the container alone? Others connect to where they are told, or write the
 /// caller's text to the host's log; they pass only as the Engine's default, and with bounds at most.
-fn is_private(driver: &str) -> bool {
+pub(in crate::tunnel::guard) fn is_private(driver: &str) -> bool {
     matches!(driver, "json-file" | "local" | "none")
 }
 
@@ -35,7 +36,8 @@ impl LogConfig {
     pub(super) fn judge(&self) -> Result<(), String> {
         let driver = self.kind.as_deref().unwrap_or_default();
         for (name, value) in self.config.iter().flatten() {
-            let is_mark = is_private(driver) && MARKS.contains(&name.as_str());
+            // Of the Engine's default it is asked which one that is.
+            let is_mark = (driver.is_empty() || is_private(driver)) && MARKS.contains(&name.as_str());
             if !is_mark && !BOUNDS.contains(&name.as_str()) {
                 return Err(format!("Config.{} is not allowed for the log driver {}", shown(name), named(driver)));
             }
@@ -46,9 +48,16 @@ impl LogConfig {
         Ok(())
     }
 
-    /// The driver, where it passes only as the Engine's default.
-    pub(super) fn unlisted(&self) -> Option<&str> {
-        self.kind.as_deref().filter(|driver| !driver.is_empty() && !is_private(driver))
+    /// What the Engine must be asked: is a driver that is named here its default, or is its default one that may
+    /// have the options that stand here?
+    pub(super) fn reference(&mut self) -> Option<Reference<'_>> {
+        let driver = self.kind.as_deref().unwrap_or_default();
+        if !driver.is_empty() {
+            return (!is_private(driver)).then(|| Reference::LogDriver(driver.to_owned()));
+        }
+        let mark = self.config.iter().flatten().find(|(name, _)| MARKS.contains(&name.as_str()))?.0.clone();
+        let kind = &mut self.kind;
+        Some(Reference::DefaultLog { option: mark, set: Box::new(|driver| *kind = Text::new(driver)) })
     }
 }
 

@@ -33,8 +33,9 @@ use resources::Update;
 
 pub(super) use build::judge as judge_build;
 pub(super) use container::Create;
-pub(super) use existing::{Existing, ExistingExec};
+pub(super) use existing::{Existing, ExistingExec, judge_volume};
 pub(super) use json::{MAX as MAX_BODY, shown};
+pub(super) use logging::is_private;
 pub(super) use text::is_name;
 
 /// What a container may have of its host.
@@ -57,10 +58,18 @@ pub(super) enum Reference<'a> {
     /// Is this container one that would be allowed now? `set` puts its id in its name's place, which
     /// another container could take meanwhile.
     Container { field: &'static str, name: String, set: Box<dyn FnOnce(&str) + Send + 'a> },
+    /// Is this volume, if it is there already, one that could be made now?
+    Volume { field: &'static str, name: String },
     /// Is this its default runtime?
     Runtime(String),
     /// Is this its default log driver?
     LogDriver(String),
+    /// Does its default log driver write for the container alone, so that it may have this option? `set` puts its
+    /// name in.
+    DefaultLog { option: String, set: Box<dyn FnOnce(&str) + Send + 'a> },
+    /// Is its own seccomp profile the one that this was compared with? `before` is the first version whose own is
+    /// narrower, where there is one.
+    Seccomp { before: Option<u32> },
     /// Is the host's cgroup namespace what it gives if nothing is asked for? If so the request may come from
     /// an inspect, and a private one is written in its place.
     HostCgroupns(Box<dyn FnOnce() + Send + 'a>),
@@ -81,7 +90,7 @@ pub(super) fn judge(operation: &str, body: &[u8], ground: &Ground<'_>) -> Result
             Ok(Judged::Create(Box::new(create)))
         }
         "containers.update" => ready(&json::read::<Update>(body)?),
-        "containers.exec" => ready(&json::read::<Exec>(body)?),
+        "containers.exec" => ready(&json::read::<Exec>(body)?.in_one_spelling()?),
         "exec.start" => ready(&json::read::<ExecStart>(body)?),
         "images.commit" => {
             let config: Create = json::read(body)?;

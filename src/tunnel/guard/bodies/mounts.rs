@@ -134,8 +134,10 @@ const NFS: &[&str] = &[
     "actimeo",
     "addr",
     "bg",
+    "clientaddr",
     "cto",
     "fg",
+    "fsc",
     "hard",
     "intr",
     "local_lock",
@@ -150,6 +152,7 @@ const NFS: &[&str] = &[
     "noac",
     "noacl",
     "nocto",
+    "nofsc",
     "nointr",
     "nolock",
     "noresvport",
@@ -228,6 +231,12 @@ fn is_tmpfs_word(word: &str) -> bool {
 }
 
 impl Mount {
+    /// The volume, if it is a named one.
+    pub(super) fn volume(&self) -> Option<&str> {
+        let is_volume = self.kind.as_deref() == Some("volume");
+        self.source.as_deref().filter(|name| is_volume && !name.is_empty())
+    }
+
     /// # Errors
     /// Why not, with the field in front.
     pub(super) fn judge(&self, ground: &Ground<'_>) -> Result<(), String> {

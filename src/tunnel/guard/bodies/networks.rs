@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use super::json::shown;
 use super::security::Sysctl;
-use super::text::{MaybeName, Nothing, Rule, Text, body, is_made_of, is_name, nothing, one_of, only, rules};
+use super::text::{MaybeName, Nothing, Rule, Text, body, is_made_of, is_network_name, nothing, one_of, only, rules};
 
 body! {
     /// `POST /networks/create`.
@@ -77,7 +77,7 @@ body! {
         aliases: Vec<String>,
         driver_opts: BTreeMap<String, String>,
         gw_priority: i64,
-        network_id = "NetworkID": Text<MaybeName>,
+        network_id = "NetworkID": Text<MaybeNetwork>,
         endpoint_id = "EndpointID": Text<MaybeName>,
         gateway: Text<Address>,
         ip_address = "IPAddress": Text<Address>,
@@ -98,7 +98,9 @@ body! {
 }
 
 rules! {
-    Name = |text| only(is_name(text) && text != "host");
+    Name = |text| only(is_network_name(text) && text != "host");
+    /// A network's name or id, or nothing.
+    MaybeNetwork = |text| only(text.is_empty() || is_network_name(text));
     // `macvlan` and `ipvlan` take an interface of the host's; others are programs on the host, and one that
     // is a path is a program of the caller's.
     Driver = |text| one_of(text, &["", "bridge", "overlay", "null"]);

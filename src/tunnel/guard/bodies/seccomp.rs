@@ -6,10 +6,15 @@ use super::json;
 use super::security::is_default_capability;
 
 /// The system calls that a default profile of an Engine lets a container make that has no more than the
-/// default capabilities (moby profiles/seccomp, 20.10 to 29; io_uring only before 25, so not here; clone3's flags
-/// are in memory, where no filter sees them). Some
-/// of them with certain arguments only: [`Syscalls::is_as_narrow`].
+/// default capabilities (moby profiles/seccomp, 20.10 to 29; clone3's flags are in memory, where no filter sees
+/// them). Some of them with certain arguments only: [`Syscalls::is_as_narrow`].
 const ALLOWED: &str = include_str!("syscalls.txt");
+
+/// Those that Engines allowed before this version.
+const EARLIER: &[&str] = &["io_uring_enter", "io_uring_register", "io_uring_setup"];
+const ALLOWED_BEFORE: u32 = 25;
+/// The version from which Engines keep sockets from the hypervisor.
+const ANY_SOCKET_BEFORE: u32 = 23;
 
 /// The flags of clone(2) that make namespaces.
 const CLONE_NEW: u64 = 0x7E02_0000;
@@ -33,6 +38,9 @@ pub(super) struct Profile {
     flags: Vec<Flag>,
     #[serde(default)]
     syscalls: Vec<Syscalls>,
+    /// See [`Self::before`].
+    #[serde(skip)]
+    before: Option<u32>,
 }
 
 #[derive(Clone, Serialize, Deserialize)]
@@ -118,13 +126,23 @@ impl Profile {
     /// # Errors
     /// What is not allowed in it.
     pub(super) fn read(text: &str) -> Result<Self, String> {
-        let profile: Self = json::read(text.as_bytes())?;
+        let mut profile: Self = json::read(text.as_bytes())?;
+        let mut before = None;
         if profile.default_action.lets_through() {
             return Err("a seccomp profile that allows what it does not name is not allowed".into());
         }
         for rule in profile.syscalls.iter().filter(|rule| rule.action.lets_through() && !rule.is_void()) {
             let names = rule.names.iter().chain(Some(&rule.name).filter(|name| !name.is_empty()));
             for name in names {
+                let earlier = match name.as_str() {
+                    name if EARLIER.contains(&name) => Some(ALLOWED_BEFORE),
+                    "socket" if !rule.is_as_narrow("socket") => Some(ANY_SOCKET_BEFORE),
+                    _ => None,
+                };
+                if let Some(version) = earlier {
+                    before = Some(before.map_or(version, |before: u32| before.min(version)));
+                    continue;
+                }
                 if !ALLOWED.split_ascii_whitespace().any(|allowed| allowed == name) {
                     return Err(format!("a seccomp profile with the system call {} is not allowed", json::shown(name)));
                 }
@@ -137,7 +155,13 @@ impl Profile {
                 }
             }
         }
+        profile.before = before;
         Ok(profile)
+    }
+
+    /// The first version of the Engine whose own profile is narrower than this one; None: it is no version's.
+    pub(super) fn before(&self) -> Option<u32> {
+        self.before
     }
 }
 

@@ -3,6 +3,7 @@
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::Reference;
 use super::json::shown;
 use super::seccomp::Profile;
 use super::text::{Text, is_made_of, only, rules};
@@ -137,6 +138,18 @@ impl<'de> Deserialize<'de> for SecurityOpt {
             Ok(Self::Plain(text))
         } else {
             Err(D::Error::custom(format_args!("{} is not allowed", shown(&text))))
+        }
+    }
+}
+
+impl SecurityOpt {
+    /// What the Engine must be asked.
+    pub(super) fn reference<'a>(&self) -> Option<Reference<'a>> {
+        match self {
+            Self::Seccomp(profile) => Some(Reference::Seccomp { before: profile.before() }),
+            // The Engine's own one, whatever it was told to take for all containers.
+            Self::Plain(text) if text.starts_with("seccomp") => Some(Reference::Seccomp { before: None }),
+            Self::Plain(_) => None,
         }
     }
 }

@@ -191,7 +191,8 @@ fn what_gets_out_of_a_container_is_refused() {
         json!({"LogConfig": {"Type": "syslog", "Config": {"syslog-address": "unix:///run/x"}}}),
         json!({"LogConfig": {"Type": "gelf", "Config": {"gelf-address": "udp://127.0.0.1:1"}}}),
         json!({"LogConfig": {"Type": "journald", "Config": {"tag": "sshd"}}}),
-        json!({"LogConfig": {"Config": {"tag": "x"}}}),
+        json!({"LogConfig": {"Config": {"syslog-address": "x"}}}),
+        json!({"LogConfig": {"Config": {"tag": "a\nb"}}}),
         json!({"LogConfig": {"Type": "a/b"}}),
         json!({"VolumesFrom": ["other:z"]}),
         json!({"VolumesFrom": ["a/b"]}),
@@ -207,11 +208,28 @@ fn what_gets_out_of_a_container_is_refused() {
         json!({"Image": "x", "Privileged": true}),
         json!({"Image": "x", "HostConfig": null, "Binds": ["/:/host"]}),
         json!({"Image": "x", "HostConfig": {}, "PidMode": "host"}),
-        json!({"Image": "x", "Runtime": "evil"}),
+        json!({"Image": "x", "Runtime": "/usr/bin/evil"}),
     ] {
         assert!(sent("containers.create", &body).is_err(), "{body}");
     }
     assert!(sent("images.commit", &json!({"HostConfig": {"Memory": 1}})).is_err());
+    assert!(sent("images.commit", &json!({"Runtime": "runc"})).is_err());
+    let of_dockerode = json!({"container": "x", "repo": "r", "tag": "t", "comment": "c", "author": "a", "Cmd": ["b"]});
+    assert_eq!(sent("images.commit", &of_dockerode), Ok(json!({"Cmd": ["b"]})));
+    // Of docker-py's own API: judged where it stands in a HostConfig, and nothing where there is one.
+    for (body, runtime) in [
+        (json!({"Image": "x", "Runtime": "evil"}), json!("evil")),
+        (json!({"Image": "x", "Runtime": "evil", "HostConfig": null}), json!("evil")),
+        (json!({"Image": "x", "Runtime": "evil", "HostConfig": {}}), Value::Null),
+        (json!({"Image": "x", "Runtime": "evil", "HostConfig": {"Runtime": "runc"}}), json!("runc")),
+    ] {
+        let sent = sent("containers.create", &body).expect("judged by what the Engine says");
+        assert_eq!((&sent["Runtime"], &sent["HostConfig"]["Runtime"]), (&Value::Null, &runtime), "{body}");
+    }
+    let keys = |body: Value| sent("containers.exec", &body).map(|sent| sent["DetachKeys"].clone());
+    assert_eq!(keys(json!({"detachKeys": "ctrl-x"})), Ok(json!("ctrl-x")));
+    assert_eq!(keys(json!({"DetachKeys": "ctrl-y"})), Ok(json!("ctrl-y")));
+    assert!(keys(json!({"DetachKeys": "ctrl-y", "detachKeys": "ctrl-x"})).is_err());
     assert!(sent("containers.update", &json!({"Privileged": true})).is_err());
     assert!(sent("plugins.set", &json!(["a=b"])).is_err());
 }
@@ -279,6 +297,8 @@ fn volumes_are_judged_by_type_and_word() {
         (json!({"type": "tmpfs", "device": "tmpfs", "o": "size=100m,uid=1000"}), true),
         (json!({"type": "nfs", "o": "addr=10.0.0.1,rw,nolock,vers=4.1", "device": ":/export"}), true),
         (json!({"type": "nfs4", "o": "addr=nas.example", "device": "nas:/export"}), true),
+        (json!({"type": "nfs4", "o": "addr=10.0.0.1,clientaddr=10.0.0.2,fsc", "device": ":/export"}), true),
+        (json!({"type": "nfs4", "o": "addr=10.0.0.1,clientaddr=10.0.0.2 bind", "device": ":/export"}), false),
         (json!({"type": "cifs", "o": "username=a,password=b!c,vers=3.0", "device": "//server/share"}), true),
         (json!({"type": "none", "o": "bind", "device": "/srv/one"}), true),
         (json!({"o": "rbind,rw", "device": "/srv/one"}), true),
@@ -320,6 +340,11 @@ fn networks_take_nothing_of_the_host() {
             true,
         ),
         (json!({"ConfigFrom": {"Network": ""}, "IPAM": {"Config": [{"Subnet": "", "Gateway": ""}]}}), true),
+        (json!({"Name": "two words.x"}), true),
+        (json!({"Name": "two  words"}), false),
+        (json!({"Name": " host"}), false),
+        (json!({"Name": "host "}), false),
+        (json!({"Name": "a/b"}), false),
         (json!({"Driver": "macvlan", "Options": {"parent": "eth0"}}), false),
         (json!({"Driver": "ipvlan"}), false),
         (json!({"Driver": "host"}), false),
@@ -333,7 +358,9 @@ fn networks_take_nothing_of_the_host() {
         (json!({"IPAM": {"Config": [{"Gateway": "192.0.2.1"}]}}), false),
     ] {
         let mut body = network.clone();
-        body["Name"] = json!("net");
+        if body["Name"].is_null() {
+            body["Name"] = json!("net");
+        }
         assert_eq!(sent("networks.create", &body).is_ok(), passes, "{network}");
     }
 }
@@ -360,17 +387,41 @@ fn a_seccomp_profile_is_as_narrow_as_the_engines_in_arguments_too() {
         ("personality", json!([]), json!({}), false),
         ("personality", equal(0x2_0008), json!({}), true),
         ("personality", equal(0x44_0000), json!({}), false),
-        ("socket", json!([]), json!({}), false),
+        // What earlier Engines allow is a question to the Engine.
+        ("socket", json!([]), json!({}), true),
+        ("io_uring_setup", json!([]), json!({}), true),
         ("socket", equal(1), json!({}), true),
-        ("socket", equal(40), json!({}), false),
+        ("socket", equal(40), json!({}), true),
         ("socket", json!([{"index": 0, "value": 40, "op": "SCMP_CMP_NE"}]), json!({}), true),
-        ("socket", json!([{"index": 1, "value": 40, "op": "SCMP_CMP_NE"}]), json!({}), false),
+        ("socket", json!([{"index": 1, "value": 40, "op": "SCMP_CMP_NE"}]), json!({}), true),
     ] {
         let profile = json!({"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [
             {"names": ["read", call], "action": "SCMP_ACT_ALLOW", "args": args, "includes": includes}]});
         let host = json!({"SecurityOpt": [format!("seccomp={profile}")]});
         let found = sent("containers.create", &json!({"Image": "x", "HostConfig": host}));
         assert_eq!(found.is_ok(), passes, "{call} {args} {includes}");
+    }
+    // As wide as the profile of which Engines?
+    for (rule, before) in [
+        (json!({"names": ["read"]}), None),
+        (json!({"names": ["io_uring_setup", "read"]}), Some(25)),
+        (json!({"names": ["socket"]}), Some(23)),
+        (json!({"names": ["io_uring_enter", "socket"]}), Some(23)),
+        (json!({"names": ["socket"], "args": [{"index": 0, "value": 40, "op": "SCMP_CMP_NE"}]}), None),
+        (json!({"names": ["io_uring_enter"], "includes": {"caps": ["CAP_SYS_ADMIN"]}}), None),
+    ] {
+        let mut rule = rule;
+        rule["action"] = json!("SCMP_ACT_ALLOW");
+        let profile = json!({"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [rule]});
+        let body = json!({"HostConfig": {"SecurityOpt": [format!("seccomp={profile}")]}}).to_string();
+        let Ok(Judged::Create(mut create)) = judge("containers.create", body.as_bytes(), &Ground { binds: &[] }) else {
+            panic!("{rule}")
+        };
+        let found = create.references().into_iter().find_map(|reference| match reference {
+            Reference::Seccomp { before } => Some(before),
+            _ => None,
+        });
+        assert_eq!(found, Some(before), "{rule}");
     }
 }
 
@@ -392,6 +443,8 @@ fn what_is_safer_passes_and_so_do_the_engines_own_words() {
         json!({"SecurityOpt": [format!("seccomp={profile}")]}),
         json!({"LogConfig": {"Type": "json-file", "Config": {"max-size": "10m", "tag": "{{.Name}}/{{ .ID }}"}}}),
         json!({"LogConfig": {"Type": "", "Config": {"max-size": "10m"}}}),
+        json!({"LogConfig": {"Config": {"tag": "{{.Name}}", "labels": "a,b", "env": "A"}}}),
+        json!({"Runtime": "io.containerd.runc.v2", "NetworkMode": "my net"}),
         json!({"Runtime": "runc", "Isolation": "default", "NetworkMode": "my_net-1.x"}),
         json!({"Sysctls": {"net.ipv4.ip_local_port_range": "1024 65000", "kernel.shmmax": "1"}}),
     ] {
@@ -412,7 +465,9 @@ fn what_is_safer_passes_and_so_do_the_engines_own_words() {
 fn references_are_found_and_replaced() {
     let body = json!({"Image": "x", "HostConfig": {
         "NetworkMode": "container:a", "PidMode": "container:b", "IpcMode": "container:c", "VolumesFrom": ["d", "e:ro"],
-        "Runtime": "nvidia", "LogConfig": {"Type": "journald"}, "CgroupnsMode": "host",
+        "Runtime": "nvidia", "LogConfig": {"Type": "journald"}, "CgroupnsMode": "host", "SecurityOpt": ["seccomp=builtin"],
+        "Binds": ["f:/f", "/anonymous"],
+        "Mounts": [{"Type": "volume", "Source": "g", "Target": "/g"}, {"Type": "tmpfs", "Source": "h", "Target": "/h"}],
     }});
     let Ok(Judged::Create(mut create)) =
         judge("containers.create", body.to_string().as_bytes(), &Ground { binds: &[] })
@@ -427,11 +482,13 @@ fn references_are_found_and_replaced() {
                 names.push(name);
             }
             Reference::HostCgroupns(set) => set(),
-            Reference::Runtime(_) | Reference::LogDriver(_) => others += 1,
+            Reference::Volume { name, .. } => names.push(name),
+            Reference::DefaultLog { .. } => panic!("it names a driver"),
+            Reference::Runtime(_) | Reference::LogDriver(_) | Reference::Seccomp { .. } => others += 1,
         }
     }
     names.sort();
-    assert_eq!((names.concat().as_str(), others), ("abcde", 2));
+    assert_eq!((names.concat().as_str(), others), ("abcdefg", 3));
     let sent: Value = serde_json::from_slice(&create.to_body().expect("JSON")).expect("JSON");
     assert_eq!(sent["HostConfig"]["NetworkMode"], "container:id-of-a");
     assert_eq!(sent["HostConfig"]["PidMode"], "container:id-of-b");
@@ -461,6 +518,25 @@ fn containers_that_are_there_are_judged_by_what_they_have() {
     assert!(read(json!({}), mount("bind", "/srv/all/x", true)).is_err());
     // Of another container's (VolumesFrom), too.
     assert!(read(json!({"VolumesFrom": ["x"]}), mount("bind", "/etc", true)).is_err());
+    let inspect = json!({"Id": id, "HostConfig": {"Binds": ["a:/a"]}, "Mounts": [
+        {"Type": "volume", "Name": "a", "Source": "/x"}, {"Type": "volume", "Name": "b", "Source": "/x"}]});
+    let mut existing = Existing::read(inspect.to_string().as_bytes(), &Ground { binds: &[] }).expect("allowed");
+    assert_eq!(existing.references().len(), 2, "each volume once");
+    for (volume, passes) in [
+        (json!({"Driver": "local", "Options": null}), true),
+        (json!({"Driver": "local", "Options": {"type": "tmpfs", "device": "tmpfs"}}), true),
+        (json!({"Driver": "local", "Options": {"o": "bind", "device": "/srv/one"}}), true),
+        (json!({"Driver": "local", "Options": {"o": "bind", "device": "/"}}), false),
+        (json!({"Driver": "local", "Options": {"type": "tmpfs", "o": "bind", "device": "/"}}), false),
+        (json!({"Driver": "local", "Options": {"new": "x"}}), false),
+        (json!({"Driver": "a-plugin", "Options": null}), false),
+        (json!({"Options": null}), false),
+        (json!([]), false),
+    ] {
+        let binds = BINDS.map(String::from);
+        let judged = judge_volume(volume.to_string().as_bytes(), &Ground { binds: &binds });
+        assert_eq!(judged.is_ok(), passes, "{volume}: {judged:?}");
+    }
     let exec = |privileged: bool| {
         let inspect = json!({"ContainerID": id, "ProcessConfig": {"privileged": privileged}}).to_string();
         ExistingExec::read(inspect.as_bytes()).is_ok()
@@ -481,8 +557,12 @@ fn builds_say_what_they_want_by_name() {
         ("ulimits", r#"[{"Name":"nofile","Soft":1,"Hard":1}]"#, true),
         ("outputs", r#"[{"Type":"moby","Attrs":{}}]"#, true),
         ("cgroupparent", "", true),
+        ("networkmode", "none", true),
+        ("networkmode", "my-net.1", true),
         ("networkmode", "host", false),
+        ("networkmode", "host ", false),
         ("networkmode", "container:a", false),
+        ("networkmode", "/proc/1/ns/net", false),
         ("securityopt", "x", false),
         ("securityopt", "", false),
         ("cgroupparent", "/", false),

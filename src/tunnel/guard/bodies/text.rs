@@ -169,6 +169,11 @@ pub(in crate::tunnel::guard) fn is_name(text: &str) -> bool {
         && text.chars().all(|c| c.is_ascii_alphanumeric() || "_.-".contains(c))
 }
 
+/// The name or id of a network: the only things of the Engine's whose names may have spaces in them.
+pub(super) fn is_network_name(text: &str) -> bool {
+    text.split(' ').all(is_name)
+}
+
 /// No line breaks and other control characters.
 pub(super) fn is_one_line(text: &str) -> bool {
     !text.chars().any(char::is_control)

@@ -1,0 +1,115 @@
+//! What is asked of a tunnel that runs already: it takes effect, or is refused with what resolves it. And what holds of
+//! a tunnel, in a few words.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use super::output;
+use super::up::{started_as, unwell};
+use crate::config::{ConfigFile, Difference, Takes, Wanted, shell_word};
+use crate::daemon::{Client, Event, ExitCode, Failure, Request, TunnelStatus};
+use crate::tunnel::{PortState, PortStatus, State};
+
+/// How often it is looked whether settings have come into force.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// The tunnel is there, but is not what is asked for: nothing that cannot hold gets a ✔.
+pub(super) fn not_as_asked(target: &str, different: &[Difference]) -> Failure {
+    let name = shell_word(target);
+    let hint = match different.iter().map(|difference| difference.takes).max() {
+        Some(Takes::Down) | None => format!("take it down first: dtunnel down {name}"),
+        Some(Takes::Restart) => format!("dtunnel restart {name} takes it down and up again"),
+        Some(Takes::Up | Takes::Reload) => format!("dtunnel reload {name} takes it on, without cutting anything"),
+    };
+    Failure::new(ExitCode::Other, format!("{target} is already up, but not as asked: {}", list(different))).hint(hint)
+}
+
+fn list(different: &[Difference]) -> String {
+    different.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
+
+/// Has a tunnel take on what can change while it runs, and waits until that holds.
+///
+/// # Errors
+/// It does not, within `limit`.
+pub(super) fn take_on(
+    client: &mut Client,
+    target: &str,
+    wanted: &Wanted,
+    different: &[Difference],
+    options: Request,
+    limit: Duration,
+) -> Result<(), Failure> {
+    let begun = Instant::now();
+    let before = client.status().map_err(|e| unwell(&e))?.last_error;
+    client.send(&options).map_err(|e| unwell(&e))?;
+    let warnings = match client.receive_soon().map_err(|e| unwell(&e))? {
+        Some(Event::Reloaded { warnings }) => warnings,
+        Some(Event::Failed { failure }) => return Err(failure),
+        _ => return Err(not_as_asked(target, different)),
+    };
+    warnings.iter().for_each(|warning| output::warning(&format!("{target}: {warning}")));
+    // These come with a new connection, and all others with them; else they hold at once.
+    let waits = different.iter().any(|difference| difference.setting.starts_with("keepalive"));
+    loop {
+        let status = client.status().map_err(|e| unwell(&e))?;
+        let left = status.settings.as_ref().map(|running| wanted.differences(running)).unwrap_or_default();
+        if left.is_empty() {
+            break;
+        }
+        let failed = status.last_error.filter(|error| before.as_ref() != Some(error));
+        if !waits || failed.is_some() || begun.elapsed() > limit {
+            return Err(Failure { causes: failed.into_iter().collect(), ..not_as_asked(target, &left) });
+        }
+        std::thread::sleep(LOOK);
+    }
+    let now = different.iter().map(|Difference { setting, wanted, .. }| format!("{setting} is {wanted} now"));
+    output::note(&format!("{target}: {}", now.collect::<Vec<_>>().join(", ")));
+    Ok(())
+}
+
+/// Where the configuration says otherwise by now than what a tunnel was started with.
+pub(super) fn changed_since(status: &TunnelStatus) -> Vec<Difference> {
+    let differences = || {
+        let running = status.settings.as_ref()?;
+        let start = started_as(&status.arguments)?;
+        // Without a configuration that can be read nothing is known of it, and `status` works all the same.
+        let config = ConfigFile::load(&start.config, start.config_named).ok()?;
+        Some(Wanted::of(&start.target, &config, &start.overrides).ok()?.differences(running))
+    };
+    differences().unwrap_or_default()
+}
+
+/// That a tunnel's configuration has changed since, as a sentence; None where it has not.
+pub(super) fn changed(status: &TunnelStatus) -> Option<String> {
+    let takes = status.changed.iter().map(|difference| difference.takes).max()?;
+    let command = if takes >= Takes::Restart { "restart" } else { "reload" };
+    let name = shell_word(&status.name);
+    Some(format!("its configuration says otherwise by now: {} (dtunnel {command} {name})", list(&status.changed)))
+}
+
+/// What holds of a tunnel besides its guard: its ports, and that it is lazy, where its state does not say so.
+pub(super) fn besides_guard(status: &TunnelStatus) -> Vec<String> {
+    let ports = status.ports.as_deref().map(ports_in_short);
+    let is_lazy = status.settings.as_ref().is_some_and(|settings| settings.lazy && !settings.ports);
+    let lazy = is_lazy && status.state != State::Idle;
+    ports.into_iter().chain(lazy.then(|| "lazy".into())).collect()
+}
+
+/// `3 ports here, 2 taken`: what is on this machine, and what should be.
+fn ports_in_short(ports: &[PortStatus]) -> String {
+    // A port may have several addresses, and is counted once.
+    let count = |state| {
+        let of_state = ports.iter().filter(|port| port.state == state);
+        of_state.map(|port| (&port.container_id, port.remote_port)).collect::<BTreeSet<_>>().len()
+    };
+    let open = count(PortState::Open);
+    let mut text = format!("{open} {} here", if open == 1 { "port" } else { "ports" });
+    for state in [PortState::Waiting, PortState::Taken, PortState::Privileged, PortState::Failed] {
+        match count(state) {
+            0 => {}
+            number => text += &format!(", {number} {state}"),
+        }
+    }
+    text
+}

@@ -1,0 +1,168 @@
+//! What holds for all containers of an Engine, asked where a request names it: it may repeat a default, and not
+//! choose something that confines less.
+
+use hyper::StatusCode;
+use serde::Deserialize;
+
+use super::bodies::{Reference, is_private, shown};
+use super::proxy::Refused;
+use super::reach::{Ask, ask, forbidden};
+
+/// The runtime of every Engine, by its two names: the program, and containerd's way to run it.
+const RUNC: [&str; 2] = ["runc", "io.containerd.runc.v2"];
+/// The profiles of the Engine's own, by their names since 17.05 and since 23. `unconfined` is none at all, than which
+/// each is narrower.
+const OWN_PROFILES: [&str; 3] = ["default", "builtin", "unconfined"];
+/// The oldest version whose seccomp profile allowed what later ones do not (20.10; 19.03 had no io_uring).
+const OLDEST: u32 = 20;
+
+/// What the Engine says of itself.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(super) struct Info {
+    default_runtime: String,
+    logging_driver: String,
+    security_options: Vec<String>,
+    server_version: String,
+}
+
+impl Info {
+    /// Asks for it.
+    ///
+    /// # Errors
+    /// There is no answer that can be read.
+    pub(super) async fn of(engine: &impl Ask) -> Result<Self, Refused> {
+        let info = ask(engine, "/info", "info").await?;
+        serde_json::from_slice(&info)
+            .map_err(|e| (StatusCode::BAD_GATEWAY, format!("the Engine's info cannot be read: {e}")))
+    }
+
+    /// Is it what the Engine does anyway? What it does is written in where that belongs to it.
+    ///
+    /// # Errors
+    /// It is something else.
+    pub(super) fn settle(&self, what: Reference<'_>) -> Result<(), Refused> {
+        let other = |field: &str, value: &str, default: &str| {
+            Err(forbidden(format!(
+                "HostConfig.{field} {} is not allowed: the Engine's default is {}",
+                shown(value),
+                shown(default)
+            )))
+        };
+        let is_same = |one: &str, two: &str| one == two || RUNC.contains(&one) && RUNC.contains(&two);
+        match what {
+            Reference::Runtime(name) if !is_same(&name, &self.default_runtime) => {
+                other("Runtime", &name, &self.default_runtime)
+            }
+            Reference::LogDriver(name) if name != self.logging_driver => {
+                other("LogConfig.Type", &name, &self.logging_driver)
+            }
+            Reference::DefaultLog { option, set } if is_private(&self.logging_driver) => {
+                let _ = option;
+                set(&self.logging_driver);
+                Ok(())
+            }
+            Reference::DefaultLog { option, .. } => Err(forbidden(format!(
+                "HostConfig.LogConfig.Config.{} is not allowed for the log driver {}, the Engine's default",
+                shown(&option),
+                shown(&self.logging_driver)
+            ))),
+            Reference::HostCgroupns(set) => {
+                // Engines say so where a private one is what they give.
+                if self.security_options.iter().any(|option| option.starts_with("name=cgroupns")) {
+                    return other("CgroupnsMode", "host", "private");
+                }
+                set();
+                Ok(())
+            }
+            Reference::Seccomp { before } => self.seccomp(before),
+            _ => Ok(()),
+        }
+    }
+
+    /// May a container have a profile that is no wider than that of the Engines before this version, or, without
+    /// one, than that of any?
+    fn seccomp(&self, before: Option<u32>) -> Result<(), Refused> {
+        let profile = self.security_options.iter().find_map(|option| option.strip_prefix("name=seccomp,profile="));
+        if let Some(profile) = profile.filter(|profile| !OWN_PROFILES.contains(profile)) {
+            return Err(forbidden(format!(
+                "HostConfig.SecurityOpt: a seccomp profile is not allowed where the Engine was given one for all \
+                 containers ({}), which may be narrower",
+                shown(profile)
+            )));
+        }
+        let Some(before) = before else { return Ok(()) };
+        let version = self.server_version.split('.').next().and_then(|major| major.parse::<u32>().ok());
+        if version.is_some_and(|version| (OLDEST..before).contains(&version)) {
+            return Ok(());
+        }
+        Err(forbidden(format!(
+            "HostConfig.SecurityOpt: this seccomp profile allows what the default profile of Engines from {before} on \
+             does not (io_uring from 25 on, sockets to the hypervisor from 23 on), and this one is {}",
+            shown(&self.server_version)
+        )))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settled(info: &str, what: Reference<'_>) -> bool {
+        serde_json::from_str::<Info>(info).expect("an info").settle(what).is_ok()
+    }
+
+    #[test]
+    fn a_default_may_be_repeated_and_nothing_looser_chosen() {
+        let runtime = |default: &str, name: &str| {
+            settled(&format!(r#"{{"DefaultRuntime":"{default}"}}"#), Reference::Runtime(name.into()))
+        };
+        for (default, name, passes) in [
+            ("runc", "runc", true),
+            ("runc", "io.containerd.runc.v2", true),
+            ("io.containerd.runc.v2", "runc", true),
+            ("runc", "io.containerd.kata.v2", false),
+            ("runsc", "runsc", true),
+            // A sandbox for all is not left by naming the usual one.
+            ("runsc", "runc", false),
+            ("runsc", "io.containerd.runc.v2", false),
+            ("", "runc", false),
+        ] {
+            assert_eq!(runtime(default, name), passes, "{name} on {default}");
+        }
+        let seccomp = |info: &str, before| settled(info, Reference::Seccomp { before });
+        for (profile, version, before, passes) in [
+            ("default", "20.10.24+dfsg1", None, true),
+            ("builtin", "29.0.0", None, true),
+            ("unconfined", "29.0.0", None, true),
+            ("/etc/docker/narrow.json", "29.0.0", None, false),
+            ("default", "20.10.24+dfsg1", Some(25), true),
+            ("default", "24.0.9", Some(25), true),
+            ("builtin", "25.0.0", Some(25), false),
+            ("default", "20.10.24", Some(23), true),
+            ("builtin", "23.0.1", Some(23), false),
+            // Not Moby's numbers.
+            ("default", "5.2.1", Some(25), false),
+            ("default", "dev", Some(25), false),
+        ] {
+            let info =
+                format!(r#"{{"SecurityOptions":["name=seccomp,profile={profile}"],"ServerVersion":"{version}"}}"#);
+            assert_eq!(seccomp(&info, before), passes, "{profile} {version} {before:?}");
+        }
+        // Without seccomp the Engine itself refuses a profile.
+        assert!(seccomp("{}", None));
+    }
+
+    #[test]
+    fn options_of_logs_pass_with_a_default_that_writes_for_the_container_alone() {
+        for (default, passes) in
+            [("json-file", true), ("local", true), ("none", true), ("journald", false), ("", false)]
+        {
+            let mut named = None;
+            let what =
+                Reference::DefaultLog { option: "tag".into(), set: Box::new(|name| named = Some(name.to_owned())) };
+            assert_eq!(settled(&format!(r#"{{"LoggingDriver":"{default}"}}"#), what), passes, "{default}");
+            assert_eq!(named.as_deref(), passes.then_some(default));
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! Volumes that are there already, under `no-privileged`: what somebody else has made of them counts as if it were
+//! asked for now.
+
+use std::sync::Arc;
+
+use serde_json::json;
+
+use crate::guard::refused;
+use crate::lab::engine::{Engine, IMAGE};
+use crate::lab::{Lab, succeeded};
+use crate::privileged::World;
+
+#[test]
+fn a_volume_that_is_there_is_judged_like_a_new_one() {
+    let Some(world) = World::new("") else { return };
+    let dir = world.lab.path("remote/of-the-host");
+    std::fs::create_dir_all(&dir).unwrap();
+    std::fs::write(dir.join("file"), "of the host\n").unwrap();
+    let device = format!("device={}", dir.display());
+    world.engine(&["volume", "create", "-o", "type=none", "-o", "o=bind", "-o", &device, "admins"]);
+    world.engine(&["volume", "create", "plain"]);
+    world.engine(&["volume", "create", "-o", "type=tmpfs", "-o", "device=tmpfs", "memory"]);
+    let of_admin = world.engine(&["run", "-d", "-v", "admins:/x", IMAGE, "sleep", "600"]);
+    assert_eq!(world.engine(&["exec", &of_admin, "cat", "/x/file"]), "of the host");
+
+    let why = "volume admins would not be allowed itself: Options.device: the host's";
+    let run = |options: &[&str]| world.docker(&[&["run", "--rm"], options, &[IMAGE, "cat", "/x/file"]].concat());
+    for (options, field) in [
+        (&["-v", "admins:/x"][..], "HostConfig.Binds"),
+        (&["-v", "admins:/x:ro"], "HostConfig.Binds"),
+        (&["-v", "/anonymous", "-v", "plain:/p", "-v", "admins:/x"], "HostConfig.Binds"),
+        (&["--mount", "type=volume,source=admins,target=/x"], "HostConfig.Mounts"),
+        // The options of its driver that are asked for are passed over where the volume is there.
+        (
+            &[
+                "--mount",
+                "type=volume,source=admins,target=/x,volume-driver=local,volume-opt=type=tmpfs,volume-opt=device=tmpfs",
+            ],
+            "HostConfig.Mounts",
+        ),
+        (&["--volumes-from", &of_admin], "HostConfig.VolumesFrom"),
+    ] {
+        let output = run(options);
+        refused(&output, why);
+        refused(&output, field);
+    }
+    // Who has it is not reached.
+    for args in [
+        &["exec", &of_admin, "cat", "/x/file"][..],
+        &["cp", &format!("{of_admin}:/x/file"), "-"],
+        &["restart", &of_admin],
+    ] {
+        refused(&world.docker(args), why);
+    }
+    for options in [&["-v", "plain:/x"][..], &["-v", "memory:/x"], &["-v", "new:/x"], &["-v", "/x"]] {
+        let args = [&["run", "--rm"], options, &[IMAGE, "sh", "-c", "echo mine > /x/file; cat /x/file"]].concat();
+        assert_eq!(succeeded(&world.docker(&args)), "mine\n", "{options:?}");
+    }
+    // Each is a question, and there is an end to them.
+    let binds: Vec<String> = (0..65).map(|number| format!("volume-{number}:/x{number}")).collect();
+    let body = json!({"Image": IMAGE, "HostConfig": {"Binds": binds}});
+    let (status, answer) = world.guarded("POST", "/v1.41/containers/create", &body);
+    assert!(status == 403 && answer["message"].as_str().unwrap().contains("65 volumes"), "{answer}");
+    world.engine(&["rm", "-f", &of_admin]);
+    world.engine(&["volume", "rm", "admins", "plain", "memory", "new"]);
+}
+
+#[test]
+fn a_volume_of_what_is_allowed_is_allowed() {
+    let dir = tempfile::tempdir().unwrap();
+    let device = dir.path().to_str().unwrap();
+    let Some(world) = World::new(&format!("allowed_binds = [{device:?}]")) else { return };
+    world.engine(&[
+        "volume",
+        "create",
+        "-o",
+        "o=bind",
+        "-o",
+        &format!("device={device}"),
+        "-o",
+        "type=none",
+        "allowed",
+    ]);
+    std::fs::write(dir.path().join("file"), "seen\n").unwrap();
+    let output = world.docker(&["run", "--rm", "-v", "allowed:/x", IMAGE, "cat", "/x/file"]);
+    assert_eq!(succeeded(&output), "seen\n");
+    world.engine(&["volume", "rm", "allowed"]);
+}
+
+/// What an Engine was told to do for all containers is no caller's to loosen by naming what others do.
+#[test]
+fn a_stricter_default_of_the_engine_is_not_left() {
+    let Some(_) = Engine::shared() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let profile = dir.path().join("strict.json");
+    let strict =
+        json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["mkdir"], "action": "SCMP_ACT_ERRNO"}]});
+    std::fs::write(&profile, strict.to_string()).unwrap();
+    let mut lab = Lab::new("");
+    lab.engine = Some(Arc::new(Engine::with(&[
+        &format!("--seccomp-profile={}", profile.display()),
+        "--add-runtime=sandbox=/usr/sbin/runc",
+        "--default-runtime=sandbox",
+    ])));
+    let world = World::of(lab, "");
+    let run = |options: &[&str]| {
+        world.docker(
+            &[&["run", "--rm"], options, &[IMAGE, "sh", "-c", "/bin/busybox mkdir /x || echo refused"]].concat(),
+        )
+    };
+    assert_eq!(succeeded(&run(&[])), "refused\n");
+    assert_eq!(succeeded(&run(&["--runtime", "sandbox"])), "refused\n");
+    for runtime in ["runc", "io.containerd.runc.v2"] {
+        refused(&run(&["--runtime", runtime]), "the Engine's default is sandbox");
+    }
+    let own = dir.path().join("own.json");
+    let rules =
+        json!({"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [{"names": ["read"], "action": "SCMP_ACT_ALLOW"}]});
+    std::fs::write(&own, rules.to_string()).unwrap();
+    let own = format!("seccomp={}", own.display());
+    refused(&run(&["--security-opt", &own]), "where the Engine was given one for all containers");
+}
