@@ -2,7 +2,7 @@
 
 use std::process::{Command, Output};
 
-use crate::lab::{Lab, set_mode, wait_for};
+use crate::lab::{KERNELS_KEYRING, Lab, set_mode, wait_for};
 
 /// A lab whose key has the passphrase `secret`, and a program that answers with it.
 fn lab() -> Option<Lab> {
@@ -68,8 +68,7 @@ fn the_secret_service_keeps_a_passphrase() {
 #[test]
 fn the_kernel_keeps_a_passphrase_where_there_is_no_session_bus() {
     let Some(lab) = lab() else { return };
-    // A session keyring of its own, so that nothing of this machine's is touched.
-    let output = script(&lab, &["keyctl", "session", "-"], &steps());
+    let output = script(&lab, &KERNELS_KEYRING, &steps());
     check(&lab, &output);
 }
 

@@ -370,6 +370,11 @@ impl Target {
         Ok(Self { ssh, destination: destination.clone(), depth, before: before.to_vec(), ..self.clone() })
     }
 
+    /// Is this a host on the way to another one?
+    pub fn is_hop(&self) -> bool {
+        self.depth > 0
+    }
+
     /// The same for one who looks only: no key is learnt or handed to an agent.
     pub fn looking_only(&self) -> Self {
         let mut target = Self { read_only: true, ..self.clone() };

@@ -18,8 +18,10 @@ use super::algorithms::{pubkey_accepted, rsa_hash};
 use super::connection::Client;
 use super::error::{Error, Skipped, Tried};
 use super::facts;
-use super::host_key::Trust;
+use super::host_key::known_identities;
+use super::identity::{Identity, Trust};
 use super::keys::{Credentials, FileSigner, KeyFile, LoadError, SignError, load_key, read_certificate};
+use super::passwords::{Bound, Found};
 use super::prompter::{Prompter, Question};
 use super::vault::Kept;
 use crate::config::{IdentityAgent, MissingMethod, Proxy, Target, shell_word};
@@ -571,14 +573,14 @@ impl Login<'_> {
         let mut last = Attempt::Nothing;
         let kept = Kept::password_for(self.target)?;
         // One that was accepted before, or is in the keyring, goes first; neither is tried twice.
-        let mut known = self.credentials.take_password(&kept, self.trust);
-        if known.is_none() {
-            if self.credentials.is_old(self.trust) {
-                known = self.credentials.fetch_once(&kept).await;
-            } else {
-                tracing::info!("the host's key is new: the {kept} is not looked up in the system keyring");
+        let (mut known, mut unfit) = match self.credentials.passwords.find(&kept, self.trust).await {
+            Found::Fits(bound) => (Some(bound), None),
+            Found::Unfit { hosts, kept: password } => {
+                self.skip_unfit(&kept, &hosts);
+                (None, password.map(|password| Bound::new(password, hosts)))
             }
-        }
+            Found::Nothing => (None, None),
+        };
         let mut asked = 0;
         while asked < self.target.ssh.password_prompts {
             let was_known = known.is_some();
@@ -586,31 +588,35 @@ impl Login<'_> {
                 Some(known) => Some(known),
                 None => {
                     asked += 1;
-                    self.prompter
-                        .ask(Question::Password {
-                            account: self.account.clone(),
-                            again: asked > 1,
-                            notes: self.notes(asked > 1),
-                        })
-                        .await
+                    let question = Question::Password {
+                        account: self.account.clone(),
+                        again: asked > 1,
+                        notes: self.notes(asked > 1),
+                    };
+                    self.prompter.ask(question).await.map(|password| Bound::new(password, Vec::new()))
                 }
             };
-            let Some(password) = answer else {
+            let Some(mut bound) = answer else {
                 self.need("a password".into());
                 return Ok(last);
             };
             self.tried.refused.push("password".into());
             let user = self.target.ssh.user.clone();
-            let result = self.handle.authenticate_password(user, password.reveal()).await;
+            let result = self.handle.authenticate_password(user, bound.password.reveal()).await;
             self.still_open().await?;
             match result.map(Attempt::from) {
                 Ok(Attempt::Failure(set)) if set.contains(&MethodKind::Password) => last = Attempt::Failure(set),
                 Ok(accepted @ (Attempt::Success | Attempt::Partial(_))) => {
                     self.accepted();
-                    if !was_known {
-                        self.credentials.keep(kept.clone(), &password).await;
+                    // Who has typed what is kept for another host, and read that it is, means this one as well.
+                    let confirmed = unfit.take().filter(|unfit| unfit.password.reveal() == bound.password.reveal());
+                    let keep = !was_known && (confirmed.is_some() || self.credentials.remember());
+                    bound.hosts.extend(confirmed.into_iter().flat_map(|unfit| unfit.hosts));
+                    bound.add(self.trust.identity());
+                    if keep && !self.target.read_only {
+                        self.credentials.passwords.keep(&kept, &bound).await;
                     }
-                    self.credentials.put_password(kept, self.trust, password);
+                    self.credentials.passwords.put(kept, bound);
                     return Ok(accepted);
                 }
                 Ok(other) => return Ok(other),
@@ -618,6 +624,25 @@ impl Login<'_> {
             }
         }
         Ok(last)
+    }
+
+    /// Says why a password that is kept is not offered here, and what to do if it should be.
+    fn skip_unfit(&mut self, kept: &Kept, hosts: &[Identity]) {
+        let shown = self.trust.identity();
+        let hosts: Vec<String> = hosts.iter().map(ToString::to_string).collect();
+        let why = match hosts.as_slice() {
+            [] => "it is kept for no host key yet".into(),
+            hosts => format!("it is kept for the host with the key {}, and this one has {shown}", hosts.join(" or ")),
+        };
+        let typed = self.target.typed();
+        // What is stored is for the keys that are known; for a hop it is stored by another name.
+        let line = if !self.target.is_hop() && known_identities(self.target).contains(shown) {
+            format!("dtunnel secret set {typed} --password")
+        } else {
+            format!("dtunnel up {typed} --remember")
+        };
+        let fix = format!("if this is the right host, keep it for this key as well: {line}");
+        self.skip(format!("the kept {kept}"), why, Some(fix));
     }
 }
 

@@ -22,6 +22,7 @@ use super::keys::Credentials;
 use super::prompter::Prompter;
 use super::transport::{ProxyCommand, tcp};
 use super::uncoupled::Uncoupled;
+use super::vault::Kept;
 use crate::config::{Destination, Proxy, Target};
 use crate::text::shown as printable;
 
@@ -93,6 +94,9 @@ pub struct Connection {
     verifier: Arc<Verifier>,
     facts: watch::Receiver<Facts>,
     login: Login,
+    credentials: Credentials,
+    /// Under which name a password of this host is kept.
+    password: Option<Kept>,
     /// The connection this one runs through.
     _hop: Option<Box<Connection>>,
 }
@@ -242,7 +246,10 @@ impl Connection {
             .within(limit, auth::login(&mut handle, &ended, target, verifier.trust(), prompter, credentials))
             .await
             .ok_or_else(|| Error::Timeout { host: host.clone(), step: Phase::Login, limit })??;
-        Ok(Self { handle: Arc::new(handle), host, ended, announced, verifier, facts, login, _hop: hop })
+        let password = Kept::password_for(target).ok();
+        let credentials = credentials.clone();
+        let handle = Arc::new(handle);
+        Ok(Self { handle, host, ended, announced, verifier, facts, login, credentials, password, _hop: hop })
     }
 
     /// Opens a channel to `endpoint` on the host. Where the caller does not wait for the answer, the channel
@@ -368,7 +375,12 @@ impl Connection {
                 continue;
             }
             match self.handle.hostkeys_prove(new.clone()).await {
-                Ok(()) => new.iter().for_each(|key| self.verifier.remember(key)),
+                Ok(()) => {
+                    new.iter().for_each(|key| self.verifier.remember(key));
+                    if let (Some(trust), Some(kept)) = (self.verifier.trust(), &self.password) {
+                        self.credentials.passwords.learnt(kept, trust, &new).await;
+                    }
+                }
                 Err(e) => tracing::warn!("{} told of host keys that it could not prove to have: {e}", self.host),
             }
         }
