@@ -169,3 +169,18 @@ fn a_question_stays_open_while_a_proxy_command_speaks() {
     let (status, screen) = person.leaves();
     assert!(status.success() && screen.contains(" up ") && !screen.contains("elsewhere"), "{screen}");
 }
+
+#[test]
+fn with_batch_mode_nobody_is_asked_anything() {
+    let lab = Lab::new("PasswordAuthentication yes");
+    lab.keygen("user", "ed25519", "open sesame");
+    lab.authorize("user");
+    lab.write_ssh_config("  BatchMode yes\n");
+    let (status, screen) = Person::types(&lab, &up()).leaves();
+    assert_eq!(status.code(), Some(4), "{screen}");
+    lab.write_ssh_config("  BatchMode yes\n  StrictHostKeyChecking ask\n");
+    std::fs::remove_file(lab.path("known_hosts")).unwrap();
+    let (status, screen) = Person::types(&lab, &up()).leaves();
+    assert_eq!(status.code(), Some(5), "{screen}");
+    assert!(!screen.contains("Enter passphrase") && !screen.contains("yes/no"), "{screen}");
+}

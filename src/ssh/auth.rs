@@ -18,7 +18,7 @@ use super::algorithms::{pubkey_accepted, rsa_hash};
 use super::connection::Client;
 use super::error::{Error, Skipped, Tried};
 use super::facts;
-use super::host_key::known_identities;
+use super::host_key::{known_identities, rsa_bits};
 use super::identity::{Identity, Trust};
 use super::keys::{Credentials, FileSigner, KeyFile, LoadError, SignError, load_key, read_certificate};
 use super::passwords::{Bound, Found};
@@ -284,6 +284,11 @@ impl Login<'_> {
                     None => continue,
                 },
             };
+            let least = self.target.ssh.required_rsa_size;
+            if let Some(bits) = rsa_bits(&public).filter(|bits| *bits < least) {
+                self.skip(candidate.label(), format!("it has {bits} bits, and RequiredRSASize is {least}"), None);
+                continue;
+            }
             let hash = if matches!(public.algorithm(), Algorithm::Rsa { .. }) {
                 if server_rsa.is_none() {
                     server_rsa = Some(self.handle.best_supported_rsa_hash().await.unwrap_or_default());

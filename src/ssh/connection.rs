@@ -210,6 +210,8 @@ impl Connection {
     ) -> Result<Self, Error> {
         let host = target.ssh.host_name.clone();
         let limit = target.connect_timeout;
+        let nobody = target.ssh.batch_mode.then(|| prompter.without_people());
+        let prompter = nobody.as_ref().unwrap_or(prompter);
         let (address, hop) = match way {
             Way::Direct(address) => (address, None),
             Way::Hop(hop) => (None, Some(hop)),

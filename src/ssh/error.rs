@@ -322,6 +322,8 @@ pub enum Unconfirmed {
     Strict,
     /// A line for it would be a pattern, or several names.
     OddName,
+    /// UserKnownHostsFile is `none`.
+    NoFile,
     /// Whoever only looks asks nobody.
     NotAsked,
     /// There was nobody to ask.
@@ -335,6 +337,7 @@ impl fmt::Display for Unconfirmed {
         f.write_str(match self {
             Self::Strict => "StrictHostKeyChecking is yes",
             Self::OddName => "cannot become known: the host's name would have a meaning of its own in known_hosts",
+            Self::NoFile => "cannot become known: UserKnownHostsFile is none",
             Self::NotAsked => "is not asked about here",
             Self::Nobody => "nobody was there to confirm it",
             Self::Refused => "it was not accepted",
@@ -449,13 +452,19 @@ impl Error {
             ),
             Self::HostKeyRevoked { .. } => "do not connect; ask the host's administrator".into(),
             Self::HostKeyUncheckable { .. } => {
-                "a revoked key must not be trusted, so that nothing is connected to before this is mended in ssh_config".into()
+                "a key that may be revoked or too weak must not be trusted: nothing is connected to before this is mended in \
+                 ssh_config or on the host"
+                    .into()
             }
             Self::HostKeyUnknown { reason, .. } => match reason {
                 Unconfirmed::Nobody | Unconfirmed::NotAsked => {
                     "run `dtunnel up` in a terminal to be asked, or add the key to known_hosts after comparing its fingerprint"
                 }
                 Unconfirmed::OddName => "give it a plain name, with HostName and HostKeyAlias in ssh_config",
+                Unconfirmed::NoFile => {
+                    "name a UserKnownHostsFile in ssh_config (/dev/null for a host that is thrown away), or add the key to \
+                     GlobalKnownHostsFile after comparing its fingerprint"
+                }
                 Unconfirmed::Strict => "add the key to known_hosts after comparing its fingerprint",
                 Unconfirmed::Refused => "ask the host's administrator for the fingerprint, and compare it",
             }

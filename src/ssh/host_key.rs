@@ -92,6 +92,7 @@ impl Verifier {
     async fn trusted_by(&self, presented: &PublicKeyOrCertificate) -> Result<(TrustedBy, Option<Identity>), Error> {
         let key = &presented.public_key();
         self.check_revocations(presented)?;
+        self.check_size(key)?;
         if let Some(certificate) = presented.certificate() {
             for known in [Some(&self.known), self.known_without_port.as_ref()].into_iter().flatten() {
                 match self.check_certificate(certificate, known) {
@@ -158,6 +159,18 @@ impl Verifier {
         }
     }
 
+    /// RequiredRSASize.
+    fn check_size(&self, key: &PublicKey) -> Result<(), Error> {
+        let least = self.target.ssh.required_rsa_size;
+        match rsa_bits(key) {
+            Some(bits) if bits < least => {
+                let reason = format!("it is an RSA key of {bits} bits, and RequiredRSASize in ssh_config is {least}");
+                Err(Error::HostKeyUncheckable { host: self.name.clone(), reason })
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Is this host named by a certificate of an authority that is trusted for it (PROTOCOL.certkeys
     /// of OpenSSH)?
     fn check_certificate(&self, certificate: &Certificate, known: &KnownKeys) -> Result<(), &'static str> {
@@ -200,6 +213,10 @@ impl Verifier {
         if !is_plain_name(&self.target.ssh.host_name) {
             return Err(refused(Unconfirmed::OddName));
         }
+        // As ssh ("If there are no hostfiles [...] then don't try to touch the disk"): each time it would be as new.
+        if self.target.ssh.user_known_hosts.is_empty() {
+            return Err(refused(Unconfirmed::NoFile));
+        }
         let by = match self.target.ssh.host_key_policy {
             HostKeyPolicy::Strict => return Err(refused(Unconfirmed::Strict)),
             HostKeyPolicy::Ask if self.target.read_only => return Err(refused(Unconfirmed::NotAsked)),
@@ -224,7 +241,10 @@ impl Verifier {
         let known = KnownKeys::of(&self.name, &files(&self.target));
         let is_new = |key: &PublicKey| {
             let revoked = self.check_revocations(&PublicKeyOrCertificate::from(key.clone())).is_err();
-            !revoked && known.revoked(&[key.key_data()]).is_none() && !matches!(known.check(key), Verdict::Known)
+            !revoked
+                && self.check_size(key).is_ok()
+                && known.revoked(&[key.key_data()]).is_none()
+                && !matches!(known.check(key), Verdict::Known)
         };
         announced.into_iter().filter(is_new).take(MAX_LEARNT).collect()
     }
@@ -302,6 +322,13 @@ fn changed(host: &str, key: &PublicKey, known: KnownKey) -> Error {
 
 fn files(target: &Target) -> Vec<std::path::PathBuf> {
     target.ssh.user_known_hosts.iter().chain(&target.ssh.global_known_hosts).cloned().collect()
+}
+
+/// How long an RSA key is; None for others.
+pub(super) fn rsa_bits(key: &PublicKey) -> Option<u32> {
+    let modulus = key.key_data().rsa()?.n().as_positive_bytes()?;
+    let leading = modulus.first().map_or(0, |byte| byte.leading_zeros());
+    u32::try_from(modulus.len() * 8).ok()?.checked_sub(leading)
 }
 
 /// `ED25519`, `ECDSA`, `RSA`: ssh's words for people.

@@ -189,6 +189,11 @@ impl Prompter {
         )
     }
 
+    /// The same without anybody to ask: what is said is heard all the same.
+    pub(super) fn without_people(&self) -> Self {
+        Self { questions: mpsc::channel(1).0, ..self.clone() }
+    }
+
     /// Passes on what a program says, in a line that is fit to be shown.
     pub fn tell(&self, line: String) {
         self.said.send_modify(|said| {

@@ -153,6 +153,11 @@ impl Obstacle {
     }
 }
 
+/// Why we did not even try, if that is so.
+fn config_error(source: &std::io::Error) -> Option<&crate::config::Error> {
+    source.get_ref()?.downcast_ref()
+}
+
 /// What kind of failure it is, for whoever must act on one that was only told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {
@@ -226,6 +231,7 @@ impl Error {
     pub fn hint(&self) -> Option<String> {
         Some(match self {
             Self::Listen { endpoint: LocalEndpoint::Tcp(_), .. } => "choose another port, or 0 for any free one".into(),
+            Self::Listen { source, .. } if config_error(source).is_some() => return config_error(source)?.hint(),
             Self::Listen { .. } => "choose another path with --local unix:PATH".into(),
             Self::Ssh(error) => return error.hint(),
             // OpenSSH answers all of these alike (docs/architecture.md, "Facts about sshd").
