@@ -140,7 +140,7 @@ impl Verifier {
         keys.extend(presented.certificate().map(Certificate::signature_key));
         for file in &ssh.revoked_host_keys {
             let place = file.display().to_string();
-            match revoked::lists(file, &keys) {
+            match revoked::lists(file, key.key_data(), presented.certificate()) {
                 Ok(false) => {}
                 Ok(true) => return Err(Error::HostKeyRevoked { host: host(), place }),
                 Err(reason) => {

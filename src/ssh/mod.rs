@@ -13,6 +13,7 @@ mod host_key;
 mod identity;
 mod keys;
 mod known_hosts;
+mod krl;
 mod memory;
 mod passwords;
 mod prompter;
@@ -34,4 +35,6 @@ pub use known_hosts::read_known_hosts;
 pub use memory::keep_memory_private;
 pub use passwords::{Bound, keep_password};
 pub use prompter::{Ask, Prompter, Question, Questions, Said, Secret};
+#[cfg(fuzzing)]
+pub use revoked::read_revoked_keys;
 pub(crate) use transport::no_greeting;
