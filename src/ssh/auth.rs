@@ -15,7 +15,7 @@ use tokio::net::UnixStream;
 use tokio::sync::watch;
 
 use super::algorithms::{pubkey_accepted, rsa_hash};
-use super::connection::Client;
+use super::connection::{Client, News, OnStep, Step};
 use super::error::{Error, Skipped, Tried};
 use super::facts;
 use super::host_key::{known_identities, rsa_bits};
@@ -27,9 +27,12 @@ use super::vault::Kept;
 use crate::config::{IdentityAgent, MissingMethod, Proxy, Target, shell_word};
 use crate::text::shown as printable;
 
-/// Longest wait for an ssh-agent's list of keys. (Signing may need a touch or a PIN and has the
-/// time of the whole login.)
+/// Longest wait for an ssh-agent's list of keys.
 const AGENT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest wait for its signature, which may take a touch, a PIN or its owner's word. Clocks stand still meanwhile.
+const SIGNING: Duration = Duration::from_secs(120);
+/// An agent that has not signed after this asks somebody.
+const SIGNED_BY_ITSELF: Duration = Duration::from_millis(500);
 /// Rounds of keyboard-interactive a server may ask for in one attempt. RFC 4256 sets no end.
 const MAX_ROUNDS: usize = 16;
 /// Methods completed in a row before a server that never says "success" is given up.
@@ -46,6 +49,7 @@ pub(super) async fn login(
     trust: Option<&Trust>,
     prompter: &Prompter,
     credentials: &Credentials,
+    on_step: &OnStep,
 ) -> Result<facts::Login, Error> {
     // russh connects nowhere before the host's key was checked.
     let Some(trust) = trust else {
@@ -60,6 +64,7 @@ pub(super) async fn login(
         trust,
         prompter,
         credentials,
+        on_step,
         tried: Tried::default(),
         needs: Vec::new(),
     };
@@ -88,6 +93,7 @@ struct Login<'a> {
     trust: &'a Trust,
     prompter: &'a Prompter,
     credentials: &'a Credentials,
+    on_step: &'a OnStep,
     account: String,
     /// What was tried, for people.
     tried: Tried,
@@ -317,13 +323,22 @@ impl Login<'_> {
             self.tried.refused.push(candidate.label());
             let user = self.target.ssh.user.clone();
             let handle = &mut *self.handle;
+            let mut refusal = None;
             let result = match (&candidate.source, agent.as_mut()) {
                 (Source::Agent { .. }, Some(agent)) => {
-                    let mut signer = AgentSigner { agent, holds_certificate: candidate.agent_holds_certificate };
+                    let mut signer = AgentSigner {
+                        agent,
+                        holds_certificate: candidate.agent_holds_certificate,
+                        prompter: self.prompter,
+                        credentials: self.credentials,
+                        on_step: self.on_step,
+                        refusal: None,
+                    };
                     let result = match candidate.certificate.clone() {
                         Some(cert) => handle.authenticate_certificate_with(user, cert, hash, &mut signer).await,
                         None => handle.authenticate_publickey_with(user, public, hash, &mut signer).await,
                     };
+                    refusal = signer.refusal;
                     result.map_err(|error| error.0)
                 }
                 (Source::File { path, .. }, _) => {
@@ -366,7 +381,12 @@ impl Login<'_> {
                     self.still_open().await?;
                     tracing::warn!("{}: {message}", candidate.label());
                     self.tried.refused.pop();
-                    self.skip(candidate.label(), printable(&message), None);
+                    let fix = refusal.map(|refusal| refusal.fix().to_owned());
+                    self.skip(candidate.label(), printable(&message), fix);
+                    if matches!(refusal, Some(Refusal::Silent)) {
+                        // Its late answer would be taken for that to another question.
+                        agent = None;
+                    }
                 }
             }
         }
@@ -396,6 +416,11 @@ impl Login<'_> {
             IdentityAgent::Path(path) => path.clone(),
             IdentityAgent::Environment => PathBuf::from(std::env::var_os("SSH_AUTH_SOCK").filter(|s| !s.is_empty())?),
         };
+        if self.credentials.agent_asks() && !self.prompter.disturbs() {
+            let why = "it asks its owner, who is not asked for a further connection".into();
+            self.skip(format!("the ssh-agent at {}", path.display()), why, None);
+            return None;
+        }
         match tokio::time::timeout(AGENT_TIMEOUT, AgentClient::connect_uds(&path)).await {
             Ok(Ok(mut agent)) => {
                 // Lets keys that are restricted to certain hosts be used (ssh-add -h). Agents other
@@ -688,11 +713,35 @@ impl Candidate {
     }
 }
 
+/// Why an agent did not sign.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Refusal {
+    /// It said no.
+    Refused,
+    /// It said nothing for too long.
+    Silent,
+}
+
+impl Refusal {
+    fn fix(self) -> &'static str {
+        match self {
+            Self::Refused => {
+                "say yes when the agent asks, or unlock it (`ssh-add -X`); `ssh-add -T KEY.pub` tries a key"
+            }
+            Self::Silent => "answer the agent, or touch the key, within 2 minutes",
+        }
+    }
+}
+
 /// Signs with a key of the agent. For a certificate that is in a file the agent knows only the
 /// plain key.
 struct AgentSigner<'a> {
     agent: &'a mut AgentClient<UnixStream>,
     holds_certificate: bool,
+    prompter: &'a Prompter,
+    credentials: &'a Credentials,
+    on_step: &'a OnStep,
+    refusal: Option<Refusal>,
 }
 
 impl Signer for AgentSigner<'_> {
@@ -712,6 +761,28 @@ impl Signer for AgentSigner<'_> {
             }
             identity => identity,
         };
-        self.agent.sign_request(identity, hash, to_sign).await.map_err(|error| SignError(error.to_string()))
+        let _hold = self.prompter.hold(SIGNING);
+        let signing = tokio::time::timeout(SIGNING, self.agent.sign_request(identity, hash, to_sign));
+        tokio::pin!(signing);
+        let signed = match tokio::time::timeout(SIGNED_BY_ITSELF, &mut signing).await {
+            Ok(signed) => signed,
+            Err(_) => {
+                self.credentials.note_that_agent_asks();
+                (self.on_step)(News::Step(Step::Confirming));
+                let signed = signing.await;
+                (self.on_step)(News::Step(Step::Authenticating));
+                signed
+            }
+        };
+        let (refusal, why) = match signed {
+            Ok(Ok(signed)) => return Ok(signed),
+            Ok(Err(russh::keys::Error::AgentFailure)) => (Refusal::Refused, "the agent refused to sign with it".into()),
+            Ok(Err(error)) => return Err(SignError(format!("the agent did not sign with it: {error}"))),
+            Err(_) => {
+                (Refusal::Silent, format!("the agent did not sign within {}", humantime::format_duration(SIGNING)))
+            }
+        };
+        self.refusal = Some(refusal);
+        Err(SignError(why))
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use russh::client::{self, DisconnectReason, Handle, Session};
@@ -19,12 +19,12 @@ use super::error::{Error, Phase};
 use super::facts::{Facts, Login};
 use super::host_key::Verifier;
 use super::keys::Credentials;
-use super::prompter::Prompter;
+use super::prompter::{Hold, Prompter};
 use super::transport::{ProxyCommand, tcp};
 use super::uncoupled::Uncoupled;
 use super::vault::Kept;
 use crate::config::{Destination, Proxy, Target};
-use crate::text::shown as printable;
+use crate::text::{self, shown as printable};
 
 /// Receive window of a channel, in bytes. At 50 ms round trip a window of 2 MiB gives 20 MB/s,
 /// 16 MiB gives 43 of the 54 that raw TCP reaches (docs/architecture.md).
@@ -44,6 +44,12 @@ const MAX_OUTPUT: usize = 64 << 10;
 /// Most names of algorithms that are told.
 const MOST_NAMES: usize = 30;
 
+/// Most lines of its banners that a server can have shown and written to the log.
+const MOST_BANNER_LINES: usize = 30;
+/// Longest time for a person to log in at an address that a banner names. (The server's own LoginGraceTime may be over
+/// before.)
+const VISIT: Duration = Duration::from_secs(300);
+
 /// What is being done on the way to a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -56,6 +62,8 @@ pub enum Step {
     HostKey,
     /// Logging in.
     Authenticating,
+    /// Waiting for an agent to sign, which may be asking its owner or waiting for a touch.
+    Confirming,
     /// Waiting for the Engine's first answer.
     Engine,
 }
@@ -67,6 +75,7 @@ impl fmt::Display for Step {
             Self::Connecting => "connecting",
             Self::HostKey => "checking the host key",
             Self::Authenticating => "authenticating",
+            Self::Confirming => "waiting for the ssh-agent: confirm there, or touch your key",
             Self::Engine => "asking the Engine",
         })
     }
@@ -230,7 +239,11 @@ impl Connection {
         let (sender, ended) = watch::channel(None);
         let (announces, announced) = watch::channel(Vec::new());
         let (told, facts) = watch::channel(Facts::default());
+        let visit = Visit::default();
         let client = Client {
+            prompter: prompter.clone(),
+            visit: visit.clone(),
+            banner_lines: 0,
             host: host.clone(),
             verifier: verifier.clone(),
             ended: sender,
@@ -245,9 +258,10 @@ impl Connection {
             .map_err(|failure| failure.into_error(&host))?;
         on_step(News::Step(Step::Authenticating));
         let login = prompter
-            .within(limit, auth::login(&mut handle, &ended, target, verifier.trust(), prompter, credentials))
-            .await
-            .ok_or_else(|| Error::Timeout { host: host.clone(), step: Phase::Login, limit })??;
+            .within(limit, auth::login(&mut handle, &ended, target, verifier.trust(), prompter, credentials, on_step))
+            .await;
+        visit.ends();
+        let login = login.ok_or_else(|| Error::Timeout { host: host.clone(), step: Phase::Login, limit })??;
         let password = Kept::password_for(target).ok();
         let credentials = credentials.clone();
         let handle = Arc::new(handle);
@@ -434,8 +448,27 @@ pub struct Output {
     pub stderr: String,
 }
 
+/// Time that a person has to visit an address that the server's banner names.
+#[derive(Clone, Default)]
+struct Visit(Arc<Mutex<Option<Hold>>>);
+
+impl Visit {
+    fn begins(&self, prompter: &Prompter) {
+        let mut hold = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        hold.get_or_insert_with(|| prompter.hold(VISIT));
+    }
+
+    fn ends(&self) {
+        drop(self.0.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
+}
+
 /// russh's view of us.
 pub(super) struct Client {
+    prompter: Prompter,
+    visit: Visit,
+    /// Lines of banners that were told.
+    banner_lines: usize,
     host: String,
     verifier: Arc<Verifier>,
     ended: watch::Sender<Option<String>>,
@@ -498,7 +531,17 @@ impl client::Handler for Client {
     }
 
     async fn auth_banner(&mut self, banner: &str, _: &mut Session) -> Result<(), Failure> {
-        tracing::info!("banner of {}: {}", self.host, printable(banner));
+        for line in banner.split(['\n', '\r']).map(printable).filter(|line| !line.is_empty()) {
+            if self.banner_lines == MOST_BANNER_LINES {
+                break;
+            }
+            self.banner_lines += 1;
+            tracing::info!("banner of {}: {line}", self.host);
+            if text::names_address(&line) {
+                self.visit.begins(&self.prompter);
+            }
+            self.prompter.tell_once(line);
+        }
         Ok(())
     }
 

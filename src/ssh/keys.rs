@@ -42,6 +42,8 @@ struct Unlocked {
     fetched: Vec<Kept>,
     /// Keep in the keyring what people answer and turns out to be right?
     remember: bool,
+    /// Has the agent asked somebody before it signed?
+    agent_asks: bool,
 }
 
 impl fmt::Debug for Credentials {
@@ -68,6 +70,15 @@ impl Credentials {
             new
         });
         if new { vault::fetch_while_logging_in(kept.clone()).await } else { None }
+    }
+
+    pub(super) fn note_that_agent_asks(&self) {
+        self.with(|unlocked| unlocked.agent_asks = true);
+    }
+
+    /// Has the agent asked somebody before it signed, as far as is known?
+    pub(super) fn agent_asks(&self) -> bool {
+        self.with(|unlocked| unlocked.agent_asks)
     }
 
     /// Is an answer that was right to be kept in the keyring?

@@ -188,7 +188,7 @@ impl Error {
             Self::Forwarding { .. } | Self::Obstacle { .. } | Self::Engine { .. } => Class::Engine,
             Self::Access { .. } => Class::Config,
             Self::Timeout { step: ssh::Step::Engine, .. } => Class::Engine,
-            Self::Timeout { step: ssh::Step::Authenticating, .. } => Class::Auth,
+            Self::Timeout { step: ssh::Step::Authenticating | ssh::Step::Confirming, .. } => Class::Auth,
             Self::Timeout { step: ssh::Step::HostKey, .. } => Class::HostKey,
             Self::Timeout { .. } => Class::Unreachable,
             Self::Listen { .. } | Self::System(_) => Class::Other,

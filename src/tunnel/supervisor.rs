@@ -326,8 +326,7 @@ impl Tunnel {
 
     /// A further connection, without asking anybody anything.
     async fn one_more(&self) -> Result<Arc<Member>, Error> {
-        let (nobody, _) = Prompter::new();
-        self.establish(Target::clone(&self.target()), &nobody, &(Arc::new(|_| {}) as OnStep)).await
+        self.establish(Target::clone(&self.target()), &Prompter::for_nobody(), &(Arc::new(|_| {}) as OnStep)).await
     }
 
     fn connected(&self, member: Arc<Member>) {
