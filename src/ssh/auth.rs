@@ -632,7 +632,11 @@ impl Login<'_> {
             };
             self.tried.refused.push("password".into());
             let user = self.target.ssh.user.clone();
-            let result = self.handle.authenticate_password(user, bound.password.reveal()).await;
+            let answering = self.handle.authenticate_password(user, bound.password.reveal());
+            let result = match tokio::time::timeout(self.target.connect_timeout / 2, answering).await {
+                Ok(result) => result,
+                Err(_) => self.ask_after_silence().await?,
+            };
             self.still_open().await?;
             match result.map(Attempt::from) {
                 Ok(Attempt::Failure(set)) if set.contains(&MethodKind::Password) => last = Attempt::Failure(set),
@@ -654,6 +658,21 @@ impl Login<'_> {
             }
         }
         Ok(last)
+    }
+
+    /// The server says neither yes nor no to a password. If it answers another request meanwhile, it waits for a new
+    /// password: SSH_MSG_USERAUTH_PASSWD_CHANGEREQ (RFC 4252 section 8), which russh passes over. One that is slow answers
+    /// in turn, so that a late yes comes first.
+    async fn ask_after_silence(&mut self) -> Result<Result<AuthResult, russh::Error>, Error> {
+        let answered = self.handle.authenticate_none(&self.target.ssh.user).await;
+        self.still_open().await?;
+        match answered {
+            Ok(AuthResult::Success) | Err(_) => Ok(answered),
+            Ok(AuthResult::Failure { .. }) => {
+                let (account, port) = (self.account.clone(), self.target.ssh.port);
+                Err(Error::PasswordExpired { account, port })
+            }
+        }
     }
 
     /// Says why a password that is kept is not offered here, and what to do if it should be.

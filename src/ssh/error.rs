@@ -284,6 +284,17 @@ pub enum Error {
         /// What had been tried.
         tried: Tried,
     },
+    /// The server neither accepted nor refused the password: it wants a new one.
+    #[error(
+        "{account} could not log in: the server neither accepts nor refuses the password and waits for more; most likely the \
+         password has expired, and the server wants a new one"
+    )]
+    PasswordExpired {
+        /// `user@host`.
+        account: String,
+        /// The TCP port.
+        port: u16,
+    },
     /// A question needs a person, and there is none (or none that wants to answer).
     #[error("{account} could not log in: {tried}; {what} would be needed, and nobody was there to give it")]
     NeedsPerson {
@@ -394,7 +405,9 @@ impl Error {
             | Self::HostKeyRevoked { .. }
             | Self::HostKeyUncheckable { .. }
             | Self::HostKeyUnknown { .. } => Kind::HostKey,
-            Self::Auth { .. } | Self::AuthClosed { .. } | Self::NeedsPerson { .. } => Kind::Auth,
+            Self::Auth { .. } | Self::AuthClosed { .. } | Self::NeedsPerson { .. } | Self::PasswordExpired { .. } => {
+                Kind::Auth
+            }
             Self::Config(_) | Self::NoAlgorithm { .. } => Kind::Config,
         }
     }
@@ -480,6 +493,10 @@ impl Error {
                 "with many keys in the agent, name the right one (identity_files) and set IdentitiesOnly yes in ssh_config".into()
             }
             Self::NeedsPerson { .. } => "run `dtunnel up` in a terminal, or load the key into an ssh-agent".into(),
+            Self::PasswordExpired { account, port } => {
+                let port = if *port == 22 { String::new() } else { format!(" -p {port}") };
+                format!("log in once with ssh, which asks for a new one: ssh{port} {account}")
+            }
             Self::Lost { .. } => return None,
             Self::NoAlgorithm { keyword } => {
                 format!("leave {keyword} out, or begin its list with `+`; docs/configuration.md names what there is")

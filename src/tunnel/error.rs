@@ -21,7 +21,7 @@ pub enum Error {
     #[error(transparent)]
     Ssh(#[from] ssh::Error),
     /// The host was reached, but its server did not open the Engine's socket.
-    #[error("reached {host}, but not its Docker Engine")]
+    #[error("reached {host}, but not its Docker Engine{}", instead(.said))]
     Forwarding {
         /// `user@host:port`.
         host: String,
@@ -29,6 +29,8 @@ pub enum Error {
         socket: String,
         /// The login name there.
         user: String,
+        /// What a command there said, in place of looking around; may be empty.
+        said: String,
         /// What the server said.
         source: ssh::OpenError,
     },
@@ -151,6 +153,10 @@ impl Obstacle {
             Self::Command { .. } => "try the command on the host, by ssh".into(),
         }
     }
+}
+
+fn instead(said: &str) -> String {
+    if said.is_empty() { String::new() } else { format!("; it runs no commands for this login: {said}") }
 }
 
 /// Why we did not even try, if that is so.

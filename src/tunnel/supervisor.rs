@@ -12,6 +12,7 @@
 
 use std::fmt;
 use std::io;
+use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
@@ -472,6 +473,8 @@ impl Tunnel {
             }
             self.failed(&error);
             if !error.may_pass() {
+                // Who wanted it tried before has just been answered.
+                pin!(self.retry.notified()).as_mut().enable();
                 self.link.send_replace(Link::Failed);
                 self.set_state(State::Failed);
                 tokio::select! {
