@@ -83,6 +83,23 @@ fn secret(line: &[u8]) -> Secret {
     Secret::new(String::from_utf8_lossy(&line[..end]).into_owned())
 }
 
+/// A secret that a program has printed: its first line, for `pass` has others behind it.
+///
+/// # Errors
+/// Where there is none, or more than any answer has.
+pub(super) fn first_line(input: impl io::Read) -> io::Result<Secret> {
+    let mut text = Zeroizing::new(Vec::with_capacity(2 * MAX_ANSWER));
+    input.take(MAX_ANSWER as u64 + 1).read_to_end(&mut text)?;
+    let end = text.iter().position(|byte| *byte == b'\n').unwrap_or(text.len());
+    let wrong = |what| Err(io::Error::new(io::ErrorKind::InvalidData, what));
+    match secret(&text[..end]) {
+        _ if end > MAX_ANSWER => wrong("the line is too long"),
+        _ if str::from_utf8(&text[..end]).is_err() => wrong("the line is not UTF-8"),
+        line if line.reveal().is_empty() => wrong("the first line is empty"),
+        line => Ok(line),
+    }
+}
+
 fn terminal() -> io::Result<File> {
     OpenOptions::new().read(true).write(true).open("/dev/tty")
 }

@@ -48,6 +48,9 @@ pub(super) struct SetArgs {
     /// Keep the passphrase of this private key
     #[arg(long, value_name = "FILE", conflicts_with = "password")]
     passphrase: Option<PathBuf>,
+    /// Read it from standard input, the first line, as password managers print it
+    #[arg(long)]
+    stdin: bool,
 }
 
 pub(super) fn secret(global: &Global, command: &SecretCommand) -> Result<(), Failure> {
@@ -99,8 +102,15 @@ fn set(global: &Global, args: &SetArgs) -> Result<(), Failure> {
             Question::Password { account: target.account(), again: false, notes: Vec::new() },
         ),
     };
-    let answer = prompt::ask(&question, None)
-        .map_err(|_| Failure::new(ExitCode::Other, format!("nobody was there to give the {kept}")))?;
+    let answer = if args.stdin {
+        prompt::first_line(std::io::stdin())
+            .map_err(|e| Failure::new(ExitCode::Usage, format!("standard input has no {kept}: {e}")))?
+    } else {
+        prompt::ask(&question, None).map_err(|_| {
+            Failure::new(ExitCode::Other, format!("nobody was there to give the {kept}"))
+                .hint("`--stdin` reads it from a password manager's output")
+        })?
+    };
     if let Kept::Passphrase(file) = &kept
         && !opens(file, &answer)
     {
