@@ -20,7 +20,8 @@ use super::facts::{Facts, Login};
 use super::host_key::Verifier;
 use super::keys::Credentials;
 use super::prompter::{Hold, Prompter};
-use super::transport::{ProxyCommand, tcp};
+use super::proxy_command::{Ends, ProxyCommand};
+use super::transport::tcp;
 use super::uncoupled::Uncoupled;
 use super::vault::Kept;
 use crate::config::{Destination, Proxy, Target};
@@ -106,6 +107,8 @@ pub struct Connection {
     credentials: Credentials,
     /// Under which name a password of this host is kept.
     password: Option<Kept>,
+    /// The ProxyCommand this one runs through.
+    _proxy: Option<Ends>,
     /// The connection this one runs through.
     _hop: Option<Box<Connection>>,
 }
@@ -145,12 +148,11 @@ impl Connection {
                 })
             }
             Proxy::Command(command) => {
-                let (stream, voice) = ProxyCommand::spawn(&target.expand_proxy_command(command)?, prompter)?;
-                match Self::over(Uncoupled::new(stream), target, Way::Direct(None), prompter, credentials, on_step)
-                    .await
-                {
-                    Ok(made) => Ok(made),
-                    Err(error) => Err(voice.explain(error).await),
+                let (stream, proxy) = ProxyCommand::spawn(&target.expand_proxy_command(command)?, prompter)?;
+                let stream = Uncoupled::new(stream);
+                match Self::over(stream, target, Way::Direct(None), prompter, credentials, on_step).await {
+                    Ok(made) => Ok(Self { _proxy: Some(proxy), ..made }),
+                    Err(error) => Err(proxy.explain(error).await),
                 }
             }
             Proxy::Jump(hops) => Self::through(hops, target, prompter, credentials, on_step).await,
@@ -265,7 +267,19 @@ impl Connection {
         let password = Kept::password_for(target).ok();
         let credentials = credentials.clone();
         let handle = Arc::new(handle);
-        Ok(Self { handle, host, ended, announced, verifier, facts, login, credentials, password, _hop: hop })
+        Ok(Self {
+            handle,
+            host,
+            ended,
+            announced,
+            verifier,
+            facts,
+            login,
+            credentials,
+            password,
+            _proxy: None,
+            _hop: hop,
+        })
     }
 
     /// Opens a channel to `endpoint` on the host. Where the caller does not wait for the answer, the channel

@@ -17,6 +17,7 @@ mod krl;
 mod memory;
 mod passwords;
 mod prompter;
+mod proxy_command;
 mod revoked;
 mod transport;
 mod uncoupled;
@@ -35,6 +36,7 @@ pub use known_hosts::read_known_hosts;
 pub use memory::keep_memory_private;
 pub use passwords::{Bound, keep_password};
 pub use prompter::{Ask, Prompter, Question, Questions, Said, Secret};
+pub use proxy_command::end_proxy_commands;
 #[cfg(fuzzing)]
 pub use revoked::read_revoked_keys;
 pub(crate) use transport::no_greeting;
