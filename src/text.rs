@@ -40,6 +40,12 @@ pub fn last_lines(text: &str, most: usize) -> Vec<String> {
     lines.split_off(lines.len().saturating_sub(most))
 }
 
+/// Does a line name an address on the web, where somebody may have to go?
+pub fn names_address(line: &str) -> bool {
+    let line = line.to_ascii_lowercase();
+    line.contains("https://") || line.contains("http://")
+}
+
 /// A character as it may be shown; None where it has no business in a line.
 fn plain(c: char) -> Option<char> {
     match c {

@@ -267,3 +267,51 @@ fn the_verdict_on_a_host_is_that_of_ssh() {
     }
     assert!(verdicts.iter().all(|count| count.get() >= 10), "both verdicts: {verdicts:?}");
 }
+
+/// What else ssh_config may say of whom we trust: ours is ssh's verdict or a stricter one.
+#[test]
+fn without_a_file_for_new_keys_or_with_no_checks_at_all_the_verdict_is_that_of_ssh_or_stricter() {
+    let mut world = World::new();
+    let name = format!("[127.0.0.1]:{}", world.lab.sshd.port);
+    let mut seen = Vec::new();
+    let (none, own, other) = (None, Some("ed25519"), Some("other-ed25519"));
+    // Options, the key that is shown, those that may be known, policies.
+    type Case<'a> = (&'a str, &'a str, &'a [Option<&'a str>], &'a [&'a str]);
+    let cases: [Case<'_>; 6] = [
+        ("UserKnownHostsFile none", "ed25519", &[none], &POLICIES),
+        (
+            "UserKnownHostsFile NONE\n  GlobalKnownHostsFile {dir}/known_hosts",
+            "ed25519",
+            &[none, own, other],
+            &POLICIES[2..],
+        ),
+        ("UserKnownHostsFile /dev/null", "ed25519", &[own], &POLICIES),
+        (
+            "UserKnownHostsFile /dev/null\n  GlobalKnownHostsFile {dir}/known_hosts",
+            "ed25519",
+            &[own, other],
+            &POLICIES[2..],
+        ),
+        ("NoHostAuthenticationForLocalhost yes", "ed25519", &[none, other], &POLICIES),
+        ("RequiredRSASize 4096", "rsa", &[none, Some("rsa")], &POLICIES[2..]),
+    ];
+    for (more, shown, knowns, policies) in cases {
+        world.show(&[shown]);
+        for (known, policy) in knowns.iter().flat_map(|known| policies.iter().map(move |policy| (known, policy))) {
+            world.know(&known.map(|key| (name.clone(), key.into(), false)).into_iter().collect::<Vec<_>>());
+            let more = more.replace("{dir}", &world.lab.dir.path().display().to_string());
+            let options = format!("  StrictHostKeyChecking {policy}\n  {more}\n");
+            let ([ssh, ours], _, said) = world.thoughts(&options);
+            let about = format!("{options}, shown {shown}, known {known:?}: ssh {ssh:?}, we {ours:?}; {said}");
+            assert!(ours == Thought::Refused || ours == ssh, "{about}");
+            // Stricter only where ssh would not look at all, or go on with less.
+            let stricter = more.starts_with("NoHost") || ssh == Thought::Crippled;
+            assert!(stricter || ours == ssh, "{about}");
+            assert!(!more.starts_with("NoHost") || said.contains("`nohostauthenticationforlocalhost`"), "{about}");
+            seen.push((more, ours));
+        }
+    }
+    for (more, thought) in [("none", Thought::Refused), ("/dev/null", Thought::Trusted), ("4096", Thought::Refused)] {
+        assert!(seen.iter().any(|(options, ours)| options.ends_with(more) && *ours == thought), "{more}: {seen:?}");
+    }
+}

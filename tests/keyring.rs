@@ -2,7 +2,7 @@
 
 use std::process::{Command, Output};
 
-use crate::lab::{Lab, set_mode, wait_for};
+use crate::lab::{KERNELS_KEYRING, Lab, set_mode, wait_for};
 
 /// A lab whose key has the passphrase `secret`, and a program that answers with it.
 fn lab() -> Option<Lab> {
@@ -68,8 +68,7 @@ fn the_secret_service_keeps_a_passphrase() {
 #[test]
 fn the_kernel_keeps_a_passphrase_where_there_is_no_session_bus() {
     let Some(lab) = lab() else { return };
-    // A session keyring of its own, so that nothing of this machine's is touched.
-    let output = script(&lab, &["keyctl", "session", "-"], &steps());
+    let output = script(&lab, &KERNELS_KEYRING, &steps());
     check(&lab, &output);
 }
 
@@ -146,4 +145,29 @@ fn a_keyring_that_is_absent_or_wrong_is_said_so_and_a_person_is_asked() {
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(stderr.contains("the system keyring cannot be used"), "{stderr}");
     assert_eq!(String::from_utf8_lossy(&output.stdout), "asked\n", "{stderr}{}", lab.log("lab"));
+}
+
+#[test]
+fn what_a_password_manager_prints_is_kept() {
+    let Some(lab) = lab() else { return };
+    let steps = r#"
+        printf 'secret\nuser: me\nurl: x\n' | dtunnel secret set lab --stdin -q
+        dtunnel up lab -q && dtunnel down lab -q && echo 'came up by itself'
+        printf 'a pass\303\244 word ' | dtunnel secret set lab --password --stdin -q
+        dtunnel secret list lab
+        for wrong in '' '\nsecret\n' '\377\n' "$(yes | head -c 40000 | tr -d '\n')" 'wrong\n'; do
+            printf "$wrong" | dtunnel secret set lab --stdin 2>&1 >/dev/null || echo "rc=$?"
+        done
+        dtunnel secret set lab --password </dev/null 2>&1 || echo "rc=$?"
+        dtunnel secret forget lab -q
+    "#;
+    let output = script(&lab, &KERNELS_KEYRING, steps);
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.starts_with("came up by itself\n"), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    let (kept, refused) = (said.matches("\npass").count(), |what: &str| said.matches(what).count());
+    assert_eq!(kept, 2, "{said}");
+    assert_eq!((refused("is empty\nrc=2"), refused("not UTF-8\nrc=2"), refused("too long\nrc=2")), (2, 1, 1), "{said}");
+    assert_eq!((refused("this is not the passphrase"), refused("rc=4\n")), (1, 1), "{said}");
+    assert!(said.contains("hint: `--stdin` reads it from a password manager's output\nrc=1\n"), "{said}");
+    assert!(!lab.path("home/asked").exists(), "nobody was asked");
 }

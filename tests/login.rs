@@ -404,3 +404,37 @@ fn a_host_is_reached_over_ipv6() {
     assert!(lab.ok(&["status"]).contains("::1"));
     lab.ok(&["down", "--all"]);
 }
+
+#[test]
+fn a_proxy_command_hears_of_its_end_and_does_not_outlive_it() {
+    let Some(lab) = Lab::with_engine() else { return };
+    let home = lab.path("home");
+    // It carries the connection in the background, as only then dash looks at signals at once.
+    let program = "#!/bin/sh\necho $$ >> $HOME/pids\ntrap \"$1\" HUP\nexec 3<&0; nc $2 $3 <&3 & wait $!; wait $!\n";
+    std::fs::write(lab.path("proxy"), program).unwrap();
+    set_mode(&lab.path("proxy"), 0o755);
+    let is_gone = |pid: &str| !std::path::Path::new(&format!("/proc/{pid}")).exists();
+    // Who cleans up gets the time, who does not listen is ended all the same, and who needs long is ended on the way.
+    for (trap, cleaned) in [("sleep 0.3; touch cleaned; exit", true), (":", false), ("", false), ("sleep 60", false)] {
+        let trap = trap.replace("touch cleaned", &format!("touch {}/cleaned", home.display()));
+        lab.write_ssh_config(&format!("  ProxyCommand {} '{trap}' %h %p\n", lab.path("proxy").display()));
+        lab.ok(&["up", "lab"]);
+        run(&mut lab.docker("lab", &["ps"]));
+        lab.ok(&["down", "lab"]);
+        assert_eq!(home.join("cleaned").exists(), cleaned, "{trap}");
+        let _ = std::fs::remove_file(home.join("cleaned"));
+    }
+    // One that brings nothing, and one whose `up` is given up.
+    lab.write_ssh_config(&format!(
+        "  ProxyCommand {} 'touch {0}.cleaned; exit' 127.0.0.1 1\n",
+        lab.path("proxy").display()
+    ));
+    lab.fails(6, &["up", "lab"]);
+    lab.write_ssh_config(
+        "  ProxyCommand sh -c 'echo $$ >> $HOME/pids; trap \"touch $HOME/cleaned; exit\" HUP; sleep 100 & wait'\n",
+    );
+    lab.fails(6, &["up", "lab", "--timeout", "1s"]);
+    assert!(home.join("cleaned").exists());
+    let pids = std::fs::read_to_string(home.join("pids")).unwrap();
+    assert!(pids.lines().count() >= 6 && pids.lines().all(is_gone), "{pids}");
+}

@@ -6,6 +6,7 @@
 mod lab;
 
 mod asked;
+mod attended;
 mod audit;
 mod causes;
 mod cli;

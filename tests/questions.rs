@@ -1,6 +1,7 @@
 //! Logins that ask: passwords, one-time codes, several methods in a row, servers that ask too much.
 
-use std::process::Command;
+use std::io::BufRead as _;
+use std::process::{Child, Command, Stdio};
 
 use crate::lab::keyboard::{Behaviour, serve};
 use crate::lab::pty::Person;
@@ -168,4 +169,74 @@ fn a_question_stays_open_while_a_proxy_command_speaks() {
     person.sees("your session ends soon");
     let (status, screen) = person.leaves();
     assert!(status.success() && screen.contains(" up ") && !screen.contains("elsewhere"), "{screen}");
+}
+
+#[test]
+fn with_batch_mode_nobody_is_asked_anything() {
+    let lab = Lab::new("PasswordAuthentication yes");
+    lab.keygen("user", "ed25519", "open sesame");
+    lab.authorize("user");
+    lab.write_ssh_config("  BatchMode yes\n");
+    let (status, screen) = Person::types(&lab, &up()).leaves();
+    assert_eq!(status.code(), Some(4), "{screen}");
+    lab.write_ssh_config("  BatchMode yes\n  StrictHostKeyChecking ask\n");
+    std::fs::remove_file(lab.path("known_hosts")).unwrap();
+    let (status, screen) = Person::types(&lab, &up()).leaves();
+    assert_eq!(status.code(), Some(5), "{screen}");
+    assert!(!screen.contains("Enter passphrase") && !screen.contains("yes/no"), "{screen}");
+}
+
+/// Runs a server that wants a new password in place of every one, as RFC 4252 section 8 has it (OpenSSH's never does);
+/// its port.
+fn wants_a_new_password(lab: &Lab) -> (Child, u16) {
+    let program = "import asyncio, asyncssh, sys
+class Server(asyncssh.SSHServer):
+    def password_auth_supported(self):
+        return True
+    def validate_password(self, user, password):
+        raise asyncssh.PasswordChangeRequired('Your password has expired.')
+async def main():
+    server = await asyncssh.create_server(Server, '127.0.0.1', 0, server_host_keys=[sys.argv[1]])
+    print(server.sockets[0].getsockname()[1], flush=True)
+    await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
+asyncio.run(main())";
+    let mut python = Command::new("/usr/bin/python3");
+    python
+        .env("PYTHONWARNINGS", "ignore")
+        .args(["-c", program])
+        .arg(lab.path("host"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped());
+    let mut child = python.spawn().unwrap();
+    let mut line = String::new();
+    std::io::BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    (child, line.trim().parse().unwrap())
+}
+
+#[test]
+fn a_password_that_has_expired_is_said_to() {
+    let Some(mut lab) = with_password("PubkeyAuthentication no") else { return };
+    std::fs::write(lab.path("askpass"), "#!/bin/sh\necho secret\n").unwrap();
+    crate::lab::set_mode(&lab.path("askpass"), 0o755);
+    let up = |lab: &Lab, target: &str| {
+        let mut command = lab.dtunnel(["up", target]);
+        command.env("SSH_ASKPASS", lab.path("askpass")).env("SSH_ASKPASS_REQUIRE", "force");
+        let output = command.output().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (mut server, port) = wants_a_new_password(&lab);
+    lab.write_config(&format!("ssh_config = {:?}\n[defaults]\nconnect_timeout = \"4s\"\n", lab.path("ssh_config")));
+    let (code, stderr) = up(&lab, &format!("u@127.0.0.1:{port}"));
+    server.kill().unwrap();
+    server.wait().unwrap();
+    assert_eq!(code, Some(4), "{stderr}");
+    assert!(stderr.contains("most likely the password has expired"), "{stderr}");
+    assert!(stderr.contains(&format!("ssh -p {port} u@127.0.0.1")), "{stderr}");
+    // OpenSSH's own way: in, but for a new password only.
+    let shadow = std::fs::read_to_string(lab.path("shadow")).unwrap();
+    std::fs::write(lab.path("shadow"), shadow.replace(":19000:", ":0:")).unwrap();
+    lab.sshd.start_again();
+    let (code, stderr) = up(&lab, "lab");
+    assert_eq!(code, Some(7), "{stderr}");
+    assert!(stderr.contains("it runs no commands for this login: WARNING: Your password has expired."), "{stderr}");
 }

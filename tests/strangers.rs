@@ -99,6 +99,41 @@ fn a_link_and_a_directory_that_others_may_change_are_not_believed() {
 }
 
 #[test]
+fn a_local_socket_is_opened_only_where_nobody_else_can_put_another() {
+    if !is_root() {
+        return skip("being somebody else needs root");
+    }
+    let lab = Lab::new("");
+    // Lazy tunnels, which connect nowhere. What is asked for on the command line, and by a profile.
+    let output = script(
+        &lab,
+        r#"at() { try up lab --lazy --local "$1"; "$DTUNNEL" down --all -q; }
+           as_other mkdir -m 755 /tmp/his; at unix:/tmp/his/x.sock
+           mkdir -m 770 /tmp/ours; at /tmp/ours/x.sock; chmod 1777 /tmp/ours; at /tmp/ours/x.sock
+           as_other mkdir -m 755 /tmp/his/in; chown 0 /tmp/his/in; at /tmp/his/in/x.sock
+           mkdir /tmp/mine; as_other ln -s /tmp/mine /tmp/link; at /tmp/link/x.sock
+           at /tmp/x.sock
+           printf 'ssh_config = "none"\n[profiles.lab]\nlazy = true\nlocal = "/tmp/x.sock"\n' > /tmp/config
+           DTUNNEL_CONFIG=/tmp/config try up lab
+           [ -z "$(find /tmp -name x.sock)" ] && echo none was opened
+           chmod 755 /tmp/ours; at /tmp/ours/x.sock; mkdir /tmp/mine/in; at /tmp/mine/in/x.sock
+           try up lab --lazy --local '/tmp/mine/a%41'; try up lab --lazy --local '/tmp/mine/a#b'"#,
+    );
+    let said = said(&output);
+    assert!(said.contains("none was opened\n"), "{said}");
+    let refused = |what: &str| said.matches(&format!("would not be private: {what}")).count();
+    assert_eq!(refused("/tmp/his belongs to uid 65534, neither to you (uid 0) nor to root"), 2, "{said}");
+    assert_eq!(refused("/tmp/ours may be written by others (mode 0770)"), 0, "{said}");
+    assert_eq!(refused("/tmp/ours may be changed by others (mode 0770)"), 1, "{said}");
+    assert_eq!(refused("/tmp/ours may be written by others (mode 1777)"), 1, "{said}");
+    assert_eq!(refused("/tmp/link belongs to uid 65534"), 1, "{said}");
+    assert_eq!(refused("/tmp may be written by others (mode 1777)"), 2, "{said}");
+    assert_eq!(said.matches("hint: choose a directory of yours").count(), 7, "{said}");
+    assert_eq!((said.matches("exit 1\n").count(), said.matches("exit 0\n").count()), (7, 2), "{said}");
+    assert_eq!(said.matches("exit 2\n").count(), 2, "{said}");
+}
+
+#[test]
 fn the_runtime_directory_of_another_user_is_passed_over_and_ones_own_is_found() {
     if !is_root() {
         return skip("being somebody else needs root");

@@ -88,8 +88,21 @@ fn revoked_host_keys_are_read_from_a_list_and_what_cannot_be_read_revokes_all() 
     std::fs::write(&list, "nonsense\n").unwrap();
     assert!(lab.fails(5, &["up", "lab"]).contains("line 1"));
     std::fs::remove_file(&list).unwrap();
-    run(Command::new("ssh-keygen").args(["-q", "-k", "-f"]).arg(&list).arg(lab.path("user.pub")));
-    assert!(lab.fails(5, &["up", "lab"]).contains("KRL"));
+    // Key revocation lists: of the key, of the authority, of the certificate by its id; of others; and a broken one.
+    std::fs::write(lab.path("by-id"), "id: the-id\n").unwrap();
+    let revoke = |what: &[&str]| {
+        let _ = std::fs::remove_file(&list);
+        run(Command::new("ssh-keygen").current_dir(lab.dir.path()).args(["-q", "-k", "-f", "revoked"]).args(what));
+    };
+    for what in [&["host.pub"][..], &["ca.pub"], &["-s", "ca.pub", "by-id"]] {
+        revoke(what);
+        assert!(lab.fails(5, &["up", "lab"]).contains("marked as revoked"), "{what:?}");
+    }
+    revoke(&["user.pub"]);
+    lab.up_and_down();
+    let whole = std::fs::read(&list).unwrap();
+    std::fs::write(&list, &whole[..whole.len() - 1]).unwrap();
+    assert!(lab.fails(5, &["up", "lab"]).contains("cut short"));
     std::fs::write(&list, public("user")).unwrap();
     lab.up_and_down();
 }

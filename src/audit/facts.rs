@@ -149,7 +149,10 @@ async fn of_engine(
         Ok(Ok(channel)) => channel,
         Ok(Err(OpenError::Lost)) => return Err(connection.ended().await.into()),
         Err(_) => return Err(tunnel::Error::Engine { host, socket, source: engine::Error::Timeout(LIMIT) }),
-        Ok(Err(source)) => return Err(tunnel::Error::Forwarding { host, socket, user: facts.user.clone(), source }),
+        Ok(Err(source)) => {
+            let user = facts.user.clone();
+            return Err(tunnel::Error::Forwarding { host, socket, user, said: String::new(), source });
+        }
     };
     let asked = async {
         let mut session = Session::over(channel.into_stream()).await?;

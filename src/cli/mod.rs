@@ -22,6 +22,7 @@ mod restart;
 mod secret;
 mod service;
 mod shell;
+mod signals;
 mod status;
 mod targets;
 mod top;

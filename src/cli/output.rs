@@ -13,6 +13,7 @@ use console::Term;
 use super::Color;
 use crate::audit::Severity;
 use crate::daemon::{ExitCode, Failure};
+use crate::text;
 use crate::tunnel::State;
 
 const ERROR: Style = AnsiColor::Red.on_default().bold();
@@ -112,12 +113,31 @@ pub(super) fn interrupted() -> ! {
     std::process::exit(INTERRUPTED)
 }
 
+/// Ends the process as a signal does that has come.
+pub(super) fn killed_by(signal: i32) -> ! {
+    if let Some(word) = IF_IT_FAILS.get() {
+        let _ = print(word);
+    }
+    let _ = signal_hook::low_level::emulate_default_handler(signal);
+    std::process::exit(128 + signal)
+}
+
 /// A warning, to standard error; `-q` does without it.
 pub(super) fn warning(message: &str) {
     match voice() {
         Voice { quiet: true, .. } => {}
         Voice { json: true, .. } => eprintln!("{}", serde_json::json!({ "warning": message })),
         _ => eprintln!("{WARN}warning:{WARN:#} {message}"),
+    }
+}
+
+/// What somebody on the way to the host says. An address is where the person has to go: `-q` and `--json` do not keep it back.
+pub(super) fn said(message: &str) {
+    match voice() {
+        Voice { quiet: false, json: false } => eprintln!("{message}"),
+        _ if !text::names_address(message) => {}
+        Voice { json: true, .. } => eprintln!("{}", serde_json::json!({ "said": message })),
+        _ => eprintln!("{message}"),
     }
 }
 

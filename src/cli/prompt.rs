@@ -6,11 +6,13 @@ use std::io::{self, Read as _, Write};
 use std::process::{Command, Stdio};
 
 use rustix::event::{PollFd, PollFlags};
+use rustix::process::Signal;
 use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcsetattr};
-
+use signal_hook::consts::{SIGINT, SIGQUIT, SIGTSTP};
 use zeroize::Zeroizing;
 
 use super::output;
+use super::signals::{self, Held};
 use crate::daemon::{Client, ExitCode, Failure};
 use crate::ssh::{Prompter, Question, Secret};
 
@@ -20,6 +22,8 @@ const CTRL_C: u8 = 0x03;
 const CTRL_D: u8 = 0x04;
 const BACKSPACE: [u8; 2] = [0x08, 0x7f];
 const CTRL_U: u8 = 0x15;
+const CTRL_Z: u8 = 0x1a;
+const CTRL_BACKSLASH: u8 = 0x1c;
 
 /// How asking ended without an answer.
 #[derive(Debug)]
@@ -79,6 +83,23 @@ fn secret(line: &[u8]) -> Secret {
     Secret::new(String::from_utf8_lossy(&line[..end]).into_owned())
 }
 
+/// A secret that a program has printed: its first line, for `pass` has others behind it.
+///
+/// # Errors
+/// Where there is none, or more than any answer has.
+pub(super) fn first_line(input: impl io::Read) -> io::Result<Secret> {
+    let mut text = Zeroizing::new(Vec::with_capacity(2 * MAX_ANSWER));
+    input.take(MAX_ANSWER as u64 + 1).read_to_end(&mut text)?;
+    let end = text.iter().position(|byte| *byte == b'\n').unwrap_or(text.len());
+    let wrong = |what| Err(io::Error::new(io::ErrorKind::InvalidData, what));
+    match secret(&text[..end]) {
+        _ if end > MAX_ANSWER => wrong("the line is too long"),
+        _ if str::from_utf8(&text[..end]).is_err() => wrong("the line is not UTF-8"),
+        line if line.reveal().is_empty() => wrong("the first line is empty"),
+        line => Ok(line),
+    }
+}
+
 fn terminal() -> io::Result<File> {
     OpenOptions::new().read(true).write(true).open("/dev/tty")
 }
@@ -100,28 +121,45 @@ impl Asker<'_> {
         }
         false
     }
+}
 
-    /// Waits for the person's next key or line. False where the question is over before.
-    fn wait_for_input(&mut self, terminal: &File) -> io::Result<bool> {
-        loop {
-            if self.is_over() {
-                return Ok(false);
-            }
-            let news = {
-                let mut both =
-                    [PollFd::new(terminal, PollFlags::IN), PollFd::from_borrowed_fd(self.client.news(), PollFlags::IN)];
-                match rustix::event::poll(&mut both, None) {
-                    Err(rustix::io::Errno::INTR) => continue,
-                    polled => polled?,
-                };
-                if !both[0].revents().is_empty() {
-                    return Ok(true);
-                }
-                !both[1].revents().is_empty()
+/// What comes first.
+enum Input {
+    /// A key or line.
+    Typed,
+    /// The question needs no answer any more.
+    Over,
+    Signal(i32),
+}
+
+/// Waits for the person's next key or line, for the end of the question, or for a signal.
+fn wait(terminal: &File, asker: &mut Option<&mut Asker<'_>>, signals: Option<&Held>) -> io::Result<Input> {
+    loop {
+        if asker.as_deref_mut().is_some_and(Asker::is_over) {
+            return Ok(Input::Over);
+        }
+        if let Some(signal) = signals.and_then(Held::take) {
+            return Ok(Input::Signal(signal));
+        }
+        let news = {
+            let mut all = vec![PollFd::new(terminal, PollFlags::IN)];
+            all.extend(signals.and_then(Held::news).map(|news| PollFd::new(news, PollFlags::IN)));
+            let of_signals = all.len();
+            all.extend(asker.as_deref().map(|asker| PollFd::from_borrowed_fd(asker.client.news(), PollFlags::IN)));
+            match rustix::event::poll(&mut all, None) {
+                Err(rustix::io::Errno::INTR) => continue,
+                polled => polled?,
             };
-            if news && self.client.is_over(self.id).unwrap_or(true) {
-                return Ok(false);
+            let has_come = |index: usize| all.get(index).is_some_and(|fd| !fd.revents().is_empty());
+            // Signals first: what has been typed is not lost.
+            match (has_come(0), of_signals == 2 && has_come(1)) {
+                (_, true) => false,
+                (true, false) => return Ok(Input::Typed),
+                (false, false) => has_come(of_signals),
             }
+        };
+        if news && asker.as_deref_mut().is_some_and(|asker| asker.client.is_over(asker.id).unwrap_or(true)) {
+            return Ok(Input::Over);
         }
     }
 }
@@ -142,7 +180,7 @@ pub(super) fn ask(question: &Question, mut asker: Option<&mut Asker<'_>>) -> Res
     let mut terminal = terminal().map_err(|_| NoAnswer::NoTerminal)?;
     let visible = matches!(question, Question::HostKey { .. } | Question::Server { echo: true, .. });
     let answer = write!(terminal, "{text}")
-        .and_then(|()| if visible { read_line(&terminal, asker) } else { read_hidden(&terminal, asker) });
+        .and_then(|()| if visible { read_line(&terminal, asker) } else { read_hidden(&terminal, &text, asker) });
     match answer {
         Ok(Read::Answer(answer)) => Ok(answer),
         Ok(Read::Interrupted) => Err(NoAnswer::Interrupted),
@@ -159,11 +197,6 @@ enum Read {
     Answer(Secret),
     Interrupted,
     Over,
-}
-
-/// Waits for input if a question may end before there is any. False where it did.
-fn goes_on(terminal: &File, asker: &mut Option<&mut Asker<'_>>) -> io::Result<bool> {
-    asker.as_deref_mut().map_or(Ok(true), |asker| asker.wait_for_input(terminal))
 }
 
 /// Does work that may have questions, which are put to whoever is at the terminal.
@@ -191,7 +224,7 @@ pub(super) fn while_answering<T>(work: impl AsyncFnOnce(&Prompter) -> T) -> Resu
         let telling = async {
             let mut heard = 0;
             loop {
-                said.borrow_and_update().since(&mut heard).iter().for_each(|line| output::note(line));
+                said.borrow_and_update().since(&mut heard).iter().for_each(|line| output::said(line));
                 if said.changed().await.is_err() {
                     return std::future::pending().await;
                 }
@@ -204,6 +237,7 @@ pub(super) fn while_answering<T>(work: impl AsyncFnOnce(&Prompter) -> T) -> Resu
         }
     });
     runtime.shutdown_background();
+    crate::ssh::end_proxy_commands();
     Ok(result)
 }
 
@@ -256,7 +290,7 @@ fn sorry(again: bool) -> &'static str {
 }
 
 fn read_line(terminal: &File, mut asker: Option<&mut Asker<'_>>) -> io::Result<Read> {
-    if !goes_on(terminal, &mut asker)? {
+    if matches!(wait(terminal, &mut asker, None)?, Input::Over) {
         return Ok(Read::Over);
     }
     // A code may be shown, and is a secret all the same: read once, as what is hidden.
@@ -271,29 +305,64 @@ fn read_line(terminal: &File, mut asker: Option<&mut Asker<'_>>) -> io::Result<R
     Ok(if line.is_empty() { Read::Interrupted } else { Read::Answer(secret(&line)) })
 }
 
-/// Reads a line that is not shown. The terminal's own line editing and signals are off meanwhile:
-/// a Ctrl-C that ended this process half-way would leave the terminal without its echo.
-fn read_hidden(terminal: &File, mut asker: Option<&mut Asker<'_>>) -> io::Result<Read> {
-    let mode = HiddenMode::enter(terminal)?;
+/// Reads a line that is not shown. The terminal's own line editing and signals are off meanwhile, and signals from
+/// elsewhere wait: one that ended or stopped this process half-way would leave the terminal without its echo.
+/// `question` is what is shown once more after a stop.
+fn read_hidden(terminal: &File, question: &str, mut asker: Option<&mut Asker<'_>>) -> io::Result<Read> {
+    let signals = Held::new();
+    let mut mode = HiddenMode::enter(terminal)?;
     let mut answer = Zeroizing::new(Vec::with_capacity(MAX_ANSWER));
     let interrupted = loop {
-        if !goes_on(terminal, &mut asker)? {
-            return Ok(Read::Over);
-        }
-        let mut byte = [0];
-        (&mut &*terminal).read_exact(&mut byte)?;
-        match byte[0] {
-            b'\r' | b'\n' => break false,
-            CTRL_C => break true,
-            CTRL_D if answer.is_empty() => break true,
-            CTRL_U => answer.clear(),
-            c if BACKSPACE.contains(&c) => {
-                // A character of UTF-8 goes as a whole.
-                while answer.pop().is_some_and(|last| last & 0xc0 == 0x80) {}
+        let signal = match wait(terminal, &mut asker, Some(&signals))? {
+            Input::Over => return Ok(Read::Over),
+            Input::Signal(SIGINT) => break true,
+            Input::Signal(signal) => signal,
+            Input::Typed => {
+                let mut byte = [0];
+                (&mut &*terminal).read_exact(&mut byte)?;
+                match byte[0] {
+                    b'\r' | b'\n' => break false,
+                    CTRL_C => break true,
+                    CTRL_D if answer.is_empty() => break true,
+                    CTRL_Z => {
+                        // The terminal would send it to all of the job.
+                        let _ = rustix::process::kill_current_process_group(Signal::TSTP);
+                        SIGTSTP
+                    }
+                    CTRL_BACKSLASH => {
+                        let _ = rustix::process::kill_current_process_group(Signal::QUIT);
+                        SIGQUIT
+                    }
+                    CTRL_U => {
+                        answer.clear();
+                        continue;
+                    }
+                    c if BACKSPACE.contains(&c) => {
+                        // A character of UTF-8 goes as a whole.
+                        while answer.pop().is_some_and(|last| last & 0xc0 == 0x80) {}
+                        continue;
+                    }
+                    c => {
+                        if answer.len() < MAX_ANSWER {
+                            answer.push(c);
+                        }
+                        continue;
+                    }
+                }
             }
-            c if answer.len() < MAX_ANSWER => answer.push(c),
-            _ => {}
+        };
+        drop(mode);
+        writeln!(&mut &*terminal)?;
+        if signal != SIGTSTP {
+            drop((answer, signals));
+            output::killed_by(signal);
         }
+        signals::stop();
+        // What it was stopped by, where that was this process itself.
+        signals.take();
+        answer.clear();
+        mode = HiddenMode::enter(terminal)?;
+        write!(&mut &*terminal, "{question}")?;
     };
     drop(mode);
     writeln!(&mut &*terminal)?;

@@ -8,7 +8,7 @@ use super::{Global, output, prompt};
 use crate::config::Target;
 use crate::daemon::{ExitCode, Failure};
 use crate::ssh::vault::{self, Kept, VaultError};
-use crate::ssh::{Question, needs_passphrase, opens};
+use crate::ssh::{Bound, Question, keep_password, known_identities, needs_passphrase, opens};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum SecretCommand {
@@ -48,6 +48,9 @@ pub(super) struct SetArgs {
     /// Keep the passphrase of this private key
     #[arg(long, value_name = "FILE", conflicts_with = "password")]
     passphrase: Option<PathBuf>,
+    /// Read it from standard input, the first line, as password managers print it
+    #[arg(long)]
+    stdin: bool,
 }
 
 pub(super) fn secret(global: &Global, command: &SecretCommand) -> Result<(), Failure> {
@@ -99,15 +102,36 @@ fn set(global: &Global, args: &SetArgs) -> Result<(), Failure> {
             Question::Password { account: target.account(), again: false, notes: Vec::new() },
         ),
     };
-    let answer = prompt::ask(&question, None)
-        .map_err(|_| Failure::new(ExitCode::Other, format!("nobody was there to give the {kept}")))?;
+    let answer = if args.stdin {
+        prompt::first_line(std::io::stdin())
+            .map_err(|e| Failure::new(ExitCode::Usage, format!("standard input has no {kept}: {e}")))?
+    } else {
+        prompt::ask(&question, None).map_err(|_| {
+            Failure::new(ExitCode::Other, format!("nobody was there to give the {kept}"))
+                .hint("`--stdin` reads it from a password manager's output")
+        })?
+    };
     if let Kept::Passphrase(file) = &kept
         && !opens(file, &answer)
     {
         return Err(Failure::new(ExitCode::Auth, format!("this is not the {kept}; nothing was kept")));
     }
-    vault::keep(&kept, &answer).map_err(unusable)?;
-    output::note(&format!("kept the {kept} in the system keyring"));
+    if matches!(kept, Kept::Passphrase(_)) {
+        vault::keep(&kept, &answer).map_err(unusable)?;
+        output::note(&format!("kept the {kept} in the system keyring"));
+        return Ok(());
+    }
+    let hosts = known_identities(&target);
+    let named = hosts.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ");
+    keep_password(&kept, &Bound::new(answer, hosts)).map_err(unusable)?;
+    output::note(&match named.as_str() {
+        "" => format!(
+            "kept the {kept} in the system keyring, for no host key yet, since none is known: it is used once you have given it \
+             at a login (dtunnel up {}), or stored it again with the key in known_hosts",
+            target.typed()
+        ),
+        named => format!("kept the {kept} in the system keyring, for the host with the key {named}"),
+    });
     Ok(())
 }
 

@@ -476,7 +476,7 @@ impl Progress {
 
     /// What a program on the way to the host says to whoever waits.
     fn tell(&self, target: &str, message: &str) {
-        let say = || output::note(&format!("{target}: {message}"));
+        let say = || output::said(&format!("{target}: {message}"));
         match &self.spinners {
             Some(spinners) => spinners.suspend(say),
             None => say(),
@@ -537,6 +537,7 @@ fn foreground(global: &Global, args: &UpArgs, target: &str, config: &ConfigFile)
     let (ours, theirs) = UnixStream::pair().map_err(other)?;
     let options = options(global, target, &args.tunnel, true)?;
     let inherited = daemon::inherited().map_err(other)?;
+    super::signals::leave_to_tunnel();
     std::thread::scope(|scope| {
         let daemon = scope.spawn(move || daemon::run(&options, theirs, inherited));
         let watched = Client::over(ours).map_err(|e| unwell(&e)).and_then(|mut client| {

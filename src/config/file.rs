@@ -161,8 +161,8 @@ pub struct Profile {
     /// Operations that may be asked for beyond `access`, such as `"containers.archive"`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub allow: Option<Vec<String>>,
-    /// Directories of the host that containers may be given in spite of `"no-privileged"`; one that ends in
-    /// `/` is meant with all that is below it.
+    /// Directories of the host that containers may be given in spite of `"no-privileged"`: exactly these, for writing
+    /// too. One that ends in `/` is meant with all that is below it, for reading only (`:ro`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub allowed_binds: Option<Vec<String>>,
     /// Which published TCP ports are brought to this machine: `true`, `"ask"`, or a list of rules such as

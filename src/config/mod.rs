@@ -31,8 +31,8 @@ pub use paths::{MAX_SOCKET_PATH, Paths, RuntimeFiles, config_path, log_path, rou
 pub use ports::{PortRule, Ports, PortsSetting};
 pub use remote::Remote;
 pub use resolve::{IgnoredCheck, LocalEndpoint, Overrides, Target, resolve};
-pub(crate) use runtime_dir::prepare_runtime_dir;
 pub use runtime_dir::runtime_dir;
+pub(crate) use runtime_dir::{check_socket_place, prepare_runtime_dir};
 pub use said::{Said, Takes};
 pub use settings::{Difference, Settings, Wanted};
 pub use size::Size;
@@ -140,6 +140,14 @@ pub enum Error {
         /// Why not.
         reason: &'static str,
     },
+    /// A local socket in whose place others could put their own.
+    #[error("a socket at {path} would not be private: {reason}")]
+    LocalPlace {
+        /// The socket.
+        path: PathBuf,
+        /// What is wrong with its directory, or one above.
+        reason: String,
+    },
     /// A remote endpoint that is none.
     #[error("`{input}` is not a remote endpoint: {reason}")]
     Remote {
@@ -210,10 +218,14 @@ impl Error {
             Self::ProfileExists { name, .. } => {
                 format!("`dtunnel profile edit` changes it, `dtunnel profile remove {name}` removes it")
             }
-            Self::Local { .. } => "for example --local unix:/tmp/my.sock or --local tcp:127.0.0.1:2375".into(),
+            Self::Local { .. } => "for example --local unix:/home/me/docker.sock or --local tcp:127.0.0.1:2375".into(),
             Self::Remote { .. } => "for example auto, /run/user/1000/docker.sock or tcp:127.0.0.1:2375".into(),
             Self::SocketPath { .. } => {
                 "set XDG_RUNTIME_DIR to a shorter directory, use a shorter profile name, or give --local unix:PATH"
+                    .into()
+            }
+            Self::LocalPlace { .. } => {
+                "choose a directory of yours that nobody else may write, such as `mkdir -m 700 ~/.docker-sockets` makes"
                     .into()
             }
             Self::RuntimeDir { .. } => {

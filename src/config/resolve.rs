@@ -76,6 +76,11 @@ impl LocalEndpoint {
             if path.chars().any(char::is_control) {
                 return Err(bad("the path holds control characters"));
             }
+            // Clients read it out of a URL. Go's net/url refuses `%` without two digits, and java.net.URI takes it with
+            // them for another character; docker-py takes what is behind `?` and `#` for no part of the path.
+            if path.contains(['%', '?', '#']) {
+                return Err(bad("Docker's clients could not find it: %, ? and # have a meaning in unix:// addresses"));
+            }
             let path = PathBuf::from(path);
             if !path.is_absolute() || path.file_name().is_none() {
                 return Err(bad("the path is not absolute"));
@@ -296,7 +301,10 @@ pub fn resolve(
         // By way of the same checks: its directory's name comes from the environment.
         (None, None) => match default_socket.to_str() {
             Some(path) => LocalEndpoint::parse(&format!("unix:{path}"))?,
-            None => LocalEndpoint::Unix(default_socket.into()),
+            None => {
+                let input = default_socket.to_string_lossy().into_owned();
+                return Err(Error::Local { input, reason: "the path is not UTF-8, and DOCKER_HOST has to be" });
+            }
         },
     };
     let remote = match (&overrides.remote, &profile.remote, &defaults.remote) {
@@ -372,6 +380,11 @@ impl Target {
             ssh.proxy = Proxy::None;
         }
         Ok(Self { ssh, destination: destination.clone(), depth, before: before.to_vec(), ..self.clone() })
+    }
+
+    /// Is this a host on the way to another one?
+    pub fn is_hop(&self) -> bool {
+        self.depth > 0
     }
 
     /// The same for one who looks only: no key is learnt or handed to an agent.
@@ -538,13 +551,25 @@ mod tests {
 
     #[test]
     fn only_what_is_private_to_this_machine_can_be_a_local_endpoint() {
-        for input in ["tcp:0.0.0.0:1", "tcp:192.0.2.1:1", "tcp:[::]:1", "tcp:127.0.0.1", "unix:rel", "unix:/a\nb", "x"]
-        {
+        for input in [
+            "tcp:0.0.0.0:1",
+            "tcp:192.0.2.1:1",
+            "tcp:[::]:1",
+            "tcp:127.0.0.1",
+            "unix:rel",
+            "unix:/a\nb",
+            "x",
+            "unix:/a%zz",
+            "unix:/a%20b",
+            "/a?b",
+            "unix:///a#b",
+        ] {
             assert!(LocalEndpoint::parse(input).is_err(), "{input:?} was accepted");
         }
         assert_eq!(LocalEndpoint::parse("unix:///a/b").expect("valid"), LocalEndpoint::Unix("/a/b".into()));
         assert_eq!(LocalEndpoint::parse("/a/b").expect("valid"), LocalEndpoint::Unix("/a/b".into()));
         assert!(LocalEndpoint::parse("tcp:[::1]:2375").is_ok());
+        assert_eq!(LocalEndpoint::parse("/a b/é;@[").expect("valid").docker_host(), "unix:///a b/é;@[");
         assert!(matches!(
             LocalEndpoint::parse(&format!("unix:/{}", "x".repeat(200))),
             Err(Error::SocketPath { length: 201, .. })

@@ -94,6 +94,29 @@ fn check(dir: &Path) -> Result<(), Error> {
     Ok(())
 }
 
+/// Can nobody but us and root put another socket in the place of the one at `path`, while a tunnel is up or before? Its
+/// directory is ours or root's and nobody else may write in it, with or without the sticky bit: whoever comes first in
+/// `/tmp` is who clients talk to. What is above is held to the rules of the runtime directory.
+///
+/// # Errors
+/// [`Error::LocalPlace`], [`Error::File`].
+pub(crate) fn check_socket_place(path: &Path) -> Result<(), Error> {
+    let parent = path.parent().unwrap_or(Path::new("/"));
+    let not_private = |reason: String| Error::LocalPlace { path: path.into(), reason };
+    let meta = match fs::metadata(parent) {
+        Ok(meta) => meta,
+        // Where there is no directory, nothing can be opened there.
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(source) => return Err(Error::File { action: "open", path: parent.into(), source }),
+    };
+    check_way(parent, &not_private)?;
+    if meta.mode() & 0o022 != 0 {
+        let mode = meta.mode() & 0o7777;
+        return Err(not_private(format!("{} may be written by others (mode {mode:04o})", parent.display())));
+    }
+    Ok(())
+}
+
 /// May nobody but us and root change what the directories down to `parent` lead to? As it is written, and where
 /// links on the way lead to.
 fn check_way(parent: &Path, not_safe: &dyn Fn(String) -> Error) -> Result<(), Error> {
@@ -180,6 +203,27 @@ mod tests {
         let link = tmp.path().join("link");
         symlink(open.join("inner"), &link).expect("a link");
         assert!(reason(check(&link.join("run"))).contains("may be changed by others (mode 0777)"));
+    }
+
+    #[test]
+    fn a_socket_has_its_place_where_nobody_else_may_write() {
+        let tmp = tempfile::tempdir().expect("a directory");
+        let dir = tmp.path().join("dir");
+        fs::create_dir_all(dir.join("inner")).expect("made");
+        // Of its own directory, and of one above.
+        for (mode, own, above) in
+            [(0o700, true, true), (0o755, true, true), (0o775, false, false), (0o1777, false, true)]
+        {
+            set_mode(&dir, mode);
+            assert_eq!(check_socket_place(&dir.join("x.sock")).is_ok(), own, "{mode:o}");
+            assert_eq!(check_socket_place(&dir.join("inner/x.sock")).is_ok(), above, "{mode:o}");
+        }
+        // As written, and where links lead.
+        let link = tmp.path().join("link");
+        symlink(&dir, &link).expect("a link");
+        assert!(check_socket_place(&link.join("x.sock")).is_err());
+        assert!(check_socket_place(Path::new("/tmp/x.sock")).is_err(), "whoever comes first");
+        assert!(check_socket_place(&tmp.path().join("missing/x.sock")).is_ok());
     }
 
     #[test]

@@ -116,6 +116,10 @@ pub struct SshSettings {
     pub revoked_host_keys: Vec<PathBuf>,
     /// KnownHostsCommand, which is not run: without it no host's key can be checked.
     pub known_hosts_command: Option<String>,
+    /// RequiredRSASize: RSA keys of hosts and users with fewer bits are not used.
+    pub required_rsa_size: u32,
+    /// BatchMode: nobody is asked anything.
+    pub batch_mode: bool,
     /// CheckHostIP: the address may be known with a key, too.
     pub check_host_ip: bool,
     /// CASignatureAlgorithms, for host certificates.
@@ -196,8 +200,18 @@ impl MissingMethod {
 
 /// Keywords that decide whom we trust or how we get there, that dtunnel does not know, and the
 /// values at which they do nothing.
-const NOT_OBEYED: &[(&str, &[&str])] =
-    &[("bindinterface", &["none"]), ("proxyusefdpass", &["no"]), ("verifyhostkeydns", &["no", "false"])];
+const NOT_OBEYED: &[(&str, &[&str])] = &[
+    ("bindinterface", &["none"]),
+    ("nohostauthenticationforlocalhost", &["no", "false"]),
+    ("proxyusefdpass", &["no"]),
+    ("verifyhostkeydns", &["no", "false"]),
+];
+
+/// The same, where there is no ssh binary to obey them.
+const NOT_OBEYED_WITHOUT_SSH: &[(&str, &[&str])] = &[("canonicalizehostname", &["no", "false"])];
+
+/// The least bits of an RSA key where nobody says otherwise (RequiredRSASize in ssh_config(5)).
+const REQUIRED_RSA_SIZE: u32 = 1024;
 
 /// Asks what ssh_config says of `destination`; its user and port, where given, win over the
 /// file's, as with `ssh -l` and `-p`.
@@ -229,6 +243,11 @@ fn check_names(host: &str, user: &str) -> Result<(), Error> {
 /// From keywords to settings. Keywords that are absent have ssh's defaults (ssh_config(5)).
 fn interpret(destination: &Destination, answer: &Answer, paths: &Paths) -> Result<SshSettings, Error> {
     let get = |key: &str| answer.get(key);
+    // A newer ssh says so itself.
+    if let Some(why) = get("refuseconnection") {
+        let message = format!("RefuseConnection is set for it: {why}");
+        return Err(Error::SshConfig { host: destination.host.clone(), message });
+    }
     let yes = |key: &str, default: bool| get(key).map_or(default, |v| matches!(v, "yes" | "true"));
     let seconds =
         |key: &str| get(key).and_then(|v| v.parse().ok()).filter(|seconds| *seconds != 0).map(Duration::from_secs);
@@ -270,7 +289,7 @@ fn interpret(destination: &Destination, answer: &Answer, paths: &Paths) -> Resul
     };
     let known_hosts = |key: &str, default: &str| -> Vec<PathBuf> {
         let names = get(key).unwrap_or(default).split_whitespace();
-        names.filter(|name| *name != "none").map(|name| tokens.path(name)).collect()
+        names.filter(|name| !name.eq_ignore_ascii_case("none")).map(|name| tokens.path(name)).collect()
     };
     let revoked_host_keys = match get("revokedhostkeys") {
         None | Some("none") => Vec::new(),
@@ -316,6 +335,8 @@ fn interpret(destination: &Destination, answer: &Answer, paths: &Paths) -> Resul
         },
         revoked_host_keys,
         known_hosts_command: get("knownhostscommand").filter(|command| *command != "none").map(Into::into),
+        required_rsa_size: get("requiredrsasize").and_then(|bits| bits.parse().ok()).unwrap_or(REQUIRED_RSA_SIZE),
+        batch_mode: yes("batchmode", false),
         check_host_ip: yes("checkhostip", false),
         ca_signature_algorithms: algorithms("casignaturealgorithms"),
         hash_known_hosts: yes("hashknownhosts", false),
@@ -348,6 +369,7 @@ fn interpret(destination: &Destination, answer: &Answer, paths: &Paths) -> Resul
         add_keys_to_agent: get("addkeystoagent").and_then(add_to_agent),
         not_obeyed: NOT_OBEYED
             .iter()
+            .chain(NOT_OBEYED_WITHOUT_SSH.iter().filter(|_| answer.defaults.is_empty()))
             .filter(|(key, idle)| get(key).is_some_and(|value| !idle.contains(&value)))
             .chain((get("addkeystoagent") == Some("ask")).then_some(&("addkeystoagent", &[][..])))
             .map(|(key, _)| (*key).to_owned())
@@ -434,6 +456,14 @@ mod tests {
         assert_eq!(settings("Host *\n", "h", true).not_obeyed, [""; 0]);
         let set = settings("Host *\n  VerifyHostKeyDNS yes\n  BindInterface lo\n", "h", true);
         assert_eq!(set.not_obeyed, ["bindinterface", "verifyhostkeydns"]);
+        let localhost = "Host *\n  NoHostAuthenticationForLocalhost yes\n";
+        assert_eq!(settings(localhost, "h", true).not_obeyed, ["nohostauthenticationforlocalhost"]);
+        // ssh -G has obeyed it.
+        let canonical = "Host *\n  CanonicalizeHostname always\n  CanonicalDomains invalid\n";
+        assert_eq!(settings(canonical, "h", true).not_obeyed, [""; 0]);
+        assert_eq!(settings(canonical, "h", false).not_obeyed, ["canonicalizehostname"]);
+        let refused = read("Host *\n  RefuseConnection gone\n", "h", false);
+        assert!(matches!(refused, Err(Error::SshConfig { .. })), "{refused:?}");
         // As Debian, Ubuntu and Fedora ship it: no reason for a warning.
         let stock =
             settings("Host *\n  SendEnv LANG LC_*\n  HashKnownHosts yes\n  GSSAPIAuthentication yes\n", "h", true);

@@ -14,7 +14,7 @@ use crate::ssh::{Question, Secret, Step};
 use crate::tunnel::{ConnectionStatus, PortStatus, RequestStatus, State};
 
 /// The version of this protocol; another one needs the daemon's own version of dtunnel.
-pub const PROTOCOL: u32 = 2;
+pub const PROTOCOL: u32 = 3;
 /// Longest request, in bytes, newline included. An answer is a password at most.
 pub(super) const MAX_LINE: usize = 64 << 10;
 /// Longest event, in bytes, newline included: the status of a tunnel with thousands of ports.

@@ -228,6 +228,7 @@ async fn supervise(
         let _ = std::fs::remove_file(log);
     }
     // First nothing is left behind, then everybody hears of it.
+    let _ = tokio::task::spawn_blocking(ssh::end_proxy_commands).await;
     drop(listener);
     drop(control_file);
     drop(lock);

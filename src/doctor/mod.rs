@@ -273,14 +273,15 @@ impl Examination<'_> {
         let begun = Instant::now();
         let survey = Survey::take(connection, self.target.remote.socket()).await;
         let time = Some(begun.elapsed());
-        let Some(survey) = survey else {
-            self.add(
-                Verdict::Warning,
-                time,
-                "this login runs no commands, so nothing could be looked at there",
-                Some("nothing: this is as it should be for a login that is for tunnels only".into()),
-            );
-            return None;
+        let survey = match survey {
+            Ok(survey) => survey,
+            Err(said) => {
+                let said = if said.is_empty() { said } else { format!(": {said}") };
+                let detail = format!("this login runs no commands, so nothing could be looked at there{said}");
+                let fix = "nothing, if this is a login that is for tunnels only: it is as it should be".into();
+                self.add(Verdict::Warning, time, detail, Some(fix));
+                return None;
+            }
         };
         let sockets: Vec<String> = survey
             .sockets
@@ -358,7 +359,7 @@ impl Examination<'_> {
             Err(_) => return Err(tunnel::Error::Engine { host, socket, source: engine::Error::Timeout(LIMIT) }),
             Ok(Err(source)) => {
                 let user = self.target.ssh.user.clone();
-                return Err(tunnel::Error::Forwarding { host, socket, user, source });
+                return Err(tunnel::Error::Forwarding { host, socket, user, said: String::new(), source });
             }
         };
         let version = engine::version(channel.into_stream(), LIMIT).await;

@@ -15,19 +15,24 @@ use tokio::net::UnixStream;
 use tokio::sync::watch;
 
 use super::algorithms::{pubkey_accepted, rsa_hash};
-use super::connection::Client;
+use super::connection::{Client, News, OnStep, Step};
 use super::error::{Error, Skipped, Tried};
 use super::facts;
-use super::host_key::Trust;
+use super::host_key::{known_identities, rsa_bits};
+use super::identity::{Identity, Trust};
 use super::keys::{Credentials, FileSigner, KeyFile, LoadError, SignError, load_key, read_certificate};
+use super::passwords::{Bound, Found};
 use super::prompter::{Prompter, Question};
 use super::vault::Kept;
 use crate::config::{IdentityAgent, MissingMethod, Proxy, Target, shell_word};
 use crate::text::shown as printable;
 
-/// Longest wait for an ssh-agent's list of keys. (Signing may need a touch or a PIN and has the
-/// time of the whole login.)
+/// Longest wait for an ssh-agent's list of keys.
 const AGENT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest wait for its signature, which may take a touch, a PIN or its owner's word. Clocks stand still meanwhile.
+const SIGNING: Duration = Duration::from_secs(120);
+/// An agent that has not signed after this asks somebody.
+const SIGNED_BY_ITSELF: Duration = Duration::from_millis(500);
 /// Rounds of keyboard-interactive a server may ask for in one attempt. RFC 4256 sets no end.
 const MAX_ROUNDS: usize = 16;
 /// Methods completed in a row before a server that never says "success" is given up.
@@ -44,6 +49,7 @@ pub(super) async fn login(
     trust: Option<&Trust>,
     prompter: &Prompter,
     credentials: &Credentials,
+    on_step: &OnStep,
 ) -> Result<facts::Login, Error> {
     // russh connects nowhere before the host's key was checked.
     let Some(trust) = trust else {
@@ -58,6 +64,7 @@ pub(super) async fn login(
         trust,
         prompter,
         credentials,
+        on_step,
         tried: Tried::default(),
         needs: Vec::new(),
     };
@@ -86,6 +93,7 @@ struct Login<'a> {
     trust: &'a Trust,
     prompter: &'a Prompter,
     credentials: &'a Credentials,
+    on_step: &'a OnStep,
     account: String,
     /// What was tried, for people.
     tried: Tried,
@@ -282,6 +290,11 @@ impl Login<'_> {
                     None => continue,
                 },
             };
+            let least = self.target.ssh.required_rsa_size;
+            if let Some(bits) = rsa_bits(&public).filter(|bits| *bits < least) {
+                self.skip(candidate.label(), format!("it has {bits} bits, and RequiredRSASize is {least}"), None);
+                continue;
+            }
             let hash = if matches!(public.algorithm(), Algorithm::Rsa { .. }) {
                 if server_rsa.is_none() {
                     server_rsa = Some(self.handle.best_supported_rsa_hash().await.unwrap_or_default());
@@ -310,13 +323,22 @@ impl Login<'_> {
             self.tried.refused.push(candidate.label());
             let user = self.target.ssh.user.clone();
             let handle = &mut *self.handle;
+            let mut refusal = None;
             let result = match (&candidate.source, agent.as_mut()) {
                 (Source::Agent { .. }, Some(agent)) => {
-                    let mut signer = AgentSigner { agent, holds_certificate: candidate.agent_holds_certificate };
+                    let mut signer = AgentSigner {
+                        agent,
+                        holds_certificate: candidate.agent_holds_certificate,
+                        prompter: self.prompter,
+                        credentials: self.credentials,
+                        on_step: self.on_step,
+                        refusal: None,
+                    };
                     let result = match candidate.certificate.clone() {
                         Some(cert) => handle.authenticate_certificate_with(user, cert, hash, &mut signer).await,
                         None => handle.authenticate_publickey_with(user, public, hash, &mut signer).await,
                     };
+                    refusal = signer.refusal;
                     result.map_err(|error| error.0)
                 }
                 (Source::File { path, .. }, _) => {
@@ -359,7 +381,12 @@ impl Login<'_> {
                     self.still_open().await?;
                     tracing::warn!("{}: {message}", candidate.label());
                     self.tried.refused.pop();
-                    self.skip(candidate.label(), printable(&message), None);
+                    let fix = refusal.map(|refusal| refusal.fix().to_owned());
+                    self.skip(candidate.label(), printable(&message), fix);
+                    if matches!(refusal, Some(Refusal::Silent)) {
+                        // Its late answer would be taken for that to another question.
+                        agent = None;
+                    }
                 }
             }
         }
@@ -389,6 +416,11 @@ impl Login<'_> {
             IdentityAgent::Path(path) => path.clone(),
             IdentityAgent::Environment => PathBuf::from(std::env::var_os("SSH_AUTH_SOCK").filter(|s| !s.is_empty())?),
         };
+        if self.credentials.agent_asks() && !self.prompter.disturbs() {
+            let why = "it asks its owner, who is not asked for a further connection".into();
+            self.skip(format!("the ssh-agent at {}", path.display()), why, None);
+            return None;
+        }
         match tokio::time::timeout(AGENT_TIMEOUT, AgentClient::connect_uds(&path)).await {
             Ok(Ok(mut agent)) => {
                 // Lets keys that are restricted to certain hosts be used (ssh-add -h). Agents other
@@ -571,14 +603,14 @@ impl Login<'_> {
         let mut last = Attempt::Nothing;
         let kept = Kept::password_for(self.target)?;
         // One that was accepted before, or is in the keyring, goes first; neither is tried twice.
-        let mut known = self.credentials.take_password(&kept, self.trust);
-        if known.is_none() {
-            if self.credentials.is_old(self.trust) {
-                known = self.credentials.fetch_once(&kept).await;
-            } else {
-                tracing::info!("the host's key is new: the {kept} is not looked up in the system keyring");
+        let (mut known, mut unfit) = match self.credentials.passwords.find(&kept, self.trust).await {
+            Found::Fits(bound) => (Some(bound), None),
+            Found::Unfit { hosts, kept: password } => {
+                self.skip_unfit(&kept, &hosts);
+                (None, password.map(|password| Bound::new(password, hosts)))
             }
-        }
+            Found::Nothing => (None, None),
+        };
         let mut asked = 0;
         while asked < self.target.ssh.password_prompts {
             let was_known = known.is_some();
@@ -586,31 +618,39 @@ impl Login<'_> {
                 Some(known) => Some(known),
                 None => {
                     asked += 1;
-                    self.prompter
-                        .ask(Question::Password {
-                            account: self.account.clone(),
-                            again: asked > 1,
-                            notes: self.notes(asked > 1),
-                        })
-                        .await
+                    let question = Question::Password {
+                        account: self.account.clone(),
+                        again: asked > 1,
+                        notes: self.notes(asked > 1),
+                    };
+                    self.prompter.ask(question).await.map(|password| Bound::new(password, Vec::new()))
                 }
             };
-            let Some(password) = answer else {
+            let Some(mut bound) = answer else {
                 self.need("a password".into());
                 return Ok(last);
             };
             self.tried.refused.push("password".into());
             let user = self.target.ssh.user.clone();
-            let result = self.handle.authenticate_password(user, password.reveal()).await;
+            let answering = self.handle.authenticate_password(user, bound.password.reveal());
+            let result = match tokio::time::timeout(self.target.connect_timeout / 2, answering).await {
+                Ok(result) => result,
+                Err(_) => self.ask_after_silence().await?,
+            };
             self.still_open().await?;
             match result.map(Attempt::from) {
                 Ok(Attempt::Failure(set)) if set.contains(&MethodKind::Password) => last = Attempt::Failure(set),
                 Ok(accepted @ (Attempt::Success | Attempt::Partial(_))) => {
                     self.accepted();
-                    if !was_known {
-                        self.credentials.keep(kept.clone(), &password).await;
+                    // Who has typed what is kept for another host, and read that it is, means this one as well.
+                    let confirmed = unfit.take().filter(|unfit| unfit.password.reveal() == bound.password.reveal());
+                    let keep = !was_known && (confirmed.is_some() || self.credentials.remember());
+                    bound.hosts.extend(confirmed.into_iter().flat_map(|unfit| unfit.hosts));
+                    bound.add(self.trust.identity());
+                    if keep && !self.target.read_only {
+                        self.credentials.passwords.keep(&kept, &bound).await;
                     }
-                    self.credentials.put_password(kept, self.trust, password);
+                    self.credentials.passwords.put(kept, bound);
                     return Ok(accepted);
                 }
                 Ok(other) => return Ok(other),
@@ -618,6 +658,40 @@ impl Login<'_> {
             }
         }
         Ok(last)
+    }
+
+    /// The server says neither yes nor no to a password. If it answers another request meanwhile, it waits for a new
+    /// password: SSH_MSG_USERAUTH_PASSWD_CHANGEREQ (RFC 4252 section 8), which russh passes over. One that is slow answers
+    /// in turn, so that a late yes comes first.
+    async fn ask_after_silence(&mut self) -> Result<Result<AuthResult, russh::Error>, Error> {
+        let answered = self.handle.authenticate_none(&self.target.ssh.user).await;
+        self.still_open().await?;
+        match answered {
+            Ok(AuthResult::Success) | Err(_) => Ok(answered),
+            Ok(AuthResult::Failure { .. }) => {
+                let (account, port) = (self.account.clone(), self.target.ssh.port);
+                Err(Error::PasswordExpired { account, port })
+            }
+        }
+    }
+
+    /// Says why a password that is kept is not offered here, and what to do if it should be.
+    fn skip_unfit(&mut self, kept: &Kept, hosts: &[Identity]) {
+        let shown = self.trust.identity();
+        let hosts: Vec<String> = hosts.iter().map(ToString::to_string).collect();
+        let why = match hosts.as_slice() {
+            [] => "it is kept for no host key yet".into(),
+            hosts => format!("it is kept for the host with the key {}, and this one has {shown}", hosts.join(" or ")),
+        };
+        let typed = self.target.typed();
+        // What is stored is for the keys that are known; for a hop it is stored by another name.
+        let line = if !self.target.is_hop() && known_identities(self.target).contains(shown) {
+            format!("dtunnel secret set {typed} --password")
+        } else {
+            format!("dtunnel up {typed} --remember")
+        };
+        let fix = format!("if this is the right host, keep it for this key as well: {line}");
+        self.skip(format!("the kept {kept}"), why, Some(fix));
     }
 }
 
@@ -658,11 +732,35 @@ impl Candidate {
     }
 }
 
+/// Why an agent did not sign.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Refusal {
+    /// It said no.
+    Refused,
+    /// It said nothing for too long.
+    Silent,
+}
+
+impl Refusal {
+    fn fix(self) -> &'static str {
+        match self {
+            Self::Refused => {
+                "say yes when the agent asks, or unlock it (`ssh-add -X`); `ssh-add -T KEY.pub` tries a key"
+            }
+            Self::Silent => "answer the agent, or touch the key, within 2 minutes",
+        }
+    }
+}
+
 /// Signs with a key of the agent. For a certificate that is in a file the agent knows only the
 /// plain key.
 struct AgentSigner<'a> {
     agent: &'a mut AgentClient<UnixStream>,
     holds_certificate: bool,
+    prompter: &'a Prompter,
+    credentials: &'a Credentials,
+    on_step: &'a OnStep,
+    refusal: Option<Refusal>,
 }
 
 impl Signer for AgentSigner<'_> {
@@ -682,6 +780,28 @@ impl Signer for AgentSigner<'_> {
             }
             identity => identity,
         };
-        self.agent.sign_request(identity, hash, to_sign).await.map_err(|error| SignError(error.to_string()))
+        let _hold = self.prompter.hold(SIGNING);
+        let signing = tokio::time::timeout(SIGNING, self.agent.sign_request(identity, hash, to_sign));
+        tokio::pin!(signing);
+        let signed = match tokio::time::timeout(SIGNED_BY_ITSELF, &mut signing).await {
+            Ok(signed) => signed,
+            Err(_) => {
+                self.credentials.note_that_agent_asks();
+                (self.on_step)(News::Step(Step::Confirming));
+                let signed = signing.await;
+                (self.on_step)(News::Step(Step::Authenticating));
+                signed
+            }
+        };
+        let (refusal, why) = match signed {
+            Ok(Ok(signed)) => return Ok(signed),
+            Ok(Err(russh::keys::Error::AgentFailure)) => (Refusal::Refused, "the agent refused to sign with it".into()),
+            Ok(Err(error)) => return Err(SignError(format!("the agent did not sign with it: {error}"))),
+            Err(_) => {
+                (Refusal::Silent, format!("the agent did not sign within {}", humantime::format_duration(SIGNING)))
+            }
+        };
+        self.refusal = Some(refusal);
+        Err(SignError(why))
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use russh::client::{self, DisconnectReason, Handle, Session};
@@ -20,11 +20,13 @@ use super::error::{Error, Phase};
 use super::facts::{Facts, Login};
 use super::host_key::Verifier;
 use super::keys::Credentials;
-use super::prompter::Prompter;
-use super::transport::{ProxyCommand, tcp};
+use super::prompter::{Hold, Prompter};
+use super::proxy_command::{Ends, ProxyCommand};
+use super::transport::tcp;
 use super::uncoupled::Uncoupled;
+use super::vault::Kept;
 use crate::config::{Destination, Proxy, Target};
-use crate::text::shown as printable;
+use crate::text::{self, shown as printable};
 
 /// Receive window of a channel, in bytes. What a server may send before it hears of us is in front of what else
 /// comes over the connection, the windows for our uploads above all. OpenSSH grants those 2 MiB at a time: where
@@ -50,6 +52,12 @@ const MAX_OUTPUT: usize = 64 << 10;
 /// Most names of algorithms that are told.
 const MOST_NAMES: usize = 30;
 
+/// Most lines of its banners that a server can have shown and written to the log.
+const MOST_BANNER_LINES: usize = 30;
+/// Longest time for a person to log in at an address that a banner names. (The server's own LoginGraceTime may be over
+/// before.)
+const VISIT: Duration = Duration::from_secs(300);
+
 /// What is being done on the way to a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -62,6 +70,8 @@ pub enum Step {
     HostKey,
     /// Logging in.
     Authenticating,
+    /// Waiting for an agent to sign, which may be asking its owner or waiting for a touch.
+    Confirming,
     /// Waiting for the Engine's first answer.
     Engine,
 }
@@ -73,6 +83,7 @@ impl fmt::Display for Step {
             Self::Connecting => "connecting",
             Self::HostKey => "checking the host key",
             Self::Authenticating => "authenticating",
+            Self::Confirming => "waiting for the ssh-agent: confirm there, or touch your key",
             Self::Engine => "asking the Engine",
         })
     }
@@ -100,6 +111,11 @@ pub struct Connection {
     verifier: Arc<Verifier>,
     facts: watch::Receiver<Facts>,
     login: Login,
+    credentials: Credentials,
+    /// Under which name a password of this host is kept.
+    password: Option<Kept>,
+    /// The ProxyCommand this one runs through.
+    _proxy: Option<Ends>,
     /// The connection this one runs through.
     _hop: Option<Box<Connection>>,
 }
@@ -140,11 +156,12 @@ impl Connection {
                 })
             }
             Proxy::Command(command) => {
-                let (stream, voice) = ProxyCommand::spawn(&target.expand_proxy_command(command)?, prompter)?;
+                let (stream, proxy) = ProxyCommand::spawn(&target.expand_proxy_command(command)?, prompter)?;
+                let stream = Uncoupled::new(stream);
                 let way = Way { address: None, hop: None, round_trip: None };
-                match Self::over(Uncoupled::new(stream), target, way, prompter, credentials, on_step).await {
-                    Ok(made) => Ok(made),
-                    Err(error) => Err(voice.explain(error).await),
+                match Self::over(stream, target, way, prompter, credentials, on_step).await {
+                    Ok(made) => Ok(Self { _proxy: Some(proxy), ..made }),
+                    Err(error) => Err(proxy.explain(error).await),
                 }
             }
             Proxy::Jump(hops) => Self::through(hops, target, prompter, credentials, on_step).await,
@@ -215,6 +232,8 @@ impl Connection {
     ) -> Result<Self, Error> {
         let host = target.ssh.host_name.clone();
         let limit = target.connect_timeout;
+        let nobody = target.ssh.batch_mode.then(|| prompter.without_people());
+        let prompter = nobody.as_ref().unwrap_or(prompter);
         let verifier = Arc::new(Verifier::new(target, prompter, way.address));
         let config = client::Config {
             client_id: russh::SshId::Standard(concat!("SSH-2.0-dtunnel_", env!("CARGO_PKG_VERSION")).into()),
@@ -229,7 +248,11 @@ impl Connection {
         let (sender, ended) = watch::channel(None);
         let (announces, announced) = watch::channel(Vec::new());
         let (told, facts) = watch::channel(Facts::default());
+        let visit = Visit::default();
         let client = Client {
+            prompter: prompter.clone(),
+            visit: visit.clone(),
+            banner_lines: 0,
             host: host.clone(),
             verifier: verifier.clone(),
             ended: sender,
@@ -244,10 +267,26 @@ impl Connection {
             .map_err(|failure| failure.into_error(&host))?;
         on_step(News::Step(Step::Authenticating));
         let login = prompter
-            .within(limit, auth::login(&mut handle, &ended, target, verifier.trust(), prompter, credentials))
-            .await
-            .ok_or_else(|| Error::Timeout { host: host.clone(), step: Phase::Login, limit })??;
-        Ok(Self { handle: Arc::new(handle), host, ended, announced, verifier, facts, login, _hop: way.hop })
+            .within(limit, auth::login(&mut handle, &ended, target, verifier.trust(), prompter, credentials, on_step))
+            .await;
+        visit.ends();
+        let login = login.ok_or_else(|| Error::Timeout { host: host.clone(), step: Phase::Login, limit })??;
+        let password = Kept::password_for(target).ok();
+        let credentials = credentials.clone();
+        let handle = Arc::new(handle);
+        Ok(Self {
+            handle,
+            host,
+            ended,
+            announced,
+            verifier,
+            facts,
+            login,
+            credentials,
+            password,
+            _proxy: None,
+            _hop: way.hop,
+        })
     }
 
     /// Opens a channel to `endpoint` on the host. Where the caller does not wait for the answer, the channel
@@ -373,7 +412,12 @@ impl Connection {
                 continue;
             }
             match self.handle.hostkeys_prove(new.clone()).await {
-                Ok(()) => new.iter().for_each(|key| self.verifier.remember(key)),
+                Ok(()) => {
+                    new.iter().for_each(|key| self.verifier.remember(key));
+                    if let (Some(trust), Some(kept)) = (self.verifier.trust(), &self.password) {
+                        self.credentials.passwords.learnt(kept, trust, &new).await;
+                    }
+                }
                 Err(e) => tracing::warn!("{} told of host keys that it could not prove to have: {e}", self.host),
             }
         }
@@ -432,8 +476,27 @@ pub struct Output {
     pub stderr: String,
 }
 
+/// Time that a person has to visit an address that the server's banner names.
+#[derive(Clone, Default)]
+struct Visit(Arc<Mutex<Option<Hold>>>);
+
+impl Visit {
+    fn begins(&self, prompter: &Prompter) {
+        let mut hold = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        hold.get_or_insert_with(|| prompter.hold(VISIT));
+    }
+
+    fn ends(&self) {
+        drop(self.0.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
+}
+
 /// russh's view of us.
 pub(super) struct Client {
+    prompter: Prompter,
+    visit: Visit,
+    /// Lines of banners that were told.
+    banner_lines: usize,
     host: String,
     verifier: Arc<Verifier>,
     ended: watch::Sender<Option<String>>,
@@ -496,7 +559,17 @@ impl client::Handler for Client {
     }
 
     async fn auth_banner(&mut self, banner: &str, _: &mut Session) -> Result<(), Failure> {
-        tracing::info!("banner of {}: {}", self.host, printable(banner));
+        for line in banner.split(['\n', '\r']).map(printable).filter(|line| !line.is_empty()) {
+            if self.banner_lines == MOST_BANNER_LINES {
+                break;
+            }
+            self.banner_lines += 1;
+            tracing::info!("banner of {}: {line}", self.host);
+            if text::names_address(&line) {
+                self.visit.begins(&self.prompter);
+            }
+            self.prompter.tell_once(line);
+        }
         Ok(())
     }
 

@@ -284,6 +284,17 @@ pub enum Error {
         /// What had been tried.
         tried: Tried,
     },
+    /// The server neither accepted nor refused the password: it wants a new one.
+    #[error(
+        "{account} could not log in: the server neither accepts nor refuses the password and waits for more; most likely the \
+         password has expired, and the server wants a new one"
+    )]
+    PasswordExpired {
+        /// `user@host`.
+        account: String,
+        /// The TCP port.
+        port: u16,
+    },
     /// A question needs a person, and there is none (or none that wants to answer).
     #[error("{account} could not log in: {tried}; {what} would be needed, and nobody was there to give it")]
     NeedsPerson {
@@ -322,6 +333,8 @@ pub enum Unconfirmed {
     Strict,
     /// A line for it would be a pattern, or several names.
     OddName,
+    /// UserKnownHostsFile is `none`.
+    NoFile,
     /// Whoever only looks asks nobody.
     NotAsked,
     /// There was nobody to ask.
@@ -335,6 +348,7 @@ impl fmt::Display for Unconfirmed {
         f.write_str(match self {
             Self::Strict => "StrictHostKeyChecking is yes",
             Self::OddName => "cannot become known: the host's name would have a meaning of its own in known_hosts",
+            Self::NoFile => "cannot become known: UserKnownHostsFile is none",
             Self::NotAsked => "is not asked about here",
             Self::Nobody => "nobody was there to confirm it",
             Self::Refused => "it was not accepted",
@@ -391,7 +405,9 @@ impl Error {
             | Self::HostKeyRevoked { .. }
             | Self::HostKeyUncheckable { .. }
             | Self::HostKeyUnknown { .. } => Kind::HostKey,
-            Self::Auth { .. } | Self::AuthClosed { .. } | Self::NeedsPerson { .. } => Kind::Auth,
+            Self::Auth { .. } | Self::AuthClosed { .. } | Self::NeedsPerson { .. } | Self::PasswordExpired { .. } => {
+                Kind::Auth
+            }
             Self::Config(_) | Self::NoAlgorithm { .. } => Kind::Config,
         }
     }
@@ -449,13 +465,19 @@ impl Error {
             ),
             Self::HostKeyRevoked { .. } => "do not connect; ask the host's administrator".into(),
             Self::HostKeyUncheckable { .. } => {
-                "a revoked key must not be trusted, so that nothing is connected to before this is mended in ssh_config".into()
+                "a key that may be revoked or too weak must not be trusted: nothing is connected to before this is mended in \
+                 ssh_config or on the host"
+                    .into()
             }
             Self::HostKeyUnknown { reason, .. } => match reason {
                 Unconfirmed::Nobody | Unconfirmed::NotAsked => {
                     "run `dtunnel up` in a terminal to be asked, or add the key to known_hosts after comparing its fingerprint"
                 }
                 Unconfirmed::OddName => "give it a plain name, with HostName and HostKeyAlias in ssh_config",
+                Unconfirmed::NoFile => {
+                    "name a UserKnownHostsFile in ssh_config (/dev/null for a host that is thrown away), or add the key to \
+                     GlobalKnownHostsFile after comparing its fingerprint"
+                }
                 Unconfirmed::Strict => "add the key to known_hosts after comparing its fingerprint",
                 Unconfirmed::Refused => "ask the host's administrator for the fingerprint, and compare it",
             }
@@ -471,6 +493,10 @@ impl Error {
                 "with many keys in the agent, name the right one (identity_files) and set IdentitiesOnly yes in ssh_config".into()
             }
             Self::NeedsPerson { .. } => "run `dtunnel up` in a terminal, or load the key into an ssh-agent".into(),
+            Self::PasswordExpired { account, port } => {
+                let port = if *port == 22 { String::new() } else { format!(" -p {port}") };
+                format!("log in once with ssh, which asks for a new one: ssh{port} {account}")
+            }
             Self::Lost { .. } => return None,
             Self::NoAlgorithm { keyword } => {
                 format!("leave {keyword} out, or begin its list with `+`; docs/configuration.md names what there is")

@@ -8,6 +8,7 @@ use russh::keys::{Algorithm, Certificate, HashAlg, PublicKey, PublicKeyOrCertifi
 
 use super::algorithms::Known;
 use super::error::{Error, Unconfirmed};
+use super::identity::{Identity, Trust, TrustedBy, fingerprint};
 use super::known_hosts::{KnownKey, KnownKeys, Verdict, append, is_plain_name, lookup_name, other_names};
 use super::prompter::{Prompter, Question};
 use super::revoked;
@@ -17,33 +18,6 @@ use crate::config::{Algorithms, HostKeyPolicy, Target};
 const MAX_ANSWERS: usize = 3;
 /// Most keys learnt from one announcement: a host has a handful.
 const MAX_LEARNT: usize = 16;
-
-/// How a host came to be trusted.
-#[derive(Debug, Clone)]
-pub(super) struct Trust {
-    /// Of its key.
-    pub(super) fingerprint: String,
-    pub(super) by: TrustedBy,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum TrustedBy {
-    /// A plain key of its own in the user's files: it may tell of its others.
-    UsersFile,
-    /// Something else that was known before.
-    Known,
-    /// A person who was asked just now.
-    Person,
-    /// Nobody: StrictHostKeyChecking lets new keys pass.
-    Nobody,
-}
-
-impl Trust {
-    /// Was the host known before it showed its key now?
-    pub(super) fn is_old(&self) -> bool {
-        matches!(self.by, TrustedBy::UsersFile | TrustedBy::Known)
-    }
-}
 
 /// Checks the keys of one host.
 #[derive(Debug)]
@@ -68,9 +42,7 @@ impl Verifier {
         let ssh = &target.ssh;
         let name = known_name(target);
         let known = KnownKeys::of(&name, &files(target));
-        // As ssh: a host on another port may be known by its plain name alone.
-        let known_without_port = (ssh.port != 22 && ssh.host_key_alias.is_none())
-            .then(|| KnownKeys::of(&ssh.host_name.to_ascii_lowercase(), &files(target)));
+        let known_without_port = known_without_port(target);
         let of_address = address
             .filter(|ip| ssh.check_host_ip && !ip.is_loopback() && ip.to_string() != ssh.host_name)
             .map(|ip| lookup_name(&ip.to_string(), ssh.port))
@@ -109,20 +81,25 @@ impl Verifier {
     /// [`Error::HostKeyChanged`], [`Error::HostKeyRevoked`], [`Error::HostKeyUncheckable`],
     /// [`Error::HostKeyUnknown`].
     pub(super) async fn verify(&self, presented: &PublicKeyOrCertificate) -> Result<(), Error> {
-        let by = self.trusted_by(presented).await?;
-        let trust = Trust { fingerprint: fingerprint(&presented.public_key()), by };
+        let (by, authority) = self.trusted_by(presented).await?;
+        let trust = Trust { key: Identity::of_key(&presented.public_key()), authority, by };
         // The first is the only one: russh asks at the first key exchange.
         let _ = self.trust.set(trust);
         Ok(())
     }
 
-    async fn trusted_by(&self, presented: &PublicKeyOrCertificate) -> Result<TrustedBy, Error> {
+    /// What makes the host trusted, and which authority, if it is one.
+    async fn trusted_by(&self, presented: &PublicKeyOrCertificate) -> Result<(TrustedBy, Option<Identity>), Error> {
         let key = &presented.public_key();
         self.check_revocations(presented)?;
+        self.check_size(key)?;
         if let Some(certificate) = presented.certificate() {
             for known in [Some(&self.known), self.known_without_port.as_ref()].into_iter().flatten() {
                 match self.check_certificate(certificate, known) {
-                    Ok(()) => return Ok(TrustedBy::Known),
+                    Ok(()) => {
+                        let authority = PublicKey::new(certificate.signature_key().clone(), "");
+                        return Ok((TrustedBy::Known, Some(Identity::of_authority(&authority))));
+                    }
                     Err(reason) if known.authorities().next().is_some() => {
                         tracing::warn!("the host certificate of {} was not accepted: {reason}", self.name);
                     }
@@ -141,12 +118,12 @@ impl Verifier {
         if matches!(self.known.check(key), Verdict::Known) {
             let users = KnownKeys::of(&self.name, &self.target.ssh.user_known_hosts);
             let in_users_file = matches!(users.check(key), Verdict::Known);
-            return Ok(if in_users_file { TrustedBy::UsersFile } else { TrustedBy::Known });
+            return Ok((if in_users_file { TrustedBy::UsersFile } else { TrustedBy::Known }, None));
         }
         // Another key under the plain name says nothing of this port, as with ssh.
         match &self.known_without_port {
-            Some(known) if matches!(known.check(key), Verdict::Known) => Ok(TrustedBy::Known),
-            _ => self.decide_on_unknown(key).await,
+            Some(known) if matches!(known.check(key), Verdict::Known) => Ok((TrustedBy::Known, None)),
+            _ => self.decide_on_unknown(key).await.map(|by| (by, None)),
         }
     }
 
@@ -163,7 +140,7 @@ impl Verifier {
         keys.extend(presented.certificate().map(Certificate::signature_key));
         for file in &ssh.revoked_host_keys {
             let place = file.display().to_string();
-            match revoked::lists(file, &keys) {
+            match revoked::lists(file, key.key_data(), presented.certificate()) {
                 Ok(false) => {}
                 Ok(true) => return Err(Error::HostKeyRevoked { host: host(), place }),
                 Err(reason) => {
@@ -179,6 +156,18 @@ impl Verifier {
                 Err(Error::HostKeyRevoked { host: host(), place: format!("{}:{line}", file.display()) })
             }
             None => Ok(()),
+        }
+    }
+
+    /// RequiredRSASize.
+    fn check_size(&self, key: &PublicKey) -> Result<(), Error> {
+        let least = self.target.ssh.required_rsa_size;
+        match rsa_bits(key) {
+            Some(bits) if bits < least => {
+                let reason = format!("it is an RSA key of {bits} bits, and RequiredRSASize in ssh_config is {least}");
+                Err(Error::HostKeyUncheckable { host: self.name.clone(), reason })
+            }
+            _ => Ok(()),
         }
     }
 
@@ -224,6 +213,10 @@ impl Verifier {
         if !is_plain_name(&self.target.ssh.host_name) {
             return Err(refused(Unconfirmed::OddName));
         }
+        // As ssh ("If there are no hostfiles [...] then don't try to touch the disk"): each time it would be as new.
+        if self.target.ssh.user_known_hosts.is_empty() {
+            return Err(refused(Unconfirmed::NoFile));
+        }
         let by = match self.target.ssh.host_key_policy {
             HostKeyPolicy::Strict => return Err(refused(Unconfirmed::Strict)),
             HostKeyPolicy::Ask if self.target.read_only => return Err(refused(Unconfirmed::NotAsked)),
@@ -248,7 +241,10 @@ impl Verifier {
         let known = KnownKeys::of(&self.name, &files(&self.target));
         let is_new = |key: &PublicKey| {
             let revoked = self.check_revocations(&PublicKeyOrCertificate::from(key.clone())).is_err();
-            !revoked && known.revoked(&[key.key_data()]).is_none() && !matches!(known.check(key), Verdict::Known)
+            !revoked
+                && self.check_size(key).is_ok()
+                && known.revoked(&[key.key_data()]).is_none()
+                && !matches!(known.check(key), Verdict::Known)
         };
         announced.into_iter().filter(is_new).take(MAX_LEARNT).collect()
     }
@@ -296,6 +292,22 @@ pub(super) fn known_name(target: &Target) -> String {
     }
 }
 
+/// As ssh: a host on another port may be known by its plain name alone.
+fn known_without_port(target: &Target) -> Option<KnownKeys> {
+    let ssh = &target.ssh;
+    (ssh.port != 22 && ssh.host_key_alias.is_none())
+        .then(|| KnownKeys::of(&ssh.host_name.to_ascii_lowercase(), &files(target)))
+}
+
+/// The keys and authorities by which the target's host is known now: what a password that somebody stores is for.
+pub fn known_identities(target: &Target) -> Vec<Identity> {
+    let known = KnownKeys::of(&known_name(target), &files(target));
+    match (known.identities(), known_without_port(target)) {
+        (found, Some(elsewhere)) if found.is_empty() => elsewhere.identities(),
+        (found, _) => found,
+    }
+}
+
 fn changed(host: &str, key: &PublicKey, known: KnownKey) -> Error {
     Error::HostKeyChanged {
         host: host.into(),
@@ -312,9 +324,11 @@ fn files(target: &Target) -> Vec<std::path::PathBuf> {
     target.ssh.user_known_hosts.iter().chain(&target.ssh.global_known_hosts).cloned().collect()
 }
 
-/// `SHA256:…`, as ssh shows it.
-fn fingerprint(key: &PublicKey) -> String {
-    key.fingerprint(HashAlg::Sha256).to_string()
+/// How long an RSA key is; None for others.
+pub(super) fn rsa_bits(key: &PublicKey) -> Option<u32> {
+    let modulus = key.key_data().rsa()?.n().as_positive_bytes()?;
+    let leading = modulus.first().map_or(0, |byte| byte.leading_zeros());
+    u32::try_from(modulus.len() * 8).ok()?.checked_sub(leading)
 }
 
 /// `ED25519`, `ECDSA`, `RSA`: ssh's words for people.

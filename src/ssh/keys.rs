@@ -1,6 +1,6 @@
 //! Private keys: found, opened, used for signatures; and what was unlocked once.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fmt;
 use std::fs::File;
 use std::io::Read;
@@ -16,7 +16,7 @@ use russh::keys::{Certificate, HashAlg, PrivateKey, PublicKey, decode_secret_key
 use zeroize::Zeroizing;
 
 use super::error::Skipped;
-use super::host_key::Trust;
+use super::passwords::Passwords;
 use super::prompter::{Prompter, Question, Secret};
 use super::vault::{self, Kept};
 use crate::config::shell_word;
@@ -31,29 +31,19 @@ const PASSPHRASE_TRIES: usize = 3;
 #[derive(Clone, Default)]
 pub struct Credentials {
     unlocked: Arc<Mutex<Unlocked>>,
+    pub(super) passwords: Passwords,
 }
 
 #[derive(Default)]
 struct Unlocked {
     /// Private keys that needed a passphrase.
     keys: HashMap<PathBuf, Arc<PrivateKey>>,
-    /// Passwords that were accepted.
-    passwords: Vec<Accepted>,
-    /// Fingerprints of host keys that were not known before this run.
-    new_host_keys: HashSet<String>,
-    /// What the keyring was asked for already: if that was wrong it is wrong the next time, too.
+    /// Passphrases that the keyring was asked for already: if one was wrong it is wrong the next time, too.
     fetched: Vec<Kept>,
     /// Keep in the keyring what people answer and turns out to be right?
     remember: bool,
-}
-
-/// A password that a server has accepted.
-struct Accepted {
-    /// [`Kept::Password`].
-    whose: Kept,
-    /// The fingerprint of the host's key then.
-    host_key: String,
-    password: Secret,
+    /// Has the agent asked somebody before it signed?
+    agent_asks: bool,
 }
 
 impl fmt::Debug for Credentials {
@@ -70,8 +60,8 @@ impl Credentials {
         credentials
     }
 
-    /// What the keyring has, the first time it is wanted.
-    pub(super) async fn fetch_once(&self, kept: &Kept) -> Option<Secret> {
+    /// The passphrase that the keyring has, the first time it is wanted.
+    async fn fetch_once(&self, kept: &Kept) -> Option<Secret> {
         let new = self.with(|unlocked| {
             let new = !unlocked.fetched.contains(kept);
             if new {
@@ -82,46 +72,18 @@ impl Credentials {
         if new { vault::fetch_while_logging_in(kept.clone()).await } else { None }
     }
 
-    /// Keeps an answer that was right, where that is wanted. That it could not be kept is said in
-    /// the log, and is no failure.
-    pub(super) async fn keep(&self, kept: Kept, secret: &Secret) {
-        if self.with(|unlocked| unlocked.remember) {
-            let secret = secret.clone();
-            let keeping = tokio::task::spawn_blocking(move || match vault::keep(&kept, &secret) {
-                Ok(()) => tracing::info!("kept the {kept} in the system keyring"),
-                Err(e) => tracing::warn!("did not keep the {kept}: {e}"),
-            });
-            let _ = keeping.await;
-        }
+    pub(super) fn note_that_agent_asks(&self) {
+        self.with(|unlocked| unlocked.agent_asks = true);
     }
 
-    /// Was the host's key known before this run? Only such a host is offered what is kept: whoever is asked
-    /// for a password sees which host it is for, and one whose key was taken as it came may be another.
-    pub(super) fn is_old(&self, trust: &Trust) -> bool {
-        self.with(|unlocked| {
-            if !trust.is_old() {
-                unlocked.new_host_keys.insert(trust.fingerprint.clone());
-            }
-            !unlocked.new_host_keys.contains(&trust.fingerprint)
-        })
+    /// Has the agent asked somebody before it signed, as far as is known?
+    pub(super) fn agent_asks(&self) -> bool {
+        self.with(|unlocked| unlocked.agent_asks)
     }
 
-    /// Takes out the password that was accepted there, by a host with this very key or one that is known.
-    pub(super) fn take_password(&self, whose: &Kept, trust: &Trust) -> Option<Secret> {
-        let is_old = self.is_old(trust);
-        self.with(|unlocked| {
-            let fits = |kept: &Accepted| kept.whose == *whose && (is_old || kept.host_key == trust.fingerprint);
-            let at = unlocked.passwords.iter().position(fits)?;
-            Some(unlocked.passwords.swap_remove(at).password)
-        })
-    }
-
-    /// Keeps a password for the next login there.
-    pub(super) fn put_password(&self, whose: Kept, trust: &Trust, password: Secret) {
-        self.with(|unlocked| {
-            unlocked.passwords.retain(|kept| kept.whose != whose);
-            unlocked.passwords.push(Accepted { whose, host_key: trust.fingerprint.clone(), password });
-        });
+    /// Is an answer that was right to be kept in the keyring?
+    pub(super) fn remember(&self) -> bool {
+        self.with(|unlocked| unlocked.remember)
     }
 
     fn with<T>(&self, work: impl FnOnce(&mut Unlocked) -> T) -> T {
@@ -246,7 +208,9 @@ pub(super) async fn load_key(
             return Err(LoadError::Nobody);
         }
         if let Some(key) = decode(&text, &answer).await {
-            credentials.keep(kept, &answer).await;
+            if credentials.remember() {
+                vault::keep_while_logging_in(kept, answer).await;
+            }
             return Ok(unlocked(key));
         }
     }

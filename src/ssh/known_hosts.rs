@@ -12,6 +12,7 @@ use russh::keys::ssh_key::public::KeyData;
 use russh::keys::{Algorithm, PublicKey};
 use sha1::Sha1;
 
+use super::identity::Identity;
 use crate::glob;
 
 /// Largest known_hosts file that is read, in bytes; a large company's has a few MB.
@@ -73,6 +74,23 @@ impl KnownKeys {
     pub(super) fn authorities(&self) -> impl Iterator<Item = &PublicKey> {
         let marked = |known: &&KnownKey| known.marker == Some(Marker::CertAuthority);
         self.keys.iter().filter(marked).map(|known| &known.key)
+    }
+
+    /// What a host of the name is recognised by, without what is revoked.
+    pub(super) fn identities(&self) -> Vec<Identity> {
+        let valid = self.keys.iter().filter(|known| self.revoked(&[known.key.key_data()]).is_none());
+        let identity = |known: &KnownKey| match known.marker {
+            None => Some(Identity::of_key(&known.key)),
+            Some(Marker::CertAuthority) => Some(Identity::of_authority(&known.key)),
+            Some(Marker::Revoked) => None,
+        };
+        let mut found: Vec<Identity> = Vec::new();
+        for identity in valid.filter_map(identity) {
+            if !found.contains(&identity) {
+                found.push(identity);
+            }
+        }
+        found
     }
 
     /// Is any key of the name revoked?

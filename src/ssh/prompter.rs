@@ -9,6 +9,7 @@ use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
 use zeroize::Zeroizing;
 
 /// Something only a person can answer.
@@ -139,6 +140,8 @@ pub struct Ask {
 /// Puts questions to a person, and measures how long that takes.
 #[derive(Debug, Clone)]
 pub struct Prompter {
+    /// May people be kept from what they do, by an agent that asks them?
+    disturbs: bool,
     questions: mpsc::Sender<Ask>,
     clock: watch::Sender<Clock>,
     said: watch::Sender<Said>,
@@ -184,9 +187,29 @@ impl Prompter {
         // One question at a time is the rule; a hop and its next may overlap.
         let (questions, receiver) = mpsc::channel(4);
         (
-            Self { questions, clock: watch::Sender::new(Clock::default()), said: watch::Sender::new(Said::default()) },
+            Self {
+                disturbs: true,
+                questions,
+                clock: watch::Sender::new(Clock::default()),
+                said: watch::Sender::new(Said::default()),
+            },
             receiver,
         )
+    }
+
+    /// A prompter for what nobody waits for: there is nobody to ask, and agents that ask are left alone.
+    pub fn for_nobody() -> Self {
+        Self { disturbs: false, ..Self::new().0 }
+    }
+
+    /// May people be kept from what they do, by an agent that asks them?
+    pub(super) fn disturbs(&self) -> bool {
+        self.disturbs
+    }
+
+    /// The same without anybody to ask: what is said is heard all the same.
+    pub(super) fn without_people(&self) -> Self {
+        Self { questions: mpsc::channel(1).0, ..self.clone() }
     }
 
     /// Passes on what a program says, in a line that is fit to be shown.
@@ -200,6 +223,13 @@ impl Prompter {
         });
     }
 
+    /// The same of what every connection says once more, such as a server's banner: not if it is among the last lines.
+    pub(super) fn tell_once(&self, line: String) {
+        if !self.said.borrow().lines.contains(&line) {
+            self.tell(line);
+        }
+    }
+
     /// What programs say, now and whenever there is more.
     pub fn said(&self) -> watch::Receiver<Said> {
         self.said.subscribe()
@@ -211,6 +241,15 @@ impl Prompter {
         let (reply, answer) = oneshot::channel();
         self.questions.send(Ask { question, reply }).await.ok()?;
         answer.await.ok()
+    }
+
+    /// Stops the clock while somebody has to do something elsewhere: for as long as the value lives, and `limit` at most.
+    pub(super) fn hold(&self, limit: Duration) -> Hold {
+        let open = OpenQuestion::new(&self.clock);
+        Hold(AbortOnDropHandle::new(tokio::spawn(async move {
+            tokio::time::sleep(limit).await;
+            drop(open);
+        })))
     }
 
     /// Runs `work` for at most `limit`, not counting the time that people take to answer. None
@@ -234,19 +273,22 @@ impl Prompter {
 }
 
 /// Keeps the clock stopped while a question is open, also when the asking is cancelled.
-struct OpenQuestion<'a>(&'a watch::Sender<Clock>);
+struct OpenQuestion(watch::Sender<Clock>);
 
-impl<'a> OpenQuestion<'a> {
-    fn new(clock: &'a watch::Sender<Clock>) -> Self {
+/// See [`Prompter::hold`].
+pub(super) struct Hold(#[allow(dead_code, reason = "dropping it is its use")] AbortOnDropHandle<()>);
+
+impl OpenQuestion {
+    fn new(clock: &watch::Sender<Clock>) -> Self {
         clock.send_modify(|clock| {
             clock.open += 1;
             clock.since.get_or_insert_with(Instant::now);
         });
-        Self(clock)
+        Self(clock.clone())
     }
 }
 
-impl Drop for OpenQuestion<'_> {
+impl Drop for OpenQuestion {
     fn drop(&mut self) {
         self.0.send_modify(|clock| {
             clock.open -= 1;
@@ -283,6 +325,26 @@ mod tests {
         assert_eq!(tokio::join!(work, person).0.as_deref(), Some("x"));
         let slow = prompter.within(Duration::from_secs(2), tokio::time::sleep(Duration::from_secs(3)));
         assert_eq!(slow.await, None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_clock_that_is_held_goes_on_when_it_is_let_go_or_after_its_limit() {
+        let (prompter, _questions) = Prompter::new();
+        let sleep = |seconds| tokio::time::sleep(Duration::from_secs(seconds));
+        let begun = Instant::now();
+        let held = prompter.within(Duration::from_secs(2), async {
+            let hold = prompter.hold(Duration::from_secs(120));
+            sleep(100).await;
+            drop(hold);
+            sleep(1).await;
+        });
+        assert_eq!(held.await, Some(()));
+        let forgotten = prompter.within(Duration::from_secs(2), async {
+            let _hold = prompter.hold(Duration::from_secs(120));
+            sleep(1000).await;
+        });
+        assert_eq!(forgotten.await, None);
+        assert_eq!(begun.elapsed().as_secs(), 101 + 122);
     }
 
     #[tokio::test]

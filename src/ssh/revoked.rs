@@ -1,46 +1,62 @@
 //! RevokedHostKeys files (ssh_config(5)): keys that are no host's any more.
 //!
-//! Plain lists of public keys are read. A key revocation list (ssh-keygen(1), "KEY REVOCATION LISTS") is not:
-//! like a file that is missing or broken it makes every key untrustworthy, as with ssh, since what cannot be
-//! read may be what revokes it.
+//! Plain lists of public keys and key revocation lists (ssh-keygen(1), "KEY REVOCATION LISTS") are read. A file
+//! that is missing or broken makes every key untrustworthy, as with ssh, since what cannot be read may be what
+//! revokes it.
 
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-use russh::keys::PublicKey;
 use russh::keys::ssh_key::public::KeyData;
+use russh::keys::{Certificate, PublicKey};
+
+use super::krl;
 
 /// Largest file that is read, in bytes.
 const MAX_FILE: u64 = 32 << 20;
-/// How a key revocation list begins (PROTOCOL.krl of OpenSSH).
-const KRL: &[u8] = b"SSHKRL\n\0";
 
-/// Does the list in `file` hold one of `keys`: a host's, or that of the authority that signed it?
+/// Does the list in `file` hold a host's key, its certificate, or the key of the authority that signed that?
 ///
 /// # Errors
 /// Why the list cannot be read, in words that follow the file's name.
-pub(super) fn lists(file: &Path, keys: &[&KeyData]) -> Result<bool, String> {
+pub(super) fn lists(file: &Path, key: &KeyData, certificate: Option<&Certificate>) -> Result<bool, String> {
     let mut bytes = Vec::new();
     let opened = File::open(file).and_then(|opened| opened.take(MAX_FILE + 1).read_to_end(&mut bytes));
     opened.map_err(|e| format!("cannot be read: {e}"))?;
     if bytes.len() as u64 > MAX_FILE {
         return Err(format!("has more than {MAX_FILE} bytes"));
     }
-    if bytes.starts_with(KRL) {
-        return Err("is a key revocation list (KRL), which dtunnel does not read; a list of public keys is read".into());
+    read(&bytes, key, certificate)
+}
+
+fn read(bytes: &[u8], key: &KeyData, certificate: Option<&Certificate>) -> Result<bool, String> {
+    if bytes.starts_with(krl::MAGIC) {
+        return krl::revokes(bytes, key, certificate);
     }
-    let text = str::from_utf8(&bytes).map_err(|_| "is no list of public keys")?;
+    let text = str::from_utf8(bytes).map_err(|_| "is no list of public keys")?;
     let mut found = false;
     for (index, line) in text.lines().enumerate() {
         let line = line.trim_matches([' ', '\t', '\r']);
         if line.is_empty() || line.starts_with('#') {
             continue;
         }
-        let key: PublicKey = line.parse().map_err(|e| format!("line {}: {e}", index + 1))?;
-        found |= keys.contains(&key.key_data());
+        let listed: PublicKey = line.parse().map_err(|e| format!("line {}: {e}", index + 1))?;
+        let listed = listed.key_data();
+        found |= listed == key || certificate.is_some_and(|certificate| listed == certificate.signature_key());
     }
     Ok(found)
+}
+
+/// Looks for a host's key in a list, whatever is in it. For fuzzing.
+#[cfg(fuzzing)]
+pub fn read_revoked_keys(bytes: &[u8]) {
+    const CERTIFICATE: &str = "ssh-ed25519-cert-v01@openssh.com AAAAIHNzaC1lZDI1NTE5LWNlcnQtdjAxQG9wZW5zc2guY29tAAAAIDjO3YXqF29AH1OVyXPT0P/mgQ1bkaYpQ+47KlY703isAAAAIE9wmlJDkGlFA3NdH+sLSuipZGJwj9YLiYIMmk3KekeuAAAAAAAAAEYAAAACAAAAA29uZQAAAAgAAAAEaG9zdAAAAAAAAAAA//////////8AAAAAAAAAAAAAAAAAAAAzAAAAC3NzaC1lZDI1NTE5AAAAIBYbwYaYpPsfGr7xEjr32GXfREN96FusK6pTxr7b0wk5AAAAUwAAAAtzc2gtZWQyNTUxOQAAAEDXrrnkb8wn1RT4SsgodA+t7sW0PQTr4obb49k2EyYb0pSg6o0/PaYzzj8+GrXce+/jxY/5D7smN+LZTJv/+V0H";
+    let certificate = Certificate::from_openssh(CERTIFICATE).expect("a certificate");
+    let alone = read(bytes, certificate.public_key(), None);
+    let certified = read(bytes, certificate.public_key(), Some(&certificate));
+    assert_eq!(alone.is_err(), certified.is_err(), "a list is good or bad, whoever looks");
+    assert!(alone != Ok(true) || certified == Ok(true), "a certificate does not make a revoked key good");
 }
 
 #[cfg(test)]
@@ -56,13 +72,13 @@ mod tests {
         let file = tempfile::NamedTempFile::new().expect("a file");
         let lists = |contents: &str| {
             std::fs::write(file.path(), contents).expect("written");
-            lists(file.path(), &[key.key_data()])
+            lists(file.path(), key.key_data(), None)
         };
         assert_eq!(lists(&format!("# stolen\n\n  {KEY} a comment\n")), Ok(true));
         assert_eq!(lists(&format!("{OTHER}\n")), Ok(false));
         assert_eq!(lists(""), Ok(false));
         assert!(lists(&format!("{KEY}\nnonsense\n")).is_err());
-        assert!(lists("SSHKRL\n\0\0\0\0\u{1}").expect_err("unread").contains("KRL"));
-        assert!(super::lists(Path::new("/nonexistent"), &[key.key_data()]).is_err());
+        assert!(lists("SSHKRL\n\0\0\0\0\u{1}").expect_err("unread").contains("cut short"));
+        assert!(super::lists(Path::new("/nonexistent"), key.key_data(), None).is_err());
     }
 }

@@ -1,23 +1,19 @@
-//! The byte stream under an SSH connection: TCP, a ProxyCommand, or a channel of another one.
+//! The byte stream under an SSH connection where it is TCP.
 
 use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
-use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, BufReader, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, BufReader, ReadBuf};
 use tokio::net::{TcpSocket, TcpStream};
-use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-use tokio_util::task::AbortOnDropHandle;
 
 use super::error::{Error, TurnedAway};
-use super::prompter::Prompter;
 use crate::config::{AddressFamily, SshSettings, Target};
 use crate::text;
 
@@ -254,140 +250,6 @@ impl AsyncWrite for Tcp {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-}
-
-/// Standard input and output of a ProxyCommand. The child is killed when this and its [`Voice`] are dropped.
-pub(super) struct ProxyCommand {
-    stdin: ChildStdin,
-    stdout: ChildStdout,
-    _voice: Arc<Voice>,
-}
-
-/// A ProxyCommand as far as it speaks to people: what it says on standard error, and how it ends.
-pub(super) struct Voice {
-    command: String,
-    child: tokio::sync::Mutex<Child>,
-    /// The last lines, fit to be shown.
-    said: Arc<Mutex<VecDeque<String>>>,
-    /// Reads them.
-    listening: tokio::sync::Mutex<AbortOnDropHandle<()>>,
-}
-
-/// Most lines that go to the log and the person, the first ones.
-const MOST_TOLD: usize = 50;
-/// Most lines that are kept of what it says, the last ones.
-const MOST_LINES: usize = 5;
-/// Longest line, in bytes.
-const MAX_LINE: usize = 1000;
-/// Longest wait for the end of one that has closed its output, and for its last words.
-const LAST_WORDS: Duration = Duration::from_millis(500);
-
-impl ProxyCommand {
-    /// Runs `command` with the user's shell, as ssh does (`exec` so that the shell doesn't linger). What it says
-    /// goes to the log and to `prompter` at once: it may be what a person has to do.
-    ///
-    /// # Errors
-    /// [`Error::ProxyCommand`].
-    pub(super) fn spawn(command: &str, prompter: &Prompter) -> Result<(Self, Arc<Voice>), Error> {
-        let failed = |source| Error::ProxyCommand { command: command.into(), source };
-        let shell = std::env::var_os("SHELL").unwrap_or_else(|| "/bin/sh".into());
-        let mut child = Command::new(shell)
-            .arg("-c")
-            .arg(format!("exec {command}"))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .map_err(failed)?;
-        let pipe = || failed(io::Error::from(io::ErrorKind::BrokenPipe));
-        let stdin = child.stdin.take().ok_or_else(pipe)?;
-        let stdout = child.stdout.take().ok_or_else(pipe)?;
-        let stderr = child.stderr.take().ok_or_else(pipe)?;
-        let said = Arc::new(Mutex::new(VecDeque::new()));
-        let listening = AbortOnDropHandle::new(tokio::spawn(listen(stderr, said.clone(), prompter.clone())));
-        let (child, listening) = (tokio::sync::Mutex::new(child), tokio::sync::Mutex::new(listening));
-        let voice = Arc::new(Voice { command: command.into(), child, said, listening });
-        Ok((Self { stdin, stdout, _voice: voice.clone() }, voice))
-    }
-}
-
-impl Voice {
-    /// Why it brought no connection: its own words, where it has any, explain more than what we saw.
-    pub(super) async fn explain(&self, seen: Error) -> Error {
-        if !matches!(seen, Error::Handshake { .. } | Error::Timeout { .. }) {
-            return seen;
-        }
-        let _ = tokio::time::timeout(LAST_WORDS, &mut *self.listening.lock().await).await;
-        let ended = tokio::time::timeout(LAST_WORDS, async { self.child.lock().await.wait().await }).await;
-        let how = match (ended, seen) {
-            (Ok(Ok(status)), _) => match status.code() {
-                Some(code) => format!("ended with status {code}"),
-                None => format!("ended ({status})"),
-            },
-            (_, Error::Timeout { limit, .. }) => {
-                format!("brought no SSH server within {}", humantime::format_duration(limit))
-            }
-            _ => "brought no SSH server".into(),
-        };
-        let said = self.said.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect();
-        Error::Proxy { command: text::shown(&self.command), how, said }
-    }
-}
-
-/// Reads what a child says, line by line, until it says no more.
-async fn listen(mut stderr: ChildStderr, said: Arc<Mutex<VecDeque<String>>>, prompter: Prompter) {
-    let mut line = Vec::new();
-    let mut buffer = [0; 4096];
-    let mut told = 0;
-    let mut tell = |line: &mut Vec<u8>| {
-        let shown = text::shown_bytes(line);
-        line.clear();
-        if shown.is_empty() {
-            return;
-        }
-        // One that has more to say than anybody would read is not let fill log and terminal.
-        told += 1;
-        if told <= MOST_TOLD {
-            tracing::info!("ProxyCommand: {shown}");
-            prompter.tell(shown.clone());
-        }
-        let mut said = said.lock().unwrap_or_else(PoisonError::into_inner);
-        said.push_back(shown);
-        if said.len() > MOST_LINES {
-            said.pop_front();
-        }
-    };
-    while let Ok(read @ 1..) = stderr.read(&mut buffer).await {
-        for byte in &buffer[..read] {
-            match byte {
-                b'\n' | b'\r' => tell(&mut line),
-                byte if line.len() < MAX_LINE => line.push(*byte),
-                _ => {}
-            }
-        }
-    }
-    tell(&mut line);
-}
-
-impl AsyncRead for ProxyCommand {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stdout).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for ProxyCommand {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stdin).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stdin).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stdin).poll_shutdown(cx)
     }
 }
 

@@ -136,6 +136,21 @@ pub(super) async fn fetch_while_logging_in(kept: Kept) -> Option<Secret> {
     }
 }
 
+/// Keeps a secret, while logging in. That it could not be kept is said in the log; false then.
+pub(super) async fn keep_while_logging_in(kept: Kept, secret: Secret) -> bool {
+    let keeping = tokio::task::spawn_blocking(move || match keep(&kept, &secret) {
+        Ok(()) => {
+            tracing::info!("kept the {kept} in the system keyring");
+            true
+        }
+        Err(e) => {
+            tracing::warn!("did not keep the {kept}: {e}");
+            false
+        }
+    });
+    keeping.await.unwrap_or(false)
+}
+
 fn unusable(error: keyring::Error) -> VaultError {
     VaultError(error.to_string())
 }

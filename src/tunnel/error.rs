@@ -21,7 +21,7 @@ pub enum Error {
     #[error(transparent)]
     Ssh(#[from] ssh::Error),
     /// The host was reached, but its server did not open the Engine's socket.
-    #[error("reached {host}, but not its Docker Engine")]
+    #[error("reached {host}, but not its Docker Engine{}", instead(.said))]
     Forwarding {
         /// `user@host:port`.
         host: String,
@@ -29,6 +29,8 @@ pub enum Error {
         socket: String,
         /// The login name there.
         user: String,
+        /// What a command there said, in place of looking around; may be empty.
+        said: String,
         /// What the server said.
         source: ssh::OpenError,
     },
@@ -153,6 +155,15 @@ impl Obstacle {
     }
 }
 
+fn instead(said: &str) -> String {
+    if said.is_empty() { String::new() } else { format!("; it runs no commands for this login: {said}") }
+}
+
+/// Why we did not even try, if that is so.
+fn config_error(source: &std::io::Error) -> Option<&crate::config::Error> {
+    source.get_ref()?.downcast_ref()
+}
+
 /// What kind of failure it is, for whoever must act on one that was only told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {
@@ -183,7 +194,7 @@ impl Error {
             Self::Forwarding { .. } | Self::Obstacle { .. } | Self::Engine { .. } => Class::Engine,
             Self::Access { .. } => Class::Config,
             Self::Timeout { step: ssh::Step::Engine, .. } => Class::Engine,
-            Self::Timeout { step: ssh::Step::Authenticating, .. } => Class::Auth,
+            Self::Timeout { step: ssh::Step::Authenticating | ssh::Step::Confirming, .. } => Class::Auth,
             Self::Timeout { step: ssh::Step::HostKey, .. } => Class::HostKey,
             Self::Timeout { .. } => Class::Unreachable,
             Self::Listen { .. } | Self::System(_) => Class::Other,
@@ -226,6 +237,7 @@ impl Error {
     pub fn hint(&self) -> Option<String> {
         Some(match self {
             Self::Listen { endpoint: LocalEndpoint::Tcp(_), .. } => "choose another port, or 0 for any free one".into(),
+            Self::Listen { source, .. } if config_error(source).is_some() => return config_error(source)?.hint(),
             Self::Listen { .. } => "choose another path with --local unix:PATH".into(),
             Self::Ssh(error) => return error.hint(),
             // OpenSSH answers all of these alike (docs/architecture.md, "Facts about sshd").

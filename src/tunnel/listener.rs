@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 use super::error::Error;
 use super::local::LocalStream;
 use super::peer;
-use crate::config::LocalEndpoint;
+use crate::config::{LocalEndpoint, check_socket_place};
 
 /// Pause after accepting failed, most likely for want of file descriptors, before it is tried again.
 pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -71,6 +71,7 @@ impl Listener {
         let failed = |source| Error::Listen { endpoint: endpoint.clone(), source };
         match endpoint {
             LocalEndpoint::Unix(path) => {
+                check_socket_place(path).map_err(|e| failed(io::Error::other(e)))?;
                 let (listener, file) = bind_private(path).map_err(failed)?;
                 let listener = UnixListener::from_std(listener).map_err(failed)?;
                 Ok(Self::new(Kind::Unix { listener, _file: Some(file) }, endpoint.clone()))
@@ -95,6 +96,7 @@ impl Listener {
                 listener.set_nonblocking(true).map_err(failed)?;
                 let address = listener.local_addr().map_err(failed)?;
                 let path = address.as_pathname().ok_or_else(|| failed(io::ErrorKind::InvalidInput.into()))?;
+                check_socket_place(path).map_err(|e| failed(io::Error::other(e)))?;
                 let endpoint = LocalEndpoint::Unix(path.into());
                 let listener = UnixListener::from_std(listener).map_err(failed)?;
                 Ok(Self::new(Kind::Unix { listener, _file: None }, endpoint))

@@ -134,9 +134,9 @@ pub async fn find(connection: &Connection, target: &Target, last: Option<&Route>
         return Err(search.no_answer(&first, missed).await);
     }
     match Survey::take(connection, target.remote.socket()).await {
-        Some(survey) => search.by_survey(&survey, &first, missed).await,
-        None if auto => search.by_guessing(&first, missed).await,
-        None => Err(search.unexplained(&first, missed)),
+        Ok(survey) => search.by_survey(&survey, &first, missed).await,
+        Err(said) if auto => search.by_guessing(&first, missed, said).await,
+        Err(said) => Err(search.unexplained(&first, missed, said)),
     }
 }
 
@@ -205,22 +205,22 @@ impl Search<'_> {
         })
     }
 
-    /// Without a look around: what an Engine's socket might be.
-    async fn by_guessing(&self, first: &Route, missed: Miss) -> Result<(Route, Engine), Error> {
+    /// Without a look around, for which the server `said` something else: what an Engine's socket might be.
+    async fn by_guessing(&self, first: &Route, missed: Miss, said: String) -> Result<(Route, Engine), Error> {
         for path in GUESSES {
             let route = Route::direct(Remote::Socket(path.into()));
             if let Ok(engine) = self.attempt(&route).await? {
                 return Ok((route, engine));
             }
         }
-        Err(self.unexplained(first, missed))
+        Err(self.unexplained(first, missed, said))
     }
 
-    /// All that is known is how the first try ended.
-    fn unexplained(&self, route: &Route, missed: Miss) -> Error {
-        let (host, socket) = (self.host(), route.remote.to_string());
+    /// All that is known is how the first try ended, and what a command there `said`, if anything.
+    fn unexplained(&self, route: &Route, missed: Miss, said: String) -> Error {
+        let (host, socket, user) = (self.host(), route.remote.to_string(), self.target.ssh.user.clone());
         match missed {
-            Miss::Refused(source) => Error::Forwarding { host, socket, user: self.target.ssh.user.clone(), source },
+            Miss::Refused(source) => Error::Forwarding { host, socket, user, said, source },
             Miss::Silent(source) => Error::Engine { host, socket, source },
         }
     }
@@ -229,7 +229,7 @@ impl Search<'_> {
     async fn no_answer(&self, route: &Route, missed: Miss) -> Error {
         match self.complaint(route).await {
             Some(said) => self.error(Obstacle::Command { command: route.remote.to_string(), said }),
-            None => self.unexplained(route, missed),
+            None => self.unexplained(route, missed, String::new()),
         }
     }
 

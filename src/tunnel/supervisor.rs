@@ -12,6 +12,7 @@
 
 use std::fmt;
 use std::io;
+use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
@@ -326,8 +327,7 @@ impl Tunnel {
 
     /// A further connection, without asking anybody anything.
     async fn one_more(&self) -> Result<Arc<Member>, Error> {
-        let (nobody, _) = Prompter::new();
-        self.establish(Target::clone(&self.target()), &nobody, &(Arc::new(|_| {}) as OnStep)).await
+        self.establish(Target::clone(&self.target()), &Prompter::for_nobody(), &(Arc::new(|_| {}) as OnStep)).await
     }
 
     fn connected(&self, member: Arc<Member>) {
@@ -479,6 +479,8 @@ impl Tunnel {
             }
             self.failed(&error);
             if !error.may_pass() {
+                // Who wanted it tried before has just been answered.
+                pin!(self.retry.notified()).as_mut().enable();
                 self.link.send_replace(Link::Failed);
                 self.set_state(State::Failed);
                 tokio::select! {

@@ -53,10 +53,14 @@ pub enum Access {
 }
 
 impl Survey {
-    /// Looks around. `also` is looked at first. None where the server runs no commands for us.
-    pub async fn take(connection: &Connection, also: Option<&str>) -> Option<Self> {
-        let output = connection.run("exec sh", &script(also), LIMIT).await.ok()?;
-        Self::read(&output.stdout)
+    /// Looks around. `also` is looked at first.
+    ///
+    /// # Errors
+    /// Where the server runs no commands for us: what it said instead, such as that the password has expired; may be
+    /// empty.
+    pub async fn take(connection: &Connection, also: Option<&str>) -> Result<Self, String> {
+        let output = connection.run("exec sh", &script(also), LIMIT).await.map_err(|_| String::new())?;
+        Self::read(&output.stdout).ok_or(output.stderr)
     }
 
     fn read(output: &str) -> Option<Self> {

@@ -21,6 +21,8 @@ pub enum Behaviour {
     BigBanner,
     /// Closes as soon as a login is tried.
     Closes,
+    /// A banner with an address; lets everybody in once the file `visited` is beside the host key.
+    Visit,
 }
 
 /// Starts a server on a loopback port, which it returns; it lives as long as the test process.
@@ -35,6 +37,7 @@ pub fn serve(behaviour: Behaviour, host_key: &std::path::Path, socket: Option<Pa
         auth_rejection_time: std::time::Duration::ZERO,
         ..Config::default()
     });
+    let visited = host_key.with_file_name("visited");
     let (told, port) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -43,7 +46,7 @@ pub fn serve(behaviour: Behaviour, host_key: &std::path::Path, socket: Option<Pa
             told.send(listener.local_addr().unwrap().port()).unwrap();
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
-                let handler = Server { behaviour, round: 0, socket: socket.clone() };
+                let handler = Server { behaviour, round: 0, socket: socket.clone(), visited: visited.clone() };
                 let config = config.clone();
                 tokio::spawn(async move {
                     if let Ok(session) = russh::server::run_stream(config, stream, handler).await {
@@ -60,6 +63,7 @@ struct Server {
     behaviour: Behaviour,
     round: usize,
     socket: Option<PathBuf>,
+    visited: PathBuf,
 }
 
 impl Handler for Server {
@@ -67,7 +71,11 @@ impl Handler for Server {
 
     async fn authentication_banner(&mut self) -> Result<Option<String>, Self::Error> {
         // A packet has a quarter of that at most; as much as fits.
-        Ok((self.behaviour == Behaviour::BigBanner).then(|| "\u{1b}[31mbanner ".repeat(20_000)))
+        Ok(match self.behaviour {
+            Behaviour::BigBanner => Some("\u{1b}[31mbanner ".repeat(20_000)),
+            Behaviour::Visit => Some("To authenticate, visit: https://example.invalid/a/1\n".into()),
+            _ => None,
+        })
     }
 
     async fn auth_keyboard_interactive<'a>(
@@ -86,6 +94,12 @@ impl Handler for Server {
         let round = self.round;
         self.round += 1;
         Ok(match (self.behaviour, round) {
+            (Behaviour::Visit, _) => {
+                while !self.visited.exists() {
+                    tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+                }
+                Auth::Accept
+            }
             (Behaviour::Closes, _) => return Err(russh::Error::Disconnect),
             (Behaviour::Endless, _) => ask(&[(Cow::Borrowed("Again?"), true)]),
             (_, 0) => ask(&[(Cow::Borrowed("Password:"), false), (Cow::Borrowed("Word:"), true)]),

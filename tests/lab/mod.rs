@@ -29,6 +29,10 @@ use sshd::Sshd;
 /// Longest wait for anything that is waited for by condition.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Runs a program in a kernel's keyring that nobody else has. The persistent one, to which keys are linked, is one a user
+/// in a user namespace (persistent-keyring(7)): so in a namespace of its own.
+pub const KERNELS_KEYRING: [&str; 6] = ["unshare", "--user", "--map-root-user", "keyctl", "session", "-"];
+
 /// One test's world.
 pub struct Lab {
     pub dir: tempfile::TempDir,

@@ -1,0 +1,105 @@
+//! Signals that come while a terminal does not show what is typed: it must not be left so.
+//!
+//! A handler, once it is there, cannot be taken back (signal-hook(1.0), "unregistering"): between prompts it does what
+//! the system would.
+
+use std::io;
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP};
+use signal_hook::flag;
+use signal_hook::low_level::{self, pipe};
+
+/// Those that end or stop this process.
+const ALL: [i32; 5] = [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP];
+/// Those that a tunnel in this very process (`up --foreground`) obeys itself.
+const OF_A_TUNNEL: [i32; 3] = [SIGHUP, SIGINT, SIGTERM];
+
+static SIGNALS: OnceLock<Option<Signals>> = OnceLock::new();
+static A_TUNNEL_IS_HERE: AtomicBool = AtomicBool::new(false);
+
+struct Signals {
+    /// Should each do what it does by default?
+    by_default: Arc<AtomicBool>,
+    /// The last one that came; 0 for none.
+    came: Arc<AtomicUsize>,
+    /// Can be read once one has come.
+    news: UnixStream,
+}
+
+/// Signals are a tunnel's in this very process, which ends in its own way. Said before anybody is asked.
+pub(super) fn leave_to_tunnel() {
+    A_TUNNEL_IS_HERE.store(true, Ordering::SeqCst);
+}
+
+/// While this lives signals wait to be taken. At most one at a time, as there is one terminal.
+pub(super) struct Held(Option<&'static Signals>);
+
+impl Held {
+    pub(super) fn new() -> Self {
+        let signals = SIGNALS.get_or_init(|| Signals::new().ok()).as_ref();
+        if let Some(signals) = signals {
+            signals.by_default.store(false, Ordering::SeqCst);
+        }
+        Self(signals)
+    }
+
+    /// Can be read once a signal has come.
+    pub(super) fn news(&self) -> Option<&UnixStream> {
+        self.0.map(|signals| &signals.news)
+    }
+
+    /// The signal that has come, if any.
+    pub(super) fn take(&self) -> Option<i32> {
+        let signals = self.0?;
+        let mut bytes = [0; 64];
+        while matches!(io::Read::read(&mut &signals.news, &mut bytes), Ok(1..)) {}
+        match signals.came.swap(0, Ordering::SeqCst) {
+            0 => None,
+            signal => i32::try_from(signal).ok(),
+        }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if let Some(signals) = self.0 {
+            signals.by_default.store(true, Ordering::SeqCst);
+        }
+    }
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        let (news, sender) = UnixStream::pair()?;
+        news.set_nonblocking(true)?;
+        let (by_default, came) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicUsize::new(0)));
+        let ignored = ignored();
+        for signal in ALL {
+            let is_anothers = OF_A_TUNNEL.contains(&signal) && A_TUNNEL_IS_HERE.load(Ordering::SeqCst);
+            // nohup(1), and jobs in the background.
+            let is_ignored = ignored >> (signal - 1) & 1 == 1;
+            if is_anothers || is_ignored {
+                continue;
+            }
+            flag::register_conditional_default(signal, by_default.clone())?;
+            flag::register_usize(signal, came.clone(), usize::try_from(signal).unwrap_or_default())?;
+            pipe::register(signal, sender.try_clone()?)?;
+        }
+        Ok(Self { by_default, came, news })
+    }
+}
+
+/// The signals that this process was started to ignore, as bits (proc_pid_status(5)). Elsewhere than on Linux: none known.
+fn ignored() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
+}
+
+/// Stops this process, as Ctrl-Z does; returns when it goes on.
+pub(super) fn stop() {
+    let _ = low_level::emulate_default_handler(SIGTSTP);
+}

@@ -1,0 +1,226 @@
+//! Passwords that are kept, in this process's memory and in the system keyring, each with the host keys for
+//! which it was given.
+//!
+//! That a key is in known_hosts does not make its host the one that a password was kept for: with
+//! `StrictHostKeyChecking accept-new` and an empty file whoever is in between is written down at the first
+//! connection, and is a known host at the second. So a password goes to the very keys (or the authority) that it
+//! was given for, or that such a host has proved to be its own (UpdateHostKeys), and to no other.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use russh::keys::PublicKey;
+
+use super::identity::{Identity, Trust};
+use super::prompter::Secret;
+use super::vault::{self, Kept, VaultError};
+
+/// How an entry of the keyring begins that says which hosts it is for. A password is a line, and has no lines.
+const BEGINNING: &str = "dtunnel-password-1\n";
+/// Most hosts that an entry is for: the last ones.
+const MOST_HOSTS: usize = 16;
+
+/// A password, and the hosts that it is for. Of an older dtunnel's entries, and where no key was known when it was
+/// stored, these are none: such a password is offered to nobody.
+pub struct Bound {
+    pub(super) password: Secret,
+    pub(super) hosts: Vec<Identity>,
+}
+
+impl Bound {
+    /// A password for `hosts`.
+    pub fn new(password: Secret, hosts: Vec<Identity>) -> Self {
+        Self { password, hosts }
+    }
+
+    /// Adds a host, in place of the oldest one where there are many.
+    pub(super) fn add(&mut self, host: &Identity) {
+        if self.hosts.contains(host) {
+            return;
+        }
+        if self.hosts.len() == MOST_HOSTS {
+            self.hosts.remove(0);
+        }
+        self.hosts.push(host.clone());
+    }
+
+    /// As it is in the keyring: the hosts line by line, an empty line, the password.
+    fn to_text(&self) -> Secret {
+        let head: String = self.hosts.iter().map(|host| format!("{host}\n")).collect();
+        let password = self.password.reveal();
+        // Room for all of it, so that no copy is left behind where it would have grown.
+        let mut text = String::with_capacity(BEGINNING.len() + head.len() + 1 + password.len());
+        [BEGINNING, &head, "\n", password].iter().for_each(|part| text.push_str(part));
+        Secret::new(text)
+    }
+
+    fn from_text(text: Secret) -> Self {
+        let parts = text.reveal().strip_prefix(BEGINNING).and_then(|rest| match rest.strip_prefix('\n') {
+            Some(password) => Some(("", password)),
+            None => rest.split_once("\n\n"),
+        });
+        let Some((hosts, password)) = parts else { return Self::new(text, Vec::new()) };
+        let hosts = hosts.lines().map(Identity::written).collect();
+        Self::new(Secret::new(password.into()), hosts)
+    }
+}
+
+/// Puts a password into the keyring, in place of the one before.
+///
+/// # Errors
+/// [`VaultError`].
+pub fn keep_password(kept: &Kept, bound: &Bound) -> Result<(), VaultError> {
+    vault::keep(kept, &bound.to_text())
+}
+
+/// What there is for a login.
+pub(super) enum Found {
+    /// One that this very host may have.
+    Fits(Bound),
+    /// One that is kept for other hosts, or for none.
+    Unfit {
+        hosts: Vec<Identity>,
+        /// Itself, where it is the keyring's.
+        kept: Option<Secret>,
+    },
+    Nothing,
+}
+
+/// The passwords of one run.
+#[derive(Clone, Default)]
+pub(super) struct Passwords {
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Those that a server has accepted, by [`Kept::Password`].
+    accepted: Vec<(Kept, Bound)>,
+    /// Those that the keyring had for a host: if one was wrong it is wrong the next time, too.
+    offered: Vec<Kept>,
+    /// Those that are in the keyring, for all this run knows.
+    in_keyring: Vec<Kept>,
+}
+
+impl Passwords {
+    /// The password for a host, from memory or from the keyring, each once. One from memory is taken out.
+    pub(super) async fn find(&self, kept: &Kept, trust: &Trust) -> Found {
+        let (in_memory, offered) = self.with(|state| {
+            let fits = |(whose, bound): &(Kept, Bound)| whose == kept && trust.is_one_of(&bound.hosts);
+            let fitting = state.accepted.iter().position(fits).map(|at| state.accepted.swap_remove(at).1);
+            (fitting, state.offered.contains(kept))
+        });
+        if let Some(bound) = in_memory {
+            return Found::Fits(bound);
+        }
+        if !offered && let Some(text) = vault::fetch_while_logging_in(kept.clone()).await {
+            let bound = Bound::from_text(text);
+            if !trust.is_one_of(&bound.hosts) {
+                return Found::Unfit { hosts: bound.hosts, kept: Some(bound.password) };
+            }
+            self.with(|state| {
+                state.offered.push(kept.clone());
+                state.in_keyring.push(kept.clone());
+            });
+            return Found::Fits(bound);
+        }
+        self.with(|state| {
+            let of_others = state.accepted.iter().find(|(whose, _)| whose == kept);
+            of_others.map_or(Found::Nothing, |(_, bound)| Found::Unfit { hosts: bound.hosts.clone(), kept: None })
+        })
+    }
+
+    /// Keeps a password for the next login there.
+    pub(super) fn put(&self, kept: Kept, bound: Bound) {
+        self.with(|state| {
+            state.accepted.retain(|(whose, _)| *whose != kept);
+            state.accepted.push((kept, bound));
+        });
+    }
+
+    /// Puts one into the keyring. That it could not be kept is said in the log, and is no failure.
+    pub(super) async fn keep(&self, kept: &Kept, bound: &Bound) {
+        if store(kept, bound.to_text()).await {
+            self.with(|state| state.in_keyring.push(kept.clone()));
+        }
+    }
+
+    /// The host has proved to have these keys, too: what is kept for it is for them as well.
+    pub(super) async fn learnt(&self, kept: &Kept, trust: &Trust, keys: &[PublicKey]) {
+        let add = |bound: &mut Bound| {
+            let is_for_it = trust.is_one_of(&bound.hosts);
+            if is_for_it {
+                keys.iter().for_each(|key| bound.add(&Identity::of_key(key)));
+            }
+            is_for_it
+        };
+        let is_in_keyring = self.with(|state| {
+            let own = state.accepted.iter_mut().filter(|(whose, _)| whose == kept);
+            own.for_each(|(_, bound)| {
+                add(bound);
+            });
+            state.in_keyring.contains(kept)
+        });
+        if is_in_keyring && let Some(text) = vault::fetch_while_logging_in(kept.clone()).await {
+            let mut bound = Bound::from_text(text);
+            if add(&mut bound) {
+                store(kept, bound.to_text()).await;
+            }
+        }
+    }
+
+    fn with<T>(&self, work: impl FnOnce(&mut State) -> T) -> T {
+        work(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+async fn store(kept: &Kept, text: Secret) -> bool {
+    vault::keep_while_logging_in(kept.clone(), text).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::identity::TrustedBy;
+    use super::*;
+
+    fn host(text: &str) -> Identity {
+        Identity::written(text)
+    }
+
+    #[test]
+    fn what_is_in_the_keyring_is_read_as_it_was_written() {
+        for hosts in [&[][..], &["SHA256:a"], &["SHA256:a", "CA SHA256:b"]] {
+            for password in ["", "secret", "\nodd", "a\n\nb"] {
+                let hosts: Vec<_> = hosts.iter().map(|text| host(text)).collect();
+                let text = Bound::new(Secret::new(password.into()), hosts.clone()).to_text();
+                let read = Bound::from_text(text);
+                assert_eq!((read.password.reveal(), read.hosts), (password, hosts));
+            }
+        }
+    }
+
+    #[test]
+    fn an_entry_of_an_older_dtunnel_is_for_no_host() {
+        for text in ["secret", "", "dtunnel-password-1", "dtunnel-password-1\nSHA256:a", "dtunnel-password-2\nx\n\ny"] {
+            let read = Bound::from_text(Secret::new(text.into()));
+            assert_eq!((read.password.reveal(), read.hosts.len()), (text, 0));
+        }
+    }
+
+    #[test]
+    fn an_entry_is_for_a_key_or_for_an_authority_and_for_a_bounded_number() {
+        let trust = |key: &str, authority: Option<&str>| Trust {
+            key: host(key),
+            authority: authority.map(host),
+            by: TrustedBy::Known,
+        };
+        let hosts = [host("SHA256:a"), host("CA SHA256:b")];
+        assert!(trust("SHA256:a", None).is_one_of(&hosts));
+        assert!(trust("SHA256:new", Some("CA SHA256:b")).is_one_of(&hosts));
+        assert!(
+            !trust("SHA256:b", None).is_one_of(&hosts) && !trust("SHA256:c", Some("CA SHA256:a")).is_one_of(&hosts)
+        );
+        let mut bound = Bound::new(Secret::default(), Vec::new());
+        (0..20).for_each(|number| bound.add(&host(&number.to_string())));
+        assert_eq!((bound.hosts.len(), &bound.hosts[0]), (MOST_HOSTS, &host("4")));
+    }
+}

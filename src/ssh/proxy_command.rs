@@ -1,0 +1,254 @@
+//! ProxyCommand (ssh_config(5)): a shell command in place of TCP, what it says to people, and its end.
+//!
+//! As with ssh it gets SIGHUP when the connection is not needed any more, so that its traps run; if it goes on
+//! nevertheless it is killed after [`GRACE`].
+
+use std::collections::VecDeque;
+use std::io;
+use std::pin::Pin;
+use std::process::Stdio;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::error::Error;
+use super::prompter::Prompter;
+use crate::text;
+
+/// Most lines that go to the log and the person, the first ones.
+const MOST_TOLD: usize = 50;
+/// Most lines that are kept of what it says, the last ones.
+const MOST_LINES: usize = 5;
+/// Longest line, in bytes.
+const MAX_LINE: usize = 1000;
+/// Longest wait for the end of one that has closed its output, and for its last words.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+/// Time between SIGHUP and SIGKILL.
+const GRACE: Duration = Duration::from_secs(2);
+/// Longest time for the system to end what is killed.
+const KILLED: Duration = Duration::from_millis(500);
+/// How often it is looked whether one has ended.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// Those that run, and how many are being ended.
+static RUNNING: Mutex<Running> = Mutex::new(Running { voices: Vec::new(), ending: 0 });
+static ENDED: Condvar = Condvar::new();
+
+struct Running {
+    voices: Vec<Weak<Voice>>,
+    ending: usize,
+}
+
+fn running() -> MutexGuard<'static, Running> {
+    RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Ends all that run, and waits for it: before this process ends, which would leave them behind. Blocks for [`GRACE`] and
+/// [`KILLED`] at most.
+pub fn end_proxy_commands() {
+    let voices = std::mem::take(&mut running().voices);
+    voices.iter().filter_map(Weak::upgrade).for_each(|voice| voice.end());
+    let _ = ENDED
+        .wait_timeout_while(running(), GRACE + 2 * KILLED, |running| running.ending > 0)
+        .unwrap_or_else(PoisonError::into_inner);
+}
+
+/// Standard input and output of a ProxyCommand.
+pub(super) struct ProxyCommand {
+    stdin: ChildStdin,
+    stdout: ChildStdout,
+    _voice: Arc<Voice>,
+}
+
+/// A ProxyCommand as far as it speaks to people: what it says on standard error, and how it ends. Dropping it ends it.
+pub(super) struct Voice {
+    command: String,
+    /// None once it is being ended.
+    child: Mutex<Option<Child>>,
+    /// The last lines, fit to be shown.
+    said: Arc<Mutex<VecDeque<String>>>,
+    /// Reads them.
+    listening: tokio::sync::Mutex<AbortOnDropHandle<()>>,
+}
+
+/// Ends a ProxyCommand when dropped, whoever else still has its streams.
+pub(super) struct Ends(Arc<Voice>);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
+impl ProxyCommand {
+    /// Runs `command` with the user's shell, as ssh does (`exec` so that the shell doesn't linger). What it says
+    /// goes to the log and to `prompter` at once: it may be what a person has to do.
+    ///
+    /// # Errors
+    /// [`Error::ProxyCommand`].
+    pub(super) fn spawn(command: &str, prompter: &Prompter) -> Result<(Self, Ends), Error> {
+        let failed = |source| Error::ProxyCommand { command: command.into(), source };
+        let shell = std::env::var_os("SHELL").unwrap_or_else(|| "/bin/sh".into());
+        let mut child = Command::new(shell)
+            .arg("-c")
+            .arg(format!("exec {command}"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(failed)?;
+        let pipe = || failed(io::Error::from(io::ErrorKind::BrokenPipe));
+        let stdin = child.stdin.take().ok_or_else(pipe)?;
+        let stdout = child.stdout.take().ok_or_else(pipe)?;
+        let stderr = child.stderr.take().ok_or_else(pipe)?;
+        let said = Arc::new(Mutex::new(VecDeque::new()));
+        let listening = AbortOnDropHandle::new(tokio::spawn(listen(stderr, said.clone(), prompter.clone())));
+        let (child, listening) = (Mutex::new(Some(child)), tokio::sync::Mutex::new(listening));
+        let voice = Arc::new(Voice { command: command.into(), child, said, listening });
+        let mut running = running();
+        running.voices.retain(|voice| voice.strong_count() > 0);
+        running.voices.push(Arc::downgrade(&voice));
+        Ok((Self { stdin, stdout, _voice: voice.clone() }, Ends(voice)))
+    }
+}
+
+impl Ends {
+    /// Why it brought no connection: its own words, where it has any, explain more than what we saw.
+    pub(super) async fn explain(&self, seen: Error) -> Error {
+        let voice = &self.0;
+        if !matches!(seen, Error::Handshake { .. } | Error::Timeout { .. }) {
+            return seen;
+        }
+        let _ = tokio::time::timeout(LAST_WORDS, &mut *voice.listening.lock().await).await;
+        let ended = tokio::time::timeout(LAST_WORDS, async {
+            loop {
+                match voice.child().as_mut().map(Child::try_wait) {
+                    Some(Ok(None)) => {}
+                    Some(Ok(status)) => return status,
+                    Some(Err(_)) | None => return None,
+                }
+                tokio::time::sleep(LOOK).await;
+            }
+        });
+        let how = match (ended.await, seen) {
+            (Ok(Some(status)), _) => match status.code() {
+                Some(code) => format!("ended with status {code}"),
+                None => format!("ended ({status})"),
+            },
+            (_, Error::Timeout { limit, .. }) => {
+                format!("brought no SSH server within {}", humantime::format_duration(limit))
+            }
+            _ => "brought no SSH server".into(),
+        };
+        let said = voice.said.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect();
+        Error::Proxy { command: text::shown(&voice.command), how, said }
+    }
+}
+
+impl Voice {
+    fn child(&self) -> MutexGuard<'_, Option<Child>> {
+        self.child.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has it end. What takes time is left to a thread, for runtimes end earlier; [`end_proxy_commands`] waits for it.
+    fn end(&self) {
+        let Some(mut child) = self.child().take() else { return };
+        let pid = child.id().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
+        let (Ok(None), Some(pid)) = (child.try_wait(), pid) else { return };
+        // It is not waited for elsewhere, so that the number is still its own.
+        let _ = kill_process(pid, Signal::HUP);
+        running().ending += 1;
+        let ending = move || {
+            if !ends_within(&mut child, GRACE) {
+                let _ = child.start_kill();
+                ends_within(&mut child, KILLED);
+            }
+            running().ending -= 1;
+            ENDED.notify_all();
+        };
+        // Without a thread the child was dropped, which kills it.
+        if std::thread::Builder::new().name("proxy-command".into()).spawn(ending).is_err() {
+            running().ending -= 1;
+        }
+    }
+}
+
+impl Drop for Voice {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+fn ends_within(child: &mut Child, limit: Duration) -> bool {
+    let until = Instant::now() + limit;
+    loop {
+        if !matches!(child.try_wait(), Ok(None)) {
+            return true;
+        }
+        if Instant::now() >= until {
+            return false;
+        }
+        std::thread::sleep(LOOK);
+    }
+}
+
+/// Reads what a child says, line by line, until it says no more.
+async fn listen(mut stderr: ChildStderr, said: Arc<Mutex<VecDeque<String>>>, prompter: Prompter) {
+    let mut line = Vec::new();
+    let mut buffer = [0; 4096];
+    let mut told = 0;
+    let mut tell = |line: &mut Vec<u8>| {
+        let shown = text::shown_bytes(line);
+        line.clear();
+        if shown.is_empty() {
+            return;
+        }
+        // One that has more to say than anybody would read is not let fill log and terminal.
+        told += 1;
+        if told <= MOST_TOLD {
+            tracing::info!("ProxyCommand: {shown}");
+            prompter.tell(shown.clone());
+        }
+        let mut said = said.lock().unwrap_or_else(PoisonError::into_inner);
+        said.push_back(shown);
+        if said.len() > MOST_LINES {
+            said.pop_front();
+        }
+    };
+    while let Ok(read @ 1..) = stderr.read(&mut buffer).await {
+        for byte in &buffer[..read] {
+            match byte {
+                b'\n' | b'\r' => tell(&mut line),
+                byte if line.len() < MAX_LINE => line.push(*byte),
+                _ => {}
+            }
+        }
+    }
+    tell(&mut line);
+}
+
+impl AsyncRead for ProxyCommand {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stdout).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for ProxyCommand {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stdin).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stdin).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stdin).poll_shutdown(cx)
+    }
+}
