@@ -98,6 +98,15 @@ fn known_ways_out_are_refused_by_name() {
             host(json!({"SecurityOpt": ["seccomp={\"defaultAction\":\"SCMP_ACT_ALLOW\"}"]})),
             "HostConfig.SecurityOpt",
         ),
+        // To runc each condition is enough by itself where an argument is named twice.
+        (
+            create,
+            host(json!({"SecurityOpt": [format!("seccomp={}", json!({"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [
+            {"names": ["clone"], "action": "SCMP_ACT_ALLOW", "args": [
+                {"index": 0, "value": 0x7E02_0000, "op": "SCMP_CMP_MASKED_EQ"},
+                {"index": 0, "value": 0, "op": "SCMP_CMP_GE"}]}]}))]})),
+            "HostConfig.SecurityOpt",
+        ),
         (create, host(json!({"MaskedPaths": []})), "HostConfig.MaskedPaths"),
         (create, host(json!({"ReadonlyPaths": ["/proc/bus"]})), "HostConfig.ReadonlyPaths"),
         (

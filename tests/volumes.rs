@@ -96,10 +96,12 @@ fn a_stricter_default_of_the_engine_is_not_left() {
     let strict =
         json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["mkdir"], "action": "SCMP_ACT_ERRNO"}]});
     std::fs::write(&profile, strict.to_string()).unwrap();
+    let sandbox = dir.path().join("sandbox");
+    std::fs::copy("/usr/sbin/runc", &sandbox).unwrap();
     let mut lab = Lab::new("");
     lab.engine = Some(Arc::new(Engine::with(&[
         &format!("--seccomp-profile={}", profile.display()),
-        "--add-runtime=sandbox=/usr/sbin/runc",
+        &format!("--add-runtime=sandbox={}", sandbox.display()),
         "--default-runtime=sandbox",
     ])));
     let world = World::of(lab, "");

@@ -1,32 +1,51 @@
 //! What holds for all containers of an Engine, asked where a request names it: it may repeat a default, and not
 //! choose something that confines less.
 
+use std::collections::BTreeMap;
+
 use hyper::StatusCode;
 use serde::Deserialize;
 
-use super::bodies::{Reference, is_private, shown};
+use super::bodies::{Reference, Version, is_private, shown};
 use super::proxy::Refused;
 use super::reach::{Ask, ask, forbidden};
 
 /// The runtime of every Engine, by its two names: the program, and containerd's way to run it.
 const RUNC: [&str; 2] = ["runc", "io.containerd.runc.v2"];
+/// Programs that confine no more than runc does: as a default they are no sandbox that would be left by asking for runc.
+const LIKE_RUNC: [&str; 4] = ["runc", "docker-runc", "crun", "nvidia-container-runtime"];
 /// The profiles of the Engine's own, by their names since 17.05 and since 23. `unconfined` is none at all, than which
 /// each is narrower.
 const OWN_PROFILES: [&str; 3] = ["default", "builtin", "unconfined"];
 /// The oldest version whose seccomp profile allowed what later ones do not (20.10; 19.03 had no io_uring).
-const OLDEST: u32 = 20;
+const OLDEST: Version = Version(20, 0, 0);
 
 /// What the Engine says of itself.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub(super) struct Info {
     default_runtime: String,
+    runtimes: BTreeMap<String, Runtime>,
     logging_driver: String,
     security_options: Vec<String>,
     server_version: String,
 }
 
+/// A runtime that the Engine knows.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Runtime {
+    path: String,
+}
+
 impl Info {
+    /// Is the default one that confines no more than runc?
+    fn is_like_runc(&self) -> bool {
+        let path = self.runtimes.get(&self.default_runtime).map(|runtime| runtime.path.as_str()).unwrap_or_default();
+        let program = path.rsplit('/').next().unwrap_or_default();
+        RUNC.contains(&self.default_runtime.as_str()) || LIKE_RUNC.contains(&program)
+    }
+
     /// Asks for it.
     ///
     /// # Errors
@@ -49,16 +68,13 @@ impl Info {
                 shown(default)
             )))
         };
-        let is_same = |one: &str, two: &str| one == two || RUNC.contains(&one) && RUNC.contains(&two);
         match what {
-            Reference::Runtime(name) if !is_same(&name, &self.default_runtime) => {
-                other("Runtime", &name, &self.default_runtime)
-            }
+            Reference::Runtime(name) if RUNC.contains(&name.as_str()) && self.is_like_runc() => Ok(()),
+            Reference::Runtime(name) if name != self.default_runtime => other("Runtime", &name, &self.default_runtime),
             Reference::LogDriver(name) if name != self.logging_driver => {
                 other("LogConfig.Type", &name, &self.logging_driver)
             }
-            Reference::DefaultLog { option, set } if is_private(&self.logging_driver) => {
-                let _ = option;
+            Reference::DefaultLog { set, .. } if is_private(&self.logging_driver) => {
                 set(&self.logging_driver);
                 Ok(())
             }
@@ -82,7 +98,7 @@ impl Info {
 
     /// May a container have a profile that is no wider than that of the Engines before this version, or, without
     /// one, than that of any?
-    fn seccomp(&self, before: Option<u32>) -> Result<(), Refused> {
+    fn seccomp(&self, before: Option<Version>) -> Result<(), Refused> {
         let profile = self.security_options.iter().find_map(|option| option.strip_prefix("name=seccomp,profile="));
         if let Some(profile) = profile.filter(|profile| !OWN_PROFILES.contains(profile)) {
             return Err(forbidden(format!(
@@ -92,13 +108,14 @@ impl Info {
             )));
         }
         let Some(before) = before else { return Ok(()) };
-        let version = self.server_version.split('.').next().and_then(|major| major.parse::<u32>().ok());
+        let version = Version::read(&self.server_version);
         if version.is_some_and(|version| (OLDEST..before).contains(&version)) {
             return Ok(());
         }
         Err(forbidden(format!(
             "HostConfig.SecurityOpt: this seccomp profile allows what the default profile of Engines from {before} on \
-             does not (io_uring from 25 on, sockets to the hypervisor from 23 on), and this one is {}",
+             does not (sockets of AF_VSOCK from 23 on, io_uring from 25 on, sockets of AF_ALG from 29.4.2 on), and this \
+             one is {}",
             shown(&self.server_version)
         )))
     }
@@ -115,7 +132,9 @@ mod tests {
     #[test]
     fn a_default_may_be_repeated_and_nothing_looser_chosen() {
         let runtime = |default: &str, name: &str| {
-            settled(&format!(r#"{{"DefaultRuntime":"{default}"}}"#), Reference::Runtime(name.into()))
+            let paths = r#"{"runc":{"path":"runc"},"runsc":{"path":"/usr/bin/runsc"},"nvidia":{"path":"/usr/bin/nvidia-container-runtime"}}"#;
+            let info = format!(r#"{{"DefaultRuntime":"{default}","Runtimes":{paths}}}"#);
+            settled(&info, Reference::Runtime(name.into()))
         };
         for (default, name, passes) in [
             ("runc", "runc", true),
@@ -123,6 +142,9 @@ mod tests {
             ("io.containerd.runc.v2", "runc", true),
             ("runc", "io.containerd.kata.v2", false),
             ("runsc", "runsc", true),
+            ("nvidia", "nvidia", true),
+            ("nvidia", "runc", true),
+            ("runc", "nvidia", false),
             // A sandbox for all is not left by naming the usual one.
             ("runsc", "runc", false),
             ("runsc", "io.containerd.runc.v2", false),
@@ -136,14 +158,18 @@ mod tests {
             ("builtin", "29.0.0", None, true),
             ("unconfined", "29.0.0", None, true),
             ("/etc/docker/narrow.json", "29.0.0", None, false),
-            ("default", "20.10.24+dfsg1", Some(25), true),
-            ("default", "24.0.9", Some(25), true),
-            ("builtin", "25.0.0", Some(25), false),
-            ("default", "20.10.24", Some(23), true),
-            ("builtin", "23.0.1", Some(23), false),
+            ("default", "20.10.24+dfsg1", Some(Version(25, 0, 0)), true),
+            ("default", "24.0.9", Some(Version(25, 0, 0)), true),
+            ("builtin", "25.0.0", Some(Version(25, 0, 0)), false),
+            ("default", "20.10.24", Some(Version(23, 0, 0)), true),
+            ("builtin", "23.0.1", Some(Version(23, 0, 0)), false),
+            ("builtin", "29.4.1", Some(Version(29, 4, 2)), true),
+            ("builtin", "29.4.2", Some(Version(29, 4, 2)), false),
+            ("builtin", "29.10.0", Some(Version(29, 4, 2)), false),
             // Not Moby's numbers.
-            ("default", "5.2.1", Some(25), false),
-            ("default", "dev", Some(25), false),
+            ("default", "5.2.1", Some(Version(25, 0, 0)), false),
+            ("default", "20", Some(Version(25, 0, 0)), false),
+            ("default", "dev", Some(Version(25, 0, 0)), false),
         ] {
             let info =
                 format!(r#"{{"SecurityOptions":["name=seccomp,profile={profile}"],"ServerVersion":"{version}"}}"#);

@@ -69,10 +69,31 @@ pub(super) enum Reference<'a> {
     DefaultLog { option: String, set: Box<dyn FnOnce(&str) + Send + 'a> },
     /// Is its own seccomp profile the one that this was compared with? `before` is the first version whose own is
     /// narrower, where there is one.
-    Seccomp { before: Option<u32> },
+    Seccomp { before: Option<Version> },
     /// Is the host's cgroup namespace what it gives if nothing is asked for? If so the request may come from
     /// an inspect, and a private one is written in its place.
     HostCgroupns(Box<dyn FnOnce() + Send + 'a>),
+}
+
+/// A version of the Engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Version(pub(super) u32, pub(super) u32, pub(super) u32);
+
+impl Version {
+    /// Reads `20.10.24+dfsg1`. None where it does not begin so.
+    pub(super) fn read(text: &str) -> Option<Self> {
+        let mut parts = text.splitn(3, '.').map(|part| {
+            let digits = part.split(|c: char| !c.is_ascii_digit()).next().unwrap_or_default();
+            digits.parse().ok()
+        });
+        Some(Self(parts.next()??, parts.next()??, parts.next()??))
+    }
+}
+
+impl std::fmt::Display for Version {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}.{}.{}", self.0, self.1, self.2)
+    }
 }
 
 /// Judges the body of `operation`.

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::Version;
 use super::json;
 use super::security::is_default_capability;
 
@@ -11,17 +12,19 @@ use super::security::is_default_capability;
 const ALLOWED: &str = include_str!("syscalls.txt");
 
 /// Those that Engines allowed before this version.
-const EARLIER: &[&str] = &["io_uring_enter", "io_uring_register", "io_uring_setup"];
-const ALLOWED_BEFORE: u32 = 25;
-/// The version from which Engines keep sockets from the hypervisor.
-const ANY_SOCKET_BEFORE: u32 = 23;
+const IO_URING: &[&str] = &["io_uring_enter", "io_uring_register", "io_uring_setup"];
+const IO_URING_BEFORE: Version = Version(25, 0, 0);
+/// The versions from which sockets of these families are refused: AF_VSOCK (socket(2)), which leads to the
+/// hypervisor, and AF_ALG, the kernel's cryptography.
+const VSOCK: u64 = 40;
+const VSOCK_BEFORE: Version = Version(23, 0, 0);
+const ALG: u64 = 38;
+const ALG_BEFORE: Version = Version(29, 4, 2);
 
 /// The flags of clone(2) that make namespaces.
 const CLONE_NEW: u64 = 0x7E02_0000;
 /// What personality(2) may be asked for: Linux and 32 bits, with or without UNAME26, and which it is.
 const PERSONALITIES: [u64; 5] = [0, 8, 0x2_0000, 0x2_0008, 0xFFFF_FFFF];
-/// AF_VSOCK (socket(2)), which leads to the hypervisor.
-const VSOCK: u64 = 40;
 
 /// A profile as Moby has it (profiles/seccomp: Seccomp). No `listenerPath`: that is a socket of the host's.
 #[derive(Clone, Serialize, Deserialize)]
@@ -40,7 +43,7 @@ pub(super) struct Profile {
     syscalls: Vec<Syscalls>,
     /// See [`Self::before`].
     #[serde(skip)]
-    before: Option<u32>,
+    before: Option<Version>,
 }
 
 #[derive(Clone, Serialize, Deserialize)]
@@ -127,23 +130,22 @@ impl Profile {
     /// What is not allowed in it.
     pub(super) fn read(text: &str) -> Result<Self, String> {
         let mut profile: Self = json::read(text.as_bytes())?;
-        let mut before = None;
         if profile.default_action.lets_through() {
             return Err("a seccomp profile that allows what it does not name is not allowed".into());
         }
+        let mut before: Option<Version> = None;
         for rule in profile.syscalls.iter().filter(|rule| rule.action.lets_through() && !rule.is_void()) {
             let names = rule.names.iter().chain(Some(&rule.name).filter(|name| !name.is_empty()));
             for name in names {
                 let earlier = match name.as_str() {
-                    name if EARLIER.contains(&name) => Some(ALLOWED_BEFORE),
-                    "socket" if !rule.is_as_narrow("socket") => Some(ANY_SOCKET_BEFORE),
+                    name if IO_URING.contains(&name) => Some(IO_URING_BEFORE),
+                    "socket" => rule.sockets_before(),
                     _ => None,
                 };
-                if let Some(version) = earlier {
-                    before = Some(before.map_or(version, |before: u32| before.min(version)));
-                    continue;
-                }
-                if !ALLOWED.split_ascii_whitespace().any(|allowed| allowed == name) {
+                before = before.into_iter().chain(earlier).min();
+                if !IO_URING.contains(&name.as_str())
+                    && !ALLOWED.split_ascii_whitespace().any(|allowed| allowed == name)
+                {
                     return Err(format!("a seccomp profile with the system call {} is not allowed", json::shown(name)));
                 }
                 if !rule.is_as_narrow(name) {
@@ -160,19 +162,26 @@ impl Profile {
     }
 
     /// The first version of the Engine whose own profile is narrower than this one; None: it is no version's.
-    pub(super) fn before(&self) -> Option<u32> {
+    pub(super) fn before(&self) -> Option<Version> {
         self.before
     }
 }
 
 impl Syscalls {
-    /// Does it allow `name` for no more arguments than the Engine's default profile (20.10 to 29)? Further
-    /// conditions only make it narrower: all of them have to be met.
+    /// What a call has to meet: all conditions of one of these. An argument that is named twice makes each condition one
+    /// that is enough by itself (runc, libcontainer/seccomp: `hasMultipleArgs`).
+    fn alternatives(&self) -> Vec<&[Argument]> {
+        let is_named_twice =
+            self.args.iter().enumerate().any(|(at, arg)| self.args[..at].iter().any(|other| other.index == arg.index));
+        if is_named_twice { self.args.chunks(1).collect() } else { vec![&self.args] }
+    }
+
+    /// Does it allow `name` for no more arguments than the Engine's default profile (20.10 to 29)?
     fn is_as_narrow(&self, name: &str) -> bool {
-        let some = |fits: &dyn Fn(&Argument) -> bool| self.args.iter().any(fits);
+        let all = |fits: &dyn Fn(&Argument) -> bool| self.alternatives().iter().all(|args| args.iter().any(fits));
         match name {
             // On s390 the flags are the second argument.
-            "clone" => some(&|arg| {
+            "clone" => all(&|arg| {
                 let of_s390 = self.includes.as_ref().is_some_and(|filter| {
                     !filter.arches.is_empty() && filter.arches.iter().all(|arch| arch.starts_with("s390"))
                 });
@@ -180,20 +189,42 @@ impl Syscalls {
                 flags && arg.op == "SCMP_CMP_MASKED_EQ" && arg.value & CLONE_NEW == CLONE_NEW && arg.value_two == 0
             }),
             "personality" => {
-                some(&|arg| arg.index == 0 && arg.op == "SCMP_CMP_EQ" && PERSONALITIES.contains(&arg.value))
+                all(&|arg| arg.index == 0 && arg.op == "SCMP_CMP_EQ" && PERSONALITIES.contains(&arg.value))
             }
-            "socket" => some(&|arg| {
-                arg.index == 0
-                    && (arg.op == "SCMP_CMP_NE" && arg.value == VSOCK
-                        || arg.op == "SCMP_CMP_EQ" && arg.value != VSOCK && arg.value <= u64::from(u16::MAX))
-            }),
             _ => true,
+        }
+    }
+
+    /// The first version of the Engine that allows fewer sockets than this rule.
+    fn sockets_before(&self) -> Option<Version> {
+        let lets = |family| !self.alternatives().iter().all(|args| args.iter().any(|arg| arg.excludes(family)));
+        match (lets(VSOCK), lets(ALG)) {
+            (true, _) => Some(VSOCK_BEFORE),
+            (false, true) => Some(ALG_BEFORE),
+            (false, false) => None,
         }
     }
 
     /// Is it for containers that have a capability which none has here?
     fn is_void(&self) -> bool {
         self.includes.iter().flat_map(|filter| &filter.caps).any(|name| !is_default_capability(name))
+    }
+}
+
+impl Argument {
+    /// Is this family, as the first argument of socket(2), none that meets the condition?
+    fn excludes(&self, family: u64) -> bool {
+        // The kernel takes the lower half of the register; a value with more in it is nobody's.
+        let fits = self.index == 0 && self.value <= u64::from(u16::MAX);
+        fits && match self.op.as_str() {
+            "SCMP_CMP_NE" => family == self.value,
+            "SCMP_CMP_EQ" => family != self.value,
+            "SCMP_CMP_LT" => family >= self.value,
+            "SCMP_CMP_LE" => family > self.value,
+            "SCMP_CMP_GT" => family <= self.value,
+            "SCMP_CMP_GE" => family < self.value,
+            _ => false,
+        }
     }
 }
 

@@ -382,6 +382,18 @@ fn a_seccomp_profile_is_as_narrow_as_the_engines_in_arguments_too() {
         ("clone", masked(1, flags, 0), json!({"arches": ["s390x"]}), true),
         ("clone", masked(1, flags, 0), json!({"arches": ["s390x", "amd64"]}), false),
         ("clone", equal(0x1000_0000), json!({}), false),
+        // To runc each condition is enough where an argument is named twice.
+        ("clone", json!([masked(0, flags, 0)[0], {"index": 0, "value": 0, "op": "SCMP_CMP_GE"}]), json!({}), false),
+        ("clone", json!([masked(0, flags, 0)[0], {"index": 1, "value": 0, "op": "SCMP_CMP_GE"}]), json!({}), true),
+        (
+            "clone",
+            json!([masked(0, flags, 0)[0], {"index": 1, "value": 0, "op": "SCMP_CMP_GE"},
+            {"index": 1, "value": 0, "op": "SCMP_CMP_GE"}]),
+            json!({}),
+            false,
+        ),
+        ("personality", json!([equal(8)[0], equal(0x44_0000)[0]]), json!({}), false),
+        ("personality", json!([equal(8)[0], equal(0)[0]]), json!({}), true),
         ("clone3", json!([]), json!({}), false),
         ("clone3", json!([]), json!({"caps": ["CAP_SYS_ADMIN"]}), true),
         ("personality", json!([]), json!({}), false),
@@ -402,13 +414,39 @@ fn a_seccomp_profile_is_as_narrow_as_the_engines_in_arguments_too() {
         assert_eq!(found.is_ok(), passes, "{call} {args} {includes}");
     }
     // As wide as the profile of which Engines?
+    let (of_20, of_24, of_28) = (Some(Version(23, 0, 0)), Some(Version(25, 0, 0)), Some(Version(29, 4, 2)));
+    let socket = |conditions: &[(u64, &str)]| {
+        let args =
+            conditions.iter().map(|(value, op)| json!({"index": 0, "value": value, "op": format!("SCMP_CMP_{op}")}));
+        json!({"names": ["socket"], "args": args.collect::<Vec<_>>()})
+    };
     for (rule, before) in [
         (json!({"names": ["read"]}), None),
-        (json!({"names": ["io_uring_setup", "read"]}), Some(25)),
-        (json!({"names": ["socket"]}), Some(23)),
-        (json!({"names": ["io_uring_enter", "socket"]}), Some(23)),
-        (json!({"names": ["socket"], "args": [{"index": 0, "value": 40, "op": "SCMP_CMP_NE"}]}), None),
+        (json!({"names": ["io_uring_setup", "read"]}), of_24),
+        (json!({"names": ["socket"]}), of_20),
+        (json!({"names": ["io_uring_enter", "socket"]}), of_20),
         (json!({"names": ["io_uring_enter"], "includes": {"caps": ["CAP_SYS_ADMIN"]}}), None),
+        (socket(&[(40, "NE")]), of_28),
+        (socket(&[(38, "NE")]), of_20),
+        // As Engines from 29.4.2 have it.
+        (socket(&[(38, "LT")]), None),
+        (socket(&[(39, "EQ")]), None),
+        (socket(&[(40, "GT")]), None),
+        (socket(&[(39, "LT")]), of_28),
+        (socket(&[(41, "LT")]), of_20),
+        (socket(&[(39, "GT")]), of_20),
+        (socket(&[(38, "EQ")]), of_28),
+        (socket(&[(40, "EQ")]), of_20),
+        (socket(&[(0x1_0000_0028, "EQ")]), of_20),
+        (socket(&[(0x28, "MASKED_EQ")]), of_20),
+        // Each is enough.
+        (socket(&[(40, "NE"), (38, "NE")]), of_20),
+        (socket(&[(1, "EQ"), (2, "EQ")]), None),
+        (
+            json!({"names": ["socket"], "args": [{"index": 0, "value": 1, "op": "SCMP_CMP_EQ"},
+            {"index": 1, "value": 1, "op": "SCMP_CMP_EQ"}, {"index": 1, "value": 2, "op": "SCMP_CMP_EQ"}]}),
+            of_20,
+        ),
     ] {
         let mut rule = rule;
         rule["action"] = json!("SCMP_ACT_ALLOW");
