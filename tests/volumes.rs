@@ -1,13 +1,15 @@
 //! Volumes that are there already, under `no-privileged`: what somebody else has made of them counts as if it were
 //! asked for now.
 
+use std::process::Command;
 use std::sync::Arc;
 
 use serde_json::json;
 
 use crate::guard::refused;
 use crate::lab::engine::{Engine, IMAGE};
-use crate::lab::{Lab, succeeded};
+use crate::lab::keeper::Keeper;
+use crate::lab::{Lab, run, succeeded};
 use crate::privileged::World;
 
 #[test]
@@ -85,6 +87,41 @@ fn a_volume_of_what_is_allowed_is_allowed() {
     let output = world.docker(&["run", "--rm", "-v", "allowed:/x", IMAGE, "cat", "/x/file"]);
     assert_eq!(succeeded(&output), "seen\n");
     world.engine(&["volume", "rm", "allowed"]);
+}
+
+/// A read-only bind leaves the file systems that are mounted below it writable: a link that a container puts there
+/// would lead the next bind anywhere.
+#[test]
+fn below_an_entry_nothing_can_be_written_to_that_is_mounted_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let (dir, mounted) = (dir.path().to_str().unwrap(), dir.path().join("mounted"));
+    let Some(world) = World::new(&format!("allowed_binds = [\"{dir}/\"]")) else { return };
+    std::fs::create_dir(&mounted).unwrap();
+    let _unmounts = Keeper::at_the_end(&format!("umount '{}'", mounted.display()));
+    run(Command::new("mount").args(["-t", "tmpfs", "of-a-test"]).arg(&mounted));
+    let write = "/bin/busybox ln -s / /x/mounted/link && echo written; ls /x/mounted";
+    let bind = format!("{dir}:/x:ro");
+    assert_eq!(world.engine(&["run", "--rm", "-v", &bind, IMAGE, "sh", "-c", write]), "written\nlink", "the way out");
+    std::fs::remove_file(mounted.join("link")).unwrap();
+    let mount = format!("type=bind,source={dir},target=/x,readonly");
+    for options in [["-v", &bind], ["--mount", &mount]] {
+        let output = world.docker(&[&["run", "--rm"], &options[..], &[IMAGE, "sh", "-c", write]].concat());
+        assert!(!String::from_utf8_lossy(&output.stdout).contains("written"), "{output:?}");
+        assert_eq!(std::fs::read_dir(&mounted).unwrap().count(), 0, "{options:?}");
+    }
+    std::fs::write(format!("{dir}/file"), "read\n").unwrap();
+    let made = succeeded(&world.docker(&["run", "-d", "-v", &bind, IMAGE, "sleep", "600"]));
+    assert_eq!(succeeded(&world.docker(&["exec", made.trim(), "cat", "/x/file"])), "read\n");
+    // One of somebody else's that has it whole, and one that is asked for by an older API.
+    let whole = world.engine(&["run", "-d", "-v", &bind, IMAGE, "sleep", "600"]);
+    refused(&world.docker(&["exec", &whole, "true"]), "with what is mounted below it");
+    let body = json!({"Image": IMAGE, "HostConfig": {"Binds": [bind]}});
+    let (status, answer) = world.guarded("POST", "/v1.39/containers/create", &body);
+    assert!(status == 403 && answer["message"].as_str().unwrap().contains("takes an API of 1.40"), "{answer}");
+    // After the guard has forgotten what it let be made it finds it harmless.
+    world.lab.ok(&["restart", "lab"]);
+    assert_eq!(succeeded(&world.docker(&["exec", made.trim(), "cat", "/x/file"])), "read\n");
+    world.engine(&["rm", "-f", made.trim(), &whole]);
 }
 
 /// What an Engine was told to do for all containers is no caller's to loosen by naming what others do.

@@ -2,7 +2,7 @@
 
 use super::bodies::{self, Ground, Judged};
 use super::head::Head;
-use super::operations::{BUILD, CONTAINERS, OPERATIONS, Operation, READ, Risk, Times, numbers};
+use super::operations::{BUILD, CONTAINERS, OPERATIONS, Operation, READ, Risk, Times, numbers, version};
 use super::ps;
 use super::query::Query;
 use crate::config::{Access, Policy};
@@ -10,6 +10,8 @@ use crate::config::{Access, Policy};
 /// The lowest version of the API that passes. What a request says below it is read by other rules than those that
 /// are known here (a start has a body there), and no client of the last ten years asks for one.
 const LOWEST: (u16, u16) = (1, 24);
+/// From this version on a bind can leave out what is mounted below it (`NonRecursive`).
+const WITHOUT_MOUNTS: (u16, u16) = (1, 40);
 
 /// Parameters that clients' libraries put into queries, for themselves, and no Engine reads: they are left out.
 /// So are those whose names begin with a capital, which no parameter's name does: dockerode sends the fields
@@ -125,12 +127,15 @@ impl Rules {
         Verdict::Pass(Pass { operation, target: aim.with(&query), inspect })
     }
 
-    /// Decides on the body of a request; what is to be sent on.
+    /// Decides on the body of a request for `target`; what is to be sent on.
     ///
     /// # Errors
     /// Why it may not pass.
-    pub(super) fn inspect(&self, operation: &Operation, body: &[u8]) -> Result<Judged, String> {
-        bodies::judge(operation.name, body, &self.ground()).map_err(|e| format!("{}: {e}", operation.name))
+    pub(super) fn inspect(&self, operation: &Operation, target: &str, body: &[u8]) -> Result<Judged, String> {
+        let version = numbers(version(target).0.trim_start_matches("/v"));
+        let brings_mounts = version.is_some_and(|version| version < WITHOUT_MOUNTS);
+        let ground = Ground { brings_mounts, ..self.ground() };
+        bodies::judge(operation.name, body, &ground).map_err(|e| format!("{}: {e}", operation.name))
     }
 
     /// Does this operation use a container that may have more than would be allowed?
@@ -145,7 +150,7 @@ impl Rules {
 
     /// What a container may have of its host.
     pub(super) fn ground(&self) -> Ground<'_> {
-        Ground { binds: &self.allowed_binds }
+        Ground { binds: &self.allowed_binds, brings_mounts: false }
     }
 
     /// Decides on a body where an operation has none, which is not sent on. Clients send one all the same:

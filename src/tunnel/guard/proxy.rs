@@ -199,7 +199,7 @@ impl Client {
         let (mut parts, body) = request.into_parts();
         let body = if pass.inspect {
             let body = self.whole(body, bodies::MAX_BODY).await?;
-            let body = self.inspect(operation, &body).await?;
+            let body = self.inspect(operation, &pass.target, &body).await?;
             parts.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
             full(body)
         } else if operation.body {
@@ -275,9 +275,9 @@ impl Client {
     }
 
     /// The body that is to be sent in the place of this one.
-    async fn inspect(&self, operation: &Operation, body: &[u8]) -> Result<Bytes, Refused> {
+    async fn inspect(&self, operation: &Operation, target: &str, body: &[u8]) -> Result<Bytes, Refused> {
         let forbidden = |reason| (StatusCode::FORBIDDEN, reason);
-        let body = match self.guard.rules.inspect(operation, body).map_err(forbidden)? {
+        let body = match self.guard.rules.inspect(operation, target, body).map_err(forbidden)? {
             Judged::Ready(body) => body,
             Judged::Create(mut create) => {
                 let settled = self.guard.settle(&mut create, self).await;

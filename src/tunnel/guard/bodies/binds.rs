@@ -71,6 +71,17 @@ impl Bind {
         self.0.split_once(':').map(|(source, _)| source).filter(|source| !source.starts_with('/'))
     }
 
+    /// Its source and target, where the source is below an entry of `allowed_binds`.
+    pub(super) fn below(&self, ground: &Ground<'_>) -> Option<(&str, &str)> {
+        let source = self.of_host().filter(|source| ground.is_below(source))?;
+        Some((source, self.0.split(':').nth(1)?))
+    }
+
+    /// Does it take part in what the host mounts later?
+    pub(super) fn follows_host(&self) -> bool {
+        self.options().any(|option| matches!(option, "slave" | "rslave"))
+    }
+
     /// # Errors
     /// Why not.
     pub(super) fn judge(&self, ground: &Ground<'_>) -> Result<(), String> {
@@ -89,6 +100,11 @@ pub(super) enum Use {
 }
 
 impl Ground<'_> {
+    /// Is it allowed, if it is, for being below an entry that ends in `/`?
+    pub(super) fn is_below(&self, path: &str) -> bool {
+        !self.binds.iter().any(|entry| entry == path.trim_end_matches('/'))
+    }
+
     /// May a container have this path of the host? An entry is meant exactly, and for writing too. One that
     /// ends in `/` is meant with all below it, for reading only: where containers write, they can put a
     /// link, which the Engine follows at the next bind.

@@ -48,6 +48,8 @@ struct MountPoint {
     name: String,
     #[serde(default)]
     source: String,
+    #[serde(default)]
+    destination: String,
     #[serde(default, rename = "RW")]
     writable: bool,
 }
@@ -72,7 +74,15 @@ impl Existing {
         let mut volumes = BTreeSet::new();
         for mount in mounts {
             match mount.kind.as_str() {
-                "bind" => ground.may_bind(&mount.source, if mount.writable { Use::Write } else { Use::Read })?,
+                "bind" => {
+                    ground.may_bind(&mount.source, if mount.writable { Use::Write } else { Use::Read })?;
+                    if ground.is_below(&mount.source) && !host.leaves_out_mounts(&mount.source, &mount.destination) {
+                        return Err(format!(
+                            "it has the host's {} with what is mounted below it, which may be written to",
+                            json::shown(&mount.source)
+                        ));
+                    }
+                }
                 "volume" => drop(volumes.insert(mount.name)),
                 "tmpfs" | "image" => {}
                 other => return Err(format!("a mount of type {} is not allowed", json::shown(other))),

@@ -251,6 +251,7 @@ impl HostConfig {
     /// Judges what depends on more than one field, and writes in what must not be left to the Engine.
     pub(super) fn judge(&mut self, ground: &Ground<'_>) -> Result<(), String> {
         self.judge_common(ground)?;
+        self.leave_out_mounts(ground)?;
         if let Some(log) = &self.log_config {
             log.judge().map_err(|e| format!("HostConfig.LogConfig.{e}"))?;
         }
@@ -261,6 +262,32 @@ impl HostConfig {
             self.cgroupns_mode = Some(CgroupnsMode::Private);
         }
         Ok(())
+    }
+
+    /// See [`Mount::leave_out_mounts`]. A text of Binds cannot say that, an item of Mounts can.
+    fn leave_out_mounts(&mut self, ground: &Ground<'_>) -> Result<(), String> {
+        let mut moved = Vec::new();
+        for (at, bind) in self.binds.iter().flatten().enumerate() {
+            if let Some((source, target)) = bind.below(ground) {
+                if bind.follows_host() {
+                    return Err(format!("HostConfig.Binds[{at}] slave is not allowed below an entry that ends in `/`"));
+                }
+                moved.push(Mount::of_below(source, target));
+            }
+        }
+        if !moved.is_empty() {
+            self.binds.iter_mut().for_each(|binds| binds.retain(|bind| bind.below(ground).is_none()));
+            self.mounts.get_or_insert_default().extend(moved);
+        }
+        for (at, mount) in self.mounts.iter_mut().flatten().enumerate() {
+            mount.leave_out_mounts(ground).map_err(|e| format!("HostConfig.Mounts[{at}]{e}"))?;
+        }
+        Ok(())
+    }
+
+    /// Has it this directory of the host's without what is mounted below it?
+    pub(super) fn leaves_out_mounts(&self, source: &str, target: &str) -> bool {
+        self.mounts.iter().flatten().any(|mount| mount.leaves_out_mounts(source, target))
     }
 
     /// What is judged of a container that is there, too.

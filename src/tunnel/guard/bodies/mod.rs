@@ -43,6 +43,8 @@ pub(super) use text::is_name;
 pub(super) struct Ground<'a> {
     /// `allowed_binds`.
     pub(super) binds: &'a [String],
+    /// Is it asked by a version of the API before 1.40? By these a bind always brings what is mounted below it.
+    pub(super) brings_mounts: bool,
 }
 
 /// A body that may pass.

@@ -230,7 +230,52 @@ fn is_tmpfs_word(word: &str) -> bool {
         || word.split_once('=').is_some_and(|(name, value)| TMPFS.contains(&name) && is_made_of(value, "%:.-"))
 }
 
+/// Why a bind below an entry is refused.
+const BELOW: &str = "is below an entry of allowed_binds that ends in `/`";
+
 impl Mount {
+    /// A directory below an entry of `allowed_binds`, for reading only.
+    pub(super) fn of_below(source: &str, target: &str) -> Self {
+        let (source, target) = (Some(source.to_owned()), Some(target.to_owned()));
+        Self { kind: Text::new("bind"), source, target, read_only: Some(true), ..Self::default() }
+    }
+
+    fn is_below(&self, ground: &Ground<'_>) -> bool {
+        self.kind.as_deref() == Some("bind") && ground.is_below(self.source.as_deref().unwrap_or_default())
+    }
+
+    /// Leaves out the file systems that are mounted below a directory which is for reading only by being below an entry: a
+    /// read-only bind does not make these read-only (runc, before Engine 25 and by an API before 1.44), and whoever
+    /// writes there can put a link.
+    ///
+    /// # Errors
+    /// It cannot be done, with the field in front.
+    pub(super) fn leave_out_mounts(&mut self, ground: &Ground<'_>) -> Result<(), String> {
+        if !self.is_below(ground) {
+            return Ok(());
+        }
+        if ground.brings_mounts {
+            return Err(format!(".Source {BELOW}, which takes an API of 1.40 or later"));
+        }
+        let options = self.bind_options.get_or_insert_default();
+        if options.propagation.as_deref().is_some_and(|propagation| propagation.ends_with("slave")) {
+            return Err(format!(".BindOptions.Propagation slave is not allowed: its source {BELOW}"));
+        }
+        (options.non_recursive, options.read_only_force_recursive) = (Some(true), None);
+        Ok(())
+    }
+
+    /// Is this directory here without what is mounted below it?
+    pub(super) fn leaves_out_mounts(&self, source: &str, target: &str) -> bool {
+        let same = |one: &Option<String>, two: &str| {
+            one.as_deref().is_some_and(|one| one.trim_end_matches('/') == two.trim_end_matches('/'))
+        };
+        let options = self.bind_options.as_ref();
+        options.and_then(|options| options.non_recursive) == Some(true)
+            && same(&self.source, source)
+            && same(&self.target, target)
+    }
+
     /// The volume, if it is a named one.
     pub(super) fn volume(&self) -> Option<&str> {
         let is_volume = self.kind.as_deref() == Some("volume");

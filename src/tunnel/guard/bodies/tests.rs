@@ -14,7 +14,7 @@ fn sent(operation: &str, body: &Value) -> Result<Value, String> {
 
 fn sent_text(operation: &str, body: &str) -> Result<Value, String> {
     let binds = BINDS.map(String::from);
-    let body = match judge(operation, body.as_bytes(), &Ground { binds: &binds })? {
+    let body = match judge(operation, body.as_bytes(), &Ground { binds: &binds, brings_mounts: false })? {
         Judged::Ready(body) => body,
         Judged::Create(create) => create.to_body()?,
     };
@@ -274,7 +274,7 @@ fn binds_are_judged_with_what_containers_may_write() {
         assert_eq!(host(json!({"Binds": [bind]})).is_ok(), passes, "{bind}");
     }
     let everything = ["/".to_owned()];
-    let ground = Ground { binds: &everything };
+    let ground = Ground { binds: &everything, brings_mounts: false };
     assert!(ground.may_bind("/etc", binds::Use::Read).is_ok());
     assert!(ground.may_bind("/var/lib/docker/volumes/v/_data/link", binds::Use::Read).is_err());
     for (source, read_only, passes) in [
@@ -288,6 +288,42 @@ fn binds_are_judged_with_what_containers_may_write() {
         assert_eq!(host(json!({"Mounts": [mount]})).is_ok(), passes, "{source}");
     }
     assert!(host(json!({"Mounts": [{"Source": "/etc", "Target": "/x"}]})).is_err(), "without a type");
+}
+
+/// A read-only bind leaves what is mounted below it writable (runc), and there a link could be put.
+#[test]
+fn what_is_below_an_entry_comes_without_what_is_mounted_there() {
+    let sent = host(json!({"Binds": ["/srv/all/x:/x:ro", "/srv/one:/y:ro", "v:/v"], "Mounts": [
+        {"Type": "bind", "Source": "/srv/all/y", "Target": "/z", "ReadOnly": true,
+            "BindOptions": {"Propagation": "rprivate", "ReadOnlyForceRecursive": true}},
+        {"Type": "bind", "Source": "/srv/one", "Target": "/w", "ReadOnly": true}]}))
+    .expect("allowed");
+    assert_eq!(sent["Binds"], json!(["/srv/one:/y:ro", "v:/v"]));
+    assert_eq!(
+        sent["Mounts"],
+        json!([
+            {"Type": "bind", "Source": "/srv/all/y", "Target": "/z", "ReadOnly": true,
+                "BindOptions": {"Propagation": "rprivate", "NonRecursive": true}},
+            {"Type": "bind", "Source": "/srv/one", "Target": "/w", "ReadOnly": true},
+            {"Type": "bind", "Source": "/srv/all/x", "Target": "/x", "ReadOnly": true, "BindOptions": {"NonRecursive": true}},
+        ])
+    );
+    for config in [
+        json!({"Binds": ["/srv/all/x:/x:ro,rslave"]}),
+        json!({"Binds": ["/srv/all/x:/x:slave,ro"]}),
+        json!({"Mounts": [{"Type": "bind", "Source": "/srv/all/x", "Target": "/x", "ReadOnly": true,
+            "BindOptions": {"Propagation": "rslave"}}]}),
+    ] {
+        assert!(host(config.clone()).is_err(), "{config}");
+    }
+    // Engines take it from API 1.40 on.
+    let binds = BINDS.map(String::from);
+    let old = |config: Value| {
+        let body = json!({"Image": "x", "HostConfig": config}).to_string();
+        judge("containers.create", body.as_bytes(), &Ground { binds: &binds, brings_mounts: true }).map(|_| ())
+    };
+    assert!(old(json!({"Binds": ["/srv/all/x:/x:ro"]})).expect_err("refused").contains("1.40"));
+    assert!(old(json!({"Binds": ["/srv/one:/x", "v:/v"]})).is_ok());
 }
 
 #[test]
@@ -452,7 +488,9 @@ fn a_seccomp_profile_is_as_narrow_as_the_engines_in_arguments_too() {
         rule["action"] = json!("SCMP_ACT_ALLOW");
         let profile = json!({"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [rule]});
         let body = json!({"HostConfig": {"SecurityOpt": [format!("seccomp={profile}")]}}).to_string();
-        let Ok(Judged::Create(mut create)) = judge("containers.create", body.as_bytes(), &Ground { binds: &[] }) else {
+        let Ok(Judged::Create(mut create)) =
+            judge("containers.create", body.as_bytes(), &Ground { binds: &[], brings_mounts: false })
+        else {
             panic!("{rule}")
         };
         let found = create.references().into_iter().find_map(|reference| match reference {
@@ -508,7 +546,7 @@ fn references_are_found_and_replaced() {
         "Mounts": [{"Type": "volume", "Source": "g", "Target": "/g"}, {"Type": "tmpfs", "Source": "h", "Target": "/h"}],
     }});
     let Ok(Judged::Create(mut create)) =
-        judge("containers.create", body.to_string().as_bytes(), &Ground { binds: &[] })
+        judge("containers.create", body.to_string().as_bytes(), &Ground { binds: &[], brings_mounts: false })
     else {
         panic!("refused")
     };
@@ -541,7 +579,7 @@ fn containers_that_are_there_are_judged_by_what_they_have() {
     let read = |host: Value, mounts: Value| {
         let inspect = json!({"Id": id, "HostConfig": host, "Mounts": mounts, "New": {"x": 1}}).to_string();
         let binds = BINDS.map(String::from);
-        Existing::read(inspect.as_bytes(), &Ground { binds: &binds }).map(|existing| existing.id)
+        Existing::read(inspect.as_bytes(), &Ground { binds: &binds, brings_mounts: false }).map(|existing| existing.id)
     };
     let none = json!([]);
     assert_eq!(read(json!({"CgroupnsMode": "host", "LogConfig": {"Type": "syslog"}}), none.clone()), Ok(id.clone()));
@@ -552,13 +590,22 @@ fn containers_that_are_there_are_judged_by_what_they_have() {
     let mount = |kind: &str, source: &str, writable: bool| json!([{"Type": kind, "Source": source, "RW": writable}]);
     assert!(read(json!({}), mount("volume", "/var/lib/docker/volumes/v/_data", true)).is_ok());
     assert!(read(json!({}), mount("bind", "/srv/one", true)).is_ok());
-    assert!(read(json!({}), mount("bind", "/srv/all/x", false)).is_ok());
+    // A bind below an entry, only without what is mounted below it.
+    assert!(read(json!({}), mount("bind", "/srv/all/x", false)).is_err());
+    let own = |source: &str, options: Value| {
+        let own = json!({"Mounts": [{"Type": "bind", "Source": source, "Target": "/x/", "ReadOnly": true, "BindOptions": options}]});
+        read(own, json!([{"Type": "bind", "Source": "/srv/all/x", "Destination": "/x", "RW": false}])).is_ok()
+    };
+    assert!(own("/srv/all/x", json!({"NonRecursive": true})));
+    assert!(!own("/srv/all/x", json!({})) && !own("/srv/all/y", json!({"NonRecursive": true})));
+    assert!(read(json!({"Binds": ["/srv/all/x:/x:ro"]}), mount("bind", "/srv/all/x", false)).is_err());
     assert!(read(json!({}), mount("bind", "/srv/all/x", true)).is_err());
     // Of another container's (VolumesFrom), too.
     assert!(read(json!({"VolumesFrom": ["x"]}), mount("bind", "/etc", true)).is_err());
     let inspect = json!({"Id": id, "HostConfig": {"Binds": ["a:/a"]}, "Mounts": [
         {"Type": "volume", "Name": "a", "Source": "/x"}, {"Type": "volume", "Name": "b", "Source": "/x"}]});
-    let mut existing = Existing::read(inspect.to_string().as_bytes(), &Ground { binds: &[] }).expect("allowed");
+    let mut existing =
+        Existing::read(inspect.to_string().as_bytes(), &Ground { binds: &[], brings_mounts: false }).expect("allowed");
     assert_eq!(existing.references().len(), 2, "each volume once");
     for (volume, passes) in [
         (json!({"Driver": "local", "Options": null}), true),
@@ -572,7 +619,7 @@ fn containers_that_are_there_are_judged_by_what_they_have() {
         (json!([]), false),
     ] {
         let binds = BINDS.map(String::from);
-        let judged = judge_volume(volume.to_string().as_bytes(), &Ground { binds: &binds });
+        let judged = judge_volume(volume.to_string().as_bytes(), &Ground { binds: &binds, brings_mounts: false });
         assert_eq!(judged.is_ok(), passes, "{volume}: {judged:?}");
     }
     let exec = |privileged: bool| {
@@ -719,7 +766,7 @@ proptest! {
     #[test]
     fn any_bytes_are_read_or_refused(body in prop::collection::vec(any::<u8>(), 0..200)) {
         for operation in ["containers.create", "volumes.create", "networks.create", "exec.start"] {
-            let _ = judge(operation, &body, &Ground { binds: &[] });
+            let _ = judge(operation, &body, &Ground { binds: &[], brings_mounts: false });
         }
     }
 }
