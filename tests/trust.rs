@@ -3,6 +3,7 @@
 use std::process::Command;
 
 use crate::lab::keeper::Keeper;
+use crate::lab::pty::Person;
 use crate::lab::{Lab, is_root, run, skip, wait_for};
 
 /// A lab whose sshd shows a host certificate signed by the authority `ca`.
@@ -248,4 +249,101 @@ fn rotated_keys_of_a_trusted_host_are_learnt() {
     lab.sshd.configure("");
     lab.sshd.start_again();
     lab.up_and_down();
+}
+
+/// A world whose server has the keys `host` and `second`; there is a key `gone` as well.
+fn with_two_keys() -> Option<Lab> {
+    let mut lab = Lab::with_engine()?;
+    for (name, kind) in [("second", "ecdsa"), ("gone", "rsa"), ("ca", "ed25519")] {
+        lab.keygen(name, kind, "");
+    }
+    lab.reconfigure("HostKey {dir}/second");
+    Some(lab)
+}
+
+/// Writes known_hosts: names (`NAME` is the server's) and keys.
+fn know(lab: &Lab, lines: &[(&str, &str)]) {
+    let name = format!("[127.0.0.1]:{}", lab.sshd.port);
+    let line = |(names, key): &(&str, &str)| {
+        let key = std::fs::read_to_string(lab.path(&format!("{key}.pub"))).unwrap();
+        let key = key.split(' ').take(2).collect::<Vec<_>>().join(" ");
+        format!("{} {key}\n", names.replace("NAME", &name))
+    };
+    let text: String = lines.iter().map(line).collect();
+    std::fs::write(lab.path("known_hosts"), format!("# mine\n{text}")).unwrap();
+}
+
+fn known(lab: &Lab) -> Vec<String> {
+    let text = std::fs::read_to_string(lab.path("known_hosts")).unwrap_or_default();
+    text.lines().map(Into::into).collect()
+}
+
+#[test]
+fn keys_that_a_host_has_no_more_are_forgotten_as_by_ssh() {
+    let Some(lab) = with_two_keys() else { return };
+    lab.write_ssh_config("  UpdateHostKeys yes\n");
+    let cases: [(&[(&str, &str)], bool); 9] = [
+        (&[("NAME", "host")], true),
+        (&[("NAME", "gone"), ("NAME", "host"), ("elsewhere", "ca")], true),
+        (&[("NAME", "host"), ("NAME,10.0.0.7", "gone"), ("NAME", "second")], true),
+        (&[("NAME", "host"), ("NAME", "second")], false),
+        // Written by hand, marked, or another's, too: it is left as it is.
+        (&[("NAME", "host"), ("NAME,a,b", "gone")], false),
+        (&[("NAME", "host"), ("[127.*]:*", "gone")], false),
+        (&[("NAME", "host"), ("NAME", "gone"), ("elsewhere", "gone")], false),
+        (&[("NAME", "host"), ("NAME", "gone"), ("elsewhere", "second")], false),
+        (&[("NAME", "host"), ("NAME", "gone"), ("@cert-authority NAME", "ca")], false),
+    ];
+    for (lines, changes) in cases {
+        know(&lab, lines);
+        let before = known(&lab);
+        // ssh does not wait for the proofs.
+        run(Command::new("ssh").arg("-F").arg(lab.path("ssh_config")).args(["-o", "BatchMode=yes", "lab", "sleep 1"]));
+        let by_ssh = known(&lab);
+        assert_eq!(by_ssh != before, changes, "{lines:?}: {by_ssh:?}");
+        know(&lab, lines);
+        let _ = std::fs::remove_file(lab.path("home/.local/state/dtunnel/lab.log"));
+        lab.ok(&["up", "lab"]);
+        let sorted = |mut lines: Vec<String>| {
+            lines.sort();
+            lines
+        };
+        if changes {
+            let wanted = sorted(by_ssh);
+            wait_for(&format!("{wanted:?}"), || (sorted(known(&lab)) == wanted).then_some(()));
+        } else if lines.len() > 2 || lines[1].1 != "second" {
+            wait_for("the decision", || lab.log("lab").contains("known_hosts is left as it is").then_some(()));
+        }
+        lab.ok(&["down", "lab"]);
+        assert_eq!(known(&lab) != before, changes, "{lines:?}");
+    }
+    assert!(known(&lab)[0] == "# mine" && lab.path("known_hosts.old").exists());
+}
+
+#[test]
+fn a_person_is_asked_whether_keys_may_be_changed() {
+    let Some(lab) = with_two_keys() else { return };
+    lab.write_ssh_config("  UpdateHostKeys ask\n");
+    know(&lab, &[("NAME", "host"), ("NAME", "gone")]);
+    let before = known(&lab);
+    let up = format!("{} up lab", env!("CARGO_BIN_EXE_dtunnel"));
+    for (answer, changes) in [("no", false), ("yes", true)] {
+        let mut person = Person::types(&lab, &up);
+        person.sees("New: ECDSA SHA256:");
+        person.sees("Not in use any more: RSA SHA256:");
+        person.sees("Accept updated host keys (yes/no)? ");
+        person.presses(&format!("{answer}\n"));
+        let (status, screen) = person.leaves();
+        assert!(status.success(), "{screen}");
+        assert_eq!(known(&lab) != before, changes, "{answer}: {:?}", known(&lab));
+        lab.ok(&["down", "lab"]);
+    }
+    let names: Vec<_> = known(&lab).iter().map(|line| line.split(' ').nth(1).unwrap_or_default().to_owned()).collect();
+    assert_eq!(names, ["mine", "ssh-ed25519", "ecdsa-sha2-nistp256"]);
+    // Where nobody can be asked nothing is changed, and nothing fails.
+    know(&lab, &[("NAME", "host"), ("NAME", "gone")]);
+    let mut command = Command::new("setsid");
+    lab.set_env(&mut command);
+    run(command.args(["--wait", env!("CARGO_BIN_EXE_dtunnel"), "up", "lab"]));
+    assert!(lab.log("lab").contains("nobody said yes") && known(&lab) == before, "{}", lab.log("lab"));
 }

@@ -178,7 +178,10 @@ pub(super) fn ask(question: &Question, mut asker: Option<&mut Asker<'_>>) -> Res
         return ask_with(&program, &text);
     }
     let mut terminal = terminal().map_err(|_| NoAnswer::NoTerminal)?;
-    let visible = matches!(question, Question::HostKey { .. } | Question::Server { echo: true, .. });
+    let visible = matches!(
+        question,
+        Question::HostKey { .. } | Question::UpdatedHostKeys { .. } | Question::Server { echo: true, .. }
+    );
     let answer = write!(terminal, "{text}")
         .and_then(|()| if visible { read_line(&terminal, asker) } else { read_hidden(&terminal, &text, asker) });
     match answer {
@@ -269,6 +272,14 @@ fn text(question: &Question) -> String {
                 also_known_as.iter().for_each(|name| text += &format!("    {name}\n"));
             }
             text + "Are you sure you want to continue connecting (yes/no/[fingerprint])? "
+        }
+        Question::UpdatedHostKeys { host, new, old } => {
+            let mut text = format!(
+                "The host {host} has updated its host keys. Each is proved to be its own before known_hosts is changed.\n"
+            );
+            new.iter().for_each(|key| text += &format!("New: {key}\n"));
+            old.iter().for_each(|key| text += &format!("Not in use any more: {key}\n"));
+            text + "Accept updated host keys (yes/no)? "
         }
         Question::Passphrase { file, again } => format!("{}Enter passphrase for key '{file}': ", sorry(*again)),
         Question::Password { account, again, notes } => {

@@ -579,7 +579,7 @@ fn overrides(global: &Global, args: &TunnelArgs) -> Overrides {
         lazy: args.lazy,
         remember: args.remember,
         ports: args.ports,
-        read_only: args.read_only,
+        access_read_only: args.read_only,
     }
 }
 

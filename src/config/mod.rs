@@ -40,7 +40,7 @@ pub use size::Size;
 pub use ssh_config::read_ssh_answer;
 pub use ssh_config::{
     AddToAgent, AddressFamily, Algorithms, HostKeyPolicy, IdentityAgent, MissingMethod, Proxy, SshConfigSource,
-    SshSettings, ssh_hosts,
+    SshSettings, UpdateHostKeys, ssh_hosts,
 };
 
 use std::path::PathBuf;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use sha1::{Digest, Sha1};
 
 use super::paths::check_socket_path;
-use super::ssh_config::{self, Proxy, SshConfigSource, SshSettings};
+use super::ssh_config::{self, Proxy, SshConfigSource, SshSettings, UpdateHostKeys};
 use super::tokens::Tokens;
 use super::{
     Access, AccessSetting, AuditSetting, ConfigFile, Destination, Error, Ignore, Jump, Paths, Policy, Ports, Profile,
@@ -45,8 +45,8 @@ pub struct Overrides {
     pub remember: bool,
     /// `--ports`.
     pub ports: bool,
-    /// `--read-only`.
-    pub read_only: bool,
+    /// `--read-only`: the policy of that name, whatever `access` says.
+    pub access_read_only: bool,
 }
 
 /// The local end of a tunnel.
@@ -189,8 +189,8 @@ pub struct Target {
     lazy_in_vain: bool,
     /// What of this the configuration says.
     pub(super) said: Said,
-    /// Write nothing, such as host keys.
-    pub read_only: bool,
+    /// Is it for somebody who only looks? Then nothing is written down, such as host keys, nor asked about them.
+    pub looks_only: bool,
     /// How many targets this one is a hop for.
     depth: usize,
     /// The hops before this one, where it is one itself.
@@ -234,12 +234,12 @@ pub(super) fn access_of(
     config: &ConfigFile,
     overrides: &Overrides,
 ) -> Result<Access, Error> {
-    let access = match overrides.read_only {
+    let access = match overrides.access_read_only {
         true => Some(&AccessSetting::One(Policy::ReadOnly)),
         false => profile.and_then(|profile| profile.access.as_ref()).or(config.defaults.access.as_ref()),
     };
     // What a profile allows beyond its own policy is not meant for a stricter one.
-    let allow = profile.and_then(|profile| profile.allow.as_deref()).filter(|_| !overrides.read_only);
+    let allow = profile.and_then(|profile| profile.allow.as_deref()).filter(|_| !overrides.access_read_only);
     let binds = profile.and_then(|profile| profile.allowed_binds.as_deref());
     let access = Access::new(access, allow.unwrap_or_default(), binds.unwrap_or_default());
     let mut access = access.map_err(|(key, reason)| {
@@ -358,7 +358,7 @@ pub fn resolve(
         ports_fallback: profile.ports_fallback.unwrap_or(false),
         ports_address: profile.ports_address,
         audit_ignore: ignored_checks(input, config, profile),
-        read_only: false,
+        looks_only: false,
         depth: 0,
         before: Vec::new(),
     })
@@ -389,8 +389,8 @@ impl Target {
 
     /// The same for one who looks only: no key is learnt or handed to an agent.
     pub fn looking_only(&self) -> Self {
-        let mut target = Self { read_only: true, ..self.clone() };
-        target.ssh.update_host_keys = false;
+        let mut target = Self { looks_only: true, ..self.clone() };
+        target.ssh.update_host_keys = UpdateHostKeys::No;
         target.ssh.add_keys_to_agent = None;
         target
     }

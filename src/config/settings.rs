@@ -51,7 +51,7 @@ impl Settings {
             remote: target.remote.to_string(),
             lazy: target.is_lazy(),
             ports: target.ports != Ports::Off,
-            read_only: overrides.read_only,
+            read_only: overrides.access_read_only,
             remember: Some(target.remember),
             ssh_config: overrides.ssh_config.as_ref().map(|file| file.display().to_string()),
             said: Some(target.said.clone()),
@@ -101,12 +101,12 @@ impl Wanted {
     pub fn of(input: &str, config: &ConfigFile, overrides: &Overrides) -> Result<Self, Error> {
         let (name, destination, profile) = identify(input, config)?;
         // Each option is named: a new one has to be thought of here.
-        let Overrides { ssh_config, local, remote, lazy, remember, ports, read_only } = overrides;
+        let Overrides { ssh_config, local, remote, lazy, remember, ports, access_read_only } = overrides;
         Ok(Self {
             // Without a configuration, which may be broken, a profile's name says nothing of its host.
             destination: (!config.profiles.is_empty()).then(|| destination.to_string()),
             access: access_of(input, &name, profile, config, overrides)?,
-            read_only: *read_only,
+            read_only: *access_read_only,
             local: local.as_deref().map(LocalEndpoint::parse).transpose()?,
             remote: remote.as_deref().map(Remote::parse).transpose()?,
             ssh_config: ssh_config.as_ref().map(|file| file.display().to_string()),
@@ -246,7 +246,7 @@ mod tests {
         // What is not in force makes no difference.
         let vain = wanted(&profile("access = \"full\"\nallowed_binds = [\"/srv\"]"), &Overrides::default());
         assert!(vain.differences(&running("")).is_empty());
-        let read_only = Overrides { read_only: true, ..Overrides::default() };
+        let read_only = Overrides { access_read_only: true, ..Overrides::default() };
         let found = wanted(&profile(all[4]), &read_only).differences(&running(all[4]));
         assert_eq!(found[0].wanted, "read-only");
         assert_eq!(found[0].running, "containers, no-privileged; allowed_binds: /srv");
@@ -290,7 +290,7 @@ mod tests {
             lazy: true,
             ports: true,
             remember: true,
-            read_only: true,
+            access_read_only: true,
         };
         assert_eq!(found(&other), ["access", "local", "remote", "-F", "remember", "lazy", "ports"]);
         assert!(is_at(&LocalEndpoint::parse("tcp:127.0.0.1:0").expect("one"), "tcp://127.0.0.1:2375"));
@@ -308,7 +308,7 @@ mod tests {
         assert_eq!(takes("access = \"read-only\"", &no)[0].1, Takes::Reload);
         assert_eq!(takes("jump = \"j\"", &no)[0].1, Takes::Reload);
         assert_eq!(takes("local = \"/l\"", &no)[0].1, Takes::Restart);
-        assert_eq!(takes("", &Overrides { read_only: true, ..no })[0].1, Takes::Down);
+        assert_eq!(takes("", &Overrides { access_read_only: true, ..no })[0].1, Takes::Down);
         let started = Settings { read_only: true, ..running("access = \"read-only\"") };
         assert_eq!(wanted(&profile(""), &Overrides::default()).differences(&started)[0].takes, Takes::Down);
         // Of an older daemon it is not known.

@@ -44,6 +44,17 @@ pub enum HostKeyPolicy {
     Off,
 }
 
+/// What becomes of the keys that a host tells of (UpdateHostKeys in ssh_config(5)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UpdateHostKeys {
+    /// Nothing.
+    No,
+    /// A person is asked.
+    Ask,
+    /// known_hosts is brought up to date.
+    Yes,
+}
+
 /// How the TCP connection to the server is made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Proxy {
@@ -164,8 +175,8 @@ pub struct SshSettings {
     pub bind_address: Option<String>,
     /// ConnectionAttempts.
     pub connection_attempts: u32,
-    /// UpdateHostKeys, unless it is `no`.
-    pub update_host_keys: bool,
+    /// UpdateHostKeys.
+    pub update_host_keys: UpdateHostKeys,
     /// AddKeysToAgent, unless it is `no`.
     pub add_keys_to_agent: Option<AddToAgent>,
     /// Keywords that matter, were set, and are not obeyed: to be named in a warning.
@@ -364,8 +375,12 @@ fn interpret(destination: &Destination, answer: &Answer, paths: &Paths) -> Resul
         bind_address: get("bindaddress").map(Into::into),
         connection_attempts: get("connectionattempts").and_then(|n| n.parse().ok()).unwrap_or(1).max(1),
         // As ssh: by itself only where the user's known_hosts is where it always is.
-        update_host_keys: get("updatehostkeys")
-            .map_or(get("userknownhostsfile").is_none(), |v| !matches!(v, "no" | "false")),
+        update_host_keys: match get("updatehostkeys") {
+            Some("no" | "false") => UpdateHostKeys::No,
+            Some("ask") => UpdateHostKeys::Ask,
+            None if get("userknownhostsfile").is_some() => UpdateHostKeys::No,
+            Some(_) | None => UpdateHostKeys::Yes,
+        },
         add_keys_to_agent: get("addkeystoagent").and_then(add_to_agent),
         not_obeyed: NOT_OBEYED
             .iter()

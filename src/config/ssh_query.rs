@@ -78,7 +78,8 @@ pub(super) fn with_ssh(destination: &Destination, source: &SshConfigSource) -> R
 
 fn start(destination: &Destination, source: &SshConfigSource) -> std::io::Result<Child> {
     let mut command = Command::new("ssh");
-    command.arg("-G").arg("-T").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    // As for a session at a terminal: without one `UpdateHostKeys ask` is told as `no` (ssh.c).
+    command.arg("-G").arg("-tt").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     match source {
         SshConfigSource::Default => {}
         SshConfigSource::File(file) => {

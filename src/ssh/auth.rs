@@ -128,7 +128,7 @@ impl Login<'_> {
         let methods = self.methods();
         let mut untried = methods.clone();
         let mut offered: Option<MethodSet> = None;
-        if self.target.read_only {
+        if self.target.looks_only {
             // Somebody wants to know: a question that costs a round trip (RFC 4252 section 5.2).
             let result = self.handle.authenticate_none(&self.target.ssh.user).await;
             self.still_open().await?;
@@ -647,7 +647,7 @@ impl Login<'_> {
                     let keep = !was_known && (confirmed.is_some() || self.credentials.remember());
                     bound.hosts.extend(confirmed.into_iter().flat_map(|unfit| unfit.hosts));
                     bound.add(self.trust.identity());
-                    if keep && !self.target.read_only {
+                    if keep && !self.target.looks_only {
                         self.credentials.passwords.keep(&kept, &bound).await;
                     }
                     self.credentials.passwords.put(kept, bound);

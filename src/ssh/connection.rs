@@ -19,13 +19,14 @@ use super::channel::{Channel, Endpoint, OpenError, Received};
 use super::error::{Error, Phase};
 use super::facts::{Facts, Login};
 use super::host_key::Verifier;
+use super::host_key_update::Update;
 use super::keys::Credentials;
 use super::prompter::{Hold, Prompter};
 use super::proxy_command::{Ends, ProxyCommand};
 use super::transport::tcp;
 use super::uncoupled::Uncoupled;
 use super::vault::Kept;
-use crate::config::{Destination, Proxy, Target};
+use crate::config::{Destination, Proxy, Target, UpdateHostKeys};
 use crate::text::{self, shown as printable};
 
 /// Receive window of a channel, in bytes. What a server may send before it hears of us is in front of what else
@@ -52,6 +53,8 @@ const MAX_OUTPUT: usize = 64 << 10;
 /// Most names of algorithms that are told.
 const MOST_NAMES: usize = 30;
 
+/// Longest wait for a server to tell of its keys.
+const ANNOUNCING: Duration = Duration::from_secs(2);
 /// Most lines of its banners that a server can have shown and written to the log.
 const MOST_BANNER_LINES: usize = 30;
 /// Longest time for a person to log in at an address that a banner names. (The server's own LoginGraceTime may be over
@@ -274,7 +277,7 @@ impl Connection {
         let password = Kept::password_for(target).ok();
         let credentials = credentials.clone();
         let handle = Arc::new(handle);
-        Ok(Self {
+        let made = Self {
             handle,
             host,
             ended,
@@ -286,7 +289,12 @@ impl Connection {
             password,
             _proxy: None,
             _hop: way.hop,
-        })
+        };
+        if target.ssh.update_host_keys == UpdateHostKeys::Ask && prompter.disturbs() {
+            // That it was not answered is not what a login fails for.
+            let _ = prompter.within(limit, made.ask_about_host_keys(prompter)).await;
+        }
+        Ok(made)
     }
 
     /// Opens a channel to `endpoint` on the host. Where the caller does not wait for the answer, the channel
@@ -400,28 +408,50 @@ impl Connection {
         let _ = self.handle.best_supported_rsa_hash().await;
     }
 
-    /// Learns the host's other keys as it tells of them, each proved to be its own
+    /// Learns the host's other keys as it tells of them, each proved to be its own, and forgets those that it has no more
     /// (`hostkeys-00@openssh.com`, PROTOCOL section 2.5 of OpenSSH). Never ends.
     pub async fn learn_host_keys<T>(&self) -> T {
         let mut announced = self.announced.clone();
         announced.mark_changed();
-        while announced.changed().await.is_ok() {
+        // Where a person is to be asked, that has been done before the tunnel was up.
+        while announced.changed().await.is_ok() && self.verifier.target.ssh.update_host_keys == UpdateHostKeys::Yes {
             let keys = announced.borrow_and_update().clone();
-            let new = self.verifier.worth_learning(keys);
-            if new.is_empty() {
-                continue;
-            }
-            match self.handle.hostkeys_prove(new.clone()).await {
-                Ok(()) => {
-                    new.iter().for_each(|key| self.verifier.remember(key));
-                    if let (Some(trust), Some(kept)) = (self.verifier.trust(), &self.password) {
-                        self.credentials.passwords.learnt(kept, trust, &new).await;
-                    }
-                }
-                Err(e) => tracing::warn!("{} told of host keys that it could not prove to have: {e}", self.host),
+            if let Some(update) = Update::of(&self.verifier, keys) {
+                self.make(&update).await;
             }
         }
         std::future::pending().await
+    }
+
+    /// The same once, for `UpdateHostKeys ask`: now, while the person who wanted the connection is there.
+    async fn ask_about_host_keys(&self, prompter: &Prompter) {
+        // sshd tells of its keys at once; no other server is known to. (A ping would not be sent before: russh has its session
+        // begin with the server's first word.)
+        if !self.facts.borrow().server.contains("OpenSSH") {
+            return;
+        }
+        let mut announced = self.announced.clone();
+        if announced.borrow().is_empty() && tokio::time::timeout(ANNOUNCING, announced.changed()).await.is_err() {
+            return;
+        }
+        let keys = announced.borrow().clone();
+        let Some(update) = Update::of(&self.verifier, keys) else { return };
+        if update.is_agreed_to(&self.verifier, prompter).await {
+            self.make(&update).await;
+        } else {
+            tracing::info!("{} tells of its keys; known_hosts is left as it is: nobody said yes", self.host);
+        }
+    }
+
+    async fn make(&self, update: &Update) {
+        if let Err(e) = self.handle.hostkeys_prove(update.to_prove.clone()).await {
+            tracing::warn!("{} told of host keys that it could not prove to have: {e}", self.host);
+            return;
+        }
+        update.make(&self.verifier);
+        if let (Some(trust), Some(kept)) = (self.verifier.trust(), &self.password) {
+            self.credentials.passwords.learnt(kept, trust, &update.new, &update.old).await;
+        }
     }
 
     /// Waits for the end of the connection and tells why, as far as is known.

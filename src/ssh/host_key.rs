@@ -15,16 +15,14 @@ use super::revoked;
 use crate::config::{Algorithms, HostKeyPolicy, Target};
 
 /// How often a person may give an answer that is none.
-const MAX_ANSWERS: usize = 3;
-/// Most keys learnt from one announcement: a host has a handful.
-const MAX_LEARNT: usize = 16;
+pub(super) const MAX_ANSWERS: usize = 3;
 
 /// Checks the keys of one host.
 #[derive(Debug)]
 pub(super) struct Verifier {
-    target: Target,
+    pub(super) target: Target,
     /// The name in known_hosts.
-    name: String,
+    pub(super) name: String,
     known: KnownKeys,
     /// What is known of the name without its port; asked where nothing is known of the key else.
     known_without_port: Option<KnownKeys>,
@@ -219,7 +217,7 @@ impl Verifier {
         }
         let by = match self.target.ssh.host_key_policy {
             HostKeyPolicy::Strict => return Err(refused(Unconfirmed::Strict)),
-            HostKeyPolicy::Ask if self.target.read_only => return Err(refused(Unconfirmed::NotAsked)),
+            HostKeyPolicy::Ask if self.target.looks_only => return Err(refused(Unconfirmed::NotAsked)),
             HostKeyPolicy::AcceptNew | HostKeyPolicy::Off => TrustedBy::Nobody,
             HostKeyPolicy::Ask => {
                 self.ask(key).await.map_err(refused)?;
@@ -230,23 +228,9 @@ impl Verifier {
         Ok(by)
     }
 
-    /// Which of the keys that the host says it has are worth a proof: new ones of a trusted host
-    /// (UpdateHostKeys in ssh_config(5)).
-    pub(super) fn worth_learning(&self, announced: Vec<PublicKey>) -> Vec<PublicKey> {
-        let by = self.trust().map(|trust| trust.by);
-        let may_teach = matches!(by, Some(TrustedBy::UsersFile | TrustedBy::Person));
-        if !self.target.ssh.update_host_keys || !may_teach {
-            return Vec::new();
-        }
-        let known = KnownKeys::of(&self.name, &files(&self.target));
-        let is_new = |key: &PublicKey| {
-            let revoked = self.check_revocations(&PublicKeyOrCertificate::from(key.clone())).is_err();
-            !revoked
-                && self.check_size(key).is_ok()
-                && known.revoked(&[key.key_data()]).is_none()
-                && !matches!(known.check(key), Verdict::Known)
-        };
-        announced.into_iter().filter(is_new).take(MAX_LEARNT).collect()
+    /// Could a key that the host tells of be one of its own, by what revokes keys and how long they have to be?
+    pub(super) fn is_good(&self, key: &PublicKey) -> bool {
+        self.check_revocations(&PublicKeyOrCertificate::from(key.clone())).is_ok() && self.check_size(key).is_ok()
     }
 
     async fn ask(&self, key: &PublicKey) -> Result<(), Unconfirmed> {
@@ -273,7 +257,7 @@ impl Verifier {
 
     /// Writes the key down. That it could not be written does not make it less trusted.
     pub(super) fn remember(&self, key: &PublicKey) {
-        let Some(file) = self.target.ssh.user_known_hosts.first().filter(|_| !self.target.read_only) else { return };
+        let Some(file) = self.target.ssh.user_known_hosts.first().filter(|_| !self.target.looks_only) else { return };
         match append(file, &self.name, self.target.ssh.hash_known_hosts, key) {
             Ok(()) => {
                 tracing::info!("added {} {} of {} to {}", type_name(key), fingerprint(key), self.name, file.display());
@@ -322,6 +306,11 @@ fn changed(host: &str, key: &PublicKey, known: KnownKey) -> Error {
 
 fn files(target: &Target) -> Vec<std::path::PathBuf> {
     target.ssh.user_known_hosts.iter().chain(&target.ssh.global_known_hosts).cloned().collect()
+}
+
+/// `ED25519 SHA256:…`.
+pub(super) fn fingerprint_and_type(key: &PublicKey) -> String {
+    format!("{} {}", type_name(key), fingerprint(key))
 }
 
 /// How long an RSA key is; None for others.

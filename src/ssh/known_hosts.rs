@@ -121,6 +121,88 @@ impl KnownKeys {
     }
 }
 
+/// Whom a line speaks of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Spoken {
+    /// The host: under its name, or that and one more, as ssh writes them.
+    Host,
+    /// The host, in a pattern or a longer list, which somebody wrote by hand.
+    Complex,
+    /// Others only.
+    Others,
+}
+
+/// A line of a file.
+#[derive(Debug)]
+pub(super) struct Line {
+    pub(super) known: KnownKey,
+    pub(super) of: Spoken,
+}
+
+/// All lines of `files`, as seen from `name`.
+pub(super) fn all_lines(name: &str, files: &[PathBuf]) -> Vec<Line> {
+    let mut lines = Vec::new();
+    for file in files {
+        for_each_entry(file, |line, entry| {
+            let (marker, key) = (entry.marker().copied(), entry.public_key().clone());
+            let known = KnownKey { file: file.clone(), line, marker, key };
+            lines.push(Line { known, of: spoken(entry.host_patterns(), name) });
+        });
+    }
+    lines
+}
+
+/// See `hostspec_is_complex` in OpenSSH's clientloop.c.
+fn spoken(patterns: &HostPatterns, name: &str) -> Spoken {
+    match patterns {
+        patterns if !matches(patterns, name) => Spoken::Others,
+        HostPatterns::Patterns(names) if names.len() > 2 || names.iter().any(|name| name.contains(['*', '?', '!'])) => {
+            Spoken::Complex
+        }
+        _ => Spoken::Host,
+    }
+}
+
+/// Takes the lines of `name` that have one of `keys` out of `file`; how many. The file of before is `FILE.old`, as with
+/// ssh.
+///
+/// # Errors
+/// What the system said.
+pub(super) fn remove(file: &Path, name: &str, keys: &[&PublicKey]) -> io::Result<usize> {
+    // A link to a file elsewhere stays one.
+    let file = &file.canonicalize()?;
+    let mut bytes = Vec::new();
+    File::open(file)?.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_FILE {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "it is too large"));
+    }
+    let goes = |line: &[u8]| {
+        entry(&String::from_utf8_lossy(line)).and_then(Result::ok).is_some_and(|entry| {
+            let is_it = keys.iter().any(|key| key.key_data() == entry.public_key().key_data());
+            is_it && entry.marker().is_none() && spoken(entry.host_patterns(), name) == Spoken::Host
+        })
+    };
+    let lines: Vec<&[u8]> = bytes.split_inclusive(|byte| *byte == b'\n').collect();
+    let kept: Vec<&[u8]> = lines.iter().copied().filter(|line| !goes(line)).collect();
+    let removed = lines.len() - kept.len();
+    if removed == 0 {
+        return Ok(0);
+    }
+    let dir = file.parent().unwrap_or(Path::new("/"));
+    // Made with mode 0600.
+    let mut new = tempfile::NamedTempFile::new_in(dir)?;
+    new.write_all(&kept.concat())?;
+    new.as_file().sync_all()?;
+    let mut old = file.as_os_str().to_owned();
+    old.push(".old");
+    match std::fs::remove_file(&old) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+        _ => std::fs::hard_link(file, &old)?,
+    }
+    new.persist(file)?;
+    Ok(removed)
+}
+
 /// Names other than `name` under which `key` is known, as `names (file:line)`; hashed ones cannot
 /// be named.
 pub(super) fn other_names(key: &PublicKey, files: &[PathBuf]) -> Vec<String> {
@@ -154,6 +236,9 @@ pub fn read_known_hosts(file: &Path, name: &str) {
         let _ = other_names(&found.key, &files);
     }
     let _ = (known.key_types(), known.authorities().count(), known.has_revoked());
+    // A line that is the host's speaks of its name, so that it was found.
+    let own = all_lines(name, &files).into_iter().filter(|line| line.of != Spoken::Others).count();
+    assert_eq!(own, known.keys.len());
 }
 
 fn for_each_entry(file: &Path, mut visit: impl FnMut(usize, Entry)) {
@@ -162,16 +247,19 @@ fn for_each_entry(file: &Path, mut visit: impl FnMut(usize, Entry)) {
         return;
     }
     for (index, line) in String::from_utf8_lossy(&bytes).lines().enumerate() {
-        // ssh splits the fields at any run of blanks and tabs.
-        let line = line.split_whitespace().collect::<Vec<_>>().join(" ");
-        if line.is_empty() || line.starts_with('#') {
-            continue;
-        }
-        match Entry::from_str(&line) {
-            Ok(entry) => visit(index + 1, entry),
-            Err(_) => tracing::debug!("{}:{}: not a known_hosts line", file.display(), index + 1),
+        match entry(line) {
+            None => {}
+            Some(Ok(entry)) => visit(index + 1, entry),
+            Some(Err(_)) => tracing::debug!("{}:{}: not a known_hosts line", file.display(), index + 1),
         }
     }
+}
+
+/// What a line says; None where it is empty or a comment.
+fn entry(line: &str) -> Option<Result<Entry, russh::keys::ssh_key::Error>> {
+    // ssh splits the fields at any run of blanks and tabs.
+    let line = line.split_whitespace().collect::<Vec<_>>().join(" ");
+    (!line.is_empty() && !line.starts_with('#')).then(|| Entry::from_str(&line))
 }
 
 /// Does a line's first field speak of `name`? (Lower case, with `[name]:port` where the port is not
@@ -344,6 +432,31 @@ mod tests {
             assert!(matches!(known("host", KEY), Verdict::Unknown));
             assert_eq!(std::fs::read_to_string(&file).expect("read").contains("second"), !hashed);
         }
+    }
+
+    #[test]
+    fn lines_are_taken_out_and_the_others_stay_as_they_are() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (file, link) = (dir.path().join("known_hosts"), dir.path().join("link"));
+        let before = [
+            b"# \xff\nhost   ".to_vec(),
+            format!("{KEY} mine\nhost {OTHER}\n*,host {KEY}\n@revoked host {KEY}\nelsewhere {KEY}\r\n").into_bytes(),
+            format!("broken\nhost,10.0.0.1 {KEY}").into_bytes(),
+        ]
+        .concat();
+        std::fs::write(&file, &before).expect("written");
+        std::os::unix::fs::symlink(&file, &link).expect("a link");
+        assert_eq!(remove(&link, "nobody", &[&key(KEY)]).expect("read"), 0);
+        assert!(!dir.path().join("known_hosts.old").exists());
+        assert_eq!(remove(&link, "host", &[&key(KEY), &key(ECDSA)]).expect("removed"), 2);
+        let after = [
+            b"# \xff\n".to_vec(),
+            format!("host {OTHER}\n*,host {KEY}\n@revoked host {KEY}\nelsewhere {KEY}\r\nbroken\n").into_bytes(),
+        ]
+        .concat();
+        assert_eq!(std::fs::read(&file).expect("read"), after);
+        assert_eq!(std::fs::read(dir.path().join("known_hosts.old")).expect("kept"), before);
+        assert!(std::fs::symlink_metadata(&link).expect("there").is_symlink(), "a link stays one");
     }
 
     fn names() -> impl Strategy<Value = String> {

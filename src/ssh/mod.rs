@@ -10,6 +10,7 @@ mod connection;
 mod error;
 mod facts;
 mod host_key;
+mod host_key_update;
 mod identity;
 mod keys;
 mod known_hosts;

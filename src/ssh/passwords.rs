@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use russh::keys::PublicKey;
 
 use super::identity::{Identity, Trust};
+use super::known_hosts::KnownKey;
 use super::prompter::Secret;
 use super::vault::{self, Kept, VaultError};
 
@@ -144,12 +145,14 @@ impl Passwords {
         }
     }
 
-    /// The host has proved to have these keys, too: what is kept for it is for them as well.
-    pub(super) async fn learnt(&self, kept: &Kept, trust: &Trust, keys: &[PublicKey]) {
+    /// The host has proved to have keys, and not to have others any more: what is kept for it is for those as well, and not for
+    /// these.
+    pub(super) async fn learnt(&self, kept: &Kept, trust: &Trust, new: &[PublicKey], old: &[KnownKey]) {
         let add = |bound: &mut Bound| {
             let is_for_it = trust.is_one_of(&bound.hosts);
             if is_for_it {
-                keys.iter().for_each(|key| bound.add(&Identity::of_key(key)));
+                bound.hosts.retain(|host| !old.iter().any(|known| Identity::of_key(&known.key) == *host));
+                new.iter().for_each(|key| bound.add(&Identity::of_key(key)));
             }
             is_for_it
         };

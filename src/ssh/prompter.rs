@@ -27,6 +27,15 @@ pub enum Question {
         /// Other names under which this very key is known already, `name (file:line)`.
         also_known_as: Vec<String>,
     },
+    /// May known_hosts be changed as the host says (UpdateHostKeys `ask`)? The answer is `yes` or `no`.
+    UpdatedHostKeys {
+        /// The host as it is looked up in known_hosts.
+        host: String,
+        /// Keys to be added, `ED25519 SHA256:…`.
+        new: Vec<String>,
+        /// Those to be removed.
+        old: Vec<String>,
+    },
     /// The passphrase of a private key.
     Passphrase {
         /// The key's file.
