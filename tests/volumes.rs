@@ -124,6 +124,29 @@ fn below_an_entry_nothing_can_be_written_to_that_is_mounted_there() {
     world.engine(&["rm", "-f", made.trim(), &whole]);
 }
 
+/// The Engine's data, wherever it is: containers write in their volumes there.
+#[test]
+fn a_link_in_a_volume_leads_nowhere_wherever_the_engine_keeps_it() {
+    let Some(world) = World::new("allowed_binds = [\"/tmp/\"]") else { return };
+    let root = world.engine(&["info", "--format", "{{.DockerRootDir}}"]);
+    assert!(root.starts_with("/tmp/"), "{root}");
+    succeeded(&world.docker(&["run", "--rm", "-v", "links:/x", IMAGE, "/bin/busybox", "ln", "-s", "/", "/x/link"]));
+    let link = format!("{root}/volumes/links/_data/link");
+    let seen = world.engine(&["run", "--rm", "-v", &format!("{link}:/y:ro"), IMAGE, "ls", "/y"]);
+    assert!(seen.contains("proc"), "the way out: {seen}");
+    let output = world.docker(&["run", "--rm", "-v", &format!("{link}:/y:ro"), IMAGE, "ls", "/y"]);
+    refused(&output, "the Engine's own directory");
+    let made = world.engine(&[
+        "create",
+        "--mount",
+        &format!("type=bind,source={link},target=/y,readonly,bind-nonrecursive=true"),
+        IMAGE,
+    ]);
+    refused(&world.docker(&["start", &made]), "the Engine's own directory");
+    world.engine(&["rm", &made]);
+    world.engine(&["volume", "rm", "links"]);
+}
+
 /// What an Engine was told to do for all containers is no caller's to loosen by naming what others do.
 #[test]
 fn a_stricter_default_of_the_engine_is_not_left() {

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use hyper::StatusCode;
 use serde::Deserialize;
 
-use super::bodies::{Reference, Version, is_private, shown};
+use super::bodies::{Reference, Version, is_in, is_private, shown};
 use super::proxy::Refused;
 use super::reach::{Ask, ask, forbidden};
 
@@ -29,6 +29,7 @@ pub(super) struct Info {
     logging_driver: String,
     security_options: Vec<String>,
     server_version: String,
+    docker_root_dir: String,
 }
 
 /// A runtime that the Engine knows.
@@ -54,6 +55,23 @@ impl Info {
         let info = ask(engine, "/info", "info").await?;
         serde_json::from_slice(&info)
             .map_err(|e| (StatusCode::BAD_GATEWAY, format!("the Engine's info cannot be read: {e}")))
+    }
+
+    /// May a container have this directory of the host's for being below an entry? Containers write in the Engine's own, and
+    /// can have put a link there.
+    ///
+    /// # Errors
+    /// It is the Engine's.
+    pub(super) fn may_be_below(&self, source: &str) -> Result<(), Refused> {
+        let root = self.docker_root_dir.trim_end_matches('/');
+        if root.is_empty() || !is_in(source, root) {
+            return Ok(());
+        }
+        Err(forbidden(format!(
+            "the host's {} is not allowed: containers write in {}, the Engine's own directory, and could have put a link there",
+            shown(source),
+            shown(root)
+        )))
     }
 
     /// Is it what the Engine does anyway? What it does is written in where that belongs to it.
@@ -177,6 +195,20 @@ mod tests {
         }
         // Without seccomp the Engine itself refuses a profile.
         assert!(seccomp("{}", None));
+    }
+
+    #[test]
+    fn the_engines_own_directory_is_below_no_entry() {
+        let info: Info = serde_json::from_str(r#"{"DockerRootDir":"/srv/docker/"}"#).expect("an info");
+        for (source, passes) in [
+            ("/srv/docker/volumes/v/_data/link", false),
+            ("/srv/docker", false),
+            ("/srv/dockerfiles", true),
+            ("/srv", true),
+        ] {
+            assert_eq!(info.may_be_below(source).is_ok(), passes, "{source}");
+        }
+        assert!(Info::default().may_be_below("/srv/x").is_ok());
     }
 
     #[test]

@@ -139,6 +139,9 @@ impl super::Guard {
     /// Something of it is not allowed.
     pub(super) async fn settle(&self, create: &mut Create, engine: &impl Ask) -> Result<(), Refused> {
         let mut info = None;
+        for source in create.below(&self.rules.ground()) {
+            asked_of(&mut info, engine).await?.may_be_below(&source)?;
+        }
         let references = create.references();
         check_number(&references)?;
         for reference in references {
@@ -193,6 +196,10 @@ impl super::Guard {
             let existing = Existing::read(&inspect, &self.rules.ground());
             let mut existing = existing.map_err(|why| not_allowed(&next, &why))?;
             let id = existing.id.clone();
+            for source in existing.below(&self.rules.ground()) {
+                let info = asked_of(&mut info, engine).await?;
+                info.may_be_below(&source).map_err(|(_, why)| not_allowed(&next, &why))?;
+            }
             let references = existing.references();
             check_number(&references)?;
             for reference in references {
@@ -239,13 +246,17 @@ fn check_number(references: &[Reference<'_>]) -> Result<(), Refused> {
     Ok(())
 }
 
-/// Is it what the Engine does anyway? It is asked once for all that one request names.
+/// What the Engine says of itself, asked once for all that one request names.
+async fn asked_of<'a>(info: &'a mut Option<Info>, engine: &impl Ask) -> Result<&'a Info, Refused> {
+    match info {
+        Some(info) => Ok(info),
+        None => Ok(info.insert(Info::of(engine).await?)),
+    }
+}
+
+/// Is it what the Engine does anyway?
 async fn settle_default(info: &mut Option<Info>, what: Reference<'_>, engine: &impl Ask) -> Result<(), Refused> {
-    let info = match info {
-        Some(info) => info,
-        None => info.insert(Info::of(engine).await?),
-    };
-    info.settle(what)
+    asked_of(info, engine).await?.settle(what)
 }
 
 /// Asks for what must be there.

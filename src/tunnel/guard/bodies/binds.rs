@@ -141,6 +141,6 @@ impl Ground<'_> {
 }
 
 /// Is `path` this directory, or below it?
-fn is_in(path: &str, root: &str) -> bool {
+pub(in crate::tunnel::guard) fn is_in(path: &str, root: &str) -> bool {
     path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }

@@ -151,6 +151,11 @@ impl Create {
         self.host_config.as_mut().map(HostConfig::references).unwrap_or_default()
     }
 
+    /// See [`HostConfig::below`].
+    pub(in crate::tunnel::guard) fn below(&self, ground: &Ground<'_>) -> Vec<String> {
+        self.host_config.iter().flat_map(|host| host.below(ground)).map(str::to_owned).collect()
+    }
+
     /// What a commit's body must be besides: a configuration alone.
     ///
     /// # Errors

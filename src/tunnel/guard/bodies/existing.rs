@@ -91,6 +91,11 @@ impl Existing {
         Ok(Self { id, host, volumes })
     }
 
+    /// See [`HostConfig::below`].
+    pub(in crate::tunnel::guard) fn below(&self, ground: &Ground<'_>) -> Vec<String> {
+        self.host.below(ground).map(str::to_owned).collect()
+    }
+
     /// What else must be asked.
     pub(in crate::tunnel::guard) fn references(&mut self) -> Vec<Reference<'_>> {
         let mut all = self.host.references();

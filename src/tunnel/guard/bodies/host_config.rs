@@ -285,6 +285,12 @@ impl HostConfig {
         Ok(())
     }
 
+    /// The directories of the host's that it has for being below an entry of `allowed_binds`.
+    pub(super) fn below<'a>(&'a self, ground: &Ground<'_>) -> impl Iterator<Item = &'a str> {
+        let ground = *ground;
+        self.mounts.iter().flatten().filter(move |mount| mount.is_below(&ground)).filter_map(Mount::source)
+    }
+
     /// Has it this directory of the host's without what is mounted below it?
     pub(super) fn leaves_out_mounts(&self, source: &str, target: &str) -> bool {
         self.mounts.iter().flatten().any(|mount| mount.leaves_out_mounts(source, target))

@@ -31,6 +31,7 @@ use mounts::Volume;
 use networks::{Connect, Disconnect, Network};
 use resources::Update;
 
+pub(super) use binds::is_in;
 pub(super) use build::judge as judge_build;
 pub(super) use container::Create;
 pub(super) use existing::{Existing, ExistingExec, judge_volume};

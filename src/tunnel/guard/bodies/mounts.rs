@@ -240,7 +240,11 @@ impl Mount {
         Self { kind: Text::new("bind"), source, target, read_only: Some(true), ..Self::default() }
     }
 
-    fn is_below(&self, ground: &Ground<'_>) -> bool {
+    pub(super) fn source(&self) -> Option<&str> {
+        self.source.as_deref()
+    }
+
+    pub(super) fn is_below(&self, ground: &Ground<'_>) -> bool {
         self.kind.as_deref() == Some("bind") && ground.is_below(self.source.as_deref().unwrap_or_default())
     }
 
