@@ -33,6 +33,8 @@ const AGENT_TIMEOUT: Duration = Duration::from_secs(5);
 const SIGNING: Duration = Duration::from_secs(120);
 /// An agent that has not signed after this asks somebody.
 const SIGNED_BY_ITSELF: Duration = Duration::from_millis(500);
+/// An answer within this time is no late one to something else.
+const AT_ONCE: Duration = Duration::from_secs(1);
 /// Rounds of keyboard-interactive a server may ask for in one attempt. RFC 4256 sets no end.
 const MAX_ROUNDS: usize = 16;
 /// Methods completed in a row before a server that never says "success" is given up.
@@ -660,18 +662,22 @@ impl Login<'_> {
         Ok(last)
     }
 
-    /// The server says neither yes nor no to a password. If it answers another request meanwhile, it waits for a new
+    /// The server says neither yes nor no to a password. If it answers another request at once, it waits for a new
     /// password: SSH_MSG_USERAUTH_PASSWD_CHANGEREQ (RFC 4252 section 8), which russh passes over. One that is slow answers
-    /// in turn, so that a late yes comes first.
+    /// in turn: what comes later is its answer to the password, and since another is to follow, the last one here.
     async fn ask_after_silence(&mut self) -> Result<Result<AuthResult, russh::Error>, Error> {
+        let asked = tokio::time::Instant::now();
         let answered = self.handle.authenticate_none(&self.target.ssh.user).await;
         self.still_open().await?;
         match answered {
-            Ok(AuthResult::Success) | Err(_) => Ok(answered),
-            Ok(AuthResult::Failure { .. }) => {
+            Ok(AuthResult::Failure { .. }) if asked.elapsed() < AT_ONCE => {
                 let (account, port) = (self.account.clone(), self.target.ssh.port);
                 Err(Error::PasswordExpired { account, port })
             }
+            Ok(AuthResult::Failure { remaining_methods, partial_success: false }) => {
+                Err(self.failure(Some(&remaining_methods)))
+            }
+            answered => Ok(answered),
         }
     }
 
