@@ -635,7 +635,7 @@ impl Login<'_> {
             self.tried.refused.push("password".into());
             let user = self.target.ssh.user.clone();
             let answering = self.handle.authenticate_password(user, bound.password.reveal());
-            let result = match tokio::time::timeout(self.target.connect_timeout / 2, answering).await {
+            let result = match tokio::time::timeout(self.target.connect_timeout * 4 / 5, answering).await {
                 Ok(result) => result,
                 Err(_) => self.ask_after_silence().await?,
             };
@@ -662,9 +662,10 @@ impl Login<'_> {
         Ok(last)
     }
 
-    /// The server says neither yes nor no to a password. If it answers another request at once, it waits for a new
-    /// password: SSH_MSG_USERAUTH_PASSWD_CHANGEREQ (RFC 4252 section 8), which russh passes over. One that is slow answers
-    /// in turn: what comes later is its answer to the password, and since another is to follow, the last one here.
+    /// The server says neither yes nor no to a password, and the time is almost over. If it answers another request at
+    /// once, it waits for a new password: SSH_MSG_USERAUTH_PASSWD_CHANGEREQ (RFC 4252 section 8), which russh passes over.
+    /// (Earlier it would not be asked: it may give up for that what it is still looking at, section 5.1.) One that is
+    /// slow answers in turn: what comes later is its answer to the password, and since another is to follow, the last one here.
     async fn ask_after_silence(&mut self) -> Result<Result<AuthResult, russh::Error>, Error> {
         let asked = tokio::time::Instant::now();
         let answered = self.handle.authenticate_none(&self.target.ssh.user).await;
