@@ -225,7 +225,7 @@ fn a_password_that_has_expired_is_said_to() {
         (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
     };
     let (mut server, port) = wants_a_new_password(&lab);
-    lab.write_config(&format!("ssh_config = {:?}\n[defaults]\nconnect_timeout = \"4s\"\n", lab.path("ssh_config")));
+    lab.write_config(&format!("ssh_config = {:?}\n[defaults]\nconnect_timeout = \"6s\"\n", lab.path("ssh_config")));
     let (code, stderr) = up(&lab, &format!("u@127.0.0.1:{port}"));
     server.kill().unwrap();
     server.wait().unwrap();

@@ -9,18 +9,19 @@ use std::time::Duration;
 use russh::client::{AuthResult, Handle, KeyboardInteractiveAuthResponse};
 use russh::keys::agent::client::AgentClient;
 use russh::keys::agent::{AgentIdentity, Constraint};
-use russh::keys::{Algorithm, Certificate, HashAlg, PrivateKey, PublicKey};
-use russh::{MethodKind, MethodSet, Signer};
+use russh::keys::{Algorithm, Certificate, PrivateKey, PublicKey};
+use russh::{MethodKind, MethodSet};
 use tokio::net::UnixStream;
 use tokio::sync::watch;
 
+use super::agent_signer::{AgentSigner, Refusal};
 use super::algorithms::{pubkey_accepted, rsa_hash};
-use super::connection::{Client, News, OnStep, Step};
+use super::connection::{Client, OnStep};
 use super::error::{Error, Skipped, Tried};
 use super::facts;
 use super::host_key::{known_identities, rsa_bits};
 use super::identity::{Identity, Trust};
-use super::keys::{Credentials, FileSigner, KeyFile, LoadError, SignError, load_key, read_certificate};
+use super::keys::{Credentials, FileSigner, KeyFile, LoadError, load_key, read_certificate};
 use super::passwords::{Bound, Found};
 use super::prompter::{Prompter, Question};
 use super::vault::Kept;
@@ -29,10 +30,8 @@ use crate::text::shown as printable;
 
 /// Longest wait for an ssh-agent's list of keys.
 const AGENT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Longest wait for its signature, which may take a touch, a PIN or its owner's word. Clocks stand still meanwhile.
-const SIGNING: Duration = Duration::from_secs(120);
-/// An agent that has not signed after this asks somebody.
-const SIGNED_BY_ITSELF: Duration = Duration::from_millis(500);
+/// An answer within this time is no late one to something else.
+const AT_ONCE: Duration = Duration::from_secs(1);
 /// Rounds of keyboard-interactive a server may ask for in one attempt. RFC 4256 sets no end.
 const MAX_ROUNDS: usize = 16;
 /// Methods completed in a row before a server that never says "success" is given up.
@@ -633,7 +632,7 @@ impl Login<'_> {
             self.tried.refused.push("password".into());
             let user = self.target.ssh.user.clone();
             let answering = self.handle.authenticate_password(user, bound.password.reveal());
-            let result = match tokio::time::timeout(self.target.connect_timeout / 2, answering).await {
+            let result = match tokio::time::timeout(self.target.connect_timeout * 4 / 5, answering).await {
                 Ok(result) => result,
                 Err(_) => self.ask_after_silence().await?,
             };
@@ -660,18 +659,23 @@ impl Login<'_> {
         Ok(last)
     }
 
-    /// The server says neither yes nor no to a password. If it answers another request meanwhile, it waits for a new
-    /// password: SSH_MSG_USERAUTH_PASSWD_CHANGEREQ (RFC 4252 section 8), which russh passes over. One that is slow answers
-    /// in turn, so that a late yes comes first.
+    /// The server says neither yes nor no to a password, and the time is almost over. If it answers another request at
+    /// once, it waits for a new password: SSH_MSG_USERAUTH_PASSWD_CHANGEREQ (RFC 4252 section 8), which russh passes over.
+    /// (Earlier it would not be asked: it may give up for that what it is still looking at, section 5.1.) One that is
+    /// slow answers in turn: what comes later is its answer to the password, and since another is to follow, the last one here.
     async fn ask_after_silence(&mut self) -> Result<Result<AuthResult, russh::Error>, Error> {
+        let asked = tokio::time::Instant::now();
         let answered = self.handle.authenticate_none(&self.target.ssh.user).await;
         self.still_open().await?;
         match answered {
-            Ok(AuthResult::Success) | Err(_) => Ok(answered),
-            Ok(AuthResult::Failure { .. }) => {
+            Ok(AuthResult::Failure { .. }) if asked.elapsed() < AT_ONCE => {
                 let (account, port) = (self.account.clone(), self.target.ssh.port);
                 Err(Error::PasswordExpired { account, port })
             }
+            Ok(AuthResult::Failure { remaining_methods, partial_success: false }) => {
+                Err(self.failure(Some(&remaining_methods)))
+            }
+            answered => Ok(answered),
         }
     }
 
@@ -729,79 +733,5 @@ impl Candidate {
             Some(certificate) => format!("{key} with certificate `{}`", printable(certificate.key_id())),
             None => key,
         }
-    }
-}
-
-/// Why an agent did not sign.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Refusal {
-    /// It said no.
-    Refused,
-    /// It said nothing for too long.
-    Silent,
-}
-
-impl Refusal {
-    fn fix(self) -> &'static str {
-        match self {
-            Self::Refused => {
-                "say yes when the agent asks, or unlock it (`ssh-add -X`); `ssh-add -T KEY.pub` tries a key"
-            }
-            Self::Silent => "answer the agent, or touch the key, within 2 minutes",
-        }
-    }
-}
-
-/// Signs with a key of the agent. For a certificate that is in a file the agent knows only the
-/// plain key.
-struct AgentSigner<'a> {
-    agent: &'a mut AgentClient<UnixStream>,
-    holds_certificate: bool,
-    prompter: &'a Prompter,
-    credentials: &'a Credentials,
-    on_step: &'a OnStep,
-    refusal: Option<Refusal>,
-}
-
-impl Signer for AgentSigner<'_> {
-    type Error = SignError;
-
-    async fn auth_sign(
-        &mut self,
-        identity: &AgentIdentity,
-        hash: Option<HashAlg>,
-        to_sign: Vec<u8>,
-    ) -> Result<Vec<u8>, SignError> {
-        let plain;
-        let identity = match identity {
-            AgentIdentity::Certificate { certificate, .. } if !self.holds_certificate => {
-                plain = AgentIdentity::from(PublicKey::new(certificate.public_key().clone(), ""));
-                &plain
-            }
-            identity => identity,
-        };
-        let _hold = self.prompter.hold(SIGNING);
-        let signing = tokio::time::timeout(SIGNING, self.agent.sign_request(identity, hash, to_sign));
-        tokio::pin!(signing);
-        let signed = match tokio::time::timeout(SIGNED_BY_ITSELF, &mut signing).await {
-            Ok(signed) => signed,
-            Err(_) => {
-                self.credentials.note_that_agent_asks();
-                (self.on_step)(News::Step(Step::Confirming));
-                let signed = signing.await;
-                (self.on_step)(News::Step(Step::Authenticating));
-                signed
-            }
-        };
-        let (refusal, why) = match signed {
-            Ok(Ok(signed)) => return Ok(signed),
-            Ok(Err(russh::keys::Error::AgentFailure)) => (Refusal::Refused, "the agent refused to sign with it".into()),
-            Ok(Err(error)) => return Err(SignError(format!("the agent did not sign with it: {error}"))),
-            Err(_) => {
-                (Refusal::Silent, format!("the agent did not sign within {}", humantime::format_duration(SIGNING)))
-            }
-        };
-        self.refusal = Some(refusal);
-        Err(SignError(why))
     }
 }

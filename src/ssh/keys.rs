@@ -7,6 +7,7 @@ use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use russh::Signer;
 use russh::keys::agent::AgentIdentity;
@@ -23,6 +24,8 @@ use crate::config::shell_word;
 
 /// Largest key file that is read, in bytes; an RSA key of 16384 bits has about 13 KB.
 const MAX_KEY_FILE: u64 = 1 << 20;
+/// Longest time for which clocks stand still while a passphrase is tried.
+const UNLOCKING: Duration = Duration::from_secs(60);
 /// How often a passphrase may be wrong, as with ssh.
 const PASSPHRASE_TRIES: usize = 3;
 
@@ -196,7 +199,7 @@ pub(super) async fn load_key(
     };
     let kept = Kept::Passphrase(path.into());
     if let Some(passphrase) = credentials.fetch_once(&kept).await {
-        match decode(&text, &passphrase).await {
+        match decode(&text, &passphrase, prompter).await {
             Some(key) => return Ok(unlocked(key)),
             None => tracing::warn!("the {kept} in the system keyring is wrong"),
         }
@@ -207,7 +210,7 @@ pub(super) async fn load_key(
         if answer.reveal().is_empty() {
             return Err(LoadError::Nobody);
         }
-        if let Some(key) = decode(&text, &answer).await {
+        if let Some(key) = decode(&text, &answer, prompter).await {
             if credentials.remember() {
                 vault::keep_while_logging_in(kept, answer).await;
             }
@@ -218,8 +221,9 @@ pub(super) async fn load_key(
 }
 
 /// Opens an encrypted key. bcrypt-pbkdf is meant to be slow: not on the thread that carries the
-/// flows.
-async fn decode(text: &Zeroizing<String>, passphrase: &Secret) -> Option<PrivateKey> {
+/// flows, and not in the time that the server has.
+async fn decode(text: &Zeroizing<String>, passphrase: &Secret, prompter: &Prompter) -> Option<PrivateKey> {
+    let _hold = prompter.hold(UNLOCKING);
     let (text, passphrase) = (text.clone(), passphrase.clone());
     let decoding = tokio::task::spawn_blocking(move || decode_secret_key(&text, Some(passphrase.reveal())).ok());
     decoding.await.ok().flatten()

@@ -3,6 +3,7 @@
 //! The only module that names russh. It knows nothing of tunnels, Docker or the daemon; questions
 //! that need a person go out through a [`Prompter`], whoever is at its other end.
 
+mod agent_signer;
 mod algorithms;
 mod auth;
 mod channel;
