@@ -83,6 +83,7 @@ fn a_spare_channel_serves_the_next_flow_and_a_stale_one_never_does() {
         assert_eq!(far.accepted.load(SeqCst), before + 1);
         // The Engine closes it: the next flow is opened anew, and leaves another spare.
         far.close_all();
+        wait_for("the spare to be let go", || (lab.status("lab")["connections"][0]["spare"] == false).then_some(()));
         echo(&lab);
         wait_for("the next", || (far.accepted.load(SeqCst) == before + 3).then_some(()));
         spare(&lab, &far);

@@ -27,7 +27,7 @@ use engine::Engine;
 use sshd::Sshd;
 
 /// Longest wait for anything that is waited for by condition.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Runs a program in a kernel's keyring that nobody else has. The persistent one, to which keys are linked, is one a user
 /// in a user namespace (persistent-keyring(7)): so in a namespace of its own.
