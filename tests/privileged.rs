@@ -1,10 +1,10 @@
 //! `no-privileged` against a real Engine: each way out of a container that was found, and its neighbours; and
 //! what must go on working.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::process::Output;
+use std::process::{Command, Output};
 use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
@@ -505,4 +505,43 @@ fn each(mut stream: UnixStream, lines: &Mutex<Vec<String>>, answer: &str) {
             return;
         }
     }
+}
+
+/// Podman makes texts of command lines out of bodies, and reads more in them. No real one: it says what it is in the
+/// same two headers since 2.0 (pkg/api/server/handler_api.go), and nothing of the request may get to it.
+#[test]
+fn an_engine_of_podmans_is_promised_nothing() {
+    let lab = Lab::new("");
+    let socket = lab.path("remote/podman.sock");
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let notes = asked.clone();
+    remote::serve_all(&socket, move |mut stream| {
+        let reader = BufReader::new(stream.try_clone().unwrap());
+        for line in reader.lines().map_while(Result::ok) {
+            if line.contains(" HTTP/1.1") {
+                notes.lock().unwrap().push(line);
+            } else if line.is_empty() {
+                let answer = "HTTP/1.1 200 OK\r\nApi-Version: 1.41\r\nLibpod-Api-Version: 4.3.1\r\n\
+                              Server: Libpod/4.3.1 (linux)\r\nContent-Length: 2\r\n\r\nOK";
+                let _ = stream.write_all(answer.as_bytes());
+            }
+        }
+    });
+    lab.write_config(&format!(
+        "ssh_config = {:?}\n[profiles.lab]\nremote = {socket:?}\naccess = [\"containers\", \"build\", \"no-privileged\"]\n",
+        lab.path("ssh_config")
+    ));
+    lab.ok(&["up", "lab"]);
+    let url = |path: &str| format!("http://docker/v1.41{path}");
+    for (path, body) in [("/containers/create", r#"{"Image":"x"}"#), ("/containers/x/start", ""), ("/build", "")] {
+        let mut curl = Command::new("curl");
+        curl.args(["-s", "-m", "20", "--unix-socket", lab.socket("lab").to_str().unwrap(), "-X", "POST", &url(path)]);
+        let answer = run(curl.args(["-H", "Content-Type: application/json", "-d", body]));
+        assert!(answer.contains("promises nothing of Podman's Engine (Libpod/4.3.1 (linux))"), "{path}: {answer}");
+    }
+    let asked = asked.lock().unwrap();
+    assert!(
+        !asked.is_empty() && asked.iter().all(|line| line.starts_with("GET ") || line.starts_with("HEAD ")),
+        "{asked:?}"
+    );
 }

@@ -5,9 +5,10 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use super::output;
+use super::targets::Chosen;
 use super::up::{started_as, unwell};
-use crate::config::{ConfigFile, Difference, Takes, Wanted, shell_word};
-use crate::daemon::{Client, Event, ExitCode, Failure, Request, TunnelStatus};
+use crate::config::{ConfigFile, Difference, Overrides, Takes, Wanted, shell_word};
+use crate::daemon::{self, Client, Event, ExitCode, Failure, Request, TunnelStatus};
 use crate::tunnel::{PortState, PortStatus, State};
 
 /// How often it is looked whether settings have come into force.
@@ -22,6 +23,19 @@ pub(super) fn not_as_asked(target: &str, different: &[Difference]) -> Failure {
         Some(Takes::Up | Takes::Reload) => format!("dtunnel reload {name} takes it on, without cutting anything"),
     };
     Failure::new(ExitCode::Other, format!("{target} is already up, but not as asked: {}", list(different))).hint(hint)
+}
+
+/// Is a tunnel that a command uses as it is what the configuration says it is, as far as that matters to who passes by?
+///
+/// # Errors
+/// It may lead elsewhere, or lets through what it should not.
+pub(super) fn holds_in_passing(chosen: &Chosen, status: &TunnelStatus) -> Result<(), Failure> {
+    let Some(running) = &status.settings else { return Ok(()) };
+    let wanted = Wanted::of(&chosen.target, &chosen.config, &Overrides::default())?;
+    match wanted.differences_in_passing(running) {
+        different if different.is_empty() => Ok(()),
+        different => Err(not_as_asked(&chosen.target, &different)),
+    }
 }
 
 fn list(different: &[Difference]) -> String {
@@ -43,9 +57,14 @@ pub(super) fn take_on(
     let begun = Instant::now();
     let before = client.status().map_err(|e| unwell(&e))?.last_error;
     client.send(&options).map_err(|e| unwell(&e))?;
-    let warnings = match client.receive_soon().map_err(|e| unwell(&e))? {
+    let warnings = match client.receive(limit.max(daemon::CONNECTING)).map_err(|e| unwell(&e))? {
         Some(Event::Reloaded { warnings }) => warnings,
-        Some(Event::Failed { failure }) => return Err(failure),
+        // What is wrong with the configuration is all that matters then.
+        Some(Event::Failed { failure }) if failure.exit == ExitCode::Usage => return Err(failure),
+        Some(Event::Failed { failure }) => {
+            let causes = std::iter::once(failure.message).chain(failure.causes).collect();
+            return Err(Failure { causes, ..not_as_asked(target, different) });
+        }
         _ => return Err(not_as_asked(target, different)),
     };
     warnings.iter().for_each(|warning| output::warning(&format!("{target}: {warning}")));

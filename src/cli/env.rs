@@ -4,6 +4,7 @@ use std::ffi::OsString;
 
 use clap::{Args, ValueEnum};
 
+use super::asked;
 use super::shell::{Change, Shell};
 use super::targets::Chosen;
 use super::up::bring_up_quietly;
@@ -86,7 +87,10 @@ pub(super) fn env(global: &Global, args: &EnvArgs) -> Result<(), Failure> {
 fn usable(chosen: &Chosen) -> Result<TunnelStatus, Failure> {
     match daemon::find(&targets::runtime()?, &chosen.name)? {
         // A tunnel that is reconnecting keeps its socket, and its clients wait.
-        Found::Running(status) if matches!(status.state, State::Up | State::Idle | State::Reconnecting) => Ok(*status),
+        Found::Running(status) if matches!(status.state, State::Up | State::Idle | State::Reconnecting) => {
+            asked::holds_in_passing(chosen, &status)?;
+            Ok(*status)
+        }
         Found::Running(_) | Found::Down => Err(not_up(&chosen.target, &chosen.name, &chosen.config)),
         Found::Unwell(error) => Err(super::down::unwell(&error)),
     }

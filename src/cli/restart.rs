@@ -98,7 +98,7 @@ fn again(
         )
         .hint("systemctl --user restart, where it is a service; or end it and start it as before")
     })?;
-    start.check()?;
+    start.check(status.settings.as_ref().is_some_and(|settings| settings.has_profile))?;
     take_down(target, name, false)?;
     start.bring_up(timeout, progress)
 }
@@ -138,7 +138,7 @@ fn reload_one(config: &ConfigFile, target: &str, name: &TunnelName) -> Result<Ve
         return Err(not_up(target, name, config));
     };
     client.send(&Request::Reload { lazy: false, ports: false }).map_err(|e| unwell(&e))?;
-    match client.receive_soon().map_err(|e| unwell(&e))? {
+    match client.receive(daemon::CONNECTING).map_err(|e| unwell(&e))? {
         Some(Event::Reloaded { warnings }) => Ok(warnings),
         Some(Event::Failed { failure }) => {
             Err(Failure { message: format!("{target}: {}", failure.message), ..failure })

@@ -250,9 +250,13 @@ pub(super) fn start_of(arguments: &[String]) -> Option<Start> {
 }
 
 impl Start {
-    /// Can it be started again, as far as that can be said while it runs?
-    pub(super) fn check(&self) -> Result<(), Failure> {
+    /// Can it be started again, as far as that can be said while it runs? One that has a profile needs it.
+    pub(super) fn check(&self, has_profile: bool) -> Result<(), Failure> {
         let config = self.global.config()?;
+        if has_profile {
+            // Without it, it would come up without its guard as well.
+            config.profile(&self.args.target)?;
+        }
         self.global.resolved(&self.args.target, &config, self.args.tunnel.remote.clone()).map(drop)
     }
 

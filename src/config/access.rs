@@ -96,6 +96,11 @@ impl Access {
         !self.policies.is_empty()
     }
 
+    /// Is it `read-only` and nothing else? No guard lets less through.
+    pub fn only_looks(&self) -> bool {
+        self.policies == [Policy::ReadOnly] && self.allow.is_empty()
+    }
+
     /// The same as far as it has an effect, in an order of its own: equal for two that let the same pass.
     pub(super) fn in_force(&self) -> Self {
         fn sorted<T: Ord + Clone>(list: &[T]) -> Vec<T> {

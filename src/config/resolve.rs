@@ -189,6 +189,8 @@ pub struct Target {
     lazy_in_vain: bool,
     /// What of this the configuration says.
     pub(super) said: Said,
+    /// Is there a profile of its name?
+    pub has_profile: bool,
     /// Is it for somebody who only looks? Then nothing is written down, such as host keys, nor asked about them.
     pub looks_only: bool,
     /// How many targets this one is a hop for.
@@ -273,6 +275,7 @@ pub fn resolve(
     let paths = Paths::new()?;
     let (name, destination, profile) = identify(input, config)?;
     let said = Said::of(profile, config);
+    let has_profile = profile.is_some();
     let none = Profile::default();
     let profile = profile.unwrap_or(&none);
     let defaults = &config.defaults;
@@ -347,6 +350,7 @@ pub fn resolve(
         wait: time(profile.wait, None, defaults.wait).unwrap_or(DEFAULT_WAIT),
         // Published ports are learnt from the Engine's events, which takes a connection.
         said,
+        has_profile,
         lazy_in_vain: lazy && ports != Ports::Off,
         idle_timeout: (lazy && ports == Ports::Off)
             .then(|| time(profile.idle_timeout, None, defaults.idle_timeout).unwrap_or(DEFAULT_IDLE_TIMEOUT)),

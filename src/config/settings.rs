@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::resolve::{access_of, identify};
 use super::said::{self, Takes};
-use super::{Access, ConfigFile, Error, LocalEndpoint, Overrides, Policy, Ports, Remote, Said, Target};
+use super::{Access, ConfigFile, Error, LocalEndpoint, Overrides, Ports, Remote, Said, Target};
 
 /// What a running tunnel is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +27,9 @@ pub struct Settings {
     pub lazy: bool,
     /// Does it bring published ports here?
     pub ports: bool,
+    /// Has it a profile? False where an older daemon does not say.
+    #[serde(default)]
+    pub has_profile: bool,
     /// Was it started with `--read-only`?
     #[serde(default)]
     pub read_only: bool,
@@ -51,6 +54,7 @@ impl Settings {
             remote: target.remote.to_string(),
             lazy: target.is_lazy(),
             ports: target.ports != Ports::Off,
+            has_profile: target.has_profile,
             read_only: overrides.access_read_only,
             remember: Some(target.remember),
             ssh_config: overrides.ssh_config.as_ref().map(|file| file.display().to_string()),
@@ -165,14 +169,14 @@ impl Wanted {
     }
 
     /// The same for a command that only passes by: that more is refused than the profile wants is no
-    /// difference to it, that something passes which the profile forbids is one, and so is another host.
+    /// difference to it, that something passes which the profile forbids is one, and so is all that may lead elsewhere.
     pub fn differences_in_passing(&self, running: &Settings) -> Vec<Difference> {
-        // Nothing is narrower than `read-only` by itself.
-        let narrowest = running.access.policies == [Policy::ReadOnly] && running.access.allow.is_empty();
         let mut found = self.differences(running);
         found.retain(|difference| match difference.setting.as_str() {
-            "host" => true,
-            "access" => self.access.is_limited() && !narrowest,
+            // All that may lead to another host or Engine; who logs in there may be somebody who can do less.
+            // Without a configuration, which may be broken, nothing is known of it.
+            "host" | "remote" | "jump" | "ssh_config" | "-F" | "identity_files" => self.destination.is_some(),
+            "access" => self.access.is_limited() && !running.access.only_looks(),
             _ => false,
         });
         found
@@ -215,6 +219,7 @@ mod tests {
             remote: "auto".into(),
             lazy: false,
             ports: false,
+            has_profile: true,
             read_only: false,
             remember: Some(false),
             ssh_config: None,

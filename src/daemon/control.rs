@@ -109,13 +109,14 @@ impl Control {
     }
 
     /// Reads the configuration again, with these options besides those of before.
-    pub(super) fn reload(&self, lazy: bool, ports: bool) -> Result<Vec<String>, Failure> {
-        let mut options = self.options();
-        let mut wanted = options.clone();
+    pub(super) async fn reload(&self, lazy: bool, ports: bool) -> Result<Vec<String>, Failure> {
+        let mut wanted = self.options().clone();
         wanted.overrides.lazy |= lazy;
         wanted.overrides.ports |= ports;
-        let warnings = reload(&wanted, &self.tunnel)?;
-        *options = wanted;
+        let warnings = reload(&wanted, &self.tunnel).await?;
+        let mut options = self.options();
+        options.overrides.lazy |= lazy;
+        options.overrides.ports |= ports;
         Ok(warnings)
     }
 
@@ -157,7 +158,7 @@ impl Control {
                     send(&mut write, &Event::Status { status: Box::new(self.status()) }).await?;
                 }
                 Request::Reload { lazy, ports } => {
-                    let event = match self.reload(lazy, ports) {
+                    let event = match self.reload(lazy, ports).await {
                         Ok(warnings) => Event::Reloaded { warnings },
                         Err(failure) => Event::Failed { failure },
                     };

@@ -20,5 +20,6 @@ pub use failure::{ExitCode, Failure};
 pub(crate) use log::tail as log_tail;
 pub use manager::inherited;
 pub use protocol::{Event, PROTOCOL, Request, Trouble, TunnelStatus};
+pub use reload::CONNECTING;
 pub use run::{Options, run};
 pub use spawn::{SpawnError, parent_connection, spawn};

@@ -1,19 +1,38 @@
 //! Reading the configuration again, at SIGHUP and when a client asks.
 
+use std::time::Duration;
+
 use super::Options;
 use super::failure::{ExitCode, Failure};
 use crate::config::{ConfigFile, RuntimeFiles, Target, resolve, runtime_dir};
 use crate::tunnel::Tunnel;
 
-/// Goes on with what the configuration says by now; the warnings that go with it. What is wrong in it changes
-/// nothing, and what takes a restart is named while all else is taken on.
-pub(super) fn reload(options: &Options, tunnel: &Tunnel) -> Result<Vec<String>, Failure> {
+/// Longest wait for a connection with new settings; it goes on being made.
+pub const CONNECTING: Duration = Duration::from_secs(60);
+
+/// Goes on with what the configuration says by now, and waits until that is in force; the warnings that go with it. What
+/// is wrong in it changes nothing, and what takes a restart is named while all else is taken on.
+pub(super) async fn reload(options: &Options, tunnel: &Tunnel) -> Result<Vec<String>, Failure> {
     let before = tunnel.target();
     let target = wanted(options, tunnel).map_err(as_before)?;
+    if before.has_profile && !target.has_profile {
+        // Without its profile it would be without its guard as well. Editors replace files in two steps.
+        let message = format!("{} has no profile of the name {} any more", options.config.display(), before.name);
+        let hint = format!("write it again; or `dtunnel down {}`, where it is not wanted any more", before.typed());
+        return Err(as_before(Failure::new(ExitCode::Usage, message).hint(hint)));
+    }
     let warnings = target.warnings();
     let moved = (target.local != before.local).then(|| target.local.docker_host());
-    tunnel.reload(target).map_err(|error| as_before(error.into()))?;
-    tracing::info!("read the configuration again");
+    let reloading = tunnel.reload(target).map_err(|error| as_before(error.into()))?;
+    match tokio::time::timeout(CONNECTING, reloading.settled()).await {
+        Ok(Some(Ok(()))) => tracing::info!("read the configuration again"),
+        Ok(Some(Err(error))) => return Err(as_before(error.into())),
+        Ok(None) => return Err(as_before(Failure::new(ExitCode::Other, "it has been read again meanwhile"))),
+        Err(_) => {
+            let message = "a connection with the new settings is still being made";
+            return Err(as_before(Failure::new(ExitCode::Unreachable, message)));
+        }
+    }
     warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     let Some(local) = moved else { return Ok(warnings) };
     let message = format!("the local endpoint {local} takes a restart; all else was taken on");

@@ -310,13 +310,18 @@ async fn obey_signals(control: &Control) {
         tracing::warn!("signals end this process at once");
         return std::future::pending().await;
     };
+    let mut reloading = None;
     loop {
         tokio::select! {
             _ = terminate.recv() => stop(),
             _ = interrupt.recv() => stop(),
-            _ = hangup.recv() => if let Err(failure) = control.reload(false, false) {
-                tracing::error!("{}", failure.message);
-            },
+            _ = hangup.recv() => reloading = Some(Box::pin(control.reload(false, false))),
+            Some(result) = async { Some(reloading.as_mut()?.await) }, if reloading.is_some() => {
+                reloading = None;
+                if let Err(failure) = result {
+                    tracing::error!("{}", failure.message);
+                }
+            }
         }
     }
 }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use super::counters::Snapshot;
 use super::error::Error;
@@ -17,6 +17,20 @@ use crate::config::{self, Target};
 
 /// Longest wait for the answer when a connection's round-trip time is measured.
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What becomes of settings that were asked for.
+#[derive(Debug)]
+pub struct Reloading(mpsc::Receiver<Result<(), Error>>);
+
+impl Reloading {
+    /// Waits until they are in force. None: others are wanted instead.
+    ///
+    /// # Errors
+    /// Why their connection could not be made; what was before is in force.
+    pub async fn settled(mut self) -> Option<Result<(), Error>> {
+        self.0.recv().await
+    }
+}
 
 impl Tunnel {
     /// What it goes to.
@@ -60,27 +74,34 @@ impl Tunnel {
     }
 
     /// Goes on with other settings. Where they lead to another host, login or Engine, a new connection
-    /// is made first, and they come into force with it, all of them; where it cannot be made, none. Flows that
-    /// are under way stay on the old connections to their end. The local endpoint stays as it is. Clients that
-    /// are connected go on under the guard that they began with.
+    /// is made first, and they come into force with it, all of them; where it cannot be made, none. Only a guard where
+    /// there was none, or that lets nothing but looking through, holds at once: it is asked for, and takes nothing away
+    /// that was asked for. Flows that are under way stay on the old connections to their end. The local endpoint stays
+    /// as it is. Clients that are connected go on under the guard that they began with.
     ///
     /// # Errors
     /// [`Error::Access`]; then nothing has changed.
-    pub fn reload(&self, target: Target) -> Result<(), Error> {
+    pub fn reload(&self, target: Target) -> Result<Reloading, Error> {
         let guard = Guard::of(&target)?;
         let before = self.target();
         let same = before.ssh == target.ssh
             && before.remote == target.remote
             && (before.keepalive, before.keepalive_count) == (target.keepalive, target.keepalive_count);
-        let next = Next { target: Arc::new(target), guard };
+        let (verdict, reloading) = mpsc::channel(1);
+        let next = Next { target: Arc::new(target), guard, verdict };
         *lock(&self.next) = Some(next.clone());
         if same || self.pool.is_empty() {
             self.takes_on(Some(&next));
+        } else if next.target.access.is_limited() && (!before.access.is_limited() || next.target.access.only_looks()) {
+            *lock(&self.guard) = next.guard.clone();
+            let mut narrowed = (*before).clone();
+            narrowed.access = next.target.access.clone();
+            self.target.send_replace(Arc::new(narrowed));
         }
         if !same {
             self.reloaded.notify_one();
         }
-        Ok(())
+        Ok(Reloading(reloading))
     }
 
     /// The settings whose connection is being made.
@@ -98,6 +119,7 @@ impl Tunnel {
         *lock(&self.guard) = next.guard.clone();
         self.pool.set_max(next.target.max_connections);
         self.target.send_replace(next.target.clone());
+        let _ = next.verdict.try_send(Ok(()));
         true
     }
 

@@ -32,6 +32,7 @@ pub(crate) use bridge::quoted;
 pub use counters::{Counters, Snapshot};
 pub use error::{Class, Error, Obstacle};
 pub use guard::{Framing, Head, Refusal, RequestStatus};
+pub use handle::Reloading;
 pub use listener::{Inherited, Listener};
 pub(crate) use listener::{SocketFile, bind_private};
 pub use member::ConnectionStatus;

@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -140,6 +140,8 @@ struct Found {
 pub(super) struct Next {
     pub(super) target: Arc<Target>,
     pub(super) guard: Option<Arc<Guard>>,
+    /// Who asked for them hears what became of them; of others in their place by its end.
+    pub(super) verdict: mpsc::Sender<Result<(), Error>>,
 }
 
 /// A tunnel.
@@ -404,9 +406,11 @@ impl Tunnel {
                         old.iter().for_each(|member| member.retire());
                     }
                     Ok(Event::Replaced(Err(error), next)) => {
-                        self.gives_up(next.as_ref());
                         tracing::warn!("no connection with the new settings, going on as before: {}", error.with_causes());
                         self.failed(&error);
+                        if self.gives_up(next.as_ref()) && let Some(next) = next {
+                            let _ = next.verdict.try_send(Err(error));
+                        }
                     }
                     Ok(Event::Lost(member, error)) => if self.pool.remove(&member) {
                         tracing::warn!("{error}");

@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Incoming;
+use hyper::header::{HeaderMap, SERVER};
 use hyper::{Request, Response, client};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -17,6 +18,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::tunnel::flows::Purpose;
 use crate::tunnel::peer::Who;
+use crate::tunnel::pool::lock;
 use crate::tunnel::supervisor::Tunnel;
 
 pub(super) type Body = UnsyncBoxBody<Bytes, hyper::Error>;
@@ -28,6 +30,28 @@ pub(super) struct Engine {
     who: Who,
     /// The connection, once there was something to ask.
     upstream: Mutex<Option<Upstream>>,
+    /// Whose Engine it is, once it has answered over this connection.
+    make: std::sync::Mutex<Option<Make>>,
+}
+
+/// Whose Engine it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Make {
+    /// Docker's, or one that does not say.
+    Docker,
+    /// Podman's, which makes texts of command lines out of bodies (cmd/podman/common/create_opts.go): with this name.
+    Podman(String),
+}
+
+impl Make {
+    fn of(headers: &HeaderMap) -> Self {
+        let server = headers.get(SERVER).map(|server| String::from_utf8_lossy(server.as_bytes()).into_owned());
+        let server = server.unwrap_or_default();
+        match headers.contains_key("libpod-api-version") || server.starts_with("Libpod/") {
+            true => Self::Podman(server),
+            false => Self::Docker,
+        }
+    }
 }
 
 struct Upstream {
@@ -37,7 +61,12 @@ struct Upstream {
 
 impl Engine {
     pub(super) fn new(tunnel: Arc<Tunnel>, who: Who) -> Self {
-        Self { tunnel, who, upstream: Mutex::new(None) }
+        Self { tunnel, who, upstream: Mutex::new(None), make: std::sync::Mutex::default() }
+    }
+
+    /// Whose it is. None: it has not answered yet.
+    pub(super) fn make(&self) -> Option<Make> {
+        lock(&self.make).clone()
     }
 
     /// Asks it.
@@ -45,6 +74,12 @@ impl Engine {
     /// # Errors
     /// Why there is no answer.
     pub(super) async fn ask(&self, request: Request<Body>) -> Result<Response<Incoming>, String> {
+        let answer = self.send(request).await?;
+        *lock(&self.make) = Some(Make::of(answer.headers()));
+        Ok(answer)
+    }
+
+    async fn send(&self, request: Request<Body>) -> Result<Response<Incoming>, String> {
         let unreachable = |e: &dyn std::fmt::Display| {
             let said = self.tunnel.watch().borrow().last_error.as_ref().map(|(message, _)| message.clone());
             said.unwrap_or_else(|| format!("the Engine did not answer: {e}"))
@@ -74,6 +109,8 @@ impl Engine {
     async fn connect(&self) -> Result<Upstream, String> {
         let stream = self.tunnel.dial(Purpose::Engine(Some(self.who.clone()))).map_err(|e| e.to_string())?;
         let stream = TokioIo::new(EngineStream { inner: stream, deaf: false });
+        // It may be another one.
+        *lock(&self.make) = None;
         let (sender, connection) = client::conn::http1::handshake(stream).await.map_err(|e| e.to_string())?;
         let connection = tokio::spawn(async move { drop(connection.with_upgrades().await) });
         Ok(Upstream { sender, _connection: AbortOnDropHandle::new(connection) })

@@ -138,6 +138,11 @@ impl Rules {
         bodies::judge(operation.name, body, &ground).map_err(|e| format!("{}: {e}", operation.name))
     }
 
+    /// Is what passes judged by what Docker's Engine makes of it?
+    pub(super) fn knows_only_docker(&self) -> bool {
+        self.no_privileged
+    }
+
     /// Does this operation use a container that may have more than would be allowed?
     pub(super) fn must_ask(&self, operation: &Operation) -> bool {
         self.no_privileged && super::reach::reaches_in(operation.name)

@@ -21,7 +21,7 @@ use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::bodies::Judged;
-use super::engine::{Body, Engine, EngineStream};
+use super::engine::{Body, Engine, EngineStream, Make};
 use super::framing::{Refusal, TOO_LATE};
 use super::head::Head;
 use super::operations::Operation;
@@ -197,6 +197,9 @@ impl Client {
     ) -> Result<Response<Body>, Refused> {
         let operation = pass.operation;
         let (mut parts, body) = request.into_parts();
+        if self.guard.rules.knows_only_docker() && !parts.method.is_safe() {
+            self.must_be_dockers().await?;
+        }
         let body = if pass.inspect {
             let body = self.whole(body, bodies::MAX_BODY).await?;
             let body = self.inspect(operation, &pass.target, &body).await?;
@@ -272,6 +275,21 @@ impl Client {
             });
             body.boxed_unsync()
         }))
+    }
+
+    /// What is judged harmless is so for Docker's Engine.
+    async fn must_be_dockers(&self) -> Result<(), Refused> {
+        if self.engine.make().is_none() {
+            reach::ask(self, "/_ping", "ping").await?;
+        }
+        match self.engine.make() {
+            Some(Make::Docker) => Ok(()),
+            Some(Make::Podman(name)) => Err(reach::forbidden(format!(
+                "no-privileged promises nothing of Podman's Engine ({}), so that nothing can be changed here",
+                shown(&name)
+            ))),
+            None => Err((StatusCode::BAD_GATEWAY, "the Engine does not say what it is".into())),
+        }
     }
 
     /// The body that is to be sent in the place of this one.

@@ -12,7 +12,7 @@ use hyper::StatusCode;
 use hyper::body::Bytes;
 use serde::Deserialize;
 
-use super::bodies::{Create, Existing, ExistingExec, Reference, is_name, judge_volume, shown};
+use super::bodies::{Create, Existing, ExistingExec, Reference, is_name, is_whole_id, judge_volume, shown};
 use super::defaults::Info;
 use super::proxy::Refused;
 
@@ -95,6 +95,10 @@ impl Known {
     /// Remembers what the Engine has made of a request that was let through.
     pub(super) fn learn(&mut self, operation: &str, answer: &[u8]) {
         let Ok(Made { id }) = serde_json::from_slice(answer) else { return };
+        // Neither a name, which may be another's by and by, nor whatever else an Engine may say.
+        if !is_whole_id(&id) {
+            return;
+        }
         match operation {
             "containers.create" => self.containers.add(&id),
             "containers.exec" => self.execs.add(&id),

@@ -4,8 +4,13 @@ use std::collections::BTreeMap;
 
 use super::host_config::{HostConfig, Runtime};
 use super::networks::{Endpoint, MaybeNetwork};
-use super::text::{Member, Nothing, Text, Words, body, dropped, nothing};
+use super::text::{Member, Nothing, Text, Words, body, dropped, nothing, only, rules};
 use super::{Ground, Reference};
+
+rules! {
+    /// A place in the container. Podman takes the keys for `-v` itself.
+    VolumePath = |text| only(text.starts_with('/') && !text.contains([':', ',']) && !text.contains(char::is_control));
+}
 
 body! {
     /// `POST /containers/create`: what Moby calls Config, and what stands beside it. Up to Engine 26 fields of
@@ -26,7 +31,7 @@ body! {
         healthcheck: Healthcheck,
         args_escaped: bool,
         image: String,
-        volumes: BTreeMap<String, Member>,
+        volumes: BTreeMap<Text<VolumePath>, Member>,
         working_dir: String,
         entrypoint: Words,
         network_disabled: bool,

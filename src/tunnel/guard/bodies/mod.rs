@@ -34,7 +34,7 @@ use resources::Update;
 pub(super) use binds::is_in;
 pub(super) use build::judge as judge_build;
 pub(super) use container::Create;
-pub(super) use existing::{Existing, ExistingExec, judge_volume};
+pub(super) use existing::{Existing, ExistingExec, is_whole_id, judge_volume};
 pub(super) use json::{MAX as MAX_BODY, shown};
 pub(super) use logging::is_private;
 pub(super) use text::is_name;

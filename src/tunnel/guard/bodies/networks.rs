@@ -122,7 +122,6 @@ const NETWORK_OPTIONS: &[&str] = &[
     "com.docker.network.container_iface_prefix",
     "com.docker.network.driver.mtu",
     "com.docker.network.enable_ipv4",
-    "com.docker.network.enable_ipv6",
     "encrypted",
 ];
 
