@@ -136,8 +136,11 @@ fn every_operation_of_the_api_under_every_policy() {
                     };
                     assert_eq!(codes, [expected], "{what}");
                     let line = request.lines().next().unwrap().to_owned();
-                    let expected = if expected == 200 { vec![line] } else { Vec::new() };
-                    assert_eq!(arrived.lock().unwrap().lines, expected, "{what}");
+                    let expected = if expected == 200 { vec![line.clone()] } else { Vec::new() };
+                    // Under no-privileged it is asked first whose Engine it is, once a connection.
+                    let mut lines = arrived.lock().unwrap().lines.clone();
+                    lines.retain(|asked| !asked.starts_with("GET /_ping") || *asked == line);
+                    assert_eq!(lines, expected, "{what}");
                 }
             }
         }

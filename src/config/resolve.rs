@@ -414,6 +414,16 @@ impl Target {
         destination.to_string()
     }
 
+    /// Do both lead to the same host by the same way, and to the same Engine there?
+    pub fn ends_as(&self, other: &Self) -> bool {
+        self.ssh == other.ssh && self.remote == other.remote
+    }
+
+    /// Would the same connection do for both?
+    pub fn leads_as(&self, other: &Self) -> bool {
+        self.ends_as(other) && (self.keepalive, self.keepalive_count) == (other.keepalive, other.keepalive_count)
+    }
+
     /// The TARGET that leads here, as a word for a line that is to be typed.
     pub fn typed(&self) -> String {
         let name = self.name.as_str();

@@ -143,7 +143,8 @@ impl Tunnel {
     /// more, is waited for; nothing of the client's has been sent before the flow is open, so that a
     /// second try is safe.
     async fn place_and_carry(self: Arc<Self>, mut local: LocalStream, purpose: Purpose) -> Result<End, String> {
-        let wait = self.target().wait;
+        let began = self.target();
+        let wait = began.wait;
         let deadline = Instant::now() + wait;
         let mut link = self.link.subscribe();
         let mut waits = None;
@@ -170,6 +171,14 @@ impl Tunnel {
                     or_gone(&local, tokio::time::timeout_at(deadline.min(now + PATIENCE), changes.changed())).await?;
                 continue;
             };
+            // What was asked of one host is not carried out on another, nor what was let in without a guard behind one.
+            let is_clients = !matches!(purpose, Purpose::Listening);
+            if is_clients && !began.ends_as(&lease.member.target) {
+                return refuse(local, "it leads elsewhere by now".into());
+            }
+            if matches!(purpose, Purpose::Engine(None)) && self.guard().is_some() {
+                return refuse(local, "there is a guard by now".into());
+            }
             let (tunnel, member, going) = (self.clone(), lease.member.clone(), purpose.clone());
             let mut carried = member.worker.run(async move { tunnel.carry(local, lease, &going).await });
             let carried = tokio::select! {

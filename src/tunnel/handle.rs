@@ -84,9 +84,7 @@ impl Tunnel {
     pub fn reload(&self, target: Target) -> Result<Reloading, Error> {
         let guard = Guard::of(&target)?;
         let before = self.target();
-        let same = before.ssh == target.ssh
-            && before.remote == target.remote
-            && (before.keepalive, before.keepalive_count) == (target.keepalive, target.keepalive_count);
+        let same = before.leads_as(&target);
         let (verdict, reloading) = mpsc::channel(1);
         let next = Next { target: Arc::new(target), guard, verdict };
         *lock(&self.next) = Some(next.clone());

@@ -13,6 +13,7 @@ use super::counters::Counters;
 use super::flow;
 use super::pool::lock;
 use super::worker::Worker;
+use crate::config::Target;
 use crate::ssh::{Channel, Connection, Endpoint};
 
 /// One SSH connection of a tunnel, as shown by `status`.
@@ -43,6 +44,8 @@ pub struct ConnectionStatus {
 #[derive(Debug)]
 pub(super) struct Member {
     pub(super) connection: Connection,
+    /// What it was made for.
+    pub(super) target: Arc<Target>,
     /// The thread that carries it.
     pub(super) worker: Worker,
     pub(super) counters: Counters,
@@ -89,9 +92,10 @@ pub(super) enum Spare {
 const RECOVERY: Duration = Duration::from_secs(10);
 
 impl Member {
-    pub(super) fn new(connection: Connection, worker: Worker) -> Arc<Self> {
+    pub(super) fn new(connection: Connection, target: Arc<Target>, worker: Worker) -> Arc<Self> {
         Arc::new(Self {
             connection,
+            target,
             worker,
             counters: Counters::default(),
             arrived: AtomicU64::new(0),

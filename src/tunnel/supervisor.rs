@@ -260,6 +260,10 @@ impl Tunnel {
             loop {
                 let error = match self.connect(&self.target()).await {
                     Err(error) if outage.insists(&error) => error,
+                    Ok(Found { member, .. }) if !self.leads_right(&member) => {
+                        tokio::spawn(async move { member.connection.disconnect().await });
+                        continue;
+                    }
                     result => {
                         return result.map(|Found { member, route, engine }| {
                             self.found(route, engine);
@@ -322,14 +326,21 @@ impl Tunnel {
         let worker = Worker::start().map_err(Error::System)?;
         let prompter = prompter.clone();
         let (credentials, on_step) = (self.credentials.clone(), on_step.clone());
-        let making = worker.run(async move { Connection::establish(&target, &prompter, &credentials, &on_step).await });
+        let target = Arc::new(target);
+        let to = target.clone();
+        let making = worker.run(async move { Connection::establish(&to, &prompter, &credentials, &on_step).await });
         let connection = making.await.map_err(|e| Error::System(io::Error::other(e)))??;
-        Ok(Member::new(connection, worker))
+        Ok(Member::new(connection, target, worker))
     }
 
     /// A further connection, without asking anybody anything.
     async fn one_more(&self) -> Result<Arc<Member>, Error> {
         self.establish(Target::clone(&self.target()), &Prompter::for_nobody(), &(Arc::new(|_| {}) as OnStep)).await
+    }
+
+    /// Does it lead where the tunnel is to lead by now? Settings may have come into force since it was begun.
+    fn leads_right(&self, member: &Member) -> bool {
+        self.target().leads_as(&member.target)
     }
 
     fn connected(&self, member: Arc<Member>) {
@@ -382,6 +393,10 @@ impl Tunnel {
             let idle_timeout = self.target().idle_timeout;
             tokio::select! {
                 Some(event) = tasks.join_next() => match event {
+                    Ok(Event::Grown(Ok(member))) if !self.leads_right(&member) => {
+                        growing = false;
+                        tokio::spawn(async move { member.connection.disconnect().await });
+                    }
                     Ok(Event::Grown(Ok(member))) => {
                         growing = false;
                         tasks.spawn(watch_over(member.clone()));
@@ -393,7 +408,7 @@ impl Tunnel {
                         tracing::warn!("no further connection: {}", error.with_causes());
                         self.pool.growth_failed(!error.may_pass());
                     }
-                    Ok(Event::Replaced(Ok(Found { member, .. }), next)) if !self.takes_on(next.as_ref()) => {
+                    Ok(Event::Replaced(Ok(Found { member, .. }), next)) if !self.takes_on(next.as_ref()) || !self.leads_right(&member) => {
                         // Others have been asked for meanwhile.
                         tokio::spawn(async move { member.connection.disconnect().await });
                     }
@@ -471,7 +486,11 @@ impl Tunnel {
             let limit = outage.tcp_limit(self.target().tcp_timeout);
             let error = match self.log_in(&self.target(), limit).await {
                 Ok(member) => match self.wait_for_engine(&member).await {
-                    Ok(()) => return Some(member),
+                    Ok(()) if self.leads_right(&member) => return Some(member),
+                    Ok(()) => {
+                        tokio::spawn(async move { member.connection.disconnect().await });
+                        continue;
+                    }
                     Err(error) => error,
                 },
                 // An attempt's steps are bounded one by one.
@@ -518,7 +537,7 @@ impl Tunnel {
     async fn wait_for_engine(&self, member: &Member) -> Result<(), Error> {
         let mut pause = FIRST_ENGINE_PAUSE;
         loop {
-            let error = match self.find_engine(&self.target(), member).await {
+            let error = match self.find_engine(&member.target, member).await {
                 Err(error @ Error::Ssh(_)) => return Err(error),
                 Err(error) => error,
                 Ok((route, engine)) => {

@@ -16,6 +16,7 @@ use tokio::net::UnixStream;
 use tokio::sync::Mutex;
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::config::Target;
 use crate::tunnel::flows::Purpose;
 use crate::tunnel::peer::Who;
 use crate::tunnel::pool::lock;
@@ -26,6 +27,8 @@ pub(super) type Body = UnsyncBoxBody<Bytes, hyper::Error>;
 /// The Engine, as one client's connection asks it: one request after the other.
 pub(super) struct Engine {
     tunnel: Arc<Tunnel>,
+    /// Where it led when the client came.
+    target: Arc<Target>,
     /// Who asks.
     who: Who,
     /// The connection, once there was something to ask.
@@ -61,7 +64,7 @@ struct Upstream {
 
 impl Engine {
     pub(super) fn new(tunnel: Arc<Tunnel>, who: Who) -> Self {
-        Self { tunnel, who, upstream: Mutex::new(None), make: std::sync::Mutex::default() }
+        Self { target: tunnel.target(), tunnel, who, upstream: Mutex::new(None), make: std::sync::Mutex::default() }
     }
 
     /// Whose it is. None: it has not answered yet.
@@ -107,6 +110,9 @@ impl Engine {
     }
 
     async fn connect(&self) -> Result<Upstream, String> {
+        if !self.tunnel.target().ends_as(&self.target) {
+            return Err("the tunnel leads elsewhere by now: connect again".into());
+        }
         let stream = self.tunnel.dial(Purpose::Engine(Some(self.who.clone()))).map_err(|e| e.to_string())?;
         let stream = TokioIo::new(EngineStream { inner: stream, deaf: false });
         // It may be another one.

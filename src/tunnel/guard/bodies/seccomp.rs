@@ -21,6 +21,9 @@ const VSOCK_BEFORE: Version = Version(23, 0, 0);
 const ALG: u64 = 38;
 const ALG_BEFORE: Version = Version(29, 4, 2);
 
+/// Most names of system calls in a profile, and most conditions on their arguments in a rule.
+const MOST_NAMES: usize = 2000;
+const MOST_ARGUMENTS: usize = 30;
 /// The flags of clone(2) that make namespaces.
 const CLONE_NEW: u64 = 0x7E02_0000;
 /// What personality(2) may be asked for: Linux and 32 bits, with or without UNAME26, and which it is.
@@ -132,6 +135,14 @@ impl Profile {
         let mut profile: Self = json::read(text.as_bytes())?;
         if profile.default_action.lets_through() {
             return Err("a seccomp profile that allows what it does not name is not allowed".into());
+        }
+        // Each name is looked up, and each pair of arguments compared: Moby's own has 440 names and 4 arguments.
+        let names: usize = profile.syscalls.iter().map(|rule| rule.names.len()).sum();
+        if names > MOST_NAMES || profile.syscalls.len() > MOST_NAMES {
+            return Err(format!("a seccomp profile with more than {MOST_NAMES} system calls is not allowed"));
+        }
+        if profile.syscalls.iter().any(|rule| rule.args.len() > MOST_ARGUMENTS) {
+            return Err(format!("a seccomp rule with more than {MOST_ARGUMENTS} arguments is not allowed"));
         }
         let mut before: Option<Version> = None;
         for rule in profile.syscalls.iter().filter(|rule| rule.action.lets_through() && !rule.is_void()) {
