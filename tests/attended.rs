@@ -1,7 +1,7 @@
 //! Logins that take a person elsewhere: an agent that asks its owner, an address to visit; and what happens to the
 //! terminal where somebody was asked and a signal came.
 
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use crate::lab::keeper::Keeper;
@@ -82,11 +82,6 @@ fn an_agent_that_refuses_is_named_as_such() {
     assert_eq!(asked(&lab), 1);
 }
 
-/// `up` of the server at this port of loopback.
-fn up(lab: &Lab, port: u16, options: &[&str]) -> Output {
-    lab.dtunnel([&["up", &format!("u@127.0.0.1:{port}")], options].concat()).output().unwrap()
-}
-
 #[test]
 fn what_a_server_says_before_a_login_is_shown_and_an_address_gets_time() {
     let Some(mut lab) = Lab::with_engine() else { return };
@@ -111,17 +106,55 @@ fn what_a_server_says_before_a_login_is_shown_and_an_address_gets_time() {
     // A server that lets in whoever has been there.
     lab.write_config(&format!("ssh_config = {:?}\n{HURRY}", lab.path("ssh_config")));
     let port = serve(Behaviour::Visit, &lab.path("host"), Some(lab.remote_socket()));
-    let visiting = std::thread::scope(|scope| {
-        let up = scope.spawn(|| up(&lab, port, &["--timeout", "1s"]));
-        let log = || lab.log(&format!("u@127.0.0.1+{port}"));
-        wait_for("the address", || log().contains("To authenticate, visit: https://").then_some(()));
-        // The very thing: time passes, more than either limit has.
-        std::thread::sleep(Duration::from_millis(2500));
-        std::fs::write(lab.path("visited"), "").unwrap();
-        up.join().unwrap()
-    });
-    assert!(visiting.status.success(), "{}", stderr(&visiting));
-    assert!(stderr(&visiting).contains("To authenticate, visit: https://example.invalid/a/1"), "{}", stderr(&visiting));
+    let target = format!("u@127.0.0.1:{port}");
+    let mut person = Person::types(&lab, &format!("{} up {target} --timeout 1s", dtunnel()));
+    person.sees("To authenticate, visit: https://example.invalid/a/1");
+    // Who cannot go there is given no time by the one who can.
+    let ends = ends_alone(&lab, &["up", &target, "--timeout", "1s"]);
+    assert!(!ends.0, "{}", ends.1);
+    // The very thing: time passes, more than either limit has.
+    std::thread::sleep(Duration::from_millis(2500));
+    std::fs::write(lab.path("visited"), "").unwrap();
+    let (status, screen) = person.leaves();
+    assert!(status.success(), "{screen}");
+}
+
+/// Runs a command without a terminal, which has to end long before a person's time for a visit is over: did it succeed,
+/// and what did it say?
+fn ends_alone(lab: &Lab, words: &[&str]) -> (bool, String) {
+    let mut command = Command::new("setsid");
+    lab.set_env(&mut command);
+    let said = lab.path("said");
+    let mut child = command
+        .args(["--wait", dtunnel()])
+        .args(words)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(std::fs::File::create(&said).unwrap())
+        .spawn()
+        .unwrap();
+    let status = wait_for(&format!("the end of {words:?}"), || child.try_wait().unwrap());
+    (status.success(), std::fs::read_to_string(said).unwrap())
+}
+
+#[test]
+fn an_address_in_a_banner_stops_no_clock_where_nobody_can_go_there() {
+    let Some(lab) = Lab::with_engine() else { return };
+    let port = serve(Behaviour::Visit, &lab.path("host"), Some(lab.remote_socket()));
+    let target = &format!("u@127.0.0.1:{port}");
+    // By --timeout, and by the login's own limit.
+    for (connect_timeout, timeout) in [("10m", "1s"), ("1s", "10m")] {
+        lab.write_config(&format!(
+            "ssh_config = {:?}\n[defaults]\nconnect_timeout = \"{connect_timeout}\"\n",
+            lab.path("ssh_config")
+        ));
+        for words in [&["up", target][..], &["exec", target, "--", "true"], &["env", "--up", target]] {
+            let (command, rest) = words.split_first().unwrap();
+            let (succeeded, said) = ends_alone(&lab, &[&[*command, "--timeout", timeout], rest].concat());
+            assert!(!succeeded && said.contains("visit: https://example.invalid/a/1"), "{words:?}: {said}");
+            lab.ok(&["down", target, "-q"]);
+        }
+    }
 }
 
 /// A lab whose key has a passphrase.

@@ -71,7 +71,20 @@ fn a_failing_env_makes_eval_fail_in_each_shell() {
     let lab = Lab::new("");
     for shell in SHELLS {
         // A misspelt target, a broken command line, a tunnel that cannot come up.
-        for arguments in ["env nosuch", "env --nosuch", "env lab --up --remote", "--color never env 'a b'"] {
+        for arguments in [
+            "env nosuch",
+            "env --nosuch",
+            "env lab --up --remote",
+            "--color never env 'a b'",
+            // The word is misspelt, or was taken for something else.
+            "enf lab",
+            "-q evn lab",
+            "--config env lab",
+            "-F env lab",
+            "-- env lab",
+            "-- en lab",
+            "--nosuch x env lab",
+        ] {
             let command = format!("{DTUNNEL} {arguments}");
             let Some(output) = shell.runs(&lab, shell.and, &command) else { break };
             assert_eq!(String::from_utf8_lossy(&output.stdout), "", "{}: {arguments}", shell.program);
@@ -103,6 +116,17 @@ fn what_makes_eval_fail_is_all_that_a_failing_env_prints() {
             assert_eq!(output.status.code(), Some(code), "{arguments:?}");
             assert_eq!(String::from_utf8_lossy(&output.stdout), printed, "{arguments:?}");
         }
+    }
+}
+
+#[test]
+fn other_wrong_command_lines_print_nothing() {
+    let lab = Lab::new("");
+    for arguments in
+        [&["stauts", "lab"][..], &["down", "--nosuch", "env"], &["--config", "env", "up", "--nosuch"], &["lab"], &[]]
+    {
+        let output = lab.run(arguments);
+        assert_eq!((output.status.code(), output.stdout.len()), (Some(2), 0), "{arguments:?}: {output:?}");
     }
 }
 

@@ -133,6 +133,33 @@ fn a_local_socket_is_opened_only_where_nobody_else_can_put_another() {
     assert_eq!(said.matches("exit 2\n").count(), 2, "{said}");
 }
 
+/// A link of ours leads to one of his, and that back to a directory of ours: he can turn it elsewhere whenever he likes.
+#[test]
+fn a_link_of_somebody_elses_in_the_middle_of_the_way_is_not_followed() {
+    if !is_root() {
+        return skip("being somebody else needs root");
+    }
+    let lab = Lab::new("");
+    let output = script(
+        &lab,
+        r#"mkdir -m 755 /tmp/mine; mkdir -m 700 /tmp/mine/real; as_other mkdir -m 755 /tmp/his
+           ln -s /tmp/his/link /tmp/mine/link; as_other ln -s /tmp/mine/real /tmp/his/link
+           try up lab --lazy --local unix:/tmp/mine/link/x.sock
+           ln -s ../his/../mine/real /tmp/mine/through; try up lab --lazy --local unix:/tmp/mine/through/x.sock
+           as_other ln -s /tmp/mine/real /tmp/sticky; ln -s /tmp/sticky /tmp/mine/other
+           try up lab --lazy --local unix:/tmp/mine/other/x.sock
+           for link in link through other; do export XDG_RUNTIME_DIR=/tmp/mine/$link; try status; try env lab; done
+           [ -z "$(find /tmp/mine/real -mindepth 1)" ] && echo nothing is there
+           ln -s real /tmp/mine/own; export XDG_RUNTIME_DIR=/tmp/mine/own; try up lab --lazy --local /tmp/mine/own/x.sock
+           "$DTUNNEL" down --all -q"#,
+    );
+    let said = said(&output);
+    let refused = |what: &str| said.matches(&format!("{what} belongs to uid 65534, neither to you (uid 0)")).count();
+    assert_eq!((refused("/tmp/his"), refused("/tmp/sticky")), (6, 3), "{said}");
+    assert!(said.contains("nothing is there\n"), "{said}");
+    assert_eq!((said.matches("exit 1\n").count(), said.matches("exit 0\n").count()), (9, 1), "{said}");
+}
+
 #[test]
 fn the_runtime_directory_of_another_user_is_passed_over_and_ones_own_is_found() {
     if !is_root() {

@@ -109,6 +109,30 @@ fn revoked_host_keys_are_read_from_a_list_and_what_cannot_be_read_revokes_all() 
 }
 
 #[test]
+fn a_revocation_that_cannot_be_read_lets_no_key_pass() {
+    let Some(lab) = Lab::with_engine() else { return };
+    lab.write_ssh_config("  StrictHostKeyChecking accept-new\n");
+    let (file, key) = (lab.path("known_hosts"), std::fs::read_to_string(lab.path("host.pub")).unwrap());
+    let key = key.trim_end();
+    let fails = |text: &str| {
+        std::fs::write(&file, text).unwrap();
+        let said = lab.fails(5, &["up", "lab"]);
+        assert!(std::fs::read(&file).unwrap() == text.as_bytes(), "nothing was added");
+        said
+    };
+    // Behind more than is read.
+    let comments = format!("# {}\n", "x".repeat(1 << 20)).repeat(33);
+    let said = fails(&format!("{comments}@revoked * {key}\n"));
+    assert!(said.contains("known_hosts has more than 33554432 bytes"), "{said}");
+    // ssh reads a line up to the NUL.
+    assert!(fails(&format!("@revoked * {key}\0\n")).contains("marked as revoked"));
+    let said = fails(&format!("# c\n@revoked * {}\n", &key[..60]));
+    assert!(said.contains("known_hosts:2 begins with @revoked and has no key that can be read"), "{said}");
+    std::fs::write(&file, format!("@revoked elsewhere {}\n", &key[..60])).unwrap();
+    lab.up_and_down();
+}
+
+#[test]
 fn what_is_set_for_a_hop_counts_for_the_hop() {
     let Some(lab) = Lab::with_engine() else { return };
     lab.keygen("other", "ed25519", "");

@@ -98,8 +98,10 @@ fn usable(chosen: &Chosen) -> Result<TunnelStatus, Failure> {
 
 /// Makes the shell fail that evaluates the output of a command line which could not even be read.
 pub(super) fn refuse_to_be_evaluated(words: &[OsString]) {
-    let Some(at) = super::command_at(words).filter(|at| words[*at] == "env") else { return };
-    let mut rest = words[at..].iter().map(|word| word.to_string_lossy());
+    if !means_env(words) {
+        return;
+    }
+    let mut rest = words.iter().map(|word| word.to_string_lossy());
     let mut shell = None;
     while let Some(word) = rest.next() {
         let named =
@@ -107,4 +109,18 @@ pub(super) fn refuse_to_be_evaluated(words: &[OsString]) {
         shell = named.and_then(|name| Shell::from_str(&name, false).ok()).or(shell);
     }
     let _ = output::print(shell.unwrap_or_else(Shell::guess).failure());
+}
+
+/// May a wrong command line be one of `env`, whose output is evaluated? Also where the word is misspelt, or was taken for
+/// something else, as in `dtunnel --config env TARGET`.
+fn means_env(words: &[OsString]) -> bool {
+    let command = super::command_at(words).map(|at| words[at].to_string_lossy());
+    if let Some(word) = command.filter(|word| super::command().find_subcommand(&**word).is_some()) {
+        return word == "env";
+    }
+    let words = words.iter().skip(1).map(|word| word.to_string_lossy());
+    let first = words.clone().find(|word| !word.starts_with('-'));
+    // One slip: a letter that is wrong, missing or too many, or two that changed places.
+    first.is_some_and(|word| strsim::osa_distance(&word.to_lowercase(), "env") <= 1)
+        || words.into_iter().any(|w| w == "env")
 }

@@ -208,6 +208,7 @@ enum Read {
 /// Where it cannot even begin.
 pub(super) fn while_answering<T>(work: impl AsyncFnOnce(&Prompter) -> T) -> Result<T, Failure> {
     let (prompter, mut questions) = Prompter::new();
+    let _person = is_interactive().then(|| prompter.attended());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|e| Failure::new(ExitCode::Other, format!("cannot start: {e}")))?;
     let result = runtime.block_on(async {

@@ -7,7 +7,7 @@
 use std::fs::{self, DirBuilder, Metadata, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use super::Error;
 
@@ -103,13 +103,15 @@ fn check(dir: &Path) -> Result<(), Error> {
 pub(crate) fn check_socket_place(path: &Path) -> Result<(), Error> {
     let parent = path.parent().unwrap_or(Path::new("/"));
     let not_private = |reason: String| Error::LocalPlace { path: path.into(), reason };
-    let meta = match fs::metadata(parent) {
-        Ok(meta) => meta,
+    let failed = |source| Error::File { action: "open", path: parent.into(), source };
+    match fs::metadata(parent) {
         // Where there is no directory, nothing can be opened there.
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(source) => return Err(Error::File { action: "open", path: parent.into(), source }),
+        result => result.map_err(failed)?,
     };
+    // The way first: what is found at its end is then what others cannot change.
     check_way(parent, &not_private)?;
+    let meta = fs::metadata(parent).map_err(failed)?;
     if meta.mode() & 0o022 != 0 {
         let mode = meta.mode() & 0o7777;
         return Err(not_private(format!("{} may be written by others (mode {mode:04o})", parent.display())));
@@ -117,20 +119,49 @@ pub(crate) fn check_socket_place(path: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// May nobody but us and root change what the directories down to `parent` lead to? As it is written, and where
-/// links on the way lead to.
+/// Most symbolic links that are followed, as in the kernel (path_resolution(7)).
+const MOST_LINKS: usize = 40;
+
+/// May nobody but us and root change what `parent` leads to? Every directory and link that the kernel goes through is
+/// looked at, those on the way of another link included: whoever owns one of them can turn the way elsewhere.
 fn check_way(parent: &Path, not_safe: &dyn Fn(String) -> Error) -> Result<(), Error> {
-    let real = match fs::canonicalize(parent) {
-        Ok(real) => real,
-        Err(source) => return Err(Error::File { action: "open", path: parent.into(), source }),
-    };
+    let failed = |path: &Path, source| Error::File { action: "open", path: path.into(), source };
+    let whole = std::path::absolute(parent).map_err(|source| failed(parent, source))?;
     let root = fs::metadata("/").map_or(0, |meta| meta.uid());
-    for part in parent.ancestors().chain(real.ancestors()) {
-        let meta = fs::symlink_metadata(part);
-        let meta = meta.map_err(|source| Error::File { action: "open", path: part.into(), source })?;
-        if let Some(reason) = objection(&meta, me(), root) {
-            return Err(not_safe(format!("{} {reason}", part.display())));
+    // What is left of the way, its next part last.
+    let mut ahead: Vec<PathBuf> = Vec::new();
+    let push = |ahead: &mut Vec<PathBuf>, way: &Path| {
+        ahead.extend(way.components().rev().map(|part| PathBuf::from(part.as_os_str())));
+    };
+    push(&mut ahead, &whole);
+    // The directory reached so far, without links in its path.
+    let mut here = PathBuf::from("/");
+    let mut links = 0;
+    while let Some(part) = ahead.pop() {
+        match part.components().next() {
+            Some(Component::ParentDir) => {
+                here.pop();
+                continue;
+            }
+            Some(Component::CurDir) | None => continue,
+            // An absolute path begins again at the top: `join` sees to it.
+            Some(Component::RootDir | Component::Normal(_) | Component::Prefix(_)) => {}
         }
+        let entry = here.join(part);
+        let meta = fs::symlink_metadata(&entry).map_err(|source| failed(&entry, source))?;
+        if let Some(reason) = objection(&meta, me(), root) {
+            return Err(not_safe(format!("{} {reason}", entry.display())));
+        }
+        if !meta.is_symlink() {
+            here = entry;
+            continue;
+        }
+        links += 1;
+        if links > MOST_LINKS {
+            return Err(failed(parent, rustix::io::Errno::LOOP.into()));
+        }
+        let target = fs::read_link(&entry).map_err(|source| failed(&entry, source))?;
+        push(&mut ahead, &target);
     }
     Ok(())
 }
@@ -224,6 +255,32 @@ mod tests {
         assert!(check_socket_place(&link.join("x.sock")).is_err());
         assert!(check_socket_place(Path::new("/tmp/x.sock")).is_err(), "whoever comes first");
         assert!(check_socket_place(&tmp.path().join("missing/x.sock")).is_ok());
+    }
+
+    #[test]
+    fn every_link_on_the_way_is_walked() {
+        let tmp = tempfile::tempdir().expect("a directory");
+        let (open, real) = (tmp.path().join("open"), tmp.path().join("real"));
+        fs::create_dir_all(open.join("in")).expect("made");
+        create(&real).expect("created");
+        set_mode(&open, 0o777);
+        // From a safe directory to a safe one, and between them through one that others may change.
+        symlink(&real, open.join("second")).expect("a link");
+        symlink(open.join("second"), tmp.path().join("first")).expect("a link");
+        symlink("open/in/../../real", tmp.path().join("back")).expect("a link");
+        for link in ["first", "back"] {
+            let way = tmp.path().join(link);
+            assert!(reason(check(&way.join("run"))).contains("open may be changed by others (mode 0777)"), "{link}");
+            assert!(check_socket_place(&way.join("x.sock")).is_err(), "{link}");
+        }
+        set_mode(&open, 0o755);
+        for link in ["first", "back"] {
+            check(&tmp.path().join(link).join("run")).expect(link);
+            check_socket_place(&tmp.path().join(link).join("x.sock")).expect(link);
+        }
+        let ring = tmp.path().join("ring");
+        symlink(&ring, &ring).expect("a link");
+        assert!(matches!(check(&ring.join("run")), Err(Error::File { .. })), "it leads nowhere");
     }
 
     #[test]

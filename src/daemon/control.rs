@@ -192,7 +192,13 @@ impl Control {
         limit: Option<Duration>,
     ) -> io::Result<()> {
         let Some(limit) = limit else { return self.follow(requests, write, interactive).await };
-        match self.prompter.within(limit, self.follow(requests, write, interactive)).await {
+        let following = self.follow(requests, write, interactive);
+        let followed = if interactive {
+            self.prompter.within(limit, following).await
+        } else {
+            self.prompter.within_unattended(limit, following).await
+        };
+        match followed {
             Some(followed) => followed,
             None => send(write, &Event::Failed { failure: self.out_of_time(limit) }).await,
         }
@@ -218,7 +224,7 @@ impl Control {
     }
 
     async fn follow(&self, requests: &mut Requests, write: &mut OwnedWriteHalf, interactive: bool) -> io::Result<()> {
-        let _person = interactive.then(|| self.broker.person());
+        let _person = interactive.then(|| (self.broker.person(), self.prompter.attended()));
         let mut status = self.tunnel.watch();
         let mut life = self.life.subscribe();
         let mut question = self.broker.watch();

@@ -57,7 +57,7 @@ const MOST_NAMES: usize = 30;
 const ANNOUNCING: Duration = Duration::from_secs(2);
 /// Most lines of its banners that a server can have shown and written to the log.
 const MOST_BANNER_LINES: usize = 30;
-/// Longest time for a person to log in at an address that a banner names. (The server's own LoginGraceTime may be over
+/// Longest time for a person who sees it to log in at an address that a banner names. (The server's own LoginGraceTime may be over
 /// before.)
 const VISIT: Duration = Duration::from_secs(300);
 
@@ -513,7 +513,7 @@ struct Visit(Arc<Mutex<Option<Hold>>>);
 impl Visit {
     fn begins(&self, prompter: &Prompter) {
         let mut hold = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        hold.get_or_insert_with(|| prompter.hold(VISIT));
+        hold.get_or_insert_with(|| prompter.hold_for_visit(VISIT));
     }
 
     fn ends(&self) {

@@ -466,7 +466,7 @@ impl Error {
             Self::HostKeyRevoked { .. } => "do not connect; ask the host's administrator".into(),
             Self::HostKeyUncheckable { .. } => {
                 "a key that may be revoked or too weak must not be trusted: nothing is connected to before this is mended in \
-                 ssh_config or on the host"
+                 ssh_config, in known_hosts or on the host"
                     .into()
             }
             Self::HostKeyUnknown { reason, .. } => match reason {

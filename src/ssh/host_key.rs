@@ -149,10 +149,12 @@ impl Verifier {
         }
         let of_address = self.of_address.as_ref().map(|(_, known)| known);
         let all = [Some(&self.known), self.known_without_port.as_ref(), of_address];
-        match all.into_iter().flatten().find_map(|known| known.revoked(&keys)) {
-            Some(KnownKey { file, line, .. }) => {
-                Err(Error::HostKeyRevoked { host: host(), place: format!("{}:{line}", file.display()) })
-            }
+        let all = || all.into_iter().flatten();
+        if let Some(KnownKey { file, line, .. }) = all().find_map(|known| known.revoked(&keys)) {
+            return Err(Error::HostKeyRevoked { host: host(), place: format!("{}:{line}", file.display()) });
+        }
+        match all().find_map(KnownKeys::unread) {
+            Some(reason) => Err(Error::HostKeyUncheckable { host: host(), reason: reason.into() }),
             None => Ok(()),
         }
     }

@@ -15,7 +15,7 @@ use sha1::Sha1;
 use super::identity::Identity;
 use crate::glob;
 
-/// Largest known_hosts file that is read, in bytes; a large company's has a few MB.
+/// Largest known_hosts file that is read, in bytes; a large company's has a few MB. With a larger one no host is trusted.
 const MAX_FILE: u64 = 32 << 20;
 
 /// A line that speaks of the host.
@@ -43,26 +43,39 @@ pub(super) enum Verdict {
 #[derive(Debug, Default)]
 pub(super) struct KnownKeys {
     keys: Vec<KnownKey>,
+    /// What could not be read of them, and may revoke any key.
+    unread: Option<String>,
 }
 
 impl KnownKeys {
     /// Reads all lines of `files` that speak of `name`. Files that do not exist and lines that
-    /// cannot be read are passed over, as ssh does.
+    /// cannot be read are passed over, as ssh does; those that may revoke a key are not ([`Self::unread`]).
     pub(super) fn of(name: &str, files: &[PathBuf]) -> Self {
-        let mut known = Vec::new();
+        let (mut known, mut unread) = (Vec::new(), None);
         for file in files {
-            for_each_entry(file, |line, entry| {
-                if matches(entry.host_patterns(), name) {
-                    known.push(KnownKey {
-                        file: file.clone(),
-                        line,
-                        marker: entry.marker().copied(),
-                        key: entry.public_key().clone(),
-                    });
+            let read = for_each_entry(file, |line, read| match read {
+                Ok(entry) if matches(entry.host_patterns(), name) => known.push(KnownKey {
+                    file: file.clone(),
+                    line,
+                    marker: entry.marker().copied(),
+                    key: entry.public_key().clone(),
+                }),
+                Err(BrokenRevocation(text)) if may_speak_of(&text, name) => {
+                    let place = format!("{}:{line}", file.display());
+                    unread.get_or_insert(format!("{place} begins with @revoked and has no key that can be read"));
                 }
+                Ok(_) | Err(_) => {}
             });
+            if let Err(reason) = read {
+                unread.get_or_insert(format!("{} {reason}", file.display()));
+            }
         }
-        Self { keys: known }
+        Self { keys: known, unread }
+    }
+
+    /// Why the files cannot say whether a key of the name is revoked, where they cannot.
+    pub(super) fn unread(&self) -> Option<&str> {
+        self.unread.as_deref()
     }
 
     /// The types of the plain keys known, without those that are revoked.
@@ -139,11 +152,12 @@ pub(super) struct Line {
     pub(super) of: Spoken,
 }
 
-/// All lines of `files`, as seen from `name`.
+/// All lines of `files`, as seen from `name`. Of a file that is too large none: with it, no host is trusted.
 pub(super) fn all_lines(name: &str, files: &[PathBuf]) -> Vec<Line> {
     let mut lines = Vec::new();
     for file in files {
-        for_each_entry(file, |line, entry| {
+        let _ = for_each_entry(file, |line, read| {
+            let Ok(entry) = read else { return };
             let (marker, key) = (entry.marker().copied(), entry.public_key().clone());
             let known = KnownKey { file: file.clone(), line, marker, key };
             lines.push(Line { known, of: spoken(entry.host_patterns(), name) });
@@ -208,7 +222,8 @@ pub(super) fn remove(file: &Path, name: &str, keys: &[&PublicKey]) -> io::Result
 pub(super) fn other_names(key: &PublicKey, files: &[PathBuf]) -> Vec<String> {
     let mut names = Vec::new();
     for file in files {
-        for_each_entry(file, |line, entry| {
+        let _ = for_each_entry(file, |line, read| {
+            let Ok(entry) = read else { return };
             if entry.marker().is_none() && entry.public_key().key_data() == key.key_data() {
                 let name = match entry.host_patterns() {
                     HostPatterns::Patterns(patterns) => patterns.join(","),
@@ -241,22 +256,47 @@ pub fn read_known_hosts(file: &Path, name: &str) {
     assert_eq!(own, known.keys.len());
 }
 
-fn for_each_entry(file: &Path, mut visit: impl FnMut(usize, Entry)) {
+/// A line that begins with `@revoked`, and is not a known_hosts line.
+struct BrokenRevocation(String);
+
+/// Reads a file line by line.
+///
+/// # Errors
+/// Why it cannot be read whole, in words that follow its name. One that cannot be opened has nothing in it, as for ssh.
+fn for_each_entry(file: &Path, mut visit: impl FnMut(usize, Result<Entry, BrokenRevocation>)) -> Result<(), String> {
+    let Ok(opened) = File::open(file) else { return Ok(()) };
     let mut bytes = Vec::new();
-    if File::open(file).and_then(|f| f.take(MAX_FILE).read_to_end(&mut bytes)).is_err() {
-        return;
+    match opened.take(MAX_FILE + 1).read_to_end(&mut bytes) {
+        Err(e) if e.kind() == io::ErrorKind::IsADirectory => return Ok(()),
+        Err(e) => return Err(format!("cannot be read: {e}")),
+        Ok(_) if bytes.len() as u64 > MAX_FILE => return Err(format!("has more than {MAX_FILE} bytes")),
+        Ok(_) => {}
     }
     for (index, line) in String::from_utf8_lossy(&bytes).lines().enumerate() {
         match entry(line) {
             None => {}
-            Some(Ok(entry)) => visit(index + 1, entry),
-            Some(Err(_)) => tracing::debug!("{}:{}: not a known_hosts line", file.display(), index + 1),
+            Some(Ok(entry)) => visit(index + 1, Ok(entry)),
+            Some(Err(_)) => {
+                tracing::debug!("{}:{}: not a known_hosts line", file.display(), index + 1);
+                if line.trim_start().starts_with("@revoked") {
+                    visit(index + 1, Err(BrokenRevocation(line.into())));
+                }
+            }
         }
     }
+    Ok(())
+}
+
+/// Can a line that cannot be read be meant for `name`, by its second field?
+fn may_speak_of(line: &str, name: &str) -> bool {
+    let patterns = line.split_whitespace().nth(1).and_then(|patterns| patterns.parse().ok());
+    patterns.is_none_or(|patterns| matches(&patterns, name))
 }
 
 /// What a line says; None where it is empty or a comment.
 fn entry(line: &str) -> Option<Result<Entry, russh::keys::ssh_key::Error>> {
+    // For ssh, a string of C, a NUL is its end.
+    let line = line.split('\0').next().unwrap_or_default();
     // ssh splits the fields at any run of blanks and tabs.
     let line = line.split_whitespace().collect::<Vec<_>>().join(" ");
     (!line.is_empty() && !line.starts_with('#')).then(|| Entry::from_str(&line))
@@ -392,6 +432,46 @@ mod tests {
         assert_eq!(known.revoked(&[bad.key_data()]).map(|known| known.line), Some(2));
         assert_eq!(known.revoked(&[good.key_data(), bad.key_data()]).map(|known| known.line), Some(2));
         assert!(known.revoked(&[good.key_data()]).is_none());
+    }
+
+    #[test]
+    fn what_may_revoke_a_key_is_read_or_nothing_is_trusted() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        let known = |text: &str| {
+            std::fs::write(file.path(), text).expect("written");
+            KnownKeys::of("host", &[file.path().into()])
+        };
+        let bad = key(KEY);
+        // A NUL ends a line for ssh.
+        for text in [format!("@revoked * {KEY}\0\n"), format!("@revoked * {KEY}\0 \0rest\n")] {
+            assert!(known(&text).revoked(&[bad.key_data()]).is_some(), "{text:?}");
+        }
+        let half = &KEY[..KEY.len() - 9];
+        for text in [
+            "@revoked",
+            "@revoked\t*",
+            "@revoked * ssh-ed25519",
+            &format!(" @revoked h?st {half}"),
+            "@revoked |1|x y z",
+        ] {
+            let known = known(&format!("host {KEY}\n{text}\n"));
+            let unread = known.unread().unwrap_or_else(|| panic!("{text:?}"));
+            assert!(unread.contains(":2 begins with @revoked"), "{unread}");
+        }
+        // Of a type that no host is asked for: it is read, and revokes nothing of ours.
+        let dsa = "ssh-dss AAAAB3NzaC1kc3MAAACBALy1DE9jEY+YjlFmLYzQH6DfXE1J0fGHjW6YKVpKLJ/0kvaAoySLnorv7AOIlSpAwshUL2Gmbeud6t8SIbPWy7TBqAHMjd/CGKxPa4bCG03vDhkswNW4iGurQ4EeCHJdM0MiZQO36rmlWeqhxDJ5IaR7yn6DtTMetIyKpCQvZ0D1AAAAFQDGNf6Tj6fW+EGDeJ8bKs6IAhm/KQAAAIBMK37TxrYrdQ3WP39L1snSY+kJfSJ6kHwwTJhvDXbWvo7n0rYAQix7/uwxoKsaMcfETkAaQ7JFXm3aiUhG2kb/JKmMGQeVR+ptR7dPG+imHI0SymNewljmLdvrrSQWgT/GXTqTEPS3aZKUuYI6vIGsTdLeCRtpYZnkMFwIplUx+gAAAIEAoz222gr010xkQbpT3fZp0da3zw+TGZ0LPMT4hSozEIKJ4prXldR0TW0gB/PGgw9NwDutvAAHcHbKUhXJSbj6fl2jCuMRNUcjgDiXzrTzQhbLvLe3yaXxo6C1S/q9cpvvzfqHEI8qkR4V9YGiddVjp6pOV3IPjYmQDshXj+kHfDA=";
+        for text in [
+            format!("@revoked * {dsa}"),
+            format!("@revoked other {half}"),
+            format!("@revoked *,!host {half}"),
+            "nonsense".into(),
+        ] {
+            assert_eq!(known(&text).unread(), None, "{text:?}");
+        }
+        file.as_file().set_len(MAX_FILE + 1).expect("as large");
+        let known = KnownKeys::of("host", &[file.path().into()]);
+        assert!(known.unread().is_some_and(|reason| reason.ends_with("has more than 33554432 bytes")));
+        assert_eq!(KnownKeys::of("host", &["/nonexistent".into(), "/".into()]).unread(), None, "as for ssh");
     }
 
     #[test]

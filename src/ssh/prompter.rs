@@ -152,7 +152,12 @@ pub struct Prompter {
     /// May people be kept from what they do, by an agent that asks them?
     disturbs: bool,
     questions: mpsc::Sender<Ask>,
+    /// Stands while people answer, and while one who is there visits an address.
     clock: watch::Sender<Clock>,
+    /// Stands only while people answer.
+    clock_of_answers: watch::Sender<Clock>,
+    /// How many people see what is said.
+    people: watch::Sender<usize>,
     said: watch::Sender<Said>,
 }
 
@@ -200,6 +205,8 @@ impl Prompter {
                 disturbs: true,
                 questions,
                 clock: watch::Sender::new(Clock::default()),
+                clock_of_answers: watch::Sender::new(Clock::default()),
+                people: watch::Sender::new(0),
                 said: watch::Sender::new(Said::default()),
             },
             receiver,
@@ -218,7 +225,13 @@ impl Prompter {
 
     /// The same without anybody to ask: what is said is heard all the same.
     pub(super) fn without_people(&self) -> Self {
-        Self { questions: mpsc::channel(1).0, ..self.clone() }
+        Self { questions: mpsc::channel(1).0, people: watch::Sender::new(0), ..self.clone() }
+    }
+
+    /// Counts in a person who sees what is said, for as long as the value lives.
+    pub fn attended(&self) -> Attended {
+        self.people.send_modify(|people| *people += 1);
+        Attended(self.people.clone())
     }
 
     /// Passes on what a program says, in a line that is fit to be shown.
@@ -246,7 +259,7 @@ impl Prompter {
 
     /// Asks, and waits for the answer. None where nobody can or wants to answer.
     pub async fn ask(&self, question: Question) -> Option<Secret> {
-        let _open = OpenQuestion::new(&self.clock);
+        let _open = OpenQuestion::new(&[&self.clock, &self.clock_of_answers]);
         let (reply, answer) = oneshot::channel();
         self.questions.send(Ask { question, reply }).await.ok()?;
         answer.await.ok()
@@ -254,59 +267,100 @@ impl Prompter {
 
     /// Stops the clock while somebody has to do something elsewhere: for as long as the value lives, and `limit` at most.
     pub(super) fn hold(&self, limit: Duration) -> Hold {
-        let open = OpenQuestion::new(&self.clock);
+        let open = OpenQuestion::new(&[&self.clock, &self.clock_of_answers]);
         Hold(AbortOnDropHandle::new(tokio::spawn(async move {
             tokio::time::sleep(limit).await;
             drop(open);
         })))
     }
 
-    /// Runs `work` for at most `limit`, not counting the time that people take to answer. None
+    /// The same while a person who sees what is said may visit an address in it. Nobody's clock stands where nobody is there,
+    /// nor that of those who cannot go there: a server can say what it likes.
+    pub(super) fn hold_for_visit(&self, limit: Duration) -> Hold {
+        let (clock, mut people) = (self.clock.clone(), self.people.subscribe());
+        let visiting = async move {
+            while people.wait_for(|people| *people > 0).await.is_ok() {
+                let _open = OpenQuestion::new(&[&clock]);
+                if people.wait_for(|people| *people == 0).await.is_err() {
+                    return;
+                }
+            }
+        };
+        Hold(AbortOnDropHandle::new(tokio::spawn(async move {
+            let _ = tokio::time::timeout(limit, visiting).await;
+        })))
+    }
+
+    /// Runs `work` for at most `limit`, not counting the time that people take to answer or to visit an address. None
     /// where the time is up.
     pub async fn within<T>(&self, limit: Duration, work: impl Future<Output = T>) -> Option<T> {
-        tokio::pin!(work);
-        let start = Instant::now();
-        let already = self.clock.borrow().spent;
-        let mut clock = self.clock.subscribe();
-        loop {
-            let now = *clock.borrow_and_update();
-            let deadline = start + limit + now.spent.saturating_sub(already);
-            tokio::select! {
-                biased;
-                result = &mut work => return Some(result),
-                _ = clock.changed() => {}
-                () = tokio::time::sleep_until(deadline), if now.open == 0 => return None,
-            }
+        within(&self.clock, limit, work).await
+    }
+
+    /// The same for somebody who cannot be asked: that others may visit an address gives no time to this one.
+    pub async fn within_unattended<T>(&self, limit: Duration, work: impl Future<Output = T>) -> Option<T> {
+        within(&self.clock_of_answers, limit, work).await
+    }
+}
+
+async fn within<T>(clock: &watch::Sender<Clock>, limit: Duration, work: impl Future<Output = T>) -> Option<T> {
+    tokio::pin!(work);
+    let start = Instant::now();
+    // What is open already has begun before.
+    let already = clock.borrow().spent + clock.borrow().since.map_or(Duration::ZERO, |since| since.elapsed());
+    let mut clock = clock.subscribe();
+    loop {
+        let now = *clock.borrow_and_update();
+        let deadline = start + limit + now.spent.saturating_sub(already);
+        tokio::select! {
+            biased;
+            result = &mut work => return Some(result),
+            _ = clock.changed() => {}
+            () = tokio::time::sleep_until(deadline), if now.open == 0 => return None,
         }
     }
 }
 
-/// Keeps the clock stopped while a question is open, also when the asking is cancelled.
-struct OpenQuestion(watch::Sender<Clock>);
+/// A person who sees what is said; see [`Prompter::attended`].
+#[derive(Debug)]
+pub struct Attended(watch::Sender<usize>);
+
+impl Drop for Attended {
+    fn drop(&mut self) {
+        self.0.send_modify(|people| *people -= 1);
+    }
+}
+
+/// Keeps clocks stopped while a question is open, also when the asking is cancelled.
+struct OpenQuestion(Vec<watch::Sender<Clock>>);
 
 /// See [`Prompter::hold`].
 pub(super) struct Hold(#[allow(dead_code, reason = "dropping it is its use")] AbortOnDropHandle<()>);
 
 impl OpenQuestion {
-    fn new(clock: &watch::Sender<Clock>) -> Self {
-        clock.send_modify(|clock| {
-            clock.open += 1;
-            clock.since.get_or_insert_with(Instant::now);
-        });
-        Self(clock.clone())
+    fn new(clocks: &[&watch::Sender<Clock>]) -> Self {
+        for clock in clocks {
+            clock.send_modify(|clock| {
+                clock.open += 1;
+                clock.since.get_or_insert_with(Instant::now);
+            });
+        }
+        Self(clocks.iter().copied().cloned().collect())
     }
 }
 
 impl Drop for OpenQuestion {
     fn drop(&mut self) {
-        self.0.send_modify(|clock| {
-            clock.open -= 1;
-            if clock.open == 0
-                && let Some(since) = clock.since.take()
-            {
-                clock.spent += since.elapsed();
-            }
-        });
+        for clock in &self.0 {
+            clock.send_modify(|clock| {
+                clock.open -= 1;
+                if clock.open == 0
+                    && let Some(since) = clock.since.take()
+                {
+                    clock.spent += since.elapsed();
+                }
+            });
+        }
     }
 }
 
@@ -354,6 +408,27 @@ mod tests {
         });
         assert_eq!(forgotten.await, None);
         assert_eq!(begun.elapsed().as_secs(), 101 + 122);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_a_person_who_is_there_gets_time_for_a_visit() {
+        let (prompter, _questions) = Prompter::new();
+        let limit = Duration::from_secs(2);
+        let sleep = |seconds| tokio::time::sleep(Duration::from_secs(seconds));
+        let _hold = prompter.hold_for_visit(Duration::from_secs(300));
+        assert_eq!(prompter.within(limit, sleep(3)).await, None, "nobody is there");
+        let person = prompter.attended();
+        assert_eq!(prompter.within(limit, sleep(3)).await, Some(()));
+        assert_eq!(prompter.within_unattended(limit, sleep(3)).await, None, "the person is somebody else");
+        let begun = Instant::now();
+        let leaving = async {
+            sleep(100).await;
+            drop(person);
+        };
+        assert_eq!(tokio::join!(prompter.within(limit, sleep(200)), leaving).0, None);
+        assert_eq!(begun.elapsed().as_secs(), 102, "the clock goes on once the person has left");
+        let _person = prompter.attended();
+        assert_eq!(prompter.within(limit, sleep(1000)).await, None, "not for ever");
     }
 
     #[tokio::test]
