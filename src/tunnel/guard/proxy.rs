@@ -26,6 +26,7 @@ use super::framing::{Refusal, TOO_LATE};
 use super::head::Head;
 use super::operations::Operation;
 use super::policy::{Pass, Rules, Verdict};
+use super::reach::Settled;
 use super::stream::{Framed, Reading, Returned};
 use super::{Guard, Open, bodies, linger, reach, shown};
 use crate::tunnel::flow::End;
@@ -197,12 +198,14 @@ impl Client {
     ) -> Result<Response<Body>, Refused> {
         let operation = pass.operation;
         let (mut parts, body) = request.into_parts();
+        let mut settled = Settled::ForGood;
         if self.guard.rules.knows_only_docker() && !parts.method.is_safe() {
             self.must_be_dockers().await?;
         }
         let body = if pass.inspect {
             let body = self.whole(body, bodies::MAX_BODY).await?;
-            let body = self.inspect(operation, &pass.target, &body).await?;
+            let (body, holds) = self.inspect(operation, &pass.target, &body).await?;
+            settled = holds;
             parts.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
             full(body)
         } else if operation.body {
@@ -256,7 +259,8 @@ impl Client {
             answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         *answer.version_mut() = Version::HTTP_11;
-        if answer.status() == StatusCode::CREATED && self.guard.rules.remembers(operation) {
+        let is_known = settled == Settled::ForGood && self.guard.rules.remembers(operation);
+        if answer.status() == StatusCode::CREATED && is_known {
             let (parts, body) = answer.into_parts();
             let body = read_whole(body).await?;
             self.guard.learn(operation.name, &body);
@@ -293,17 +297,17 @@ impl Client {
     }
 
     /// The body that is to be sent in the place of this one.
-    async fn inspect(&self, operation: &Operation, target: &str, body: &[u8]) -> Result<Bytes, Refused> {
+    async fn inspect(&self, operation: &Operation, target: &str, body: &[u8]) -> Result<(Bytes, Settled), Refused> {
         let forbidden = |reason| (StatusCode::FORBIDDEN, reason);
-        let body = match self.guard.rules.inspect(operation, target, body).map_err(forbidden)? {
-            Judged::Ready(body) => body,
+        let (body, settled) = match self.guard.rules.inspect(operation, target, body).map_err(forbidden)? {
+            Judged::Ready(body) => (body, Settled::ForGood),
             Judged::Create(mut create) => {
                 let settled = self.guard.settle(&mut create, self).await;
-                settled.map_err(|(status, reason)| (status, format!("{}: {reason}", operation.name)))?;
-                create.to_body().map_err(forbidden)?
+                let settled = settled.map_err(|(status, reason)| (status, format!("{}: {reason}", operation.name)))?;
+                (create.to_body().map_err(forbidden)?, settled)
             }
         };
-        Ok(body.into())
+        Ok((body.into(), settled))
     }
 
     /// The target that is to be asked for in the place of this one.

@@ -31,6 +31,15 @@ pub(super) trait Ask: Sync {
     fn get(&self, path: &str) -> impl Future<Output = Result<(StatusCode, Bytes), Refused>> + Send;
 }
 
+/// For how long what was found of a create holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Settled {
+    /// The container that is made is harmless.
+    ForGood,
+    /// It names a volume, and somebody may have made another one of that name before the Engine looked.
+    UntilThen,
+}
+
 /// What has been found harmless.
 #[derive(Debug, Default)]
 pub(super) struct Known {
@@ -141,8 +150,8 @@ impl super::Guard {
     ///
     /// # Errors
     /// Something of it is not allowed.
-    pub(super) async fn settle(&self, create: &mut Create, engine: &impl Ask) -> Result<(), Refused> {
-        let mut info = None;
+    pub(super) async fn settle(&self, create: &mut Create, engine: &impl Ask) -> Result<Settled, Refused> {
+        let (mut info, mut settled) = (None, Settled::ForGood);
         for source in create.below(&self.rules.ground()) {
             asked_of(&mut info, engine).await?.may_be_below(&source)?;
         }
@@ -156,11 +165,12 @@ impl super::Guard {
                 }
                 Reference::Volume { field, name } => {
                     self.volume(&name, engine).await.map_err(|refused| in_field(field, refused))?;
+                    settled = Settled::UntilThen;
                 }
                 other => settle_default(&mut info, other, engine).await?,
             }
         }
-        Ok(())
+        Ok(settled)
     }
 
     /// A volume that is not there, or would be allowed now. Asked each time: what was found of a name says nothing

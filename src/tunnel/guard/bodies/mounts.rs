@@ -265,6 +265,9 @@ impl Mount {
         if options.propagation.as_deref().is_some_and(|propagation| propagation.ends_with("slave")) {
             return Err(format!(".BindOptions.Propagation slave is not allowed: its source {BELOW}"));
         }
+        if options.create_mountpoint == Some(true) {
+            return Err(format!(".BindOptions.CreateMountpoint writes on the host: its source {BELOW}"));
+        }
         (options.non_recursive, options.read_only_force_recursive) = (Some(true), None);
         Ok(())
     }

@@ -313,6 +313,8 @@ fn what_is_below_an_entry_comes_without_what_is_mounted_there() {
         json!({"Binds": ["/srv/all/x:/x:slave,ro"]}),
         json!({"Mounts": [{"Type": "bind", "Source": "/srv/all/x", "Target": "/x", "ReadOnly": true,
             "BindOptions": {"Propagation": "rslave"}}]}),
+        json!({"Mounts": [{"Type": "bind", "Source": "/srv/all/x", "Target": "/x", "ReadOnly": true,
+            "BindOptions": {"CreateMountpoint": true}}]}),
     ] {
         assert!(host(config.clone()).is_err(), "{config}");
     }
