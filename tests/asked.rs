@@ -328,24 +328,3 @@ fn a_profile_that_is_gone_takes_no_guard_with_it() {
         lab.ok(&["reload", "lab"]);
     }
 }
-
-/// A login to the host of before that is under way when the settings change is of no use any more.
-#[test]
-fn a_login_that_was_begun_for_another_host_is_not_used() {
-    let Some((lab, profile)) = profiled("access = \"read-only\"") else { return };
-    lab.sshd.signal("-STOP");
-    lab.sshd.cut_sessions();
-    // The system accepts for the server that stands still: this attempt goes on when it does.
-    wait_for("an attempt", || {
-        let status = lab.status("lab");
-        (status["state"] == "reconnecting" && status["step"] == "connecting").then_some(())
-    });
-    profile(&lab, "host = \"127.0.0.1\"\nport = 1");
-    lab.ok(&["reload", "lab"]);
-    lab.sshd.signal("-CONT");
-    wait_for("an attempt at the other host", || {
-        let status = lab.status("lab");
-        assert_ne!(status["state"], "up", "{status}");
-        status["last_error"].as_str().is_some_and(|error| error.contains("port 1")).then_some(())
-    });
-}
