@@ -83,7 +83,8 @@ fn a_lost_connection_is_made_again_and_the_socket_stays() {
     let docker = lab.docker("lab", &["ps"]).spawn().unwrap();
     lab.sshd.start_again();
     assert!(docker.wait_with_output().unwrap().status.success());
-    assert_eq!(lab.status("lab")["state"], "up");
+    // It may have been served a moment before that is told.
+    wait_for("the tunnel to be up", || (lab.status("lab")["state"] == "up").then_some(()));
     assert_eq!(inode(&lab), before);
 }
 
