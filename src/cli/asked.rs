@@ -2,7 +2,7 @@
 //! a tunnel, in a few words.
 
 use std::collections::BTreeSet;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::output;
 use super::targets::Chosen;
@@ -10,9 +10,6 @@ use super::up::{started_as, unwell};
 use crate::config::{ConfigFile, Difference, Overrides, Takes, Wanted, shell_word};
 use crate::daemon::{self, Client, Event, ExitCode, Failure, Request, TunnelStatus};
 use crate::tunnel::{PortState, PortStatus, State};
-
-/// How often it is looked whether settings have come into force.
-const LOOK: Duration = Duration::from_millis(50);
 
 /// The tunnel is there, but is not what is asked for: nothing that cannot hold gets a ✔.
 pub(super) fn not_as_asked(target: &str, different: &[Difference]) -> Failure {
@@ -42,10 +39,10 @@ fn list(different: &[Difference]) -> String {
     different.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
-/// Has a tunnel take on what can change while it runs, and waits until that holds.
+/// Has a tunnel take on what can change while it runs. It answers when that holds, or does not.
 ///
 /// # Errors
-/// It does not, within `limit`.
+/// It does not, or there is no answer within `limit` or what a connection may take, whichever is longer.
 pub(super) fn take_on(
     client: &mut Client,
     target: &str,
@@ -54,8 +51,6 @@ pub(super) fn take_on(
     options: Request,
     limit: Duration,
 ) -> Result<(), Failure> {
-    let begun = Instant::now();
-    let before = client.status().map_err(|e| unwell(&e))?.last_error;
     client.send(&options).map_err(|e| unwell(&e))?;
     let warnings = match client.receive(limit.max(daemon::CONNECTING)).map_err(|e| unwell(&e))? {
         Some(Event::Reloaded { warnings }) => warnings,
@@ -68,19 +63,10 @@ pub(super) fn take_on(
         _ => return Err(not_as_asked(target, different)),
     };
     warnings.iter().for_each(|warning| output::warning(&format!("{target}: {warning}")));
-    // These come with a new connection, and all others with them; else they hold at once.
-    let waits = different.iter().any(|difference| difference.setting.starts_with("keepalive"));
-    loop {
-        let status = client.status().map_err(|e| unwell(&e))?;
-        let left = status.settings.as_ref().map(|running| wanted.differences(running)).unwrap_or_default();
-        if left.is_empty() {
-            break;
-        }
-        let failed = status.last_error.filter(|error| before.as_ref() != Some(error));
-        if !waits || failed.is_some() || begun.elapsed() > limit {
-            return Err(Failure { causes: failed.into_iter().collect(), ..not_as_asked(target, &left) });
-        }
-        std::thread::sleep(LOOK);
+    let status = client.status().map_err(|e| unwell(&e))?;
+    let left = status.settings.as_ref().map(|running| wanted.differences(running)).unwrap_or_default();
+    if !left.is_empty() {
+        return Err(not_as_asked(target, &left));
     }
     let now = different.iter().map(|Difference { setting, wanted, .. }| format!("{setting} is {wanted} now"));
     output::note(&format!("{target}: {}", now.collect::<Vec<_>>().join(", ")));
