@@ -261,7 +261,7 @@ impl Tunnel {
                 let error = match self.connect(&self.target()).await {
                     Err(error) if outage.insists(&error) => error,
                     Ok(Found { member, .. }) if !self.leads_right(&member) => {
-                        tokio::spawn(async move { member.connection.disconnect().await });
+                        say_goodbye(member);
                         continue;
                     }
                     result => {
@@ -395,7 +395,7 @@ impl Tunnel {
                 Some(event) = tasks.join_next() => match event {
                     Ok(Event::Grown(Ok(member))) if !self.leads_right(&member) => {
                         growing = false;
-                        tokio::spawn(async move { member.connection.disconnect().await });
+                        say_goodbye(member);
                     }
                     Ok(Event::Grown(Ok(member))) => {
                         growing = false;
@@ -410,7 +410,7 @@ impl Tunnel {
                     }
                     Ok(Event::Replaced(Ok(Found { member, .. }), next)) if !self.takes_on(next.as_ref()) || !self.leads_right(&member) => {
                         // Others have been asked for meanwhile.
-                        tokio::spawn(async move { member.connection.disconnect().await });
+                        say_goodbye(member);
                     }
                     Ok(Event::Replaced(Ok(Found { member, route, engine }), _)) => {
                         tracing::info!("new flows go over a connection with the new settings");
@@ -456,7 +456,7 @@ impl Tunnel {
                 unused = unused(&self.pool, idle_timeout) => {
                     tracing::info!("not in use: disconnecting");
                     for member in unused {
-                        tokio::spawn(async move { member.connection.disconnect().await });
+                        say_goodbye(member);
                     }
                     return;
                 }
@@ -469,7 +469,7 @@ impl Tunnel {
             self.pool.drop_old_spares();
             while let Some(unused) = self.pool.take_unused() {
                 tracing::info!("closing a connection that was not used");
-                tokio::spawn(async move { unused.connection.disconnect().await });
+                say_goodbye(unused);
             }
         }
     }
@@ -488,7 +488,7 @@ impl Tunnel {
                 Ok(member) => match self.wait_for_engine(&member).await {
                     Ok(()) if self.leads_right(&member) => return Some(member),
                     Ok(()) => {
-                        tokio::spawn(async move { member.connection.disconnect().await });
+                        say_goodbye(member);
                         continue;
                     }
                     Err(error) => error,
@@ -593,6 +593,11 @@ impl Tunnel {
             changes
         });
     }
+}
+
+/// Closes a connection that is not used any more, while all else goes on.
+fn say_goodbye(member: Arc<Member>) {
+    tokio::spawn(async move { member.connection.disconnect().await });
 }
 
 /// Waits until nothing was used for `limit`, and takes all out. Never ends without a limit.
