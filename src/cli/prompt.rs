@@ -182,8 +182,10 @@ pub(super) fn ask(question: &Question, mut asker: Option<&mut Asker<'_>>) -> Res
         question,
         Question::HostKey { .. } | Question::UpdatedHostKeys { .. } | Question::Server { echo: true, .. }
     );
-    let answer = write!(terminal, "{text}")
-        .and_then(|()| if visible { read_line(&terminal, asker) } else { read_hidden(&terminal, &text, asker) });
+    let answer = match visible {
+        true => write!(terminal, "{text}").and_then(|()| read_line(&terminal, asker)),
+        false => read_hidden(&terminal, &text, asker),
+    };
     match answer {
         Ok(Read::Answer(answer)) => Ok(answer),
         Ok(Read::Interrupted) => Err(NoAnswer::Interrupted),
@@ -317,12 +319,15 @@ fn read_line(terminal: &File, mut asker: Option<&mut Asker<'_>>) -> io::Result<R
     Ok(if line.is_empty() { Read::Interrupted } else { Read::Answer(secret(&line)) })
 }
 
-/// Reads a line that is not shown. The terminal's own line editing and signals are off meanwhile, and signals from
-/// elsewhere wait: one that ended or stopped this process half-way would leave the terminal without its echo.
-/// `question` is what is shown once more after a stop.
+/// Asks `question` and reads a line that is not shown. The terminal's own line editing and signals are off meanwhile, and
+/// signals from elsewhere wait: one that ended or stopped this process half-way would leave the terminal without its echo.
+///
+/// The question is shown once the echo is off, as in readpassphrase(3): who sees it may type at once, and nothing of that
+/// is shown or lost.
 fn read_hidden(terminal: &File, question: &str, mut asker: Option<&mut Asker<'_>>) -> io::Result<Read> {
     let signals = Held::new();
     let mut mode = HiddenMode::enter(terminal)?;
+    write!(&mut &*terminal, "{question}")?;
     let mut answer = Zeroizing::new(Vec::with_capacity(MAX_ANSWER));
     let interrupted = loop {
         let signal = match wait(terminal, &mut asker, Some(&signals))? {

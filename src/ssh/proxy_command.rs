@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::pin::Pin;
 use std::process::Stdio;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -35,12 +35,16 @@ const KILLED: Duration = Duration::from_millis(500);
 /// How often it is looked whether one has ended.
 const LOOK: Duration = Duration::from_millis(10);
 
-/// Those that run, and how many are being ended.
-static RUNNING: Mutex<Running> = Mutex::new(Running { voices: Vec::new(), ending: 0 });
+/// Those that run, and how many are being ended. From one to the other they go under its lock, so that each is always
+/// counted.
+static RUNNING: Mutex<Running> = Mutex::new(Running { children: Vec::new(), ending: 0 });
 static ENDED: Condvar = Condvar::new();
 
+/// None once it is being ended.
+type Shared = Arc<Mutex<Option<Child>>>;
+
 struct Running {
-    voices: Vec<Weak<Voice>>,
+    children: Vec<Shared>,
     ending: usize,
 }
 
@@ -51,8 +55,8 @@ fn running() -> MutexGuard<'static, Running> {
 /// Ends all that run, and waits for it: before this process ends, which would leave them behind. Blocks for [`GRACE`] and
 /// [`KILLED`] at most.
 pub fn end_proxy_commands() {
-    let voices = std::mem::take(&mut running().voices);
-    voices.iter().filter_map(Weak::upgrade).for_each(|voice| voice.end());
+    let children = running().children.clone();
+    children.iter().for_each(end);
     let _ = ENDED
         .wait_timeout_while(running(), GRACE + 2 * KILLED, |running| running.ending > 0)
         .unwrap_or_else(PoisonError::into_inner);
@@ -68,8 +72,7 @@ pub(super) struct ProxyCommand {
 /// A ProxyCommand as far as it speaks to people: what it says on standard error, and how it ends. Dropping it ends it.
 pub(super) struct Voice {
     command: String,
-    /// None once it is being ended.
-    child: Mutex<Option<Child>>,
+    child: Shared,
     /// The last lines, fit to be shown.
     said: Arc<Mutex<VecDeque<String>>>,
     /// Reads them.
@@ -81,7 +84,7 @@ pub(super) struct Ends(Arc<Voice>);
 
 impl Drop for Ends {
     fn drop(&mut self) {
-        self.0.end();
+        end(&self.0.child);
     }
 }
 
@@ -109,11 +112,10 @@ impl ProxyCommand {
         let stderr = child.stderr.take().ok_or_else(pipe)?;
         let said = Arc::new(Mutex::new(VecDeque::new()));
         let listening = AbortOnDropHandle::new(tokio::spawn(listen(stderr, said.clone(), prompter.clone())));
-        let (child, listening) = (Mutex::new(Some(child)), tokio::sync::Mutex::new(listening));
+        let child = Arc::new(Mutex::new(Some(child)));
+        running().children.push(child.clone());
+        let listening = tokio::sync::Mutex::new(listening);
         let voice = Arc::new(Voice { command: command.into(), child, said, listening });
-        let mut running = running();
-        running.voices.retain(|voice| voice.strong_count() > 0);
-        running.voices.push(Arc::downgrade(&voice));
         Ok((Self { stdin, stdout, _voice: voice.clone() }, Ends(voice)))
     }
 }
@@ -128,7 +130,7 @@ impl Ends {
         let _ = tokio::time::timeout(LAST_WORDS, &mut *voice.listening.lock().await).await;
         let ended = tokio::time::timeout(LAST_WORDS, async {
             loop {
-                match voice.child().as_mut().map(Child::try_wait) {
+                match locked(&voice.child).as_mut().map(Child::try_wait) {
                     Some(Ok(None)) => {}
                     Some(Ok(status)) => return status,
                     Some(Err(_)) | None => return None,
@@ -151,37 +153,38 @@ impl Ends {
     }
 }
 
-impl Voice {
-    fn child(&self) -> MutexGuard<'_, Option<Child>> {
-        self.child.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Has it end. What takes time is left to a thread, for runtimes end earlier; [`end_proxy_commands`] waits for it.
-    fn end(&self) {
-        let Some(mut child) = self.child().take() else { return };
-        let pid = child.id().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
-        let (Ok(None), Some(pid)) = (child.try_wait(), pid) else { return };
-        // It is not waited for elsewhere, so that the number is still its own.
-        let _ = kill_process(pid, Signal::HUP);
-        running().ending += 1;
-        let ending = move || {
-            if !ends_within(&mut child, GRACE) {
-                let _ = child.start_kill();
-                ends_within(&mut child, KILLED);
-            }
-            running().ending -= 1;
-            ENDED.notify_all();
-        };
-        // Without a thread the child was dropped, which kills it.
-        if std::thread::Builder::new().name("proxy-command".into()).spawn(ending).is_err() {
-            running().ending -= 1;
+/// Has it end. What takes time is left to a thread, for runtimes end earlier; [`end_proxy_commands`] waits for it.
+fn end(shared: &Shared) {
+    let mut running = running();
+    running.children.retain(|other| !Arc::ptr_eq(other, shared));
+    let Some(mut child) = locked(shared).take() else { return };
+    let pid = child.id().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
+    let (Ok(None), Some(pid)) = (child.try_wait(), pid) else { return };
+    // It is not waited for elsewhere, so that the number is still its own.
+    let _ = kill_process(pid, Signal::HUP);
+    running.ending += 1;
+    drop(running);
+    let ending = move || {
+        if !ends_within(&mut child, GRACE) {
+            let _ = child.start_kill();
+            ends_within(&mut child, KILLED);
         }
+        self::running().ending -= 1;
+        ENDED.notify_all();
+    };
+    // Without a thread the child was dropped, which kills it.
+    if std::thread::Builder::new().name("proxy-command".into()).spawn(ending).is_err() {
+        self::running().ending -= 1;
     }
+}
+
+fn locked(child: &Shared) -> MutexGuard<'_, Option<Child>> {
+    child.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Drop for Voice {
     fn drop(&mut self) {
-        self.end();
+        end(&self.child);
     }
 }
 
