@@ -452,6 +452,45 @@ fn containers_without_privileges_work_whole() {
     run(&mut docker(&["rmi", "guarded:1"]));
 }
 
+#[test]
+fn a_client_that_has_ended_what_it_sends_gets_its_answers_and_one_that_is_gone_keeps_no_flow() {
+    let Some(lab) = guarded("access = [\"containers\"]") else { return };
+    let id = run(&mut lab.docker("lab", &["run", "-d", IMAGE, "sleep", "600"]));
+    let wait = format!("POST /v1.41/containers/{}/wait HTTP/1.1\r\nHost: docker\r\n\r\n", id.trim());
+    let asks = |request: &str| {
+        let mut client = connect(&lab.socket("lab"));
+        client.write_all(request.as_bytes()).unwrap();
+        client
+    };
+    let refused = "DELETE /v1.41/images/x HTTP/1.1\r\nHost: docker\r\n\r\n";
+    for (request, answer) in [
+        ("GET /v1.41/containers/json HTTP/1.1\r\nHost: docker\r\n\r\n", "HTTP/1.1 200 OK\r\n"),
+        (refused, "HTTP/1.1 403 Forbidden\r\n"),
+        (&wait, "HTTP/1.1 200 OK\r\n"),
+    ] {
+        let mut client = asks(request);
+        client.shutdown(std::net::Shutdown::Write).unwrap();
+        if request == wait {
+            wait_for("its flow", || (lab.status("lab")["flows_open"] == 1).then_some(()));
+            run(&mut lab.docker("lab", &["kill", id.trim()]));
+        }
+        let mut all = String::new();
+        client.read_to_string(&mut all).unwrap();
+        assert!(all.starts_with(answer), "{request}: {all}");
+    }
+    // Nothing comes there until something happens.
+    for half_closed in [false, true] {
+        let client = asks("GET /v1.41/events HTTP/1.1\r\nHost: docker\r\n\r\n");
+        wait_for("its flow", || (lab.status("lab")["flows_open"] == 1).then_some(()));
+        if half_closed {
+            client.shutdown(std::net::Shutdown::Write).unwrap();
+        }
+        drop(client);
+        wait_for("the flow's end", || (lab.status("lab")["flows_open"] == 0).then_some(()));
+    }
+    run(&mut lab.docker("lab", &["rm", id.trim()]));
+}
+
 /// Health checks of load balancers and monitors: one answer, by the end of the connection, without chunks.
 #[test]
 fn http_1_0_is_answered_by_its_own_rules() {

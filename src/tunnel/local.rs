@@ -132,15 +132,16 @@ impl LocalStream {
     /// Waits until the client is gone altogether, not only done with sending. (Watched through a
     /// second descriptor, whose readiness may be cleared without a writer missing its own.)
     pub(super) async fn gone(&self) -> io::Result<()> {
+        self.watched()?.gone().await
+    }
+
+    /// What tells of the client's end while the connection itself is in other hands.
+    ///
+    /// # Errors
+    /// What the system said, most likely that descriptors are used up.
+    pub(super) fn watched(&self) -> io::Result<Watched> {
         // Only its readiness is used, which is the same for a socket of any family.
-        let watched = UnixStream::from_std(dup(self.fd())?.into())?;
-        loop {
-            if watched.ready(Interest::WRITABLE).await?.is_write_closed() {
-                return Ok(());
-            }
-            // Nothing is written here; this makes the next `ready` wait for a change.
-            let _ = watched.try_io(Interest::WRITABLE, || Err::<(), _>(io::ErrorKind::WouldBlock.into()));
-        }
+        Ok(Watched(UnixStream::from_std(dup(self.fd())?.into())?))
     }
 
     /// Closes after a clean end of both directions.
@@ -156,6 +157,22 @@ impl LocalStream {
     pub(super) fn reset(self) {
         if let Self::Tcp(stream) = &self {
             let _ = sockopt::set_socket_linger(stream, Some(Duration::ZERO));
+        }
+    }
+}
+
+/// A second descriptor of a connection.
+pub(super) struct Watched(UnixStream);
+
+impl Watched {
+    /// As [`LocalStream::gone`].
+    pub(super) async fn gone(&self) -> io::Result<()> {
+        loop {
+            if self.0.ready(Interest::WRITABLE).await?.is_write_closed() {
+                return Ok(());
+            }
+            // Nothing is written here; this makes the next `ready` wait for a change.
+            let _ = self.0.try_io(Interest::WRITABLE, || Err::<(), _>(io::ErrorKind::WouldBlock.into()));
         }
     }
 }

@@ -65,11 +65,13 @@ pub(in crate::tunnel) async fn serve(
     local: LocalStream,
 ) -> Result<End, String> {
     let who = Who::of(&local).await;
+    let over_tcp = matches!(local, LocalStream::Tcp(_));
+    let watched = if over_tcp { None } else { local.watched().ok() };
     let reading = Reading::default();
     let returned = Returned::default();
     let client = Arc::new(Client {
         guard,
-        over_tcp: matches!(local, LocalStream::Tcp(_)),
+        over_tcp,
         engine: Engine::new(tunnel.clone(), who.clone()),
         who,
         reading: reading.clone(),
@@ -83,9 +85,25 @@ pub(in crate::tunnel) async fn serve(
         async move { Ok::<_, Infallible>(client.answer(request, seen).await) }
     });
     let stream = TokioIo::new(Framed::new(local, reading, returned.clone()));
-    let served = server::conn::http1::Builder::new().serve_connection(stream, service).with_upgrades().await;
-    if let Err(error) = served {
-        tracing::debug!("a guarded connection ended: {error}");
+    // A client of a Unix socket that has only ended what it sends gets its answers, and one that is gone altogether is
+    // told from it. Over TCP both look the same.
+    let served = server::conn::http1::Builder::new()
+        .half_close(watched.is_some())
+        .serve_connection(stream, service)
+        .with_upgrades();
+    let gone = async {
+        match watched {
+            Some(watched) if watched.gone().await.is_ok() => {}
+            _ => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        served = served => {
+            if let Err(error) = served {
+                tracing::debug!("a guarded connection ended: {error}");
+            }
+        }
+        () = gone => tracing::debug!("a guarded connection ended: the client went away"),
     }
     // A connection that went over to another protocol goes on after HTTP has ended.
     let relay = client.relay.lock().await.take();
