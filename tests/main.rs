@@ -35,6 +35,7 @@ mod questions;
 mod quiet;
 mod reference;
 mod refusals;
+mod reload;
 mod restart;
 mod shells;
 mod spares;
