@@ -4,10 +4,13 @@
 //! and first-match rules. Where there is none, the ssh2-config crate reads the file; what that
 //! cannot do is listed in docs/configuration.md.
 
-use std::io::BufReader;
+use std::io::{self, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
 use ssh2_config::{Host, ParseRule, SshConfig};
 
 use super::ssh_config::SshConfigSource;
@@ -15,6 +18,9 @@ use super::{Destination, Error, Paths, trusted_file};
 
 /// Files that include files, one in the other (READCONF_MAX_DEPTH in OpenSSH's readconf.c).
 const MAX_INCLUDES: usize = 16;
+
+/// How long ssh may take to read its files: it runs commands there, and may ask name servers.
+const LIMIT: Duration = Duration::from_secs(30);
 
 /// One keyword, in lower case, and its arguments.
 pub(super) type Line = (String, String);
@@ -61,11 +67,12 @@ pub(super) fn with_ssh(destination: &Destination, source: &SshConfigSource) -> R
     let failed = |message: String| Error::SshConfig { host: destination.host.clone(), message };
     let (lines, defaults) = match (start(destination, source), start(destination, &SshConfigSource::None)) {
         (Ok(lines), Ok(defaults)) => (lines, defaults),
-        (Err(e), _) | (_, Err(e)) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        (Err(e), _) | (_, Err(e)) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         (Err(e), _) | (_, Err(e)) => return Err(failed(e.to_string())),
     };
+    let until = Instant::now() + LIMIT;
     let finish = |child: Child| {
-        let output = child.wait_with_output().map_err(|e| failed(e.to_string()))?;
+        let output = output_until(child, until).map_err(|e| failed(e.to_string()))?;
         if !output.status.success() {
             return Err(failed(String::from_utf8_lossy(&output.stderr).trim().replace(['\r', '\n'], "; ")));
         }
@@ -76,7 +83,22 @@ pub(super) fn with_ssh(destination: &Destination, source: &SshConfigSource) -> R
     Ok(Some(Answer { lines: finish(lines)?, defaults: finish(defaults)? }))
 }
 
-fn start(destination: &Destination, source: &SshConfigSource) -> std::io::Result<Child> {
+/// What a program has written when it ends, which it must by `until`: `Match exec` runs whatever stands there, and
+/// CanonicalizeHostname asks name servers.
+fn output_until(child: Child, until: Instant) -> io::Result<Output> {
+    let pid = Pid::from_child(&child);
+    let (sender, receiver) = mpsc::channel();
+    // What it has started may hold its streams for longer than it lives itself: then this thread stays behind.
+    std::thread::Builder::new().name("ssh -G".into()).spawn(move || sender.send(child.wait_with_output()))?;
+    receiver.recv_timeout(until.saturating_duration_since(Instant::now())).unwrap_or_else(|_| {
+        let _ = kill_process(pid, Signal::TERM);
+        let limit = LIMIT.as_secs();
+        let why = format!("`ssh -G` has not answered within {limit} s; does a command of a `Match exec` hang?");
+        Err(io::Error::new(io::ErrorKind::TimedOut, why))
+    })
+}
+
+fn start(destination: &Destination, source: &SshConfigSource) -> io::Result<Child> {
     let mut command = Command::new("ssh");
     // As for a session at a terminal: without one `UpdateHostKeys ask` is told as `no` (ssh.c).
     command.arg("-G").arg("-tt").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -119,7 +141,7 @@ pub(super) fn hosts(source: &SshConfigSource, paths: &Paths) -> Result<Vec<Strin
 /// Why a file could not be read.
 enum Problem {
     Ours(Error),
-    System(std::io::Error),
+    System(io::Error),
     Content(String),
 }
 
@@ -144,7 +166,7 @@ fn read(source: &SshConfigSource, paths: &Paths) -> Result<Option<(PathBuf, SshC
     };
     let opened = match std::fs::File::open(&file) {
         Ok(opened) => opened,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound && !named => return Ok(None),
+        Err(e) if e.kind() == io::ErrorKind::NotFound && !named => return Ok(None),
         Err(source) => return Err((file, Problem::System(source))),
     };
     // As ssh: not for a file that was named, but for whatever is included.

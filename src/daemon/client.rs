@@ -12,6 +12,7 @@ use zeroize::Zeroizing;
 
 use super::protocol::{Event, MAX_EVENT, MAX_LINE, PROTOCOL, Request, TunnelStatus};
 use crate::config::{RuntimeFiles, TunnelName};
+use crate::unix_socket::connect_within;
 
 /// Longest wait for a daemon's answer. It has it ready; but a machine may be very busy.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -59,7 +60,7 @@ impl Client {
     /// # Errors
     /// Each of [`ClientError`].
     pub fn connect(path: &Path) -> Result<Option<Self>, ClientError> {
-        match UnixStream::connect(path) {
+        match connect_within(path, ANSWER_TIMEOUT) {
             Ok(stream) => Self::over(stream).map(Some),
             Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => Ok(None),
             Err(e) => Err(e.into()),

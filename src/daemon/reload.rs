@@ -2,19 +2,26 @@
 
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::Options;
 use super::failure::{ExitCode, Failure};
-use crate::config::{ConfigFile, RuntimeFiles, Target, resolve, runtime_dir};
+use crate::config::{ConfigFile, RuntimeFiles, Target, TunnelName, resolve, runtime_dir};
 use crate::tunnel::Tunnel;
 
-/// Longest wait for a connection with new settings; it goes on being made.
+/// Longest wait for new settings to be read and for a connection with them; it goes on being made.
 pub const CONNECTING: Duration = Duration::from_secs(60);
 
 /// Goes on with what the configuration says by now, and waits until that is in force; the warnings that go with it. What
 /// is wrong in it changes nothing, and what takes a restart is named while all else is taken on.
 pub(super) async fn reload(options: &Options, tunnel: &Tunnel) -> Result<Vec<String>, Failure> {
+    let until = Instant::now() + CONNECTING;
     let before = tunnel.target();
-    let target = wanted(options, tunnel).map_err(as_before)?;
+    // ssh's files may hold commands, which take their time: the tunnel goes on meanwhile.
+    let (asked, name) = (options.clone(), before.name.clone());
+    let wanted = tokio::task::spawn_blocking(move || wanted(&asked, &name)).await;
+    let wanted = wanted.unwrap_or_else(|e| Err(Failure::new(ExitCode::Other, e.to_string())));
+    let target = wanted.map_err(as_before)?;
     if before.has_profile && !target.has_profile {
         // Without its profile it would be without its guard as well. Editors replace files in two steps.
         let message = format!("{} has no profile of the name {} any more", options.config.display(), before.name);
@@ -24,7 +31,7 @@ pub(super) async fn reload(options: &Options, tunnel: &Tunnel) -> Result<Vec<Str
     let warnings = target.warnings();
     let moved = (target.local != before.local).then(|| target.local.docker_host());
     let reloading = tunnel.reload(target).map_err(|error| as_before(error.into()))?;
-    match tokio::time::timeout(CONNECTING, reloading.settled()).await {
+    match tokio::time::timeout_at(until, reloading.settled()).await {
         Ok(Some(Ok(()))) => tracing::info!("read the configuration again"),
         Ok(Some(Err(error))) => return Err(as_before(error.into())),
         Ok(None) => return Err(as_before(Failure::new(ExitCode::Other, "it has been read again meanwhile"))),
@@ -40,9 +47,9 @@ pub(super) async fn reload(options: &Options, tunnel: &Tunnel) -> Result<Vec<Str
 }
 
 /// What the configuration says now.
-fn wanted(options: &Options, tunnel: &Tunnel) -> Result<Target, Failure> {
+fn wanted(options: &Options, name: &TunnelName) -> Result<Target, Failure> {
     let config = ConfigFile::load(&options.config, options.config_named)?;
-    let files = RuntimeFiles::new(&runtime_dir()?, &tunnel.target().name)?;
+    let files = RuntimeFiles::new(&runtime_dir()?, name)?;
     Ok(resolve(&options.target, &config, &options.overrides, &files.socket)?)
 }
 

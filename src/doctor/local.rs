@@ -1,12 +1,18 @@
 //! The local end: may a tunnel be there, and is one?
 
+use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::{Check, Verdict};
 use crate::config::{LocalEndpoint, Target, runtime_dir};
+use crate::unix_socket::connect_within;
+
+/// Longest wait to be connected to a program of this machine.
+const CONNECTING: Duration = Duration::from_secs(1);
 
 /// Looks at the local endpoint and the directory it is in. `tunnel` is the endpoint of the target's own
 /// tunnel, as its daemon tells it; None where none runs. (That somebody listens says nothing of who.)
@@ -91,7 +97,7 @@ fn agent() -> Found {
         return (Verdict::Ok, "no ssh-agent (SSH_AUTH_SOCK is not set)".into(), None);
     };
     let path = PathBuf::from(path);
-    match UnixStream::connect(&path) {
+    match connect_within(&path, CONNECTING) {
         Ok(_) => (Verdict::Ok, format!("an ssh-agent at {}", path.display()), None),
         Err(e) => (
             Verdict::Warning,
@@ -135,7 +141,7 @@ fn unix(path: &Path) -> Found {
         let detail = format!("{shown} belongs to uid {}, not to you (uid {me})", meta.uid());
         return (Verdict::Failed, detail, Some("choose another path with --local unix:PATH".into()));
     }
-    match UnixStream::connect(path) {
+    match connect_within(path, CONNECTING) {
         Ok(stream) => {
             let holder = holder(&stream);
             // A service's socket (`dtunnel service install --socket`), which starts the tunnel at its first use.
@@ -145,6 +151,10 @@ fn unix(path: &Path) -> Found {
             let who = holder.map(|(program, pid)| format!(" ({program}, pid {pid})")).unwrap_or_default();
             let remedy = "end it, or choose another path with --local unix:PATH".into();
             (Verdict::Failed, format!("another program{who} listens on {shown}"), Some(remedy))
+        }
+        Err(e) if e.kind() == ErrorKind::TimedOut => {
+            let remedy = "end that program, or choose another path with --local unix:PATH".into();
+            (Verdict::Failed, format!("another program listens on {shown}, and accepts nobody"), Some(remedy))
         }
         Err(_) => (Verdict::Ok, format!("{shown} was left over; the next `up` replaces it"), None),
     }

@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::os::unix::net::{UnixListener as StdUnixListener, UnixStream as StdUnixStream};
+use std::os::unix::net::UnixListener as StdUnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -18,10 +18,13 @@ use super::error::Error;
 use super::local::LocalStream;
 use super::peer;
 use crate::config::{LocalEndpoint, check_socket_place};
+use crate::unix_socket::connect_within;
 
 /// Pause after accepting failed, most likely for want of file descriptors, before it is tried again.
 pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// Longest wait for a program that may listen at our endpoint to be connected to.
+const CONNECTING: Duration = Duration::from_secs(1);
 /// Clients of other users that are told at once that they are not served; more are closed without a word.
 const MOST_TURNED_AWAY: usize = 16;
 /// Longest time for that.
@@ -246,11 +249,11 @@ fn remove_stale(path: &Path) -> io::Result<()> {
     if !meta.file_type().is_socket() {
         return Err(io::Error::new(io::ErrorKind::AlreadyExists, "there is a file that is not a socket"));
     }
-    match StdUnixStream::connect(path) {
+    match connect_within(path, CONNECTING) {
         Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(e) => Err(e),
-        Ok(_) => Err(io::Error::new(io::ErrorKind::AddrInUse, "another program listens there")),
+        Err(e) if e.kind() != io::ErrorKind::TimedOut => Err(e),
+        Ok(_) | Err(_) => Err(io::Error::new(io::ErrorKind::AddrInUse, "another program listens there")),
     }
 }
 

@@ -1,0 +1,54 @@
+//! Connecting to a Unix socket of this machine, within bounds.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+use socket2::{Domain, SockAddr, Socket, Type};
+
+/// Connects to the socket at `path`.
+///
+/// connect(2) waits, without end, where as many connections as the listener lets wait (listen(2), backlog) have not been
+/// accepted: a process that is stopped accepts none. On Linux it keeps to SO_SNDTIMEO (unix(7) does not say so;
+/// `unix_stream_connect` in the kernel does); other systems refuse such a connection at once.
+///
+/// # Errors
+/// What the system says: NotFound and ConnectionRefused where nobody listens, TimedOut after `limit`.
+pub fn connect_within(path: &Path, limit: Duration) -> io::Result<UnixStream> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_write_timeout(Some(limit))?;
+    socket.connect(&SockAddr::unix(path)?).map_err(|e| match e.kind() {
+        io::ErrorKind::WouldBlock => io::Error::new(io::ErrorKind::TimedOut, "whoever listens there accepts nobody"),
+        _ => e,
+    })?;
+    socket.set_write_timeout(None)?;
+    Ok(UnixStream::from(OwnedFd::from(socket)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listener_that_accepts_nobody_is_given_up() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("x");
+        let connect = || connect_within(&path, Duration::from_millis(20));
+        assert_eq!(connect().expect_err("absent").kind(), io::ErrorKind::NotFound);
+        let listener = Socket::new(Domain::UNIX, Type::STREAM, None).expect("a socket");
+        listener.bind(&SockAddr::unix(&path).expect("a path")).expect("bound");
+        assert_eq!(connect().expect_err("nobody listens").kind(), io::ErrorKind::ConnectionRefused);
+        listener.listen(1).expect("listening");
+        let mut waiting = Vec::new();
+        let error = loop {
+            match connect() {
+                Ok(stream) => waiting.push(stream),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(error.to_string(), "whoever listens there accepts nobody");
+        assert!(!waiting.is_empty() && waiting.len() < 100);
+    }
+}
