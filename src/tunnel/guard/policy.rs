@@ -58,9 +58,6 @@ impl Rules {
     /// # Errors
     /// `allow` names something unknown.
     pub(super) fn new(access: &Access) -> Result<Option<Self>, String> {
-        if !access.is_limited() {
-            return Ok(None);
-        }
         for name in &access.allow {
             if !OPERATIONS.iter().any(|operation| operation.name == name) {
                 let names = OPERATIONS.iter().map(|operation| operation.name);
@@ -68,6 +65,9 @@ impl Rules {
                 let nearest = nearest.map(|name| format!("; did you mean `{name}`?")).unwrap_or_default();
                 return Err(format!("`{}` in `allow` is no operation of the Engine{nearest}", name.escape_debug()));
             }
+        }
+        if !access.is_limited() {
+            return Ok(None);
         }
         let has = |policy| access.policies.contains(&policy);
         let parts = [(Policy::ReadOnly, READ), (Policy::Containers, READ | CONTAINERS), (Policy::Build, READ | BUILD)];
