@@ -10,7 +10,7 @@
 //! - `engine`: what is asked of Docker Engine through a tunnel;
 //! - `ssh`: one authenticated connection; the only module that names russh;
 //! - `config`: profiles and ssh_config, resolved to a `Target`;
-//! - `text`, `glob`, `unix_socket`: small tools of everyone's, which import nothing of ours.
+//! - `text`, `glob`, `sync`, `unix_socket`: small tools of everyone's, which import nothing of ours.
 //!
 //! docs/architecture.md tells how they work together. This library exists for the binary, the
 //! tests and the benchmarks; it promises no stable interface.
@@ -23,6 +23,7 @@ pub mod doctor;
 pub mod engine;
 pub mod glob;
 pub mod ssh;
+pub mod sync;
 pub mod text;
 pub mod tunnel;
 pub mod unix_socket;

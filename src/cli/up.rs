@@ -17,6 +17,7 @@ use crate::config::{
 };
 use crate::daemon::{self, Client, ClientError, Event, ExitCode, Failure, Request, SpawnError, Trouble, TunnelStatus};
 use crate::ssh::{Question, Secret};
+use crate::sync::lock;
 use crate::tunnel::State;
 
 /// How long a daemon that holds the lock may take to open its control socket.
@@ -488,7 +489,7 @@ impl Progress {
     }
 
     fn ask(&self, question: &Question, asker: Option<&mut Asker<'_>>) -> Result<Secret, NoAnswer> {
-        let _one = self.asking.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let _one = lock(&self.asking);
         match &self.spinners {
             Some(spinners) => spinners.suspend(|| prompt::ask(question, asker)),
             None => prompt::ask(question, asker),

@@ -1,10 +1,11 @@
 //! Brings questions to whoever is watching in a terminal, and the answers back.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::ssh::{Ask, Question, Secret};
+use crate::sync::lock;
 
 /// The one question that is open, and who could answer it.
 #[derive(Debug)]
@@ -29,7 +30,7 @@ impl Broker {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     /// Puts one question after the other, until those who ask are gone.

@@ -1,7 +1,7 @@
 //! The control socket's side in the daemon: one task a client.
 
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime};
 
 use bytes::BufMut;
@@ -19,6 +19,7 @@ use super::protocol::{Event, MAX_LINE, PROTOCOL, Request, SIGN_OF_LIFE, Trouble,
 use super::reload::reload;
 use crate::config::{Overrides, Settings};
 use crate::ssh::Prompter;
+use crate::sync::lock;
 use crate::tunnel::{self, Class, Route, State, Tunnel};
 
 /// How the daemon's life goes, as its clients must know it.
@@ -105,7 +106,7 @@ impl Control {
     }
 
     fn options(&self) -> MutexGuard<'_, Options> {
-        self.options.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.options)
     }
 
     /// Reads the configuration again, with these options besides those of before.

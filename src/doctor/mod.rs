@@ -5,7 +5,7 @@
 
 mod local;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
 use serde::Serialize;
@@ -15,6 +15,7 @@ use tokio::net::TcpStream;
 use crate::config::{Proxy, Remote, Target};
 use crate::engine;
 use crate::ssh::{self, Connection, Credentials, Endpoint, News, OnStep, OpenError, Phase, Prompter, Step};
+use crate::sync::lock;
 use crate::text;
 use crate::tunnel::{self, Access, Route, Survey, find_engine};
 
@@ -210,14 +211,14 @@ impl Examination<'_> {
         let heard = Arc::new(Mutex::new((Vec::new(), None)));
         let noted = heard.clone();
         let on_step: OnStep = Arc::new(move |news| {
-            let mut heard = noted.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut heard = lock(&noted);
             match news {
                 News::Step(step) => heard.0.push((step, Instant::now())),
                 News::Agreed(facts) => heard.1 = Some(facts),
             }
         });
         let result = Connection::establish(&target, self.prompter, &Credentials::new(false), &on_step).await;
-        let (steps, agreed) = heard.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let (steps, agreed) = lock(&heard).clone();
         // With hops each of them takes these steps: the last one's are the target's.
         let at = |wanted: Step| steps.iter().rev().find(|(step, _)| *step == wanted).map(|(_, at)| *at);
         let between = |from: Step, to: Option<Instant>| match (at(from), to) {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use russh::client::{self, DisconnectReason, Handle, Session};
@@ -27,6 +27,7 @@ use super::transport::tcp;
 use super::uncoupled::Uncoupled;
 use super::vault::Kept;
 use crate::config::{Destination, Proxy, Target, UpdateHostKeys};
+use crate::sync::lock;
 use crate::text::{self, shown as printable};
 
 /// Receive window of a channel, in bytes. What a server may send before it hears of us is in front of what else
@@ -512,12 +513,12 @@ struct Visit(Arc<Mutex<Option<Hold>>>);
 
 impl Visit {
     fn begins(&self, prompter: &Prompter) {
-        let mut hold = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut hold = lock(&self.0);
         hold.get_or_insert_with(|| prompter.hold_for_visit(VISIT));
     }
 
     fn ends(&self) {
-        drop(self.0.lock().unwrap_or_else(PoisonError::into_inner).take());
+        drop(lock(&self.0).take());
     }
 }
 

@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use russh::Signer;
@@ -21,6 +21,7 @@ use super::passwords::Passwords;
 use super::prompter::{Prompter, Question, Secret};
 use super::vault::{self, Kept};
 use crate::config::shell_word;
+use crate::sync::lock;
 
 /// Largest key file that is read, in bytes; an RSA key of 16384 bits has about 13 KB.
 const MAX_KEY_FILE: u64 = 1 << 20;
@@ -90,7 +91,7 @@ impl Credentials {
     }
 
     fn with<T>(&self, work: impl FnOnce(&mut Unlocked) -> T) -> T {
-        work(&mut self.unlocked.lock().unwrap_or_else(PoisonError::into_inner))
+        work(&mut lock(&self.unlocked))
     }
 }
 

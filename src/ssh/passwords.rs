@@ -6,7 +6,7 @@
 //! connection, and is a known host at the second. So a password goes to the very keys (or the authority) that it
 //! was given for, or that such a host has proved to be its own (UpdateHostKeys), and to no other.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use russh::keys::PublicKey;
 
@@ -14,6 +14,7 @@ use super::identity::{Identity, Trust};
 use super::known_hosts::KnownKey;
 use super::prompter::Secret;
 use super::vault::{self, Kept, VaultError};
+use crate::sync::lock;
 
 /// How an entry of the keyring begins that says which hosts it is for. A password is a line, and has no lines.
 const BEGINNING: &str = "dtunnel-password-1\n";
@@ -172,7 +173,7 @@ impl Passwords {
     }
 
     fn with<T>(&self, work: impl FnOnce(&mut State) -> T) -> T {
-        work(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
+        work(&mut lock(&self.state))
     }
 }
 

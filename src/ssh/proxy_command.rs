@@ -18,6 +18,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::error::Error;
 use super::prompter::Prompter;
+use crate::sync::lock;
 use crate::text;
 
 /// Most lines that go to the log and the person, the first ones.
@@ -49,7 +50,7 @@ struct Running {
 }
 
 fn running() -> MutexGuard<'static, Running> {
-    RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
+    lock(&RUNNING)
 }
 
 /// Ends all that run, and waits for it: before this process ends, which would leave them behind. Blocks for [`GRACE`] and
@@ -130,7 +131,7 @@ impl Ends {
         let _ = tokio::time::timeout(LAST_WORDS, &mut *voice.listening.lock().await).await;
         let ended = tokio::time::timeout(LAST_WORDS, async {
             loop {
-                match locked(&voice.child).as_mut().map(Child::try_wait) {
+                match lock(&voice.child).as_mut().map(Child::try_wait) {
                     Some(Ok(None)) => {}
                     Some(Ok(status)) => return status,
                     Some(Err(_)) | None => return None,
@@ -148,7 +149,7 @@ impl Ends {
             }
             _ => "brought no SSH server".into(),
         };
-        let said = voice.said.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect();
+        let said = lock(&voice.said).iter().cloned().collect();
         Error::Proxy { command: text::shown(&voice.command), how, said }
     }
 }
@@ -157,7 +158,7 @@ impl Ends {
 fn end(shared: &Shared) {
     let mut running = running();
     running.children.retain(|other| !Arc::ptr_eq(other, shared));
-    let Some(mut child) = locked(shared).take() else { return };
+    let Some(mut child) = lock(shared).take() else { return };
     let pid = child.id().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
     let (Ok(None), Some(pid)) = (child.try_wait(), pid) else { return };
     // It is not waited for elsewhere, so that the number is still its own.
@@ -176,10 +177,6 @@ fn end(shared: &Shared) {
     if std::thread::Builder::new().name("proxy-command".into()).spawn(ending).is_err() {
         self::running().ending -= 1;
     }
-}
-
-fn locked(child: &Shared) -> MutexGuard<'_, Option<Child>> {
-    child.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Drop for Voice {
@@ -218,7 +215,7 @@ async fn listen(mut stderr: ChildStderr, said: Arc<Mutex<VecDeque<String>>>, pro
             tracing::info!("ProxyCommand: {shown}");
             prompter.tell(shown.clone());
         }
-        let mut said = said.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut said = lock(&said);
         said.push_back(shown);
         if said.len() > MOST_LINES {
             said.pop_front();

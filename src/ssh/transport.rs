@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use super::error::{Error, TurnedAway};
 use crate::config::{AddressFamily, SshSettings, Target};
+use crate::sync::lock;
 use crate::text;
 
 /// How long one address may keep the next one waiting (RFC 8305 section 5).
@@ -66,12 +67,12 @@ pub(super) struct Greeting(Arc<Mutex<Vec<u8>>>);
 impl Greeting {
     /// Why there is no greeting (RFC 4253 section 4.2), if there is none.
     pub(super) fn refusal(&self, host: &str, port: u16) -> Option<Error> {
-        let text = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let text = lock(&self.0);
         (!text.windows(4).any(|part| part == b"SSH-")).then(|| no_greeting(host, port, &text))
     }
 
     fn note(&self, bytes: &[u8]) {
-        let mut text = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut text = lock(&self.0);
         let room = MAX_GREETING - text.len();
         text.extend_from_slice(&bytes[..bytes.len().min(room)]);
     }

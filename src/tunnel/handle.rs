@@ -10,10 +10,10 @@ use super::counters::Snapshot;
 use super::error::Error;
 use super::guard::{Guard, RequestStatus};
 use super::member::ConnectionStatus;
-use super::pool::lock;
 use super::ports::PortStatus;
 use super::supervisor::{Next, State, Status, Tunnel};
 use crate::config::{self, Target};
+use crate::sync::lock;
 
 /// Longest wait for the answer when a connection's round-trip time is measured.
 const PING_TIMEOUT: Duration = Duration::from_secs(10);

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixListener as StdUnixListener;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use rustix::fs::Mode;
@@ -18,6 +18,7 @@ use super::error::Error;
 use super::local::LocalStream;
 use super::peer;
 use crate::config::{LocalEndpoint, check_socket_place};
+use crate::sync::lock;
 use crate::unix_socket::connect_within;
 
 /// Pause after accepting failed, most likely for want of file descriptors, before it is tried again.
@@ -161,7 +162,7 @@ impl Listener {
 impl Listener {
     /// Tells a client of another user why it is not served, where it speaks HTTP. Nobody waits for it.
     fn turn_away(&self, stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) {
-        let mut clients = self.turned_away.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut clients = lock(&self.turned_away);
         while clients.try_join_next().is_some() {}
         if clients.len() < MOST_TURNED_AWAY {
             clients.spawn(async move {

@@ -11,10 +11,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::counters::Counters;
 use super::flow;
-use super::pool::lock;
 use super::worker::Worker;
 use crate::config::Target;
 use crate::ssh::{Channel, Connection, Endpoint};
+use crate::sync::lock;
 
 /// One SSH connection of a tunnel, as shown by `status`.
 #[derive(Debug, Clone, Serialize, Deserialize)]

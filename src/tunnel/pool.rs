@@ -7,7 +7,7 @@
 //! a client that does not keep up does not count against the limit.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use super::heap::Heap;
 use super::member::{ConnectionStatus, Member};
+use crate::sync::lock;
 
 /// How long a connection beyond the first may be unused before it is closed.
 const UNUSED: Duration = Duration::from_secs(60);
@@ -408,8 +409,4 @@ impl Drop for Stall<'_> {
         self.0.member.stalled.send_modify(|flows| *flows -= 1);
         self.0.pool.bump();
     }
-}
-
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -17,9 +17,9 @@ use tokio::sync::Mutex;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::config::Target;
+use crate::sync::lock;
 use crate::tunnel::flows::Purpose;
 use crate::tunnel::peer::Who;
-use crate::tunnel::pool::lock;
 use crate::tunnel::supervisor::Tunnel;
 
 pub(super) type Body = UnsyncBoxBody<Bytes, hyper::Error>;

@@ -31,8 +31,8 @@ use serde::{Deserialize, Serialize};
 
 use super::error::Error;
 use super::peer::Who;
-use super::pool::lock;
 use crate::config::Target;
+use crate::sync::lock;
 use policy::Rules;
 
 pub use framing::{Framing, Refusal};

@@ -29,10 +29,10 @@ use super::policy::{Pass, Rules, Verdict};
 use super::reach::Settled;
 use super::stream::{Framed, Reading, Returned};
 use super::{Guard, Open, bodies, linger, reach, shown};
+use crate::sync::lock;
 use crate::tunnel::flow::End;
 use crate::tunnel::local::LocalStream;
 use crate::tunnel::peer::Who;
-use crate::tunnel::pool::lock;
 use crate::tunnel::supervisor::Tunnel;
 
 /// Why a request is not passed on, and what that is called in HTTP.

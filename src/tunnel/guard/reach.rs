@@ -15,6 +15,7 @@ use serde::Deserialize;
 use super::bodies::{Create, Existing, ExistingExec, Reference, is_name, is_whole_id, judge_volume, shown};
 use super::defaults::Info;
 use super::proxy::Refused;
+use crate::sync::lock;
 
 /// Most ids of containers, and of execs, that are kept.
 const MAX_KEPT: usize = 4096;
@@ -118,7 +119,7 @@ impl Known {
 
 impl super::Guard {
     fn known<T>(&self, look: impl FnOnce(&mut Known) -> T) -> T {
-        look(&mut super::lock(&self.known))
+        look(&mut lock(&self.known))
     }
 
     /// See [`Known::learn`].

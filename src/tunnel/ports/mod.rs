@@ -14,10 +14,10 @@ use tokio::sync::mpsc;
 
 use super::flows::Purpose;
 use super::local::LocalStream;
-use super::pool::lock;
 use super::supervisor::{Link, Tunnel};
 use crate::config::{self, Remote, Target};
 use crate::engine::{self, Changes, Container, Session};
+use crate::sync::lock;
 use mapping::{Mapping, Wanted};
 
 pub use mapping::{PortState, PortStatus};
