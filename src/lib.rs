@@ -7,9 +7,11 @@
 //! - `audit`: what is unsafe about an Engine, its door and what runs there;
 //! - `daemon`: a process around a tunnel: lock, control socket, log;
 //! - `tunnel`: the product: listener, flows, supervision;
+//! - `host`: what is on the other machine: where its Engine is, and the way there;
 //! - `engine`: what is asked of Docker Engine through a tunnel;
 //! - `ssh`: one authenticated connection; the only module that names russh;
 //! - `config`: profiles and ssh_config, resolved to a `Target`;
+//! - `failure`: a failure as people see it, with the exit code;
 //! - `text`, `glob`, `sync`, `unix_socket`: small tools of everyone's, which import nothing of ours.
 //!
 //! docs/architecture.md tells how they work together. This library exists for the binary, the
@@ -21,7 +23,9 @@ pub mod config;
 pub mod daemon;
 pub mod doctor;
 pub mod engine;
+pub mod failure;
 pub mod glob;
+pub mod host;
 pub mod ssh;
 pub mod sync;
 pub mod text;

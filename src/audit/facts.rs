@@ -12,8 +12,8 @@ use tokio::net::TcpStream;
 use super::answers::{Container, Info, Network, Swarm, Version};
 use crate::config::{HostKeyPolicy, Proxy, Target};
 use crate::engine::{self, Session};
+use crate::host::{self, Route, find_engine};
 use crate::ssh::{self, Connection, Credentials, OnStep, OpenError, Prompter};
-use crate::tunnel::{self, Route, find_engine};
 
 /// Longest time for each question.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -114,7 +114,7 @@ pub(super) struct Host {
 }
 
 /// Connects and gathers.
-pub(super) async fn gather(target: &Target, prompter: &Prompter) -> Result<Facts, tunnel::Error> {
+pub(super) async fn gather(target: &Target, prompter: &Prompter) -> Result<Facts, host::Error> {
     let looking = target.looking_only();
     let quiet: OnStep = Arc::new(|_| {});
     let connection = Connection::establish(&looking, prompter, &Credentials::new(false), &quiet).await?;
@@ -143,15 +143,15 @@ async fn of_engine(
     route: &Route,
     target: &Target,
     facts: &mut Facts,
-) -> Result<(), tunnel::Error> {
+) -> Result<(), host::Error> {
     let (host, socket) = (target.address(), route.remote().to_string());
     let channel = match tokio::time::timeout(LIMIT, connection.open(&route.endpoint())).await {
         Ok(Ok(channel)) => channel,
         Ok(Err(OpenError::Lost)) => return Err(connection.ended().await.into()),
-        Err(_) => return Err(tunnel::Error::Engine { host, socket, source: engine::Error::Timeout(LIMIT) }),
+        Err(_) => return Err(host::Error::Engine { host, socket, source: engine::Error::Timeout(LIMIT) }),
         Ok(Err(source)) => {
             let user = facts.user.clone();
-            return Err(tunnel::Error::Forwarding { host, socket, user, said: String::new(), source });
+            return Err(host::Error::Forwarding { host, socket, user, said: String::new(), source });
         }
     };
     let asked = async {
@@ -178,7 +178,7 @@ async fn of_engine(
         facts.containers = Some(containers);
         Ok(())
     };
-    asked.await.map_err(|source| tunnel::Error::Engine { host, socket, source })
+    asked.await.map_err(|source| host::Error::Engine { host, socket, source })
 }
 
 /// An answer that says no is one as well; that the Engine is gone ends the audit.
@@ -218,7 +218,7 @@ async fn reach(host: &str) -> Vec<u16> {
 
 /// POSIX shell, read from standard input.
 fn script(socket: &str) -> String {
-    let socket = tunnel::quoted(socket);
+    let socket = host::quoted(socket);
     format!(
         r#"say() {{ printf '%s\n' "{MARK}$1"; }}
 s={socket}

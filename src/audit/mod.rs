@@ -17,7 +17,7 @@ use serde::Serialize;
 
 use crate::config::{self, IgnoredCheck, Target};
 use crate::ssh::Prompter;
-use crate::{text, tunnel};
+use crate::{host, text};
 
 pub use rules::{RULES, Rule, Severity};
 
@@ -127,7 +127,7 @@ pub fn check_ignored(target: &Target) -> Result<(), config::Error> {
 ///
 /// # Errors
 /// Why the Engine was not reached.
-pub async fn audit(target: &Target, prompter: &Prompter) -> Result<Report, tunnel::Error> {
+pub async fn audit(target: &Target, prompter: &Prompter) -> Result<Report, host::Error> {
     let facts = facts::gather(target, prompter).await?;
     let socket = facts.socket.clone().unwrap_or_else(|| "/var/run/docker.sock".into());
     let outcome = |rule: &'static Rule| {

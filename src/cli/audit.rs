@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 use super::up::with_name_hint;
 use super::{Global, output, prompt};
 use crate::audit::{self, Evidence, Outcome, Report, Severity, State};
-use crate::daemon::{ExitCode, Failure};
+use crate::failure::{ExitCode, Failure};
 use crate::text;
 
 #[derive(Debug, Args)]

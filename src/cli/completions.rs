@@ -9,7 +9,7 @@ use clap_complete::env::Shells;
 
 use super::output;
 use crate::config::{self, ConfigFile, Profile};
-use crate::daemon::{ExitCode, Failure};
+use crate::failure::{ExitCode, Failure};
 
 /// The variable by which a shell's script asks.
 const VARIABLE: &str = "COMPLETE";

@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::{Global, output};
 use crate::config::ConfigFile;
-use crate::daemon::{ExitCode, Failure};
+use crate::failure::{ExitCode, Failure};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ConfigCommand {

@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{Global, nearest_profile, output, targets};
 use crate::config::{LocalEndpoint, TunnelName, shell_word};
-use crate::daemon::{self, ExitCode, Failure, Found};
+use crate::daemon::{self, Found};
+use crate::failure::{ExitCode, Failure};
 
 /// Begins the description of a context that is ours to change and remove.
 const OURS: &str = "dtunnel: ";

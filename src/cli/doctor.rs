@@ -7,8 +7,9 @@ use serde::Serialize;
 
 use super::{Global, nearest_profile, output, prompt, targets};
 use crate::config::{self, ConfigFile, runtime_dir};
-use crate::daemon::{self, ExitCode, Failure, Found};
+use crate::daemon::{self, Found};
 use crate::doctor::{self, Check, Verdict};
+use crate::failure::{ExitCode, Failure};
 use crate::text;
 
 #[derive(Debug, Args)]

@@ -7,7 +7,8 @@ use serde::Serialize;
 
 use super::{Global, output, targets};
 use crate::config::{ConfigFile, RuntimeFiles, TunnelName};
-use crate::daemon::{Client, ClientError, Event, ExitCode, Failure, Request};
+use crate::daemon::{Client, ClientError, Event, Request};
+use crate::failure::{ExitCode, Failure};
 
 /// How long a daemon that does not tell its `drain` may let flows finish.
 const UNTOLD: Duration = Duration::from_secs(600);

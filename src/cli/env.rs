@@ -10,7 +10,8 @@ use super::targets::Chosen;
 use super::up::bring_up_quietly;
 use super::{Global, not_up, output, targets};
 use crate::config;
-use crate::daemon::{self, ExitCode, Failure, Found, TunnelStatus};
+use crate::daemon::{self, Found, TunnelStatus};
+use crate::failure::{ExitCode, Failure};
 use crate::tunnel::State;
 
 /// What would make docker go elsewhere, or speak TLS to a socket.

@@ -14,7 +14,8 @@ use super::targets::Chosen;
 use super::up::bring_up_quietly;
 use super::{Global, output};
 use crate::config::{self, shell_word};
-use crate::daemon::{ExitCode, Failure, TunnelStatus};
+use crate::daemon::TunnelStatus;
+use crate::failure::{ExitCode, Failure};
 
 #[derive(Debug, Args)]
 #[command(override_usage = "dtunnel exec [OPTIONS] [TARGET] [--] [COMMAND]...")]

@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 use super::profile::as_toml;
 use super::{Global, context, output, prompt};
 use crate::config::{self, ConfigFile, Destination, NewProfile, Profile, is_profile_name};
-use crate::daemon::{ExitCode, Failure};
+use crate::failure::{ExitCode, Failure};
 
 #[derive(Debug, Args)]
 pub(super) struct ImportArgs {

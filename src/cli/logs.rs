@@ -10,7 +10,8 @@ use clap::Args;
 
 use super::{Global, output};
 use crate::config::log_path;
-use crate::daemon::{ExitCode, Failure, log_tail};
+use crate::daemon::log_tail;
+use crate::failure::{ExitCode, Failure};
 
 /// How often `--follow` looks for more.
 const LOOK: Duration = Duration::from_millis(200);

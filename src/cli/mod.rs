@@ -36,7 +36,7 @@ use std::process::ExitCode;
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use crate::config::{self, ConfigFile, Overrides, RuntimeFiles, Target, TunnelName, resolve, runtime_dir};
-use crate::daemon::Failure;
+use crate::failure::Failure;
 
 pub use completions::complete;
 pub use examples::examples;
@@ -183,7 +183,7 @@ pub fn parse() -> Result<Cli, ExitCode> {
         }
         output::print_usage_error(&error, words.iter().skip(1).any(|word| word == "--json"));
         env::refuse_to_be_evaluated(&words);
-        ExitCode::from(crate::daemon::ExitCode::Usage as u8)
+        ExitCode::from(crate::failure::ExitCode::Usage as u8)
     })
 }
 

@@ -12,7 +12,7 @@ use console::Term;
 
 use super::Color;
 use crate::audit::Severity;
-use crate::daemon::{ExitCode, Failure};
+use crate::failure::{ExitCode, Failure};
 use crate::text;
 use crate::tunnel::State;
 

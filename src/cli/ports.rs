@@ -6,7 +6,8 @@ use clap::Args;
 
 use super::{Global, not_up, output, prompt, targets};
 use crate::config::RuntimeFiles;
-use crate::daemon::{Client, Failure, Request, TunnelStatus};
+use crate::daemon::{Client, Request, TunnelStatus};
+use crate::failure::Failure;
 use crate::tunnel::{PortState, PortStatus};
 
 #[derive(Debug, Args)]

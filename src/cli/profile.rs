@@ -10,7 +10,7 @@ use crate::config::{
     self, AccessSetting, ConfigFile, Destination, Jump, LocalEndpoint, NewProfile, Policy, PortsSetting, Profile,
     Remote,
 };
-use crate::daemon::{ExitCode, Failure};
+use crate::failure::{ExitCode, Failure};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ProfileCommand {

@@ -13,7 +13,8 @@ use zeroize::Zeroizing;
 
 use super::output;
 use super::signals::{self, Held};
-use crate::daemon::{Client, ExitCode, Failure};
+use crate::daemon::Client;
+use crate::failure::{ExitCode, Failure};
 use crate::ssh::{Prompter, Question, Secret};
 
 /// Longest answer, in bytes: a line beyond it is no passphrase.

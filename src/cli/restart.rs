@@ -7,7 +7,8 @@ use super::down::{take_down, unwell};
 use super::up::{self, Progress, Up};
 use super::{Global, not_up, output, targets};
 use crate::config::{self, ConfigFile, RuntimeFiles, TunnelName};
-use crate::daemon::{self, Client, Event, ExitCode, Failure, Found, Request};
+use crate::daemon::{self, Client, Event, Found, Request};
+use crate::failure::{ExitCode, Failure};
 
 #[derive(Debug, Args)]
 pub(super) struct RestartArgs {

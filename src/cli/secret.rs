@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 
 use super::{Global, output, prompt};
 use crate::config::Target;
-use crate::daemon::{ExitCode, Failure};
+use crate::failure::{ExitCode, Failure};
 use crate::ssh::vault::{self, Kept, VaultError};
 use crate::ssh::{Bound, Question, keep_password, known_identities, needs_passphrase, opens};
 

@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 
 use super::{Global, output};
 use crate::config::{ConfigFile, LocalEndpoint, RuntimeFiles, replace_file, runtime_dir};
-use crate::daemon::{ExitCode, Failure};
+use crate::failure::{ExitCode, Failure};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ServiceCommand {

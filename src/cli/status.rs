@@ -7,7 +7,8 @@ use clap::Args;
 
 use super::{Global, asked, output, targets};
 use crate::config::{self, TunnelName};
-use crate::daemon::{self, ExitCode, Failure, Found, TunnelStatus};
+use crate::daemon::{self, Found, TunnelStatus};
+use crate::failure::{ExitCode, Failure};
 use crate::tunnel::State;
 
 /// Pause between two lines of `--watch`, where none is said.

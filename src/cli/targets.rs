@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use super::{Global, output};
 use crate::config::{self, ConfigFile, TunnelName, runtime_dir, shell_word};
-use crate::daemon::{self, ExitCode, Failure};
+use crate::daemon::{self};
+use crate::failure::{ExitCode, Failure};
 
 /// The variable that names the default target of a shell or a directory.
 pub(super) const VARIABLE: &str = "DTUNNEL_TARGET";

@@ -15,7 +15,8 @@ use crate::config::{
     self, ConfigFile, Difference, LocalEndpoint, Overrides, RuntimeFiles, Settings, Takes, TunnelName, Wanted,
     log_path, runtime_dir, shell_word,
 };
-use crate::daemon::{self, Client, ClientError, Event, ExitCode, Failure, Request, SpawnError, Trouble, TunnelStatus};
+use crate::daemon::{self, Client, ClientError, Event, Request, SpawnError, Trouble, TunnelStatus};
+use crate::failure::{ExitCode, Failure};
 use crate::ssh::{Question, Secret};
 use crate::sync::lock;
 use crate::tunnel::State;

@@ -4,7 +4,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::output;
-use crate::daemon::Failure;
+use crate::failure::Failure;
 
 /// What `--version` says behind the program's name.
 pub(super) const LINE: &str = env!("DTUNNEL_VERSION");

@@ -1,7 +1,7 @@
 //! From what the user wrote (a target, a profile, ssh_config) to a resolved [`Target`].
 //!
 //! Pure: reads files and asks `ssh -G`, but opens no network connection and needs no async
-//! runtime. It knows nothing of SSH sessions, tunnels or the daemon, and imports only `text` and `glob`.
+//! runtime. It knows nothing of SSH sessions, tunnels or the daemon, and imports only `failure`, `text` and `glob`.
 
 mod access;
 mod allowed;
@@ -44,6 +44,8 @@ pub use ssh_config::{
 };
 
 use std::path::PathBuf;
+
+use crate::failure::{ExitCode, Failure};
 
 /// Why a target could not be resolved. Everything here is the user's to mend: a bad argument, a
 /// bad file, a directory that is not safe to use.
@@ -236,5 +238,15 @@ impl Error {
             Self::SshConfig { .. } => "mend your ssh_config, or leave it out with `-F none`".into(),
             Self::File { .. } | Self::Syntax { .. } | Self::ProfileName { .. } | Self::Setting { .. } => return None,
         })
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        let exit = match error {
+            Error::File { .. } | Error::RuntimeDir { .. } | Error::NoHome => ExitCode::Other,
+            _ => ExitCode::Usage,
+        };
+        Self::of(exit, &error, error.hint())
     }
 }

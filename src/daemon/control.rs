@@ -14,13 +14,14 @@ use zeroize::{Zeroize, Zeroizing};
 
 use super::Options;
 use super::broker::Broker;
-use super::failure::{ExitCode, Failure};
 use super::protocol::{Event, MAX_LINE, PROTOCOL, Request, SIGN_OF_LIFE, Trouble, TunnelStatus};
 use super::reload::reload;
 use crate::config::{Overrides, Settings};
+use crate::failure::{ExitCode, Failure};
+use crate::host::{Class, Route};
 use crate::ssh::Prompter;
 use crate::sync::lock;
-use crate::tunnel::{self, Class, Route, State, Tunnel};
+use crate::tunnel::{self, State, Tunnel};
 
 /// How the daemon's life goes, as its clients must know it.
 #[derive(Debug, Clone)]

@@ -6,7 +6,6 @@
 mod broker;
 mod client;
 mod control;
-mod failure;
 mod lock;
 mod log;
 mod manager;
@@ -16,7 +15,6 @@ mod run;
 mod spawn;
 
 pub use client::{Client, ClientError, Found, find, list};
-pub use failure::{ExitCode, Failure};
 pub(crate) use log::tail as log_tail;
 pub use manager::inherited;
 pub use protocol::{Event, PROTOCOL, Request, Trouble, TunnelStatus};

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::failure::Failure;
 use crate::config::{Destination, Difference, Settings};
 use crate::engine::Engine;
+use crate::failure::Failure;
 use crate::ssh::{Question, Secret, Step};
 use crate::tunnel::{ConnectionStatus, PortStatus, RequestStatus, State};
 

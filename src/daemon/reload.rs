@@ -5,8 +5,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Options;
-use super::failure::{ExitCode, Failure};
 use crate::config::{ConfigFile, RuntimeFiles, Target, TunnelName, resolve, runtime_dir};
+use crate::failure::{ExitCode, Failure};
 use crate::tunnel::Tunnel;
 
 /// Longest wait for new settings to be read and for a connection with them; it goes on being made.

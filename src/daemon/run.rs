@@ -17,7 +17,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::broker::Broker;
 use super::control::{Control, Life, Who, say};
-use super::failure::{ExitCode, Failure};
 use super::lock::Lock;
 use super::log;
 use super::manager;
@@ -25,6 +24,8 @@ use super::protocol::Event;
 use crate::config::{
     self, ConfigFile, Overrides, Proxy, RuntimeFiles, TunnelName, log_path, prepare_runtime_dir, resolve, route_path,
 };
+use crate::failure::{ExitCode, Failure};
+use crate::host;
 use crate::ssh::{self, Prompter, Questions, Step};
 use crate::tunnel::{self, Inherited, Listener, SocketFile, State, Tunnel, bind_private};
 
@@ -246,7 +247,7 @@ async fn supervise(
 /// Does this say that no host was there?
 fn reached_nobody(error: &tunnel::Error) -> bool {
     match error {
-        tunnel::Error::Ssh(ssh::Error::Jump { .. })
+        tunnel::Error::Host(host::Error::Ssh(ssh::Error::Jump { .. }))
         | tunnel::Error::Timeout { step: Step::Resolving | Step::Connecting, .. } => true,
         error => error.is_unreached(),
     }

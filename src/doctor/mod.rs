@@ -14,10 +14,11 @@ use tokio::net::TcpStream;
 
 use crate::config::{Proxy, Remote, Target};
 use crate::engine;
+use crate::failure;
+use crate::host::{self, Access, Route, Survey, find_engine};
 use crate::ssh::{self, Connection, Credentials, Endpoint, News, OnStep, OpenError, Phase, Prompter, Step};
 use crate::sync::lock;
 use crate::text;
-use crate::tunnel::{self, Access, Route, Survey, find_engine};
 
 /// Longest time for each small step.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -86,7 +87,7 @@ pub async fn examine(
     tunnel: Option<&str>,
     prompter: &Prompter,
     on_check: &mut dyn FnMut(Check),
-) -> Result<(), tunnel::Error> {
+) -> Result<(), host::Error> {
     let mut examination = Examination { target, prompter, on_check, done: 0 };
     let result = examination.run().await;
     if let Err(error) = &result {
@@ -125,11 +126,11 @@ impl Examination<'_> {
         }
     }
 
-    fn fail(&mut self, error: &tunnel::Error) {
-        self.add(Verdict::Failed, None, error.with_causes(), error.hint());
+    fn fail(&mut self, error: &host::Error) {
+        self.add(Verdict::Failed, None, failure::with_causes(error), error.hint());
     }
 
-    async fn run(&mut self) -> Result<(), tunnel::Error> {
+    async fn run(&mut self) -> Result<(), host::Error> {
         let target = self.target;
         let way = match &target.ssh.proxy {
             Proxy::None => String::new(),
@@ -349,7 +350,7 @@ impl Examination<'_> {
         }
     }
 
-    async fn engine(&mut self, connection: &Connection, route: &Route, found: Duration) -> Result<(), tunnel::Error> {
+    async fn engine(&mut self, connection: &Connection, route: &Route, found: Duration) -> Result<(), host::Error> {
         let (host, socket) = (self.target.address(), route.remote().to_string());
         let asked = SystemTime::now();
         let begun = Instant::now();
@@ -357,14 +358,14 @@ impl Examination<'_> {
         let channel = match tokio::time::timeout(LIMIT, connection.open(&endpoint)).await {
             Ok(Ok(channel)) => channel,
             Ok(Err(OpenError::Lost)) => return Err(connection.ended().await.into()),
-            Err(_) => return Err(tunnel::Error::Engine { host, socket, source: engine::Error::Timeout(LIMIT) }),
+            Err(_) => return Err(host::Error::Engine { host, socket, source: engine::Error::Timeout(LIMIT) }),
             Ok(Err(source)) => {
                 let user = self.target.ssh.user.clone();
-                return Err(tunnel::Error::Forwarding { host, socket, user, said: String::new(), source });
+                return Err(host::Error::Forwarding { host, socket, user, said: String::new(), source });
             }
         };
         let version = engine::version(channel.into_stream(), LIMIT).await;
-        let version = version.map_err(|source| tunnel::Error::Engine { host, socket, source })?;
+        let version = version.map_err(|source| host::Error::Engine { host, socket, source })?;
         let time = begun.elapsed();
         let detail = format!(
             "{} (API {}, {}/{}) at {}, {}",

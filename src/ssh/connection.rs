@@ -43,7 +43,7 @@ const FAR: Duration = Duration::from_millis(10);
 /// 32 KiB.
 const CHANNEL_MESSAGES: usize = 100;
 /// Longest time for which a session that has ended counts on the server: a command of ours under its small
-/// shell may take 2 s (`tunnel/bridge.rs`).
+/// shell may take 2 s (`host/exec.rs`).
 const ENDING_SESSION: Duration = Duration::from_secs(3);
 /// Pause before a server that refused a command is asked again.
 const ASK_AGAIN: Duration = Duration::from_millis(100);

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use crate::config::LocalEndpoint;
-use crate::{engine, ssh};
+use crate::failure::{self, Failure};
+use crate::host::{self, Class};
+use crate::ssh;
 
 /// Why a tunnel did not come up.
 #[derive(Debug, thiserror::Error)]
@@ -17,41 +19,9 @@ pub enum Error {
         /// What the system said, or why we did not even try.
         source: std::io::Error,
     },
-    /// There is no SSH connection.
+    /// The Engine was not reached.
     #[error(transparent)]
-    Ssh(#[from] ssh::Error),
-    /// The host was reached, but its server did not open the Engine's socket.
-    #[error("reached {host}, but not its Docker Engine{}", instead(.said))]
-    Forwarding {
-        /// `user@host:port`.
-        host: String,
-        /// The Engine's socket on the host.
-        socket: String,
-        /// The login name there.
-        user: String,
-        /// What a command there said, in place of looking around; may be empty.
-        said: String,
-        /// What the server said.
-        source: ssh::OpenError,
-    },
-    /// The host was reached, and looking around there told what is in the way.
-    #[error("reached {host}, but {obstacle}")]
-    Obstacle {
-        /// `user@host:port`.
-        host: String,
-        /// What.
-        obstacle: Obstacle,
-    },
-    /// The socket was opened, but what listens there does not answer as an Engine does.
-    #[error("reached {socket} on {host}, but no Docker Engine answered there")]
-    Engine {
-        /// `user@host:port`.
-        host: String,
-        /// The Engine's socket on the host.
-        socket: String,
-        /// What went wrong.
-        source: engine::Error,
-    },
+    Host(#[from] host::Error),
     /// The system would not give what a connection needs.
     #[error("cannot start a connection")]
     System(#[source] std::io::Error),
@@ -73,125 +43,22 @@ pub enum Error {
     },
 }
 
-/// What is in the way of an Engine, once its host has been reached.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Obstacle {
-    /// No socket of an Engine.
-    #[error("it has no Engine's socket ({})", .looked.join(", "))]
-    NoSocket {
-        /// Where one was looked for.
-        looked: Vec<String>,
-        /// Is there a docker CLI, at least?
-        docker_installed: bool,
-    },
-    /// There is one, which this login may not use.
-    #[error("{user} may not use {socket} ({listing})")]
-    Permission {
-        /// The socket.
-        socket: String,
-        /// Its mode, owner and group.
-        listing: String,
-        /// The login's name.
-        user: String,
-        /// Is the user in the group `docker` by now, but this login is older?
-        new_login: bool,
-    },
-    /// There is one, but its server forwards nothing and nothing on the host can stand in.
-    #[error("its SSH server does not forward to {socket}")]
-    Prohibited {
-        /// The socket.
-        socket: String,
-    },
-    /// There is one, but nobody answers there.
-    #[error("nothing answers at {socket}: {said}")]
-    NotListening {
-        /// The socket.
-        socket: String,
-        /// The words of the tools that tried.
-        said: String,
-    },
-    /// The command that should speak to the Engine failed.
-    #[error("`{command}` failed there: {said}")]
-    Command {
-        /// The command.
-        command: String,
-        /// Its words.
-        said: String,
-    },
-}
-
-impl Obstacle {
-    fn hint(&self) -> String {
-        match self {
-            Self::NoSocket { docker_installed: true, .. } => {
-                "Docker is installed there, so its Engine is not running: `sudo systemctl start docker` on the host \
-                 (or name another socket with --remote)"
-                    .into()
-            }
-            Self::NoSocket { .. } => {
-                "is Docker or Podman installed there? with another socket, name it with --remote /path/to.sock; for Podman: \
-                 `systemctl --user enable --now podman.socket` on the host"
-                    .into()
-            }
-            Self::Permission { user, new_login: true, .. } => format!(
-                "{user} is in the group `docker`, but not in this login: end all of {user}'s sessions on the host \
-                 (an ssh ControlMaster is one) and log in again"
-            ),
-            Self::Permission { user, socket, .. } => format!(
-                "on the host: `sudo usermod -aG docker {user}`, if the group of {socket} is docker (its members are as \
-                 powerful as root); it takes a new login"
-            ),
-            Self::Prohibited { .. } => {
-                "in the host's sshd_config: `AllowStreamLocalForwarding yes` and `AllowTcpForwarding yes`, no DisableForwarding; \
-                 in authorized_keys no `restrict` without `port-forwarding`. Or install docker's CLI or socat there, \
-                 which dtunnel can use instead"
-                    .into()
-            }
-            Self::NotListening { .. } => {
-                "is the Engine running? `sudo systemctl status docker` on the host tells; a socket file alone may be left over".into()
-            }
-            Self::Command { .. } => "try the command on the host, by ssh".into(),
-        }
-    }
-}
-
-fn instead(said: &str) -> String {
-    if said.is_empty() { String::new() } else { format!("; it runs no commands for this login: {said}") }
-}
-
 /// Why we did not even try, if that is so.
 fn config_error(source: &std::io::Error) -> Option<&crate::config::Error> {
     source.get_ref()?.downcast_ref()
 }
 
-/// What kind of failure it is, for whoever must act on one that was only told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Class {
-    /// The host cannot be reached.
-    Unreachable,
-    /// Its host key was refused.
-    HostKey,
-    /// The login was refused, or needs a person.
-    Auth,
-    /// A setting is wrong.
-    Config,
-    /// The host was reached, its Engine was not.
-    Engine,
-    /// Anything on this machine.
-    Other,
+impl From<ssh::Error> for Error {
+    fn from(error: ssh::Error) -> Self {
+        Self::Host(error.into())
+    }
 }
 
 impl Error {
     /// What kind of failure this is.
     pub fn class(&self) -> Class {
         match self {
-            Self::Ssh(error) => match error.kind() {
-                ssh::Kind::Unreachable => Class::Unreachable,
-                ssh::Kind::HostKey => Class::HostKey,
-                ssh::Kind::Auth => Class::Auth,
-                ssh::Kind::Config => Class::Config,
-            },
-            Self::Forwarding { .. } | Self::Obstacle { .. } | Self::Engine { .. } => Class::Engine,
+            Self::Host(error) => error.class(),
             Self::Access { .. } => Class::Config,
             Self::Timeout { step: ssh::Step::Engine, .. } => Class::Engine,
             Self::Timeout { step: ssh::Step::Authenticating | ssh::Step::Confirming, .. } => Class::Auth,
@@ -203,32 +70,27 @@ impl Error {
 
     /// The error and what it comes from, in one line.
     pub fn with_causes(&self) -> String {
-        let causes = std::iter::successors(std::error::Error::source(self), |cause| cause.source());
-        causes.fold(self.to_string(), |text, cause| format!("{text}: {cause}"))
+        failure::with_causes(self)
     }
 
     /// Was the connection turned away by a server that may be too busy, so that a moment later it may not be?
     pub(super) fn turned_away(&self) -> Option<ssh::TurnedAway> {
         match self {
-            Self::Ssh(ssh::Error::TurnedAway { why, .. }) => Some(*why),
+            Self::Host(host::Error::Ssh(ssh::Error::TurnedAway { why, .. })) => Some(*why),
             _ => None,
         }
     }
 
     /// Was the host not even reached?
     pub fn is_unreached(&self) -> bool {
-        matches!(self, Self::Ssh(error) if error.is_unreached())
+        matches!(self, Self::Host(host::Error::Ssh(error)) if error.is_unreached())
     }
 
     /// Is this for time to cure, so that trying again makes sense?
     pub fn may_pass(&self) -> bool {
         match self {
-            Self::Ssh(error) => error.kind() == ssh::Kind::Unreachable,
-            Self::Timeout { .. }
-            | Self::System(_)
-            | Self::Forwarding { .. }
-            | Self::Obstacle { .. }
-            | Self::Engine { .. } => true,
+            Self::Host(error) => error.may_pass(),
+            Self::Timeout { .. } | Self::System(_) => true,
             Self::Listen { .. } | Self::Access { .. } => false,
         }
     }
@@ -239,21 +101,16 @@ impl Error {
             Self::Listen { endpoint: LocalEndpoint::Tcp(_), .. } => "choose another port, or 0 for any free one".into(),
             Self::Listen { source, .. } if config_error(source).is_some() => return config_error(source)?.hint(),
             Self::Listen { .. } => "choose another path with --local unix:PATH".into(),
-            Self::Ssh(error) => return error.hint(),
-            // OpenSSH answers all of these alike (docs/architecture.md, "Facts about sshd").
-            Self::Forwarding { socket, user, .. } => format!(
-                "sshd does not say which, so look at each: is Docker running there ({socket} present)? may {user} use it \
-                 (`ls -l {socket}`; being in the group `docker` takes a new login)? does sshd_config permit it \
-                 (AllowStreamLocalForwarding yes, AllowTcpForwarding yes, no DisableForwarding)?"
-            ),
-            Self::Engine { source: engine::Error::Timeout(_), .. } => {
-                "the Engine hangs or is still starting: `docker info` on the host tells more".into()
-            }
-            Self::Obstacle { obstacle, .. } => obstacle.hint(),
-            Self::Engine { .. } => "is --remote the socket of a Docker Engine?".into(),
+            Self::Host(error) => return error.hint(),
             Self::System(_) => "are memory, threads or open files (`ulimit -a`) used up?".into(),
             Self::Access { .. } => "docs/security.md lists the operations and their names".into(),
             Self::Timeout { .. } => "give it more time with --timeout".into(),
         })
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::of(error.class().into(), &error, error.hint())
     }
 }

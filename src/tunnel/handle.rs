@@ -9,11 +9,11 @@ use tokio::sync::{mpsc, watch};
 use super::counters::Snapshot;
 use super::error::Error;
 use super::guard::{Guard, RequestStatus};
-use super::member::ConnectionStatus;
 use super::ports::PortStatus;
-use super::supervisor::{Next, State, Status, Tunnel};
 use crate::config::{self, Target};
 use crate::sync::lock;
+use crate::tunnel::pool::member::ConnectionStatus;
+use crate::tunnel::uptime::supervisor::{Next, State, Status, Tunnel};
 
 /// Longest wait for the answer when a connection's round-trip time is measured.
 const PING_TIMEOUT: Duration = Duration::from_secs(10);

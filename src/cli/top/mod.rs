@@ -11,7 +11,8 @@ use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers
 
 use super::{Color, Global};
 use crate::config::{RuntimeFiles, TunnelName, runtime_dir};
-use crate::daemon::{Client, ExitCode, Failure, Request, TunnelStatus};
+use crate::daemon::{Client, Request, TunnelStatus};
+use crate::failure::{ExitCode, Failure};
 use crate::tunnel::State;
 
 /// How often the daemons are asked.

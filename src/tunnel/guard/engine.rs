@@ -18,9 +18,9 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::config::Target;
 use crate::sync::lock;
-use crate::tunnel::flows::Purpose;
-use crate::tunnel::peer::Who;
-use crate::tunnel::supervisor::Tunnel;
+use crate::tunnel::client::peer::Who;
+use crate::tunnel::dispatch::Purpose;
+use crate::tunnel::uptime::supervisor::Tunnel;
 
 pub(super) type Body = UnsyncBoxBody<Bytes, hyper::Error>;
 

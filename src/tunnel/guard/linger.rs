@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::tunnel::local::LocalStream;
+use crate::tunnel::client::stream::LocalStream;
 
 /// Most bytes that are thrown away. Clients of some languages send all of a body before they read: an image to
 /// be loaded, or a build's context. Larger ones are seldom, and get a reset.

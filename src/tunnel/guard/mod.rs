@@ -30,9 +30,9 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 use super::error::Error;
-use super::peer::Who;
 use crate::config::Target;
 use crate::sync::lock;
+use crate::tunnel::client::peer::Who;
 use policy::Rules;
 
 pub use framing::{Framing, Refusal};

@@ -30,10 +30,10 @@ use super::reach::Settled;
 use super::stream::{Framed, Reading, Returned};
 use super::{Guard, Open, bodies, linger, reach, shown};
 use crate::sync::lock;
-use crate::tunnel::flow::End;
-use crate::tunnel::local::LocalStream;
-use crate::tunnel::peer::Who;
-use crate::tunnel::supervisor::Tunnel;
+use crate::tunnel::client::peer::Who;
+use crate::tunnel::client::stream::LocalStream;
+use crate::tunnel::flow::relay::End;
+use crate::tunnel::uptime::supervisor::Tunnel;
 
 /// Why a request is not passed on, and what that is called in HTTP.
 pub(super) type Refused = (StatusCode, String);

@@ -12,7 +12,7 @@ use tokio::time::{Sleep, sleep};
 use super::framing::{Framing, Refusal};
 use super::head::Head;
 use crate::sync::lock;
-use crate::tunnel::local::LocalStream;
+use crate::tunnel::client::stream::LocalStream;
 
 /// Most bytes read at once.
 const MAX_READ: usize = 32 << 10;

@@ -10,11 +10,11 @@ use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::engine::{Container, Published};
+use crate::tunnel::client::listener::{ACCEPT_PAUSE, bind_tcp};
+use crate::tunnel::client::peer;
+use crate::tunnel::client::stream::LocalStream;
 use crate::tunnel::counters::Counters;
-use crate::tunnel::flows::Purpose;
-use crate::tunnel::listener::{ACCEPT_PAUSE, bind_tcp};
-use crate::tunnel::local::LocalStream;
-use crate::tunnel::peer;
+use crate::tunnel::dispatch::Purpose;
 
 /// What became of a published port on this machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -12,12 +12,12 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use super::flows::Purpose;
-use super::local::LocalStream;
-use super::supervisor::{Link, Tunnel};
 use crate::config::{self, Remote, Target};
 use crate::engine::{self, Changes, Container, Session};
 use crate::sync::lock;
+use crate::tunnel::client::stream::LocalStream;
+use crate::tunnel::dispatch::Purpose;
+use crate::tunnel::uptime::supervisor::{Link, Tunnel};
 use mapping::{Mapping, Wanted};
 
 pub use mapping::{PortState, PortStatus};

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::error::Error;
 use crate::ssh;
+use crate::tunnel::error::Error;
 
 /// Pauses between attempts that reach the server: the first, and the longest. Each is twice the one
 /// before.
@@ -26,7 +26,7 @@ const SILENT_TRIES: u32 = 3;
 
 /// One time without a connection.
 #[derive(Debug)]
-pub(super) struct Outage {
+pub(in crate::tunnel) struct Outage {
     begun: Instant,
     attempts: u32,
     pause: Duration,
@@ -35,12 +35,12 @@ pub(super) struct Outage {
 }
 
 impl Outage {
-    pub(super) fn begins() -> Self {
+    pub(in crate::tunnel) fn begins() -> Self {
         Self { begun: Instant::now(), attempts: 0, pause: FIRST_PAUSE, told: String::new() }
     }
 
     /// Time for TCP in the next attempt; `full` is what the settings say.
-    pub(super) fn tcp_limit(&mut self, full: Duration) -> Duration {
+    pub(in crate::tunnel) fn tcp_limit(&mut self, full: Duration) -> Duration {
         self.attempts += 1;
         let knocks = self.begun.elapsed() < KNOCKING && !self.attempts.is_multiple_of(PATIENT);
         if knocks { full.min(KNOCK_LIMIT) } else { full }
@@ -48,7 +48,7 @@ impl Outage {
 
     /// How long to wait after `error`. Up to half of it is left to chance, so that many tunnels do not
     /// come at once.
-    pub(super) fn pause(&mut self, error: &Error) -> Duration {
+    pub(in crate::tunnel) fn pause(&mut self, error: &Error) -> Duration {
         if error.is_unreached() && self.begun.elapsed() < KNOCKING {
             return with_chance(KNOCK_PAUSE);
         }
@@ -58,13 +58,13 @@ impl Outage {
     }
 
     /// Something has changed: short pauses again.
-    pub(super) fn starts_over(&mut self) {
+    pub(in crate::tunnel) fn starts_over(&mut self) {
         *self = Self { told: std::mem::take(&mut self.told), ..Self::begins() };
     }
 
     /// Should the first `up`, too, try again? A server that says it is too busy is asked until the time
     /// is over, one that says nothing a few times.
-    pub(super) fn insists(&mut self, error: &Error) -> bool {
+    pub(in crate::tunnel) fn insists(&mut self, error: &Error) -> bool {
         self.attempts += 1;
         match error.turned_away() {
             Some(ssh::TurnedAway::TooBusy) => true,
@@ -74,7 +74,7 @@ impl Outage {
     }
 
     /// Is this the first time that this is told?
-    pub(super) fn is_news(&mut self, text: &str) -> bool {
+    pub(in crate::tunnel) fn is_news(&mut self, text: &str) -> bool {
         let news = self.told != text;
         if news {
             self.told = text.into();
@@ -95,15 +95,16 @@ mod tests {
 
     fn refused() -> Error {
         let source = std::io::ErrorKind::ConnectionRefused.into();
-        Error::Ssh(ssh::Error::Connect { host: "h".into(), port: 22, source })
+        ssh::Error::Connect { host: "h".into(), port: 22, source }.into()
     }
 
     fn busy() -> Error {
-        Error::Ssh(ssh::Error::TurnedAway {
+        ssh::Error::TurnedAway {
             host: "h".into(),
             message: "Exceeded MaxStartups".into(),
             why: ssh::TurnedAway::TooBusy,
-        })
+        }
+        .into()
     }
 
     #[tokio::test(start_paused = true)]

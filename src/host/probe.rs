@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use super::bridge::{TOOLS, Tool, quoted};
+use super::exec::{TOOLS, Tool, quoted};
 use crate::ssh::Connection;
 use crate::text::shown;
 

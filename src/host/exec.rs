@@ -77,7 +77,7 @@ impl Tool {
 }
 
 /// The endpoint that leads to a TCP port as the host sees it, with whatever is there to carry it.
-pub(super) fn to_port(host: &str, port: u16) -> Endpoint {
+pub(crate) fn to_port(host: &str, port: u16) -> Endpoint {
     let socat = if host.contains(':') { format!("TCP6:[{host}]:{port}") } else { format!("TCP:{host}:{port}") };
     let script = format!(
         "if command -v socat >/dev/null; then exec socat -t 2000000 - {}; fi; \

@@ -18,7 +18,7 @@ const SMALL: usize = 4 << 10;
 
 /// Pieces of a stream, in order.
 #[derive(Debug)]
-pub(super) struct SendBuffer {
+pub(in crate::tunnel) struct SendBuffer {
     pieces: VecDeque<Bytes>,
     size: usize,
     /// Most bytes beyond memory.
@@ -36,7 +36,7 @@ pub(super) struct SendBuffer {
 
 impl SendBuffer {
     /// One that may keep `limit` bytes in a file.
-    pub(super) fn new(limit: u64) -> Self {
+    pub(in crate::tunnel) fn new(limit: u64) -> Self {
         Self {
             pieces: VecDeque::new(),
             size: 0,
@@ -49,7 +49,7 @@ impl SendBuffer {
         }
     }
 
-    pub(super) fn push(&mut self, piece: Bytes) {
+    pub(in crate::tunnel) fn push(&mut self, piece: Bytes) {
         self.spilling |= self.size >= BOUND && self.limit > 0;
         if self.spilling {
             self.gathered.extend_from_slice(&piece);
@@ -79,12 +79,12 @@ impl SendBuffer {
     }
 
     /// The first piece that can be given to the client now; empty where there is none.
-    pub(super) fn front(&self) -> Bytes {
+    pub(in crate::tunnel) fn front(&self) -> Bytes {
         self.pieces.front().cloned().unwrap_or_default()
     }
 
     /// The client has taken this many bytes of the first piece.
-    pub(super) fn advance(&mut self, taken: usize) {
+    pub(in crate::tunnel) fn advance(&mut self, taken: usize) {
         self.size -= taken;
         if let Some(piece) = self.pieces.front_mut() {
             piece.advance(taken);
@@ -96,28 +96,28 @@ impl SendBuffer {
     }
 
     /// Nothing waits anywhere.
-    pub(super) fn is_empty(&self) -> bool {
+    pub(in crate::tunnel) fn is_empty(&self) -> bool {
         self.pieces.is_empty() && !self.spilling
     }
 
     /// No more is kept in memory.
-    pub(super) fn is_full(&self) -> bool {
+    pub(in crate::tunnel) fn is_full(&self) -> bool {
         self.size >= BOUND
     }
 
     /// Enough room in memory to take from the host again: not at once, or a client that is a little slow
     /// would have its connection stop and go with every piece.
-    pub(super) fn has_room(&self) -> bool {
+    pub(in crate::tunnel) fn has_room(&self) -> bool {
         self.size <= BOUND / 2 && !self.spilling
     }
 
     /// Bytes beyond memory.
-    pub(super) fn spilled(&self) -> u64 {
+    pub(in crate::tunnel) fn spilled(&self) -> u64 {
         self.spill.bytes() + self.gathered.len() as u64
     }
 
     /// Is the bound beyond memory reached, or is there nothing beyond it?
-    pub(super) fn is_at_limit(&self) -> bool {
+    pub(in crate::tunnel) fn is_at_limit(&self) -> bool {
         match self.limit {
             0 => self.is_full(),
             limit => self.broken.is_some() || self.spilled() >= limit,
@@ -125,22 +125,22 @@ impl SendBuffer {
     }
 
     /// Is more than half of the bound used?
-    pub(super) fn is_past_half(&self) -> bool {
+    pub(in crate::tunnel) fn is_past_half(&self) -> bool {
         self.limit > 0 && self.spilled() >= self.limit / 2
     }
 
     /// Is there something that [`SendBuffer::disk`] waits for?
-    pub(super) fn needs_disk(&self) -> bool {
+    pub(in crate::tunnel) fn needs_disk(&self) -> bool {
         self.spill.is_busy()
     }
 
     /// Must the disk be waited for before more is pushed?
-    pub(super) fn is_behind(&self) -> bool {
+    pub(in crate::tunnel) fn is_behind(&self) -> bool {
         self.spill.is_busy() && self.gathered.len() >= 2 * BLOCK
     }
 
     /// Why nothing more can be kept.
-    pub(super) fn limit_reason(&self) -> String {
+    pub(in crate::tunnel) fn limit_reason(&self) -> String {
         match (&self.broken, self.limit) {
             (Some(reason), _) => format!("what it leaves cannot be kept on disk ({reason})"),
             (None, 0) => "nothing is kept on disk for it (spill = 0)".into(),
@@ -174,7 +174,7 @@ impl SendBuffer {
     ///
     /// # Errors
     /// Bytes that were kept are lost.
-    pub(super) async fn disk(&mut self) -> io::Result<()> {
+    pub(in crate::tunnel) async fn disk(&mut self) -> io::Result<()> {
         match self.spill.accessed().await? {
             Outcome::Stored(memory) => self.spare = memory,
             Outcome::Failed(error, mut block) => {

@@ -9,12 +9,12 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::counters::Counters;
-use super::flow;
-use super::worker::Worker;
 use crate::config::Target;
 use crate::ssh::{Channel, Connection, Endpoint};
 use crate::sync::lock;
+use crate::tunnel::counters::Counters;
+use crate::tunnel::flow::relay;
+use crate::tunnel::pool::worker::Worker;
 
 /// One SSH connection of a tunnel, as shown by `status`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -42,21 +42,21 @@ pub struct ConnectionStatus {
 
 /// A connection and what goes over it.
 #[derive(Debug)]
-pub(super) struct Member {
-    pub(super) connection: Connection,
+pub(in crate::tunnel) struct Member {
+    pub(in crate::tunnel) connection: Connection,
     /// What it was made for.
-    pub(super) target: Arc<Target>,
+    pub(in crate::tunnel) target: Arc<Target>,
     /// The thread that carries it.
-    pub(super) worker: Worker,
-    pub(super) counters: Counters,
+    pub(in crate::tunnel) worker: Worker,
+    pub(in crate::tunnel) counters: Counters,
     /// Bytes that have come from the host, whether their clients have taken them or not.
     arrived: AtomicU64,
     /// Flows that are or will be on it, our own that only listen apart.
-    pub(super) load: AtomicUsize,
+    pub(in crate::tunnel) load: AtomicUsize,
     /// All who need it to be read: flows, those being opened, listeners.
-    pub(super) users: watch::Sender<usize>,
+    pub(in crate::tunnel) users: watch::Sender<usize>,
     /// Bytes in files for its clients.
-    pub(super) spilled: AtomicU64,
+    pub(in crate::tunnel) spilled: AtomicU64,
     /// As many as the server lets it have (MaxSessions, for flows that are commands), and when that was
     /// learnt.
     capacity: Mutex<Option<(usize, Instant)>>,
@@ -67,17 +67,17 @@ pub(super) struct Member {
     /// Is it being asked for a sign of life, since the network has changed?
     suspect: AtomicBool,
     /// Flows whose client does not keep up.
-    pub(super) stalled: watch::Sender<usize>,
+    pub(in crate::tunnel) stalled: watch::Sender<usize>,
     /// Since when no flow is on it; while one is, when the last one ended.
-    pub(super) quiet_since: Mutex<Instant>,
+    pub(in crate::tunnel) quiet_since: Mutex<Instant>,
     round_trip: Mutex<Option<Duration>>,
     /// An open channel to the Engine for the next flow.
-    pub(super) spare: Mutex<Spare>,
+    pub(in crate::tunnel) spare: Mutex<Spare>,
 }
 
 /// The spare channel of a connection.
 #[derive(Debug, Default)]
-pub(super) enum Spare {
+pub(in crate::tunnel) enum Spare {
     #[default]
     None,
     /// One is being opened.
@@ -92,7 +92,7 @@ pub(super) enum Spare {
 const RECOVERY: Duration = Duration::from_secs(10);
 
 impl Member {
-    pub(super) fn new(connection: Connection, target: Arc<Target>, worker: Worker) -> Arc<Self> {
+    pub(in crate::tunnel) fn new(connection: Connection, target: Arc<Target>, worker: Worker) -> Arc<Self> {
         Arc::new(Self {
             connection,
             target,
@@ -113,13 +113,13 @@ impl Member {
         })
     }
 
-    pub(super) fn has_spare(&self) -> bool {
+    pub(in crate::tunnel) fn has_spare(&self) -> bool {
         matches!(*lock(&self.spare), Spare::Open(..))
     }
 
     /// The spare channel, if there is one that can still be used. Not on a connection that may be dead: a
     /// channel that is opened anew shows that it lives before a byte of the client's is sent.
-    pub(super) async fn take_spare(&self) -> Option<Channel> {
+    pub(in crate::tunnel) async fn take_spare(&self) -> Option<Channel> {
         let taken = {
             let mut spare = lock(&self.spare);
             if !matches!(*spare, Spare::Open(..)) || self.is_suspect() {
@@ -135,7 +135,7 @@ impl Member {
 
     /// Opens a spare channel, if nothing goes on here and there is none yet. A packet of the server's
     /// that nobody asked for would hold back the answers that somebody waits for.
-    pub(super) async fn open_spare(self: &Arc<Self>, endpoint: &Endpoint) {
+    pub(in crate::tunnel) async fn open_spare(self: &Arc<Self>, endpoint: &Endpoint) {
         {
             let mut spare = lock(&self.spare);
             if self.load.load(Relaxed) > 0 || self.is_stalled() || !matches!(*spare, Spare::None) {
@@ -156,37 +156,37 @@ impl Member {
     }
 
     /// Lets the spare channel go where it is older than `limit`.
-    pub(super) fn drop_old_spare(&self, limit: Duration) {
+    pub(in crate::tunnel) fn drop_old_spare(&self, limit: Duration) {
         let mut spare = lock(&self.spare);
         if matches!(*spare, Spare::Open(_, since) if since.elapsed() >= limit) {
             *spare = Spare::None;
         }
     }
 
-    pub(super) fn spare_since(&self) -> Option<Instant> {
+    pub(in crate::tunnel) fn spare_since(&self) -> Option<Instant> {
         match *lock(&self.spare) {
             Spare::Open(_, since) => Some(since),
             Spare::None | Spare::Opening => None,
         }
     }
 
-    pub(super) fn is_stalled(&self) -> bool {
+    pub(in crate::tunnel) fn is_stalled(&self) -> bool {
         *self.stalled.borrow() > 0
     }
 
     /// Does one of its flows leave it unread?
-    pub(super) fn is_held_up(&self) -> bool {
+    pub(in crate::tunnel) fn is_held_up(&self) -> bool {
         self.is_stalled() && *self.users.borrow() == 1
     }
 
-    pub(super) fn is_full(&self) -> bool {
+    pub(in crate::tunnel) fn is_full(&self) -> bool {
         let capacity = lock(&self.capacity).filter(|(_, since)| since.elapsed() < RECOVERY);
         capacity.is_some_and(|(most, _)| self.load.load(Relaxed) >= most)
     }
 
     /// Records that the server refused another command: until one has ended, where there is any, there is no
     /// room for more. (Without any, it is a session that is still ending on the server.)
-    pub(super) fn has_refused(&self) {
+    pub(in crate::tunnel) fn has_refused(&self) {
         let others = self.load.load(Relaxed).saturating_sub(1);
         if others > 0 {
             *lock(&self.capacity) = Some((others, Instant::now()));
@@ -194,28 +194,28 @@ impl Member {
     }
 
     /// Ends its flows at once; whoever watches over it hears of it.
-    pub(super) fn give_up(&self) {
+    pub(in crate::tunnel) fn give_up(&self) {
         self.dead.cancel();
     }
 
     /// Waits until it is [given up](Self::give_up).
-    pub(super) async fn given_up(&self) {
+    pub(in crate::tunnel) async fn given_up(&self) {
         self.dead.cancelled().await;
     }
 
     /// It gets no new flows and ends with its last one.
-    pub(super) fn retire(&self) {
+    pub(in crate::tunnel) fn retire(&self) {
         self.retired.cancel();
     }
 
     /// Waits until it is [retired](Self::retire).
-    pub(super) async fn is_retired(&self) {
+    pub(in crate::tunnel) async fn is_retired(&self) {
         self.retired.cancelled().await;
     }
 
     /// Gives it up where it does not answer within `limit` and nothing moves on it. (Behind much that is
     /// being sent the answer may take long.) One that is held up cannot answer, and is left alone.
-    pub(super) async fn check(&self, limit: Duration) {
+    pub(in crate::tunnel) async fn check(&self, limit: Duration) {
         self.suspect.store(true, Relaxed);
         // What clients take says nothing where they do not read.
         let moved = || self.counters.snapshot().bytes_out + self.arrived.load(Relaxed);
@@ -235,26 +235,26 @@ impl Member {
     }
 
     /// So many bytes have come from the host.
-    pub(super) fn has_received(&self, bytes: usize) {
+    pub(in crate::tunnel) fn has_received(&self, bytes: usize) {
         self.arrived.fetch_add(bytes as u64, Relaxed);
     }
 
     /// Is it not known to be alive, at the moment?
-    pub(super) fn is_suspect(&self) -> bool {
+    pub(in crate::tunnel) fn is_suspect(&self) -> bool {
         self.suspect.load(Relaxed)
     }
 
     /// Has it carried anything yet?
-    pub(super) fn was_used(&self) -> bool {
+    pub(in crate::tunnel) fn was_used(&self) -> bool {
         self.counters.snapshot().bytes_out > 0
     }
 
-    pub(super) fn quiet_since(&self) -> Instant {
+    pub(in crate::tunnel) fn quiet_since(&self) -> Instant {
         *lock(&self.quiet_since)
     }
 
     /// Measures the round-trip time. Not while the connection is left unread: the answer would not be.
-    pub(super) async fn measure(&self) {
+    pub(in crate::tunnel) async fn measure(&self) {
         if self.is_held_up() {
             return std::future::pending().await;
         }
@@ -264,7 +264,7 @@ impl Member {
         }
     }
 
-    pub(super) fn status(&self) -> ConnectionStatus {
+    pub(in crate::tunnel) fn status(&self) -> ConnectionStatus {
         let now = self.counters.snapshot();
         ConnectionStatus {
             flows: self.load.load(Relaxed) as u64,
@@ -305,5 +305,5 @@ async fn hold_spare(
             }
         }
     }
-    flow::let_go(channel).await;
+    relay::let_go(channel).await;
 }

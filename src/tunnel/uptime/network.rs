@@ -6,9 +6,9 @@
 //! timerfd_create(2)). On other systems only the keepalives tell of a connection that was lost.
 
 #[cfg(target_os = "linux")]
-pub(super) use linux::Network;
+pub(in crate::tunnel) use linux::Network;
 #[cfg(not(target_os = "linux"))]
-pub(super) use other::Network;
+pub(in crate::tunnel) use other::Network;
 
 #[cfg(target_os = "linux")]
 mod linux {

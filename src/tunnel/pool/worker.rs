@@ -20,7 +20,7 @@ const EVENT_INTERVAL: u32 = 4;
 
 /// The thread. It ends, and with it all that runs on it, when this is dropped.
 #[derive(Debug)]
-pub(super) struct Worker {
+pub(in crate::tunnel) struct Worker {
     handle: Handle,
     _stop: DropGuard,
 }
@@ -30,7 +30,7 @@ impl Worker {
     ///
     /// # Errors
     /// What the system said.
-    pub(super) fn start() -> io::Result<Self> {
+    pub(in crate::tunnel) fn start() -> io::Result<Self> {
         let runtime = Builder::new_current_thread().enable_all().event_interval(EVENT_INTERVAL).build()?;
         let handle = runtime.handle().clone();
         let stop = CancellationToken::new();
@@ -44,7 +44,7 @@ impl Worker {
     }
 
     /// Runs `work` there. Dropping what this returns ends it.
-    pub(super) fn run<T: Send + 'static>(
+    pub(in crate::tunnel) fn run<T: Send + 'static>(
         &self,
         work: impl Future<Output = T> + Send + 'static,
     ) -> AbortOnDropHandle<T> {

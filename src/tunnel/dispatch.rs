@@ -11,17 +11,17 @@ use tokio::net::UnixStream;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
-use super::bridge;
-use super::counters::Counters;
-use super::flow::{self, End};
-use super::guard;
-use super::listener::Listener;
-use super::local::LocalStream;
-use super::member::Member;
-use super::peer::Who;
-use super::pool::Lease;
-use super::supervisor::{Link, Tunnel};
+use crate::host;
 use crate::ssh::{Channel, Endpoint, OpenError};
+use crate::tunnel::client::listener::Listener;
+use crate::tunnel::client::peer::Who;
+use crate::tunnel::client::stream::LocalStream;
+use crate::tunnel::counters::Counters;
+use crate::tunnel::flow::relay::{self, End};
+use crate::tunnel::guard;
+use crate::tunnel::pool::Lease;
+use crate::tunnel::pool::member::Member;
+use crate::tunnel::uptime::supervisor::{Link, Tunnel};
 
 /// A flow that has gone on for so long makes room for those that come after it. Most requests are
 /// answered sooner.
@@ -37,7 +37,7 @@ const DRAIN_STEP: Duration = Duration::from_millis(50);
 
 /// What a flow is for.
 #[derive(Debug, Clone)]
-pub(super) enum Purpose {
+pub(in crate::tunnel) enum Purpose {
     /// A client's, to the Engine; and whose, where a guard stands between the two.
     Engine(Option<Who>),
     /// Ours, to the Engine: counted nowhere, and cut where its connection is held up.
@@ -73,7 +73,7 @@ enum Carried {
 
 impl Tunnel {
     /// Accepts clients, each served by a task of `flows`. Never ends.
-    pub(super) async fn serve(self: &Arc<Self>, listener: &Listener, flows: &mut JoinSet<()>) {
+    pub(in crate::tunnel) async fn serve(self: &Arc<Self>, listener: &Listener, flows: &mut JoinSet<()>) {
         let mut of_ports = self.ports.clients();
         loop {
             tokio::select! {
@@ -119,7 +119,7 @@ impl Tunnel {
     ///
     /// # Errors
     /// Where the system has no more of them.
-    pub(super) fn dial(self: &Arc<Self>, purpose: Purpose) -> std::io::Result<UnixStream> {
+    pub(in crate::tunnel) fn dial(self: &Arc<Self>, purpose: Purpose) -> std::io::Result<UnixStream> {
         let (ours, theirs) = UnixStream::pair()?;
         let tunnel = self.clone();
         tokio::spawn(async move {
@@ -134,7 +134,7 @@ impl Tunnel {
     fn way(&self, purpose: &Purpose) -> Endpoint {
         match purpose {
             Purpose::Engine(_) | Purpose::Listening => self.endpoint(),
-            Purpose::Port { host, port, .. } if self.ports_need_command() => bridge::to_port(host, *port),
+            Purpose::Port { host, port, .. } if self.ports_need_command() => host::to_port(host, *port),
             Purpose::Port { host, port, .. } => Endpoint::Tcp { host: host.clone(), port: *port },
         }
     }
@@ -293,7 +293,7 @@ impl Tunnel {
             Purpose::Engine(who) => who.as_ref(),
             _ => None,
         };
-        let end = flow::carry(local, channel, &counters, &lease, self.target().spill, on_behalf).await;
+        let end = relay::carry(local, channel, &counters, &lease, self.target().spill, on_behalf).await;
         if let End::TooSlow(why) = &end {
             self.flow_reset(why.clone());
         }
@@ -318,7 +318,7 @@ impl Tunnel {
     }
 
     /// Lets flows finish that are moving bytes, for at most the target's `drain`.
-    pub(super) async fn drain(&self, flows: &mut JoinSet<()>) {
+    pub(in crate::tunnel) async fn drain(&self, flows: &mut JoinSet<()>) {
         let deadline = Instant::now() + self.target().drain;
         let moved = || self.counters.snapshot().bytes();
         let (mut last, mut quiet_since) = (moved(), Instant::now());
@@ -344,7 +344,7 @@ fn refuse(local: LocalStream, reason: String) -> Result<End, String> {
 /// Closes a channel that nobody wants any more as soon as it is open.
 async fn close_unwanted(opening: JoinHandle<Result<Channel, OpenError>>, _lease: Lease) {
     if let Ok(Ok(channel)) = opening.await {
-        flow::let_go(channel).await;
+        relay::let_go(channel).await;
     }
 }
 

@@ -9,19 +9,19 @@ use std::net::{IpAddr, SocketAddr};
 
 use tokio::net::{TcpStream, UnixStream};
 
-use super::local::LocalStream;
+use super::stream::LocalStream;
 
 /// Who is at the other end.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Who {
+pub(in crate::tunnel) struct Who {
     /// Its process, where the system tells.
-    pub(super) pid: Option<u32>,
+    pub(in crate::tunnel) pid: Option<u32>,
     /// The name of its program; never its arguments, which may hold what is secret.
-    pub(super) command: Option<String>,
+    pub(in crate::tunnel) command: Option<String>,
 }
 
 impl Who {
-    pub(super) async fn of(local: &LocalStream) -> Self {
+    pub(in crate::tunnel) async fn of(local: &LocalStream) -> Self {
         let pid = match local {
             LocalStream::Unix { stream, .. } => {
                 stream.peer_cred().ok().and_then(|peer| peer.pid()).and_then(|pid| u32::try_from(pid).ok())
@@ -63,13 +63,13 @@ fn holder_of(client: SocketAddr, server: SocketAddr) -> Option<u32> {
 }
 
 /// Is the client this very user?
-pub(super) fn is_this_user_unix(stream: &UnixStream) -> io::Result<bool> {
+pub(in crate::tunnel) fn is_this_user_unix(stream: &UnixStream) -> io::Result<bool> {
     Ok(stream.peer_cred()?.uid() == rustix::process::getuid().as_raw())
 }
 
 /// Is the client this very user? Where the system does not tell (anywhere but on Linux), it is
 /// taken to be; docs/security.md says so. Who cannot be told, as one that has closed already, is not.
-pub(super) fn is_this_user_tcp(stream: &TcpStream) -> io::Result<bool> {
+pub(in crate::tunnel) fn is_this_user_tcp(stream: &TcpStream) -> io::Result<bool> {
     if !cfg!(target_os = "linux") {
         return Ok(true);
     }

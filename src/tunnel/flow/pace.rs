@@ -31,22 +31,22 @@ const WINDOW: Duration = Duration::from_secs(1);
 
 /// How things are.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Facts {
+pub(in crate::tunnel) struct Facts {
     /// Is memory full, or is there something beyond it?
-    pub(super) full: bool,
+    pub(in crate::tunnel) full: bool,
     /// Does anything else go over the connection?
-    pub(super) shared: bool,
+    pub(in crate::tunnel) shared: bool,
     /// Does the flow itself wait to send?
-    pub(super) sending: bool,
+    pub(in crate::tunnel) sending: bool,
     /// Is half of what may be kept kept?
-    pub(super) past_half: bool,
+    pub(in crate::tunnel) past_half: bool,
     /// Can nothing more be kept?
-    pub(super) at_limit: bool,
+    pub(in crate::tunnel) at_limit: bool,
 }
 
 /// What to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Step {
+pub(in crate::tunnel) enum Step {
     /// Take the next piece.
     Read,
     /// Begin to send a sign of life, and take pieces until it is sent.
@@ -59,7 +59,7 @@ pub(super) enum Step {
 
 /// What is remembered from one decision to the next.
 #[derive(Debug)]
-pub(super) struct Pace {
+pub(in crate::tunnel) struct Pace {
     /// Since when the connection is left unread.
     held: Option<Instant>,
     /// Pieces that may still be taken before the sign of life is sent.
@@ -72,11 +72,11 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    pub(super) fn new(now: Instant) -> Self {
+    pub(in crate::tunnel) fn new(now: Instant) -> Self {
         Self { held: None, round: None, at_limit: None, last: (now, 0), window: (now, 0, 0) }
     }
 
-    pub(super) fn step(&mut self, now: Instant, facts: Facts) -> Step {
+    pub(in crate::tunnel) fn step(&mut self, now: Instant, facts: Facts) -> Step {
         if !facts.at_limit || !facts.shared {
             self.at_limit = None;
         }
@@ -114,16 +114,16 @@ impl Pace {
     }
 
     /// A sign of life is on its way; at most `pieces` are taken meanwhile.
-    pub(super) fn round_begins(&mut self, pieces: usize) {
+    pub(in crate::tunnel) fn round_begins(&mut self, pieces: usize) {
         self.round = Some(pieces);
     }
 
-    pub(super) fn round_ends(&mut self, now: Instant) {
+    pub(in crate::tunnel) fn round_ends(&mut self, now: Instant) {
         (self.round, self.held) = (None, Some(now));
     }
 
     /// True where that was the last piece of a round.
-    pub(super) fn received(&mut self, now: Instant, bytes: usize) -> bool {
+    pub(in crate::tunnel) fn received(&mut self, now: Instant, bytes: usize) -> bool {
         self.last = (now, bytes);
         match &mut self.round {
             Some(left) if *left > 1 => {
@@ -134,7 +134,7 @@ impl Pace {
         }
     }
 
-    pub(super) fn taken(&mut self, now: Instant, bytes: usize) {
+    pub(in crate::tunnel) fn taken(&mut self, now: Instant, bytes: usize) {
         self.turn(now);
         self.window.1 += bytes;
         self.last.1 = self.last.1.saturating_sub(bytes);

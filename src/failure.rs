@@ -1,8 +1,14 @@
-//! A failure, fit to travel from the daemon to the terminal, with the exit code it leads to.
+//! A failure as people see it, fit to travel from the daemon to the terminal: what, why, what to do, and the exit code.
+//!
+//! Each kind of error says for itself how it becomes one, where it is defined.
 
 use serde::{Deserialize, Serialize};
 
-use crate::{config, tunnel};
+/// An error and what it comes from, in one line.
+pub fn with_causes(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
 
 /// The exit codes of the program (docs/guide.md, "Exit codes").
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,7 +63,8 @@ impl Failure {
         self
     }
 
-    fn of(exit: ExitCode, error: &dyn std::error::Error, hint: Option<String>) -> Self {
+    /// An error with all that it comes from.
+    pub fn of(exit: ExitCode, error: &dyn std::error::Error, hint: Option<String>) -> Self {
         let mut causes = Vec::new();
         let mut cause = error.source();
         while let Some(error) = cause {
@@ -65,34 +72,5 @@ impl Failure {
             cause = error.source();
         }
         Self { exit, message: error.to_string(), causes, hint }
-    }
-}
-
-impl From<config::Error> for Failure {
-    fn from(error: config::Error) -> Self {
-        let exit = match error {
-            config::Error::File { .. } | config::Error::RuntimeDir { .. } | config::Error::NoHome => ExitCode::Other,
-            _ => ExitCode::Usage,
-        };
-        Self::of(exit, &error, error.hint())
-    }
-}
-
-impl From<tunnel::Class> for ExitCode {
-    fn from(class: tunnel::Class) -> Self {
-        match class {
-            tunnel::Class::Unreachable => Self::Unreachable,
-            tunnel::Class::HostKey => Self::HostKey,
-            tunnel::Class::Auth => Self::Auth,
-            tunnel::Class::Config => Self::Usage,
-            tunnel::Class::Engine => Self::Engine,
-            tunnel::Class::Other => Self::Other,
-        }
-    }
-}
-
-impl From<tunnel::Error> for Failure {
-    fn from(error: tunnel::Error) -> Self {
-        Self::of(error.class().into(), &error, error.hint())
     }
 }

@@ -7,9 +7,9 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::bridge::{TOOLS, Tool, own_command};
 use super::error::{Error, Obstacle};
-use super::survey::{Access, DEFAULT_SOCKET, Survey};
+use super::exec::{TOOLS, Tool, own_command};
+use super::probe::{Access, DEFAULT_SOCKET, Survey};
 use crate::config::{Remote, Target};
 use crate::engine::{self, Engine};
 use crate::ssh::{Connection, Endpoint, OpenError};
@@ -41,7 +41,7 @@ impl Route {
     }
 
     /// Where an Engine is, most likely.
-    pub(super) fn usual() -> Self {
+    pub(crate) fn usual() -> Self {
         Self::direct(Remote::Socket(DEFAULT_SOCKET.into()))
     }
 

@@ -19,13 +19,13 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::counters::Counters;
-use super::local::LocalStream;
 use super::pace::{Facts, Pace, Step};
-use super::peer::Who;
-use super::pool::{Lease, Stall};
 use super::send_buffer::SendBuffer;
 use crate::ssh::{Channel, ChannelReader, ChannelWriter, Received};
+use crate::tunnel::client::peer::Who;
+use crate::tunnel::client::stream::LocalStream;
+use crate::tunnel::counters::Counters;
+use crate::tunnel::pool::{Lease, Stall};
 
 /// How long the host may take to close a channel whose client is gone, before we close it.
 /// Usually the Engine sees the end and closes at once.
@@ -47,7 +47,7 @@ const MOST_OF_A_ROUND: usize = 1 << 20;
 
 /// How a flow ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum End {
+pub(in crate::tunnel) enum End {
     /// Both directions were ended by those who used them.
     Done,
     /// The client closed its side altogether.
@@ -61,7 +61,7 @@ pub(super) enum End {
 
 impl End {
     /// Did the client see a reset?
-    pub(super) fn is_cut(&self) -> bool {
+    pub(in crate::tunnel) fn is_cut(&self) -> bool {
         matches!(self, Self::Cut | Self::TooSlow(_))
     }
 }
@@ -88,7 +88,7 @@ impl Shared {
 
 /// Carries bytes both ways until the flow ends; `spill` is the most that is kept on disk for its client, who is
 /// `on_behalf` of whom `local` was opened, where that is somebody else than who holds it.
-pub(super) async fn carry(
+pub(in crate::tunnel) async fn carry(
     local: LocalStream,
     channel: Channel,
     counters: &[&Counters],
@@ -134,7 +134,7 @@ pub(super) async fn carry(
 }
 
 /// Closes a channel that carries no flow.
-pub(super) async fn let_go(channel: Channel) {
+pub(in crate::tunnel) async fn let_go(channel: Channel) {
     let (reader, writer) = channel.split();
     hang_up(reader, writer, true).await;
 }

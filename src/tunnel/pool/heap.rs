@@ -13,7 +13,7 @@ const SETTLED: Duration = Duration::from_secs(1);
 
 /// How many flows there are, and were.
 #[derive(Debug, Default)]
-pub(super) struct Heap {
+pub(in crate::tunnel) struct Heap {
     open: AtomicUsize,
     /// Most at once since memory was last given back.
     peak: AtomicUsize,
@@ -21,11 +21,11 @@ pub(super) struct Heap {
 }
 
 impl Heap {
-    pub(super) fn flow_begins(&self) {
+    pub(in crate::tunnel) fn flow_begins(&self) {
         self.peak.fetch_max(self.open.fetch_add(1, Relaxed) + 1, Relaxed);
     }
 
-    pub(super) fn flow_ends(self: &Arc<Self>) {
+    pub(in crate::tunnel) fn flow_ends(self: &Arc<Self>) {
         let open = self.open.fetch_sub(1, Relaxed) - 1;
         if !self.half_ended(open) || self.due.swap(true, Relaxed) {
             return;

@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 use crate::config::spill_dirs;
 
 /// Bytes of a block. Written and read at once: a fraction of a millisecond where the page cache takes it.
-pub(super) const BLOCK: usize = 1 << 20;
+pub(in crate::tunnel) const BLOCK: usize = 1 << 20;
 /// Longest time for one access. A disk that takes longer is no help.
 const SLOWEST: Duration = Duration::from_secs(5);
 
@@ -33,7 +33,7 @@ enum Done {
 }
 
 /// What has become possible by an access.
-pub(super) enum Outcome {
+pub(in crate::tunnel) enum Outcome {
     /// This memory may be used again.
     Stored(Vec<u8>),
     /// The block could not be stored.
@@ -44,7 +44,7 @@ pub(super) enum Outcome {
 
 /// The file. Its space is used again, the lowest first, and given back as soon as it is empty.
 #[derive(Debug, Default)]
-pub(super) struct Spill {
+pub(in crate::tunnel) struct Spill {
     file: Option<Arc<File>>,
     /// Places of the blocks, in units of a block, oldest first.
     stored: VecDeque<u64>,
@@ -57,20 +57,20 @@ pub(super) struct Spill {
 
 impl Spill {
     /// Bytes in it, or on the way to it.
-    pub(super) fn bytes(&self) -> u64 {
+    pub(in crate::tunnel) fn bytes(&self) -> u64 {
         (self.stored.len() + usize::from(self.storing)) as u64 * BLOCK as u64
     }
 
-    pub(super) fn is_busy(&self) -> bool {
+    pub(in crate::tunnel) fn is_busy(&self) -> bool {
         self.access.is_some()
     }
 
-    pub(super) fn has_stored(&self) -> bool {
+    pub(in crate::tunnel) fn has_stored(&self) -> bool {
         !self.stored.is_empty()
     }
 
     /// Begins to store a block. Not while it is busy.
-    pub(super) fn store(&mut self, block: Vec<u8>) {
+    pub(in crate::tunnel) fn store(&mut self, block: Vec<u8>) {
         let place = self.free.pop_first().unwrap_or_else(|| {
             self.size += 1;
             self.size - 1
@@ -90,7 +90,7 @@ impl Spill {
     }
 
     /// Begins to load the oldest block, where there is one. Not while it is busy.
-    pub(super) fn load(&mut self) {
+    pub(in crate::tunnel) fn load(&mut self) {
         let (Some(file), Some(place)) = (self.file.clone(), self.stored.front().copied()) else { return };
         self.access = Some(tokio::task::spawn_blocking(move || {
             let mut block = vec![0; BLOCK];
@@ -102,7 +102,7 @@ impl Spill {
     ///
     /// # Errors
     /// What was stored cannot be had back, or the disk is too slow.
-    pub(super) async fn accessed(&mut self) -> io::Result<Outcome> {
+    pub(in crate::tunnel) async fn accessed(&mut self) -> io::Result<Outcome> {
         let Some(access) = &mut self.access else { return std::future::pending().await };
         // The clock of a wait that is cancelled begins anew; what cancels it is that bytes move.
         let done = tokio::time::timeout(SLOWEST, access).await;

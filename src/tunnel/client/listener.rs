@@ -14,15 +14,15 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWrite
 use tokio::net::{TcpListener, UnixListener};
 use tokio::task::JoinSet;
 
-use super::error::Error;
-use super::local::LocalStream;
-use super::peer;
+use super::stream::LocalStream;
 use crate::config::{LocalEndpoint, check_socket_place};
 use crate::sync::lock;
+use crate::tunnel::client::peer;
+use crate::tunnel::error::Error;
 use crate::unix_socket::connect_within;
 
 /// Pause after accepting failed, most likely for want of file descriptors, before it is tried again.
-pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+pub(in crate::tunnel) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Longest wait for a program that may listen at our endpoint to be connected to.
 const CONNECTING: Duration = Duration::from_secs(1);
@@ -124,7 +124,7 @@ impl Listener {
     }
 
     /// The next client of this user. Others are turned away here. Cancel safe.
-    pub(super) async fn accept(&self) -> LocalStream {
+    pub(in crate::tunnel) async fn accept(&self) -> LocalStream {
         loop {
             match self.try_accept().await {
                 Ok(Some(stream)) => return stream,
@@ -201,7 +201,7 @@ async fn refuse(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<(
     tokio::io::copy(&mut stream.take(MOST_UNREAD), &mut tokio::io::sink()).await.map(drop)
 }
 
-pub(super) fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
+pub(in crate::tunnel) fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
     let listener = std::net::TcpListener::bind(address)?;
     listener.set_nonblocking(true)?;
     TcpListener::from_std(listener)

@@ -25,7 +25,7 @@ const MAX_READ: usize = 64 << 10;
 
 /// A local client's connection.
 #[derive(Debug)]
-pub(super) enum LocalStream {
+pub(in crate::tunnel) enum LocalStream {
     Unix {
         stream: UnixStream,
         /// Is the first byte of the receive queue one that was handed out already? Written by the
@@ -36,12 +36,12 @@ pub(super) enum LocalStream {
 }
 
 impl LocalStream {
-    pub(super) fn unix(stream: UnixStream) -> Self {
+    pub(in crate::tunnel) fn unix(stream: UnixStream) -> Self {
         Self::Unix { stream, held: AtomicBool::new(false) }
     }
 
     /// Takes a TCP connection over, with Nagle's algorithm off.
-    pub(super) fn tcp(stream: TcpStream) -> io::Result<Self> {
+    pub(in crate::tunnel) fn tcp(stream: TcpStream) -> io::Result<Self> {
         stream.set_nodelay(true)?;
         Ok(Self::Tcp(stream))
     }
@@ -50,7 +50,7 @@ impl LocalStream {
     ///
     /// # Errors
     /// What the system said, most likely that descriptors or memory are used up.
-    pub(super) fn move_here(self) -> io::Result<Self> {
+    pub(in crate::tunnel) fn move_here(self) -> io::Result<Self> {
         Ok(match self {
             Self::Unix { stream, held } => Self::Unix { stream: UnixStream::from_std(stream.into_std()?)?, held },
             Self::Tcp(stream) => Self::Tcp(TcpStream::from_std(stream.into_std()?)?),
@@ -65,7 +65,7 @@ impl LocalStream {
     }
 
     /// The next bytes, none at the end of the stream. Cancel safe; one reader at a time.
-    pub(super) async fn read(&self) -> io::Result<Bytes> {
+    pub(in crate::tunnel) async fn read(&self) -> io::Result<Bytes> {
         match self {
             Self::Tcp(stream) => loop {
                 stream.readable().await?;
@@ -90,7 +90,7 @@ impl LocalStream {
     }
 
     /// Writes some of `data`, which is not empty; waits until any of it is taken. Cancel safe.
-    pub(super) async fn write_some(&self, data: &[u8]) -> io::Result<usize> {
+    pub(in crate::tunnel) async fn write_some(&self, data: &[u8]) -> io::Result<usize> {
         loop {
             let written = match self {
                 Self::Unix { stream, .. } => stream.try_write(data),
@@ -109,7 +109,7 @@ impl LocalStream {
     }
 
     /// As [`AsyncRead`], with nothing left in the queue: for one that is not to be cut.
-    pub(super) fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    pub(in crate::tunnel) fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Unix { stream, .. } => Pin::new(stream).poll_read(cx, buf),
             Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
@@ -117,7 +117,7 @@ impl LocalStream {
     }
 
     /// As [`AsyncWrite`].
-    pub(super) fn poll_write(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+    pub(in crate::tunnel) fn poll_write(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
         match self {
             Self::Unix { stream, .. } => Pin::new(stream).poll_write(cx, data),
             Self::Tcp(stream) => Pin::new(stream).poll_write(cx, data),
@@ -125,13 +125,13 @@ impl LocalStream {
     }
 
     /// Ends our direction; reading goes on.
-    pub(super) fn shutdown_write(&self) -> io::Result<()> {
+    pub(in crate::tunnel) fn shutdown_write(&self) -> io::Result<()> {
         Ok(shutdown(self.fd(), Shutdown::Write)?)
     }
 
     /// Waits until the client is gone altogether, not only done with sending. (Watched through a
     /// second descriptor, whose readiness may be cleared without a writer missing its own.)
-    pub(super) async fn gone(&self) -> io::Result<()> {
+    pub(in crate::tunnel) async fn gone(&self) -> io::Result<()> {
         self.watched()?.gone().await
     }
 
@@ -139,13 +139,13 @@ impl LocalStream {
     ///
     /// # Errors
     /// What the system said, most likely that descriptors are used up.
-    pub(super) fn watched(&self) -> io::Result<Watched> {
+    pub(in crate::tunnel) fn watched(&self) -> io::Result<Watched> {
         // Only its readiness is used, which is the same for a socket of any family.
         Ok(Watched(UnixStream::from_std(dup(self.fd())?.into())?))
     }
 
     /// Closes after a clean end of both directions.
-    pub(super) fn finish(self) {
+    pub(in crate::tunnel) fn finish(self) {
         if let Self::Unix { stream, held } = &self
             && held.load(Relaxed)
         {
@@ -154,7 +154,7 @@ impl LocalStream {
     }
 
     /// Closes so that the client sees a reset, where it has sent anything at all.
-    pub(super) fn reset(self) {
+    pub(in crate::tunnel) fn reset(self) {
         if let Self::Tcp(stream) = &self {
             let _ = sockopt::set_socket_linger(stream, Some(Duration::ZERO));
         }
@@ -162,11 +162,11 @@ impl LocalStream {
 }
 
 /// A second descriptor of a connection.
-pub(super) struct Watched(UnixStream);
+pub(in crate::tunnel) struct Watched(UnixStream);
 
 impl Watched {
     /// As [`LocalStream::gone`].
-    pub(super) async fn gone(&self) -> io::Result<()> {
+    pub(in crate::tunnel) async fn gone(&self) -> io::Result<()> {
         loop {
             if self.0.ready(Interest::WRITABLE).await?.is_write_closed() {
                 return Ok(());

@@ -6,6 +6,10 @@
 //! clients keep up, and only a flow that is alone on its connection may leave it unread. A connection with
 //! a client that does not keep up does not count against the limit.
 
+mod heap;
+pub(super) mod member;
+pub(super) mod worker;
+
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -13,9 +17,9 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-use super::heap::Heap;
-use super::member::{ConnectionStatus, Member};
 use crate::sync::lock;
+use heap::Heap;
+use member::{ConnectionStatus, Member};
 
 /// How long a connection beyond the first may be unused before it is closed.
 const UNUSED: Duration = Duration::from_secs(60);
@@ -40,7 +44,7 @@ enum Growth {
 
 /// The connections of one tunnel.
 #[derive(Debug)]
-pub(super) struct Pool {
+pub(in crate::tunnel) struct Pool {
     members: Mutex<Vec<Arc<Member>>>,
     /// Connections whose clients keep up, at most.
     max: AtomicUsize,
@@ -54,7 +58,7 @@ pub(super) struct Pool {
 }
 
 impl Pool {
-    pub(super) fn new(max: usize) -> Arc<Self> {
+    pub(in crate::tunnel) fn new(max: usize) -> Arc<Self> {
         Arc::new(Self {
             members: Mutex::default(),
             max: AtomicUsize::new(max),
@@ -75,7 +79,7 @@ impl Pool {
     /// The last resort is a connection with a client that does not keep up, which then holds it up no more.
     /// None where a further connection may come, which a `patient` flow waits for, or where the server allows
     /// no more on any.
-    pub(super) fn place(self: &Arc<Self>, patient: bool) -> Option<Lease> {
+    pub(in crate::tunnel) fn place(self: &Arc<Self>, patient: bool) -> Option<Lease> {
         let members = lock(&self.members);
         let key = |member: &&Arc<Member>| {
             (member.is_suspect(), member.load.load(Relaxed), !member.has_spare(), member.quiet_since())
@@ -97,7 +101,7 @@ impl Pool {
 
     /// A place for a flow of our own that only listens: in nobody's way, and not counted. As [`Pool::place`],
     /// it takes a connection with a client that does not keep up as the last resort.
-    pub(super) fn place_listener(self: &Arc<Self>, patient: bool) -> Option<Lease> {
+    pub(in crate::tunnel) fn place_listener(self: &Arc<Self>, patient: bool) -> Option<Lease> {
         let members = lock(&self.members);
         if let Some(moving) = members.iter().find(|member| !member.is_stalled()) {
             return Some(Lease::new(self, moving, false));
@@ -108,7 +112,7 @@ impl Pool {
     }
 
     /// Waits until `member` may be dead while another connection is not.
-    pub(super) async fn better_is_there(&self, member: &Arc<Member>) {
+    pub(in crate::tunnel) async fn better_is_there(&self, member: &Arc<Member>) {
         let mut changes = self.changes();
         loop {
             let sound = |other: &Arc<Member>| !Arc::ptr_eq(other, member) && !other.is_suspect() && !other.is_stalled();
@@ -130,7 +134,7 @@ impl Pool {
 
     /// A flow has lasted for a while: the next one, which may be a small request beside a big
     /// download, shall find a connection that nothing goes on on.
-    pub(super) fn flow_lasts(&self) {
+    pub(in crate::tunnel) fn flow_lasts(&self) {
         let members = lock(&self.members);
         if !members.iter().any(|member| member.load.load(Relaxed) == 0) {
             self.wish(&members);
@@ -165,24 +169,24 @@ impl Pool {
     }
 
     /// Another limit holds from now on.
-    pub(super) fn set_max(&self, max: usize) {
+    pub(in crate::tunnel) fn set_max(&self, max: usize) {
         self.max.store(max, Relaxed);
     }
 
     /// A further connection was refused; `needs_person` if nobody was there to log in.
-    pub(super) fn growth_failed(&self, needs_person: bool) {
+    pub(in crate::tunnel) fn growth_failed(&self, needs_person: bool) {
         let next = if needs_person { Growth::Never } else { Growth::NotBefore(Instant::now() + REFUSED) };
         *lock(&self.growth) = next;
         self.bump();
     }
 
-    pub(super) fn add(&self, member: Arc<Member>) {
+    pub(in crate::tunnel) fn add(&self, member: Arc<Member>) {
         lock(&self.members).push(member);
         self.bump();
     }
 
     /// True where it was there.
-    pub(super) fn remove(&self, member: &Arc<Member>) -> bool {
+    pub(in crate::tunnel) fn remove(&self, member: &Arc<Member>) -> bool {
         let mut members = lock(&self.members);
         let before = members.len();
         members.retain(|other| !Arc::ptr_eq(other, member));
@@ -192,16 +196,16 @@ impl Pool {
         removed
     }
 
-    pub(super) fn contains(&self, member: &Arc<Member>) -> bool {
+    pub(in crate::tunnel) fn contains(&self, member: &Arc<Member>) -> bool {
         lock(&self.members).iter().any(|other| Arc::ptr_eq(other, member))
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(in crate::tunnel) fn is_empty(&self) -> bool {
         lock(&self.members).is_empty()
     }
 
     /// Takes all of them out; growth is allowed anew.
-    pub(super) fn clear(&self) -> Vec<Arc<Member>> {
+    pub(in crate::tunnel) fn clear(&self) -> Vec<Arc<Member>> {
         *lock(&self.growth) = Growth::Allowed;
         let members = std::mem::take(&mut *lock(&self.members));
         self.bump();
@@ -209,7 +213,7 @@ impl Pool {
     }
 
     /// Waits until there has been no flow for `limit`, and takes all connections out.
-    pub(super) async fn unused_for(&self, limit: Duration) -> Vec<Arc<Member>> {
+    pub(in crate::tunnel) async fn unused_for(&self, limit: Duration) -> Vec<Arc<Member>> {
         loop {
             let mut changes = self.changes();
             let quiet = {
@@ -230,12 +234,12 @@ impl Pool {
     }
 
     /// Was a further connection asked for since the last call?
-    pub(super) fn takes_wish(&self) -> bool {
+    pub(in crate::tunnel) fn takes_wish(&self) -> bool {
         std::mem::take(&mut *lock(&self.wants_more))
     }
 
     /// Takes out a connection that has been unused for too long; one always stays.
-    pub(super) fn take_unused(&self) -> Option<Arc<Member>> {
+    pub(in crate::tunnel) fn take_unused(&self) -> Option<Arc<Member>> {
         let mut members = lock(&self.members);
         let unused = |member: &Arc<Member>| member.load.load(Relaxed) == 0 && member.quiet_since().elapsed() >= UNUSED;
         let at = members.iter().rposition(unused).filter(|_| members.len() > 1)?;
@@ -243,18 +247,18 @@ impl Pool {
     }
 
     /// Lets the spare channels go that nobody has used for too long.
-    pub(super) fn drop_old_spares(&self) {
+    pub(in crate::tunnel) fn drop_old_spares(&self) {
         lock(&self.members).iter().for_each(|member| member.drop_old_spare(UNUSED));
     }
 
     /// Wakes the supervisor, so that it looks when it is needed next.
-    pub(super) fn spare_opened(&self) {
+    pub(in crate::tunnel) fn spare_opened(&self) {
         self.wake.notify_one();
     }
 
     /// Waits until the supervisor has something to do: a wish, or a connection or spare channel that
     /// is unused for too long. No timer runs while there is one connection only, without a spare.
-    pub(super) async fn needs_care(&self) {
+    pub(in crate::tunnel) async fn needs_care(&self) {
         loop {
             let next = {
                 let members = lock(&self.members);
@@ -278,15 +282,15 @@ impl Pool {
     }
 
     /// See [`Pool::place`]: to be awaited where it found none.
-    pub(super) fn changes(&self) -> watch::Receiver<u64> {
+    pub(in crate::tunnel) fn changes(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
     }
 
-    pub(super) fn members(&self) -> Vec<Arc<Member>> {
+    pub(in crate::tunnel) fn members(&self) -> Vec<Arc<Member>> {
         lock(&self.members).clone()
     }
 
-    pub(super) fn status(&self) -> Vec<ConnectionStatus> {
+    pub(in crate::tunnel) fn status(&self) -> Vec<ConnectionStatus> {
         lock(&self.members).iter().map(|member| member.status()).collect()
     }
 
@@ -297,9 +301,9 @@ impl Pool {
 
 /// A flow's place on a connection.
 #[derive(Debug)]
-pub(super) struct Lease {
+pub(in crate::tunnel) struct Lease {
     pool: Arc<Pool>,
-    pub(super) member: Arc<Member>,
+    pub(in crate::tunnel) member: Arc<Member>,
     /// Is it a client's?
     counted: bool,
     /// Does it need the connection to be read?
@@ -324,17 +328,17 @@ impl Lease {
     }
 
     /// Bumped when others come or go.
-    pub(super) fn users(&self) -> watch::Receiver<usize> {
+    pub(in crate::tunnel) fn users(&self) -> watch::Receiver<usize> {
         self.member.users.subscribe()
     }
 
     /// Does anything else go over the connection?
-    pub(super) fn is_shared(&self) -> bool {
+    pub(in crate::tunnel) fn is_shared(&self) -> bool {
         *self.member.users.borrow() > 1
     }
 
     /// So many bytes are kept for its client beyond memory.
-    pub(super) fn keeps(&self, bytes: u64) {
+    pub(in crate::tunnel) fn keeps(&self, bytes: u64) {
         let before = self.spilled.swap(bytes, Relaxed);
         if before != bytes {
             self.member.spilled.fetch_add(bytes, Relaxed);
@@ -343,7 +347,7 @@ impl Lease {
     }
 
     /// Nothing more comes over the connection: whatever becomes of it is all the same.
-    pub(super) fn leave(&self) {
+    pub(in crate::tunnel) fn leave(&self) {
         if self.uses.swap(false, Relaxed) {
             self.member.users.send_modify(|users| *users -= 1);
         }
@@ -352,7 +356,7 @@ impl Lease {
     /// Waits until the flow cannot stay: its connection is dead. One that only listens does not stay on a
     /// retired one either, nor, where it can listen elsewhere, beside a client that does not keep up: that one
     /// could hold the connection up if it were alone.
-    pub(super) async fn broken(&self) {
+    pub(in crate::tunnel) async fn broken(&self) {
         let member = &self.member;
         if self.counted {
             return member.given_up().await;
@@ -375,7 +379,7 @@ impl Lease {
     }
 
     /// Says that the flow's client does not keep up, for as long as the guard lives.
-    pub(super) fn stall(&self) -> Stall<'_> {
+    pub(in crate::tunnel) fn stall(&self) -> Stall<'_> {
         self.member.stalled.send_modify(|flows| *flows += 1);
         Stall(self)
     }
@@ -402,7 +406,7 @@ impl Drop for Lease {
 
 /// A flow whose client does not keep up.
 #[derive(Debug)]
-pub(super) struct Stall<'a>(&'a Lease);
+pub(in crate::tunnel) struct Stall<'a>(&'a Lease);
 
 impl Drop for Stall<'_> {
     fn drop(&mut self) {

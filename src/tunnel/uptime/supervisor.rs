@@ -21,20 +21,20 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::counters::Counters;
-use super::error::{Class, Error};
-use super::guard::Guard;
-use super::listener::Listener;
-use super::member::Member;
 use super::network::Network;
 use super::outage::Outage;
-use super::pool::Pool;
-use super::ports::{self, Ports};
-use super::remote::{self, Route};
-use super::worker::Worker;
 use crate::config::Target;
 use crate::engine::Engine;
+use crate::host::{self, Class, Route};
 use crate::ssh::{self, Connection, Credentials, Endpoint, OnStep, Prompter, Step};
+use crate::tunnel::client::listener::Listener;
+use crate::tunnel::counters::Counters;
+use crate::tunnel::error::Error;
+use crate::tunnel::guard::Guard;
+use crate::tunnel::pool::Pool;
+use crate::tunnel::pool::member::Member;
+use crate::tunnel::pool::worker::Worker;
+use crate::tunnel::ports::{self, Ports};
 
 /// Pauses between questions to an Engine that does not answer yet, on a host that does: the first, and
 /// the longest.
@@ -106,7 +106,7 @@ pub struct Status {
 
 /// What flows can count on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Link {
+pub(in crate::tunnel) enum Link {
     /// There are connections.
     Connected,
     /// Not now, maybe soon.
@@ -137,32 +137,32 @@ struct Found {
 /// Settings that come into force with their connection: as long as flows go to the host of before, its guard
 /// and its name are those that count.
 #[derive(Debug, Clone)]
-pub(super) struct Next {
-    pub(super) target: Arc<Target>,
-    pub(super) guard: Option<Arc<Guard>>,
+pub(in crate::tunnel) struct Next {
+    pub(in crate::tunnel) target: Arc<Target>,
+    pub(in crate::tunnel) guard: Option<Arc<Guard>>,
     /// Who asked for them hears what became of them; of others in their place by its end.
-    pub(super) verdict: mpsc::Sender<Result<(), Error>>,
+    pub(in crate::tunnel) verdict: mpsc::Sender<Result<(), Error>>,
 }
 
 /// A tunnel.
 #[derive(Debug)]
 pub struct Tunnel {
-    pub(super) target: watch::Sender<Arc<Target>>,
+    pub(in crate::tunnel) target: watch::Sender<Arc<Target>>,
     prompter: Prompter,
     credentials: Credentials,
-    pub(super) counters: Counters,
-    pub(super) status: watch::Sender<Status>,
-    pub(super) link: watch::Sender<Link>,
-    pub(super) pool: Arc<Pool>,
-    pub(super) retry: Notify,
+    pub(in crate::tunnel) counters: Counters,
+    pub(in crate::tunnel) status: watch::Sender<Status>,
+    pub(in crate::tunnel) link: watch::Sender<Link>,
+    pub(in crate::tunnel) pool: Arc<Pool>,
+    pub(in crate::tunnel) retry: Notify,
     /// A flow has come.
-    pub(super) demand: Notify,
+    pub(in crate::tunnel) demand: Notify,
     /// The settings of connections have changed.
-    pub(super) reloaded: Notify,
-    pub(super) ports: Ports,
-    pub(super) guard: Mutex<Option<Arc<Guard>>>,
+    pub(in crate::tunnel) reloaded: Notify,
+    pub(in crate::tunnel) ports: Ports,
+    pub(in crate::tunnel) guard: Mutex<Option<Arc<Guard>>>,
     /// Settings whose connection is being made.
-    pub(super) next: Mutex<Option<Next>>,
+    pub(in crate::tunnel) next: Mutex<Option<Next>>,
 }
 
 impl Tunnel {
@@ -202,7 +202,7 @@ impl Tunnel {
     }
 
     /// Where flows go.
-    pub(super) fn endpoint(&self) -> Endpoint {
+    pub(in crate::tunnel) fn endpoint(&self) -> Endpoint {
         self.status.borrow().route.as_ref().map_or_else(|| Route::usual().endpoint(), Route::endpoint)
     }
 
@@ -306,7 +306,7 @@ impl Tunnel {
     async fn find_engine(&self, target: &Target, member: &Member) -> Result<(Route, Engine), Error> {
         self.status.send_modify(|status| status.step = Step::Engine);
         let last = self.status.borrow().route.clone();
-        let (route, engine) = remote::find(&member.connection, target, last.as_ref()).await?;
+        let (route, engine) = host::find_engine(&member.connection, target, last.as_ref()).await?;
         tracing::info!(
             "connected to {}, Engine {} at {} ({})",
             target.address(),
@@ -538,7 +538,7 @@ impl Tunnel {
         let mut pause = FIRST_ENGINE_PAUSE;
         loop {
             let error = match self.find_engine(&member.target, member).await {
-                Err(error @ Error::Ssh(_)) => return Err(error),
+                Err(error @ Error::Host(host::Error::Ssh(_))) => return Err(error),
                 Err(error) => error,
                 Ok((route, engine)) => {
                     self.found(route, engine);
@@ -567,13 +567,13 @@ impl Tunnel {
     }
 
     /// A client was reset because it did not read.
-    pub(super) fn flow_reset(&self, why: String) {
+    pub(in crate::tunnel) fn flow_reset(&self, why: String) {
         tracing::warn!("a flow was reset: {why}");
         self.status.send_modify(|status| status.last_reset = Some((SystemTime::now(), why)));
     }
 
     /// Flows are refused for this reason, or not any more.
-    pub(super) fn flows_refused(&self, reason: Option<&str>) {
+    pub(in crate::tunnel) fn flows_refused(&self, reason: Option<&str>) {
         self.status.send_if_modified(|status| {
             let changes = reason.is_some() || status.last_error.is_some();
             if status.state == State::Up && changes {
