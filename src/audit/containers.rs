@@ -4,6 +4,7 @@ use super::answers::{Container, HostConfig};
 use super::checks::{UNTOLD, confined_root};
 use super::facts::Facts;
 use super::{Evidence, State};
+use crate::config::{DEFAULT_SOCKET, is_same_socket};
 
 /// Directories that a container has no business in, with all that is below them (CIS 5.6).
 const SENSITIVE: [&str; 10] =
@@ -19,8 +20,8 @@ type Look = fn(&Container, &Facts) -> Option<Vec<String>>;
 pub(super) fn judge(id: &str, facts: &Facts) -> Option<State> {
     let look: Look = match id {
         "container-socket" => |container, facts| {
-            let socket = facts.socket.as_deref().unwrap_or("/var/run/docker.sock");
-            let is_socket = |source: &&str| same_place(source, socket) || source.ends_with("/docker.sock");
+            let socket = facts.socket.as_deref().unwrap_or(DEFAULT_SOCKET);
+            let is_socket = |source: &&str| is_same_socket(source, socket) || source.ends_with("/docker.sock");
             Some(binds(container)?.into_iter().filter(is_socket).map(Into::into).collect())
         },
         "container-privileged" => |container, _| Some(one(*host_config(container)?.privileged.get()?, "--privileged")),
@@ -114,11 +115,4 @@ fn is_sensitive(path: &&str) -> bool {
     let plain = path.trim_end_matches('/');
     let below = |root: &&str| plain == *root || plain.strip_prefix(*root).is_some_and(|rest| rest.starts_with('/'));
     SENSITIVE.iter().any(below) || SENSITIVE_ITSELF.iter().any(|root| root.trim_end_matches('/') == plain)
-}
-
-/// `/var/run` is `/run` on most hosts.
-fn same_place(a: &str, b: &str) -> bool {
-    let plain =
-        |path: &str| path.strip_prefix("/var/run/").map_or_else(|| path.to_owned(), |rest| format!("/run/{rest}"));
-    plain(a) == plain(b)
 }

@@ -10,9 +10,10 @@ use serde_json::Value;
 use tokio::net::TcpStream;
 
 use super::answers::{Container, Info, Network, Swarm, Version};
-use crate::config::{HostKeyPolicy, Proxy, Target};
+use crate::config::{DEFAULT_SOCKET, HostKeyPolicy, Proxy, Target};
 use crate::engine::{self, Session};
-use crate::host::{self, Route, find_engine};
+use crate::host::{self, Route, find_engine, open_engine};
+use crate::shell_word::quoted;
 use crate::ssh::{self, Connection, Credentials, OnStep, OpenError, Prompter};
 
 /// Longest time for each question.
@@ -145,15 +146,7 @@ async fn of_engine(
     facts: &mut Facts,
 ) -> Result<(), host::Error> {
     let (host, socket) = (target.address(), route.remote().to_string());
-    let channel = match tokio::time::timeout(LIMIT, connection.open(&route.endpoint())).await {
-        Ok(Ok(channel)) => channel,
-        Ok(Err(OpenError::Lost)) => return Err(connection.ended().await.into()),
-        Err(_) => return Err(host::Error::Engine { host, socket, source: engine::Error::Timeout(LIMIT) }),
-        Ok(Err(source)) => {
-            let user = facts.user.clone();
-            return Err(host::Error::Forwarding { host, socket, user, said: String::new(), source });
-        }
-    };
+    let channel = open_engine(connection, route, target, LIMIT).await?;
     let asked = async {
         let mut session = Session::over(channel.into_stream()).await?;
         if let Answer::Told(version) = answer(session.json("/version", LIMIT).await)? {
@@ -193,7 +186,7 @@ fn answer<T>(asked: Result<T, engine::Error>) -> Result<Answer<T>, engine::Error
 
 async fn of_host(connection: &Connection, socket: Option<&str>) -> Commands {
     let begun = Instant::now();
-    let script = script(socket.unwrap_or("/var/run/docker.sock"));
+    let script = script(socket.unwrap_or(DEFAULT_SOCKET));
     match connection.run("exec sh", &script, LIMIT).await {
         Ok(output) => match Host::read(&output.stdout, socket) {
             Some(host) => Commands::Run(host),
@@ -218,7 +211,7 @@ async fn reach(host: &str) -> Vec<u16> {
 
 /// POSIX shell, read from standard input.
 fn script(socket: &str) -> String {
-    let socket = host::quoted(socket);
+    let socket = quoted(socket);
     format!(
         r#"say() {{ printf '%s\n' "{MARK}$1"; }}
 s={socket}

@@ -15,7 +15,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::config::{self, IgnoredCheck, Target};
+use crate::config::{self, DEFAULT_SOCKET, IgnoredCheck, Target};
 use crate::ssh::Prompter;
 use crate::{host, text};
 
@@ -129,7 +129,7 @@ pub fn check_ignored(target: &Target) -> Result<(), config::Error> {
 /// Why the Engine was not reached.
 pub async fn audit(target: &Target, prompter: &Prompter) -> Result<Report, host::Error> {
     let facts = facts::gather(target, prompter).await?;
-    let socket = facts.socket.clone().unwrap_or_else(|| "/var/run/docker.sock".into());
+    let socket = facts.socket.clone().unwrap_or_else(|| DEFAULT_SOCKET.into());
     let outcome = |rule: &'static Rule| {
         let state = checks::judge(rule.id, &facts).unwrap_or_else(|| State::unknown("not checked"));
         let state = passed_over(state, target.audit_ignore.iter().find(|ignored| ignored.check == rule.id));

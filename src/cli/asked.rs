@@ -7,9 +7,10 @@ use std::time::Duration;
 use super::output;
 use super::targets::Chosen;
 use super::up::{started_as, unwell};
-use crate::config::{ConfigFile, Difference, Overrides, Takes, Wanted, shell_word};
+use crate::config::{ConfigFile, Difference, Overrides, Takes, Wanted};
 use crate::daemon::{self, Client, Event, Request, TunnelStatus};
 use crate::failure::{ExitCode, Failure};
+use crate::shell_word::shell_word;
 use crate::tunnel::{PortState, PortStatus, State};
 
 /// The tunnel is there, but is not what is asked for: nothing that cannot hold gets a ✔.

@@ -6,9 +6,10 @@ use clap::{Args, Subcommand};
 use serde::{Deserialize, Serialize};
 
 use super::{Global, nearest_profile, output, targets};
-use crate::config::{LocalEndpoint, TunnelName, shell_word};
+use crate::config::{LocalEndpoint, TunnelName};
 use crate::daemon::{self, Found};
 use crate::failure::{ExitCode, Failure};
+use crate::shell_word::shell_word;
 
 /// Begins the description of a context that is ours to change and remove.
 const OURS: &str = "dtunnel: ";

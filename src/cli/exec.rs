@@ -13,9 +13,10 @@ use super::shell::Change;
 use super::targets::Chosen;
 use super::up::bring_up_quietly;
 use super::{Global, output};
-use crate::config::{self, shell_word};
+use crate::config::{self};
 use crate::daemon::TunnelStatus;
 use crate::failure::{ExitCode, Failure};
+use crate::shell_word::shell_word;
 
 #[derive(Debug, Args)]
 #[command(override_usage = "dtunnel exec [OPTIONS] [TARGET] [--] [COMMAND]...")]

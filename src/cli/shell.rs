@@ -106,7 +106,7 @@ impl Shell {
         let plain = |c: char| c.is_ascii_alphanumeric() || "/:._-+@".contains(c);
         let is_plain = !value.is_empty() && value.chars().all(plain);
         match self {
-            Self::Bash | Self::Zsh | Self::Sh | Self::Json => crate::config::shell_word(value),
+            Self::Bash | Self::Zsh | Self::Sh | Self::Json => crate::shell_word::shell_word(value),
             Self::Fish if is_plain => value.into(),
             Self::Fish => format!("'{}'", value.replace('\\', r"\\").replace('\'', r"\'")),
             // PowerShell takes typographic quotes for straight ones.

@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 
 use super::{Global, output};
-use crate::config::{self, ConfigFile, TunnelName, runtime_dir, shell_word};
+use crate::config::{self, ConfigFile, TunnelName, runtime_dir};
 use crate::daemon::{self};
 use crate::failure::{ExitCode, Failure};
+use crate::shell_word::shell_word;
 
 /// The variable that names the default target of a shell or a directory.
 pub(super) const VARIABLE: &str = "DTUNNEL_TARGET";

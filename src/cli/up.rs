@@ -13,10 +13,11 @@ use super::prompt::{self, Asker, NoAnswer};
 use super::{Cli, Command, Global, asked, nearest_profile, output, targets};
 use crate::config::{
     self, ConfigFile, Difference, LocalEndpoint, Overrides, RuntimeFiles, Settings, Takes, TunnelName, Wanted,
-    log_path, runtime_dir, shell_word,
+    log_path, runtime_dir,
 };
 use crate::daemon::{self, Client, ClientError, Event, Request, SpawnError, Trouble, TunnelStatus};
 use crate::failure::{ExitCode, Failure};
+use crate::shell_word::shell_word;
 use crate::ssh::{Question, Secret};
 use crate::sync::lock;
 use crate::tunnel::State;

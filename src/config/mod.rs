@@ -1,7 +1,7 @@
 //! From what the user wrote (a target, a profile, ssh_config) to a resolved [`Target`].
 //!
 //! Pure: reads files and asks `ssh -G`, but opens no network connection and needs no async
-//! runtime. It knows nothing of SSH sessions, tunnels or the daemon, and imports only `failure`, `text` and `glob`.
+//! runtime. It knows nothing of SSH sessions, tunnels or the daemon, and imports only `failure`, `text`, `glob` and such.
 
 mod access;
 mod allowed;
@@ -25,11 +25,11 @@ pub use access::{Access, AccessSetting, Policy};
 pub(crate) use edit::replace_file;
 pub use edit::{NewProfile, add_profile, remove_profile};
 pub use file::{AuditSetting, ConfigFile, Defaults, Duration, Ignore, Jump, Profile, nearest};
-pub use name::{Destination, TunnelName, is_profile_name, shell_word};
+pub use name::{Destination, TunnelName, is_profile_name};
 pub(crate) use paths::spill_dirs;
 pub use paths::{MAX_SOCKET_PATH, Paths, RuntimeFiles, config_path, log_path, route_path};
 pub use ports::{PortRule, Ports, PortsSetting};
-pub use remote::Remote;
+pub use remote::{DEFAULT_SOCKET, Remote, is_same_socket};
 pub use resolve::{IgnoredCheck, LocalEndpoint, Overrides, Target, resolve};
 pub use runtime_dir::runtime_dir;
 pub(crate) use runtime_dir::{check_socket_place, prepare_runtime_dir};

@@ -132,19 +132,6 @@ pub(super) fn is_user_name(name: &str) -> bool {
     !name.starts_with('-') && !name.contains(odd) && !option_after_blank && !name.ends_with('\\')
 }
 
-/// `text` as a word for a line that is shown to be typed into a POSIX shell. Brackets and tildes are quoted, too: zsh
-/// takes them for patterns and directories.
-///
-/// ```
-/// use dtunnel::config::shell_word;
-/// assert_eq!(shell_word("deploy@prod-1:2222"), "deploy@prod-1:2222");
-/// assert_eq!(shell_word("root@[::1]:22"), "'root@[::1]:22'");
-/// ```
-pub fn shell_word(text: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "/:._-+@".contains(c);
-    if !text.is_empty() && text.chars().all(plain) { text.into() } else { format!("'{}'", text.replace('\'', r"'\''")) }
-}
-
 /// May this be a profile's name? Such a name is safe in a file name and in every shell.
 pub fn is_profile_name(name: &str) -> bool {
     name.len() <= MAX_NAME

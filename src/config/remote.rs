@@ -7,6 +7,18 @@ use super::{Error, MAX_SOCKET_PATH};
 /// Longest command that is accepted, in bytes.
 const MAX_COMMAND: usize = 4096;
 
+/// Docker's usual socket.
+pub const DEFAULT_SOCKET: &str = "/var/run/docker.sock";
+
+/// Are these the same path? `/var/run` is `/run` on most hosts.
+pub fn is_same_socket(a: &str, b: &str) -> bool {
+    let plain = |path: &str| match path.strip_prefix("/var/run/") {
+        Some(rest) => format!("/run/{rest}"),
+        None => path.to_owned(),
+    };
+    plain(a) == plain(b)
+}
+
 /// Where the Engine is on the host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Remote {

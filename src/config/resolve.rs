@@ -11,8 +11,9 @@ use super::ssh_config::{self, Proxy, SshConfigSource, SshSettings, UpdateHostKey
 use super::tokens::Tokens;
 use super::{
     Access, AccessSetting, AuditSetting, ConfigFile, Destination, Error, Ignore, Jump, Paths, Policy, Ports, Profile,
-    Remote, Said, TunnelName, is_profile_name, shell_word,
+    Remote, Said, TunnelName, is_profile_name,
 };
+use crate::shell_word::shell_word;
 use crate::text;
 
 /// With [`DEFAULT_KEEPALIVE_COUNT`] a dead peer is noticed within 12 s: a question after 4 s of

@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 use crate::config::{Proxy, Remote, Target};
 use crate::engine;
 use crate::failure;
-use crate::host::{self, Access, Route, Survey, find_engine};
+use crate::host::{self, Access, Route, Survey, find_engine, open_engine};
 use crate::ssh::{self, Connection, Credentials, Endpoint, News, OnStep, OpenError, Phase, Prompter, Step};
 use crate::sync::lock;
 use crate::text;
@@ -354,16 +354,7 @@ impl Examination<'_> {
         let (host, socket) = (self.target.address(), route.remote().to_string());
         let asked = SystemTime::now();
         let begun = Instant::now();
-        let endpoint = route.endpoint();
-        let channel = match tokio::time::timeout(LIMIT, connection.open(&endpoint)).await {
-            Ok(Ok(channel)) => channel,
-            Ok(Err(OpenError::Lost)) => return Err(connection.ended().await.into()),
-            Err(_) => return Err(host::Error::Engine { host, socket, source: engine::Error::Timeout(LIMIT) }),
-            Ok(Err(source)) => {
-                let user = self.target.ssh.user.clone();
-                return Err(host::Error::Forwarding { host, socket, user, said: String::new(), source });
-            }
-        };
+        let channel = open_engine(connection, route, self.target, LIMIT).await?;
         let version = engine::version(channel.into_stream(), LIMIT).await;
         let version = version.map_err(|source| host::Error::Engine { host, socket, source })?;
         let time = begun.elapsed();
@@ -376,7 +367,7 @@ impl Examination<'_> {
             route.remote(),
             route.transport()
         );
-        match endpoint.is_command() && !matches!(self.target.remote, Remote::Command(_)) {
+        match route.endpoint().is_command() && !matches!(self.target.remote, Remote::Command(_)) {
             true => self.add(
                 Verdict::Warning,
                 Some(found + time),

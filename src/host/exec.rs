@@ -7,6 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::config::Remote;
+use crate::shell_word::quoted;
 use crate::ssh::Endpoint;
 
 /// What can be found on a host and speaks to a socket through its standard input and output.
@@ -105,11 +106,6 @@ fn guarded(command: &str) -> String {
                          (while kill -0 $PPID && kill -0 $b; do sleep 2; done; kill $b) 2>/dev/null & w=$!; \
                          trap \"kill $b $w 2>/dev/null\" TERM HUP INT; wait $b; s=$?; kill $w 2>/dev/null; exit $s";
     format!("exec sh -c '{GUARD}' dtunnel {}", quoted(command))
-}
-
-/// In single quotes, for any shell.
-pub(crate) fn quoted(text: &str) -> String {
-    format!("'{}'", text.replace('\'', r"'\''"))
 }
 
 /// For socat, in whose addresses some characters have a meaning.

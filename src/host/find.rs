@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use super::error::{Error, Obstacle};
 use super::exec::{TOOLS, Tool, own_command};
-use super::probe::{Access, DEFAULT_SOCKET, Survey};
-use crate::config::{Remote, Target};
+use super::probe::{Access, Survey};
+use crate::config::{DEFAULT_SOCKET, Remote, Target};
 use crate::engine::{self, Engine};
-use crate::ssh::{Connection, Endpoint, OpenError};
+use crate::ssh::{Channel, Connection, Endpoint, OpenError};
 use crate::text;
 
 /// Longest wait for the Engine's first answer.
@@ -138,6 +138,21 @@ pub async fn find(connection: &Connection, target: &Target, last: Option<&Route>
         Err(said) if auto => search.by_guessing(&first, missed, said).await,
         Err(said) => Err(search.unexplained(&first, missed, said)),
     }
+}
+
+/// Opens a stream to the Engine that was found at the end of `route`, within `limit`.
+///
+/// # Errors
+/// [`Error::Forwarding`], [`Error::Engine`], and [`Error::Ssh`] where the connection is lost meanwhile.
+pub async fn open(connection: &Connection, route: &Route, target: &Target, limit: Duration) -> Result<Channel, Error> {
+    let search = Search { connection, target };
+    let missed = match tokio::time::timeout(limit, connection.open(&route.endpoint())).await {
+        Ok(Ok(channel)) => return Ok(channel),
+        Ok(Err(OpenError::Lost)) => return Err(connection.ended().await.into()),
+        Ok(Err(refused)) => Miss::Refused(refused),
+        Err(_) => Miss::Silent(engine::Error::Timeout(limit)),
+    };
+    Err(search.unexplained(route, missed, String::new()))
 }
 
 struct Search<'a> {

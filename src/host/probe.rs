@@ -4,7 +4,9 @@
 
 use std::time::Duration;
 
-use super::exec::{TOOLS, Tool, quoted};
+use super::exec::{TOOLS, Tool};
+use crate::config::DEFAULT_SOCKET;
+use crate::shell_word::quoted;
 use crate::ssh::Connection;
 use crate::text::shown;
 
@@ -12,8 +14,6 @@ use crate::text::shown;
 const LIMIT: Duration = Duration::from_secs(5);
 /// Begins each line of ours, whatever else a login shell prints.
 const MARK: &str = "dtunnel:";
-/// The Engine's socket where nobody has chosen another one.
-pub(super) const DEFAULT_SOCKET: &str = "/var/run/docker.sock";
 
 /// What was found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

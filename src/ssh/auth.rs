@@ -25,7 +25,8 @@ use super::keys::{Credentials, FileSigner, KeyFile, LoadError, load_key, read_ce
 use super::passwords::{Bound, Found};
 use super::prompter::{Prompter, Question};
 use super::vault::Kept;
-use crate::config::{IdentityAgent, MissingMethod, Proxy, Target, shell_word};
+use crate::config::{IdentityAgent, MissingMethod, Proxy, Target};
+use crate::shell_word::shell_word;
 use crate::text::shown as printable;
 
 /// Longest wait for an ssh-agent's list of keys.

@@ -20,7 +20,7 @@ use super::error::Skipped;
 use super::passwords::Passwords;
 use super::prompter::{Prompter, Question, Secret};
 use super::vault::{self, Kept};
-use crate::config::shell_word;
+use crate::shell_word::shell_word;
 use crate::sync::lock;
 
 /// Largest key file that is read, in bytes; an RSA key of 16384 bits has about 13 KB.

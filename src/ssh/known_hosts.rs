@@ -383,7 +383,7 @@ fn write_line(file: &Path, name: &str, hashed: bool, key: &PublicKey) -> io::Res
 /// 20 bytes as ssh uses for a hashed name's salt. Not a secret, only to be unlike every other.
 fn random_salt() -> io::Result<[u8; 20]> {
     let mut salt = [0; 20];
-    File::open("/dev/urandom")?.read_exact(&mut salt)?;
+    getrandom::fill(&mut salt)?;
     Ok(salt)
 }
 

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
+use crate::backoff::Backoff;
 use crate::config::{self, Remote, Target};
 use crate::engine::{self, Changes, Container, Session};
 use crate::sync::lock;
@@ -157,7 +158,7 @@ pub(super) async fn keep(tunnel: &Arc<Tunnel>) {
 /// Follows the Engine's events over whatever connection there is. Never ends.
 async fn follow(tunnel: &Arc<Tunnel>, target: &Target) {
     let mut link = tunnel.link.subscribe();
-    let mut pause = FIRST_PAUSE;
+    let mut pauses = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
     loop {
         if link.wait_for(|link| *link == Link::Connected).await.is_err() {
             return std::future::pending().await;
@@ -167,9 +168,11 @@ async fn follow(tunnel: &Arc<Tunnel>, target: &Target) {
             tracing::debug!("the Engine's events have ended: {error}");
         }
         // One that has lasted says nothing of the next one.
-        pause = if begun.elapsed() > LONGEST_PAUSE { FIRST_PAUSE } else { (pause * 2).min(LONGEST_PAUSE) };
+        if begun.elapsed() > LONGEST_PAUSE {
+            pauses.reset();
+        }
         let cut_off = link.wait_for(|link| *link != Link::Connected);
-        let _ = tokio::time::timeout(pause, cut_off).await;
+        let _ = tokio::time::timeout(pauses.pause(), cut_off).await;
     }
 }
 

@@ -1,10 +1,10 @@
 //! How long to wait between attempts while there is no connection.
 
-use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::backoff::{Backoff, with_jitter};
 use crate::ssh;
 use crate::tunnel::error::Error;
 
@@ -29,14 +29,19 @@ const SILENT_TRIES: u32 = 3;
 pub(in crate::tunnel) struct Outage {
     begun: Instant,
     attempts: u32,
-    pause: Duration,
+    pauses: Backoff,
     /// What was said of it last.
     told: String,
 }
 
 impl Outage {
     pub(in crate::tunnel) fn begins() -> Self {
-        Self { begun: Instant::now(), attempts: 0, pause: FIRST_PAUSE, told: String::new() }
+        Self {
+            begun: Instant::now(),
+            attempts: 0,
+            pauses: Backoff::new(FIRST_PAUSE, LONGEST_PAUSE),
+            told: String::new(),
+        }
     }
 
     /// Time for TCP in the next attempt; `full` is what the settings say.
@@ -50,11 +55,9 @@ impl Outage {
     /// come at once.
     pub(in crate::tunnel) fn pause(&mut self, error: &Error) -> Duration {
         if error.is_unreached() && self.begun.elapsed() < KNOCKING {
-            return with_chance(KNOCK_PAUSE);
+            return with_jitter(KNOCK_PAUSE);
         }
-        let pause = with_chance(self.pause);
-        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
-        pause
+        with_jitter(self.pauses.pause())
     }
 
     /// Something has changed: short pauses again.
@@ -81,12 +84,6 @@ impl Outage {
         }
         news
     }
-}
-
-fn with_chance(pause: Duration) -> Duration {
-    // Each RandomState has keys of its own; they need not be good, only different in each process.
-    let chance = RandomState::new().hash_one(0) % 1000;
-    pause.mul_f64(1.0 - chance as f64 / 2000.0)
 }
 
 #[cfg(test)]
@@ -120,11 +117,5 @@ mod tests {
         within(outage.pause(&refused()), LONGEST_PAUSE);
         outage.starts_over();
         within(outage.pause(&busy()), FIRST_PAUSE);
-    }
-
-    #[test]
-    fn chance_spreads() {
-        let pauses: std::collections::HashSet<_> = (0..100).map(|_| with_chance(FIRST_PAUSE)).collect();
-        assert!(pauses.len() > 50);
     }
 }

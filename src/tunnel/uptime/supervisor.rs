@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::network::Network;
 use super::outage::Outage;
+use crate::backoff::Backoff;
 use crate::config::Target;
 use crate::engine::Engine;
 use crate::host::{self, Class, Route};
@@ -535,7 +536,7 @@ impl Tunnel {
 
     /// The host is back; its Engine may take longer, and is asked over the same connection.
     async fn wait_for_engine(&self, member: &Member) -> Result<(), Error> {
-        let mut pause = FIRST_ENGINE_PAUSE;
+        let mut pauses = Backoff::new(FIRST_ENGINE_PAUSE, LONGEST_ENGINE_PAUSE);
         loop {
             let error = match self.find_engine(&member.target, member).await {
                 Err(error @ Error::Host(host::Error::Ssh(_))) => return Err(error),
@@ -548,11 +549,10 @@ impl Tunnel {
             tracing::info!("{}", error.with_causes());
             self.failed(&error);
             tokio::select! {
-                () = tokio::time::sleep(pause) => {}
+                () = tokio::time::sleep(pauses.pause()) => {}
                 () = self.retry.notified() => {}
                 lost = member.connection.ended() => return Err(lost.into()),
             }
-            pause = (pause * 2).min(LONGEST_ENGINE_PAUSE);
         }
     }
 
