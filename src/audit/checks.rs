@@ -5,12 +5,11 @@ use std::net::IpAddr;
 use serde_json::Value;
 
 use super::facts::{Answer, Commands, Facts, Host};
-use super::{State, containers, versions};
+use super::state::{State, UNTOLD};
+use super::{containers, versions};
 
 /// Where the host tells nothing.
 const NO_COMMANDS: &str = "this login runs no commands";
-/// Where the Engine leaves a field out.
-pub(super) const UNTOLD: &str = "the Engine does not say";
 
 /// Answers the check `id`. None for one that is not known here.
 pub(super) fn judge(id: &str, facts: &Facts) -> Option<State> {
@@ -46,14 +45,14 @@ pub(super) fn judge(id: &str, facts: &Facts) -> Option<State> {
             found_if(!hybrid, || format!("{}: {}", facts.ssh.server, facts.ssh.kex))
         }
         "user-namespaces" => {
-            told_if(confined_root(facts).map(|yes| !yes), || "dockerd runs as root, without userns-remap".into())
+            told_if(facts.confined_root().map(|yes| !yes), || "dockerd runs as root, without userns-remap".into())
         }
         "mandatory-access" => {
-            let confined = has_option(facts, "apparmor").zip(has_option(facts, "selinux")).map(|(a, s)| a || s);
+            let confined = facts.has_option("apparmor").zip(facts.has_option("selinux")).map(|(a, s)| a || s);
             told_if(confined.map(|yes| !yes), || "neither is among the Engine's security options".into())
         }
         "seccomp" => of_seccomp(facts),
-        "no-new-privileges" if has_option(facts, "no-new-privileges") == Some(true) => State::Passed,
+        "no-new-privileges" if facts.has_option("no-new-privileges") == Some(true) => State::Passed,
         "no-new-privileges" => setting(facts, "no-new-privileges", true, false),
         "icc" => of_bridge(facts),
         "userland-proxy" => setting(facts, "userland-proxy", false, true),
@@ -104,18 +103,6 @@ fn version(told: Option<&str>, judge: impl FnOnce(&str) -> Result<Option<String>
     }
 }
 
-/// Is a security option of this name set?
-fn has_option(facts: &Facts, name: &str) -> Option<bool> {
-    let wanted = format!("name={name}");
-    let options = facts.info.security_options.items()?;
-    Some(options.iter().any(|option| option.split(',').next() == Some(&wanted)))
-}
-
-/// Is root in a container somebody else on the host?
-pub(super) fn confined_root(facts: &Facts) -> Option<bool> {
-    Some(has_option(facts, "userns")? || has_option(facts, "rootless")?)
-}
-
 /// A setting of dockerd's that should be `good`, and is `default` where nothing is said.
 fn setting(facts: &Facts, name: &str, good: bool, default: bool) -> State {
     let Some(host) = facts.host() else { return State::unknown(NO_COMMANDS) };
@@ -141,7 +128,7 @@ fn of_socket(id: &str, facts: &Facts) -> State {
         "socket-mode" => found_if(mode & 0o007 != 0, || listing),
         "socket-owner" if owner == "root" && matches!(group.as_str(), "root" | "docker") => State::Passed,
         // Rootless, it is the user's own.
-        "socket-owner" => told_if(has_option(facts, "rootless").map(|yes| !(yes && *owner == facts.user)), || listing),
+        "socket-owner" => told_if(facts.has_option("rootless").map(|yes| !(yes && *owner == facts.user)), || listing),
         _ if mode & 0o060 == 0 => State::Passed,
         _ if !host.knows_members => State::unknown(&format!("the members of {group} could not be read")),
         _ => found(match host.members.as_slice() {

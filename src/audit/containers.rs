@@ -1,9 +1,8 @@
 //! Judges what runs: one answer a check, from every container that was looked into.
 
 use super::answers::{Container, HostConfig};
-use super::checks::{UNTOLD, confined_root};
 use super::facts::Facts;
-use super::{Evidence, State};
+use super::state::{Evidence, State, UNTOLD};
 use crate::config::{DEFAULT_SOCKET, is_same_socket};
 
 /// Directories that a container has no business in, with all that is below them (CIS 5.6).
@@ -44,7 +43,7 @@ pub(super) fn judge(id: &str, facts: &Facts) -> Option<State> {
         "container-root" => |container, facts| {
             let user = container.config.get()?.user.text()?;
             let is_root = matches!(user.split(':').next(), Some("" | "0" | "root"));
-            if is_root { confined_root(facts).map(|confined| one(!confined, "")) } else { Some(Vec::new()) }
+            if is_root { facts.confined_root().map(|confined| one(!confined, "")) } else { Some(Vec::new()) }
         },
         "container-published" => published,
         _ => return None,

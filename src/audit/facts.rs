@@ -88,6 +88,18 @@ pub(super) struct Facts {
 }
 
 impl Facts {
+    /// Is a security option of this name set?
+    pub(super) fn has_option(&self, name: &str) -> Option<bool> {
+        let wanted = format!("name={name}");
+        let options = self.info.security_options.items()?;
+        Some(options.iter().any(|option| option.split(',').next() == Some(&wanted)))
+    }
+
+    /// Is root in a container somebody else on the host?
+    pub(super) fn confined_root(&self) -> Option<bool> {
+        Some(self.has_option("userns")? || self.has_option("rootless")?)
+    }
+
     /// What the host itself says; None where it does not.
     pub(super) fn host(&self) -> Option<&Host> {
         match &self.commands {

@@ -7,106 +7,20 @@ mod answers;
 mod checks;
 mod containers;
 mod facts;
+mod report;
 mod rules;
 mod sarif;
+mod state;
 mod versions;
-
-use std::fmt;
-
-use serde::Serialize;
 
 use crate::config::{self, DEFAULT_SOCKET, IgnoredCheck, Target};
 use crate::ssh::Prompter;
 use crate::{host, text};
 
+pub use report::{Outcome, Report};
 pub use rules::{RULES, Rule, Severity};
-
-/// What came of a check.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(tag = "state", content = "detail", rename_all = "lowercase")]
-pub enum State {
-    /// As it should be.
-    Passed,
-    /// Not as it should be; what was seen.
-    Found(Vec<Evidence>),
-    /// Found, but the configuration says to pass it over (`audit.ignore`).
-    Ignored {
-        /// Why, in the user's words.
-        reason: Option<String>,
-        /// What was seen.
-        evidence: Vec<Evidence>,
-    },
-    /// Not to be seen; why not.
-    Unknown(String),
-}
-
-impl State {
-    fn found(evidence: impl IntoIterator<Item = String>) -> Self {
-        Self::Found(evidence.into_iter().map(|line| Evidence { container: None, text: text::shown(&line) }).collect())
-    }
-
-    fn unknown(why: &str) -> Self {
-        Self::Unknown(text::shown(why))
-    }
-}
-
-/// What was seen, fit to be shown: an Engine names its containers, paths and options.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Evidence {
-    /// The container that it is about.
-    pub container: Option<String>,
-    /// What; empty where the check says it all.
-    pub text: String,
-}
-
-impl Evidence {
-    fn of(container: &str, details: &str) -> Self {
-        Self { container: Some(text::shown(container)), text: text::shown(details) }
-    }
-}
-
-impl fmt::Display for Evidence {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.container {
-            Some(container) if self.text.is_empty() => f.write_str(container),
-            Some(container) => write!(f, "{container}: {}", self.text),
-            None => f.write_str(&self.text),
-        }
-    }
-}
-
-impl Serialize for Evidence {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-/// A check and what came of it.
-#[derive(Debug, Clone, Serialize)]
-pub struct Outcome {
-    /// The check.
-    #[serde(flatten)]
-    pub rule: &'static Rule,
-    /// What came of it.
-    #[serde(flatten)]
-    pub state: State,
-    /// What to do, with this host's own names.
-    #[serde(skip)]
-    pub remedy: String,
-}
-
-/// An audit.
-#[derive(Debug, Serialize)]
-pub struct Report {
-    /// `user@host:port`.
-    pub host: String,
-    /// 100, less what the findings weigh: 25 a critical one, 10, 4 and 1.
-    pub score: u32,
-    /// The date of what is known of versions.
-    pub versions_as_of: &'static str,
-    /// One for each check.
-    pub outcomes: Vec<Outcome>,
-}
+pub use sarif::document as sarif;
+pub use state::{Evidence, State};
 
 /// Holds the names in `audit.ignore` against those of the checks.
 ///
@@ -146,27 +60,6 @@ fn passed_over(state: State, ignored: Option<&IgnoredCheck>) -> State {
     match (state, ignored) {
         (State::Found(evidence), Some(ignored)) => State::Ignored { reason: ignored.reason.clone(), evidence },
         (state, _) => state,
-    }
-}
-
-impl Outcome {
-    /// Is something not as it should be?
-    pub fn is_found(&self) -> bool {
-        matches!(self.state, State::Found(_))
-    }
-}
-
-impl Report {
-    /// Findings, the worst first.
-    pub fn findings(&self) -> impl Iterator<Item = &Outcome> {
-        Severity::ALL
-            .into_iter()
-            .flat_map(|severity| self.outcomes.iter().filter(move |o| o.is_found() && o.rule.severity == severity))
-    }
-
-    /// As SARIF 2.1.0.
-    pub fn sarif(&self) -> serde_json::Value {
-        sarif::document(self)
     }
 }
 

@@ -2,10 +2,12 @@
 
 use serde_json::{Value, json};
 
-use super::{Report, Severity, State};
+use super::report::Report;
+use super::rules::Severity;
+use super::state::State;
 
-/// The report as one SARIF document.
-pub(super) fn document(report: &Report) -> Value {
+/// An audit as SARIF 2.1.0.
+pub fn document(report: &Report) -> Value {
     let rules: Vec<Value> = report
         .outcomes
         .iter()

@@ -58,7 +58,7 @@ pub(super) fn audit(global: &Global, args: &AuditArgs) -> Result<(), Failure> {
     if args.json {
         output::print_json(&report)?;
     } else if args.sarif {
-        output::print_json(&report.sarif())?;
+        output::print_json(&audit::sarif(&report))?;
     } else {
         output::print(&report_text(&report, global.verbose > 0))?;
     }

@@ -10,8 +10,11 @@ use std::str::FromStr;
 
 use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Visitor};
 
-use super::file::nearest;
+use super::nearest::nearest;
 use crate::text::shown;
+
+/// Most SSH connections of a tunnel.
+const MOST_CONNECTIONS: usize = 16;
 
 /// "`readonly` is none of …; did you mean `read-only`?"
 pub(super) fn unknown_word(word: &str, words: &[&str]) -> String {
@@ -124,7 +127,7 @@ pub(super) fn port<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<
 }
 
 pub(super) fn connections<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<NonZeroU8>, D::Error> {
-    let most = i64::try_from(super::resolve::MOST_CONNECTIONS).unwrap_or(i64::MAX);
+    let most = i64::try_from(MOST_CONNECTIONS).unwrap_or(i64::MAX);
     let connections = number(deserializer, "a number of connections from 1 to 16", 1, most)?;
     Ok(u8::try_from(connections).ok().and_then(NonZeroU8::new))
 }

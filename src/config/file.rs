@@ -12,13 +12,12 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use toml::de::{DeTable, DeValue};
 
 use super::allowed::{self, OneOrMany};
+use super::nearest::nearest;
 use super::{AccessSetting, Destination, Error, PortsSetting, Size, is_profile_name, trusted_file};
 use crate::text::shown;
 
 /// Largest configuration file that is read, in bytes: far above any real one.
 const MAX_FILE: u64 = 1 << 20;
-/// How alike two keys must be written to be suggested for one another (Jaro-Winkler, 0 to 1).
-const ALIKE: f64 = 0.75;
 
 /// The configuration file of dtunnel, `config.toml`. Every key is optional.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -525,15 +524,6 @@ fn check_keys(text: &str, path: &Path, top: &DeTable<'_>) -> Result<(), Error> {
         }
     }
     Ok(())
-}
-
-/// The candidate written most like `word`, if any is alike.
-pub fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<String> {
-    candidates
-        .map(|candidate| (strsim::jaro_winkler(word, candidate), candidate))
-        .filter(|(alike, _)| *alike >= ALIKE)
-        .max_by(|(a, _), (b, _)| a.total_cmp(b))
-        .map(|(_, candidate)| candidate.into())
 }
 
 /// 1-based line and column (in characters) of a byte offset.

@@ -23,7 +23,6 @@ const DEFAULT_KEEPALIVE_COUNT: u32 = 2;
 const DEFAULT_MAX_CONNECTIONS: usize = 4;
 /// Hours of a client that does not read at all, and minutes of one that reads too slowly.
 const DEFAULT_SPILL: u64 = 1 << 30;
-pub(super) const MOST_CONNECTIONS: usize = 16;
 const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const DEFAULT_DRAIN: Duration = Duration::from_secs(5);
 const DEFAULT_WAIT: Duration = Duration::from_secs(30);

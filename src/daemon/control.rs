@@ -12,8 +12,8 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use zeroize::{Zeroize, Zeroizing};
 
-use super::Options;
 use super::broker::Broker;
+use super::options::Options;
 use super::protocol::{Event, MAX_LINE, PROTOCOL, Request, SIGN_OF_LIFE, Trouble, TunnelStatus};
 use super::reload::reload;
 use crate::config::{Overrides, Settings};

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::Options;
+use super::options::Options;
 use crate::config::{ConfigFile, RuntimeFiles, Target, TunnelName, resolve, runtime_dir};
 use crate::failure::{ExitCode, Failure};
 use crate::tunnel::Tunnel;

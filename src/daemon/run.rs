@@ -20,9 +20,10 @@ use super::control::{Control, Life, Who, say};
 use super::lock::Lock;
 use super::log;
 use super::manager;
+use super::options::Options;
 use super::protocol::Event;
 use crate::config::{
-    self, ConfigFile, Overrides, Proxy, RuntimeFiles, TunnelName, log_path, prepare_runtime_dir, resolve, route_path,
+    self, ConfigFile, Proxy, RuntimeFiles, TunnelName, log_path, prepare_runtime_dir, resolve, route_path,
 };
 use crate::failure::{ExitCode, Failure};
 use crate::host;
@@ -33,25 +34,6 @@ use crate::tunnel::{self, Inherited, Listener, SocketFile, State, Tunnel, bind_p
 const LAST_WORD: Duration = Duration::from_secs(1);
 /// Pause after the control socket could not accept, most likely for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
-/// What the daemon is to do.
-#[derive(Debug, Clone)]
-pub struct Options {
-    /// The target, as on the command line.
-    pub target: String,
-    /// The configuration file.
-    pub config: PathBuf,
-    /// Did the user name that file?
-    pub config_named: bool,
-    /// `-F`, `--local`, `--remote`, `--lazy`.
-    pub overrides: Overrides,
-    /// `--timeout`.
-    pub timeout: Duration,
-    /// `-v`, how often.
-    pub verbose: u8,
-    /// Stay a child of the terminal, and log there as well.
-    pub foreground: bool,
-}
 
 /// Runs the tunnel until it is told to end. `parent` is the other end of a control connection
 /// whose owner is waiting for the tunnel to come up; whatever fails is told there.

@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{Check, Verdict};
+use super::check::{Check, Verdict};
 use crate::config::{LocalEndpoint, Target, runtime_dir};
 use crate::unix_socket::connect_within;
 

@@ -3,12 +3,12 @@
 //! Changes nothing, here or there: no key is learnt, no socket made, no tunnel touched. Knows nothing
 //! of daemons or terminals; whoever asks is handed each [`Check`] as it is done.
 
+mod check;
 mod local;
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
-use serde::Serialize;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::net::TcpStream;
 
@@ -19,6 +19,7 @@ use crate::host::{self, Access, Route, Survey, find_engine, open_engine};
 use crate::ssh::{self, Connection, Credentials, Endpoint, News, OnStep, OpenError, Phase, Prompter, Step};
 use crate::sync::lock;
 use crate::text;
+pub use check::{Check, Verdict};
 
 /// Longest time for each small step.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -28,35 +29,6 @@ const MAX_GREETING: u64 = 1024;
 const MAX_LINE: usize = 255;
 /// More than this between the host's clock and ours is worth a word.
 const SKEW: Duration = Duration::from_secs(5);
-
-/// What came of a step.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Verdict {
-    /// As it should be.
-    Ok,
-    /// It works, but there is something to know.
-    Warning,
-    /// This is why there is no tunnel.
-    Failed,
-    /// Not tried, because a step before it failed or it does not apply.
-    Skipped,
-}
-
-/// One step, tried.
-#[derive(Debug, Clone, Serialize)]
-pub struct Check {
-    /// A short name that stays the same from version to version.
-    pub id: &'static str,
-    /// What came of it.
-    pub verdict: Verdict,
-    /// How long it took, in milliseconds; None where it was not tried.
-    pub ms: Option<f64>,
-    /// What was found.
-    pub detail: String,
-    /// What to do, where there is something to do.
-    pub remedy: Option<String>,
-}
 
 /// The steps, in order.
 const STEPS: [&str; 11] = [

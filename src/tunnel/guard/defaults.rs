@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 use hyper::StatusCode;
 use serde::Deserialize;
 
+use super::ask::{Ask, ask};
 use super::bodies::{Reference, Version, is_in, is_private, shown};
-use super::proxy::Refused;
-use super::reach::{Ask, ask, forbidden};
+use super::refusal::{Refused, forbidden};
 
 /// The runtime of every Engine, by its two names: the program, and containerd's way to run it.
 const RUNC: [&str; 2] = ["runc", "io.containerd.runc.v2"];

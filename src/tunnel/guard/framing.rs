@@ -8,6 +8,7 @@
 use std::collections::VecDeque;
 
 use super::head::{self, Body, Head};
+use super::refusal::{Refusal, TOO_LATE};
 
 /// Largest head, in bytes. The longest header there is holds the credentials of all registries.
 const MAX_HEAD: usize = 48 << 10;
@@ -16,12 +17,6 @@ pub(super) const MAX_HELD: usize = 64 << 10;
 
 /// What stands in the place of a request that is refused, so that its refusal is answered in its turn.
 const IN_ITS_PLACE: &[u8] = b"GET / HTTP/1.1\r\nhost: refused\r\nconnection: close\r\n\r\n";
-
-/// Why a request is refused, in a few words.
-pub type Refusal = &'static str;
-
-/// The refusal of a head of which a part only has come in time.
-pub(super) const TOO_LATE: Refusal = "its head did not come within a minute";
 
 /// Where the reading is.
 #[derive(Debug)]

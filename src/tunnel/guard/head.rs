@@ -3,7 +3,7 @@
 //! What is written is what was understood: the target decoded and encoded once, nothing that is about the
 //! client's connection only (RFC 9110 section 7.6.1), and of an upgrade what can be granted.
 
-use super::framing::Refusal;
+use super::refusal::Refusal;
 use super::target::Target;
 
 /// Most lines in a head; hyper takes a hundred.

@@ -7,6 +7,7 @@
 
 #[cfg(test)]
 mod agreement;
+mod ask;
 mod bodies;
 mod defaults;
 mod engine;
@@ -19,6 +20,7 @@ mod proxy;
 mod ps;
 mod query;
 mod reach;
+mod refusal;
 mod stream;
 mod target;
 
@@ -35,9 +37,10 @@ use crate::sync::lock;
 use crate::tunnel::client::peer::Who;
 use policy::Rules;
 
-pub use framing::{Framing, Refusal};
+pub use framing::Framing;
 pub use head::Head;
 pub(super) use proxy::serve;
+pub use refusal::Refusal;
 
 /// Most requests that are shown at once.
 const MOST_SHOWN: usize = 200;

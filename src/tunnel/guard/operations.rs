@@ -3,7 +3,9 @@
 //! allow it.
 
 use super::query::Query;
-use super::target::ENCODED_SLASH;
+
+/// Stands for a slash that was encoded, while it is looked at what the path means without it.
+pub(super) const ENCODED_SLASH: char = '\u{1f}';
 
 /// An operation.
 #[derive(Debug, PartialEq, Eq)]
@@ -247,6 +249,28 @@ pub(super) const OPERATIONS: &[Operation] = &[
     plain("configs.update", "POST", "/configs/{}/update", 0).risk(Risk::Refuse).takes("version").body(),
     plain("configs.delete", "DELETE", "/configs/{}", 0),
 ];
+
+/// Does this operation use a container so that one has what it has?
+pub(super) fn reaches_in(operation: &str) -> bool {
+    matches!(
+        operation,
+        "containers.archive"
+            | "containers.attach"
+            | "containers.attach-ws"
+            | "containers.copy"
+            | "containers.exec"
+            // A name can have the form of an id: of one that was found harmless, and is gone.
+            | "containers.rename"
+            | "containers.restart"
+            | "containers.start"
+            | "exec.start"
+    )
+}
+
+/// Does the answer to this operation name what was made?
+pub(super) fn makes(operation: &str) -> bool {
+    matches!(operation, "containers.create" | "containers.exec")
+}
 
 /// The operation that a request is for. The path is one that [`super::target`] has decoded, without its
 /// version; slashes in it may be [`ENCODED_SLASH`].

@@ -2,7 +2,7 @@
 
 use super::bodies::{self, Ground, Judged};
 use super::head::Head;
-use super::operations::{BUILD, CONTAINERS, OPERATIONS, Operation, READ, Risk, Times, numbers, version};
+use super::operations::{self, BUILD, CONTAINERS, OPERATIONS, Operation, READ, Risk, Times, numbers, version};
 use super::ps;
 use super::query::Query;
 use crate::config::{Access, Policy};
@@ -145,12 +145,12 @@ impl Rules {
 
     /// Does this operation use a container that may have more than would be allowed?
     pub(super) fn must_ask(&self, operation: &Operation) -> bool {
-        self.no_privileged && super::reach::reaches_in(operation.name)
+        self.no_privileged && operations::reaches_in(operation.name)
     }
 
     /// Is it to be remembered what this operation has made?
     pub(super) fn remembers(&self, operation: &Operation) -> bool {
-        self.no_privileged && super::reach::makes(operation.name)
+        self.no_privileged && operations::makes(operation.name)
     }
 
     /// What a container may have of its host.

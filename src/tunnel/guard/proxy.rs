@@ -22,21 +22,19 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::bodies::Judged;
 use super::engine::{Body, Engine, EngineStream, Make};
-use super::framing::{Refusal, TOO_LATE};
 use super::head::Head;
 use super::operations::Operation;
 use super::policy::{Pass, Rules, Verdict};
 use super::reach::Settled;
+use super::refusal::{Refusal, Refused, TOO_LATE, forbidden};
 use super::stream::{Framed, Reading, Returned};
-use super::{Guard, Open, bodies, linger, reach, shown};
+use super::{Guard, Open, ask, bodies, linger, reach, shown};
 use crate::sync::lock;
 use crate::tunnel::client::peer::Who;
 use crate::tunnel::client::stream::LocalStream;
 use crate::tunnel::flow::relay::End;
 use crate::tunnel::uptime::supervisor::Tunnel;
 
-/// Why a request is not passed on, and what that is called in HTTP.
-pub(super) type Refused = (StatusCode, String);
 /// What was read of a request before hyper read it.
 type Seen = Option<Result<Head, Refusal>>;
 
@@ -302,11 +300,11 @@ impl Client {
     /// What is judged harmless is so for Docker's Engine.
     async fn must_be_dockers(&self) -> Result<(), Refused> {
         if self.engine.make().is_none() {
-            reach::ask(self, "/_ping", "ping").await?;
+            ask::ask(self, "/_ping", "ping").await?;
         }
         match self.engine.make() {
             Some(Make::Docker) => Ok(()),
-            Some(Make::Podman(name)) => Err(reach::forbidden(format!(
+            Some(Make::Podman(name)) => Err(forbidden(format!(
                 "no-privileged promises nothing of Podman's Engine ({}), so that nothing can be changed here",
                 shown(&name)
             ))),
@@ -382,7 +380,7 @@ async fn settled(mut body: Incoming, expects: bool) -> bool {
     matches!(timeout(SETTLE_TIME, reading).await, Ok(Some(())))
 }
 
-impl reach::Ask for Client {
+impl ask::Ask for Client {
     async fn get(&self, path: &str) -> Result<(StatusCode, Bytes), Refused> {
         let request = Request::get(path).header(HOST, "docker").body(full(Bytes::new()));
         let request = request.map_err(|e| (StatusCode::BAD_REQUEST, format!("{path} cannot be asked for: {e}")))?;

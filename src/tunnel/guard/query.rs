@@ -5,7 +5,7 @@
 
 use std::fmt::Write;
 
-use super::framing::Refusal;
+use super::refusal::Refusal;
 
 /// Longest query that is written, in bytes: hyper takes a target of 64 KiB, and a path stands before it.
 const MAX: usize = 48 << 10;

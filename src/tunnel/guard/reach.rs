@@ -6,15 +6,14 @@
 //! for no further round trip.
 
 use std::collections::{HashSet, VecDeque};
-use std::future::Future;
 
 use hyper::StatusCode;
-use hyper::body::Bytes;
 use serde::Deserialize;
 
+use super::ask::{Ask, ask};
 use super::bodies::{Create, Existing, ExistingExec, Reference, is_name, is_whole_id, judge_volume, shown};
 use super::defaults::Info;
-use super::proxy::Refused;
+use super::refusal::{Refused, forbidden};
 use crate::sync::lock;
 
 /// Most ids of containers, and of execs, that are kept.
@@ -25,12 +24,6 @@ const MAX_ASKED: usize = 8;
 const MAX_VOLUMES: usize = 64;
 /// Largest answer that is read, in bytes.
 pub(super) const MAX_ANSWER: usize = 4 << 20;
-
-/// How the Engine is asked.
-pub(super) trait Ask: Sync {
-    /// The answer to a GET.
-    fn get(&self, path: &str) -> impl Future<Output = Result<(StatusCode, Bytes), Refused>> + Send;
-}
 
 /// For how long what was found of a create holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,32 +66,6 @@ impl Kept {
 #[serde(rename_all = "PascalCase")]
 struct Made {
     id: String,
-}
-
-/// Does this operation use a container so that one has what it has?
-pub(super) fn reaches_in(operation: &str) -> bool {
-    matches!(
-        operation,
-        "containers.archive"
-            | "containers.attach"
-            | "containers.attach-ws"
-            | "containers.copy"
-            | "containers.exec"
-            // A name can have the form of an id: of one that was found harmless, and is gone.
-            | "containers.rename"
-            | "containers.restart"
-            | "containers.start"
-            | "exec.start"
-    )
-}
-
-/// Does the answer to this operation name what was made?
-pub(super) fn makes(operation: &str) -> bool {
-    matches!(operation, "containers.create" | "containers.exec")
-}
-
-pub(super) fn forbidden(reason: impl Into<String>) -> Refused {
-    (StatusCode::FORBIDDEN, reason.into())
 }
 
 impl Known {
@@ -272,13 +239,4 @@ async fn asked_of<'a>(info: &'a mut Option<Info>, engine: &impl Ask) -> Result<&
 /// Is it what the Engine does anyway?
 async fn settle_default(info: &mut Option<Info>, what: Reference<'_>, engine: &impl Ask) -> Result<(), Refused> {
     asked_of(info, engine).await?.settle(what)
-}
-
-/// Asks for what must be there.
-pub(super) async fn ask(engine: &impl Ask, path: &str, what: &str) -> Result<Bytes, Refused> {
-    match engine.get(path).await? {
-        (StatusCode::OK, answer) => Ok(answer),
-        (StatusCode::NOT_FOUND, _) => Err((StatusCode::NOT_FOUND, format!("No such {what}"))),
-        (status, _) => Err((StatusCode::BAD_GATEWAY, format!("the Engine answered {status} about {what}"))),
-    }
 }

@@ -9,8 +9,9 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
-use super::framing::{Framing, Refusal};
+use super::framing::Framing;
 use super::head::Head;
+use super::refusal::Refusal;
 use crate::sync::lock;
 use crate::tunnel::client::stream::LocalStream;
 
@@ -152,7 +153,7 @@ impl AsyncWrite for Framed {
 
 #[cfg(test)]
 mod tests {
-    use super::super::framing::TOO_LATE;
+    use super::super::refusal::TOO_LATE;
     use super::*;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::UnixStream;

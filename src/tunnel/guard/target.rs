@@ -4,12 +4,9 @@
 //! divides like any other. What is sent on is the decoded path, in which nothing is left to decode, so that
 //! there is nothing for anybody to read differently.
 
-use super::framing::Refusal;
-use super::operations::{self, Operation};
+use super::operations::{self, ENCODED_SLASH, Operation};
 use super::query::{Query, decoded};
-
-/// Stands for a slash that was encoded, while it is looked at what the path means without it.
-pub(super) const ENCODED_SLASH: char = '\u{1f}';
+use super::refusal::Refusal;
 
 /// A target that has one meaning only.
 #[derive(Debug, Clone, PartialEq, Eq)]

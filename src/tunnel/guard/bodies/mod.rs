@@ -9,6 +9,7 @@
 
 mod binds;
 mod build;
+mod capabilities;
 mod container;
 mod existing;
 mod host_config;

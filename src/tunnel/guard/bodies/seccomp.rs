@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::Version;
+use super::capabilities::is_default_capability;
 use super::json;
-use super::security::is_default_capability;
 
 /// The system calls that a default profile of an Engine lets a container make that has no more than the
 /// default capabilities (moby profiles/seccomp, 20.10 to 29; clone3's flags are in memory, where no filter sees

@@ -4,6 +4,7 @@ use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::Reference;
+use super::capabilities::is_default_capability;
 use super::json::shown;
 use super::seccomp::Profile;
 use super::text::{Text, is_made_of, only, rules};
@@ -25,36 +26,12 @@ const MASKED_LATER: &[&str] = &["/proc/asound", "/proc/interrupts", "/sys/device
 /// What Engines make read-only.
 pub(super) const ALWAYS_READONLY: &[&str] = &["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
-/// The capabilities that a container has if nothing is asked for.
-const DEFAULT_CAPABILITIES: &[&str] = &[
-    "AUDIT_WRITE",
-    "CHOWN",
-    "DAC_OVERRIDE",
-    "FOWNER",
-    "FSETID",
-    "KILL",
-    "MKNOD",
-    "NET_BIND_SERVICE",
-    "NET_RAW",
-    "SETFCAP",
-    "SETGID",
-    "SETPCAP",
-    "SETUID",
-    "SYS_CHROOT",
-];
-
 rules! {
     Capability = |text| only(is_default_capability(text));
     MaskedPath = |text| only(is_kernel_path(text));
     ReadonlyPath = |text| only(is_kernel_path(text));
     // Namespaced ones (runc refuses others, too): System V IPC, POSIX queues, and the container's own network.
     Sysctl = |text| only(is_namespaced(text));
-}
-
-/// Has a container this capability anyway? Engines take it in any case, with or without `CAP_`.
-pub(super) fn is_default_capability(name: &str) -> bool {
-    let name = name.to_ascii_uppercase();
-    DEFAULT_CAPABILITIES.contains(&name.strip_prefix("CAP_").unwrap_or(&name))
 }
 
 /// An absolute path of the kernel's file systems.

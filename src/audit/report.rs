@@ -1,0 +1,49 @@
+//! All that an audit tells.
+
+use serde::Serialize;
+
+use super::rules::{Rule, Severity};
+use super::state::State;
+
+/// A check and what came of it.
+#[derive(Debug, Clone, Serialize)]
+pub struct Outcome {
+    /// The check.
+    #[serde(flatten)]
+    pub rule: &'static Rule,
+    /// What came of it.
+    #[serde(flatten)]
+    pub state: State,
+    /// What to do, with this host's own names.
+    #[serde(skip)]
+    pub remedy: String,
+}
+
+/// An audit.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    /// `user@host:port`.
+    pub host: String,
+    /// 100, less what the findings weigh: 25 a critical one, 10, 4 and 1.
+    pub score: u32,
+    /// The date of what is known of versions.
+    pub versions_as_of: &'static str,
+    /// One for each check.
+    pub outcomes: Vec<Outcome>,
+}
+
+impl Outcome {
+    /// Is something not as it should be?
+    pub fn is_found(&self) -> bool {
+        matches!(self.state, State::Found(_))
+    }
+}
+
+impl Report {
+    /// Findings, the worst first.
+    pub fn findings(&self) -> impl Iterator<Item = &Outcome> {
+        Severity::ALL
+            .into_iter()
+            .flat_map(|severity| self.outcomes.iter().filter(move |o| o.is_found() && o.rule.severity == severity))
+    }
+}

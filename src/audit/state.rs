@@ -1,0 +1,70 @@
+//! What came of a check, and what was seen.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use crate::text;
+
+/// Why a check that asks the Engine is left open.
+pub(super) const UNTOLD: &str = "the Engine does not say";
+
+/// What came of a check.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "state", content = "detail", rename_all = "lowercase")]
+pub enum State {
+    /// As it should be.
+    Passed,
+    /// Not as it should be; what was seen.
+    Found(Vec<Evidence>),
+    /// Found, but the configuration says to pass it over (`audit.ignore`).
+    Ignored {
+        /// Why, in the user's words.
+        reason: Option<String>,
+        /// What was seen.
+        evidence: Vec<Evidence>,
+    },
+    /// Not to be seen; why not.
+    Unknown(String),
+}
+
+impl State {
+    pub(super) fn found(evidence: impl IntoIterator<Item = String>) -> Self {
+        Self::Found(evidence.into_iter().map(|line| Evidence { container: None, text: text::shown(&line) }).collect())
+    }
+
+    pub(super) fn unknown(why: &str) -> Self {
+        Self::Unknown(text::shown(why))
+    }
+}
+
+/// What was seen, fit to be shown: an Engine names its containers, paths and options.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Evidence {
+    /// The container that it is about.
+    pub container: Option<String>,
+    /// What; empty where the check says it all.
+    pub text: String,
+}
+
+impl Evidence {
+    pub(super) fn of(container: &str, details: &str) -> Self {
+        Self { container: Some(text::shown(container)), text: text::shown(details) }
+    }
+}
+
+impl fmt::Display for Evidence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.container {
+            Some(container) if self.text.is_empty() => f.write_str(container),
+            Some(container) => write!(f, "{container}: {}", self.text),
+            None => f.write_str(&self.text),
+        }
+    }
+}
+
+impl Serialize for Evidence {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}

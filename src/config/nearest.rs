@@ -1,0 +1,13 @@
+//! What somebody may have meant.
+
+/// How alike two keys must be written to be suggested for one another (Jaro-Winkler, 0 to 1).
+const ALIKE: f64 = 0.75;
+
+/// The candidate written most like `word`, if any is alike.
+pub fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<String> {
+    candidates
+        .map(|candidate| (strsim::jaro_winkler(word, candidate), candidate))
+        .filter(|(alike, _)| *alike >= ALIKE)
+        .max_by(|(a, _), (b, _)| a.total_cmp(b))
+        .map(|(_, candidate)| candidate.into())
+}

@@ -1,0 +1,25 @@
+//! The capabilities of a container to which nothing is added.
+
+/// The capabilities that a container has if nothing is asked for.
+const DEFAULT_CAPABILITIES: &[&str] = &[
+    "AUDIT_WRITE",
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "MKNOD",
+    "NET_BIND_SERVICE",
+    "NET_RAW",
+    "SETFCAP",
+    "SETGID",
+    "SETPCAP",
+    "SETUID",
+    "SYS_CHROOT",
+];
+
+/// Has a container this capability anyway? Engines take it in any case, with or without `CAP_`.
+pub(super) fn is_default_capability(name: &str) -> bool {
+    let name = name.to_ascii_uppercase();
+    DEFAULT_CAPABILITIES.contains(&name.strip_prefix("CAP_").unwrap_or(&name))
+}
