@@ -382,8 +382,15 @@ pub fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// A test that cannot run here says so. Under CI=true, where everything must run, it fails.
+/// A test that cannot run here says so, here and in the list that `scripts/test` prints. Under CI=true, where everything
+/// must run, it fails.
 pub fn skip(why: &str) {
     assert!(std::env::var("CI").as_deref() != Ok("true"), "cannot run under CI=true: {why}");
     eprintln!("SKIPPED: {why}");
+    let thread = std::thread::current();
+    let line = format!("{}: {why}\n", thread.name().unwrap_or("a test"));
+    let list = Path::new(env!("CARGO_TARGET_TMPDIR")).join("skipped");
+    // One write, so that tests side by side do not mix their lines.
+    let mut list = std::fs::OpenOptions::new().append(true).create(true).open(list).unwrap();
+    std::io::Write::write_all(&mut list, line.as_bytes()).unwrap();
 }
