@@ -10,10 +10,7 @@ use crate::lab::{Lab, run, set_mode, wait_for};
 
 /// A world whose Engine was started with these options. None where there can be none.
 fn lab(options: &[&str]) -> Option<Lab> {
-    Engine::shared()?;
-    let mut lab = Lab::new("PasswordAuthentication no\nKbdInteractiveAuthentication no");
-    lab.engine = Some(Arc::new(Engine::with(options)));
-    Some(lab)
+    Lab::with_own_engine("PasswordAuthentication no\nKbdInteractiveAuthentication no", options)
 }
 
 /// A container that runs until it is dropped: an Engine with `live-restore` leaves it running.
@@ -76,8 +73,7 @@ fn of_the_machine() -> BTreeSet<String> {
 
 #[test]
 fn a_well_kept_engine_has_no_findings_of_its_own() {
-    let Some((mut lab, link)) = Lab::with_engine_over_link() else { return };
-    // What keeps containers apart are rules of a firewall: the one of the link's far end.
+    // What keeps containers apart are rules of a firewall: the host's.
     let options = [
         "--iptables=true",
         "--icc=false",
@@ -86,8 +82,7 @@ fn a_well_kept_engine_has_no_findings_of_its_own() {
         "--no-new-privileges",
         "--log-driver=journald",
     ];
-    lab.engine = Some(Arc::new(Engine::behind_with(&link, &options)));
-    lab.write_config_of_engine();
+    let Some(lab) = Lab::with_own_engine("", &options) else { return };
     let _good =
         start(&lab, "good", &["--memory", "64m", "--pids-limit", "50", "--user", "1000", "--log-driver", "none"]);
     let outcomes = audit(&lab);
@@ -101,10 +96,16 @@ fn a_well_kept_engine_has_no_findings_of_its_own() {
 
 #[test]
 fn each_bad_thing_is_found_and_gone_when_it_is_mended() {
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let host = format!("tcp://127.0.0.1:{port}");
     let runtime = concat!("lab=", env!("CARGO_MANIFEST_DIR"), "/tests/lab/runtime");
-    let options = ["-H", &host, "--insecure-registry", "reg.example:5000", "--experimental", "--add-runtime", runtime];
+    let options = [
+        "-H",
+        "tcp://127.0.0.1:2375",
+        "--insecure-registry",
+        "reg.example:5000",
+        "--experimental",
+        "--add-runtime",
+        runtime,
+    ];
     let Some(lab) = lab(&options) else { return };
     let socket = lab.remote_socket();
     let (mount, etc) = (format!("{}:/docker.sock", socket.display()), "/etc:/host-etc:ro");
@@ -176,10 +177,7 @@ fn each_bad_thing_is_found_and_gone_when_it_is_mended() {
 
 #[test]
 fn an_engine_on_the_network_is_found_and_one_that_is_reached_is_said_to_be() {
-    let Some((mut lab, link)) = Lab::with_engine_over_link() else { return };
-    let host = format!("tcp://{}:2375", link.far);
-    lab.engine = Some(Arc::new(Engine::behind_with(&link, &["-H", &host])));
-    lab.write_config_of_engine();
+    let Some(lab) = Lab::with_own_engine("", &["-H", "tcp://0.0.0.0:2375"]) else { return };
     let outcomes = audit(&lab);
     let found = those(&outcomes, "found");
     assert!(found.contains("tcp-open") && found.contains("tcp-reachable"), "{outcomes:#?}");

@@ -51,7 +51,7 @@ fn keys_that_are_not_there_or_closed_or_refused_are_named() {
     write_keys(&lab, &["other"]);
     let stderr = lab.fails(4, &["up", "lab"]);
     let (port, me) = (lab.sshd.port, crate::lab::whoami());
-    let line = format!("ssh-copy-id -i {}.pub -p {port} {me}@127.0.0.1", path("other"));
+    let line = format!("ssh-copy-id -i {}.pub -p {port} {me}@{}", path("other"), lab.sshd.address);
     assert!(stderr.contains(&line), "{stderr}");
     // An agent that is named and not there.
     lab.write_ssh_config(&format!("  IdentityAgent {}\n", path("no-agent")));
@@ -72,7 +72,7 @@ fn keys_that_are_not_there_or_closed_or_refused_are_named() {
 #[test]
 fn at_a_terminal_the_keys_are_told_before_a_password_is_asked_for() {
     let Some(mut lab) = Lab::with_engine() else { return };
-    lab.sshd.set_password("secret");
+    lab.set_password("secret");
     lab.reconfigure("PasswordAuthentication yes\nPermitRootLogin yes\n");
     set_mode(&lab.path("user"), 0o640);
     let mut person = Person::types(&lab, &format!("{} up lab", env!("CARGO_BIN_EXE_dtunnel")));

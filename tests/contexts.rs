@@ -5,11 +5,13 @@ use std::process::Command;
 use crate::lab::pty::Person;
 use crate::lab::{Lab, run, succeeded};
 
-/// The docker CLI of the lab's user, without DOCKER_HOST.
+/// The docker CLI of the lab's user, without DOCKER_HOST. Whatever it is to do about contexts, it asks the Engine of the default
+/// one first, which is this machine's: so it does not see its /run.
 fn docker(lab: &Lab, args: &[&str]) -> Command {
-    let mut command = Command::new("/usr/bin/docker");
+    let mut command = Command::new("unshare");
     lab.set_env(&mut command);
-    command.args(args);
+    command.args(["--user", "--map-root-user", "--mount", "sh", "-c", "mount -t tmpfs none /run && exec \"$@\"", "sh"]);
+    command.arg("/usr/bin/docker").args(args);
     command
 }
 

@@ -7,6 +7,7 @@ use std::process::Command;
 use proptest::prelude::*;
 use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
 
+use crate::lab::sshd::Sshd;
 use crate::lab::{Lab, run};
 
 /// Keys of hosts, `NAME`, and others of the same types, `other-NAME`.
@@ -38,7 +39,10 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let lab = Lab::new("");
+        Self::of(Lab::new(""))
+    }
+
+    fn of(lab: Lab) -> Self {
         for (name, options) in KINDS {
             lab.keygen_with(name, "", options);
             lab.keygen_with(&format!("other-{name}"), "", options);
@@ -70,7 +74,7 @@ impl World {
                 }
             }
             if key.ends_with('+') {
-                self.lab.certify("ca", file, &["-h", "-n", "127.0.0.1"]);
+                self.lab.certify("ca", file, &["-h", "-n", &self.lab.sshd.address]);
                 options += &format!("HostCertificate {{dir}}/{file}-cert.pub\n");
             }
         }
@@ -98,6 +102,7 @@ impl World {
         let before = std::fs::read_to_string(&known_hosts).unwrap_or_default();
         self.lab.write_ssh_config(options);
         let mut ssh = Command::new("ssh");
+        self.lab.set_env(&mut ssh);
         let output = ssh.arg("-F").arg(self.lab.path("ssh_config")).args(["-o", "BatchMode=yes", "lab", "true"]);
         let output = output.output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -122,7 +127,8 @@ impl World {
     /// Is one of the keys that are shown known under the host's name without its port?
     fn is_known_by_plain_name(&self) -> bool {
         let mut find = Command::new("ssh-keygen");
-        let output = find.args(["-F", "127.0.0.1", "-f"]).arg(self.lab.path("known_hosts")).output().unwrap();
+        let output =
+            find.args(["-F", &self.lab.sshd.address, "-f"]).arg(self.lab.path("known_hosts")).output().unwrap();
         let found = String::from_utf8(output.stdout).unwrap();
         let shown = self.shown.borrow();
         let mut keys = shown.iter().map(|key| self.public(key.trim_end_matches('+')));
@@ -160,7 +166,8 @@ fn read(path: &Path) -> String {
 #[test]
 fn a_key_of_another_type_is_a_changed_key_under_every_policy() {
     let mut world = World::new();
-    let name = format!("[127.0.0.1]:{}", world.lab.sshd.port);
+    let name = world.lab.sshd.name();
+    let net = net_of(&world.lab.sshd.address);
     let mut seen = [0; 2];
     for (shown, _) in KINDS {
         world.show(&[shown]);
@@ -170,7 +177,7 @@ fn a_key_of_another_type_is_a_changed_key_under_every_policy() {
                 let (pattern, hashed, more) = match (form + known.len() + shown.len()) % 4 {
                     0 => (name.clone(), false, ""),
                     1 => (name.clone(), true, ""),
-                    2 => ("[127.0.*]:*,![127.0.0.2]:*".into(), false, "  UpdateHostKeys yes\n"),
+                    2 => (format!("[{net}.*]:*,![{net}.255.255]:*"), false, "  UpdateHostKeys yes\n"),
                     _ => ("the-alias".into(), false, "  HostKeyAlias the-alias\n"),
                 };
                 world.know(&[(pattern, known.into(), hashed)]);
@@ -188,7 +195,7 @@ fn a_key_of_another_type_is_a_changed_key_under_every_policy() {
 fn nothing_goes_to_a_host_whose_key_has_changed_even_without_strict_checking() {
     let mut world = World::new();
     world.show(&["rsa"]);
-    let name = format!("[127.0.0.1]:{}", world.lab.sshd.port);
+    let name = world.lab.sshd.name();
     world.know(&[(name.clone(), "ed25519".into(), false)]);
     for policy in POLICIES {
         world.lab.write_ssh_config(&format!("  StrictHostKeyChecking {policy}\n"));
@@ -203,16 +210,22 @@ fn nothing_goes_to_a_host_whose_key_has_changed_even_without_strict_checking() {
     world.lab.fails(7, &[&["up", "lab"], &NOWHERE[..]].concat());
 }
 
+/// The first half of an address.
+fn net_of(address: &str) -> String {
+    address.splitn(3, '.').take(2).collect::<Vec<_>>().join(".")
+}
+
 /// Lines over the names and keys of this world, right and wrong ones alike.
-fn known_hosts_lines(port: u16) -> impl Strategy<Value = Vec<(String, String, bool)>> {
+fn known_hosts_lines(server: &Sshd) -> impl Strategy<Value = Vec<(String, String, bool)>> + use<> {
+    let (address, port, name) = (&server.address, server.port, server.name());
     let patterns = [
-        format!("[127.0.0.1]:{port}"),
-        "127.0.0.1".into(),
-        format!("[127.0.*]:{port}"),
-        "[127.0.0.1]:1".into(),
+        name.clone(),
+        address.clone(),
+        format!("[{}.*]:{port}", net_of(address)),
+        format!("[{address}]:1"),
         "*".into(),
-        format!("*,![127.0.0.1]:{port}"),
-        format!("elsewhere,[127.0.0.?]:{port}"),
+        format!("*,!{name}"),
+        format!("elsewhere,[{}?]:{port}", &address[..address.len() - 1]),
         "elsewhere".into(),
         "the-alias".into(),
     ];
@@ -242,7 +255,7 @@ fn shown_keys() -> impl Strategy<Value = Vec<String>> {
 #[test]
 fn the_verdict_on_a_host_is_that_of_ssh() {
     let world = std::cell::RefCell::new(World::new());
-    let port = world.borrow().lab.sshd.port;
+    let lines = known_hosts_lines(&world.borrow().lab.sshd);
     let verdicts = [const { Cell::new(0) }; 2];
     let mut runner = TestRunner::new_with_rng(
         ProptestConfig { failure_persistence: None, max_shrink_iters: 60, ..ProptestConfig::with_cases(40) },
@@ -250,7 +263,7 @@ fn the_verdict_on_a_host_is_that_of_ssh() {
     );
     let alias = prop_oneof![3 => Just(""), 1 => Just("  HostKeyAlias the-alias\n")];
     let result = runner.run(
-        &(known_hosts_lines(port), shown_keys(), prop::sample::select(POLICIES.to_vec()), alias),
+        &(lines, shown_keys(), prop::sample::select(POLICIES.to_vec()), alias),
         |(lines, shown, policy, alias)| {
             let mut world = world.borrow_mut();
             world.show(&shown.iter().map(String::as_str).collect::<Vec<_>>());
@@ -268,11 +281,12 @@ fn the_verdict_on_a_host_is_that_of_ssh() {
     assert!(verdicts.iter().all(|count| count.get() >= 10), "both verdicts: {verdicts:?}");
 }
 
-/// What else ssh_config may say of whom we trust: ours is ssh's verdict or a stricter one.
+/// What else ssh_config may say of whom we trust: ours is ssh's verdict or a stricter one. (On this machine's
+/// loopback, which one of the options is about.)
 #[test]
 fn without_a_file_for_new_keys_or_with_no_checks_at_all_the_verdict_is_that_of_ssh_or_stricter() {
-    let mut world = World::new();
-    let name = format!("[127.0.0.1]:{}", world.lab.sshd.port);
+    let mut world = World::of(Lab::near());
+    let name = world.lab.sshd.name();
     let mut seen = Vec::new();
     let (none, own, other) = (None, Some("ed25519"), Some("other-ed25519"));
     // Options, the key that is shown, those that may be known, policies.

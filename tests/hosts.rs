@@ -7,14 +7,13 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Command;
 
-use crate::lab::{Lab, connect, remote, run, set_mode, sshd::free_port, succeeded, wait_for};
+use crate::lab::{Lab, connect, remote, run, set_mode, succeeded, wait_for};
 
 /// A world with an Engine, whose host has it where `script` puts it: `$ENGINE` is its socket.
 fn host(script: &str) -> Option<Lab> {
-    let mut lab = Lab::with_engine()?;
+    let lab = Lab::with_engine()?;
     let engine = lab.remote_socket();
-    lab.sshd.own_run(&script.replace("$ENGINE", engine.to_str().unwrap()));
-    lab.sshd.start_again();
+    lab.host().run(&script.replace("$ENGINE", engine.to_str().unwrap()));
     lab.write_config(&format!("ssh_config = {:?}\n", lab.path("ssh_config")));
     Some(lab)
 }
@@ -73,11 +72,10 @@ fn the_engine_is_found_wherever_it_is_and_remembered() {
 
 #[test]
 fn an_engine_that_has_moved_is_found_again() {
-    let Some(mut lab) = host("ln -s $ENGINE /run/user/0/docker.sock") else { return };
+    let Some(lab) = host("ln -s $ENGINE /run/user/0/docker.sock") else { return };
     lab.up_and_down();
     let engine = lab.remote_socket();
-    lab.sshd.own_run(&format!("ln -s {} /run/docker.sock", engine.display()));
-    lab.sshd.start_again();
+    lab.host().new_run(&format!("ln -s {} /run/docker.sock", engine.display()));
     lab.ok(&["up", "lab"]);
     assert_eq!(lab.status("lab")["remote"], "/var/run/docker.sock");
 }
@@ -95,12 +93,11 @@ fn where_nobody_can_look_around_likely_places_are_tried() {
 #[test]
 fn a_tcp_port_and_a_command_of_the_host_lead_to_its_engine() {
     let Some(lab) = Lab::with_engine() else { return };
-    let (engine, port) = (lab.remote_socket(), free_port());
-    let listen = format!("TCP-LISTEN:{port},bind=127.0.0.1,fork,reuseaddr");
-    let _server =
-        crate::lab::keeper::Keeper::start(&["socat", &listen, &format!("UNIX-CONNECT:{}", engine.display())], "");
-    wait_for("socat", || std::net::TcpStream::connect(("127.0.0.1", port)).ok());
-    let tcp = format!("tcp:127.0.0.1:{port}");
+    let engine = lab.remote_socket();
+    let listen = "TCP-LISTEN:2375,bind=127.0.0.1,fork,reuseaddr";
+    let _server = lab.host().serve(&["socat", listen, &format!("UNIX-CONNECT:{}", engine.display())]);
+    lab.host().until_it_listens(2375);
+    let tcp = "tcp:127.0.0.1:2375".to_owned();
     let command = format!("command:cd / && exec docker -H unix://{} system dial-stdio", engine.display());
     for (remote, transport) in [(&tcp, "direct-tcpip"), (&command, "exec: ")] {
         lab.ok(&["up", "lab", "--remote", remote]);
@@ -239,14 +236,14 @@ fn what_is_in_the_way_is_told_apart() {
 
     // A socket that somebody left behind.
     let stale = "python3 -c 'import socket; socket.socket(socket.AF_UNIX).bind(\"/run/docker.sock\")'";
-    lab.sshd.own_run(stale);
+    lab.host().run(stale);
     programs(&mut lab, &["socat"], "");
     let stderr = lab.fails(7, &["up", "lab"]);
     assert!(stderr.contains("nothing answers at /var/run/docker.sock") && stderr.contains("refused"), "{stderr}");
 
     // The server forwards nothing, and there is nothing to stand in.
     let engine = lab.remote_socket();
-    lab.sshd.own_run(&format!("ln -s {} /run/docker.sock", engine.display()));
+    lab.host().new_run(&format!("ln -s {} /run/docker.sock", engine.display()));
     programs(&mut lab, &[], "AllowStreamLocalForwarding no");
     let stderr = lab.fails(7, &["up", "lab"]);
     assert!(stderr.contains("does not forward") && stderr.contains("AllowStreamLocalForwarding yes"), "{stderr}");
@@ -261,7 +258,7 @@ fn what_is_in_the_way_is_told_apart() {
 
 #[test]
 fn a_login_that_may_not_use_the_socket_is_told_what_to_do() {
-    let Some(mut lab) = host("true") else { return };
+    let Some(lab) = host("true") else { return };
     let accounts = |groups: &str| {
         format!(
             "(echo root:x:0:0:root:/root:/bin/sh; echo sshd:x:65530:65534::/run/sshd:/usr/sbin/nologin; \
@@ -274,9 +271,8 @@ fn a_login_that_may_not_use_the_socket_is_told_what_to_do() {
     };
     set_mode(lab.dir.path(), 0o755);
     set_mode(&lab.path("authorized_keys"), 0o644);
-    let target = format!("guest@127.0.0.1:{}", lab.sshd.port);
-    lab.sshd.own_run(&accounts("docker:x:999:"));
-    lab.sshd.start_again();
+    let target = format!("guest@{}:{}", lab.sshd.address, lab.sshd.port);
+    lab.host().run(&accounts("docker:x:999:"));
     let stderr = lab.fails(7, &["up", &target]);
     assert!(stderr.contains("guest may not use /var/run/docker.sock (srw-rw---- root docker)"), "{stderr}");
     assert!(stderr.contains("usermod -aG docker guest"), "{stderr}");

@@ -94,10 +94,10 @@ fn a_locked_keyring_is_said_so_and_a_person_is_asked() {
 #[test]
 fn a_password_that_is_kept_but_wrong_is_tried_once() {
     let Some(mut lab) = lab() else { return };
-    lab.sshd.set_password("secret");
+    lab.set_password("secret");
     lab.reconfigure("PasswordAuthentication yes\nPermitRootLogin yes\nPubkeyAuthentication no");
     // A host that is not known is offered nothing that is kept.
-    let name = format!("[127.0.0.1]:{}", lab.sshd.port);
+    let name = lab.sshd.name();
     crate::trust::trust(&lab, &[(&name, "host")]);
     let keep = format!(
         "printf pw | gnome-keyring-daemon --unlock --components=secrets >/dev/null 2>&1\n\
@@ -111,8 +111,7 @@ fn a_password_that_is_kept_but_wrong_is_tried_once() {
         let mark = lab.path("home/kept");
         wait_for("the password to be kept", || (mark.exists() || script.is_finished()).then_some(()));
         // Another password from now on.
-        let hash = crate::lab::run(Command::new("openssl").args(["passwd", "-6", "another"]));
-        std::fs::write(lab.path("shadow"), format!("root:{}:19000:0:99999:7:::\n", hash.trim())).unwrap();
+        lab.set_password("another");
         std::fs::remove_file(mark).unwrap();
         let output = script.join().unwrap();
         let stderr = String::from_utf8_lossy(&output.stderr);

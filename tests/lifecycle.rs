@@ -30,7 +30,7 @@ fn status_has_every_documented_field() {
     run(&mut lab.docker("lab", &["ps"]));
     let status = wait_for("the flow's end", || Some(lab.status("lab")).filter(|s| s["flows_open"] == 0));
     assert_eq!((&status["name"], &status["state"]), (&"lab".into(), &"up".into()));
-    assert_eq!((&status["host"], &status["port"]), (&"127.0.0.1".into(), &lab.sshd.port.into()));
+    assert_eq!((&status["host"], &status["port"]), (&lab.sshd.address.as_str().into(), &lab.sshd.port.into()));
     assert_eq!(status["user"], whoami());
     assert_eq!(status["local"], format!("unix://{}", lab.socket("lab").display()));
     assert_eq!(status["remote"], lab.remote_socket().display().to_string());
@@ -49,11 +49,11 @@ fn status_has_every_documented_field() {
 #[test]
 fn a_target_needs_no_profile() {
     let Some(lab) = Lab::with_engine() else { return };
-    let address = format!("{}@127.0.0.1:{}", whoami(), lab.sshd.port);
+    let address = format!("{}@{}:{}", whoami(), lab.sshd.address, lab.sshd.port);
     let url = format!("ssh://{address}");
     lab.ok(&["up", &url]);
     assert!(lab.ok(&["up", &address]).contains("already up"), "two ways to write one target");
-    assert_eq!(lab.status(&url)["name"], format!("{}@127.0.0.1+{}", whoami(), lab.sshd.port));
+    assert_eq!(lab.status(&url)["name"], format!("{}@{}+{}", whoami(), lab.sshd.address, lab.sshd.port));
     lab.ok(&["down", &address]);
     lab.fails(3, &["status", &url]);
 }

@@ -149,7 +149,7 @@ fn an_unknown_host_key_is_asked_about_and_remembered() {
     let known = std::fs::read_to_string(lab.path("known_hosts")).unwrap();
     assert!(known.starts_with("|1|") && known.contains("ssh-ed25519"), "{known}");
     // ssh itself finds it.
-    let name = format!("[127.0.0.1]:{}", lab.sshd.port);
+    let name = lab.sshd.name();
     run(Command::new("ssh-keygen").args(["-F", &name, "-f"]).arg(lab.path("known_hosts")));
     // Known now: nobody is asked.
     lab.ok(&["down", "lab"]);
@@ -171,7 +171,7 @@ fn a_changed_or_revoked_host_key_is_refused_and_nothing_is_sent() {
     let lab = Lab::new("");
     lab.keygen("other", "ed25519", "");
     let key = |name: &str| std::fs::read_to_string(lab.path(name)).unwrap();
-    let name = format!("[127.0.0.1]:{}", lab.sshd.port);
+    let name = lab.sshd.name();
     std::fs::write(lab.path("known_hosts"), format!("# old\n{name} {}", key("other.pub"))).unwrap();
     let stderr = lab.fails(5, &["up", "lab"]);
     assert!(stderr.contains("CHANGED") && stderr.contains("known_hosts:2"), "{stderr}");
@@ -210,7 +210,7 @@ fn a_chain_of_jumps_and_a_proxy_command_lead_to_the_host() {
     lab.ok(&["down", "far"]);
     wait_for("all hops to end", || lab.sshd.sessions().is_empty().then_some(()));
     let stderr = lab.fails(6, &["up", "lost"]);
-    assert!(stderr.contains("the jump host 127.0.0.1 cannot reach 127.0.0.1 port 1"), "{stderr}");
+    assert!(stderr.contains(&format!("the jump host {0} cannot reach {0} port 1", lab.sshd.address)), "{stderr}");
     lab.write_ssh_config("  ProxyCommand nc %h %p\n");
     lab.ok(&["up", "lab"]);
     run(&mut lab.docker("lab", &["ps"]));
@@ -398,10 +398,11 @@ fn a_key_that_was_of_use_is_added_to_the_agent_where_that_is_wanted() {
 #[test]
 fn a_host_is_reached_over_ipv6() {
     let Some(mut lab) = Lab::with_engine() else { return };
-    lab.reconfigure("ListenAddress ::1");
+    let address = lab.host().address6.clone().unwrap();
+    lab.reconfigure(&format!("ListenAddress {address}"));
     let port = lab.sshd.port;
-    lab.ok(&["up", &format!("{}@[::1]:{port}", crate::lab::whoami())]);
-    assert!(lab.ok(&["status"]).contains("::1"));
+    lab.ok(&["up", &format!("{}@[{address}]:{port}", crate::lab::whoami())]);
+    assert!(lab.ok(&["status"]).contains(&address));
     lab.ok(&["down", "--all"]);
 }
 

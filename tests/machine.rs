@@ -203,7 +203,7 @@ fn a_service_manager_is_told_when_it_is_ready_how_it_goes_and_when_it_ends() {
     manager.hears("READY=1");
     echo(&lab).unwrap();
     lab.sshd.stop();
-    manager.hears("STATUS=reconnecting: the connection to 127.0.0.1 was lost");
+    manager.hears(&format!("STATUS=reconnecting: the connection to {} was lost", lab.sshd.address));
     lab.sshd.start_again();
     manager.hears("STATUS=up: Engine");
     run(Command::new("kill").arg(up.id().to_string()));
@@ -254,8 +254,9 @@ fn a_service_is_written_as_systemd_understands_it_and_removed() {
     assert!(!socket.exists());
     service(&["install", "--socket", "lab"]);
     for file in [&unit, &socket] {
-        let verified =
-            Command::new("systemd-analyze").args(["verify", "--user", "--man=no"]).arg(file).output().unwrap();
+        let mut verify = Command::new("systemd-analyze");
+        lab.set_env(&mut verify);
+        let verified = verify.args(["verify", "--user", "--man=no"]).arg(file).output().unwrap();
         let complaints = String::from_utf8_lossy(&verified.stderr);
         let ours: Vec<_> = complaints.lines().filter(|line| line.contains("dtunnel-lab")).collect();
         assert!(ours.is_empty(), "{ours:?}");

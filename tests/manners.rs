@@ -59,7 +59,7 @@ fn a_name_that_is_nothing_known_is_exit_3_with_the_nearest_one() {
     let stderr = lab.fails(3, &["down", "nosuch", "lab"]);
     assert!(stderr.contains("lab is down") && stderr.contains("`nosuch` is neither"), "{stderr}");
     // A target that was up once is known, whatever it is.
-    let target = format!("{}@127.0.0.1:{}", crate::lab::whoami(), lab.sshd.port);
+    let target = format!("{}@{}:{}", crate::lab::whoami(), lab.sshd.address, lab.sshd.port);
     lab.ok(&["up", &target, "--lazy"]);
     lab.ok(&["down", &target]);
     lab.ok(&["down", &target]);

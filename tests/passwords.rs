@@ -5,17 +5,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::lab::sshd::Sshd;
-use crate::lab::{KERNELS_KEYRING, Lab, is_root, set_mode, skip, wait_for};
+use crate::lab::{KERNELS_KEYRING, Lab, set_mode, wait_for};
 
 /// A lab whose server takes root's password `secret` only, and a program that answers with it and notes what
 /// it was asked.
 fn lab() -> Option<Lab> {
-    if !is_root() {
-        skip("passwords of the lab's own need root");
-        return None;
-    }
     let mut lab = Lab::with_engine()?;
-    lab.sshd.set_password("secret");
+    lab.set_password("secret");
     lab.reconfigure(PASSWORDS);
     std::fs::write(lab.path("askpass"), "#!/bin/sh\necho \"$1\" >> \"$HOME/asked\"\necho secret\n").unwrap();
     set_mode(&lab.path("askpass"), 0o755);
@@ -51,16 +47,16 @@ fn sent(dir: &Path) -> usize {
 fn the_password_of_a_hop_is_not_offered_to_the_host_behind_it() {
     let Some(lab) = lab() else { return };
     // The same account at the same address, once straight and once behind itself: two hosts, for all one knows.
-    let port = lab.sshd.port;
+    let (address, port) = (&lab.sshd.address, lab.sshd.port);
     lab.write_config(&format!(
-        "ssh_config = {:?}\n[defaults]\nremote = {:?}\n[profiles.far]\nhost = \"root@127.0.0.1:{port}\"\n\
-         jump = \"root@127.0.0.1:{port}\"\n",
+        "ssh_config = {:?}\n[defaults]\nremote = {:?}\n[profiles.far]\nhost = \"root@{address}:{port}\"\n\
+         jump = \"root@{address}:{port}\"\n",
         lab.path("ssh_config"),
         lab.remote_socket()
     ));
     crate::lab::succeeded(&asked(&lab, &["up", "far"]).output().unwrap());
-    let question = "root@127.0.0.1's password:";
-    assert_eq!(questions(&lab), [question, question], "each by itself");
+    let question = format!("root@{address}'s password:");
+    assert_eq!(questions(&lab), [question.as_str(); 2], "each by itself");
     // Both are remembered by then, each for its place.
     lab.sshd.cut_sessions();
     wait_for("another login", || (passwords_sent(&lab) >= 3).then_some(()));
@@ -100,10 +96,7 @@ impl Stranger {
     fn new(lab: &Lab) -> Self {
         let dir = lab.path("stranger");
         std::fs::create_dir_all(&dir).unwrap();
-        let mut server = Sshd::start(&dir, PASSWORDS);
-        server.set_password("secret");
-        server.start_again();
-        Self { server, dir }
+        Self { server: lab.another_sshd(&dir, PASSWORDS), dir }
     }
 
     fn passwords_sent(&self) -> usize {
@@ -185,7 +178,7 @@ fn a_password_that_was_kept_before_any_key_was_known_is_offered_to_nobody() {
              $DTUNNEL up lab -q; echo $?
              $DTUNNEL down lab -q";
         let said = crate::lab::run(&mut script(&lab, keyring, steps));
-        let place = format!("password of root@[127.0.0.1]:{}", lab.sshd.port);
+        let place = format!("password of root@{}", lab.sshd.name());
         let lines: Vec<_> = said.lines().collect();
         assert!(lines[0].contains("for no host key yet"), "{said}");
         assert_eq!(lines[1..], [place.as_str(), "4", "4", "0"], "{policy}: {}", lab.log("lab"));
@@ -329,12 +322,12 @@ impl Drop for Session {
 #[test]
 fn a_kept_password_is_for_the_name_and_the_way_that_it_was_kept_for() {
     let Some(lab) = lab() else { return };
-    let port = lab.sshd.port;
+    let (address, port, server) = (&lab.sshd.address, lab.sshd.port, lab.sshd.name());
     lab.write_ssh_config("");
     let rest = std::fs::read_to_string(lab.path("ssh_config")).unwrap();
     let hosts = "Host one\n  HostKeyAlias customer-one\nHost two\n  HostKeyAlias customer-two\nHost far\n  ProxyJump one\n\
                  Host command\n  ProxyCommand nc %h %p\n";
-    let own = format!("Host one two far command\n  HostName 127.0.0.1\n  Port {port}\n  User root\n");
+    let own = format!("Host one two far command\n  HostName {address}\n  Port {port}\n  User root\n");
     std::fs::write(lab.path("ssh_config"), format!("{hosts}{own}{rest}")).unwrap();
     let said = with_keyring(
         &lab,
@@ -346,8 +339,8 @@ fn a_kept_password_is_for_the_name_and_the_way_that_it_was_kept_for() {
     let lines: Vec<_> = said.lines().collect();
     assert_eq!(lines[0], "one: password of root@customer-one");
     assert_eq!(lines[1], "two:");
-    assert_eq!(lines[2], format!("far: password of root@[127.0.0.1]:{port} through one"));
-    assert!(lines[3].starts_with(&format!("command: password of root@[127.0.0.1]:{port} through a ProxyCommand (")));
+    assert_eq!(lines[2], format!("far: password of root@{server} through one"));
+    assert!(lines[3].starts_with(&format!("command: password of root@{server} through a ProxyCommand (")));
     assert_eq!(lines[4..], ["one:", "far:", "command:"]);
 }
 

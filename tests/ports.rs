@@ -10,7 +10,6 @@ use std::time::Instant;
 use serde_json::Value;
 
 use crate::lab::engine::IMAGE;
-use crate::lab::link::Link;
 use crate::lab::pty::Person;
 use crate::lab::{Lab, connect, run, succeeded, wait_for};
 
@@ -78,20 +77,20 @@ fn until_open(lab: &Lab, container: &str) -> Value {
     wait_for("the mapping", || mapping(lab, container).filter(|m| m["state"] == "open"))
 }
 
-fn lab(profile: &str) -> Option<(Lab, Link)> {
-    let (lab, link) = Lab::with_engine_over_link()?;
+fn lab(profile: &str) -> Option<Lab> {
+    let lab = Lab::with_own_engine("", &[])?;
     lab.write_config(&format!(
         "ssh_config = {:?}\n[defaults]\nremote = {:?}\n[profiles.lab]\n{profile}\n",
         lab.path("ssh_config"),
         lab.remote_socket()
     ));
-    Some((lab, link))
+    Some(lab)
 }
 
 #[test]
 fn ports_come_with_their_containers_and_go_with_them() {
     let _alone = CHOSEN_BY_ENGINES.lock().unwrap_or_else(PoisonError::into_inner);
-    let Some((lab, link)) = lab("") else { return };
+    let Some(lab) = lab("") else { return };
     let [before, after, second, loopback, given, udp] = std::array::from_fn(|_| port());
     serve(&lab, "before", &["-p", &format!("{before}:80")]);
     lab.ok(&["up", "lab", "--ports"]);
@@ -108,7 +107,7 @@ fn ports_come_with_their_containers_and_go_with_them() {
     // Addresses of the host's own, and what cannot be carried.
     serve(&lab, "loopback", &["-p", &format!("127.0.0.1:{loopback}:80")]);
     assert_eq!(answer(&format!("http://127.0.0.1:{loopback}/")), "loopback\n");
-    serve(&lab, "given", &["-p", &format!("{}:{given}:80", link.far)]);
+    serve(&lab, "given", &["-p", &format!("{}:{given}:80", lab.sshd.address)]);
     assert_eq!(answer(&format!("http://127.0.0.1:{given}/")), "given\n");
     serve(&lab, "udp", &["-p", &format!("{udp}:53/udp")]);
     serve(&lab, "host", &["--network", "host"]);
@@ -141,7 +140,7 @@ fn ports_come_with_their_containers_and_go_with_them() {
 
 #[test]
 fn a_port_that_cannot_be_had_is_said_and_another_one_taken_if_wanted() {
-    let Some((lab, _link)) = lab("ports = true") else { return };
+    let Some(lab) = lab("ports = true") else { return };
     let taken = port();
     let other = TcpListener::bind(("127.0.0.1", taken)).unwrap();
     serve(&lab, "web", &["-p", &format!("0.0.0.0:{taken}:80")]);
@@ -167,7 +166,7 @@ fn a_port_that_cannot_be_had_is_said_and_another_one_taken_if_wanted() {
 
 #[test]
 fn a_privileged_port_is_said_to_be_one() {
-    let Some((lab, _link)) = lab("ports = true") else { return };
+    let Some(lab) = lab("ports = true") else { return };
     serve(&lab, "web", &["-p", "0.0.0.0:81:80"]);
     let mut up = Command::new("setpriv");
     lab.set_env(&mut up);
@@ -180,7 +179,7 @@ fn a_privileged_port_is_said_to_be_one() {
 #[test]
 fn rules_choose_and_people_are_asked() {
     let [first, second] = std::array::from_fn(|_| port());
-    let Some((lab, _link)) = lab(&format!("ports = [\"web-*\", \"!web-secret\", \"{second}\"]")) else { return };
+    let Some(lab) = lab(&format!("ports = [\"web-*\", \"!web-secret\", \"{second}\"]")) else { return };
     serve(&lab, "web-1", &["-p", &format!("{first}:80")]);
     serve(&lab, "web-secret", &["-p", "80"]);
     serve(&lab, "db", &["-p", &format!("{second}:80")]);
@@ -218,7 +217,7 @@ fn rules_choose_and_people_are_asked() {
 
 #[test]
 fn what_changed_while_the_host_was_away_is_made_up_for() {
-    let Some((mut lab, _link)) = lab("ports = true\nkeepalive = \"500ms\"") else { return };
+    let Some(mut lab) = lab("ports = true\nkeepalive = \"500ms\"") else { return };
     let [gone, new, stays] = std::array::from_fn(|_| port());
     serve(&lab, "gone", &["-p", &format!("{gone}:80")]);
     serve(&lab, "stays", &["-p", &format!("{stays}:80")]);
@@ -236,7 +235,7 @@ fn what_changed_while_the_host_was_away_is_made_up_for() {
 
 #[test]
 fn the_events_move_to_another_connection_when_theirs_is_held_up() {
-    let Some((lab, _link)) = lab("ports = true") else { return };
+    let Some(lab) = lab("ports = true") else { return };
     lab.ok(&["up", "lab"]);
     wait_for("the events", || (lab.status("lab")["connections"][0]["bytes_in"].as_u64() > Some(0)).then_some(()));
     // One that asks for much and reads nothing holds up the first connection, which has the events.
@@ -259,7 +258,7 @@ fn the_events_move_to_another_connection_when_theirs_is_held_up() {
 
 #[test]
 fn where_ports_are_not_forwarded_a_command_carries_them() {
-    let Some((mut lab, _link)) = lab("ports = true") else { return };
+    let Some(mut lab) = lab("ports = true") else { return };
     let [web, late] = std::array::from_fn(|_| port());
     serve(&lab, "web", &["-p", &format!("{web}:80")]);
     lab.reconfigure("AllowTcpForwarding no");
@@ -288,7 +287,7 @@ fn compose(lab: &Lab, file: &str, args: &[&str]) -> Output {
 
 #[test]
 fn compose_projects_of_two_and_of_twelve_services() {
-    let Some((lab, _link)) = lab("ports = true") else { return };
+    let Some(lab) = lab("ports = true") else { return };
     lab.ok(&["up", "lab"]);
     let service = |name: &str, port: u16| {
         let command = SERVE.replace("\"$0\"", name);
@@ -310,7 +309,7 @@ fn compose_projects_of_two_and_of_twelve_services() {
 #[test]
 fn testcontainers_finds_its_ports_on_localhost() {
     let _alone = CHOSEN_BY_ENGINES.lock().unwrap_or_else(PoisonError::into_inner);
-    let Some((lab, _link)) = lab("ports = true") else { return };
+    let Some(lab) = lab("ports = true") else { return };
     let python = concat!(env!("CARGO_MANIFEST_DIR"), "/target/testcontainers/bin/python");
     if !std::path::Path::new(python).exists() {
         return crate::lab::skip("testcontainers (scripts/test installs it) is missing");
@@ -330,7 +329,7 @@ fn testcontainers_finds_its_ports_on_localhost() {
 
 #[test]
 fn ports_and_guard_follow_the_configuration_at_sighup() {
-    let Some((lab, _link)) = lab("ports = false") else { return };
+    let Some(lab) = lab("ports = false") else { return };
     let web = port();
     serve(&lab, "web", &["-p", &format!("{web}:80")]);
     lab.ok(&["up", "lab"]);
@@ -356,9 +355,9 @@ fn ports_and_guard_follow_the_configuration_at_sighup() {
 
 #[test]
 fn another_local_address_is_used_where_the_profile_says_so() {
-    let Some((lab, link)) = lab("ports = true\nports_address = \"127.0.0.5\"") else { return };
+    let Some(lab) = lab("ports = true\nports_address = \"127.0.0.5\"") else { return };
     let [everywhere, given] = std::array::from_fn(|_| port());
-    serve(&lab, "web", &["-p", &format!("{everywhere}:80"), "-p", &format!("{}:{given}:80", link.far)]);
+    serve(&lab, "web", &["-p", &format!("{everywhere}:80"), "-p", &format!("{}:{given}:80", lab.sshd.address)]);
     lab.ok(&["up", "lab"]);
     assert_eq!(answer(&format!("http://127.0.0.5:{everywhere}/")), "web\n");
     assert_eq!(answer(&format!("http://127.0.0.1:{given}/")), "web\n");
@@ -379,7 +378,7 @@ fn another_local_address_is_used_where_the_profile_says_so() {
 /// The remote host chooses the names that rules are held against.
 #[test]
 fn a_rule_with_many_stars_does_not_stop_the_tunnel() {
-    let Some((lab, _link)) = lab("ports = [\"*a*a*a*a*a*a*a*b\", \"web\"]") else { return };
+    let Some(lab) = lab("ports = [\"*a*a*a*a*a*a*a*b\", \"web\"]") else { return };
     let [long, web] = std::array::from_fn(|_| port());
     serve(&lab, &"a".repeat(200), &["-p", &format!("{long}:80")]);
     serve(&lab, "web", &["-p", &format!("{web}:80")]);

@@ -14,7 +14,7 @@ fn up() -> String {
 /// A lab whose sshd knows root by the password `secret`.
 fn with_password(options: &str) -> Option<Lab> {
     let mut lab = Lab::with_engine()?;
-    lab.sshd.set_password("secret");
+    lab.set_password("secret");
     lab.reconfigure(&format!("PasswordAuthentication yes\nPermitRootLogin yes\n{options}"));
     Some(lab)
 }
@@ -23,7 +23,7 @@ fn with_password(options: &str) -> Option<Lab> {
 fn a_password_is_asked_for_and_kept_for_the_next_connection() {
     let Some(lab) = with_password("PubkeyAuthentication no") else { return };
     let mut person = Person::types(&lab, &up());
-    person.sees("root@127.0.0.1's password: ");
+    person.sees(&format!("root@{}'s password: ", lab.sshd.address));
     person.presses("wrong\n");
     person.sees("please try again");
     person.presses("secret\n");
@@ -53,7 +53,7 @@ fn a_password_that_was_changed_meanwhile_is_tried_once_and_then_a_person_is_need
     person.sees("password: ");
     person.presses("secret\n");
     assert!(person.leaves().0.success());
-    lab.sshd.set_password("another");
+    lab.set_password("another");
     lab.sshd.start_again();
     let failed = wait_for("the tunnel to fail", || Some(lab.status("lab")).filter(|s| s["state"] == "failed"));
     assert!(failed["last_error"].as_str().unwrap().contains("needs you: run dtunnel up lab"), "{failed}");

@@ -21,7 +21,8 @@ fn algorithms_compression_and_addresses_are_obeyed() {
         lab.up_and_down();
     }
     lab.reconfigure("");
-    for line in ["Compression yes", "AddressFamily inet", "BindAddress 127.0.0.1", "ConnectionAttempts 2"] {
+    let bind = format!("BindAddress {}", lab.host().near);
+    for line in ["Compression yes", "AddressFamily inet", &bind, "ConnectionAttempts 2"] {
         lab.write_ssh_config(&format!("  {line}\n"));
         lab.ok(&["up", "lab"]);
         // Enough to fill windows and dictionaries.

@@ -2,15 +2,16 @@
 
 use std::process::Command;
 
-use crate::lab::keeper::Keeper;
 use crate::lab::pty::Person;
-use crate::lab::{Lab, is_root, run, skip, wait_for};
+use crate::lab::{Lab, run, wait_for};
 
-/// A lab whose sshd shows a host certificate signed by the authority `ca`.
+/// A lab whose sshd shows a host certificate signed by the authority `ca`; `ADDRESS` is the host's.
 fn with_host_certificate(options: &[&str]) -> Option<Lab> {
     let mut lab = Lab::with_engine()?;
     lab.keygen("ca", "ed25519", "");
-    lab.certify("ca", "host", &[&["-h"], options].concat());
+    let options: Vec<String> = options.iter().map(|option| option.replace("ADDRESS", &lab.sshd.address)).collect();
+    let options = options.iter().map(String::as_str);
+    lab.certify("ca", "host", &["-h"].into_iter().chain(options).collect::<Vec<_>>());
     lab.reconfigure("HostCertificate {dir}/host-cert.pub");
     lab.write_ssh_config("  StrictHostKeyChecking yes\n");
     Some(lab)
@@ -25,7 +26,7 @@ pub fn trust(lab: &Lab, lines: &[(&str, &str)]) {
 
 #[test]
 fn a_host_certificate_of_a_known_authority_is_trusted() {
-    for principals in ["127.0.0.1", "elsewhere,127.0.0.1"] {
+    for principals in ["ADDRESS", "elsewhere,ADDRESS"] {
         let Some(lab) = with_host_certificate(&["-n", principals]) else { return };
         lab.fails(5, &["up", "lab"]);
         trust(&lab, &[("@cert-authority *", "ca")]);
@@ -40,9 +41,9 @@ fn a_host_certificate_that_is_not_good_enough_is_only_a_key() {
     let bad: [&[&str]; 4] = [
         &["-n", "elsewhere"],
         // A name, and no pattern.
-        &["-n", "127.0.*"],
-        &["-n", "127.0.0.1", "-V", "20200101:20200102"],
-        &["-n", "127.0.0.1", "-O", "critical:x=y"],
+        &["-n", "198.18.*,198.19.*"],
+        &["-n", "ADDRESS", "-V", "20200101:20200102"],
+        &["-n", "ADDRESS", "-O", "critical:x=y"],
     ];
     for options in bad {
         let Some(lab) = with_host_certificate(options) else { return };
@@ -51,14 +52,14 @@ fn a_host_certificate_that_is_not_good_enough_is_only_a_key() {
         assert!(stderr.contains("is not known"), "{options:?}: {stderr}");
         assert!(lab.log("lab").contains("certificate of") && lab.log("lab").contains("was not accepted"));
         // The plain key may still be known.
-        trust(&lab, &[("@cert-authority *", "ca"), (&format!("[127.0.0.1]:{}", lab.sshd.port), "host")]);
+        trust(&lab, &[("@cert-authority *", "ca"), (&lab.sshd.name(), "host")]);
         lab.up_and_down();
     }
 }
 
 #[test]
 fn a_revoked_authority_or_key_is_not_trusted() {
-    let Some(lab) = with_host_certificate(&["-n", "127.0.0.1"]) else { return };
+    let Some(lab) = with_host_certificate(&["-n", "ADDRESS"]) else { return };
     trust(&lab, &[("@cert-authority *", "ca"), ("@revoked *", "ca")]);
     lab.fails(5, &["up", "lab"]);
     trust(&lab, &[("@cert-authority *", "ca"), ("@revoked *", "host")]);
@@ -75,7 +76,7 @@ fn a_revoked_authority_or_key_is_not_trusted() {
 
 #[test]
 fn revoked_host_keys_are_read_from_a_list_and_what_cannot_be_read_revokes_all() {
-    let Some(lab) = with_host_certificate(&["-n", "127.0.0.1"]) else { return };
+    let Some(lab) = with_host_certificate(&["-n", "ADDRESS"]) else { return };
     trust(&lab, &[("@cert-authority *", "ca")]);
     let public = |key: &str| std::fs::read_to_string(lab.path(&format!("{key}.pub"))).unwrap();
     let list = lab.path("revoked");
@@ -141,7 +142,8 @@ fn what_is_set_for_a_hop_counts_for_the_hop() {
         lab.write_ssh_config("");
         let rest = std::fs::read_to_string(lab.path("ssh_config")).unwrap();
         let hosts = format!(
-            "Host lab\n  ProxyJump hop\nHost hop\n  HostName 127.0.0.1\n  Port {port}\n  User {user}\n{settings}\n"
+            "Host lab\n  ProxyJump hop\nHost hop\n  HostName {}\n  Port {port}\n  User {user}\n{settings}\n",
+            lab.sshd.address
         );
         std::fs::write(lab.path("ssh_config"), hosts + &rest).unwrap();
     };
@@ -180,7 +182,7 @@ fn the_known_one_of_several_host_keys_is_asked_for() {
     lab.keygen("host_ecdsa", "ecdsa", "");
     lab.reconfigure("HostKey {dir}/host_rsa\nHostKey {dir}/host_ecdsa");
     lab.write_ssh_config("  StrictHostKeyChecking yes\n");
-    let name = format!("[127.0.0.1]:{}", lab.sshd.port);
+    let name = lab.sshd.name();
     for known in ["host_rsa", "host_ecdsa", "host"] {
         trust(&lab, &[(&name, known)]);
         lab.up_and_down();
@@ -193,7 +195,7 @@ fn the_known_one_of_several_host_keys_is_asked_for() {
     }
     lab.write_ssh_config("  StrictHostKeyChecking yes\n");
     // As ssh: a host on another port may be known by its plain name; an alias is looked up as it is.
-    trust(&lab, &[("127.0.0.1", "host")]);
+    trust(&lab, &[(&lab.sshd.address, "host")]);
     lab.up_and_down();
     trust(&lab, &[("the-alias", "host_ecdsa")]);
     lab.fails(5, &["up", "lab"]);
@@ -216,36 +218,27 @@ fn a_server_that_only_has_rsa_signs_with_sha_2() {
 
 #[test]
 fn dropbear_is_a_server_too() {
-    if !is_root() {
-        return skip("dropbear logs in other users than itself only as root");
-    }
     let Some(lab) = Lab::with_engine() else { return };
-    let (key, port) = (lab.path("dropbear_key"), crate::lab::sshd::free_port());
+    let key = lab.path("dropbear_key");
     run(Command::new("dropbearkey").args(["-t", "ed25519", "-f"]).arg(&key));
-    // It reads authorized_keys in the account's home only; a mount of its own hides the real one.
-    let home = lab.path("home");
-    std::fs::create_dir_all(home.join(".ssh")).unwrap();
-    crate::lab::set_mode(&home, 0o700);
-    crate::lab::set_mode(&home.join(".ssh"), 0o700);
-    std::fs::copy(lab.path("user.pub"), home.join(".ssh/authorized_keys")).unwrap();
-    crate::lab::set_mode(&home.join(".ssh/authorized_keys"), 0o600);
-    let script = format!(
-        "mount --bind {} /root && exec dropbear -F -E -s -p 127.0.0.1:{port} -r {} -P {}",
-        home.display(),
-        key.display(),
-        lab.path("dropbear.pid").display()
-    );
-    let _dropbear = Keeper::start(&["unshare", "--mount", "sh", "-c", &script], "");
-    wait_for("dropbear", || std::net::TcpStream::connect(("127.0.0.1", port)).ok());
+    // It reads authorized_keys in the account's home only.
+    lab.host().run(&format!(
+        "umask 077; mkdir ~root/.ssh; cp {}/user.pub ~root/.ssh/authorized_keys",
+        lab.dir.path().display()
+    ));
+    let address = &lab.sshd.address;
+    let words = ["dropbear", "-F", "-E", "-s", "-P", "/run/dropbear.pid", "-p", &format!("{address}:2222"), "-r"];
+    let _dropbear = lab.host().serve(&[&words[..], &[key.to_str().unwrap()]].concat());
+    lab.host().until_it_listens(2222);
     // dropbear forwards no sockets: a command on the host stands in.
-    let target = format!("root@127.0.0.1:{port}");
+    let target = format!("root@{address}:2222");
     lab.ok(&["up", &target]);
     assert_eq!(lab.status(&target)["transport"], "exec: docker system dial-stdio");
     lab.ok(&["down", &target]);
     // And through it, to a server that has.
     let (ssh_config, socket) = (lab.path("ssh_config"), lab.remote_socket());
     lab.write_config(&format!(
-        "ssh_config = {ssh_config:?}\n[profiles.far]\nhost = \"lab\"\nremote = {socket:?}\njump = \"root@127.0.0.1:{port}\"\n"
+        "ssh_config = {ssh_config:?}\n[profiles.far]\nhost = \"lab\"\nremote = {socket:?}\njump = {target:?}\n"
     ));
     lab.ok(&["up", "far"]);
     run(&mut lab.docker("far", &["ps"]));
@@ -287,7 +280,7 @@ fn with_two_keys() -> Option<Lab> {
 
 /// Writes known_hosts: names (`NAME` is the server's) and keys.
 fn know(lab: &Lab, lines: &[(&str, &str)]) {
-    let name = format!("[127.0.0.1]:{}", lab.sshd.port);
+    let name = lab.sshd.name();
     let line = |(names, key): &(&str, &str)| {
         let key = std::fs::read_to_string(lab.path(&format!("{key}.pub"))).unwrap();
         let key = key.split(' ').take(2).collect::<Vec<_>>().join(" ");
@@ -313,7 +306,7 @@ fn keys_that_a_host_has_no_more_are_forgotten_as_by_ssh() {
         (&[("NAME", "host"), ("NAME", "second")], false),
         // Written by hand, marked, or another's, too: it is left as it is.
         (&[("NAME", "host"), ("NAME,a,b", "gone")], false),
-        (&[("NAME", "host"), ("[127.*]:*", "gone")], false),
+        (&[("NAME", "host"), ("[198.*]:*", "gone")], false),
         (&[("NAME", "host"), ("NAME", "gone"), ("elsewhere", "gone")], false),
         (&[("NAME", "host"), ("NAME", "gone"), ("elsewhere", "second")], false),
         (&[("NAME", "host"), ("NAME", "gone"), ("@cert-authority NAME", "ca")], false),
@@ -322,7 +315,9 @@ fn keys_that_a_host_has_no_more_are_forgotten_as_by_ssh() {
         know(&lab, lines);
         let before = known(&lab);
         // ssh does not wait for the proofs.
-        run(Command::new("ssh").arg("-F").arg(lab.path("ssh_config")).args(["-o", "BatchMode=yes", "lab", "sleep 1"]));
+        let mut ssh = Command::new("ssh");
+        lab.set_env(&mut ssh);
+        run(ssh.arg("-F").arg(lab.path("ssh_config")).args(["-o", "BatchMode=yes", "lab", "sleep 1"]));
         let by_ssh = known(&lab);
         assert_eq!(by_ssh != before, changes, "{lines:?}: {by_ssh:?}");
         know(&lab, lines);

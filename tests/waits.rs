@@ -29,12 +29,12 @@ fn a_tunnel_that_does_not_come_back_ends_up_exec_and_env_in_time_with_the_cause(
     let lab = reconnecting();
     let stderr = lab.fails(6, &["up", "lab", "--timeout", "1s"]);
     assert!(stderr.contains("lab is reconnecting, and was not up within 1s"), "{stderr}");
-    assert!(stderr.contains("caused by: cannot connect to 127.0.0.1 port"), "{stderr}");
+    assert!(stderr.contains(&format!("caused by: cannot connect to {} port", lab.sshd.address)), "{stderr}");
     assert!(stderr.contains("hint: the host is there, but nothing listens"), "{stderr}");
     let stderr = lab.fails(125, &["exec", "--timeout", "1s", "lab", "true"]);
-    assert!(stderr.contains("cannot connect to 127.0.0.1 port"), "{stderr}");
+    assert!(stderr.contains(&format!("cannot connect to {} port", lab.sshd.address)), "{stderr}");
     let stderr = lab.fails(6, &["env", "--up", "--timeout", "1s", "lab"]);
-    assert!(stderr.contains("cannot connect to 127.0.0.1 port"), "{stderr}");
+    assert!(stderr.contains(&format!("cannot connect to {} port", lab.sshd.address)), "{stderr}");
     assert_eq!(lab.state(), "reconnecting", "it goes on trying");
 }
 
@@ -43,7 +43,7 @@ fn whoever_waits_sees_why_and_when_it_is_tried_again() {
     let lab = reconnecting();
     let up = format!("{} up lab --timeout 20s", env!("CARGO_BIN_EXE_dtunnel"));
     let mut person = Person::types(&lab, &up);
-    person.sees("trying again in 1 s: cannot connect to 127.0.0.1 port");
+    person.sees(&format!("trying again in 1 s: cannot connect to {} port", lab.sshd.address));
     drop(person);
     // From a script, with -v: once, not at every sign of life.
     let output = lab.run(&["up", "-v", "lab", "--timeout", "4s"]);
@@ -90,7 +90,7 @@ fn a_failing_up_takes_no_longer_than_its_failure() {
     lab.sshd.stop();
     // A profile's log is kept.
     let port = lab.sshd.port;
-    lab.write_config(&format!("[profiles.lab]\nhost = \"127.0.0.1\"\nport = {port}\n"));
+    lab.write_config(&format!("[profiles.lab]\nhost = {:?}\nport = {port}\n", lab.sshd.address));
     let config = lab.path("");
     let config = config.to_str().unwrap();
     let daemons = || {

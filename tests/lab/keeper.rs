@@ -1,10 +1,10 @@
-//! Keeps a server for exactly as long as the test lives.
+//! Keeps servers for exactly as long as the test lives.
 //!
 //! A shell starts the server and reads from a pipe whose other end only the test process has. When
 //! that closes, by drop or by the process's end of any kind, the shell ends the server and its
-//! children and runs the clean-up.
+//! descendants and runs the clean-up.
 
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Stdio};
 
 pub struct Keeper {
@@ -24,30 +24,110 @@ impl Keeper {
             "$@" </dev/null >/dev/null 2>&1 &
             server=$!
             read -r line
-            kids=$(cat /proc/$server/task/$server/children 2>/dev/null)
-            kill $server $kids 2>/dev/null
+            all=
+            add() {{
+                all="$all $1"
+                for list in /proc/$1/task/*/children; do
+                    read -r children <$list
+                    for child in $children; do add $child; done
+                done
+            }}
+            add $server
+            kill $all
+            # One that a test has stopped hears it only then.
+            kill -CONT $all
             wait $server
             {clean_up}"#
         );
-        let shell = Command::new("sh")
-            .arg("-c")
-            .arg(script)
-            .arg("keeper")
-            .args(server)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        Self { shell }
+        Self { shell: shell(&script, server, Stdio::null()) }
+    }
+
+    /// The server's process.
+    pub fn pid(&self) -> Option<u32> {
+        child_of(self.shell.id())
     }
 }
 
 impl Drop for Keeper {
     fn drop(&mut self) {
-        if let Some(mut pipe) = self.shell.stdin.take() {
-            let _ = pipe.write_all(b"\n");
-        }
-        let _ = self.shell.wait();
+        let_go(&mut self.shell);
     }
+}
+
+/// Namespaces in which servers can be run: network, mount, UTS and PID. With their first process the kernel ends all
+/// others and takes mounts and interfaces away; nothing here has a name outside that could be left.
+pub struct World {
+    /// The first process, as this machine counts.
+    pub pid: u32,
+    shell: Child,
+}
+
+impl World {
+    /// `setup` is a shell script for inside, `clean_up` one for outside, when all has ended.
+    pub fn start(setup: &str, clean_up: &str) -> Self {
+        // The first process reads from the pipe by itself, so that it ends with the test process even where the shell is
+        // killed, too. It waits in `wait`, as only that takes away those of its processes that have ended.
+        let script = format!(
+            r#"trap '' INT TERM HUP
+            unshare --net --mount --uts --pid --fork sh -ec "$1"
+            {clean_up}"#
+        );
+        let inside = format!(
+            r#"read -r pid rest </proc/self/stat
+            mount -t proc proc /proc
+            {setup}
+            echo $pid
+            exec 3<&0 >/dev/null
+            read -r line <&3 &
+            wait $!"#
+        );
+        let mut shell = shell(&script, &[&inside], Stdio::piped());
+        let mut pid = String::new();
+        BufReader::new(shell.stdout.take().unwrap()).read_line(&mut pid).unwrap();
+        let pid = pid.trim().parse().expect("a world of its own");
+        Self { pid, shell }
+    }
+
+    /// The words that make a command one of this world's.
+    pub fn enter(&self) -> Vec<String> {
+        [&self.enter_network()[..], &["--mount", "--uts", "--pid"].map(Into::into)].concat()
+    }
+
+    /// The same for its network only: there, processes have this machine's numbers.
+    pub fn enter_network(&self) -> Vec<String> {
+        ["nsenter", "--target", &self.pid.to_string(), "--net"].map(Into::into).into()
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        let_go(&mut self.shell);
+    }
+}
+
+/// The first child of a process.
+pub fn child_of(pid: u32) -> Option<u32> {
+    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
+    children.split(' ').next()?.parse().ok()
+}
+
+/// A shell that is told by its standard input when to end. Nothing of this machine's environment reaches a server.
+fn shell(script: &str, arguments: &[&str], stdout: Stdio) -> Child {
+    Command::new("sh")
+        .env_clear()
+        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+        .args(["-c", script, "keeper"])
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(stdout)
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+fn let_go(shell: &mut Child) {
+    if let Some(mut pipe) = shell.stdin.take() {
+        let _ = pipe.write_all(b"\n");
+    }
+    let _ = shell.wait();
 }

@@ -1,14 +1,18 @@
 //! The laboratory: real sshd, real Engine, and a home directory of its own for dtunnel.
 //!
+//! Each lab has a [`Host`] of its own, which is far: a port, a path or a process of this machine is never the host's by
+//! accident. The Engine that tests share is on one more. Without root there are no such hosts: sshd is on this machine's
+//! loopback then, and tests that need more are skipped.
+//!
 //! Nothing here touches the machine's own Docker, ssh configuration, agent, keyring or home. All
-//! servers run under a [`Keeper`], so that they end and leave nothing when the test does, however
+//! servers run under a [`Keeper`](keeper::Keeper), so that they end and leave nothing when the test does, however
 //! that happens.
 
 pub mod answers;
 pub mod engine;
+pub mod host;
 pub mod keeper;
 pub mod keyboard;
-pub mod link;
 pub mod pty;
 pub mod remote;
 pub mod security_key;
@@ -24,6 +28,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use engine::Engine;
+use host::Host;
 use sshd::Sshd;
 
 /// Longest wait for anything that is waited for by condition.
@@ -35,9 +40,10 @@ pub const KERNELS_KEYRING: [&str; 6] = ["unshare", "--user", "--map-root-user", 
 
 /// One test's world.
 pub struct Lab {
-    pub dir: tempfile::TempDir,
     pub sshd: Sshd,
     pub engine: Option<Arc<Engine>>,
+    host: Option<Arc<Host>>,
+    pub dir: tempfile::TempDir,
 }
 
 impl Lab {
@@ -50,38 +56,72 @@ impl Lab {
         Some(lab)
     }
 
-    /// A world with an SSH server that has these lines in its sshd_config.
+    /// A world with an SSH server that has these lines in its sshd_config. Its host is far where that can be.
     pub fn new(sshd_options: &str) -> Self {
-        // A short path: sockets go below it.
-        let dir = tempfile::Builder::new().prefix("dtl").tempdir_in("/tmp").unwrap();
-        for sub in ["run", "home", "remote"] {
-            std::fs::create_dir(dir.path().join(sub)).unwrap();
+        let dir = new_dir();
+        let host = Host::impossible().is_none().then(|| Host::new(dir.path(), &clean_up(dir.path())));
+        Self::on(dir, host, sshd_options)
+    }
+
+    /// A world whose SSH server is on this machine's loopback, for what is otherwise there.
+    pub fn near() -> Self {
+        Self::on(new_dir(), None, "")
+    }
+
+    /// A world whose host is far. None where there can be none.
+    pub fn far() -> Option<Self> {
+        if let Some(why) = Host::impossible() {
+            skip(why);
+            return None;
         }
-        set_mode(&dir.path().join("run"), 0o700);
-        let sshd = Sshd::start(dir.path(), sshd_options);
-        let lab = Self { dir, sshd, engine: None };
+        Some(Self::new(""))
+    }
+
+    /// The same, at a link of its own.
+    pub fn over_own_link() -> Option<Self> {
+        if let Some(why) = Host::impossible() {
+            skip(why);
+            return None;
+        }
+        let dir = new_dir();
+        let host = Host::with_own_link(dir.path(), &clean_up(dir.path()));
+        Some(Self::on(dir, Some(host), ""))
+    }
+
+    /// A world whose Engine is on the same host as its SSH server, and has these options.
+    pub fn with_own_engine(sshd_options: &str, options: &[&str]) -> Option<Self> {
+        if !Engine::can_be_had() {
+            return None;
+        }
+        let mut lab = Self::new(sshd_options);
+        lab.engine = Some(Arc::new(Engine::on(lab.host.as_ref().unwrap(), options)));
+        Some(lab)
+    }
+
+    fn on(dir: tempfile::TempDir, host: Option<Host>, sshd_options: &str) -> Self {
+        let host = host.map(Arc::new);
+        let sshd = Sshd::start(dir.path(), sshd_options, host.clone());
+        let lab = Self { sshd, engine: None, host, dir };
         lab.keygen("user", "ed25519", "");
         lab.authorize("user");
         lab.write_ssh_config("");
         lab
     }
 
-    /// A world whose SSH server is at the far end of a link. None where there can be none.
-    pub fn over_link() -> Option<(Self, link::Link)> {
-        let link = link::Link::new()?;
-        let mut lab = Self::new("");
-        lab.sshd.move_to(&link);
-        lab.write_ssh_config("");
-        Some((lab, link))
+    /// The far host, without which a test has been skipped before.
+    pub fn host(&self) -> &Arc<Host> {
+        self.host.as_ref().expect("a far host")
     }
 
-    /// The same with an Engine at the far end.
-    pub fn with_engine_over_link() -> Option<(Self, link::Link)> {
-        // The machine's own Engine says whether there can be any.
-        Engine::shared()?;
-        let (mut lab, link) = Self::over_link()?;
-        lab.engine = Some(Arc::new(Engine::behind(&link)));
-        Some((lab, link))
+    /// Another server on the same host, whose keys and configuration are in `dir`.
+    pub fn another_sshd(&self, dir: &Path, options: &str) -> Sshd {
+        Sshd::start(dir, options, self.host.clone())
+    }
+
+    /// Gives root a password on the host.
+    pub fn set_password(&self, password: &str) {
+        assert!(self.host.is_some(), "a password of this machine's is not to be changed");
+        host::set_password(self.dir.path(), password);
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -96,8 +136,16 @@ impl Lab {
     /// The same with ssh-keygen's own options.
     pub fn keygen_with(&self, name: &str, passphrase: &str, options: &[&str]) {
         let path = self.path(name);
-        let _ = std::fs::remove_file(&path);
-        run(Command::new("ssh-keygen").args(["-q", "-N", passphrase, "-C", name]).args(options).arg("-f").arg(path));
+        loop {
+            let _ = std::fs::remove_file(&path);
+            let mut keygen = Command::new("ssh-keygen");
+            run(keygen.args(["-q", "-N", passphrase, "-C", name]).args(options).arg("-f").arg(&path));
+            // Of the P-256 keys one of 256 has a number of 31 bytes, which the crate ssh-key takes for a fault.
+            let read = russh::keys::PrivateKey::from_openssh(std::fs::read(&path).unwrap());
+            if !read.is_err_and(|e| e.to_string().contains("length invalid")) {
+                return;
+            }
+        }
     }
 
     /// Signs `key.pub` with the certificate authority `ca`: `key-cert.pub`.
@@ -265,6 +313,25 @@ impl Drop for Lab {
     }
 }
 
+/// A directory with a short path: sockets go below it.
+fn new_dir() -> tempfile::TempDir {
+    let dir = tempfile::Builder::new().prefix("dtl").tempdir_in("/tmp").unwrap();
+    for sub in ["run", "home", "remote"] {
+        std::fs::create_dir(dir.path().join(sub)).unwrap();
+    }
+    set_mode(&dir.path().join("run"), 0o700);
+    dir
+}
+
+/// What is left where the test process was killed: its daemons, which are this machine's, and its files.
+fn clean_up(dir: &Path) -> String {
+    let (dir, program) = (dir.display(), env!("CARGO_BIN_EXE_dtunnel"));
+    format!(
+        "for control in {dir}/run/dtunnel/*.ctl; do [ -e $control ] && DTUNNEL_CONFIG={dir}/config.toml HOME={dir}/home \
+         XDG_RUNTIME_DIR={dir}/run '{program}' down --all -q; done; rm -rf {dir}"
+    )
+}
+
 /// A client of a Unix socket that does not wait for ever.
 #[track_caller]
 pub fn connect(socket: &Path) -> UnixStream {
@@ -315,8 +382,15 @@ pub fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// A test that cannot run here says so. Under CI=true, where everything must run, it fails.
+/// A test that cannot run here says so, here and in the list that `scripts/test` prints. Under CI=true, where everything
+/// must run, it fails.
 pub fn skip(why: &str) {
     assert!(std::env::var("CI").as_deref() != Ok("true"), "cannot run under CI=true: {why}");
     eprintln!("SKIPPED: {why}");
+    let thread = std::thread::current();
+    let line = format!("{}: {why}\n", thread.name().unwrap_or("a test"));
+    let list = Path::new(env!("CARGO_TARGET_TMPDIR")).join("skipped");
+    // One write, so that tests side by side do not mix their lines.
+    let mut list = std::fs::OpenOptions::new().append(true).create(true).open(list).unwrap();
+    std::io::Write::write_all(&mut list, line.as_bytes()).unwrap();
 }

@@ -1,42 +1,41 @@
-//! OpenSSH's real server on a free loopback port.
+//! OpenSSH's real server, on a far host or on a loopback port of this machine.
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 
-use super::keeper::Keeper;
+use super::host::Host;
+use super::keeper::{Keeper, child_of};
 use super::{run, wait_for};
 
 pub struct Sshd {
     pub port: u16,
     /// Where it listens.
     pub address: String,
-    /// The network namespace it lives in; the machine's own where there is none.
-    namespace: Option<String>,
     dir: PathBuf,
     keeper: Option<Keeper>,
-    /// What a shell does first, in a mount namespace that only the server sees (needs root).
-    world: Vec<String>,
+    /// Where it runs; on this machine where there is none.
+    host: Option<Arc<Host>>,
 }
 
 impl Sshd {
     /// Starts a server whose keys and configuration are in `dir`.
-    pub fn start(dir: &Path, options: &str) -> Self {
+    pub fn start(dir: &Path, options: &str, host: Option<Arc<Host>>) -> Self {
         let host_key = dir.join("host");
         if !host_key.exists() {
             run(Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&host_key));
         }
-        let mut sshd = Self {
-            port: free_port(),
-            address: "127.0.0.1".into(),
-            namespace: None,
-            dir: dir.into(),
-            keeper: None,
-            world: Vec::new(),
-        };
+        let address = host.as_ref().map_or("127.0.0.1", |host| &host.address).into();
+        let mut sshd = Self { port: free_port(), address, dir: dir.into(), keeper: None, host };
         sshd.configure(options);
         sshd.start_again();
         sshd
+    }
+
+    /// What known_hosts calls it.
+    pub fn name(&self) -> String {
+        format!("[{}]:{}", self.address, self.port)
     }
 
     /// Writes sshd_config; sshd uses the first value of a keyword, so `options` come first.
@@ -50,29 +49,6 @@ impl Sshd {
             self.port, self.address
         );
         std::fs::write(self.dir.join("sshd_config"), text).unwrap();
-    }
-
-    /// Gives root a password, in a passwd and shadow of the server's own (a mount that only it
-    /// sees; needs root).
-    pub fn set_password(&mut self, password: &str) {
-        let hash = run(Command::new("openssl").args(["passwd", "-6", password]));
-        std::fs::copy("/etc/passwd", self.dir.join("passwd")).unwrap();
-        std::fs::write(self.dir.join("shadow"), format!("root:{}:19000:0:99999:7:::\n", hash.trim())).unwrap();
-        let dir = self.dir.display();
-        self.world.push(format!("mount --bind {dir}/passwd /etc/passwd && mount --bind {dir}/shadow /etc/shadow"));
-    }
-
-    /// Gives the server's host a /run of its own, in which `script` is run at each start.
-    pub fn own_run(&mut self, script: &str) {
-        self.world = vec!["mount -t tmpfs none /run && mkdir -p /run/sshd /run/user/0".into(), script.into()];
-    }
-
-    /// Moves the server to the far end of a link.
-    pub fn move_to(&mut self, link: &super::link::Link) {
-        self.stop();
-        (self.address, self.namespace) = (link.far.clone(), Some(link.namespace.clone()));
-        self.configure("");
-        self.start_again();
     }
 
     /// Sends a signal to the server and all its sessions.
@@ -90,25 +66,33 @@ impl Sshd {
     /// Starts it on the same port.
     pub fn start_again(&mut self) {
         self.stop();
-        if super::is_root() {
-            std::fs::create_dir_all("/run/sshd").unwrap();
-        }
         let (config, log) = (self.dir.join("sshd_config"), self.dir.join("sshd.log"));
-        let (config, log) = (config.to_str().unwrap(), log.to_str().unwrap());
-        let world = [self.world.as_slice(), &["exec \"$@\"".into()]].concat().join(" && ");
-        let sshd = ["/usr/sbin/sshd", "-D", "-f", config, "-E", log];
-        let hidden = ["unshare", "--mount", "sh", "-c", &world, "sh"];
-        let server = if !self.world.is_empty() { [&hidden[..], &sshd[..]].concat() } else { sshd.to_vec() };
-        let away: Vec<&str> = self.namespace.iter().flat_map(|name| ["ip", "netns", "exec", name]).collect();
-        let server = [&away[..], &server[..]].concat();
+        let sshd = ["/usr/sbin/sshd", "-D", "-f", config.to_str().unwrap(), "-E", log.to_str().unwrap()];
         let _ = std::fs::remove_file(self.dir.join("sshd.pid"));
-        self.keeper = Some(Keeper::start(&server, ""));
-        // Written once it listens. (Asking the port instead may, by chance, connect it to itself.)
-        self.pid();
+        self.keeper = Some(match &self.host {
+            // The first process of one more PID namespace: its sessions end with it, those that have just begun, too.
+            Some(host) => host.serve(&[&["unshare", "--pid", "--fork"][..], &sshd].concat()),
+            None => {
+                if super::is_root() {
+                    std::fs::create_dir_all("/run/sshd").unwrap();
+                }
+                Keeper::start(&sshd, "")
+            }
+        });
+        self.until_it_listens();
     }
 
+    /// sshd writes its pid once it listens. (Asking the port instead may, by chance, connect it to itself.)
+    fn until_it_listens(&self) {
+        wait_for("sshd", || std::fs::read_to_string(self.dir.join("sshd.pid")).ok()?.ends_with('\n').then_some(()));
+    }
+
+    /// Its process, as this machine counts.
     fn pid(&self) -> String {
-        wait_for("sshd", || std::fs::read_to_string(self.dir.join("sshd.pid")).ok()?.strip_suffix('\n').map(Into::into))
+        let started = self.keeper.as_ref().and_then(Keeper::pid).expect("a server that runs");
+        // On a host: nsenter, unshare, sshd.
+        let steps = if self.host.is_some() { 2 } else { 0 };
+        (0..steps).fold(started, |pid, _| child_of(pid).expect("a server on the host")).to_string()
     }
 
     /// Ends the sessions but not the server.
@@ -123,7 +107,11 @@ impl Sshd {
     pub fn sessions(&self) -> Vec<String> {
         let pid = self.pid();
         let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
-        children.split_whitespace().map(Into::into).collect()
+        // What a session has left running is the server's child, too, on a host.
+        let is_session = |pid: &&str| {
+            std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.starts_with("sshd"))
+        };
+        children.split_whitespace().filter(is_session).map(Into::into).collect()
     }
 }
 
