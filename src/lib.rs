@@ -12,13 +12,14 @@
 //! - `ssh`: one authenticated connection; the only module that names russh;
 //! - `config`: profiles and ssh_config, resolved to a `Target`;
 //! - `failure`: a failure as people see it, with the exit code;
-//! - `text`, `shell_word`, `glob`, `backoff`, `sync`, `unix_socket`: small tools of everyone's, which import nothing of ours.
+//! - `text`, `shell_word`, `glob`, `backoff`, `bounded`, `sync`, `unix_socket`: small tools of everyone's, which import nothing of ours.
 //!
 //! docs/architecture.md tells how they work together. This library exists for the binary, the
 //! tests and the benchmarks; it promises no stable interface.
 
 pub mod audit;
 pub mod backoff;
+pub mod bounded;
 pub mod cli;
 pub mod config;
 pub mod daemon;

@@ -226,6 +226,55 @@ fn what_only_a_reload_or_restart_takes_on_fails_and_names_it() {
 }
 
 #[test]
+fn a_file_that_is_named_is_not_passed_over_by_a_tunnel_that_was_started_with_another() {
+    let Some(lab) = Lab::with_engine() else { return };
+    lab.write_config("");
+    let [one, other] = ["ssh_config", "other_ssh_config"].map(|name| lab.path(name).display().to_string());
+    std::fs::copy(&one, &other).unwrap();
+    lab.ok(&["-F", &one, "up", "lab", "--remote", lab.remote_socket().to_str().unwrap()]);
+    for command in [
+        &["exec", "lab", "true"][..],
+        &["env", "lab"],
+        &["env", "--up", "lab"],
+        &["up", "lab"],
+        &["reload", "lab"],
+        &["restart", "lab"],
+    ] {
+        for file in [other.as_str(), "none"] {
+            let output = lab.run(&[&["-F", file], command].concat());
+            let stderr = String::from_utf8(output.stderr).unwrap();
+            assert!(!output.status.success(), "{file} {command:?}: {stderr}");
+            assert!(stderr.contains(&format!("-F is {one}, not {file}")), "{file} {command:?}: {stderr}");
+        }
+        assert!(lab.run(&[&["-F", &one], command].concat()).status.success(), "{command:?}");
+    }
+    std::fs::write(lab.path("other.toml"), "").unwrap();
+    let other = lab.path("other.toml").display().to_string();
+    for command in ["reload", "restart"] {
+        let stderr = lab.fails(1, &["--config", &other, command, "lab"]);
+        assert!(stderr.contains("--config is") && stderr.contains("other.toml"), "{stderr}");
+    }
+    assert_eq!(lab.state(), "up");
+}
+
+#[test]
+fn an_endpoint_that_takes_a_restart_is_not_claimed_after_a_reload() {
+    let Some((lab, profile)) = profiled("") else { return };
+    profile(&lab, "local = \"tcp:127.0.0.1:0\"\nwait = \"1m\"");
+    for _ in 0..2 {
+        let stderr = lab.fails(1, &["reload", "lab"]);
+        assert!(stderr.contains("takes a restart; all else was taken on"), "{stderr}");
+        assert_eq!(lab.status("lab")["settings"]["said"]["wait"], "1m");
+        let stderr = lab.fails(1, &["up", "lab"]);
+        assert!(stderr.contains("local is unset, not tcp:127.0.0.1:0"), "{stderr}");
+        assert!(lab.ok(&["status"]).contains("local is unset"));
+    }
+    profile(&lab, "wait = \"1m\"");
+    lab.ok(&["reload", "lab"]);
+    assert!(lab.ok(&["up", "lab"]).contains("already up"));
+}
+
+#[test]
 fn settings_that_lead_nowhere_change_neither_guard_nor_name_of_what_is_there() {
     let Some(lab) = Lab::with_engine() else { return };
     let profile = |text: &str| {
@@ -319,6 +368,15 @@ fn a_profile_that_is_gone_takes_no_guard_with_it() {
         lab.write_config(text);
         let stderr = lab.fails(2, &["reload", "lab"]);
         assert!(stderr.contains("has no profile of the name lab any more"), "{stderr}");
+        // The name may be another host's by now.
+        for command in [&["up", "lab"][..], &["env", "lab"], &["env", "--up", "lab"], &["exec", "lab", "true"]] {
+            let output = lab.run(command);
+            let stderr = String::from_utf8(output.stderr).unwrap();
+            let told =
+                stderr.contains("its profile is known to the tunnel only") && stderr.contains("dtunnel down lab");
+            assert!(!output.status.success() && told, "{command:?}: {stderr}");
+        }
+        assert!(lab.ok(&["status"]).contains("(dtunnel down lab)"));
         assert!(!lab.run(&["restart", "lab"]).status.success());
         let pid = lab.status("lab")["pid"].to_string();
         run(Command::new("kill").args(["-HUP", &pid]));

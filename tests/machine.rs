@@ -223,9 +223,9 @@ fn a_socket_that_is_passed_on_is_served_and_left_to_its_owner() {
     activate.args(names.iter().flat_map(|name| ["-E", name]));
     activate.arg("-l").arg(&path).args([program, "up", "lab", "--foreground", "--quiet", "--remote", &remote]);
     let mut child = activate.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    wait_for("the socket", || path.exists().then_some(()));
-    // The first client starts it, and is served.
-    let mut client = connect(&path);
+    // The first client starts it, and is served. (The file is there a moment before anybody listens.)
+    let mut client = wait_for("the socket", || UnixStream::connect(&path).ok());
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
     client.write_all(b"x").unwrap();
     echo_on(&mut client).unwrap();
     assert_eq!(lab.status("lab")["local"], format!("unix://{}", path.display()));

@@ -153,6 +153,17 @@ fn a_command_in_ssh_config_that_hangs_is_given_up_and_holds_up_no_tunnel() {
     assert!(stderr.contains("going on as before"), "{stderr}");
 }
 
+#[test]
+fn a_configuration_that_cannot_be_read_to_its_end_is_said_so() {
+    let lab = Lab::new("");
+    lab.write_config("");
+    std::fs::remove_file(lab.path("config.toml")).unwrap();
+    run(Command::new("mkfifo").arg("-m600").arg(lab.path("config.toml")));
+    let stderr = lab.fails(1, &["up", "lab"]);
+    assert!(stderr.contains("config.toml") && stderr.contains("could not be read within 10 s"), "{stderr}");
+    std::fs::remove_file(lab.path("config.toml")).unwrap();
+}
+
 /// docs/architecture.md, "Every wait", names each bound of the command line and of the daemon's sockets,
 /// and each file in which something is waited for.
 #[test]

@@ -2,12 +2,14 @@
 //! a tunnel, in a few words.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::time::Duration;
 
+use super::arguments::started_as;
+use super::global::Global;
 use super::output;
 use super::targets::Chosen;
-use super::up::{started_as, unwell};
-use crate::config::{ConfigFile, Difference, Overrides, Takes, Wanted};
+use crate::config::{ConfigFile, Difference, Overrides, Takes, TunnelName, Wanted};
 use crate::daemon::{self, Client, Event, Request, TunnelStatus};
 use crate::failure::{ExitCode, Failure};
 use crate::shell_word::shell_word;
@@ -28,13 +30,39 @@ pub(super) fn not_as_asked(target: &str, different: &[Difference]) -> Failure {
 ///
 /// # Errors
 /// It may lead elsewhere, or lets through what it should not.
-pub(super) fn holds_in_passing(chosen: &Chosen, status: &TunnelStatus) -> Result<(), Failure> {
+pub(super) fn holds_in_passing(global: &Global, chosen: &Chosen, status: &TunnelStatus) -> Result<(), Failure> {
     let Some(running) = &status.settings else { return Ok(()) };
-    let wanted = Wanted::of(&chosen.target, &chosen.config, &Overrides::default())?;
+    let overrides = Overrides { ssh_config: global.ssh_config(), ..Overrides::default() };
+    let wanted = Wanted::of(&chosen.target, &chosen.config, &overrides)?;
+    let is_of_target = TunnelName::of_target(&chosen.target, &chosen.config)? == chosen.name;
+    let wanted = if is_of_target { wanted } else { wanted.wherever() };
     match wanted.differences_in_passing(running) {
         different if different.is_empty() => Ok(()),
         different => Err(not_as_asked(&chosen.target, &different)),
     }
+}
+
+/// Was a tunnel that is to be started again, or to read its configuration again, started with these files?
+///
+/// # Errors
+/// It keeps to those of its start.
+pub(super) fn has_these_files(global: &Global, target: &str, status: &TunnelStatus) -> Result<(), Failure> {
+    let Some(start) = started_as(&status.arguments) else { return Ok(()) };
+    let shown = |file: Option<&PathBuf>| file.map_or_else(|| "unset".to_owned(), |file| file.display().to_string());
+    let differ = |setting: &str, running: Option<&PathBuf>, wanted: &PathBuf| Difference {
+        setting: setting.into(),
+        running: shown(running),
+        wanted: shown(Some(wanted)),
+        takes: Takes::Down,
+    };
+    let ssh_config = global.ssh_config();
+    let of_ssh = ssh_config.iter().filter(|file| start.overrides.ssh_config.as_ref() != Some(*file));
+    let mut different: Vec<_> = of_ssh.map(|file| differ("-F", start.overrides.ssh_config.as_ref(), file)).collect();
+    let (config, named) = global.config_path()?;
+    if named && config != start.config {
+        different.push(differ("--config", Some(&start.config), &config));
+    }
+    if different.is_empty() { Ok(()) } else { Err(not_as_asked(target, &different)) }
 }
 
 fn list(different: &[Difference]) -> String {
@@ -53,8 +81,8 @@ pub(super) fn take_on(
     options: Request,
     limit: Duration,
 ) -> Result<(), Failure> {
-    client.send(&options).map_err(|e| unwell(&e))?;
-    let warnings = match client.receive(limit.max(daemon::CONNECTING)).map_err(|e| unwell(&e))? {
+    client.send(&options)?;
+    let warnings = match client.receive(limit.max(daemon::CONNECTING))? {
         Some(Event::Reloaded { warnings }) => warnings,
         // What is wrong with the configuration is all that matters then.
         Some(Event::Failed { failure }) if failure.exit == ExitCode::Usage => return Err(failure),
@@ -65,7 +93,7 @@ pub(super) fn take_on(
         _ => return Err(not_as_asked(target, different)),
     };
     warnings.iter().for_each(|warning| output::warning(&format!("{target}: {warning}")));
-    let status = client.status().map_err(|e| unwell(&e))?;
+    let status = client.status()?;
     let left = status.settings.as_ref().map(|running| wanted.differences(running)).unwrap_or_default();
     if !left.is_empty() {
         return Err(not_as_asked(target, &left));
@@ -90,7 +118,11 @@ pub(super) fn changed_since(status: &TunnelStatus) -> Vec<Difference> {
 /// That a tunnel's configuration has changed since, as a sentence; None where it has not.
 pub(super) fn changed(status: &TunnelStatus) -> Option<String> {
     let takes = status.changed.iter().map(|difference| difference.takes).max()?;
-    let command = if takes >= Takes::Restart { "restart" } else { "reload" };
+    let command = match takes {
+        Takes::Down => "down",
+        Takes::Restart => "restart",
+        Takes::Up | Takes::Reload => "reload",
+    };
     let name = shell_word(&status.name);
     Some(format!("its configuration says otherwise by now: {} (dtunnel {command} {name})", list(&status.changed)))
 }

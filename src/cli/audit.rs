@@ -5,8 +5,9 @@ use std::fmt::Write as _;
 
 use clap::{Args, ValueEnum};
 
-use super::up::with_name_hint;
-use super::{Global, output, prompt};
+use super::bring_up::with_name_hint;
+use super::global::Global;
+use super::{output, prompt};
 use crate::audit::{self, Evidence, Outcome, Report, Severity, State};
 use crate::failure::{ExitCode, Failure};
 use crate::text;

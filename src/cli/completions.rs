@@ -30,8 +30,8 @@ enum Shell {
 }
 
 /// Answers a shell that asks what could come next; then the process ends.
-pub fn complete() {
-    CompleteEnv::with_factory(super::command).var(VARIABLE).complete();
+pub(super) fn complete(commands: fn() -> clap::Command) {
+    CompleteEnv::with_factory(commands).var(VARIABLE).complete();
 }
 
 pub(super) fn completions(args: &CompletionsArgs) -> Result<(), Failure> {

@@ -3,7 +3,8 @@
 use clap::Subcommand;
 use serde::Serialize;
 
-use super::{Global, output};
+use super::global::Global;
+use super::output;
 use crate::config::ConfigFile;
 use crate::failure::{ExitCode, Failure};
 

@@ -5,7 +5,9 @@ use std::process::{Command, Stdio};
 use clap::{Args, Subcommand};
 use serde::{Deserialize, Serialize};
 
-use super::{Global, nearest_profile, output, targets};
+use super::global::Global;
+use super::output;
+use super::targets::{self, nearest_profile};
 use crate::config::{LocalEndpoint, TunnelName};
 use crate::daemon::{self, Found};
 use crate::failure::{ExitCode, Failure};

@@ -5,7 +5,9 @@ use std::path::Path;
 use clap::Args;
 use serde::Serialize;
 
-use super::{Global, nearest_profile, output, prompt, targets};
+use super::global::Global;
+use super::targets::{self, nearest_profile};
+use super::{output, prompt};
 use crate::config::{self, ConfigFile, runtime_dir};
 use crate::daemon::{self, Found};
 use crate::doctor::{self, Check, Verdict};

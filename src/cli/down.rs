@@ -5,10 +5,11 @@ use std::time::Duration;
 use clap::Args;
 use serde::Serialize;
 
-use super::{Global, output, targets};
+use super::global::Global;
+use super::{output, targets};
 use crate::config::{ConfigFile, RuntimeFiles, TunnelName};
-use crate::daemon::{Client, ClientError, Event, Request};
-use crate::failure::{ExitCode, Failure};
+use crate::daemon::{Client, Event, Request};
+use crate::failure::Failure;
 
 /// How long a daemon that does not tell its `drain` may let flows finish.
 const UNTOLD: Duration = Duration::from_secs(600);
@@ -79,7 +80,7 @@ pub(super) fn down(global: &Global, args: &DownArgs) -> Result<(), Failure> {
 /// Takes a tunnel down, and says so if `aloud`; false where it was not up.
 pub(super) fn take_down(target: &str, name: &TunnelName, aloud: bool) -> Result<bool, Failure> {
     let files = RuntimeFiles::new(&targets::runtime()?, name)?;
-    let Some(mut client) = Client::connect(&files.control).map_err(|e| unwell(&e))? else {
+    let Some(mut client) = Client::connect(&files.control)? else {
         // What a killed daemon left is replaced by the next `up`; whoever asks for it to go
         // expects it gone. The sockets only: nobody listens there.
         for stale in [&files.socket, &files.control] {
@@ -87,7 +88,7 @@ pub(super) fn take_down(target: &str, name: &TunnelName, aloud: bool) -> Result<
         }
         return Ok(false);
     };
-    client.send(&Request::Down).map_err(|e| unwell(&e))?;
+    client.send(&Request::Down)?;
     let mut ending = UNTOLD;
     loop {
         match client.receive(ending) {
@@ -101,21 +102,11 @@ pub(super) fn take_down(target: &str, name: &TunnelName, aloud: bool) -> Result<
             }
             Ok(Some(Event::Stopped) | None) => break,
             Ok(Some(_)) => {}
-            Err(e) => return Err(unwell(&e)),
+            Err(e) => return Err(e.into()),
         }
     }
     if aloud {
         output::note(&format!("{target} is down"));
     }
     Ok(true)
-}
-
-/// A daemon that does not do its part.
-pub(super) fn unwell(error: &ClientError) -> Failure {
-    let failure = Failure::new(ExitCode::Other, error.to_string());
-    match error {
-        ClientError::Version { pid, .. } => failure.hint(format!("end it with `kill {pid}`, then bring it up again")),
-        ClientError::Stranger { .. } => failure.hint("whoever it is could hear your passphrases: ask them"),
-        _ => failure.hint("`dtunnel status` shows the tunnels, `dtunnel logs TARGET` what they did"),
-    }
 }

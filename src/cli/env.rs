@@ -5,10 +5,12 @@ use std::ffi::OsString;
 use clap::{Args, ValueEnum};
 
 use super::asked;
+use super::bring_up::bring_up_quietly;
+use super::global::Global;
+use super::output;
 use super::shell::{Change, Shell};
 use super::targets::Chosen;
-use super::up::bring_up_quietly;
-use super::{Global, not_up, output, targets};
+use super::targets::{self, not_up};
 use crate::config;
 use crate::daemon::{self, Found, TunnelStatus};
 use crate::failure::{ExitCode, Failure};
@@ -34,7 +36,7 @@ pub(super) struct EnvArgs {
     #[arg(long)]
     up: bool,
     /// With --up: how long to wait until docker can be used, not counting your answers to questions
-    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = super::duration)]
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = super::global::duration)]
     timeout: config::Duration,
 }
 
@@ -73,7 +75,7 @@ pub(super) fn env(global: &Global, args: &EnvArgs) -> Result<(), Failure> {
     let status = if args.up {
         bring_up_quietly(global, &chosen.config, &chosen.target, args.timeout)?.status
     } else {
-        usable(&chosen)?
+        usable(global, &chosen)?
     };
     let environment = Environment::new(&chosen.target, status);
     if environment.host.contains(char::is_control) {
@@ -85,21 +87,21 @@ pub(super) fn env(global: &Global, args: &EnvArgs) -> Result<(), Failure> {
 }
 
 /// The status of a tunnel whose socket can be used.
-fn usable(chosen: &Chosen) -> Result<TunnelStatus, Failure> {
+fn usable(global: &Global, chosen: &Chosen) -> Result<TunnelStatus, Failure> {
     match daemon::find(&targets::runtime()?, &chosen.name)? {
         // A tunnel that is reconnecting keeps its socket, and its clients wait.
         Found::Running(status) if matches!(status.state, State::Up | State::Idle | State::Reconnecting) => {
-            asked::holds_in_passing(chosen, &status)?;
+            asked::holds_in_passing(global, chosen, &status)?;
             Ok(*status)
         }
         Found::Running(_) | Found::Down => Err(not_up(&chosen.target, &chosen.name, &chosen.config)),
-        Found::Unwell(error) => Err(super::down::unwell(&error)),
+        Found::Unwell(error) => Err(error.into()),
     }
 }
 
 /// Makes the shell fail that evaluates the output of a command line which could not even be read.
-pub(super) fn refuse_to_be_evaluated(words: &[OsString]) {
-    if !means_env(words) {
+pub(super) fn refuse_to_be_evaluated(words: &[OsString], commands: &clap::Command) {
+    if !means_env(words, commands) {
         return;
     }
     let mut rest = words.iter().map(|word| word.to_string_lossy());
@@ -114,9 +116,9 @@ pub(super) fn refuse_to_be_evaluated(words: &[OsString]) {
 
 /// May a wrong command line be one of `env`, whose output is evaluated? Also where the word is misspelt, or was taken for
 /// something else, as in `dtunnel --config env TARGET`.
-fn means_env(words: &[OsString]) -> bool {
-    let command = super::command_at(words).map(|at| words[at].to_string_lossy());
-    if let Some(word) = command.filter(|word| super::command().find_subcommand(&**word).is_some()) {
+fn means_env(words: &[OsString], commands: &clap::Command) -> bool {
+    let command = super::words::command_at(words).map(|at| words[at].to_string_lossy());
+    if let Some(word) = command.filter(|word| commands.find_subcommand(&**word).is_some()) {
         return word == "env";
     }
     let words = words.iter().skip(1).map(|word| word.to_string_lossy());

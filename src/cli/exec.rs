@@ -8,11 +8,12 @@ use std::process::Command;
 
 use clap::Args;
 
+use super::bring_up::bring_up_quietly;
 use super::env::Environment;
+use super::global::Global;
+use super::output;
 use super::shell::Change;
 use super::targets::Chosen;
-use super::up::bring_up_quietly;
-use super::{Global, output};
 use crate::config::{self};
 use crate::daemon::TunnelStatus;
 use crate::failure::{ExitCode, Failure};
@@ -26,14 +27,14 @@ pub(super) struct ExecArgs {
     #[arg(value_name = "TARGET [COMMAND]", trailing_var_arg = true, allow_hyphen_values = true, add = super::completions::targets())]
     words: Vec<OsString>,
     /// How long to wait until docker can be used, not counting your answers to questions
-    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = super::duration)]
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = super::global::duration)]
     timeout: config::Duration,
 }
 
 /// `exec -- COMMAND` leaves the target out. clap takes this `--` away; doubled, the second one is the first of the words.
 pub(super) fn keep_first_marker(words: Vec<OsString>) -> Vec<OsString> {
-    let Some(exec) = super::command_at(&words).filter(|at| words[*at] == "exec") else { return words };
-    let marker = super::next_word(&words, exec + 1).filter(|at| words[*at] == "--");
+    let Some(exec) = super::words::command_at(&words).filter(|at| words[*at] == "exec") else { return words };
+    let marker = super::words::next_word(&words, exec + 1).filter(|at| words[*at] == "--");
     let Some(at) = marker else { return words };
     [&words[..at], &[OsString::from("--")], &words[at..]].concat()
 }
@@ -44,7 +45,7 @@ pub(super) struct ShellArgs {
     #[arg(value_name = "TARGET", add = super::completions::targets())]
     target: Option<String>,
     /// How long to wait until docker can be used, not counting your answers to questions
-    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = super::duration)]
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = super::global::duration)]
     timeout: config::Duration,
 }
 

@@ -5,8 +5,8 @@ use std::io::IsTerminal;
 
 use clap::{Args, ValueEnum};
 
-use super::profile::as_toml;
-use super::{Global, context, output, prompt};
+use super::global::Global;
+use super::{context, output, prompt};
 use crate::config::{self, ConfigFile, Destination, NewProfile, Profile, is_profile_name};
 use crate::failure::{ExitCode, Failure};
 
@@ -138,6 +138,12 @@ fn of_url(url: &str, description: &str) -> Option<Profile> {
         description: Some(description.into()),
         ..Profile::default()
     })
+}
+
+/// A profile as it stands in the file.
+pub(super) fn as_toml(name: &str, profile: &Profile) -> Result<String, Failure> {
+    let text = toml_edit::ser::to_string(profile).map_err(|e| Failure::new(ExitCode::Other, e.to_string()))?;
+    Ok(format!("[profiles.{}]\n{text}", toml_edit::Key::new(name)))
 }
 
 #[cfg(test)]

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::{Global, output};
+use super::global::Global;
+use super::output;
 use crate::config::log_path;
 use crate::daemon::log_tail;
 use crate::failure::{ExitCode, Failure};

@@ -2,8 +2,10 @@
 //!
 //! Arguments are declared here and in the commands' files; what they mean is the other modules'.
 
+mod arguments;
 mod asked;
 mod audit;
+mod bring_up;
 mod completions;
 mod configuration;
 mod context;
@@ -12,11 +14,13 @@ mod down;
 mod env;
 mod examples;
 mod exec;
+mod global;
 mod import;
 mod logs;
 mod output;
 mod ports;
 mod profile;
+mod progress;
 mod prompt;
 mod restart;
 mod secret;
@@ -28,19 +32,16 @@ mod targets;
 mod top;
 mod up;
 mod version;
+mod words;
 
-use std::ffi::OsString;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::config::{self, ConfigFile, Overrides, RuntimeFiles, Target, TunnelName, resolve, runtime_dir};
 use crate::failure::Failure;
 
-pub use completions::complete;
 pub use examples::examples;
-use targets::{nearest_profile, not_up};
+use global::Global;
 
 /// The Docker Engine of a remote host as a private local socket, over SSH.
 #[derive(Debug, Parser)]
@@ -59,38 +60,11 @@ pub struct Cli {
     command: Command,
 }
 
-/// Options of every command.
-#[derive(Debug, Args)]
-struct Global {
-    /// Use this configuration file instead of the default one (`dtunnel profile path`) or that of DTUNNEL_CONFIG
-    #[arg(long, global = true, value_name = "FILE", help_heading = "Global options")]
-    config: Option<PathBuf>,
-    /// Read this ssh_config instead of your own, as ssh's -F; `none` reads none
-    #[arg(short = 'F', global = true, value_name = "FILE", help_heading = "Global options")]
-    ssh_config: Option<PathBuf>,
-    /// Say more; with `up`, log more as well
-    #[arg(short, long, global = true, action = ArgAction::Count, help_heading = "Global options")]
-    verbose: u8,
-    /// Say nothing but errors and what was asked for
-    #[arg(short, long, global = true, conflicts_with = "verbose", help_heading = "Global options")]
-    quiet: bool,
-    /// When to use colour
-    #[arg(long, global = true, value_name = "WHEN", default_value = "auto", help_heading = "Global options")]
-    color: Color,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Color {
-    Auto,
-    Always,
-    Never,
-}
-
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Bring tunnels up, in the background, and return when docker can be used
     #[command(visible_alias = "start")]
-    Up(up::UpArgs),
+    Up(arguments::UpArgs),
     /// Take tunnels down; one that is not up is fine
     #[command(visible_alias = "stop")]
     Down(down::DownArgs),
@@ -138,7 +112,7 @@ enum Command {
     Version(version::VersionArgs),
     /// The background process of `up`
     #[command(hide = true)]
-    Daemon(up::DaemonArgs),
+    Daemon(arguments::DaemonArgs),
 }
 
 impl Command {
@@ -169,6 +143,11 @@ pub fn command() -> clap::Command {
     examples::attach(Cli::command(), "")
 }
 
+/// Answers a shell that asks for completions, where one does.
+pub fn complete() {
+    completions::complete(command);
+}
+
 /// Reads the command line.
 ///
 /// # Errors
@@ -182,26 +161,9 @@ pub fn parse() -> Result<Cli, ExitCode> {
             return ExitCode::SUCCESS;
         }
         output::print_usage_error(&error, words.iter().skip(1).any(|word| word == "--json"));
-        env::refuse_to_be_evaluated(&words);
+        env::refuse_to_be_evaluated(&words, &command());
         ExitCode::from(crate::failure::ExitCode::Usage as u8)
     })
-}
-
-/// The place of the command among the words of a command line, as far as that can be told without reading it all.
-fn command_at(words: &[OsString]) -> Option<usize> {
-    next_word(words, 1).filter(|at| words[*at] != "--")
-}
-
-/// The next word from `at` on that is neither an option nor the value of one; `--` is one.
-fn next_word(words: &[OsString], mut at: usize) -> Option<usize> {
-    loop {
-        let word = words.get(at)?.to_string_lossy();
-        match &*word {
-            "--config" | "-F" | "--color" | "--timeout" => at += 2,
-            word if word.starts_with('-') && word != "--" => at += 1,
-            _ => return Some(at),
-        }
-    }
 }
 
 /// Runs what the command line says; prints what failed.
@@ -242,46 +204,5 @@ fn dispatch(global: &Global, command: Command) -> Result<(), Failure> {
         Command::Completions(args) => completions::completions(&args),
         Command::Version(args) => version::version(&args),
         Command::Daemon(args) => up::daemon(global, &args),
-    }
-}
-
-impl Global {
-    /// The configuration file, and whether the user named it.
-    fn config_path(&self) -> Result<(PathBuf, bool), Failure> {
-        // An empty variable is one that is not set, as for ssh and docker.
-        let of_environment = || std::env::var_os("DTUNNEL_CONFIG").filter(|path| !path.is_empty()).map(PathBuf::from);
-        match self.config.clone().or_else(of_environment) {
-            Some(path) => Ok((absolute(&path), true)),
-            None => Ok((config::config_path()?, false)),
-        }
-    }
-
-    fn config(&self) -> Result<ConfigFile, Failure> {
-        let (path, named) = self.config_path()?;
-        Ok(ConfigFile::load(&path, named)?)
-    }
-
-    /// What a TARGET stands for, as `up` would take it with this `--remote`.
-    fn resolved(&self, target: &str, config: &ConfigFile, remote: Option<String>) -> Result<Target, Failure> {
-        let files = RuntimeFiles::new(&runtime_dir()?, &TunnelName::of_target(target, config)?)?;
-        let overrides = Overrides { ssh_config: self.ssh_config(), remote, ..Overrides::default() };
-        Ok(resolve(target, config, &overrides, &files.socket)?)
-    }
-
-    /// `-F`, fit for a process with another working directory.
-    fn ssh_config(&self) -> Option<PathBuf> {
-        self.ssh_config.as_ref().map(|path| if path.as_os_str() == "none" { path.clone() } else { absolute(path) })
-    }
-}
-
-fn absolute(path: &std::path::Path) -> PathBuf {
-    std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf())
-}
-
-/// A length of time on the command line, where a bare number is in seconds.
-fn duration(text: &str) -> Result<config::Duration, String> {
-    match text.parse() {
-        Ok(seconds) => Ok(config::Duration(std::time::Duration::from_secs(seconds))),
-        Err(_) => text.parse(),
     }
 }

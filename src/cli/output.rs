@@ -10,7 +10,7 @@ use anstyle::{AnsiColor, Style};
 use comfy_table::{Table, presets};
 use console::Term;
 
-use super::Color;
+use super::global::Color;
 use crate::audit::Severity;
 use crate::failure::{ExitCode, Failure};
 use crate::text;

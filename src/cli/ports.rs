@@ -4,7 +4,9 @@ use std::io::IsTerminal;
 
 use clap::Args;
 
-use super::{Global, not_up, output, prompt, targets};
+use super::global::Global;
+use super::targets::{self, not_up};
+use super::{output, prompt};
 use crate::config::RuntimeFiles;
 use crate::daemon::{Client, Request, TunnelStatus};
 use crate::failure::Failure;
@@ -34,16 +36,12 @@ fn port(text: &str) -> Result<Option<u16>, String> {
 pub(super) fn ports(global: &Global, args: &PortsArgs) -> Result<(), Failure> {
     let chosen = global.choose(Some(&args.target))?;
     let files = RuntimeFiles::new(&targets::runtime()?, &chosen.name)?;
-    let unwell = |e| super::down::unwell(&e);
-    let Some(mut client) = Client::connect(&files.control).map_err(unwell)? else {
+    let Some(mut client) = Client::connect(&files.control)? else {
         let unknown = global.unknown(&chosen.target, &chosen.name, &chosen.config);
         return Err(unknown.unwrap_or_else(|| not_up(&chosen.target, &chosen.name, &chosen.config)));
     };
-    let mut status = if args.open.is_empty() {
-        client.status().map_err(unwell)?
-    } else {
-        open(&mut client, args.open.iter().copied().collect())?
-    };
+    let mut status =
+        if args.open.is_empty() { client.status()? } else { open(&mut client, args.open.iter().copied().collect())? };
     let waiting: Vec<u16> = waiting(&status).map(|port| port.remote_port).collect();
     let asks = args.open.is_empty() && !args.json && std::io::stdin().is_terminal() && std::io::stderr().is_terminal();
     if asks && !waiting.is_empty() {
@@ -76,7 +74,7 @@ pub(super) fn ports(global: &Global, args: &PortsArgs) -> Result<(), Failure> {
 
 /// Asks for ports, and waits until the daemon has looked.
 fn open(client: &mut Client, ports: Option<Vec<u16>>) -> Result<TunnelStatus, Failure> {
-    client.ask_status(&Request::OpenPorts { ports }).map_err(|e| super::down::unwell(&e))
+    client.ask_status(&Request::OpenPorts { ports }).map_err(Failure::from)
 }
 
 fn waiting(status: &TunnelStatus) -> impl Iterator<Item = &PortStatus> {

@@ -4,8 +4,9 @@ use std::process::Command;
 
 use clap::{Args, Subcommand};
 
-use super::import::{self, ImportArgs};
-use super::{Global, output};
+use super::global::Global;
+use super::import::{self, ImportArgs, as_toml};
+use super::output;
 use crate::config::{
     self, AccessSetting, ConfigFile, Destination, Jump, LocalEndpoint, NewProfile, Policy, PortsSetting, Profile,
     Remote,
@@ -72,10 +73,10 @@ pub(super) struct AddArgs {
     #[arg(long, value_name = "ENDPOINT")]
     remote: Option<String>,
     /// Ask the server for a sign of life after this long without a word
-    #[arg(long, value_name = "DURATION", value_parser = super::duration)]
+    #[arg(long, value_name = "DURATION", value_parser = super::global::duration)]
     keepalive: Option<config::Duration>,
     /// Longest time for TCP and for the SSH key exchange, each
-    #[arg(long, value_name = "DURATION", value_parser = super::duration)]
+    #[arg(long, value_name = "DURATION", value_parser = super::global::duration)]
     connect_timeout: Option<config::Duration>,
     /// Serve only requests that neither change nor reach into the host: `access = "read-only"`
     #[arg(long)]
@@ -118,12 +119,6 @@ pub(super) fn profile(global: &Global, command: ProfileCommand) -> Result<(), Fa
         ProfileCommand::Edit => edit(&path),
         ProfileCommand::Path => output::print(&format!("{}\n", path.display())),
     }
-}
-
-/// A profile as it stands in the file.
-pub(super) fn as_toml(name: &str, profile: &Profile) -> Result<String, Failure> {
-    let text = toml_edit::ser::to_string(profile).map_err(|e| Failure::new(ExitCode::Other, e.to_string()))?;
-    Ok(format!("[profiles.{}]\n{text}", toml_edit::Key::new(name)))
 }
 
 fn list(config: &ConfigFile, json: bool) -> Result<(), Failure> {

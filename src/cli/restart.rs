@@ -3,9 +3,13 @@
 use clap::Args;
 use serde::Serialize;
 
-use super::down::{take_down, unwell};
-use super::up::{self, Progress, Up};
-use super::{Global, not_up, output, targets};
+use super::bring_up::{Start, Up, bring_up_plainly};
+use super::down::take_down;
+use super::global::Global;
+use super::progress::Progress;
+use super::targets::{self, not_up};
+use super::up;
+use super::{asked, output};
 use crate::config::{self, ConfigFile, RuntimeFiles, TunnelName};
 use crate::daemon::{self, Client, Event, Found, Request};
 use crate::failure::{ExitCode, Failure};
@@ -19,7 +23,7 @@ pub(super) struct RestartArgs {
     #[arg(long)]
     all: bool,
     /// How long to wait until docker can be used, not counting your answers to questions
-    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = super::duration)]
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = super::global::duration)]
     timeout: config::Duration,
     /// Print the tunnels' status as JSON
     #[arg(long)]
@@ -88,11 +92,12 @@ fn again(
 ) -> Result<Up, Failure> {
     let status = match daemon::find(&targets::runtime()?, name)? {
         Found::Running(status) => status,
-        Found::Down => return up::bring_up_plainly(global, config, target, timeout, progress),
-        Found::Unwell(error) => return Err(unwell(&error)),
+        Found::Down => return bring_up_plainly(global, config, target, timeout, progress),
+        Found::Unwell(error) => return Err(error.into()),
     };
+    asked::has_these_files(global, target, &status)?;
     // What would not come up again stays as it is.
-    let start = up::start_of(&status.arguments).ok_or_else(|| {
+    let start = Start::of(&status.arguments).ok_or_else(|| {
         Failure::new(
             ExitCode::Other,
             format!("{target} runs in the foreground, where only its owner can start it again"),
@@ -116,7 +121,7 @@ pub(super) fn reload(global: &Global, args: &ReloadArgs) -> Result<(), Failure> 
     let mut reloaded = Vec::new();
     let mut failures = Vec::new();
     for (target, name) in &tunnels {
-        match reload_one(&config, target, name) {
+        match reload_one(global, &config, target, name) {
             Ok(warnings) => {
                 warnings.iter().for_each(|warning| output::warning(&format!("{target}: {warning}")));
                 output::note(&format!("{target} has read its configuration again"));
@@ -133,13 +138,14 @@ pub(super) fn reload(global: &Global, args: &ReloadArgs) -> Result<(), Failure> 
     last.map_or(Ok(()), Err)
 }
 
-fn reload_one(config: &ConfigFile, target: &str, name: &TunnelName) -> Result<Vec<String>, Failure> {
+fn reload_one(global: &Global, config: &ConfigFile, target: &str, name: &TunnelName) -> Result<Vec<String>, Failure> {
     let files = RuntimeFiles::new(&targets::runtime()?, name)?;
-    let Some(mut client) = Client::connect(&files.control).map_err(|e| unwell(&e))? else {
+    let Some(mut client) = Client::connect(&files.control)? else {
         return Err(not_up(target, name, config));
     };
-    client.send(&Request::Reload { lazy: false, ports: false }).map_err(|e| unwell(&e))?;
-    match client.receive(daemon::CONNECTING).map_err(|e| unwell(&e))? {
+    asked::has_these_files(global, target, &client.status()?)?;
+    client.send(&Request::Reload { lazy: false, ports: false })?;
+    match client.receive(daemon::CONNECTING)? {
         Some(Event::Reloaded { warnings }) => Ok(warnings),
         Some(Event::Failed { failure }) => {
             Err(Failure { message: format!("{target}: {}", failure.message), ..failure })

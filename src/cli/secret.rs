@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::{Global, output, prompt};
+use super::global::Global;
+use super::{output, prompt};
 use crate::config::Target;
 use crate::failure::{ExitCode, Failure};
 use crate::ssh::vault::{self, Kept, VaultError};
@@ -85,7 +86,7 @@ pub(super) fn secret(global: &Global, command: &SecretCommand) -> Result<(), Fai
 fn set(global: &Global, args: &SetArgs) -> Result<(), Failure> {
     let target = resolved(global, &args.target)?;
     let file = match &args.passphrase {
-        Some(file) => Some(super::absolute(file)),
+        Some(file) => Some(super::global::absolute(file)),
         None if args.password => None,
         None => target.ssh.identity_files.iter().find(|file| needs_passphrase(file)).cloned(),
     };

@@ -5,7 +5,8 @@ use std::process::{Command, Stdio};
 
 use clap::{Args, Subcommand};
 
-use super::{Global, output};
+use super::global::Global;
+use super::output;
 use crate::config::{ConfigFile, LocalEndpoint, RuntimeFiles, replace_file, runtime_dir};
 use crate::failure::{ExitCode, Failure};
 

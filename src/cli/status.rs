@@ -5,7 +5,8 @@ use std::time::{Duration, SystemTime};
 
 use clap::Args;
 
-use super::{Global, asked, output, targets};
+use super::global::Global;
+use super::{asked, output, targets};
 use crate::config::{self, TunnelName};
 use crate::daemon::{self, Found, TunnelStatus};
 use crate::failure::{ExitCode, Failure};
@@ -25,7 +26,7 @@ pub(super) struct StatusArgs {
     #[arg(long)]
     pub(super) json: bool,
     /// Print a line for each tunnel again and again, every 2 s or as often as is said, until Ctrl-C
-    #[arg(long, value_name = "INTERVAL", num_args = 0..=1, require_equals = true, value_parser = super::duration)]
+    #[arg(long, value_name = "INTERVAL", num_args = 0..=1, require_equals = true, value_parser = super::global::duration)]
     #[allow(clippy::option_option, reason = "given or not, with a value or not")]
     watch: Option<Option<config::Duration>>,
 }
@@ -34,7 +35,7 @@ pub(super) fn status(global: &Global, args: &StatusArgs) -> Result<(), Failure> 
     let (mut given, mut interval) = (args.targets.clone(), args.watch.map(|value| value.map(|duration| duration.0)));
     // `--watch 1`: a length of time and no target, as watch(1) and ping(8) have it.
     if let (Some(None), [first, ..]) = (interval, given.as_slice())
-        && let Ok(duration) = super::duration(first)
+        && let Ok(duration) = super::global::duration(first)
     {
         interval = Some(Some(duration.0));
         given.remove(0);

@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use super::{Global, output};
+use super::global::Global;
+use super::output;
 use crate::config::{self, ConfigFile, TunnelName, runtime_dir};
 use crate::daemon::{self};
 use crate::failure::{ExitCode, Failure};

@@ -14,10 +14,13 @@ use toml::de::{DeTable, DeValue};
 use super::allowed::{self, OneOrMany};
 use super::nearest::nearest;
 use super::{AccessSetting, Destination, Error, PortsSetting, Size, is_profile_name, trusted_file};
+use crate::bounded;
 use crate::text::shown;
 
 /// Largest configuration file that is read, in bytes: far above any real one.
 const MAX_FILE: u64 = 1 << 20;
+/// How long reading it may take: it may be a pipe, or on a network drive that is gone.
+const READING: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// The configuration file of dtunnel, `config.toml`. Every key is optional.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -363,15 +366,18 @@ impl ConfigFile {
     /// [`Error::File`], [`Error::Syntax`], [`Error::UnknownKey`], the last two with line and column.
     pub fn load(path: &Path, named: bool) -> Result<Self, Error> {
         let failed = |source| Error::File { action: "read", path: path.into(), source };
-        let text = match File::open(path) {
-            Ok(file) => {
-                trusted_file::check(&file, path)?;
-                read_bounded(file).map_err(failed)?
-            }
-            Err(e) if e.kind() == io::ErrorKind::NotFound && !named => String::new(),
-            Err(e) => return Err(failed(e)),
+        let file = path.to_owned();
+        let read = bounded::within(READING, "configuration", move || read(&file, named)).map_err(failed)?;
+        let late = || {
+            let why = format!("it could not be read within {} s", READING.as_secs());
+            Err(failed(io::Error::new(io::ErrorKind::TimedOut, why)))
         };
-        Self::parse(&text, path)
+        Self::parse(&read.unwrap_or_else(late)?, path)
+    }
+
+    /// Is it what a file says, or that there is none? Otherwise nothing is known of what the user wants.
+    pub fn is_read(&self) -> bool {
+        !self.path.as_os_str().is_empty()
     }
 
     /// Reads `text` as the contents of `path`.
@@ -429,6 +435,18 @@ impl ConfigFile {
             path: self.path.clone(),
             nearest: self.nearest_profile(name),
         })
+    }
+}
+
+fn read(path: &Path, named: bool) -> Result<String, Error> {
+    let failed = |source| Error::File { action: "read", path: path.into(), source };
+    match File::open(path) {
+        Ok(file) => {
+            trusted_file::check(&file, path)?;
+            read_bounded(file).map_err(failed)
+        }
+        Err(e) if e.kind() == io::ErrorKind::NotFound && !named => Ok(String::new()),
+        Err(e) => Err(failed(e)),
     }
 }
 

@@ -414,6 +414,16 @@ impl Target {
         destination.to_string()
     }
 
+    /// These settings for a tunnel that is running: what takes a restart stays as it is there. The local endpoint that was
+    /// wanted, where it is another one.
+    pub fn for_running(&mut self, running: &Self) -> Option<LocalEndpoint> {
+        if self.local == running.local {
+            return None;
+        }
+        self.said.keep_what_takes_a_restart(&running.said);
+        Some(std::mem::replace(&mut self.local, running.local.clone()))
+    }
+
     /// Do both lead to the same host by the same way, and to the same Engine there?
     pub fn ends_as(&self, other: &Self) -> bool {
         self.ssh == other.ssh && self.remote == other.remote

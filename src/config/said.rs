@@ -103,6 +103,15 @@ impl Said {
         both.filter(|(_, one, other)| one != other).collect()
     }
 
+    /// What takes a restart is what `running` says of it.
+    pub(super) fn keep_what_takes_a_restart(&mut self, running: &Self) {
+        let is_kept = |name: &str| takes(name) == Takes::Restart;
+        self.0.retain(|name, _| !is_kept(name));
+        self.0.extend(
+            running.0.iter().filter(|(name, _)| is_kept(name)).map(|(name, said)| (name.clone(), said.clone())),
+        );
+    }
+
     fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str)
     }

@@ -67,6 +67,7 @@ impl Settings {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wanted {
     destination: Option<String>,
+    has_profile: bool,
     access: Access,
     read_only: bool,
     local: Option<LocalEndpoint>,
@@ -108,7 +109,8 @@ impl Wanted {
         let Overrides { ssh_config, local, remote, lazy, remember, ports, access_read_only } = overrides;
         Ok(Self {
             // Without a configuration, which may be broken, a profile's name says nothing of its host.
-            destination: (!config.profiles.is_empty()).then(|| destination.to_string()),
+            destination: config.is_read().then(|| destination.to_string()),
+            has_profile: profile.is_some(),
             access: access_of(input, &name, profile, config, overrides)?,
             read_only: *access_read_only,
             local: local.as_deref().map(LocalEndpoint::parse).transpose()?,
@@ -121,6 +123,12 @@ impl Wanted {
         })
     }
 
+    /// The same of a tunnel that is named by its own name, which says nothing of where it leads.
+    #[must_use]
+    pub fn wherever(self) -> Self {
+        Self { destination: None, ..self }
+    }
+
     /// Where `running` is not what is asked for.
     pub fn differences(&self, running: &Settings) -> Vec<Difference> {
         let mut found = Vec::new();
@@ -128,6 +136,11 @@ impl Wanted {
             let [setting, running, wanted] = [setting, running, wanted].map(str::to_owned);
             found.push(Difference { setting, running, wanted, takes });
         };
+        if self.destination.is_some() && running.has_profile && !self.has_profile {
+            // All else follows from it.
+            differ("its profile", "known to the tunnel only", "in the configuration", Takes::Down);
+            return found;
+        }
         if let Some(destination) = &self.destination
             && *destination != running.destination
             && !running.destination.is_empty()
@@ -175,7 +188,9 @@ impl Wanted {
         found.retain(|difference| match difference.setting.as_str() {
             // All that may lead to another host or Engine; who logs in there may be somebody who can do less.
             // Without a configuration, which may be broken, nothing is known of it.
-            "host" | "remote" | "jump" | "ssh_config" | "-F" | "identity_files" => self.destination.is_some(),
+            "its profile" | "host" | "remote" | "jump" | "ssh_config" | "-F" | "identity_files" => {
+                self.destination.is_some()
+            }
             "access" => self.access.is_limited() && !running.access.only_looks(),
             _ => false,
         });

@@ -7,7 +7,6 @@
 use std::io::{self, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -15,6 +14,7 @@ use ssh2_config::{Host, ParseRule, SshConfig};
 
 use super::ssh_config::SshConfigSource;
 use super::{Destination, Error, Paths, trusted_file};
+use crate::bounded;
 
 /// Files that include files, one in the other (READCONF_MAX_DEPTH in OpenSSH's readconf.c).
 const MAX_INCLUDES: usize = 16;
@@ -87,10 +87,9 @@ pub(super) fn with_ssh(destination: &Destination, source: &SshConfigSource) -> R
 /// CanonicalizeHostname asks name servers.
 fn output_until(child: Child, until: Instant) -> io::Result<Output> {
     let pid = Pid::from_child(&child);
-    let (sender, receiver) = mpsc::channel();
-    // What it has started may hold its streams for longer than it lives itself: then this thread stays behind.
-    std::thread::Builder::new().name("ssh -G".into()).spawn(move || sender.send(child.wait_with_output()))?;
-    receiver.recv_timeout(until.saturating_duration_since(Instant::now())).unwrap_or_else(|_| {
+    // What it has started may hold its streams for longer than it lives itself.
+    let left = until.saturating_duration_since(Instant::now());
+    bounded::within(left, "ssh -G", move || child.wait_with_output())?.unwrap_or_else(|| {
         let _ = kill_process(pid, Signal::TERM);
         let limit = LIMIT.as_secs();
         let why = format!("`ssh -G` has not answered within {limit} s; does a command of a `Match exec` hang?");

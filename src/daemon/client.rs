@@ -12,6 +12,7 @@ use zeroize::Zeroizing;
 
 use super::protocol::{Event, MAX_EVENT, MAX_LINE, PROTOCOL, Request, TunnelStatus};
 use crate::config::{RuntimeFiles, TunnelName};
+use crate::failure::{ExitCode, Failure};
 use crate::unix_socket::connect_within;
 
 /// Longest wait for a daemon's answer. It has it ready; but a machine may be very busy.
@@ -42,6 +43,19 @@ pub enum ClientError {
         /// Its process id.
         pid: u32,
     },
+}
+
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Self {
+        let failure = Self::new(ExitCode::Other, error.to_string());
+        match error {
+            ClientError::Version { pid, .. } => {
+                failure.hint(format!("end it with `kill {pid}`, then bring it up again"))
+            }
+            ClientError::Stranger { .. } => failure.hint("whoever it is could hear your passphrases: ask them"),
+            _ => failure.hint("`dtunnel status` shows the tunnels, `dtunnel logs TARGET` what they did"),
+        }
+    }
 }
 
 /// A connection to a daemon.

@@ -21,7 +21,7 @@ pub(super) async fn reload(options: &Options, tunnel: &Tunnel) -> Result<Vec<Str
     let (asked, name) = (options.clone(), before.name.clone());
     let wanted = tokio::task::spawn_blocking(move || wanted(&asked, &name)).await;
     let wanted = wanted.unwrap_or_else(|e| Err(Failure::new(ExitCode::Other, e.to_string())));
-    let target = wanted.map_err(as_before)?;
+    let mut target = wanted.map_err(as_before)?;
     if before.has_profile && !target.has_profile {
         // Without its profile it would be without its guard as well. Editors replace files in two steps.
         let message = format!("{} has no profile of the name {} any more", options.config.display(), before.name);
@@ -29,7 +29,7 @@ pub(super) async fn reload(options: &Options, tunnel: &Tunnel) -> Result<Vec<Str
         return Err(as_before(Failure::new(ExitCode::Usage, message).hint(hint)));
     }
     let warnings = target.warnings();
-    let moved = (target.local != before.local).then(|| target.local.docker_host());
+    let moved = target.for_running(&before);
     let reloading = tunnel.reload(target).map_err(|error| as_before(error.into()))?;
     match tokio::time::timeout_at(until, reloading.settled()).await {
         Ok(Some(Ok(()))) => tracing::info!("read the configuration again"),
@@ -42,6 +42,7 @@ pub(super) async fn reload(options: &Options, tunnel: &Tunnel) -> Result<Vec<Str
     }
     warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     let Some(local) = moved else { return Ok(warnings) };
+    let local = local.docker_host();
     let message = format!("the local endpoint {local} takes a restart; all else was taken on");
     Err(Failure::new(ExitCode::Other, message).hint(format!("dtunnel restart {}", before.typed())))
 }

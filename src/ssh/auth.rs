@@ -532,7 +532,9 @@ impl Login<'_> {
             }
             Err(LoadError::Other(message)) => {
                 tracing::warn!("{message}");
-                self.skip(path.display().to_string(), printable(&message), None);
+                // An agent may be able to read it, and else says why not in words of its own.
+                let fix = format!("ssh-add {}", shell_word(&path.to_string_lossy()));
+                self.skip(path.display().to_string(), printable(&message), Some(fix));
                 None
             }
         }

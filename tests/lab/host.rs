@@ -4,7 +4,7 @@
 //!
 //! All hosts of a test process are plugged into one switch in a namespace of its own, to which this machine has one
 //! interface: so that hosts come and go without a change of this machine's addresses and routes, which each dtunnel on it
-//! notices (`src/tunnel/network.rs`).
+//! notices (`src/tunnel/uptime/network.rs`).
 
 use std::net::Ipv4Addr;
 use std::os::linux::net::SocketAddrExt;

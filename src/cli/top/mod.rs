@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
 
-use super::{Color, Global};
+use super::global::{Color, Global};
 use crate::config::{RuntimeFiles, TunnelName, runtime_dir};
 use crate::daemon::{Client, Request, TunnelStatus};
 use crate::failure::{ExitCode, Failure};

@@ -1,0 +1,222 @@
+//! Brings a tunnel up, or waits for one that is coming up, and asks the person what its daemon asks.
+
+use std::time::{Duration, Instant};
+
+use super::arguments::{DaemonArgs, TunnelArgs, daemon_args, daemon_started_as, overrides};
+use super::global::Global;
+use super::progress::Progress;
+use super::prompt::{self, Asker, NoAnswer};
+use super::targets::nearest_profile;
+use super::{asked, output};
+use crate::config::{
+    self, ConfigFile, Difference, RuntimeFiles, Settings, Takes, TunnelName, Wanted, log_path, runtime_dir,
+};
+use crate::daemon::{self, Client, Event, Request, SpawnError, TunnelStatus};
+use crate::failure::{ExitCode, Failure};
+
+/// How long a daemon that holds the lock may take to open its control socket.
+const STARTING: Duration = Duration::from_secs(2);
+/// How often that is looked at.
+const LOOK: Duration = Duration::from_millis(10);
+/// A tunnel that is up.
+pub(super) struct Up {
+    pub(super) status: TunnelStatus,
+    pub(super) already: bool,
+}
+
+/// Brings a tunnel up as `up` without options does.
+pub(super) fn bring_up_plainly(
+    global: &Global,
+    config: &ConfigFile,
+    target: &str,
+    timeout: config::Duration,
+    progress: &Progress,
+) -> Result<Up, Failure> {
+    bring_up(global, config, target, &TunnelArgs::on_the_way(timeout), For::ItsOwnSake, progress)
+}
+
+/// What a tunnel is brought up for.
+#[derive(Clone, Copy)]
+pub(super) enum For {
+    /// `up` itself: all that it says is to hold.
+    ItsOwnSake,
+    /// A command that only passes by.
+    AnotherCommand,
+}
+
+impl For {
+    fn differences(self, wanted: &Wanted, running: &Settings) -> Vec<Difference> {
+        match self {
+            Self::ItsOwnSake => wanted.differences(running),
+            Self::AnotherCommand => wanted.differences_in_passing(running),
+        }
+    }
+}
+
+/// How a tunnel was started, which starts it again.
+pub(super) struct Start {
+    global: Global,
+    args: DaemonArgs,
+}
+
+impl Start {
+    /// Reads the words that a daemon was started with. None for a tunnel in the foreground.
+    pub(super) fn of(arguments: &[String]) -> Option<Self> {
+        daemon_started_as(arguments).map(|(global, args)| Self { global, args })
+    }
+
+    /// Can it be started again, as far as that can be said while it runs? One that has a profile needs it.
+    pub(super) fn check(&self, has_profile: bool) -> Result<(), Failure> {
+        let config = self.global.config()?;
+        if has_profile {
+            // Without it, it would come up without its guard as well.
+            config.profile(&self.args.target)?;
+        }
+        self.global.resolved(&self.args.target, &config, self.args.tunnel.remote.clone()).map(drop)
+    }
+
+    pub(super) fn bring_up(self, timeout: config::Duration, progress: &Progress) -> Result<Up, Failure> {
+        let Self { global, args } = self;
+        let tunnel = TunnelArgs { timeout, ..args.tunnel };
+        bring_up(&global, &global.config()?, &args.target, &tunnel, For::ItsOwnSake, progress)
+    }
+}
+
+/// Brings a tunnel up for a command that needs one, saying nothing where all goes well.
+pub(super) fn bring_up_quietly(
+    global: &Global,
+    config: &ConfigFile,
+    target: &str,
+    timeout: config::Duration,
+) -> Result<Up, Failure> {
+    let progress = Progress::new(global, true);
+    bring_up(global, config, target, &TunnelArgs::on_the_way(timeout), For::AnotherCommand, &progress)
+}
+
+pub(super) fn bring_up(
+    global: &Global,
+    config: &ConfigFile,
+    target: &str,
+    args: &TunnelArgs,
+    purpose: For,
+    progress: &Progress,
+) -> Result<Up, Failure> {
+    let wanted = Wanted::of(target, config, &overrides(global, args))?;
+    let name = TunnelName::of_target(target, config)?;
+    let files = RuntimeFiles::new(&runtime_dir()?, &name)?;
+    let begun = Instant::now();
+    loop {
+        if let Some(mut client) = Client::connect(&files.control)? {
+            let status = client.status()?;
+            let different = status.settings.as_ref().map(|running| purpose.differences(&wanted, running));
+            let different = different.unwrap_or_default();
+            if different.iter().any(|difference| difference.takes != Takes::Up) {
+                return Err(asked::not_as_asked(target, &different));
+            }
+            if status.state.is_usable() {
+                if different.is_empty() {
+                    return Ok(Up { status, already: true });
+                }
+                let options = Request::Reload { lazy: args.lazy, ports: args.ports };
+                asked::take_on(&mut client, target, &wanted, &different, options, args.timeout.0)?;
+                // It may have to connect for that.
+                continue;
+            }
+            // Somebody else is bringing it up, or it has lost its connection: wait along.
+            match watch(&mut client, target, progress, Clock::Ours(args.timeout.0))? {
+                Watched::Up(status) if different.is_empty() => return Ok(Up { status: *status, already: true }),
+                Watched::Up(_) => continue,
+                Watched::Busy => {}
+                Watched::Failed(failure) => return Err(with_name_hint(failure, target, config)),
+                Watched::Gone => {}
+            }
+        } else {
+            // Its end is not waited for: what it leaves is gone before it tells why it ends.
+            let (mut client, _) = daemon::spawn(&daemon_args(global, target, args)?).map_err(cannot_spawn)?;
+            match watch(&mut client, target, progress, Clock::OfDaemon(args.timeout.0))? {
+                Watched::Up(status) => return Ok(Up { status: *status, already: false }),
+                // The other daemon has the lock, but no control socket yet.
+                Watched::Busy => {}
+                Watched::Failed(failure) => return Err(with_name_hint(failure, target, config)),
+                Watched::Gone => {
+                    let log = log_path(&name)?;
+                    return Err(Failure::new(ExitCode::Other, format!("the daemon of {name} ended before it was up"))
+                        .hint(format!("its last words are in {}", log.display())));
+                }
+            }
+        }
+        if begun.elapsed() > STARTING {
+            let holder = std::fs::read_to_string(&files.lock).unwrap_or_default();
+            let holder = holder.trim().parse::<u32>().map_or_else(|_| "PID".into(), |pid| pid.to_string());
+            return Err(Failure::new(ExitCode::Other, format!("{name} is held by a process that does not answer"))
+                .hint(format!("end it with `kill {holder}` (its lock is {}), then try again", files.lock.display())));
+        }
+        std::thread::sleep(LOOK);
+    }
+}
+
+/// A name that has no address may be a profile's, misspelt.
+pub(super) fn with_name_hint(failure: Failure, target: &str, config: &ConfigFile) -> Failure {
+    match nearest_profile(target, config) {
+        Some(hint) if failure.exit == ExitCode::Unreachable => failure.hint(hint),
+        _ => failure,
+    }
+}
+
+fn cannot_spawn(error: SpawnError) -> Failure {
+    Failure::new(ExitCode::Other, error.to_string())
+}
+
+/// How watching a daemon ended.
+pub(super) enum Watched {
+    Up(Box<TunnelStatus>),
+    Failed(Failure),
+    /// Another daemon has the tunnel.
+    Busy,
+    /// The daemon ended without a word.
+    Gone,
+}
+
+/// Whose clock ends the wait for a tunnel.
+#[derive(Clone, Copy)]
+pub(super) enum Clock {
+    /// Our own: it was there before us, and has no time-out of its own while it reconnects.
+    Ours(Duration),
+    /// The daemon's, which was told this limit when it was started.
+    OfDaemon(Duration),
+}
+
+/// Follows a daemon until its tunnel is up or has failed, or the time is over, and asks the person what it
+/// asks.
+pub(super) fn watch(client: &mut Client, target: &str, progress: &Progress, clock: Clock) -> Result<Watched, Failure> {
+    let mut line = progress.line(target);
+    let (limit_ms, silence) = match clock {
+        Clock::Ours(limit) => (Some(u64::try_from(limit.as_millis()).unwrap_or(u64::MAX)), limit),
+        Clock::OfDaemon(limit) => (None, limit),
+    };
+    // A daemon that fails at once may be gone before it reads this; its reason is still there.
+    let _ = client.send(&Request::Watch { interactive: prompt::is_interactive(), limit_ms });
+    loop {
+        // It keeps the time, for it knows of questions at other terminals; that it stands still is for us to see.
+        match client.receive(silence)? {
+            Some(Event::Status { status }) => return Ok(Watched::Up(status)),
+            Some(Event::Failed { failure }) => return Ok(Watched::Failed(failure)),
+            Some(Event::AlreadyRunning) => return Ok(Watched::Busy),
+            Some(Event::Step { step, trouble }) => line.step(target, &step.to_string(), trouble.as_ref()),
+            Some(Event::Warning { message, said: false }) => progress.warn(target, &message),
+            Some(Event::Warning { message, said: true }) => progress.tell(target, &message),
+            Some(Event::Prompt { id, question }) => {
+                let answer = match progress.ask(&question, Some(&mut Asker { client: &mut *client, id })) {
+                    Ok(answer) => Some(answer),
+                    Err(NoAnswer::NoTerminal) => None,
+                    Err(NoAnswer::Over) => continue,
+                    // As if the signal had come: the daemon sees us go and leaves nothing behind.
+                    Err(NoAnswer::Interrupted) => output::interrupted(),
+                };
+                client.send(&Request::Answer { id, answer })?;
+            }
+            Some(Event::Hello { .. } | Event::Draining { .. } | Event::Reloaded { .. } | Event::PromptOver { .. }) => {}
+            Some(Event::Stopped) | None => return Ok(Watched::Gone),
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! What people see while they wait, and are asked meanwhile.
+
+use std::io::IsTerminal;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+
+use super::global::Global;
+use super::output;
+use super::prompt::{self, Asker, NoAnswer};
+use crate::daemon::Trouble;
+use crate::ssh::{Question, Secret};
+use crate::sync::lock;
+
+/// How often the spinner turns.
+const TICK: Duration = Duration::from_millis(120);
+
+/// What people see while they wait: a spinner a target, on a terminal.
+pub(super) struct Progress {
+    spinners: Option<MultiProgress>,
+    verbose: bool,
+    /// One question at a time.
+    asking: Mutex<()>,
+}
+
+impl Progress {
+    pub(super) fn new(global: &Global, wanted: bool) -> Self {
+        let terminal = std::io::stderr().is_terminal();
+        let verbose = global.verbose > 0;
+        let spin = wanted && terminal && !global.quiet && !verbose;
+        Self { spinners: spin.then(MultiProgress::new), verbose, asking: Mutex::new(()) }
+    }
+
+    pub(super) fn line(&self, target: &str) -> Line {
+        let spinner = self.spinners.as_ref().map(|all| {
+            let bar = all.add(ProgressBar::new_spinner());
+            if let Ok(style) = ProgressStyle::with_template("{spinner} {wide_msg}") {
+                bar.set_style(style);
+            }
+            bar.set_message(format!("{target}: resolving"));
+            bar.enable_steady_tick(TICK);
+            bar
+        });
+        Line { spinner, verbose: self.verbose, told: None }
+    }
+
+    pub(super) fn warn(&self, target: &str, message: &str) {
+        let say = || output::warning(&format!("{target}: {message}"));
+        match &self.spinners {
+            Some(spinners) => spinners.suspend(say),
+            None => say(),
+        }
+    }
+
+    /// What a program on the way to the host says to whoever waits.
+    pub(super) fn tell(&self, target: &str, message: &str) {
+        let say = || output::said(&format!("{target}: {message}"));
+        match &self.spinners {
+            Some(spinners) => spinners.suspend(say),
+            None => say(),
+        }
+    }
+
+    pub(super) fn ask(&self, question: &Question, asker: Option<&mut Asker<'_>>) -> Result<Secret, NoAnswer> {
+        let _one = lock(&self.asking);
+        match &self.spinners {
+            Some(spinners) => spinners.suspend(|| prompt::ask(question, asker)),
+            None => prompt::ask(question, asker),
+        }
+    }
+}
+
+/// One target's line; gone from the screen when dropped.
+pub(super) struct Line {
+    spinner: Option<ProgressBar>,
+    verbose: bool,
+    /// What was said last, where there is no spinner.
+    told: Option<(String, Option<String>)>,
+}
+
+impl Line {
+    pub(super) fn step(&mut self, target: &str, step: &str, trouble: Option<&Trouble>) {
+        // Short, with the cause first of what may be cut off: a narrow terminal shows one line.
+        let doing = match trouble {
+            None => step.to_owned(),
+            Some(Trouble { message, next_ms: None }) => format!("{step} again: {message}"),
+            Some(Trouble { message, next_ms: Some(ms) }) => {
+                format!("trying again in {} s: {message}", ms.div_ceil(1000))
+            }
+        };
+        if let Some(spinner) = &self.spinner {
+            spinner.set_message(format!("{target}: {doing}"));
+            return;
+        }
+        // The same step is told again as a sign of life.
+        let told = (step.to_owned(), trouble.map(|trouble| trouble.message.clone()));
+        if self.verbose && self.told.as_ref() != Some(&told) {
+            output::note(&format!("{target}: {doing}"));
+            self.told = Some(told);
+        }
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        if let Some(spinner) = &self.spinner {
+            spinner.finish_and_clear();
+        }
+    }
+}
