@@ -66,6 +66,18 @@ fn a_name_that_is_nothing_known_is_exit_3_with_the_nearest_one() {
 }
 
 #[test]
+fn what_cannot_be_meant_is_refused_with_what_can() {
+    let lab = Lab::new("");
+    let stderr = lab.fails(2, &["status", "--watch=0"]);
+    assert!(stderr.contains("100ms at least"), "{stderr}");
+    let engine = lab.path("remote/x.sock");
+    crate::lab::remote::serve(&engine, crate::lab::remote::echo);
+    lab.ok(&["up", "lab", "--remote", engine.to_str().unwrap()]);
+    let stderr = lab.fails(127, &["exec", "lab", "--timeout", "2s", "--", "true"]);
+    assert!(stderr.contains("options of dtunnel's own go before TARGET"), "{stderr}");
+}
+
+#[test]
 fn errors_are_objects_under_json() {
     let lab = Lab::new("");
     lab.write_config("[profiles.prod-1]\n");

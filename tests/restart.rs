@@ -1,6 +1,6 @@
 //! restart and reload.
 
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use crate::lab::{Lab, run, wait_for};
 
@@ -72,4 +72,22 @@ fn a_reload_takes_on_what_can_change_and_names_what_cannot() {
     run(std::process::Command::new("kill").args(["-HUP", &status["pid"].to_string()]));
     wait_for("the reload", || (lab.status("p")["access"] == "containers").then_some(()));
     assert_eq!(lab.run(&["reload", "p2"]).status.code(), Some(3));
+}
+
+#[test]
+fn all_that_are_up_are_meant_and_each_once() {
+    let Some(lab) = Lab::with_engine() else { return };
+    lab.ok(&["up", "lab", "lab"]);
+    lab.ok(&["up", "lab2"]);
+    let pid = lab.status("lab2")["pid"].to_string();
+    run(Command::new("kill").args(["-9", &pid]));
+    wait_for("its end", || (lab.status("lab2")["state"] == "down").then_some(()));
+    for command in ["reload", "restart"] {
+        let told: serde_json::Value = serde_json::from_str(&lab.ok(&[command, "--all", "--json"])).unwrap();
+        assert_eq!(told.as_array().unwrap().len(), 1, "{told}");
+        let told: serde_json::Value = serde_json::from_str(&lab.ok(&[command, "lab", "lab", "--json"])).unwrap();
+        assert_eq!(told.as_array().unwrap().len(), 1, "{told}");
+    }
+    let told: serde_json::Value = serde_json::from_str(&lab.ok(&["down", "lab", "lab", "--json"])).unwrap();
+    assert_eq!(told.as_array().unwrap().len(), 1, "{told}");
 }

@@ -122,8 +122,10 @@ fn a_daemon_that_stands_still_is_said_to_and_keeps_nobody() {
     for child in waiting {
         let output = child.wait_with_output().unwrap();
         let stderr = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.code() == Some(1) && stderr.contains("does not answer"), "{stderr}");
+        let told = stderr.contains(&format!("(process {pid}) does not answer in time"));
+        assert!(output.status.code() == Some(1) && told && stderr.contains(&format!("kill -9 {pid}")), "{stderr}");
     }
+    assert_eq!(lab.status("lab")["pid"].to_string(), pid);
     run(Command::new("kill").args(["-CONT", &pid]));
     lab.ok(&["down", "lab"]);
 }
@@ -162,6 +164,18 @@ fn a_configuration_that_cannot_be_read_to_its_end_is_said_so() {
     let stderr = lab.fails(1, &["up", "lab"]);
     assert!(stderr.contains("config.toml") && stderr.contains("could not be read within 10 s"), "{stderr}");
     std::fs::remove_file(lab.path("config.toml")).unwrap();
+}
+
+#[test]
+fn a_host_that_falls_silent_during_the_login_is_one_that_cannot_be_reached() {
+    let lab = Lab::new("");
+    // The key exchange comes through, and nothing of what comes then.
+    let ssh_config = std::fs::read_to_string(lab.path("ssh_config")).unwrap();
+    let proxy = "Host lab\n  ProxyCommand sh -c 'nc %h %p | head -c 1600; sleep 100 & wait'\n";
+    std::fs::write(lab.path("ssh_config"), format!("{proxy}{ssh_config}")).unwrap();
+    let stderr = lab.fails(6, &["up", "lab", "--timeout", "5s"]);
+    let address = format!("{}@{}:{}", crate::lab::whoami(), lab.sshd.address, lab.sshd.port);
+    assert!(stderr.contains(&format!("{address} was not ready within 5s")), "{stderr}");
 }
 
 /// docs/architecture.md, "Every wait", names each bound of the command line and of the daemon's sockets,

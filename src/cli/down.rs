@@ -35,27 +35,24 @@ struct Taken {
 }
 
 pub(super) fn down(global: &Global, args: &DownArgs) -> Result<(), Failure> {
-    let (config, names) = if args.all {
+    let (config, tunnels) = if args.all {
         // A configuration file that is broken must not keep anything up.
         targets::runtime()?;
-        (ConfigFile::default(), targets::running())
+        (ConfigFile::default(), targets::running().into_iter().map(|name| (name.to_string(), name)).collect())
     } else if args.targets.is_empty() {
         let up: Vec<String> = targets::running().iter().map(ToString::to_string).collect();
         return Err(targets::none_given("down", "down every one that is up", &up));
     } else {
         global.choose_all(&args.targets)?
     };
-    let shown = |at: usize, name: &TunnelName| args.targets.get(at).cloned().unwrap_or_else(|| name.to_string());
     let results: Vec<_> = std::thread::scope(|scope| {
-        let threads: Vec<_> = names
+        let threads: Vec<_> = tunnels
             .iter()
-            .enumerate()
-            .map(|(at, name)| (name, shown(at, name)))
-            .map(|(name, target)| {
+            .map(|(target, name)| {
                 let config = &config;
-                scope.spawn(move || match take_down(&target, name, true)? {
+                scope.spawn(move || match take_down(target, name, true)? {
                     false if args.all => Ok(Taken { name: name.to_string(), was_up: false }),
-                    false => match global.unknown(&target, name, config) {
+                    false => match global.unknown(target, name, config) {
                         Some(failure) => Err(failure),
                         None => {
                             output::note(&format!("{target} is not up"));

@@ -131,5 +131,9 @@ fn become_command(command: &mut Command, program: &OsStr, environment: &Environm
     }
     let error = command.exec();
     let exit = if error.kind() == io::ErrorKind::NotFound { ExitCode::NotFound } else { ExitCode::CannotRun };
-    Err(Failure::new(exit, format!("cannot run `{}`: {error}", program.to_string_lossy())))
+    let failure = Failure::new(exit, format!("cannot run `{}`: {error}", program.to_string_lossy()));
+    Err(match program.to_string_lossy().starts_with('-') {
+        true => failure.hint("what follows TARGET is the command; options of dtunnel's own go before TARGET"),
+        false => failure,
+    })
 }

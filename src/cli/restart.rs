@@ -54,18 +54,24 @@ fn meant(
     let up = targets::running();
     let names = || up.iter().map(ToString::to_string).collect::<Vec<_>>();
     if all {
-        return Ok((ConfigFile::default(), names().into_iter().zip(up.clone()).collect()));
+        let dir = targets::runtime()?;
+        // One that was killed leaves its sockets behind.
+        let is_up = |name: &TunnelName| !matches!(daemon::find(&dir, name), Ok(Found::Down));
+        return Ok((
+            ConfigFile::default(),
+            names().into_iter().zip(up.clone()).filter(|(_, name)| is_up(name)).collect(),
+        ));
     }
     if given.is_empty() {
         return Err(targets::none_given(command, "every one that is up", &names()));
     }
-    let (config, names) = global.choose_all(given)?;
-    for (target, name) in given.iter().zip(&names) {
+    let (config, tunnels) = global.choose_all(given)?;
+    for (target, name) in &tunnels {
         if let Some(failure) = global.unknown(target, name, &config) {
             return Err(failure);
         }
     }
-    Ok((config, given.iter().cloned().zip(names).collect()))
+    Ok((config, tunnels))
 }
 
 pub(super) fn restart(global: &Global, args: &RestartArgs) -> Result<(), Failure> {

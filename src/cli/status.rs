@@ -44,9 +44,12 @@ pub(super) fn status(global: &Global, args: &StatusArgs) -> Result<(), Failure> 
         // What is up is to be seen whatever is wrong with the configuration.
         (Vec::new(), default(global))
     } else {
-        (global.choose_all(&given)?.1, None)
+        (global.choose_all(&given)?.1.into_iter().map(|(_, name)| name).collect(), None)
     };
     if let Some(interval) = interval {
+        if interval.is_some_and(|interval| interval < SHORTEST) {
+            return Err(Failure::new(ExitCode::Usage, "--watch takes 100ms at least"));
+        }
         return watch(&named, args.json, interval.unwrap_or(EVERY));
     }
     let statuses = wanted(&named, default.as_ref())?;
@@ -109,8 +112,10 @@ pub(super) fn ask(names: &[TunnelName]) -> Result<Vec<TunnelStatus>, Failure> {
             }
             Found::Down => TunnelStatus::down(name.as_str()),
             Found::Unwell(error) => {
-                let last_error = Some(error.to_string());
-                TunnelStatus { state: State::Failed, last_error, ..TunnelStatus::down(name.as_str()) }
+                let pid = error.pid();
+                let Failure { message, hint, .. } = error.into();
+                let last_error = Some(hint.into_iter().fold(message, |message, hint| format!("{message}; {hint}")));
+                TunnelStatus { state: State::Failed, last_error, pid, ..TunnelStatus::down(name.as_str()) }
             }
         });
     }
@@ -127,7 +132,7 @@ fn watch(named: &[TunnelName], json: bool, interval: Duration) -> Result<(), Fai
             false => statuses.iter().map(line).collect(),
         };
         match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-            Ok(()) => std::thread::sleep(interval.max(SHORTEST)),
+            Ok(()) => std::thread::sleep(interval),
             Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => return Ok(()),
             Err(e) => {
                 return Err(Failure::new(ExitCode::Other, format!("cannot write to standard output: {e}")));

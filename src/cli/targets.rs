@@ -38,14 +38,20 @@ impl Global {
         Ok(Chosen { target, name, config })
     }
 
-    /// The tunnels of `targets`.
+    /// The tunnels of `targets`, each once, with the word for it.
     ///
     /// # Errors
     /// As [`Global::choose`].
-    pub(super) fn choose_all(&self, targets: &[String]) -> Result<(ConfigFile, Vec<TunnelName>), Failure> {
+    pub(super) fn choose_all(&self, targets: &[String]) -> Result<(ConfigFile, Vec<(String, TunnelName)>), Failure> {
         let config = in_spite_of_faults(self.config(), targets)?;
-        let names = targets.iter().map(|target| named(target, &config)).collect::<Result<_, Failure>>()?;
-        Ok((config, names))
+        let mut chosen: Vec<(String, TunnelName)> = Vec::new();
+        for target in targets {
+            let name = named(target, &config)?;
+            if chosen.iter().all(|(_, other)| *other != name) {
+                chosen.push((target.clone(), name));
+            }
+        }
+        Ok((config, chosen))
     }
 
     /// Why `target` cannot be meant, where nothing is known by that name: no profile, no tunnel that runs or ran, no

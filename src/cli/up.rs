@@ -19,7 +19,12 @@ pub(super) fn up(global: &Global, args: &UpArgs) -> Result<(), Failure> {
     let targets = match args.targets.as_slice() {
         [] if !args.all => return Err(targets::none_given("up", "every profile", &profiles())),
         [] => profiles(),
-        given => given.to_vec(),
+        given => given
+            .iter()
+            .enumerate()
+            .filter(|(at, target)| !given[..*at].contains(target))
+            .map(|(_, target)| target.clone())
+            .collect(),
     };
     if let Some(local) = &args.tunnel.local {
         LocalEndpoint::parse(local)?;

@@ -23,9 +23,15 @@ const MAX_KEPT: usize = 20;
 /// Why a daemon could not be talked to.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// The connection broke, or the daemon said nothing in time.
+    /// The connection broke.
     #[error("the tunnel's daemon does not answer: {0}")]
     Broken(#[from] io::Error),
+    /// The daemon said nothing in time, or took nothing.
+    #[error("the tunnel's daemon{} does not answer in time", .pid.map(|pid| format!(" (process {pid})")).unwrap_or_default())]
+    Silent {
+        /// Its process, where the system tells.
+        pid: Option<u32>,
+    },
     /// Somebody else listens there.
     #[error("the control socket is served by a process of uid {uid}, not of yours")]
     Stranger {
@@ -45,6 +51,17 @@ pub enum ClientError {
     },
 }
 
+impl ClientError {
+    /// The daemon's process, where it is known.
+    pub fn pid(&self) -> Option<u32> {
+        match self {
+            Self::Silent { pid } => *pid,
+            Self::Version { pid, .. } => Some(*pid),
+            Self::Broken(_) | Self::Stranger { .. } | Self::Protocol(_) => None,
+        }
+    }
+}
+
 impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Self {
         let failure = Self::new(ExitCode::Other, error.to_string());
@@ -52,6 +69,9 @@ impl From<ClientError> for Failure {
             ClientError::Version { pid, .. } => {
                 failure.hint(format!("end it with `kill {pid}`, then bring it up again"))
             }
+            ClientError::Silent { pid: Some(pid) } => failure.hint(format!(
+                "it may be stopped, or this machine very busy: `kill -CONT {pid}` has it go on, `kill -9 {pid}` ends it for good"
+            )),
             ClientError::Stranger { .. } => failure.hint("whoever it is could hear your passphrases: ask them"),
             _ => failure.hint("`dtunnel status` shows the tunnels, `dtunnel logs TARGET` what they did"),
         }
@@ -64,8 +84,8 @@ pub struct Client {
     stream: BufReader<UnixStream>,
     /// Events that were read while a question was open, and are for later.
     kept: VecDeque<Event>,
-    /// The daemon's process id.
-    pub pid: u32,
+    /// The process at the other end, where the system tells.
+    peer: Option<u32>,
 }
 
 impl Client {
@@ -87,12 +107,12 @@ impl Client {
     /// # Errors
     /// Each of [`ClientError`].
     pub fn over(stream: UnixStream) -> Result<Self, ClientError> {
-        check_peer(&stream)?;
+        let peer = check_peer(&stream)?;
         // A daemon that does not read any more (SIGSTOP) must not keep us, either.
         stream.set_write_timeout(Some(ANSWER_TIMEOUT))?;
-        let mut client = Self { stream: BufReader::new(stream), kept: VecDeque::new(), pid: 0 };
+        let mut client = Self { stream: BufReader::new(stream), kept: VecDeque::new(), peer };
         match client.receive_soon()? {
-            Some(Event::Hello { protocol: PROTOCOL, pid, .. }) => client.pid = pid,
+            Some(Event::Hello { protocol: PROTOCOL, .. }) => {}
             Some(Event::Hello { version, pid, .. }) => return Err(ClientError::Version { version, pid }),
             Some(other) => return Err(ClientError::Protocol(format!("{other:?}"))),
             None => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
@@ -109,7 +129,7 @@ impl Client {
         let mut line = Zeroizing::new(Vec::with_capacity(MAX_LINE));
         serde_json::to_writer(&mut *line, request).map_err(io::Error::from)?;
         line.push(b'\n');
-        Ok(self.stream.get_mut().write_all(&line)?)
+        self.stream.get_mut().write_all(&line).map_err(|e| self.broken(e))
     }
 
     /// The next event, which a daemon in good health has ready. None at the end of the connection.
@@ -135,14 +155,20 @@ impl Client {
         self.stream.get_ref().set_read_timeout(Some(busy.saturating_add(ANSWER_TIMEOUT)))?;
         let mut line = String::new();
         let mut bounded = (&mut self.stream).take(MAX_EVENT as u64);
-        if bounded.read_line(&mut line).map_err(|e| match e.kind() {
-            io::ErrorKind::WouldBlock => io::Error::new(io::ErrorKind::TimedOut, "no answer in time"),
-            _ => e,
-        })? == 0
-        {
-            return Ok(None);
+        match bounded.read_line(&mut line) {
+            Ok(0) => return Ok(None),
+            Ok(_) => {}
+            Err(e) => return Err(self.broken(e)),
         }
         serde_json::from_str(&line).map(Some).map_err(|e| ClientError::Protocol(e.to_string()))
+    }
+
+    fn broken(&self, error: io::Error) -> ClientError {
+        match error.kind() {
+            // SO_RCVTIMEO, SO_SNDTIMEO (socket(7)).
+            io::ErrorKind::WouldBlock => ClientError::Silent { pid: self.peer },
+            _ => error.into(),
+        }
     }
 
     /// Is the question `id` over? To be asked where [`Client::has_news`] says so, or when [`Client::news`] can be read.
@@ -202,17 +228,20 @@ impl Client {
     }
 }
 
-/// Is it this user at the other end (SO_PEERCRED in unix(7))? On other systems than Linux the runtime directory,
+/// Is it this user at the other end (SO_PEERCRED in unix(7))? The process there. On other systems than Linux the runtime directory,
 /// which nobody else can enter, has to be enough.
 #[cfg(target_os = "linux")]
-fn check_peer(stream: &UnixStream) -> Result<(), ClientError> {
-    let uid = rustix::net::sockopt::socket_peercred(stream).map_err(io::Error::from)?.uid;
-    if uid == rustix::process::getuid() { Ok(()) } else { Err(ClientError::Stranger { uid: uid.as_raw() }) }
+fn check_peer(stream: &UnixStream) -> Result<Option<u32>, ClientError> {
+    let peer = rustix::net::sockopt::socket_peercred(stream).map_err(io::Error::from)?;
+    if peer.uid != rustix::process::getuid() {
+        return Err(ClientError::Stranger { uid: peer.uid.as_raw() });
+    }
+    Ok(u32::try_from(peer.pid.as_raw_nonzero().get()).ok())
 }
 
 #[cfg(not(target_os = "linux"))]
-fn check_peer(_: &UnixStream) -> Result<(), ClientError> {
-    Ok(())
+fn check_peer(_: &UnixStream) -> Result<Option<u32>, ClientError> {
+    Ok(None)
 }
 
 /// What there is of a tunnel.

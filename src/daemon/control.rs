@@ -210,7 +210,7 @@ impl Control {
     fn out_of_time(&self, limit: Duration) -> Failure {
         let now = self.tunnel.watch().borrow().clone();
         let Some((cause, hint)) = now.last_error else {
-            return tunnel::Error::Timeout { limit, step: now.step }.into();
+            return tunnel::Error::Timeout { host: self.tunnel.target().address(), limit, step: now.step }.into();
         };
         Failure {
             exit: now.class.map_or(ExitCode::Unreachable, ExitCode::from),

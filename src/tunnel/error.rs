@@ -34,8 +34,10 @@ pub enum Error {
         reason: String,
     },
     /// The time for coming up is over.
-    #[error("not ready within {} (while {step})", humantime::format_duration(*.limit))]
+    #[error("{host} was not ready within {} (while {step})", humantime::format_duration(*.limit))]
     Timeout {
+        /// `user@host:port`.
+        host: String,
         /// The limit, `up --timeout`.
         limit: Duration,
         /// What was being done.
@@ -61,7 +63,8 @@ impl Error {
             Self::Host(error) => error.class(),
             Self::Access { .. } => Class::Config,
             Self::Timeout { step: ssh::Step::Engine, .. } => Class::Engine,
-            Self::Timeout { step: ssh::Step::Authenticating | ssh::Step::Confirming, .. } => Class::Auth,
+            // (A server that is silent during a login is one that hangs; a refusal is told as such.)
+            Self::Timeout { step: ssh::Step::Confirming, .. } => Class::Auth,
             Self::Timeout { step: ssh::Step::HostKey, .. } => Class::HostKey,
             Self::Timeout { .. } => Class::Unreachable,
             Self::Listen { .. } | Self::System(_) => Class::Other,

@@ -280,7 +280,11 @@ impl Tunnel {
         };
         match self.prompter.within(limit, connecting).await {
             Some(connected) => connected,
-            None => Err(last.unwrap_or(Error::Timeout { limit, step: self.status.borrow().step })),
+            None => Err(last.unwrap_or(Error::Timeout {
+                host: self.target().address(),
+                limit,
+                step: self.status.borrow().step,
+            })),
         }
     }
 
