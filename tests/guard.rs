@@ -483,6 +483,26 @@ fn a_client_that_has_ended_what_it_sends_gets_its_answers_and_one_that_is_gone_k
         assert!(all.starts_with(answer), "{request}: {all}");
     }
     // Nothing comes there until something happens.
+    let silent = run(&mut lab.docker("lab", &["run", "-d", "-i", IMAGE, "sleep", "600"]));
+    let attach = format!(
+        "POST /v1.41/containers/{}/attach?stream=1&stdin=1&stdout=1 HTTP/1.1\r\nHost: docker\r\nConnection: Upgrade\r\n\
+         Upgrade: tcp\r\n\r\n",
+        silent.trim()
+    );
+    wait_for("no flow", || (lab.status("lab")["flows_open"] == 0).then_some(()));
+    for half_closed in [false, true] {
+        let clients: Vec<UnixStream> = (0..5).map(|_| asks(&attach)).collect();
+        for mut client in clients {
+            let mut status = [0; 12];
+            client.read_exact(&mut status).unwrap();
+            assert_eq!(&status, b"HTTP/1.1 101");
+            if half_closed {
+                client.shutdown(std::net::Shutdown::Write).unwrap();
+            }
+        }
+        wait_for("the flows' end", || (lab.status("lab")["flows_open"] == 0).then_some(()));
+    }
+    run(&mut lab.docker("lab", &["rm", "-f", silent.trim()]));
     for half_closed in [false, true] {
         let client = asks("GET /v1.41/events HTTP/1.1\r\nHost: docker\r\n\r\n");
         wait_for("its flow", || (lab.status("lab")["flows_open"] == 1).then_some(()));

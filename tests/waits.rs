@@ -140,19 +140,31 @@ fn a_command_in_ssh_config_that_hangs_is_given_up_and_holds_up_no_tunnel() {
     let hangs = format!("Match exec \"touch {dir}/asked; until [ -e {dir}/over ]; do sleep 0.1; done\"\n");
     let ssh_config = std::fs::read_to_string(lab.path("ssh_config")).unwrap();
     std::fs::write(lab.path("ssh_config"), hangs + &ssh_config).unwrap();
+    let commands = || {
+        let of = |entry: std::fs::DirEntry| {
+            let line = std::fs::read_to_string(entry.path().join("cmdline")).ok()?;
+            line.contains(&format!("{dir}/over")).then_some(())
+        };
+        std::fs::read_dir("/proc").unwrap().flatten().filter_map(of).count()
+    };
+    let mut client = connect(&lab.socket("lab"));
+    let config = std::fs::read_to_string(lab.path("config.toml")).unwrap();
+    lab.write_config(&format!("{config}[defaults]\naccess = \"read-only\"\n"));
     let reload = lab.dtunnel(["reload", "lab"]).stderr(std::process::Stdio::piped()).spawn().unwrap();
     wait_for("the command", || lab.path("asked").exists().then_some(()));
-    // Whoever uses the tunnel does not notice.
-    let mut client = connect(&lab.socket("lab"));
+    // A guard that is asked for does not wait for it, and whoever uses the tunnel does not notice.
+    wait_for("the guard", || (lab.status("lab")["access"] == "read-only").then_some(()));
     client.write_all(b"xthere?").unwrap();
     let mut answer = [0; 6];
     client.read_exact(&mut answer).unwrap();
     assert_eq!(&answer, b"there?");
     let output = reload.wait_with_output().unwrap();
-    std::fs::write(lab.path("over"), "").unwrap();
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success() && stderr.contains("does a command of a `Match exec` hang?"), "{stderr}");
     assert!(stderr.contains("going on as before"), "{stderr}");
+    let stderr = lab.fails(2, &["up", "lab2", "--timeout", "1s"]);
+    assert!(stderr.contains("does a command of a `Match exec` hang?"), "{stderr}");
+    wait_for("its end", || (commands() == 0).then_some(()));
 }
 
 #[test]

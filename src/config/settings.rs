@@ -123,6 +123,16 @@ impl Wanted {
         })
     }
 
+    /// Is there a profile of that name?
+    pub fn has_profile(&self) -> bool {
+        self.has_profile
+    }
+
+    /// What clients are to ask.
+    pub fn access(&self) -> &Access {
+        &self.access
+    }
+
     /// The same of a tunnel that is named by its own name, which says nothing of where it leads.
     #[must_use]
     pub fn wherever(self) -> Self {

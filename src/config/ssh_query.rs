@@ -5,11 +5,12 @@
 //! cannot do is listed in docs/configuration.md.
 
 use std::io::{self, BufReader};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, getpid, getsid, kill_process, kill_process_group};
 use ssh2_config::{Host, ParseRule, SshConfig};
 
 use super::ssh_config::SshConfigSource;
@@ -19,8 +20,9 @@ use crate::bounded;
 /// Files that include files, one in the other (READCONF_MAX_DEPTH in OpenSSH's readconf.c).
 const MAX_INCLUDES: usize = 16;
 
-/// How long ssh may take to read its files: it runs commands there, and may ask name servers.
-const LIMIT: Duration = Duration::from_secs(30);
+/// How long ssh may take to read its files: it runs commands there, and may ask name servers. Less than a client waits
+/// for a daemon that has nothing to say.
+const LIMIT: Duration = Duration::from_secs(9);
 
 /// One keyword, in lower case, and its arguments.
 pub(super) type Line = (String, String);
@@ -90,11 +92,21 @@ fn output_until(child: Child, until: Instant) -> io::Result<Output> {
     // What it has started may hold its streams for longer than it lives itself.
     let left = until.saturating_duration_since(Instant::now());
     bounded::within(left, "ssh -G", move || child.wait_with_output())?.unwrap_or_else(|| {
-        let _ = kill_process(pid, Signal::TERM);
+        // With the commands that it has started, where they are not at the person's terminal, who ends them all by Ctrl-C.
+        let _ = if is_session_of_its_own() {
+            kill_process_group(pid, Signal::TERM)
+        } else {
+            kill_process(pid, Signal::TERM)
+        };
         let limit = LIMIT.as_secs();
         let why = format!("`ssh -G` has not answered within {limit} s; does a command of a `Match exec` hang?");
         Err(io::Error::new(io::ErrorKind::TimedOut, why))
     })
+}
+
+/// A daemon's process has no terminal that would tell its children of Ctrl-C.
+fn is_session_of_its_own() -> bool {
+    getsid(None).is_ok_and(|session| session == getpid())
 }
 
 fn start(destination: &Destination, source: &SshConfigSource) -> io::Result<Child> {
@@ -115,6 +127,9 @@ fn start(destination: &Destination, source: &SshConfigSource) -> io::Result<Chil
     }
     if let Some(port) = destination.port {
         command.arg("-p").arg(port.to_string());
+    }
+    if is_session_of_its_own() {
+        command.process_group(0);
     }
     command.arg("--").arg(&destination.host).spawn()
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::options::Options;
-use crate::config::{ConfigFile, RuntimeFiles, Target, TunnelName, resolve, runtime_dir};
+use crate::config::{ConfigFile, RuntimeFiles, Wanted, resolve, runtime_dir};
 use crate::failure::{ExitCode, Failure};
 use crate::tunnel::Tunnel;
 
@@ -17,17 +17,27 @@ pub const CONNECTING: Duration = Duration::from_secs(60);
 pub(super) async fn reload(options: &Options, tunnel: &Tunnel) -> Result<Vec<String>, Failure> {
     let until = Instant::now() + CONNECTING;
     let before = tunnel.target();
-    // ssh's files may hold commands, which take their time: the tunnel goes on meanwhile.
-    let (asked, name) = (options.clone(), before.name.clone());
-    let wanted = tokio::task::spawn_blocking(move || wanted(&asked, &name)).await;
-    let wanted = wanted.unwrap_or_else(|e| Err(Failure::new(ExitCode::Other, e.to_string())));
-    let mut target = wanted.map_err(as_before)?;
-    if before.has_profile && !target.has_profile {
+    let asked = options.clone();
+    let (config, wanted) = beside_the_tunnel(move || {
+        let config = ConfigFile::load(&asked.config, asked.config_named)?;
+        let wanted = Wanted::of(&asked.target, &config, &asked.overrides)?;
+        Ok((config, wanted))
+    })
+    .await?;
+    if before.has_profile && !wanted.has_profile() {
         // Without its profile it would be without its guard as well. Editors replace files in two steps.
         let message = format!("{} has no profile of the name {} any more", options.config.display(), before.name);
         let hint = format!("write it again; or `dtunnel down {}`, where it is not wanted any more", before.typed());
         return Err(as_before(Failure::new(ExitCode::Usage, message).hint(hint)));
     }
+    tunnel.narrow(wanted.access()).map_err(|error| as_before(error.into()))?;
+    // ssh's files may hold commands, which take their time.
+    let (asked, name) = (options.clone(), before.name.clone());
+    let mut target = beside_the_tunnel(move || {
+        let files = RuntimeFiles::new(&runtime_dir()?, &name)?;
+        Ok(resolve(&asked.target, &config, &asked.overrides, &files.socket)?)
+    })
+    .await?;
     let warnings = target.warnings();
     let moved = target.for_running(&before);
     let reloading = tunnel.reload(target).map_err(|error| as_before(error.into()))?;
@@ -47,11 +57,12 @@ pub(super) async fn reload(options: &Options, tunnel: &Tunnel) -> Result<Vec<Str
     Err(Failure::new(ExitCode::Other, message).hint(format!("dtunnel restart {}", before.typed())))
 }
 
-/// What the configuration says now.
-fn wanted(options: &Options, name: &TunnelName) -> Result<Target, Failure> {
-    let config = ConfigFile::load(&options.config, options.config_named)?;
-    let files = RuntimeFiles::new(&runtime_dir()?, name)?;
-    Ok(resolve(&options.target, &config, &options.overrides, &files.socket)?)
+/// Does what takes its time while the tunnel goes on.
+async fn beside_the_tunnel<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
+) -> Result<T, Failure> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|e| Err(Failure::new(ExitCode::Other, e.to_string()))).map_err(as_before)
 }
 
 fn as_before(failure: Failure) -> Failure {

@@ -209,7 +209,7 @@ pub(super) async fn load_key(
         let question = Question::Passphrase { file: path.display().to_string(), again: again > 0 };
         let answer = prompter.ask(question).await.ok_or(LoadError::Nobody)?;
         if answer.reveal().is_empty() {
-            return Err(LoadError::Nobody);
+            return Err(LoadError::Other(format!("cannot use the key {}: no passphrase was given", path.display())));
         }
         if let Some(key) = decode(&text, &answer, prompter).await {
             if credentials.remember() {

@@ -241,7 +241,10 @@ impl Tunnel {
             None => {
                 let (member, endpoint) = (lease.member.clone(), self.way(purpose));
                 let is_command = endpoint.is_command();
-                let mut opening = tokio::spawn(async move { member.connection.open(&endpoint).await });
+                let listens = matches!(purpose, Purpose::Listening);
+                let mut opening = tokio::spawn(async move {
+                    if listens { member.connection.open(&endpoint).await } else { member.open(&endpoint).await }
+                });
                 let opened = tokio::select! {
                     biased;
                     opened = &mut opening => opened,

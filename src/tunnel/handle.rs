@@ -10,7 +10,7 @@ use super::counters::Snapshot;
 use super::error::Error;
 use super::guard::{Guard, RequestStatus};
 use super::ports::PortStatus;
-use crate::config::{self, Target};
+use crate::config::{self, Access, Target};
 use crate::sync::lock;
 use crate::tunnel::pool::member::ConnectionStatus;
 use crate::tunnel::uptime::supervisor::{Next, State, Status, Tunnel};
@@ -90,16 +90,32 @@ impl Tunnel {
         *lock(&self.next) = Some(next.clone());
         if same || self.pool.is_empty() {
             self.takes_on(Some(&next));
-        } else if next.target.access.is_limited() && (!before.access.is_limited() || next.target.access.only_looks()) {
-            *lock(&self.guard) = next.guard.clone();
-            let mut narrowed = (*before).clone();
-            narrowed.access = next.target.access.clone();
-            self.target.send_replace(Arc::new(narrowed));
+        } else {
+            self.narrow(&next.target.access)?;
         }
         if !same {
+            // What was met on the way to the host of before says nothing of the next one.
+            self.status.send_modify(|status| (status.last_error, status.class) = (None, None));
             self.reloaded.notify_one();
         }
         Ok(Reloading(reloading))
+    }
+
+    /// Has a guard hold at once where there was none, or one that lets nothing but looking through: it takes nothing away
+    /// that was asked for. Another one is passed over.
+    ///
+    /// # Errors
+    /// [`Error::Access`]; then nothing has changed.
+    pub fn narrow(&self, access: &Access) -> Result<(), Error> {
+        let before = self.target();
+        if !access.is_limited() || before.access == *access || (before.access.is_limited() && !access.only_looks()) {
+            return Ok(());
+        }
+        let mut narrowed = (*before).clone();
+        narrowed.access = access.clone();
+        *lock(&self.guard) = Guard::of(&narrowed)?;
+        self.target.send_replace(Arc::new(narrowed));
+        Ok(())
     }
 
     /// The settings whose connection is being made.

@@ -409,13 +409,36 @@ async fn relay(on_client: upgrade::OnUpgrade, on_engine: upgrade::OnUpgrade, rea
     let engine = LocalStream::unix(engine.io.into_inner().into_inner());
     let there = copy((&client, End::ClientGone), (&engine, End::Cut), &from_client);
     let back = copy((&engine, End::Cut), (&client, End::ClientGone), &from_engine);
-    match tokio::try_join!(there, back) {
-        Ok(_) => {
+    let end = {
+        tokio::pin!(there, back);
+        let (mut there_done, mut back_done) = (false, false);
+        loop {
+            let ended = tokio::select! {
+                ended = &mut there, if !there_done => {
+                    there_done = true;
+                    ended
+                }
+                ended = &mut back, if !back_done => {
+                    back_done = true;
+                    ended
+                }
+                // All that it has sent has been passed on. A container may have nothing to say for long.
+                Ok(()) = client.gone(), if there_done && !back_done => Err(End::ClientGone),
+            };
+            match ended {
+                Ok(()) if there_done && back_done => break None,
+                Ok(()) => {}
+                Err(end) => break Some(end),
+            }
+        }
+    };
+    match end {
+        None => {
             client.finish();
             engine.finish();
             End::Done
         }
-        Err(end) => {
+        Some(end) => {
             client.reset();
             engine.reset();
             end

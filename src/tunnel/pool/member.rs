@@ -5,12 +5,12 @@ use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Target;
-use crate::ssh::{Channel, Connection, Endpoint};
+use crate::ssh::{Channel, Connection, Endpoint, OpenError};
 use crate::sync::lock;
 use crate::tunnel::counters::Counters;
 use crate::tunnel::flow::relay;
@@ -73,7 +73,13 @@ pub(in crate::tunnel) struct Member {
     round_trip: Mutex<Option<Duration>>,
     /// An open channel to the Engine for the next flow.
     pub(in crate::tunnel) spare: Mutex<Spare>,
+    /// Channels that may be asked for at once.
+    openings: Semaphore,
 }
+
+/// Channels for clients that are being opened at once on a connection, at most. A server works through what it is asked
+/// one by one: a client that connects without end to a port where nobody answers would else be in front of everybody.
+const MOST_OPENING: usize = 64;
 
 /// The spare channel of a connection.
 #[derive(Debug, Default)]
@@ -110,7 +116,15 @@ impl Member {
             quiet_since: Mutex::new(Instant::now()),
             round_trip: Mutex::new(None),
             spare: Mutex::default(),
+            openings: Semaphore::new(MOST_OPENING),
         })
+    }
+
+    /// Opens a channel for a client, in turn.
+    pub(in crate::tunnel) async fn open(&self, endpoint: &Endpoint) -> Result<Channel, OpenError> {
+        // It is never closed.
+        let _turn = self.openings.acquire().await;
+        self.connection.open(endpoint).await
     }
 
     pub(in crate::tunnel) fn has_spare(&self) -> bool {
