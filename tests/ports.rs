@@ -61,7 +61,7 @@ fn until_refused(lab: &Lab, port: u16) {
     let is_open = || TcpStream::connect(("127.0.0.1", port)).is_ok();
     let begun = Instant::now();
     while is_open() {
-        std::thread::sleep(std::time::Duration::from_millis(20));
+        std::thread::sleep(std::time::Duration::from_millis(5));
         if begun.elapsed() > crate::lab::PATIENCE {
             let ss = Command::new("ss").args(["-ltnp", &format!("sport = :{port}")]).output().unwrap();
             panic!(

@@ -19,6 +19,7 @@ mod settings;
 mod size;
 mod ssh_config;
 mod ssh_query;
+mod ssh_source;
 mod tokens;
 mod trusted_file;
 
@@ -41,10 +42,11 @@ pub use size::Size;
 #[cfg(fuzzing)]
 pub use ssh_config::read_ssh_answer;
 pub use ssh_config::{
-    AddToAgent, AddressFamily, Algorithms, HostKeyPolicy, IdentityAgent, MissingMethod, Proxy, SshConfigSource,
-    SshSettings, UpdateHostKeys, ssh_hosts,
+    AddToAgent, AddressFamily, Algorithms, HostKeyPolicy, IdentityAgent, MissingMethod, Proxy, SshSettings,
+    UpdateHostKeys, ssh_hosts,
 };
 
+pub use ssh_source::SshConfigSource;
 use std::path::PathBuf;
 
 use crate::failure::{ExitCode, Failure};

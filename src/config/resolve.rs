@@ -7,7 +7,8 @@ use std::time::Duration;
 use sha1::{Digest, Sha1};
 
 use super::paths::check_socket_path;
-use super::ssh_config::{self, Proxy, SshConfigSource, SshSettings, UpdateHostKeys};
+use super::ssh_config::{self, Proxy, SshSettings, UpdateHostKeys};
+use super::ssh_source::SshConfigSource;
 use super::tokens::Tokens;
 use super::{
     Access, AccessSetting, AuditSetting, ConfigFile, Destination, Error, Ignore, Jump, Paths, Policy, Ports, Profile,

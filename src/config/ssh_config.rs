@@ -5,19 +5,9 @@ use std::time::Duration;
 
 use super::name::{is_host_name, is_user_name};
 use super::ssh_query::{Answer, ask};
+use super::ssh_source::SshConfigSource;
 use super::tokens::Tokens;
 use super::{ConfigFile, Destination, Error, Paths};
-
-/// Which ssh_config is read.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum SshConfigSource {
-    /// The user's own and the system's, as ssh does without `-F`.
-    Default,
-    /// This file only, as `ssh -F FILE`.
-    File(PathBuf),
-    /// None at all, as `ssh -F none`.
-    None,
-}
 
 /// Where to look for an ssh-agent (IdentityAgent in ssh_config(5)).
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, getpid, getsid, kill_process, kill_process_group};
 use ssh2_config::{Host, ParseRule, SshConfig};
 
-use super::ssh_config::SshConfigSource;
+use super::ssh_source::SshConfigSource;
 use super::{Destination, Error, Paths, trusted_file};
 use crate::bounded;
 

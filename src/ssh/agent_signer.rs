@@ -8,9 +8,9 @@ use russh::keys::agent::client::AgentClient;
 use russh::keys::{HashAlg, PublicKey};
 use tokio::net::UnixStream;
 
-use super::connection::{News, OnStep, Step};
 use super::keys::{Credentials, SignError};
 use super::prompter::Prompter;
+use super::step::{News, OnStep, Step};
 
 /// Longest wait for a signature, which may take a touch, a PIN or its owner's word. Clocks stand still meanwhile.
 const SIGNING: Duration = Duration::from_secs(120);

@@ -16,14 +16,15 @@ use tokio::sync::watch;
 
 use super::agent_signer::{AgentSigner, Refusal};
 use super::algorithms::{pubkey_accepted, rsa_hash};
-use super::connection::{Client, OnStep};
 use super::error::{Error, Skipped, Tried};
 use super::facts;
+use super::handler::Client;
 use super::host_key::{known_identities, rsa_bits};
 use super::identity::{Identity, Trust};
 use super::keys::{Credentials, FileSigner, KeyFile, LoadError, load_key, read_certificate};
 use super::passwords::{Bound, Found};
 use super::prompter::{Prompter, Question};
+use super::step::OnStep;
 use super::vault::Kept;
 use crate::config::{IdentityAgent, MissingMethod, Proxy, Target};
 use crate::shell_word::shell_word;

@@ -2,13 +2,12 @@
 
 use std::fmt;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
-use russh::client::{self, DisconnectReason, Handle, Session};
-use russh::keys::{PublicKey, PublicKeyOrCertificate};
-use russh::{AlgorithmKind, Disconnect, Names};
-use serde::{Deserialize, Serialize};
+use russh::Disconnect;
+use russh::client::{self, Handle};
+use russh::keys::PublicKey;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -18,17 +17,17 @@ use super::auth;
 use super::channel::{Channel, Endpoint, OpenError, Received};
 use super::error::{Error, Phase};
 use super::facts::{Facts, Login};
+use super::handler::{Client, Visit};
 use super::host_key::Verifier;
 use super::host_key_update::Update;
 use super::keys::Credentials;
-use super::prompter::{Hold, Prompter};
+use super::prompter::Prompter;
 use super::proxy_command::{Ends, ProxyCommand};
+use super::step::{News, OnStep, Step};
 use super::transport::tcp;
 use super::uncoupled::Uncoupled;
 use super::vault::Kept;
 use crate::config::{Destination, Proxy, Target, UpdateHostKeys};
-use crate::sync::lock;
-use crate::text::{self, shown as printable};
 
 /// Receive window of a channel, in bytes. What a server may send before it hears of us is in front of what else
 /// comes over the connection, the windows for our uploads above all. OpenSSH grants those 2 MiB at a time: where
@@ -51,60 +50,8 @@ const ASK_AGAIN: Duration = Duration::from_millis(100);
 const GOODBYE: Duration = Duration::from_millis(500);
 /// Most bytes of a command's output that are kept.
 const MAX_OUTPUT: usize = 64 << 10;
-/// Most names of algorithms that are told.
-const MOST_NAMES: usize = 30;
-
 /// Longest wait for a server to tell of its keys.
 const ANNOUNCING: Duration = Duration::from_secs(2);
-/// Most lines of its banners that a server can have shown and written to the log.
-const MOST_BANNER_LINES: usize = 30;
-/// Longest time for a person who sees it to log in at an address that a banner names. (The server's own LoginGraceTime may be over
-/// before.)
-const VISIT: Duration = Duration::from_secs(300);
-
-/// What is being done on the way to a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Step {
-    /// Reading profile and ssh_config.
-    Resolving,
-    /// TCP connection and key exchange.
-    Connecting,
-    /// Deciding whether the host's key is the right one.
-    HostKey,
-    /// Logging in.
-    Authenticating,
-    /// Waiting for an agent to sign, which may be asking its owner or waiting for a touch.
-    Confirming,
-    /// Waiting for the Engine's first answer.
-    Engine,
-}
-
-impl fmt::Display for Step {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Resolving => "resolving",
-            Self::Connecting => "connecting",
-            Self::HostKey => "checking the host key",
-            Self::Authenticating => "authenticating",
-            Self::Confirming => "waiting for the ssh-agent: confirm there, or touch your key",
-            Self::Engine => "asking the Engine",
-        })
-    }
-}
-
-/// What happens on the way to a connection.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum News {
-    /// This is being done now.
-    Step(Step),
-    /// The key exchange is done, and this was agreed on.
-    Agreed(Facts),
-}
-
-/// Who wants to know what happens.
-pub(crate) type OnStep = Arc<dyn Fn(News) + Send + Sync>;
-
 /// An authenticated connection.
 pub struct Connection {
     handle: Arc<Handle<Client>>,
@@ -505,206 +452,4 @@ pub struct Output {
     pub stdout: String,
     /// What it complained about, in one line.
     pub stderr: String,
-}
-
-/// Time that a person has to visit an address that the server's banner names.
-#[derive(Clone, Default)]
-struct Visit(Arc<Mutex<Option<Hold>>>);
-
-impl Visit {
-    fn begins(&self, prompter: &Prompter) {
-        let mut hold = lock(&self.0);
-        hold.get_or_insert_with(|| prompter.hold_for_visit(VISIT));
-    }
-
-    fn ends(&self) {
-        drop(lock(&self.0).take());
-    }
-}
-
-/// russh's view of us.
-pub(super) struct Client {
-    prompter: Prompter,
-    visit: Visit,
-    /// Lines of banners that were told.
-    banner_lines: usize,
-    host: String,
-    verifier: Arc<Verifier>,
-    ended: watch::Sender<Option<String>>,
-    announces: watch::Sender<Vec<PublicKey>>,
-    facts: watch::Sender<Facts>,
-    on_step: OnStep,
-}
-
-/// What can go wrong inside russh's session: its own errors, or our verdict on the host key.
-#[derive(Debug)]
-pub(super) enum Failure {
-    Russh(russh::Error),
-    Ours(Box<Error>),
-}
-
-impl From<russh::Error> for Failure {
-    fn from(error: russh::Error) -> Self {
-        Self::Russh(error)
-    }
-}
-
-impl Failure {
-    fn into_error(self, host: &str) -> Error {
-        match self {
-            Self::Ours(error) => *error,
-            Self::Russh(russh::Error::NoCommonAlgo { kind, ours, theirs }) => {
-                let (kind, keyword) = match kind {
-                    AlgorithmKind::Kex => ("key exchange", "KexAlgorithms"),
-                    AlgorithmKind::Key => ("type of host key", "HostKeyAlgorithms"),
-                    AlgorithmKind::Cipher => ("cipher", "Ciphers"),
-                    AlgorithmKind::Compression => ("compression", "Compression"),
-                    AlgorithmKind::Mac => ("MAC", "MACs"),
-                };
-                // The other side's list is as long as it likes.
-                let shown = |names: Vec<String>| names.iter().take(MOST_NAMES).map(|name| printable(name)).collect();
-                Error::NoCommonAlgorithm { host: host.into(), kind, keyword, ours: shown(ours), theirs: shown(theirs) }
-            }
-            Self::Russh(error) => Error::Handshake { host: host.into(), source: Box::new(error) },
-        }
-    }
-}
-
-impl client::Handler for Client {
-    type Error = Failure;
-
-    async fn check_server_key(&mut self, key: &PublicKeyOrCertificate) -> Result<bool, Failure> {
-        (self.on_step)(News::Step(Step::HostKey));
-        match self.verifier.verify(key).await {
-            Ok(()) => Ok(true),
-            Err(error) => Err(Failure::Ours(Box::new(error))),
-        }
-    }
-
-    async fn kex_done(&mut self, _: Option<&[u8]>, names: &Names, session: &mut Session) -> Result<(), Failure> {
-        let server = printable(&String::from_utf8_lossy(session.remote_sshid()));
-        let facts = Facts::new(server, names);
-        (self.on_step)(News::Agreed(facts.clone()));
-        self.facts.send_replace(facts);
-        Ok(())
-    }
-
-    async fn auth_banner(&mut self, banner: &str, _: &mut Session) -> Result<(), Failure> {
-        for line in banner.split(['\n', '\r']).map(printable).filter(|line| !line.is_empty()) {
-            if self.banner_lines == MOST_BANNER_LINES {
-                break;
-            }
-            self.banner_lines += 1;
-            tracing::info!("banner of {}: {line}", self.host);
-            if text::names_address(&line) {
-                self.visit.begins(&self.prompter);
-            }
-            self.prompter.tell_once(line);
-        }
-        Ok(())
-    }
-
-    async fn openssh_ext_host_keys_announced(&mut self, keys: Vec<PublicKey>, _: &mut Session) -> Result<(), Failure> {
-        self.announces.send_replace(keys);
-        Ok(())
-    }
-
-    async fn disconnected(&mut self, reason: DisconnectReason<Failure>) -> Result<(), Failure> {
-        let text = match reason {
-            DisconnectReason::ReceivedDisconnect(info) => format!("the server said: {}", printable(&info.message)),
-            DisconnectReason::Error(Failure::Russh(error)) => match error {
-                russh::Error::KeepaliveTimeout => "it no longer answers".into(),
-                russh::Error::HUP | russh::Error::Disconnect => "it was closed".into(),
-                other => other.to_string(),
-            },
-            DisconnectReason::Error(Failure::Ours(error)) => error.to_string(),
-        };
-        self.ended.send_replace(Some(text));
-        Ok(())
-    }
-
-    // A server has no business opening channels to us: we never asked for forwarding. russh's
-    // defaults accept; dropping the handle refuses.
-
-    async fn server_channel_open_forwarded_tcpip(
-        &mut self,
-        _: russh::Channel<client::Msg>,
-        _: &str,
-        _: u32,
-        _: &str,
-        _: u32,
-        reply: client::ChannelOpenHandle,
-        _: &mut Session,
-    ) -> Result<(), Failure> {
-        drop(reply);
-        Ok(())
-    }
-
-    async fn server_channel_open_forwarded_streamlocal(
-        &mut self,
-        _: russh::Channel<client::Msg>,
-        _: &str,
-        reply: client::ChannelOpenHandle,
-        _: &mut Session,
-    ) -> Result<(), Failure> {
-        drop(reply);
-        Ok(())
-    }
-
-    async fn server_channel_open_agent_forward(
-        &mut self,
-        _: russh::Channel<client::Msg>,
-        reply: client::ChannelOpenHandle,
-        _: &mut Session,
-    ) -> Result<(), Failure> {
-        drop(reply);
-        Ok(())
-    }
-
-    async fn server_channel_open_session(
-        &mut self,
-        _: russh::Channel<client::Msg>,
-        reply: client::ChannelOpenHandle,
-        _: &mut Session,
-    ) -> Result<(), Failure> {
-        drop(reply);
-        Ok(())
-    }
-
-    async fn server_channel_open_direct_tcpip(
-        &mut self,
-        _: russh::Channel<client::Msg>,
-        _: &str,
-        _: u32,
-        _: &str,
-        _: u32,
-        reply: client::ChannelOpenHandle,
-        _: &mut Session,
-    ) -> Result<(), Failure> {
-        drop(reply);
-        Ok(())
-    }
-
-    async fn server_channel_open_direct_streamlocal(
-        &mut self,
-        _: russh::Channel<client::Msg>,
-        _: &str,
-        reply: client::ChannelOpenHandle,
-        _: &mut Session,
-    ) -> Result<(), Failure> {
-        drop(reply);
-        Ok(())
-    }
-
-    async fn server_channel_open_x11(
-        &mut self,
-        _: russh::Channel<client::Msg>,
-        _: &str,
-        _: u32,
-        reply: client::ChannelOpenHandle,
-        _: &mut Session,
-    ) -> Result<(), Failure> {
-        drop(reply);
-        Ok(())
-    }
 }

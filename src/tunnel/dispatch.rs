@@ -17,6 +17,7 @@ use crate::tunnel::client::listener::Listener;
 use crate::tunnel::client::peer::Who;
 use crate::tunnel::client::stream::LocalStream;
 use crate::tunnel::counters::Counters;
+use crate::tunnel::flow::hang_up;
 use crate::tunnel::flow::relay::{self, End};
 use crate::tunnel::guard;
 use crate::tunnel::pool::Lease;
@@ -241,10 +242,7 @@ impl Tunnel {
             None => {
                 let (member, endpoint) = (lease.member.clone(), self.way(purpose));
                 let is_command = endpoint.is_command();
-                let listens = matches!(purpose, Purpose::Listening);
-                let mut opening = tokio::spawn(async move {
-                    if listens { member.connection.open(&endpoint).await } else { member.open(&endpoint).await }
-                });
+                let mut opening = tokio::spawn(async move { member.connection.open(&endpoint).await });
                 let opened = tokio::select! {
                     biased;
                     opened = &mut opening => opened,
@@ -347,7 +345,7 @@ fn refuse(local: LocalStream, reason: String) -> Result<End, String> {
 /// Closes a channel that nobody wants any more as soon as it is open.
 async fn close_unwanted(opening: JoinHandle<Result<Channel, OpenError>>, _lease: Lease) {
     if let Ok(Ok(channel)) = opening.await {
-        relay::let_go(channel).await;
+        hang_up::let_go(channel).await;
     }
 }
 

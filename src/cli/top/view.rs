@@ -6,7 +6,7 @@ use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Borders, Cell, Paragraph, Row, Sparkline, Table, TableState};
 
-use super::App;
+use super::app::{App, Rates};
 use crate::cli::{asked, output};
 use crate::daemon::TunnelStatus;
 use crate::tunnel::{PortState, State};
@@ -59,7 +59,7 @@ fn draw_tunnels(app: &App, frame: &mut Frame<'_>, area: Rect) {
     }
     let rows = app.tunnels.iter().map(|tunnel| {
         let rates = app.rates.get(&tunnel.name);
-        let rate = |list: fn(&super::Rates) -> &Vec<u64>| {
+        let rate = |list: fn(&Rates) -> &Vec<u64>| {
             output::bytes(rates.and_then(|rates| list(rates).last().copied()).unwrap_or(0))
         };
         let mut cells = vec![

@@ -19,6 +19,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::hang_up::hang_up;
 use super::pace::{Facts, Pace, Step};
 use super::send_buffer::SendBuffer;
 use crate::ssh::{Channel, ChannelReader, ChannelWriter, Received};
@@ -26,14 +27,6 @@ use crate::tunnel::client::peer::Who;
 use crate::tunnel::client::stream::LocalStream;
 use crate::tunnel::counters::Counters;
 use crate::tunnel::pool::{Lease, Stall};
-
-/// How long the host may take to close a channel whose client is gone, before we close it.
-/// Usually the Engine sees the end and closes at once.
-const LINGER: Duration = Duration::from_secs(5);
-
-/// Most bytes that are still taken from the host meanwhile. One that goes on sending does not close by
-/// itself.
-const MOST_LINGERING: usize = 256 << 10;
 
 /// How often a sign of life is to be answered: first, and at most after so much longer each time. Each answer
 /// costs what TCP and the server hold back, 5 to 40 MB as measured on a busy machine: some 25 of them in 10
@@ -131,29 +124,6 @@ pub(in crate::tunnel) async fn carry(
         hang_up(reader, writer, end == End::ClientGone).await;
     }
     end
-}
-
-/// Closes a channel that carries no flow.
-pub(in crate::tunnel) async fn let_go(channel: Channel) {
-    let (reader, writer) = channel.split();
-    hang_up(reader, writer, true).await;
-}
-
-/// Closes a channel, best by having the host close it: a channel that we close first leaves a few KB behind
-/// in russh 0.65, and a session on the server counts until it has ended there (MaxSessions).
-async fn hang_up(mut reader: ChannelReader, writer: ChannelWriter, politely: bool) {
-    let mut closed = politely && linger(&mut reader, &writer, MOST_LINGERING).await;
-    if !closed && writer.terminate().await {
-        // What a command had written before it ended comes first, however much that is.
-        closed = linger(&mut reader, &writer, usize::MAX).await;
-    }
-    // First the reader: one that nobody reads would hold the whole connection up.
-    drop(reader);
-    if closed {
-        writer.closed();
-    } else {
-        writer.close().await;
-    }
 }
 
 /// From the client to the host. Ends with None once the host has heard of the end, unless the
@@ -369,21 +339,4 @@ async fn sleep_until(time: Option<Instant>) {
         Some(time) => tokio::time::sleep_until(time).await,
         None => std::future::pending().await,
     }
-}
-
-/// Lets the host close the channel: it has had its EOF, or gets it now. True where it did, before `room` bytes
-/// more had come.
-async fn linger(reader: &mut ChannelReader, writer: &ChannelWriter, mut room: usize) -> bool {
-    let ending = async {
-        let _ = writer.eof().await;
-        loop {
-            match reader.receive_rest().await {
-                Received::Data(data) if data.len() < room => room -= data.len(),
-                Received::Eof => {}
-                Received::Data(_) => return false,
-                Received::Closed => return true,
-            }
-        }
-    };
-    tokio::time::timeout(LINGER, ending).await.unwrap_or(false)
 }

@@ -5,15 +5,15 @@ use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::{Semaphore, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Target;
-use crate::ssh::{Channel, Connection, Endpoint, OpenError};
+use crate::ssh::{Channel, Connection, Endpoint};
 use crate::sync::lock;
 use crate::tunnel::counters::Counters;
-use crate::tunnel::flow::relay;
+use crate::tunnel::flow::hang_up;
 use crate::tunnel::pool::worker::Worker;
 
 /// One SSH connection of a tunnel, as shown by `status`.
@@ -73,13 +73,7 @@ pub(in crate::tunnel) struct Member {
     round_trip: Mutex<Option<Duration>>,
     /// An open channel to the Engine for the next flow.
     pub(in crate::tunnel) spare: Mutex<Spare>,
-    /// Channels that may be asked for at once.
-    openings: Semaphore,
 }
-
-/// Channels for clients that are being opened at once on a connection, at most. A server works through what it is asked
-/// one by one: a client that connects without end to a port where nobody answers would else be in front of everybody.
-const MOST_OPENING: usize = 64;
 
 /// The spare channel of a connection.
 #[derive(Debug, Default)]
@@ -116,15 +110,7 @@ impl Member {
             quiet_since: Mutex::new(Instant::now()),
             round_trip: Mutex::new(None),
             spare: Mutex::default(),
-            openings: Semaphore::new(MOST_OPENING),
         })
-    }
-
-    /// Opens a channel for a client, in turn.
-    pub(in crate::tunnel) async fn open(&self, endpoint: &Endpoint) -> Result<Channel, OpenError> {
-        // It is never closed.
-        let _turn = self.openings.acquire().await;
-        self.connection.open(endpoint).await
     }
 
     pub(in crate::tunnel) fn has_spare(&self) -> bool {
@@ -319,5 +305,5 @@ async fn hold_spare(
             }
         }
     }
-    relay::let_go(channel).await;
+    hang_up::let_go(channel).await;
 }

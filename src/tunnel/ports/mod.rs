@@ -31,14 +31,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// How often ports that were taken are tried again.
 const TRY_AGAIN: Duration = Duration::from_secs(2);
 /// After a change it is asked again, after each of these: the Engine tells that a container has ended before it takes it
-/// off its list, some 0.1 s on a quiet host, and many seconds on a busy one.
-const SETTLING: [Duration; 5] = [
-    Duration::from_millis(100),
-    Duration::from_millis(900),
-    Duration::from_secs(4),
-    Duration::from_secs(15),
-    Duration::from_secs(40),
-];
+/// off its list, some 0.1 s on a quiet host, and longer on a busy one.
+const SETTLING: [Duration; 3] = [Duration::from_millis(100), Duration::from_millis(900), Duration::from_secs(4)];
 /// Most ports that are brought here.
 const MOST: usize = 2000;
 

@@ -1,0 +1,51 @@
+//! What happens on the way to a connection.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::facts::Facts;
+
+/// What is being done on the way to a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Step {
+    /// Reading profile and ssh_config.
+    Resolving,
+    /// TCP connection and key exchange.
+    Connecting,
+    /// Deciding whether the host's key is the right one.
+    HostKey,
+    /// Logging in.
+    Authenticating,
+    /// Waiting for an agent to sign, which may be asking its owner or waiting for a touch.
+    Confirming,
+    /// Waiting for the Engine's first answer.
+    Engine,
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Resolving => "resolving",
+            Self::Connecting => "connecting",
+            Self::HostKey => "checking the host key",
+            Self::Authenticating => "authenticating",
+            Self::Confirming => "waiting for the ssh-agent: confirm there, or touch your key",
+            Self::Engine => "asking the Engine",
+        })
+    }
+}
+
+/// What happens on the way to a connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum News {
+    /// This is being done now.
+    Step(Step),
+    /// The key exchange is done, and this was agreed on.
+    Agreed(Facts),
+}
+
+/// Who wants to know what happens.
+pub(crate) type OnStep = Arc<dyn Fn(News) + Send + Sync>;

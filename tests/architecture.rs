@@ -1,0 +1,226 @@
+//! The rules of the house (src/lib.rs), read from its `use` lines and paths: imports go down only, no file imports what
+//! imports it, russh is named in `ssh` only, and only `cli` prints.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+/// The rooms, from the top; those in one row know nothing of each other.
+const ROOMS: [&[&str]; 8] = [
+    &["cli"],
+    &["daemon", "doctor", "audit"],
+    &["tunnel"],
+    &["host"],
+    &["engine"],
+    &["ssh"],
+    &["config"],
+    &["failure", "text", "shell_word", "glob", "backoff", "bounded", "sync", "unix_socket"],
+];
+
+type Module = Vec<String>;
+
+/// A module's path and its source, without comments and tests.
+fn sources() -> BTreeMap<Module, String> {
+    fn walk(dir: &Path, found: &mut Vec<std::path::PathBuf>) {
+        for entry in std::fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                walk(&path, found);
+            } else if path.extension().is_some_and(|e| e == "rs") && !path.ends_with("tests.rs") {
+                found.push(path);
+            }
+        }
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    walk(&root, &mut files);
+    let read = |file: std::path::PathBuf| {
+        let name = file.strip_prefix(&root).unwrap().with_extension("");
+        let mut module: Module = name.iter().map(|part| part.to_str().unwrap().to_owned()).collect();
+        if matches!(module.last().map(String::as_str), Some("mod" | "lib" | "main")) {
+            module.pop();
+        }
+        let text = std::fs::read_to_string(&file).unwrap();
+        let text = text.split("#[cfg(test)]\nmod ").next().unwrap();
+        let lines = text.lines().map(|line| line.split("//").next().unwrap());
+        (module, lines.collect::<Vec<_>>().join("\n"))
+    };
+    files.into_iter().filter(|file| !file.ends_with("main.rs")).map(read).collect()
+}
+
+/// `a::{b, c::d}` as `a::b`, `a::c::d`.
+fn expanded(tree: &str) -> Vec<Module> {
+    let (before, inner) = match tree.trim().split_once('{') {
+        Some((before, inner)) => (before, inner.trim_end().strip_suffix('}').unwrap()),
+        None => {
+            let plain = tree.trim().split(" as ").next().unwrap();
+            return vec![plain.split("::").map(|part| part.trim().to_owned()).collect()];
+        }
+    };
+    let prefix: Module = before.split("::").map(|p| p.trim().to_owned()).filter(|p| !p.is_empty()).collect();
+    let (mut depth, mut pieces) = (0, vec![String::new()]);
+    for c in inner.chars() {
+        match c {
+            '{' => depth += 1,
+            '}' => depth -= 1,
+            ',' if depth == 0 => {
+                pieces.push(String::new());
+                continue;
+            }
+            _ => {}
+        }
+        pieces.last_mut().unwrap().push(c);
+    }
+    let pieces = pieces.iter().filter(|piece| !piece.trim().is_empty());
+    pieces.flat_map(|piece| expanded(piece)).map(|rest| [prefix.clone(), rest].concat()).collect()
+}
+
+struct House {
+    sources: BTreeMap<Module, String>,
+    /// What a module hands on, by name.
+    handed_on: BTreeMap<(Module, String), Module>,
+}
+
+impl House {
+    fn read() -> Self {
+        let mut house = Self { sources: sources(), handed_on: BTreeMap::new() };
+        for (module, source) in &house.sources.clone() {
+            for path in uses(source, true) {
+                let Some(path) = house.absolute(module, &path) else { continue };
+                house.handed_on.insert((module.clone(), path.last().unwrap().clone()), path);
+            }
+        }
+        house
+    }
+
+    /// From the root on; None for another crate's.
+    fn absolute(&self, module: &[String], path: &[String]) -> Option<Module> {
+        let mut path: Vec<String> = path.iter().filter(|part| *part != "self").cloned().collect();
+        let mut base = module.to_vec();
+        if path.first().is_some_and(|first| first == "crate") {
+            return Some(path[1..].to_vec());
+        }
+        let is_relative = path.first().is_some_and(|first| first == "super");
+        while path.first().is_some_and(|first| first == "super") {
+            path.remove(0);
+            base.pop();
+        }
+        let child = [base.clone(), path.iter().take(1).cloned().collect()].concat();
+        (is_relative || self.sources.contains_key(&child)).then(|| [base, path].concat())
+    }
+
+    /// The file in which what a path names is defined.
+    fn home(&self, path: &[String]) -> Module {
+        let mut path = path.to_vec();
+        for _ in 0..8 {
+            let at = (0..=path.len()).rev().find(|at| self.sources.contains_key(&path[..*at])).unwrap();
+            let handed_on = path.get(at).and_then(|name| self.handed_on.get(&(path[..at].to_vec(), name.clone())));
+            match handed_on {
+                Some(next) if *next != path => path = [next.clone(), path[at + 1..].to_vec()].concat(),
+                _ => return path[..at].to_vec(),
+            }
+        }
+        panic!("{path:?} is handed on in a circle");
+    }
+
+    fn imports(&self, module: &Module) -> BTreeSet<Module> {
+        let source = &self.sources[module];
+        let mut paths = uses(source, false);
+        paths.extend(paths_in(source));
+        let absolute = paths.iter().filter_map(|path| self.absolute(module, path));
+        absolute.map(|path| self.home(&path)).filter(|home| home != module).collect()
+    }
+}
+
+/// The trees of `use` lines: those that hand on (`pub`), or the others.
+fn uses(source: &str, handing_on: bool) -> Vec<Module> {
+    let (mut found, mut tree) = (Vec::new(), None::<String>);
+    for line in source.lines() {
+        let line = line.trim();
+        let begun = line.strip_prefix("use ").map(|rest| (false, rest)).or_else(|| {
+            let (visibility, rest) = line.split_once("use ")?;
+            let visibility = visibility.trim_end();
+            let is_visibility =
+                visibility.starts_with("pub") && !visibility.contains(' ') || visibility.starts_with("pub(in ");
+            is_visibility.then_some((true, rest))
+        });
+        match (&mut tree, begun) {
+            (None, Some((hands_on, rest))) if hands_on == handing_on => tree = Some(rest.to_owned()),
+            (Some(tree), _) => tree.push_str(line),
+            _ => {}
+        }
+        if let Some(whole) = tree.take_if(|tree| tree.ends_with(';')) {
+            found.extend(expanded(whole.trim_end_matches(';')));
+        }
+    }
+    found
+}
+
+/// Paths within the code that begin with `crate::` or `super::`.
+fn paths_in(source: &str) -> Vec<Module> {
+    let is_word = |c: char| c.is_alphanumeric() || c == '_' || c == ':';
+    let words = source.split(|c: char| !is_word(c));
+    let ours = words.filter(|word| word.starts_with("crate::") || word.starts_with("super::"));
+    let parts =
+        ours.map(|word| word.split("::").map(str::to_owned).filter(|part| !part.is_empty()).collect::<Module>());
+    parts.filter(|path| path.len() > 1).collect()
+}
+
+fn rank(module: &[String]) -> Option<usize> {
+    let room = module.first()?;
+    Some(ROOMS.iter().position(|row| row.contains(&room.as_str())).unwrap_or_else(|| panic!("{room} is in no row")))
+}
+
+#[test]
+fn imports_go_down_only() {
+    let house = House::read();
+    assert!(house.sources.len() > 100, "{}", house.sources.len());
+    for module in house.sources.keys().filter(|module| !module.is_empty()) {
+        for import in house.imports(module).iter().filter(|import| !import.is_empty()) {
+            let is_down = rank(module) < rank(import) || module[0] == import[0];
+            assert!(is_down, "{} imports {}", module.join("::"), import.join("::"));
+        }
+    }
+}
+
+/// All that can be reached from each other.
+fn circles(house: &House) -> BTreeSet<BTreeSet<Module>> {
+    let edges: BTreeMap<_, _> = house.sources.keys().map(|module| (module, house.imports(module))).collect();
+    let reached = |from: &Module| {
+        let (mut seen, mut next) = (BTreeSet::new(), edges[from].iter().cloned().collect::<Vec<_>>());
+        while let Some(module) = next.pop() {
+            if seen.insert(module.clone()) {
+                next.extend(edges.get(&module).into_iter().flatten().cloned());
+            }
+        }
+        seen
+    };
+    let all: BTreeMap<&Module, BTreeSet<Module>> = edges.keys().map(|module| (*module, reached(module))).collect();
+    let in_circles = all.iter().filter(|(module, reached)| reached.contains(**module));
+    let circle = |(module, reached): (&&Module, &BTreeSet<Module>)| {
+        reached.iter().filter(|other| all[other].contains(*module)).cloned().collect()
+    };
+    in_circles.map(circle).collect()
+}
+
+#[test]
+fn no_file_imports_what_imports_it() {
+    let house = House::read();
+    let found: Vec<Vec<String>> =
+        circles(&house).iter().map(|circle| circle.iter().map(|module| module.join("::")).collect()).collect();
+    // One is left: whoever asks for a flow takes the whole tunnel.
+    let known = ["tunnel::dispatch", "tunnel::ports", "tunnel::ports::mapping", "tunnel::uptime::supervisor"];
+    assert_eq!(found, [known.map(str::to_owned)]);
+}
+
+#[test]
+fn russh_is_named_in_ssh_only_and_only_the_command_line_prints() {
+    for (module, source) in sources() {
+        let room = module.first().map_or("", String::as_str);
+        assert!(room == "ssh" || !source.contains("russh::"), "{}", module.join("::"));
+        for print in ["println!", "eprintln!", "print!(", "eprint!("] {
+            assert!(room == "cli" || !source.contains(print), "{} prints", module.join("::"));
+        }
+    }
+}
