@@ -164,7 +164,7 @@ impl Error {
     /// Is this for time to cure, so that trying again makes sense?
     pub fn may_pass(&self) -> bool {
         match self {
-            Self::Ssh(error) => error.kind() == ssh::Kind::Unreachable,
+            Self::Ssh(error) => error.may_pass(),
             Self::Forwarding { .. } | Self::Obstacle { .. } | Self::Engine { .. } => true,
         }
     }

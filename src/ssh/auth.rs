@@ -18,7 +18,7 @@ use super::agent_signer::{AgentSigner, Refusal};
 use super::algorithms::{pubkey_accepted, rsa_hash};
 use super::error::{Error, Skipped, Tried};
 use super::facts;
-use super::handler::Client;
+use super::handler::{Client, Ended};
 use super::host_key::{known_identities, rsa_bits};
 use super::identity::{Identity, Trust};
 use super::keys::{Credentials, FileSigner, KeyFile, LoadError, load_key, read_certificate};
@@ -45,7 +45,7 @@ const MAX_PARTIAL: usize = 8;
 /// [`Error::Auth`], [`Error::AuthClosed`], [`Error::NeedsPerson`].
 pub(super) async fn login(
     handle: &mut Handle<Client>,
-    ended: &watch::Receiver<Option<String>>,
+    ended: &watch::Receiver<Option<Ended>>,
     target: &Target,
     trust: Option<&Trust>,
     prompter: &Prompter,
@@ -89,7 +89,7 @@ fn has_kerberos_ticket() -> bool {
 /// One login under way.
 struct Login<'a> {
     handle: &'a mut Handle<Client>,
-    ended: &'a watch::Receiver<Option<String>>,
+    ended: &'a watch::Receiver<Option<Ended>>,
     target: &'a Target,
     trust: &'a Trust,
     prompter: &'a Prompter,
@@ -219,11 +219,10 @@ impl Login<'_> {
         }
         // The reason follows at once: the session's task is ending.
         let mut ended = self.ended.clone();
-        let message = match ended.wait_for(Option::is_some).await {
-            Ok(message) => message.clone().unwrap_or_default(),
-            Err(_) => String::new(),
-        };
-        Err(Error::AuthClosed { host: self.target.ssh.host_name.clone(), message, tried: self.tried.clone() })
+        let ended = ended.wait_for(Option::is_some).await.ok().and_then(|ended| ended.clone());
+        let is_said = ended.as_ref().is_some_and(|ended| ended.is_said);
+        let message = ended.map(|ended| ended.text).unwrap_or_default();
+        Err(Error::AuthClosed { host: self.target.ssh.host_name.clone(), message, is_said, tried: self.tried.clone() })
     }
 
     // ---- what people are told

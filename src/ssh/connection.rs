@@ -17,7 +17,7 @@ use super::auth;
 use super::channel::{Channel, Endpoint, OpenError, Received};
 use super::error::{Error, Phase};
 use super::facts::{Facts, Login};
-use super::handler::{Client, Visit};
+use super::handler::{Client, Ended, Visit};
 use super::host_key::Verifier;
 use super::host_key_update::Update;
 use super::keys::Credentials;
@@ -56,7 +56,7 @@ const ANNOUNCING: Duration = Duration::from_secs(2);
 pub struct Connection {
     handle: Arc<Handle<Client>>,
     host: String,
-    ended: watch::Receiver<Option<String>>,
+    ended: watch::Receiver<Option<Ended>>,
     /// The keys that the host says it has.
     announced: watch::Receiver<Vec<PublicKey>>,
     verifier: Arc<Verifier>,
@@ -407,7 +407,7 @@ impl Connection {
         let mut ended = self.ended.clone();
         // An error means that the session is gone without a word.
         let message = match ended.wait_for(Option::is_some).await {
-            Ok(message) => message.clone().unwrap_or_default(),
+            Ok(ended) => ended.as_ref().map(|ended| ended.text.clone()).unwrap_or_default(),
             Err(_) => String::new(),
         };
         Error::Lost { host: self.host.clone(), message }

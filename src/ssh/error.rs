@@ -281,6 +281,8 @@ pub enum Error {
         host: String,
         /// The server's words, if any.
         message: String,
+        /// Are they the server's, or was the connection just gone, as where the network is cut?
+        is_said: bool,
         /// What had been tried.
         tried: Tried,
     },
@@ -410,6 +412,11 @@ impl Error {
             }
             Self::Config(_) | Self::NoAlgorithm { .. } => Kind::Config,
         }
+    }
+
+    /// Is this for time to cure, so that trying again makes sense?
+    pub fn may_pass(&self) -> bool {
+        self.kind() == Kind::Unreachable || matches!(self, Self::AuthClosed { is_said: false, .. })
     }
 
     /// What to do about it, for the line `hint:`.

@@ -40,6 +40,15 @@ impl Visit {
     }
 }
 
+/// How a connection ended.
+#[derive(Debug, Clone)]
+pub(super) struct Ended {
+    /// For people.
+    pub(super) text: String,
+    /// Did the server say so (RFC 4253 section 11.1), or was the connection just gone?
+    pub(super) is_said: bool,
+}
+
 /// russh's view of us.
 pub(super) struct Client {
     pub(super) prompter: Prompter,
@@ -48,7 +57,7 @@ pub(super) struct Client {
     pub(super) banner_lines: usize,
     pub(super) host: String,
     pub(super) verifier: Arc<Verifier>,
-    pub(super) ended: watch::Sender<Option<String>>,
+    pub(super) ended: watch::Sender<Option<Ended>>,
     pub(super) announces: watch::Sender<Vec<PublicKey>>,
     pub(super) facts: watch::Sender<Facts>,
     pub(super) on_step: OnStep,
@@ -128,6 +137,7 @@ impl client::Handler for Client {
     }
 
     async fn disconnected(&mut self, reason: DisconnectReason<Failure>) -> Result<(), Failure> {
+        let is_said = matches!(reason, DisconnectReason::ReceivedDisconnect(_));
         let text = match reason {
             DisconnectReason::ReceivedDisconnect(info) => format!("the server said: {}", printable(&info.message)),
             DisconnectReason::Error(Failure::Russh(error)) => match error {
@@ -137,7 +147,7 @@ impl client::Handler for Client {
             },
             DisconnectReason::Error(Failure::Ours(error)) => error.to_string(),
         };
-        self.ended.send_replace(Some(text));
+        self.ended.send_replace(Some(Ended { text, is_said }));
         Ok(())
     }
 
