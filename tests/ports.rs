@@ -57,23 +57,8 @@ fn answer(url: &str) -> String {
 }
 
 #[track_caller]
-fn until_refused(lab: &Lab, port: u16) {
-    let is_open = || TcpStream::connect(("127.0.0.1", port)).is_ok();
-    let begun = Instant::now();
-    while is_open() {
-        std::thread::sleep(std::time::Duration::from_millis(5));
-        if begun.elapsed() > crate::lab::PATIENCE {
-            let ss = Command::new("ss").args(["-ltnp", &format!("sport = :{port}")]).output().unwrap();
-            panic!(
-                "port {port} is still open: {}\n{}\n{}\n{:?}\n{}",
-                String::from_utf8_lossy(&ss.stdout),
-                lab.ok(&["ports", "lab"]),
-                on_host(lab, &["ps", "-a"]),
-                lab.status("lab"),
-                lab.log("lab")
-            );
-        }
-    }
+fn until_refused(port: u16) {
+    wait_for("the port to be gone", || TcpStream::connect(("127.0.0.1", port)).is_err().then_some(()));
 }
 
 fn mappings(lab: &Lab) -> Vec<Value> {
@@ -143,14 +128,14 @@ fn ports_come_with_their_containers_and_go_with_them() {
     on_host(&lab, &["restart", "-t", "0", "renamed"]);
     assert_eq!(answer(&format!("http://localhost:{after}/")), "after\n");
     on_host(&lab, &["stop", "-t", "0", "renamed"]);
-    until_refused(&lab, after);
+    until_refused(after);
     on_host(&lab, &["start", "renamed"]);
     assert_eq!(answer(&format!("http://localhost:{after}/")), "after\n");
     on_host(&lab, &["rm", "-f", "renamed"]);
-    until_refused(&lab, after);
+    until_refused(after);
     assert_eq!(answer(&format!("http://localhost:{before}/")), "before\n", "the others stay");
     lab.ok(&["down", "lab"]);
-    until_refused(&lab, before);
+    until_refused(before);
 }
 
 #[test]
@@ -209,7 +194,7 @@ fn rules_choose_and_people_are_asked() {
     lab.write_config(&text.replace(ports, "ports = \"ask\""));
     lab.ok(&["up", "lab"]);
     wait_for("the mappings", || mapping(&lab, "web-1").filter(|m| m["state"] == "waiting"));
-    until_refused(&lab, first);
+    until_refused(first);
     let dtunnel = env!("CARGO_BIN_EXE_dtunnel");
     let mut person = Person::types(&lab, &format!("{dtunnel} ports lab"));
     for _ in 0..3 {
@@ -225,7 +210,7 @@ fn rules_choose_and_people_are_asked() {
     }
     assert!(person.leaves().0.success());
     assert_eq!(answer(&format!("http://127.0.0.1:{first}/")), "web-1\n");
-    until_refused(&lab, second);
+    until_refused(second);
     lab.ok(&["ports", "lab", "--open", "all"]);
     assert_eq!(answer(&format!("http://127.0.0.1:{second}/")), "db\n");
 }
@@ -245,7 +230,7 @@ fn what_changed_while_the_host_was_away_is_made_up_for() {
     lab.sshd.start_again();
     assert_eq!(answer(&format!("http://127.0.0.1:{new}/")), "new\n");
     assert_eq!(answer(&format!("http://127.0.0.1:{stays}/")), "stays\n");
-    until_refused(&lab, gone);
+    until_refused(gone);
 }
 
 #[test]
@@ -317,7 +302,7 @@ fn compose_projects_of_two_and_of_twelve_services() {
             assert_eq!(answer(&format!("http://localhost:{port}/")), format!("{name}\n"));
         }
         succeeded(&compose(&lab, "compose.yml", &["down", "-t", "0"]));
-        ports.iter().for_each(|(_, port)| until_refused(&lab, *port));
+        ports.iter().for_each(|(_, port)| until_refused(*port));
     }
 }
 
@@ -363,7 +348,7 @@ fn ports_and_guard_follow_the_configuration_at_sighup() {
     wait_for("the word in the log", || lab.log("lab").contains("`nothing` in `allow`").then_some(()));
     assert!(!stop(&lab).status.success());
     reload(&before);
-    until_refused(&lab, web);
+    until_refused(web);
     assert_eq!(lab.status("lab")["ports"], Value::Null);
     succeeded(&stop(&lab));
 }
@@ -376,7 +361,7 @@ fn another_local_address_is_used_where_the_profile_says_so() {
     lab.ok(&["up", "lab"]);
     assert_eq!(answer(&format!("http://127.0.0.5:{everywhere}/")), "web\n");
     assert_eq!(answer(&format!("http://127.0.0.1:{given}/")), "web\n");
-    until_refused(&lab, everywhere);
+    until_refused(everywhere);
     // One that others can reach is warned of.
     let text = std::fs::read_to_string(lab.path("config.toml")).unwrap();
     lab.write_config(&text.replace("127.0.0.5", "192.0.2.99"));

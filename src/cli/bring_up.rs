@@ -18,6 +18,7 @@ use crate::failure::{ExitCode, Failure};
 const STARTING: Duration = Duration::from_secs(2);
 /// How often that is looked at.
 const LOOK: Duration = Duration::from_millis(10);
+
 /// A tunnel that is up.
 pub(super) struct Up {
     pub(super) status: TunnelStatus,

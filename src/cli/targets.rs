@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::global::Global;
 use super::output;
 use crate::config::{self, ConfigFile, TunnelName, runtime_dir};
-use crate::daemon::{self};
+use crate::daemon;
 use crate::failure::{ExitCode, Failure};
 use crate::shell_word::shell_word;
 

@@ -17,6 +17,7 @@ use app::App;
 
 /// How often the daemons are asked.
 const REFRESH: Duration = Duration::from_secs(1);
+
 #[derive(Debug, Args)]
 pub(super) struct TopArgs {
     /// Show this tunnel only

@@ -89,6 +89,13 @@ struct Owner {
     inode: u64,
 }
 
+impl Owner {
+    /// None where it is nobody's, or in no state of a client's.
+    fn of_client(state: u8, uid: u32, inode: u64) -> Option<Self> {
+        (STATES_OF_CLIENTS.contains(&state) && inode != 0).then_some(Self { uid, inode })
+    }
+}
+
 /// The owner of the socket `client` that is connected to `server`.
 fn owner_of(client: SocketAddr, server: SocketAddr) -> io::Result<Option<Owner>> {
     let address = |ip: IpAddr, port| SocketAddr::new(ip, port);
@@ -99,8 +106,7 @@ fn owner_of(client: SocketAddr, server: SocketAddr) -> io::Result<Option<Owner>>
         let (client, server) = (SocketAddr::new(client_ip, client_port), SocketAddr::new(server_ip, server_port));
         // Where the kernel cannot be asked for one socket (a container's filter, no tcp_diag), its tables tell.
         if let Ok(found) = super::sock_diag::find(client, server) {
-            let found = found.filter(|found| STATES_OF_CLIENTS.contains(&found.state) && found.inode != 0);
-            return Ok(found.map(|found| Owner { uid: found.uid, inode: found.inode }));
+            return Ok(found.and_then(|found| Owner::of_client(found.state, found.uid, found.inode)));
         }
     }
     let mut tables = Vec::new();
@@ -140,9 +146,9 @@ fn entry_of(local: SocketAddr, remote: SocketAddr, table: impl BufRead) -> io::R
         if let [_, from, to, state, _, _, _, uid, _, inode, ..] = fields[..]
             && (from, to) == (&local[..], &remote[..])
         {
-            let known = u8::from_str_radix(state, 16).is_ok_and(|state| STATES_OF_CLIENTS.contains(&state));
-            let owner = uid.parse().ok().zip(inode.parse().ok().filter(|inode| *inode != 0));
-            return Ok(owner.filter(|_| known).map(|(uid, inode)| Owner { uid, inode }));
+            let (state, uid, inode) = (u8::from_str_radix(state, 16), uid.parse(), inode.parse());
+            let (Ok(state), Ok(uid), Ok(inode)) = (state, uid, inode) else { return Ok(None) };
+            return Ok(Owner::of_client(state, uid, inode));
         }
     }
     Ok(None)
