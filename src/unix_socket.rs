@@ -1,4 +1,4 @@
-//! Connecting to a Unix socket of this machine, within bounds.
+//! Unix sockets of this machine: connecting within bounds, and who is at the other end.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -27,6 +27,34 @@ pub fn connect_within(path: &Path, limit: Duration) -> io::Result<UnixStream> {
     Ok(UnixStream::from(OwnedFd::from(socket)))
 }
 
+/// Who is at the other end of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Peer {
+    /// The user.
+    pub uid: u32,
+    /// The process, where the system tells it: one outside of our PID namespace has no number here.
+    pub pid: Option<u32>,
+}
+
+/// Who made the connection, or accepts those on its socket (SO_PEERCRED in unix(7); getpeereid(3) on other systems).
+///
+/// # Errors
+/// What the system says.
+pub fn peer(stream: &UnixStream) -> io::Result<Peer> {
+    // Not by rustix, whose process numbers cannot be 0.
+    #[cfg(target_os = "linux")]
+    {
+        let found = nix::sys::socket::getsockopt(stream, nix::sys::socket::sockopt::PeerCredentials)?;
+        let pid = u32::try_from(found.pid()).ok().filter(|&pid| pid > 0);
+        Ok(Peer { uid: found.uid(), pid })
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let (uid, _) = nix::unistd::getpeereid(stream)?;
+        Ok(Peer { uid: uid.as_raw(), pid: None })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -50,5 +78,13 @@ mod tests {
         };
         assert_eq!(error.to_string(), "whoever listens there accepts nobody");
         assert!(!waiting.is_empty() && waiting.len() < 100);
+    }
+
+    #[test]
+    fn both_ends_of_a_pair_are_ours() {
+        let (one, _two) = UnixStream::pair().expect("a pair");
+        let found = peer(&one).expect("known");
+        assert_eq!(found.uid, rustix::process::getuid().as_raw());
+        assert!(found.pid.is_none_or(|pid| pid == std::process::id()));
     }
 }

@@ -414,6 +414,33 @@ fn doctor_without_a_target_looks_at_this_machine() {
     assert!(text.trim_end().ends_with("this machine is not ready for tunnels: config."), "{text}");
 }
 
+/// As in a container that somebody entered: the session, and whoever is outside, have no numbers in its PID namespace.
+#[test]
+fn a_pid_namespace_that_was_entered_from_outside_is_a_machine_as_any_other() {
+    if !is_root() {
+        return skip("a PID namespace needs root");
+    }
+    let lab = Lab::new("");
+    let remote = lab.path("remote/x.sock");
+    crate::lab::answers::serve(&remote, |_| Some(r#"{"Version":"27.0.0","ApiVersion":"1.41"}"#.into()));
+    lab.write_config(&format!("ssh_config = {:?}\n[defaults]\nremote = {remote:?}\n", lab.path("ssh_config")));
+    let entered = |script: &str| {
+        let mut command = Command::new("unshare");
+        command.args(["--pid", "--fork", "--mount-proc", "sh", "-euc", script, env!("CARGO_BIN_EXE_dtunnel")]);
+        lab.set_env(&mut command);
+        run(command.stdin(Stdio::null()))
+    };
+    lab.ok(&["up", "lab"]);
+    let said = entered("$0 status lab; $0 up lab; $0 env lab; $0 doctor; $0 down lab");
+    assert!(said.contains("unset DOCKER_CONTEXT") && said.contains("this machine is ready"), "{said}");
+    assert_eq!(lab.runtime_files(), [""; 0], "{said}");
+    let _stranger = std::os::unix::net::UnixListener::bind(lab.socket("lab")).unwrap();
+    let said = entered("$0 doctor lab || test $? = 1");
+    assert!(said.contains("another program listens on"), "{said}");
+    let said = entered("$0 up lab2; $0 status; $0 down --all");
+    assert!(said.contains("lab2"), "{said}");
+}
+
 /// An Engine chooses its version, and the names of its containers.
 #[test]
 fn a_hostile_engine_writes_no_lines_into_our_reports() {

@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, getpid, getsid, kill_process, kill_process_group};
+use nix::unistd::{getpid, getsid};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use ssh2_config::{Host, ParseRule, SshConfig};
 
 use super::ssh_source::SshConfigSource;
@@ -104,7 +105,8 @@ fn output_until(child: Child, until: Instant) -> io::Result<Output> {
     })
 }
 
-/// A daemon's process has no terminal that would tell its children of Ctrl-C.
+/// A daemon's process has no terminal that would tell its children of Ctrl-C. By nix: a session that was begun outside of our
+/// PID namespace is number 0, which rustix's `Pid` cannot be.
 fn is_session_of_its_own() -> bool {
     getsid(None).is_ok_and(|session| session == getpid())
 }

@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 use super::protocol::{Event, MAX_EVENT, MAX_LINE, PROTOCOL, Request, TunnelStatus};
 use crate::config::{RuntimeFiles, TunnelName};
 use crate::failure::{ExitCode, Failure};
-use crate::unix_socket::connect_within;
+use crate::unix_socket::{self, connect_within};
 
 /// Longest wait for a daemon's answer. It has it ready; but a machine may be very busy.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -228,20 +228,14 @@ impl Client {
     }
 }
 
-/// Is it this user at the other end (SO_PEERCRED in unix(7))? The process there. On other systems than Linux the runtime directory,
-/// which nobody else can enter, has to be enough.
-#[cfg(target_os = "linux")]
+/// Is it this user at the other end? The process there, where the system tells.
 fn check_peer(stream: &UnixStream) -> Result<Option<u32>, ClientError> {
-    let peer = rustix::net::sockopt::socket_peercred(stream).map_err(io::Error::from)?;
-    if peer.uid != rustix::process::getuid() {
-        return Err(ClientError::Stranger { uid: peer.uid.as_raw() });
+    let peer = unix_socket::peer(stream)?;
+    if peer.uid == rustix::process::getuid().as_raw() {
+        Ok(peer.pid)
+    } else {
+        Err(ClientError::Stranger { uid: peer.uid })
     }
-    Ok(u32::try_from(peer.pid.as_raw_nonzero().get()).ok())
-}
-
-#[cfg(not(target_os = "linux"))]
-fn check_peer(_: &UnixStream) -> Result<Option<u32>, ClientError> {
-    Ok(None)
 }
 
 /// What there is of a tunnel.

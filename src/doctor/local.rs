@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::check::{Check, Verdict};
 use crate::config::{LocalEndpoint, Target, runtime_dir};
-use crate::unix_socket::connect_within;
+use crate::unix_socket::{self, connect_within};
 
 /// Longest wait to be connected to a program of this machine.
 const CONNECTING: Duration = Duration::from_secs(1);
@@ -160,19 +160,11 @@ fn unix(path: &Path) -> Found {
     }
 }
 
-/// The program that listens there and its process, where the system tells (SO_PEERCRED in unix(7)).
-fn holder(stream: &UnixStream) -> Option<(String, i32)> {
-    #[cfg(target_os = "linux")]
-    {
-        let pid = rustix::net::sockopt::socket_peercred(stream).ok()?.pid.as_raw_nonzero().get();
-        let program = std::fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
-        Some((crate::text::shown(&program), pid))
-    }
-    #[cfg(not(target_os = "linux"))]
-    {
-        let _ = stream;
-        None
-    }
+/// The program that listens there and its process, where the system tells.
+fn holder(stream: &UnixStream) -> Option<(String, u32)> {
+    let pid = unix_socket::peer(stream).ok()?.pid?;
+    let program = std::fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
+    Some((crate::text::shown(&program), pid))
 }
 
 fn tcp(address: SocketAddr, tunnel: Option<&str>) -> Found {
