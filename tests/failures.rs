@@ -4,7 +4,7 @@ use std::io::Write;
 use std::net::TcpListener;
 
 use crate::lab::sshd::free_port;
-use crate::lab::{Lab, wait_for};
+use crate::lab::{Lab, answers, is_root, skip, wait_for};
 
 #[test]
 fn a_name_without_an_address_ends_with_6_and_suggests_the_profile() {
@@ -100,4 +100,32 @@ fn a_login_that_is_refused_later_stops_the_attempts_and_up_tries_again() {
     lab.authorize("user");
     lab.ok(&["up", "lab"]);
     assert_eq!(lab.status("lab")["state"], "up");
+}
+
+/// A cut looks alike wherever it falls: only what the server says itself is a refusal.
+#[test]
+fn a_line_that_is_cut_during_a_login_is_made_again() {
+    if !is_root() {
+        return skip("sshd runs AuthorizedKeysCommand as root only");
+    }
+    let mut lab = Lab::new("");
+    lab.reconfigure(
+        "AuthorizedKeysFile none\nAuthorizedKeysCommand /bin/sh {dir}/keys.sh {dir}\nAuthorizedKeysCommandUser root",
+    );
+    let remote = lab.path("remote/x.sock");
+    answers::serve(&remote, |_| Some("{}".into()));
+    // The keys are told when there is a file `open`.
+    let keys = "touch $1/asked; until [ -e $1/open ]; do sleep 0.05; done; cat $1/authorized_keys\n";
+    std::fs::write(lab.path("keys.sh"), keys).unwrap();
+    let gate = lab.path("open");
+    std::fs::write(&gate, "").unwrap();
+    lab.ok(&["up", "lab", "--remote", remote.to_str().unwrap()]);
+    std::fs::remove_file(&gate).unwrap();
+    std::fs::remove_file(lab.path("asked")).unwrap();
+    lab.sshd.cut_sessions();
+    wait_for("a login", || lab.path("asked").exists().then_some(()));
+    lab.sshd.cut_sessions();
+    std::fs::write(&gate, "").unwrap();
+    let state = wait_for("what comes of it", || Some(lab.state()).filter(|state| state != "reconnecting"));
+    assert_eq!(state, "up", "{}", lab.status("lab"));
 }
