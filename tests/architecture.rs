@@ -160,6 +160,8 @@ fn uses(source: &str, handing_on: bool) -> Vec<Module> {
 /// Paths within the code that begin with `crate::` or `super::`.
 fn paths_in(source: &str) -> Vec<Module> {
     let is_word = |c: char| c.is_alphanumeric() || c == '_' || c == ':';
+    // Who may see something is no import.
+    let source = source.replace("pub(in crate::", "pub(in ");
     let words = source.split(|c: char| !is_word(c));
     let ours = words.filter(|word| word.starts_with("crate::") || word.starts_with("super::"));
     let parts =
@@ -207,11 +209,7 @@ fn circles(house: &House) -> BTreeSet<BTreeSet<Module>> {
 #[test]
 fn no_file_imports_what_imports_it() {
     let house = House::read();
-    let found: Vec<Vec<String>> =
-        circles(&house).iter().map(|circle| circle.iter().map(|module| module.join("::")).collect()).collect();
-    // One is left: whoever asks for a flow takes the whole tunnel.
-    let known = ["tunnel::dispatch", "tunnel::ports", "tunnel::ports::mapping", "tunnel::uptime::supervisor"];
-    assert_eq!(found, [known.map(str::to_owned)]);
+    assert_eq!(circles(&house), BTreeSet::new());
 }
 
 #[test]

@@ -179,7 +179,7 @@ async fn supervise(
     let ended = {
         let running = async {
             match endpoint {
-                Ok(endpoint) => control.tunnel.clone().run(endpoint, options.timeout, control.stop.clone()).await,
+                Ok(endpoint) => control.tunnel.run(endpoint, options.timeout, control.stop.clone()).await,
                 Err(error) => Err(error),
             }
         };

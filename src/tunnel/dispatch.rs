@@ -5,24 +5,29 @@
 //! connection, and comes back only to be placed elsewhere.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use tokio::net::UnixStream;
+use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
+use super::client::listener::Listener;
+use super::client::stream::LocalStream;
+use super::counters::Counters;
+use super::dial::{Dial, Leads, Purpose};
+use super::flow::hang_up;
+use super::flow::relay::{self, End};
+use super::guard;
+use super::pool::connection::{Carrier, PooledConnection};
+use super::pool::{Lease, Pool};
+use super::settings::Settings;
+use super::uptime::commands::{Command, Commands};
+use super::uptime::state::{Availability, Publisher};
+use crate::config::Target;
 use crate::host;
 use crate::ssh::{Channel, Endpoint, OpenError};
-use crate::tunnel::client::listener::Listener;
-use crate::tunnel::client::peer::Who;
-use crate::tunnel::client::stream::LocalStream;
-use crate::tunnel::counters::Counters;
-use crate::tunnel::flow::hang_up;
-use crate::tunnel::flow::relay::{self, End};
-use crate::tunnel::guard;
-use crate::tunnel::pool::Lease;
-use crate::tunnel::pool::member::Member;
-use crate::tunnel::uptime::supervisor::{Link, Tunnel};
 
 /// A flow that has gone on for so long makes room for those that come after it. Most requests are
 /// answered sooner.
@@ -35,24 +40,6 @@ const CROWDED: Duration = Duration::from_millis(100);
 const QUIET: Duration = Duration::from_millis(300);
 /// How often the end looks whether flows have moved.
 const DRAIN_STEP: Duration = Duration::from_millis(50);
-
-/// What a flow is for.
-#[derive(Debug, Clone)]
-pub(in crate::tunnel) enum Purpose {
-    /// A client's, to the Engine; and whose, where a guard stands between the two.
-    Engine(Option<Who>),
-    /// Ours, to the Engine: counted nowhere, and cut where its connection is held up.
-    Listening,
-    /// A client's, to a published port as the host sees it.
-    Port {
-        /// Address there.
-        host: String,
-        /// Port there.
-        port: u16,
-        /// Those of the port.
-        counters: Arc<Counters>,
-    },
-}
 
 /// What became of a flow on the connection where it was placed.
 enum Carried {
@@ -69,22 +56,37 @@ enum Carried {
     /// The server does not forward to ports; a command on the host may.
     Prohibited(LocalStream),
     /// That connection was lost before the flow was opened.
-    Lost(LocalStream, Arc<Member>),
+    Lost(LocalStream, Arc<PooledConnection>),
 }
 
-impl Tunnel {
-    /// Accepts clients, each served by a task of `flows`. Never ends.
-    pub(in crate::tunnel) async fn serve(self: &Arc<Self>, listener: &Listener, flows: &mut JoinSet<()>) {
-        let mut of_ports = self.ports.clients();
+/// Serves the clients of one tunnel.
+#[derive(Debug)]
+pub(super) struct Dispatcher {
+    pub(super) settings: Arc<Settings>,
+    pub(super) status: Arc<Publisher>,
+    pub(super) pool: Arc<Pool>,
+    pub(super) commands: Arc<Commands>,
+    pub(super) counters: Arc<Counters>,
+    /// The server does not forward to ports, but runs commands.
+    pub(super) ports_by_command: AtomicBool,
+}
+
+impl Dispatcher {
+    /// Accepts clients of `listener` and those that the published ports hand on, each served by a task of `flows`.
+    /// Never ends.
+    pub(super) async fn serve(
+        self: &Arc<Self>,
+        listener: &Listener,
+        of_ports: &mut mpsc::Receiver<(LocalStream, Purpose)>,
+        flows: &mut JoinSet<()>,
+    ) {
         loop {
             tokio::select! {
                 local = listener.accept() => {
-                    let tunnel = self.clone();
-                    flows.spawn(async move { tunnel.flow(local, Purpose::Engine(None)).await });
+                    flows.spawn(self.clone().flow(local, Purpose::client()));
                 }
                 Some((local, purpose)) = of_ports.recv() => {
-                    let tunnel = self.clone();
-                    flows.spawn(async move { tunnel.flow(local, purpose).await });
+                    flows.spawn(self.clone().flow(local, purpose));
                 }
                 // Ended tasks are let go as they end. A panic in one ends that flow alone.
                 Some(joined) = flows.join_next() => if let Err(e) = joined {
@@ -96,15 +98,12 @@ impl Tunnel {
 
     async fn flow(self: Arc<Self>, local: LocalStream, purpose: Purpose) {
         self.counters.flow_begins();
-        self.demand.notify_one();
-        let of_port = match &purpose {
-            Purpose::Port { counters, .. } => Some(counters.clone()),
-            _ => None,
-        };
+        self.commands.send(Command::Use);
+        let of_port = purpose.counters.clone();
         of_port.iter().for_each(|counters| counters.flow_begins());
-        let guard = self.guard().filter(|_| matches!(purpose, Purpose::Engine(_)));
+        let guard = self.settings.guard().filter(|_| purpose.is_to_engine());
         let carried = match guard {
-            Some(guard) => guard::serve(&self, guard, local).await,
+            Some(guard) => guard::serve(self.clone(), guard, local).await,
             None => self.clone().place_and_carry(local, purpose).await,
         };
         let end = carried.unwrap_or_else(|reason| {
@@ -116,27 +115,16 @@ impl Tunnel {
         tracing::debug!("a flow ended: {end:?}");
     }
 
-    /// A stream to the Engine for ourselves: the other end of a socket whose flow goes the way of all.
-    ///
-    /// # Errors
-    /// Where the system has no more of them.
-    pub(in crate::tunnel) fn dial(self: &Arc<Self>, purpose: Purpose) -> std::io::Result<UnixStream> {
-        let (ours, theirs) = UnixStream::pair()?;
-        let tunnel = self.clone();
-        tokio::spawn(async move {
-            if let Err(reason) = tunnel.place_and_carry(LocalStream::unix(theirs), purpose).await {
-                tracing::debug!("a flow of our own was not opened: {reason}");
-            }
-        });
-        Ok(ours)
-    }
-
     /// The way of a flow.
     fn way(&self, purpose: &Purpose) -> Endpoint {
-        match purpose {
-            Purpose::Engine(_) | Purpose::Listening => self.endpoint(),
-            Purpose::Port { host, port, .. } if self.ports_need_command() => host::to_port(host, *port),
-            Purpose::Port { host, port, .. } => Endpoint::Tcp { host: host.clone(), port: *port },
+        let to_engine = self.status.endpoint();
+        match &purpose.leads {
+            Leads::ToEngine => to_engine,
+            // What carries the Engine's flows is a command where the server forwards nothing.
+            Leads::ToPort { host, port } if self.ports_by_command.load(Relaxed) || to_engine.is_command() => {
+                host::to_port(host, *port)
+            }
+            Leads::ToPort { host, port } => Endpoint::Tcp { host: host.clone(), port: *port },
         }
     }
 
@@ -144,24 +132,24 @@ impl Tunnel {
     /// more, is waited for; nothing of the client's has been sent before the flow is open, so that a
     /// second try is safe.
     async fn place_and_carry(self: Arc<Self>, mut local: LocalStream, purpose: Purpose) -> Result<End, String> {
-        let began = self.target();
+        let began = self.settings.target();
         let wait = began.wait;
         let deadline = Instant::now() + wait;
-        let mut link = self.link.subscribe();
+        let mut status = self.status.subscribe();
         let mut waits = None;
         loop {
-            let usable = async { link.wait_for(|link| *link != Link::Waiting).await.ok().map(|link| *link) };
-            match or_gone(&local, tokio::time::timeout_at(deadline, usable)).await? {
-                Ok(Some(Link::Connected)) => {}
+            let settled = async {
+                let settled = status.wait_for(|status| status.state.availability() != Availability::Waiting).await;
+                settled.ok().map(|status| status.state.availability())
+            };
+            match or_gone(&local, tokio::time::timeout_at(deadline, settled)).await? {
+                Ok(Some(Availability::Connected)) => {}
                 Ok(_) => return refuse(local, "the tunnel has failed".into()),
                 Err(_) => return refuse(local, format!("no connection within {}", humantime::format_duration(wait))),
             }
             let mut changes = self.pool.changes();
             let patient = waits.is_none_or(|since: Instant| since.elapsed() < PATIENCE);
-            let place = match purpose {
-                Purpose::Listening => self.pool.place_listener(patient),
-                _ => self.pool.place(patient),
-            };
+            let place = if purpose.is_clients { self.pool.place(patient) } else { self.pool.place_listener(patient) };
             let Some(lease) = place else {
                 let now = Instant::now();
                 if now >= deadline {
@@ -173,19 +161,19 @@ impl Tunnel {
                 continue;
             };
             // What was asked of one host is not carried out on another, nor what was let in without a guard behind one.
-            let is_clients = !matches!(purpose, Purpose::Listening);
-            if is_clients && !began.ends_as(&lease.member.target) {
+            if purpose.is_clients && !began.ends_as(&lease.pooled.carrier.target) {
                 return refuse(local, "it leads elsewhere by now".into());
             }
-            if matches!(purpose, Purpose::Engine(None)) && self.guard().is_some() {
+            let is_unguarded = purpose.is_clients && purpose.is_to_engine() && purpose.behind_guard.is_none();
+            if is_unguarded && self.settings.guard().is_some() {
                 return refuse(local, "there is a guard by now".into());
             }
-            let (tunnel, member, going) = (self.clone(), lease.member.clone(), purpose.clone());
-            let mut carried = member.worker.run(async move { tunnel.carry(local, lease, &going).await });
+            let (dispatcher, pooled, going) = (self.clone(), lease.pooled.clone(), purpose.clone());
+            let mut carried = pooled.carrier.worker.run(async move { dispatcher.carry(local, lease, &going).await });
             let carried = tokio::select! {
                 carried = &mut carried => carried,
                 () = tokio::time::sleep(LASTING) => {
-                    if !matches!(purpose, Purpose::Listening) {
+                    if purpose.is_clients {
                         self.pool.flow_lasts();
                     }
                     carried.await
@@ -194,13 +182,17 @@ impl Tunnel {
             local = match carried.map_err(|e| e.to_string())? {
                 Carried::Ended(end) => return Ok(end),
                 Carried::Refused(reason) => {
-                    if !matches!(purpose, Purpose::Port { .. }) {
-                        self.flows_refused(Some(&reason));
+                    if purpose.is_to_engine() {
+                        self.status.flows_refused(Some(&reason));
                     }
                     return Err(reason);
                 }
                 Carried::Prohibited(local) => {
-                    self.ports.take_command();
+                    if !self.ports_by_command.swap(true, Relaxed) {
+                        tracing::info!(
+                            "the server does not forward to ports; their flows go through a command on the host"
+                        );
+                    }
                     local
                 }
                 Carried::ClientGone => return Ok(End::ClientGone),
@@ -214,8 +206,8 @@ impl Tunnel {
                     local
                 }
                 // The supervisor learns of it in this moment, too; wait until it has.
-                Carried::Lost(local, member) => {
-                    while self.pool.contains(&member) {
+                Carried::Lost(local, pooled) => {
+                    while self.pool.contains(&pooled) {
                         if tokio::time::timeout_at(deadline, changes.changed()).await.is_err() {
                             return refuse(local, "the connection was lost".into());
                         }
@@ -233,22 +225,20 @@ impl Tunnel {
             Ok(local) => local,
             Err(e) => return Carried::Refused(e.to_string()),
         };
-        let spare = match purpose {
-            Purpose::Engine(_) => lease.member.take_spare().await,
-            _ => None,
-        };
+        let is_clients_to_engine = purpose.is_clients && purpose.is_to_engine();
+        let spare = if is_clients_to_engine { lease.pooled.take_spare().await } else { None };
         let channel = match spare {
             Some(channel) => channel,
             None => {
-                let (member, endpoint) = (lease.member.clone(), self.way(purpose));
+                let (pooled, endpoint) = (lease.pooled.clone(), self.way(purpose));
                 let is_command = endpoint.is_command();
-                let mut opening = tokio::spawn(async move { member.connection.open(&endpoint).await });
+                let mut opening = tokio::spawn(async move { pooled.carrier.open(&endpoint).await });
                 let opened = tokio::select! {
                     biased;
                     opened = &mut opening => opened,
                     // Nothing was sent yet: it is opened elsewhere.
-                    () = lease.member.given_up() => return Carried::Lost(local, lease.member.clone()),
-                    () = self.pool.better_is_there(&lease.member) => {
+                    () = lease.pooled.given_up() => return Carried::Lost(local, lease.pooled.clone()),
+                    () = self.pool.better_is_there(&lease.pooled) => {
                         tokio::spawn(close_unwanted(opening, lease));
                         return Carried::Elsewhere(local);
                     }
@@ -261,15 +251,13 @@ impl Tunnel {
                     Ok(Ok(channel)) => channel,
                     // A server lets a connection have so many commands (MaxSessions).
                     Ok(Err(OpenError::Refused { .. })) if is_command => {
-                        lease.member.has_refused();
+                        lease.pooled.has_refused();
                         return Carried::Crowded(local);
                     }
-                    Ok(Err(error))
-                        if matches!(purpose, Purpose::Port { .. }) && !is_command && error.is_prohibited() =>
-                    {
+                    Ok(Err(error)) if !purpose.is_to_engine() && !is_command && error.is_prohibited() => {
                         return Carried::Prohibited(local);
                     }
-                    Ok(Err(OpenError::Lost)) => return Carried::Lost(local, lease.member.clone()),
+                    Ok(Err(OpenError::Lost)) => return Carried::Lost(local, lease.pooled.clone()),
                     Ok(Err(error)) => {
                         local.reset();
                         return Carried::Refused(error.to_string());
@@ -281,24 +269,18 @@ impl Tunnel {
                 }
             }
         };
-        let of_member = &lease.member.counters;
-        let counters = match purpose {
-            Purpose::Engine(_) => vec![&self.counters, of_member],
-            Purpose::Listening => vec![of_member],
-            Purpose::Port { counters, .. } => vec![&self.counters, of_member, counters.as_ref()],
-        };
-        if !matches!(purpose, Purpose::Port { .. }) {
-            self.flows_refused(None);
+        let of_tunnel = purpose.is_clients.then_some(self.counters.as_ref());
+        let counters: Vec<&Counters> =
+            of_tunnel.into_iter().chain([&lease.pooled.counters]).chain(purpose.counters.as_deref()).collect();
+        if purpose.is_to_engine() {
+            self.status.flows_refused(None);
         }
-        let on_behalf = match purpose {
-            Purpose::Engine(who) => who.as_ref(),
-            _ => None,
-        };
-        let end = relay::carry(local, channel, &counters, &lease, self.target().spill, on_behalf).await;
+        let spill = self.settings.target().spill;
+        let end = relay::carry(local, channel, &counters, &lease, spill, purpose.behind_guard.as_ref()).await;
         if let End::TooSlow(why) = &end {
-            self.flow_reset(why.clone());
+            self.status.flow_reset(why.clone());
         }
-        if matches!(purpose, Purpose::Engine(_)) {
+        if is_clients_to_engine {
             self.prepare_next(lease);
         }
         Carried::Ended(end)
@@ -307,20 +289,20 @@ impl Tunnel {
     /// After a flow: where nothing else goes on, the channel for the next one is opened already; a command
     /// on the host is not started before it is wanted.
     fn prepare_next(&self, lease: Lease) {
-        let (member, pool, endpoint) = (lease.member.clone(), self.pool.clone(), self.endpoint());
+        let (pooled, pool, endpoint) = (lease.pooled.clone(), self.pool.clone(), self.status.endpoint());
         drop(lease);
         if endpoint.is_command() {
             return;
         }
         tokio::spawn(async move {
-            member.open_spare(&endpoint).await;
+            pooled.open_spare(&endpoint).await;
             pool.spare_opened();
         });
     }
 
     /// Lets flows finish that are moving bytes, for at most the target's `drain`.
-    pub(in crate::tunnel) async fn drain(&self, flows: &mut JoinSet<()>) {
-        let deadline = Instant::now() + self.target().drain;
+    pub(super) async fn drain(&self, flows: &mut JoinSet<()>) {
+        let deadline = Instant::now() + self.settings.target().drain;
         let moved = || self.counters.snapshot().bytes();
         let (mut last, mut quiet_since) = (moved(), Instant::now());
         while !flows.is_empty() && Instant::now() < deadline && quiet_since.elapsed() < QUIET {
@@ -333,6 +315,26 @@ impl Tunnel {
         if !flows.is_empty() {
             tracing::info!("{} flows were still open at the end", flows.len());
         }
+    }
+}
+
+impl Dial for Dispatcher {
+    fn dial(self: Arc<Self>, purpose: Purpose) -> std::io::Result<UnixStream> {
+        let (ours, theirs) = UnixStream::pair()?;
+        tokio::spawn(async move {
+            if let Err(reason) = self.place_and_carry(LocalStream::unix(theirs), purpose).await {
+                tracing::debug!("a flow of our own was not opened: {reason}");
+            }
+        });
+        Ok(ours)
+    }
+
+    fn target(&self) -> Arc<Target> {
+        self.settings.target()
+    }
+
+    fn last_error(&self) -> Option<String> {
+        self.status.last_error()
     }
 }
 

@@ -1,25 +1,241 @@
-//! The product: a local endpoint, its SSH connection, the Engine at the other end.
+//! The product: a local endpoint, its SSH connections, the Engine at the other end.
 //!
-//! Knows nothing of processes, control sockets or terminals. [`Tunnel`] owns all state; whoever
-//! drives it calls [`Tunnel::run`] once and reads along through [`Tunnel::watch`].
+//! Knows nothing of processes, control sockets or terminals. [`Tunnel`] is what others may ask of one; whoever
+//! drives it calls [`Tunnel::run`] once and reads along through [`Tunnel::watch`]. Its parts know only what they need of each
+//! other: the supervisor moves it from state to state, the dispatcher serves its clients, the pool has its connections.
 
 mod client;
 mod counters;
+mod dial;
 mod dispatch;
 mod error;
 mod flow;
 mod guard;
-mod handle;
 mod pool;
 mod ports;
+mod settings;
 mod uptime;
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use tokio::sync::{Mutex, mpsc, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{self, Access, Target};
+use crate::host::Route;
+use crate::ssh::Prompter;
+use client::stream::LocalStream;
+use dial::Purpose;
+use dispatch::Dispatcher;
+use pool::Pool;
+use ports::Ports;
+use settings::Settings;
+use uptime::commands::{Command, Commands};
+use uptime::connect::Connector;
+use uptime::state::Publisher;
+use uptime::supervisor::Supervisor;
 
 pub use client::listener::{Inherited, Listener};
 pub(crate) use client::listener::{SocketFile, bind_private};
 pub use counters::{Counters, Snapshot};
 pub use error::Error;
 pub use guard::{Framing, Head, Refusal, RequestStatus};
-pub use handle::Reloading;
-pub use pool::member::ConnectionStatus;
+pub use pool::connection::ConnectionStatus;
 pub use ports::{PortState, PortStatus};
-pub use uptime::supervisor::{State, Status, Tunnel};
+pub use settings::Reloading;
+pub use uptime::state::{State, Status};
+
+/// Longest wait for the answer when a connection's round-trip time is measured.
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
+/// Most clients of published ports that have been accepted and not been served.
+const PORT_CLIENTS: usize = 16;
+
+/// A tunnel.
+#[derive(Debug)]
+pub struct Tunnel {
+    settings: Arc<Settings>,
+    status: Arc<Publisher>,
+    pool: Arc<Pool>,
+    commands: Arc<Commands>,
+    counters: Arc<Counters>,
+    ports: Ports,
+    /// The clients of its published ports.
+    port_clients: Mutex<mpsc::Receiver<(LocalStream, Purpose)>>,
+    supervisor: Supervisor,
+    dispatcher: Arc<Dispatcher>,
+}
+
+impl Tunnel {
+    /// A tunnel that is not running yet. Questions for people go to `prompter`; `route` is where the
+    /// Engine was the last time.
+    ///
+    /// # Errors
+    /// [`Error::Access`].
+    pub fn new(target: Target, prompter: Prompter, route: Option<Route>) -> Result<Arc<Self>, Error> {
+        let status = Arc::new(Publisher::new(route));
+        let pool = Pool::new(target.max_connections);
+        let connector = Arc::new(Connector::new(prompter, target.remember, status.clone()));
+        let settings = Arc::new(Settings::new(target)?);
+        let (commands, counters) = (Arc::<Commands>::default(), Arc::<Counters>::default());
+        let (port_sender, port_clients) = mpsc::channel(PORT_CLIENTS);
+        let supervisor = Supervisor {
+            connector,
+            settings: settings.clone(),
+            status: status.clone(),
+            pool: pool.clone(),
+            commands: commands.clone(),
+            counters: counters.clone(),
+        };
+        let dispatcher = Arc::new(Dispatcher {
+            settings: settings.clone(),
+            status: status.clone(),
+            pool: pool.clone(),
+            commands: commands.clone(),
+            counters: counters.clone(),
+            ports_by_command: AtomicBool::new(false),
+        });
+        Ok(Arc::new(Self {
+            settings,
+            status,
+            pool,
+            commands,
+            counters,
+            ports: Ports::new(port_sender),
+            port_clients: Mutex::new(port_clients),
+            supervisor,
+            dispatcher,
+        }))
+    }
+
+    /// Brings the tunnel up within `limit` (not counting the time that people take to answer) and
+    /// keeps it up until `stop`. Clients of `listener` are served from the moment it is up.
+    ///
+    /// # Errors
+    /// Why it did not come up. Once it was up, nothing but `stop` ends it.
+    pub async fn run(&self, listener: Listener, limit: Duration, stop: CancellationToken) -> Result<(), Error> {
+        tokio::select! {
+            started = self.supervisor.start(limit) => started?,
+            () = stop.cancelled() => return Ok(()),
+        }
+        let mut port_clients = self.port_clients.lock().await;
+        let source = ports::Source {
+            settings: self.settings.subscribe(),
+            status: self.status.subscribe(),
+            dial: self.dispatcher.clone(),
+        };
+        let mut flows = JoinSet::new();
+        tokio::select! {
+            () = self.supervisor.supervise() => {}
+            () = ports::keep(&self.ports, source) => {}
+            () = self.dispatcher.serve(&listener, &mut port_clients, &mut flows) => {}
+            () = stop.cancelled() => {}
+        }
+        drop(listener);
+        self.ports.close();
+        self.dispatcher.drain(&mut flows).await;
+        flows.shutdown().await;
+        let mut goodbyes = JoinSet::new();
+        for pooled in self.pool.clear() {
+            goodbyes.spawn(async move { pooled.carrier.connection.disconnect().await });
+        }
+        goodbyes.join_all().await;
+        self.status.stopped();
+        Ok(())
+    }
+
+    /// What it goes to.
+    pub fn target(&self) -> Arc<Target> {
+        self.settings.target()
+    }
+
+    /// Its status, now and whenever it changes.
+    pub fn watch(&self) -> watch::Receiver<Status> {
+        self.status.subscribe()
+    }
+
+    /// Its counters.
+    pub fn counters(&self) -> Snapshot {
+        self.counters.snapshot()
+    }
+
+    /// Its SSH connections. Their round-trip times are measured anew for the next one who asks.
+    pub fn connections(&self) -> Vec<ConnectionStatus> {
+        let status = self.pool.status();
+        for pooled in self.pool.connections() {
+            tokio::spawn(async move {
+                let _ = tokio::time::timeout(PING_TIMEOUT, pooled.measure()).await;
+            });
+        }
+        status
+    }
+
+    /// Somebody wants it up now: does not wait for the next attempt, and tries again even after a
+    /// failure.
+    pub fn retry_now(&self) {
+        self.commands.send(Command::Retry);
+    }
+
+    /// Somebody wants a new connection. Flows that are under way stay on the old one to their end.
+    pub fn renew(&self) {
+        self.commands.send(match self.status.state() {
+            State::Up => Command::Reload,
+            _ => Command::Retry,
+        });
+    }
+
+    /// Goes on with other settings. Where they lead to another host, login or Engine, a new connection
+    /// is made first, and they come into force with it, all of them; where it cannot be made, none. Only a guard where
+    /// there was none, or that lets nothing but looking through, holds at once: it is asked for, and takes nothing away
+    /// that was asked for. Flows that are under way stay on the old connections to their end. The local endpoint stays
+    /// as it is. Clients that are connected go on under the guard that they began with.
+    ///
+    /// # Errors
+    /// [`Error::Access`]; then nothing has changed.
+    pub fn reload(&self, target: Target) -> Result<Reloading, Error> {
+        let same = self.target().leads_as(&target);
+        let (next, reloading) = self.settings.want(target)?;
+        if same || self.pool.is_empty() {
+            self.settings.take_on(Some(&next));
+            self.pool.set_max(self.target().max_connections);
+        } else {
+            self.narrow(&next.target.access)?;
+        }
+        if !same {
+            self.status.forget_failure();
+            self.commands.send(Command::Reload);
+        }
+        Ok(reloading)
+    }
+
+    /// Has a guard hold at once where there was none, or one that lets nothing but looking through: it takes nothing away
+    /// that was asked for. Another one is passed over.
+    ///
+    /// # Errors
+    /// [`Error::Access`]; then nothing has changed.
+    pub fn narrow(&self, access: &Access) -> Result<(), Error> {
+        self.settings.narrow(access)
+    }
+
+    /// What clients may ask, in a few words; None where they may ask everything.
+    pub fn access(&self) -> Option<String> {
+        self.settings.guard().map(|guard| guard.label().to_owned())
+    }
+
+    /// The requests that are being answered, as far as a guard sees them.
+    pub fn requests(&self) -> Vec<RequestStatus> {
+        self.settings.guard().map(|guard| guard.requests()).unwrap_or_default()
+    }
+
+    /// What is published on the host, and what of it is here; None where nothing is to be here.
+    pub fn ports(&self) -> Option<Vec<PortStatus>> {
+        (self.target().ports != config::Ports::Off).then(|| self.ports.status())
+    }
+
+    /// Somebody agrees to these ports, or with None to all that wait for it.
+    pub fn agree_to_ports(&self, ports: Option<&[u16]>) {
+        self.ports.agree(ports, &self.target());
+    }
+}

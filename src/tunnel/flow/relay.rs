@@ -238,7 +238,7 @@ impl<'a> Inwards<'a> {
                 }
                 received = reader.receive(), if reads => match received {
                     Received::Data(data) => {
-                        self.lease.member.has_received(data.len());
+                        self.lease.pooled.has_received(data.len());
                         let last = full && self.pace.received(Instant::now(), data.len());
                         self.buffer.push(data);
                         if self.round.is_some() && (self.round_is_done().await || last) {
@@ -299,7 +299,7 @@ impl<'a> Inwards<'a> {
                 let pause = self.answered.map_or(FIRST_ANSWERED, |(_, pause)| (pause * 3 / 2).min(LAST_ANSWERED));
                 self.answered = Some((Instant::now(), pause));
             }
-            self.round = Some(Box::pin(self.lease.member.connection.show_life(answered)));
+            self.round = Some(Box::pin(self.lease.pooled.carrier.connection.show_life(answered)));
         }
         step
     }

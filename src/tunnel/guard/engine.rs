@@ -19,14 +19,13 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::config::Target;
 use crate::sync::lock;
 use crate::tunnel::client::peer::Who;
-use crate::tunnel::dispatch::Purpose;
-use crate::tunnel::uptime::supervisor::Tunnel;
+use crate::tunnel::dial::{Dial, Purpose};
 
 pub(super) type Body = UnsyncBoxBody<Bytes, hyper::Error>;
 
 /// The Engine, as one client's connection asks it: one request after the other.
 pub(super) struct Engine {
-    tunnel: Arc<Tunnel>,
+    tunnel: Arc<dyn Dial>,
     /// Where it led when the client came.
     target: Arc<Target>,
     /// Who asks.
@@ -63,7 +62,7 @@ struct Upstream {
 }
 
 impl Engine {
-    pub(super) fn new(tunnel: Arc<Tunnel>, who: Who) -> Self {
+    pub(super) fn new(tunnel: Arc<dyn Dial>, who: Who) -> Self {
         Self { target: tunnel.target(), tunnel, who, upstream: Mutex::new(None), make: std::sync::Mutex::default() }
     }
 
@@ -84,8 +83,7 @@ impl Engine {
 
     async fn send(&self, request: Request<Body>) -> Result<Response<Incoming>, String> {
         let unreachable = |e: &dyn std::fmt::Display| {
-            let said = self.tunnel.watch().borrow().last_error.as_ref().map(|(message, _)| message.clone());
-            said.unwrap_or_else(|| format!("the Engine did not answer: {e}"))
+            self.tunnel.last_error().unwrap_or_else(|| format!("the Engine did not answer: {e}"))
         };
         let mut upstream = self.upstream.lock().await;
         let usable = match upstream.as_mut() {
@@ -113,7 +111,7 @@ impl Engine {
         if !self.tunnel.target().ends_as(&self.target) {
             return Err("the tunnel leads elsewhere by now: connect again".into());
         }
-        let stream = self.tunnel.dial(Purpose::Engine(Some(self.who.clone()))).map_err(|e| e.to_string())?;
+        let stream = self.tunnel.clone().dial(Purpose::guarded(self.who.clone())).map_err(|e| e.to_string())?;
         let stream = TokioIo::new(EngineStream { inner: stream, deaf: false });
         // It may be another one.
         *lock(&self.make) = None;

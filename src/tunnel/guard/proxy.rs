@@ -32,8 +32,8 @@ use super::{Guard, Open, ask, bodies, linger, reach, shown};
 use crate::sync::lock;
 use crate::tunnel::client::peer::Who;
 use crate::tunnel::client::stream::LocalStream;
+use crate::tunnel::dial::Dial;
 use crate::tunnel::flow::relay::End;
-use crate::tunnel::uptime::supervisor::Tunnel;
 
 /// What was read of a request before hyper read it.
 type Seen = Option<Result<Head, Refusal>>;
@@ -58,7 +58,7 @@ const SETTLE_TIME: Duration = Duration::from_millis(100);
 /// # Errors
 /// None; what goes wrong is told to the client.
 pub(in crate::tunnel) async fn serve(
-    tunnel: &Arc<Tunnel>,
+    tunnel: Arc<dyn Dial>,
     guard: Arc<Guard>,
     local: LocalStream,
 ) -> Result<End, String> {
@@ -70,7 +70,7 @@ pub(in crate::tunnel) async fn serve(
     let client = Arc::new(Client {
         guard,
         over_tcp,
-        engine: Engine::new(tunnel.clone(), who.clone()),
+        engine: Engine::new(tunnel, who.clone()),
         who,
         reading: reading.clone(),
         failed: Arc::default(),

@@ -14,7 +14,7 @@ use crate::tunnel::client::listener::{ACCEPT_PAUSE, bind_tcp};
 use crate::tunnel::client::peer;
 use crate::tunnel::client::stream::LocalStream;
 use crate::tunnel::counters::Counters;
-use crate::tunnel::dispatch::Purpose;
+use crate::tunnel::dial::Purpose;
 
 /// What became of a published port on this machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -243,11 +243,7 @@ impl Mapping {
         match bound.and_then(|(listener, why)| Ok((listener.local_addr()?, listener, why))) {
             Ok((local, listener, why)) => {
                 tracing::info!("port {} of {} is at {local}", port.published.port, self.wanted.container);
-                let purpose = Purpose::Port {
-                    host: port.host.clone(),
-                    port: port.published.port,
-                    counters: self.counters.clone(),
-                };
+                let purpose = Purpose::port(port.host.clone(), port.published.port, self.counters.clone());
                 let accepting = tokio::spawn(accept(listener, purpose, clients.clone()));
                 self.open = Some(Open { local, _accepting: AbortOnDropHandle::new(accepting) });
                 (self.state, self.reason) = (PortState::Open, why);

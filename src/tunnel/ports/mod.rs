@@ -6,19 +6,18 @@
 mod mapping;
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::backoff::Backoff;
 use crate::config::{self, Remote, Target};
 use crate::engine::{self, Changes, Container, Session};
 use crate::sync::lock;
 use crate::tunnel::client::stream::LocalStream;
-use crate::tunnel::dispatch::Purpose;
-use crate::tunnel::uptime::supervisor::{Link, Tunnel};
+use crate::tunnel::dial::{Dial, Purpose};
+use crate::tunnel::uptime::state::{Availability, Status};
 use mapping::{Mapping, Wanted};
 
 pub use mapping::{PortState, PortStatus};
@@ -42,30 +41,13 @@ pub(super) struct Ports {
     mappings: Mutex<Vec<Mapping>>,
     /// Ports that somebody has agreed to.
     agreed: Mutex<BTreeSet<u16>>,
-    /// The server does not forward to ports, but runs commands.
-    by_command: AtomicBool,
     clients: mpsc::Sender<(LocalStream, Purpose)>,
-    accepted: Mutex<Option<mpsc::Receiver<(LocalStream, Purpose)>>>,
-}
-
-impl Default for Ports {
-    fn default() -> Self {
-        let (clients, accepted) = mpsc::channel(16);
-        Self {
-            mappings: Mutex::default(),
-            agreed: Mutex::default(),
-            by_command: AtomicBool::new(false),
-            clients,
-            accepted: Mutex::new(Some(accepted)),
-        }
-    }
 }
 
 impl Ports {
-    /// The clients of all ports; to be taken once.
-    pub(super) fn clients(&self) -> mpsc::Receiver<(LocalStream, Purpose)> {
-        let taken = lock(&self.accepted).take();
-        taken.unwrap_or_else(|| mpsc::channel(1).1)
+    /// None yet; their clients are handed to whoever has the receiver.
+    pub(super) fn new(clients: mpsc::Sender<(LocalStream, Purpose)>) -> Self {
+        Self { mappings: Mutex::default(), agreed: Mutex::default(), clients }
     }
 
     pub(super) fn status(&self) -> Vec<PortStatus> {
@@ -82,16 +64,6 @@ impl Ports {
                 agreed.insert(port);
             }
             mapping.open(agreed.contains(&port), target.ports_fallback, &self.clients);
-        }
-    }
-
-    pub(super) fn needs_command(&self) -> bool {
-        self.by_command.load(Relaxed)
-    }
-
-    pub(super) fn take_command(&self) {
-        if !self.by_command.swap(true, Relaxed) {
-            tracing::info!("the server does not forward to ports; their flows go through a command on the host");
         }
     }
 
@@ -138,55 +110,64 @@ impl Ports {
     }
 }
 
+/// What the ports need of their tunnel.
+pub(super) struct Source {
+    /// Its settings.
+    pub(super) settings: watch::Receiver<Arc<Target>>,
+    /// Is there a connection?
+    pub(super) status: watch::Receiver<Status>,
+    /// The way to the Engine.
+    pub(super) dial: Arc<dyn Dial>,
+}
+
 /// Keeps the published ports of a tunnel here, as long as its settings want it. Never ends.
-pub(super) async fn keep(tunnel: &Arc<Tunnel>) {
-    let mut settings = tunnel.settings();
+pub(super) async fn keep(ports: &Ports, mut source: Source) {
     loop {
-        let target = settings.borrow_and_update().clone();
+        let target = source.settings.borrow_and_update().clone();
         if target.ports == config::Ports::Off {
-            tunnel.ports.close();
-            let _ = settings.changed().await;
+            ports.close();
+            let _ = source.settings.changed().await;
             continue;
         }
         tokio::select! {
-            () = follow(tunnel, &target) => {}
-            _ = settings.changed() => {}
+            () = follow(ports, source.status.clone(), &source.dial, &target) => {}
+            _ = source.settings.changed() => {}
         }
     }
 }
 
 /// Follows the Engine's events over whatever connection there is. Never ends.
-async fn follow(tunnel: &Arc<Tunnel>, target: &Target) {
-    let mut link = tunnel.link.subscribe();
+async fn follow(ports: &Ports, mut status: watch::Receiver<Status>, dial: &Arc<dyn Dial>, target: &Target) {
+    let is_connected = |status: &Status| status.state.availability() == Availability::Connected;
     let mut pauses = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
     loop {
-        if link.wait_for(|link| *link == Link::Connected).await.is_err() {
+        if status.wait_for(is_connected).await.is_err() {
             return std::future::pending().await;
         }
         let begun = tokio::time::Instant::now();
-        if let Err(error) = listen(tunnel, target).await {
+        if let Err(error) = listen(ports, dial, target).await {
             tracing::debug!("the Engine's events have ended: {error}");
         }
         // One that has lasted says nothing of the next one.
         if begun.elapsed() > LONGEST_PAUSE {
             pauses.reset();
         }
-        let cut_off = link.wait_for(|link| *link != Link::Connected);
+        let cut_off = status.wait_for(|status| !is_connected(status));
         let _ = tokio::time::timeout(pauses.pause(), cut_off).await;
     }
 }
 
 /// Asks what is published, and again at each change, until the stream of events is cut.
-async fn listen(tunnel: &Arc<Tunnel>, target: &Target) -> Result<(), engine::Error> {
+async fn listen(ports: &Ports, dial: &Arc<dyn Dial>, target: &Target) -> Result<(), engine::Error> {
     // Events first: what changes while the list is on its way is not missed.
-    let mut changes = changes(tunnel).await?;
+    let mut changes = changes(dial).await?;
     let mut session = None;
     let mut settling: &[Duration] = &[];
     loop {
-        let containers = list(tunnel, &mut session).await?;
-        tunnel.ports.apply(wanted(&containers, target), target);
+        let containers = list(dial, &mut session).await?;
+        ports.apply(wanted(&containers, target), target);
         let retrying = async {
-            while tunnel.ports.try_again(target) {
+            while ports.try_again(target) {
                 tokio::time::sleep(TRY_AGAIN).await;
             }
             std::future::pending::<()>().await
@@ -203,24 +184,24 @@ async fn listen(tunnel: &Arc<Tunnel>, target: &Target) -> Result<(), engine::Err
     }
 }
 
-async fn changes(tunnel: &Arc<Tunnel>) -> Result<Changes, engine::Error> {
-    session(tunnel).await?.changes(ANSWER).await
+async fn changes(dial: &Arc<dyn Dial>) -> Result<Changes, engine::Error> {
+    session(dial).await?.changes(ANSWER).await
 }
 
-async fn session(tunnel: &Arc<Tunnel>) -> Result<Session, engine::Error> {
-    let stream = tunnel.dial(Purpose::Listening).map_err(|e| engine::Error::Body(e.to_string()))?;
+async fn session(dial: &Arc<dyn Dial>) -> Result<Session, engine::Error> {
+    let stream = dial.clone().dial(Purpose::listening()).map_err(|e| engine::Error::Body(e.to_string()))?;
     Session::over(stream).await
 }
 
 /// The containers that run, over the connection of the last question where it still serves.
-async fn list(tunnel: &Arc<Tunnel>, kept: &mut Option<Session>) -> Result<Vec<Container>, engine::Error> {
+async fn list(dial: &Arc<dyn Dial>, kept: &mut Option<Session>) -> Result<Vec<Container>, engine::Error> {
     if let Some(mut session) = kept.take().filter(|session| !session.is_closed())
         && let Ok(containers) = session.containers(ANSWER).await
     {
         *kept = Some(session);
         return Ok(containers);
     }
-    let mut session = session(tunnel).await?;
+    let mut session = session(dial).await?;
     let containers = session.containers(ANSWER).await?;
     *kept = Some(session);
     Ok(containers)

@@ -1,5 +1,8 @@
 //! The tunnel comes up, stays up, and goes down.
 
+pub(super) mod commands;
+pub(super) mod connect;
 mod network;
-mod outage;
+mod reconnect_policy;
+pub(super) mod state;
 pub(super) mod supervisor;

@@ -24,9 +24,9 @@ const PATIENT: u32 = 4;
 /// How often a server that closes without a word is asked again by the first `up`.
 const SILENT_TRIES: u32 = 3;
 
-/// One time without a connection.
+/// When the next attempt is made, during one time without a connection.
 #[derive(Debug)]
-pub(in crate::tunnel) struct Outage {
+pub(super) struct ReconnectPolicy {
     begun: Instant,
     attempts: u32,
     pauses: Backoff,
@@ -34,8 +34,8 @@ pub(in crate::tunnel) struct Outage {
     told: String,
 }
 
-impl Outage {
-    pub(in crate::tunnel) fn begins() -> Self {
+impl ReconnectPolicy {
+    pub(super) fn new() -> Self {
         Self {
             begun: Instant::now(),
             attempts: 0,
@@ -45,7 +45,7 @@ impl Outage {
     }
 
     /// Time for TCP in the next attempt; `full` is what the settings say.
-    pub(in crate::tunnel) fn tcp_limit(&mut self, full: Duration) -> Duration {
+    pub(super) fn tcp_limit(&mut self, full: Duration) -> Duration {
         self.attempts += 1;
         let knocks = self.begun.elapsed() < KNOCKING && !self.attempts.is_multiple_of(PATIENT);
         if knocks { full.min(KNOCK_LIMIT) } else { full }
@@ -53,7 +53,7 @@ impl Outage {
 
     /// How long to wait after `error`. Up to half of it is left to chance, so that many tunnels do not
     /// come at once.
-    pub(in crate::tunnel) fn pause(&mut self, error: &Error) -> Duration {
+    pub(super) fn pause(&mut self, error: &Error) -> Duration {
         if error.is_unreached() && self.begun.elapsed() < KNOCKING {
             return with_jitter(KNOCK_PAUSE);
         }
@@ -61,13 +61,13 @@ impl Outage {
     }
 
     /// Something has changed: short pauses again.
-    pub(in crate::tunnel) fn starts_over(&mut self) {
-        *self = Self { told: std::mem::take(&mut self.told), ..Self::begins() };
+    pub(super) fn reset(&mut self) {
+        *self = Self { told: std::mem::take(&mut self.told), ..Self::new() };
     }
 
     /// Should the first `up`, too, try again? A server that says it is too busy is asked until the time
     /// is over, one that says nothing a few times.
-    pub(in crate::tunnel) fn insists(&mut self, error: &Error) -> bool {
+    pub(super) fn retries_first(&mut self, error: &Error) -> bool {
         self.attempts += 1;
         match error.turned_away() {
             Some(ssh::TurnedAway::TooBusy) => true,
@@ -77,7 +77,7 @@ impl Outage {
     }
 
     /// Is this the first time that this is told?
-    pub(in crate::tunnel) fn is_news(&mut self, text: &str) -> bool {
+    pub(super) fn is_news(&mut self, text: &str) -> bool {
         let news = self.told != text;
         if news {
             self.told = text.into();
@@ -106,16 +106,16 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn pauses_grow_where_the_server_is_reached_and_stay_short_where_it_is_not() {
-        let mut outage = Outage::begins();
+        let mut policy = ReconnectPolicy::new();
         let within =
             |pause: Duration, most: Duration| assert!(pause <= most && pause >= most / 2, "{pause:?} of {most:?}");
         for most in [250, 500, 1000, 2000, 4000, 8000, 16_000, 30_000, 30_000] {
-            within(outage.pause(&busy()), Duration::from_millis(most));
-            within(outage.pause(&refused()), KNOCK_PAUSE);
+            within(policy.pause(&busy()), Duration::from_millis(most));
+            within(policy.pause(&refused()), KNOCK_PAUSE);
         }
         tokio::time::advance(KNOCKING).await;
-        within(outage.pause(&refused()), LONGEST_PAUSE);
-        outage.starts_over();
-        within(outage.pause(&busy()), FIRST_PAUSE);
+        within(policy.pause(&refused()), LONGEST_PAUSE);
+        policy.reset();
+        within(policy.pause(&busy()), FIRST_PAUSE);
     }
 }

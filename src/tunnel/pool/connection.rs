@@ -9,12 +9,13 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::placement::View;
+use super::worker::Worker;
 use crate::config::Target;
-use crate::ssh::{Channel, Connection, Endpoint};
+use crate::ssh::{Channel, Connection, Endpoint, OpenError};
 use crate::sync::lock;
 use crate::tunnel::counters::Counters;
 use crate::tunnel::flow::hang_up;
-use crate::tunnel::pool::worker::Worker;
 
 /// One SSH connection of a tunnel, as shown by `status`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -40,14 +41,39 @@ pub struct ConnectionStatus {
     pub spare: bool,
 }
 
-/// A connection and what goes over it.
+/// What the pool asks of a connection.
+pub(in crate::tunnel) trait Carrier: Send + Sync + 'static {
+    /// Opens a channel.
+    fn open(&self, endpoint: &Endpoint) -> impl Future<Output = Result<Channel, OpenError>> + Send;
+
+    /// Waits for a sign of life. False where the connection has ended.
+    fn ping(&self) -> impl Future<Output = bool> + Send;
+}
+
+/// An SSH connection, logged in.
 #[derive(Debug)]
-pub(in crate::tunnel) struct Member {
+pub(in crate::tunnel) struct Established {
     pub(in crate::tunnel) connection: Connection,
     /// What it was made for.
     pub(in crate::tunnel) target: Arc<Target>,
     /// The thread that carries it.
     pub(in crate::tunnel) worker: Worker,
+}
+
+impl Carrier for Established {
+    async fn open(&self, endpoint: &Endpoint) -> Result<Channel, OpenError> {
+        self.connection.open(endpoint).await
+    }
+
+    async fn ping(&self) -> bool {
+        self.connection.ping().await
+    }
+}
+
+/// A connection and what goes over it.
+#[derive(Debug)]
+pub(in crate::tunnel) struct PooledConnection<C = Established> {
+    pub(in crate::tunnel) carrier: C,
     pub(in crate::tunnel) counters: Counters,
     /// Bytes that have come from the host, whether their clients have taken them or not.
     arrived: AtomicU64,
@@ -63,7 +89,7 @@ pub(in crate::tunnel) struct Member {
     /// Set once it is known to be dead, though its session does not know yet.
     dead: CancellationToken,
     /// Set once it gets no new flows and is to end with its last one.
-    retired: CancellationToken,
+    draining: CancellationToken,
     /// Is it being asked for a sign of life, since the network has changed?
     suspect: AtomicBool,
     /// Flows whose client does not keep up.
@@ -91,12 +117,10 @@ pub(in crate::tunnel) enum Spare {
 /// sessions may have changed.
 const RECOVERY: Duration = Duration::from_secs(10);
 
-impl Member {
-    pub(in crate::tunnel) fn new(connection: Connection, target: Arc<Target>, worker: Worker) -> Arc<Self> {
+impl<C: Carrier> PooledConnection<C> {
+    pub(in crate::tunnel) fn new(carrier: C) -> Arc<Self> {
         Arc::new(Self {
-            connection,
-            target,
-            worker,
+            carrier,
             counters: Counters::default(),
             arrived: AtomicU64::new(0),
             load: AtomicUsize::new(0),
@@ -104,7 +128,7 @@ impl Member {
             spilled: AtomicU64::new(0),
             capacity: Mutex::default(),
             dead: CancellationToken::new(),
-            retired: CancellationToken::new(),
+            draining: CancellationToken::new(),
             suspect: AtomicBool::new(false),
             stalled: watch::Sender::new(0),
             quiet_since: Mutex::new(Instant::now()),
@@ -143,7 +167,7 @@ impl Member {
             }
             *spare = Spare::Opening;
         }
-        let opened = self.connection.open(endpoint).await;
+        let opened = self.carrier.open(endpoint).await;
         *lock(&self.spare) = match opened {
             Ok(channel) => {
                 let (holder, wanted) = oneshot::channel();
@@ -163,7 +187,20 @@ impl Member {
         }
     }
 
-    pub(in crate::tunnel) fn spare_since(&self) -> Option<Instant> {
+    /// What decides on its next flow.
+    pub(super) fn view(&self) -> View {
+        View {
+            flows: self.load.load(Relaxed),
+            stalled: self.is_stalled(),
+            full: self.is_full(),
+            suspect: self.is_suspect(),
+            spare_since: self.spare_since(),
+            used: self.was_used(),
+            quiet_since: self.quiet_since(),
+        }
+    }
+
+    fn spare_since(&self) -> Option<Instant> {
         match *lock(&self.spare) {
             Spare::Open(_, since) => Some(since),
             Spare::None | Spare::Opening => None,
@@ -204,13 +241,13 @@ impl Member {
     }
 
     /// It gets no new flows and ends with its last one.
-    pub(in crate::tunnel) fn retire(&self) {
-        self.retired.cancel();
+    pub(in crate::tunnel) fn drain(&self) {
+        self.draining.cancel();
     }
 
-    /// Waits until it is [retired](Self::retire).
-    pub(in crate::tunnel) async fn is_retired(&self) {
-        self.retired.cancelled().await;
+    /// Waits until it [drains](Self::drain).
+    pub(in crate::tunnel) async fn draining(&self) {
+        self.draining.cancelled().await;
     }
 
     /// Gives it up where it does not answer within `limit` and nothing moves on it. (Behind much that is
@@ -259,7 +296,7 @@ impl Member {
             return std::future::pending().await;
         }
         let begun = Instant::now();
-        if self.connection.ping().await {
+        if self.carrier.ping().await {
             *lock(&self.round_trip) = Some(begun.elapsed());
         }
     }
@@ -280,11 +317,11 @@ impl Member {
 
 /// Owns a spare channel until somebody wants it. One that the far end has ended is closed at once: each
 /// costs the server a descriptor.
-async fn hold_spare(
+async fn hold_spare<C>(
     mut channel: Channel,
     wanted: oneshot::Receiver<oneshot::Sender<Channel>>,
     since: Instant,
-    member: Weak<Member>,
+    pooled: Weak<PooledConnection<C>>,
 ) {
     let wanted = tokio::select! {
         biased;
@@ -297,8 +334,8 @@ async fn hold_spare(
             Err(back) => channel = back,
         },
         None => {
-            if let Some(member) = member.upgrade() {
-                let mut spare = lock(&member.spare);
+            if let Some(pooled) = pooled.upgrade() {
+                let mut spare = lock(&pooled.spare);
                 if matches!(*spare, Spare::Open(_, other) if other == since) {
                     *spare = Spare::None;
                 }

@@ -1,0 +1,239 @@
+//! Which connection carries a new flow, which is closed, and when there is to be one more: decisions only, on what is known
+//! of each connection. Knows no connection, no clock and no lock.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// How long a connection beyond the first, or a spare channel, may be unused before it is closed.
+pub(super) const UNUSED: Duration = Duration::from_secs(60);
+/// Flows that follow one another within this time are worth a second connection.
+const FAST: Duration = Duration::from_millis(500);
+/// All connections, those with clients that do not keep up included, are at most so many times `max_connections`.
+const MOST: usize = 4;
+
+/// What is known of a connection.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct View {
+    /// Flows on it, our own that only listen apart.
+    pub(super) flows: usize,
+    /// Is there a client on it that does not keep up?
+    pub(super) stalled: bool,
+    /// Does its server allow no more flows on it?
+    pub(super) full: bool,
+    /// May it be dead?
+    pub(super) suspect: bool,
+    /// Since when a channel is open for the next flow.
+    pub(super) spare_since: Option<Instant>,
+    /// Has it carried anything yet?
+    pub(super) used: bool,
+    /// Since when no flow is on it; while one is, when the last one ended.
+    pub(super) quiet_since: Instant,
+}
+
+/// How many connections there may be.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    /// Those whose clients keep up, at most.
+    pub(super) max: usize,
+    /// Did the server allow the last one?
+    pub(super) may_grow: bool,
+}
+
+/// Where a flow goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Placement {
+    /// On this connection; None: it waits.
+    pub(super) at: Option<usize>,
+    /// Is one more connection wanted?
+    pub(super) grow: bool,
+}
+
+/// May there be one more? A single connection stays single, whatever goes on on it.
+pub(super) fn may_grow(connections: &[View], limits: Limits) -> bool {
+    let most = if limits.max == 1 { 1 } else { limits.max * MOST };
+    let keep_up = connections.iter().filter(|connection| !connection.stalled).count();
+    limits.may_grow && keep_up < limits.max && connections.len() < most
+}
+
+/// The connection for a client's flow: one whose clients keep up, with the fewest flows, of those one with a spare channel, and
+/// of those the one that has been quiet for longest (a server that has just closed a channel holds its next word back,
+/// Nagle's algorithm). Where there is none, one more connection is wanted. So it is where commands come so fast that
+/// the only connection has no spare channel yet.
+///
+/// The last resort is a connection with a client that does not keep up, which then holds it up no more. A `patient` flow
+/// waits instead where one more connection may come.
+pub(super) fn for_client(connections: &[View], limits: Limits, patient: bool, now: Instant) -> Placement {
+    let key = |(_, one): &(usize, &View)| (one.suspect, one.flows, one.spare_since.is_none(), one.quiet_since);
+    let open = || connections.iter().enumerate().filter(|(_, one)| !one.full);
+    let best = open().filter(|(_, one)| !one.stalled).min_by_key(key);
+    let too_fast = connections.len() == 1
+        && best.is_some_and(|(_, one)| {
+            one.spare_since.is_none() && one.used && now.duration_since(one.quiet_since) < FAST
+        });
+    let wanted = too_fast || best.is_none_or(|(_, one)| one.flows > 0);
+    let grow = wanted && may_grow(connections, limits);
+    let best = best.or_else(|| open().filter(|_| !(patient && grow)).min_by_key(key));
+    Placement { at: best.map(|(at, _)| at), grow }
+}
+
+/// The connection for a flow of our own that only listens: the first whose clients keep up. The last resort as for a client.
+pub(super) fn for_listener(connections: &[View], limits: Limits, patient: bool) -> Placement {
+    if let Some(at) = connections.iter().position(|connection| !connection.stalled) {
+        return Placement { at: Some(at), grow: false };
+    }
+    let grow = may_grow(connections, limits);
+    let last_resort = if patient && grow { None } else { connections.first() };
+    Placement { at: last_resort.map(|_| 0), grow }
+}
+
+/// One that has been unused for too long; one always stays.
+pub(super) fn unused(connections: &[View], now: Instant) -> Option<usize> {
+    let is_unused = |one: &View| one.flows == 0 && now.duration_since(one.quiet_since) >= UNUSED;
+    connections.iter().rposition(is_unused).filter(|_| connections.len() > 1)
+}
+
+/// When the next connection or spare channel will have been unused for too long.
+pub(super) fn next_unused(connections: &[View]) -> Option<Instant> {
+    let idle = connections.iter().filter(|one| one.flows == 0 && connections.len() > 1).map(|one| one.quiet_since);
+    let spares = connections.iter().filter_map(|one| one.spare_since);
+    idle.chain(spares).min().map(|since| since + UNUSED)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const MANY: Limits = Limits { max: 4, may_grow: true };
+
+    /// One that was made long ago, has been used, and is unused.
+    fn idle(now: Instant) -> View {
+        View {
+            flows: 0,
+            stalled: false,
+            full: false,
+            suspect: false,
+            spare_since: Some(now),
+            used: true,
+            quiet_since: now,
+        }
+    }
+
+    fn later() -> Instant {
+        Instant::now() + Duration::from_secs(3600)
+    }
+
+    #[test]
+    fn the_best_connection_is_alive_quiet_with_a_spare_and_longest_so() {
+        let now = later();
+        let quiet = idle(now - FAST * 2);
+        let place = |connections: &[View]| for_client(connections, MANY, true, now);
+        let rows: [(&str, Vec<View>, Option<usize>, bool); 9] = [
+            ("none", vec![], None, true),
+            ("an idle one", vec![quiet], Some(0), false),
+            ("fewer flows", vec![View { flows: 2, ..quiet }, View { flows: 1, ..quiet }], Some(1), true),
+            ("a spare", vec![View { spare_since: None, ..quiet }, quiet], Some(1), false),
+            ("quiet for longer", vec![quiet, View { quiet_since: now - FAST * 3, ..quiet }], Some(1), false),
+            ("alive", vec![View { suspect: true, ..quiet }, View { flows: 3, ..quiet }], Some(1), true),
+            ("clients that keep up", vec![View { stalled: true, ..quiet }, View { flows: 9, ..quiet }], Some(1), true),
+            ("room", vec![View { full: true, ..quiet }, View { flows: 9, ..quiet }], Some(1), true),
+            ("none with room", vec![View { full: true, ..quiet }], None, true),
+        ];
+        for (what, connections, at, grow) in rows {
+            assert_eq!(place(&connections), Placement { at, grow }, "{what}");
+        }
+    }
+
+    #[test]
+    fn commands_that_follow_one_another_are_worth_a_second_connection() {
+        let now = later();
+        let just_used = View { spare_since: None, quiet_since: now - FAST / 2, ..idle(now) };
+        let grow = |connections: &[View]| for_client(connections, MANY, true, now).grow;
+        assert!(grow(&[just_used]));
+        assert!(!grow(&[View { used: false, ..just_used }]), "the first one");
+        assert!(!grow(&[View { quiet_since: now - FAST, ..just_used }]), "slow enough");
+        assert!(!grow(&[just_used, idle(now)]), "there are two");
+    }
+
+    #[test]
+    fn the_last_resort_is_a_stalled_connection_once_nothing_better_comes() {
+        let now = later();
+        let stalled = View { stalled: true, flows: 1, ..idle(now) };
+        let single = Limits { max: 1, may_grow: true };
+        let refused = Limits { may_grow: false, ..MANY };
+        for (limits, patient, at, grow) in [
+            (MANY, true, None, true),
+            (MANY, false, Some(0), true),
+            (refused, true, Some(0), false),
+            (single, true, Some(0), false),
+        ] {
+            let expected = Placement { at, grow };
+            assert_eq!(for_client(&[stalled], limits, patient, now), expected, "{limits:?} {patient}");
+            assert_eq!(for_listener(&[stalled], limits, patient), expected, "a listener: {limits:?} {patient}");
+        }
+        assert_eq!(for_listener(&[stalled, idle(now)], MANY, true), Placement { at: Some(1), grow: false });
+        assert_eq!(for_listener(&[], MANY, false), Placement { at: None, grow: true });
+    }
+
+    #[test]
+    fn stalled_connections_do_not_count_up_to_four_times_the_limit() {
+        let stalled = View { stalled: true, flows: 1, ..idle(later()) };
+        assert!(may_grow(&[stalled; 15], MANY));
+        assert!(!may_grow(&[stalled; 16], MANY));
+        let keeps_up = View { stalled: false, ..stalled };
+        assert!(may_grow(&[keeps_up; 3], MANY));
+        assert!(!may_grow(&[keeps_up; 4], MANY));
+    }
+
+    #[test]
+    fn unused_connections_go_but_the_last_one_and_spares_go_too() {
+        let now = later();
+        let old = View { quiet_since: now - UNUSED, spare_since: None, ..idle(now) };
+        let young = View { quiet_since: now - UNUSED / 2, ..old };
+        assert_eq!(unused(&[old], now), None, "the last one");
+        assert_eq!(unused(&[old, old, young], now), Some(1));
+        assert_eq!(unused(&[young, View { flows: 1, ..old }], now), None);
+        assert_eq!(next_unused(&[old]), None, "nothing is waited for");
+        assert_eq!(next_unused(&[young, old]), Some(now));
+        assert_eq!(next_unused(&[View { spare_since: Some(now), ..old }]), Some(now + UNUSED));
+    }
+
+    fn any_view(now: Instant) -> impl Strategy<Value = View> {
+        let flags = (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>());
+        (0_usize..4, flags, 0_u64..120_000).prop_map(move |(flows, (stalled, full, suspect, spare, used), quiet)| {
+            View {
+                flows,
+                stalled,
+                full,
+                suspect,
+                spare_since: spare.then_some(now),
+                used,
+                quiet_since: now - Duration::from_millis(quiet),
+            }
+        })
+    }
+
+    proptest! {
+        /// Whatever there is: no flow on a full connection, none beside a stalled client while another will do, and nobody waits
+        /// in vain.
+        #[test]
+        fn a_flow_is_placed_well_or_waits_for_something(
+            connections in proptest::collection::vec(any_view(later()), 0..6),
+            max in 1_usize..5, allowed: bool, patient: bool,
+        ) {
+            let limits = Limits { max, may_grow: allowed };
+            let placement = for_client(&connections, limits, patient, later());
+            prop_assert!(!placement.grow || may_grow(&connections, limits));
+            match placement.at {
+                Some(at) => {
+                    prop_assert!(!connections[at].full);
+                    let other_will_do = connections.iter().any(|one| !one.stalled && !one.full);
+                    prop_assert!(!(connections[at].stalled && other_will_do));
+                }
+                None => prop_assert!(placement.grow || connections.iter().all(|one| one.full)),
+            }
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! Making a connection: TCP, login, the Engine at the other end.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::state::Publisher;
+use crate::config::Target;
+use crate::engine::Engine;
+use crate::host::{self, Route};
+use crate::ssh::{self, Connection, Credentials, OnStep, Prompter, Step};
+use crate::tunnel::error::Error;
+use crate::tunnel::pool::connection::{Established, PooledConnection};
+use crate::tunnel::pool::worker::Worker;
+
+/// A connection, and where the Engine was found over it.
+pub(super) struct Found {
+    pub(super) pooled: Arc<PooledConnection>,
+    pub(super) route: Route,
+    pub(super) engine: Engine,
+}
+
+/// Makes the connections of one tunnel; questions for people go to its prompter.
+#[derive(Debug)]
+pub(in crate::tunnel) struct Connector {
+    prompter: Prompter,
+    credentials: Credentials,
+    status: Arc<Publisher>,
+}
+
+impl Connector {
+    pub(in crate::tunnel) fn new(prompter: Prompter, remember: bool, status: Arc<Publisher>) -> Self {
+        Self { prompter, credentials: Credentials::new(remember), status }
+    }
+
+    /// `work`, which has `limit`, not counting the time that people take to answer. None where it was not enough.
+    pub(super) async fn within<T>(&self, limit: Duration, work: impl Future<Output = T>) -> Option<T> {
+        self.prompter.within(limit, work).await
+    }
+
+    /// Connects, logs in and pings the Engine.
+    pub(super) async fn connect(&self, target: &Target) -> Result<Found, Error> {
+        let pooled = self.log_in(target, target.tcp_timeout).await?;
+        let (route, engine) = self.find_engine(target, &pooled).await?;
+        Ok(Found { pooled, route, engine })
+    }
+
+    /// Connects and logs in, for people to see.
+    pub(super) async fn log_in(&self, target: &Target, tcp_timeout: Duration) -> Result<Arc<PooledConnection>, Error> {
+        let mut target = target.clone();
+        target.tcp_timeout = tcp_timeout;
+        let status = self.status.clone();
+        let on_step: OnStep = Arc::new(move |news| {
+            if let ssh::News::Step(step) = news {
+                status.step(step);
+            }
+        });
+        self.establish(target, &self.prompter, &on_step).await
+    }
+
+    pub(super) async fn find_engine(
+        &self,
+        target: &Target,
+        pooled: &PooledConnection,
+    ) -> Result<(Route, Engine), Error> {
+        self.status.step(Step::Engine);
+        let last = self.status.route();
+        let (route, engine) = host::find_engine(&pooled.carrier.connection, target, last.as_ref()).await?;
+        tracing::info!(
+            "connected to {}, Engine {} at {} ({})",
+            target.address(),
+            engine.version,
+            route.remote(),
+            route.transport()
+        );
+        Ok((route, engine))
+    }
+
+    /// A further connection, without asking anybody anything.
+    pub(super) async fn one_more(&self, target: &Target) -> Result<Arc<PooledConnection>, Error> {
+        self.establish(target.clone(), &Prompter::for_nobody(), &(Arc::new(|_| {}) as OnStep)).await
+    }
+
+    /// Makes a connection, on a thread of its own.
+    async fn establish(
+        &self,
+        target: Target,
+        prompter: &Prompter,
+        on_step: &OnStep,
+    ) -> Result<Arc<PooledConnection>, Error> {
+        let worker = Worker::start().map_err(Error::System)?;
+        let prompter = prompter.clone();
+        let (credentials, on_step) = (self.credentials.clone(), on_step.clone());
+        let target = Arc::new(target);
+        let to = target.clone();
+        let making = worker.run(async move { Connection::establish(&to, &prompter, &credentials, &on_step).await });
+        let connection = making.await.map_err(|e| Error::System(io::Error::other(e)))??;
+        Ok(PooledConnection::new(Established { connection, target, worker }))
+    }
+}

@@ -1,0 +1,306 @@
+//! The phases of a tunnel, and what is published of it.
+//!
+//! ```text
+//!   starting ──► up ──► reconnecting ──► up
+//!      │          │         │  └──► failed ──(asked to retry)──► reconnecting
+//!      ▼          ▼         ▼          ▼
+//!    (error)     down ◄──── (stop) ◄───┘
+//! ```
+//!
+//! A lazy tunnel begins as `idle`, is `reconnecting` once a flow comes, and `idle` again after a while without any.
+//!
+//! The one writer of a tunnel's status: [`Publisher`]. What flows can count on ([`Availability`]) follows from the phase.
+
+use std::fmt;
+use std::time::{Duration, SystemTime};
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+use crate::engine::Engine;
+use crate::host::{Class, Route};
+use crate::ssh::{Endpoint, Step};
+use crate::tunnel::error::Error;
+
+/// The state of a tunnel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// On the way up for the first time.
+    Starting,
+    /// Connected.
+    Up,
+    /// Lazy, and not in use: connects with the first flow.
+    Idle,
+    /// The connection was lost and is being made again.
+    Reconnecting,
+    /// The connection was lost, and time alone will not bring it back.
+    Failed,
+    /// Ended, or never begun.
+    Down,
+}
+
+/// What moves a tunnel from one state to the next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Event {
+    /// There is a connection, and the Engine answers.
+    Connected,
+    /// There is none, and one is being made.
+    Connecting,
+    /// It is lazy, and nothing uses it.
+    Unused,
+    /// An attempt has failed for a reason that time does not cure.
+    Refused,
+    /// It ends.
+    Stopped,
+}
+
+/// What flows can count on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::tunnel) enum Availability {
+    /// There are connections.
+    Connected,
+    /// Not now, maybe soon.
+    Waiting,
+    /// Not before somebody acts.
+    Failed,
+}
+
+impl State {
+    /// Can docker be used?
+    pub fn is_usable(self) -> bool {
+        matches!(self, Self::Up | Self::Idle)
+    }
+
+    /// The state after `event`; None where that cannot happen in this one.
+    fn after(self, event: Event) -> Option<Self> {
+        match (self, event) {
+            (Self::Down, _) => None,
+            (_, Event::Stopped) => Some(Self::Down),
+            (Self::Starting | Self::Up | Self::Reconnecting, Event::Connected) => Some(Self::Up),
+            (_, Event::Connecting) => Some(Self::Reconnecting),
+            (Self::Starting | Self::Up | Self::Reconnecting | Self::Idle, Event::Unused) => Some(Self::Idle),
+            (Self::Reconnecting, Event::Refused) => Some(Self::Failed),
+            (Self::Idle | Self::Failed, Event::Connected)
+            | (Self::Failed, Event::Unused)
+            | (Self::Starting | Self::Up | Self::Idle | Self::Failed, Event::Refused) => None,
+        }
+    }
+
+    /// What flows can count on in it.
+    pub(in crate::tunnel) fn availability(self) -> Availability {
+        match self {
+            Self::Up => Availability::Connected,
+            Self::Starting | Self::Idle | Self::Reconnecting => Availability::Waiting,
+            Self::Failed | Self::Down => Availability::Failed,
+        }
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Starting => "starting",
+            Self::Up => "up",
+            Self::Idle => "idle",
+            Self::Reconnecting => "reconnecting",
+            Self::Failed => "failed",
+            Self::Down => "down",
+        })
+    }
+}
+
+/// What there is to know about a tunnel at one moment, its counters apart.
+#[derive(Debug, Clone)]
+pub struct Status {
+    /// Its state.
+    pub state: State,
+    /// Since when.
+    pub since: SystemTime,
+    /// What is being done, while starting or reconnecting.
+    pub step: Step,
+    /// The Engine, once it has answered.
+    pub engine: Option<Engine>,
+    /// Where it is on its host, and how it is reached.
+    pub route: Option<Route>,
+    /// The last thing that went wrong: what, and what to do. None once it is all right again.
+    pub last_error: Option<(String, Option<String>)>,
+    /// The last client that was reset because it did not read: when, who, and why.
+    pub last_reset: Option<(SystemTime, String)>,
+    /// What kind of failure that was, where it was one of the connection.
+    pub class: Option<Class>,
+    /// When the next attempt begins, while one is waited for.
+    pub next_attempt: Option<SystemTime>,
+}
+
+/// The status of one tunnel, for all to read. Only its methods change it.
+#[derive(Debug)]
+pub(in crate::tunnel) struct Publisher(watch::Sender<Status>);
+
+impl Publisher {
+    /// That of a tunnel that has not begun; `route` is where its Engine was the last time.
+    pub(in crate::tunnel) fn new(route: Option<Route>) -> Self {
+        Self(watch::Sender::new(Status {
+            state: State::Starting,
+            since: SystemTime::now(),
+            step: Step::Resolving,
+            engine: None,
+            route,
+            last_error: None,
+            last_reset: None,
+            class: None,
+            next_attempt: None,
+        }))
+    }
+
+    /// The status, now and whenever it changes.
+    pub(in crate::tunnel) fn subscribe(&self) -> watch::Receiver<Status> {
+        self.0.subscribe()
+    }
+
+    pub(in crate::tunnel) fn state(&self) -> State {
+        self.0.borrow().state
+    }
+
+    /// What is being done.
+    pub(super) fn current_step(&self) -> Step {
+        self.0.borrow().step
+    }
+
+    /// Where the Engine is, or was the last time.
+    pub(super) fn route(&self) -> Option<Route> {
+        self.0.borrow().route.clone()
+    }
+
+    /// Where flows to the Engine go.
+    pub(in crate::tunnel) fn endpoint(&self) -> Endpoint {
+        self.0.borrow().route.as_ref().map_or_else(|| Route::usual().endpoint(), Route::endpoint)
+    }
+
+    /// What went wrong last, for people.
+    pub(in crate::tunnel) fn last_error(&self) -> Option<String> {
+        self.0.borrow().last_error.as_ref().map(|(message, _)| message.clone())
+    }
+
+    /// The one place where a tunnel's state changes.
+    pub(super) fn apply(&self, event: Event) {
+        self.0.send_if_modified(|status| {
+            let Some(next) = status.state.after(event) else {
+                // A mistake of ours; what was published stays.
+                tracing::error!("{event:?} while {}", status.state);
+                return false;
+            };
+            let clears_error = event == Event::Connected && status.last_error.take().is_some();
+            let changes = status.state != next;
+            if changes {
+                status.state = next;
+                status.since = SystemTime::now();
+            }
+            changes || clears_error
+        });
+    }
+
+    /// The tunnel is down, and stays so.
+    pub(in crate::tunnel) fn stopped(&self) {
+        self.apply(Event::Stopped);
+    }
+
+    pub(super) fn step(&self, step: Step) {
+        self.0.send_modify(|status| status.step = step);
+    }
+
+    pub(super) fn found(&self, route: Route, engine: Engine) {
+        self.0.send_modify(|status| (status.engine, status.route) = (Some(engine), Some(route)));
+    }
+
+    /// An attempt to connect `target`, as it was typed, has failed.
+    pub(super) fn failed(&self, error: &Error, target: &str) {
+        let mut described = (error.with_causes(), error.hint());
+        if !error.may_pass() {
+            described.0 = format!("needs you: run dtunnel up {target} ({})", described.0);
+        }
+        self.0.send_modify(|status| (status.last_error, status.class) = (Some(described), Some(error.class())));
+    }
+
+    /// What went wrong on the way to the host of before says nothing of the next one.
+    pub(in crate::tunnel) fn forget_failure(&self) {
+        self.0.send_modify(|status| (status.last_error, status.class) = (None, None));
+    }
+
+    /// The next attempt begins after `pause`; None: it has begun.
+    pub(super) fn next_attempt(&self, pause: Option<Duration>) {
+        let at = pause.and_then(|pause| SystemTime::now().checked_add(pause));
+        self.0.send_modify(|status| status.next_attempt = at);
+    }
+
+    /// A client was reset because it did not read.
+    pub(in crate::tunnel) fn flow_reset(&self, why: String) {
+        tracing::warn!("a flow was reset: {why}");
+        self.0.send_modify(|status| status.last_reset = Some((SystemTime::now(), why)));
+    }
+
+    /// Flows are refused for this reason, or not any more.
+    pub(in crate::tunnel) fn flows_refused(&self, reason: Option<&str>) {
+        self.0.send_if_modified(|status| {
+            let changes = reason.is_some() || status.last_error.is_some();
+            if status.state == State::Up && changes {
+                status.last_error = reason.map(|reason| (reason.to_owned(), None));
+            }
+            changes
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each state and each event.
+    #[test]
+    fn each_state_and_event_has_its_next_state_or_cannot_be() {
+        use Event::{Connected, Connecting, Refused, Stopped, Unused};
+        use State::{Down, Failed, Idle, Reconnecting, Starting, Up};
+        let events = [Connected, Connecting, Unused, Refused, Stopped];
+        let table = [
+            (Starting, [Some(Up), Some(Reconnecting), Some(Idle), None, Some(Down)]),
+            (Up, [Some(Up), Some(Reconnecting), Some(Idle), None, Some(Down)]),
+            (Idle, [None, Some(Reconnecting), Some(Idle), None, Some(Down)]),
+            (Reconnecting, [Some(Up), Some(Reconnecting), Some(Idle), Some(Failed), Some(Down)]),
+            (Failed, [None, Some(Reconnecting), None, None, Some(Down)]),
+            (Down, [None, None, None, None, None]),
+        ];
+        for (state, next) in table {
+            for (event, next) in events.into_iter().zip(next) {
+                assert_eq!(state.after(event), next, "{event:?} while {state}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_published_follows_the_events_and_nothing_else() {
+        let published = Publisher::new(None);
+        let mut seen = published.subscribe();
+        let error = Error::System(std::io::Error::other("x"));
+        published.apply(Event::Connecting);
+        published.failed(&error, "prod-1");
+        assert_eq!(published.last_error().as_deref(), Some("cannot start a connection: x"));
+        assert_eq!(published.state().availability(), Availability::Waiting);
+        published.apply(Event::Refused);
+        assert_eq!(published.state().availability(), Availability::Failed);
+        seen.mark_unchanged();
+        // It cannot be, so it changes nothing.
+        published.apply(Event::Connected);
+        assert_eq!((published.state(), seen.has_changed().ok()), (State::Failed, Some(false)));
+        published.apply(Event::Connecting);
+        published.apply(Event::Connected);
+        assert_eq!((published.state(), published.last_error()), (State::Up, None));
+        assert_eq!(published.state().availability(), Availability::Connected);
+        published.flows_refused(Some("no"));
+        assert_eq!(published.last_error().as_deref(), Some("no"));
+        published.flows_refused(None);
+        assert_eq!(published.last_error(), None);
+        published.stopped();
+        published.apply(Event::Connecting);
+        assert_eq!(published.state(), State::Down);
+    }
+}
