@@ -45,18 +45,26 @@ const DRAIN_STEP: Duration = Duration::from_millis(50);
 enum Carried {
     /// It is over.
     Ended(End),
-    /// It was not opened, for this reason; the client has been told.
+    /// Its thread could not take it.
+    Failed(std::io::Error),
+    /// It was not opened there, and nothing of the client's has been sent.
+    Unopened(LocalStream, Unopened),
+}
+
+/// Why a connection has no channel for a flow.
+enum Unopened {
+    /// The host, or the server, has none for it.
     Refused(String),
     /// The client went away before it was opened.
     ClientGone,
     /// The server allows no further command there as long as others run or are ending.
-    Crowded(LocalStream),
+    Crowded,
     /// That connection may be dead, and another one is not.
-    Elsewhere(LocalStream),
+    Elsewhere,
     /// The server does not forward to ports; a command on the host may.
-    Prohibited(LocalStream),
-    /// That connection was lost before the flow was opened.
-    Lost(LocalStream, Arc<PooledConnection>),
+    Prohibited,
+    /// That connection was lost.
+    Lost(Arc<PooledConnection>),
 }
 
 /// Serves the clients of one tunnel.
@@ -181,35 +189,30 @@ impl Dispatcher {
             };
             local = match carried.map_err(|e| e.to_string())? {
                 Carried::Ended(end) => return Ok(end),
-                Carried::Refused(reason) => {
-                    if purpose.is_to_engine() {
-                        self.status.flows_refused(Some(&reason));
-                    }
-                    return Err(reason);
-                }
-                Carried::Prohibited(local) => {
-                    if !self.ports_by_command.swap(true, Relaxed) {
-                        tracing::info!(
-                            "the server does not forward to ports; their flows go through a command on the host"
-                        );
-                    }
-                    local
-                }
-                Carried::ClientGone => return Ok(End::ClientGone),
-                Carried::Elsewhere(local) => local,
-                Carried::Crowded(local) => {
-                    if Instant::now() >= deadline {
-                        return refuse(local, "the server allows no further session".into());
-                    }
-                    // Nothing tells when a session has really ended there.
-                    or_gone(&local, tokio::time::sleep(CROWDED)).await?;
-                    local
-                }
-                // The supervisor learns of it in this moment, too; wait until it has.
-                Carried::Lost(local, pooled) => {
-                    while self.pool.contains(&pooled) {
-                        if tokio::time::timeout_at(deadline, changes.changed()).await.is_err() {
-                            return refuse(local, "the connection was lost".into());
+                Carried::Failed(error) => return Err(error.to_string()),
+                Carried::Unopened(local, why) => {
+                    match why {
+                        Unopened::Refused(reason) => {
+                            if purpose.is_to_engine() {
+                                self.status.flows_refused(Some(&reason));
+                            }
+                            return refuse(local, reason);
+                        }
+                        Unopened::ClientGone => return Ok(End::ClientGone),
+                        Unopened::Elsewhere => {}
+                        Unopened::Prohibited => self.carry_ports_by_command(),
+                        Unopened::Crowded if Instant::now() >= deadline => {
+                            return refuse(local, "the server allows no further session".into());
+                        }
+                        // Nothing tells when a session has really ended there.
+                        Unopened::Crowded => or_gone(&local, tokio::time::sleep(CROWDED)).await?,
+                        // The supervisor learns of it in this moment, too; wait until it has.
+                        Unopened::Lost(pooled) => {
+                            while self.pool.contains(&pooled) {
+                                if tokio::time::timeout_at(deadline, changes.changed()).await.is_err() {
+                                    return refuse(local, "the connection was lost".into());
+                                }
+                            }
                         }
                     }
                     local
@@ -223,51 +226,11 @@ impl Dispatcher {
     async fn carry(&self, local: LocalStream, lease: Lease, purpose: &Purpose) -> Carried {
         let local = match local.move_here() {
             Ok(local) => local,
-            Err(e) => return Carried::Refused(e.to_string()),
+            Err(e) => return Carried::Failed(e),
         };
-        let is_clients_to_engine = purpose.is_clients && purpose.is_to_engine();
-        let spare = if is_clients_to_engine { lease.pooled.take_spare().await } else { None };
-        let channel = match spare {
-            Some(channel) => channel,
-            None => {
-                let (pooled, endpoint) = (lease.pooled.clone(), self.way(purpose));
-                let is_command = endpoint.is_command();
-                let mut opening = tokio::spawn(async move { pooled.carrier.open(&endpoint).await });
-                let opened = tokio::select! {
-                    biased;
-                    opened = &mut opening => opened,
-                    // Nothing was sent yet: it is opened elsewhere.
-                    () = lease.pooled.given_up() => return Carried::Lost(local, lease.pooled.clone()),
-                    () = self.pool.better_is_there(&lease.pooled) => {
-                        tokio::spawn(close_unwanted(opening, lease));
-                        return Carried::Elsewhere(local);
-                    }
-                    Ok(()) = local.gone() => {
-                        tokio::spawn(close_unwanted(opening, lease));
-                        return Carried::ClientGone;
-                    }
-                };
-                match opened {
-                    Ok(Ok(channel)) => channel,
-                    // A server lets a connection have so many commands (MaxSessions).
-                    Ok(Err(OpenError::Refused { .. })) if is_command => {
-                        lease.pooled.has_refused();
-                        return Carried::Crowded(local);
-                    }
-                    Ok(Err(error)) if !purpose.is_to_engine() && !is_command && error.is_prohibited() => {
-                        return Carried::Prohibited(local);
-                    }
-                    Ok(Err(OpenError::Lost)) => return Carried::Lost(local, lease.pooled.clone()),
-                    Ok(Err(error)) => {
-                        local.reset();
-                        return Carried::Refused(error.to_string());
-                    }
-                    Err(e) => {
-                        local.reset();
-                        return Carried::Refused(e.to_string());
-                    }
-                }
-            }
+        let (channel, lease) = match self.open(&local, lease, purpose).await {
+            Ok(opened) => opened,
+            Err(why) => return Carried::Unopened(local, why),
         };
         let of_tunnel = purpose.is_clients.then_some(self.counters.as_ref());
         let counters: Vec<&Counters> =
@@ -280,10 +243,55 @@ impl Dispatcher {
         if let End::TooSlow(why) = &end {
             self.status.flow_reset(why.clone());
         }
-        if is_clients_to_engine {
+        if purpose.is_clients && purpose.is_to_engine() {
             self.prepare_next(lease);
         }
         Carried::Ended(end)
+    }
+
+    /// A channel on the flow's connection: the spare one, or a new one.
+    async fn open(&self, local: &LocalStream, lease: Lease, purpose: &Purpose) -> Result<(Channel, Lease), Unopened> {
+        if purpose.is_clients
+            && purpose.is_to_engine()
+            && let Some(spare) = lease.pooled.take_spare().await
+        {
+            return Ok((spare, lease));
+        }
+        let (pooled, endpoint) = (lease.pooled.clone(), self.way(purpose));
+        let is_command = endpoint.is_command();
+        let mut opening = tokio::spawn(async move { pooled.carrier.open(&endpoint).await });
+        let opened = tokio::select! {
+            biased;
+            opened = &mut opening => opened,
+            // Nothing was sent yet: it is opened elsewhere.
+            () = lease.pooled.given_up() => return Err(Unopened::Lost(lease.pooled.clone())),
+            () = self.pool.better_is_there(&lease.pooled) => {
+                tokio::spawn(close_unwanted(opening, lease));
+                return Err(Unopened::Elsewhere);
+            }
+            Ok(()) = local.gone() => {
+                tokio::spawn(close_unwanted(opening, lease));
+                return Err(Unopened::ClientGone);
+            }
+        };
+        Err(match opened {
+            Ok(Ok(channel)) => return Ok((channel, lease)),
+            // A server lets a connection have so many commands (MaxSessions).
+            Ok(Err(OpenError::Refused { .. })) if is_command => {
+                lease.pooled.has_refused();
+                Unopened::Crowded
+            }
+            Ok(Err(error)) if !purpose.is_to_engine() && !is_command && error.is_prohibited() => Unopened::Prohibited,
+            Ok(Err(OpenError::Lost)) => Unopened::Lost(lease.pooled.clone()),
+            Ok(Err(error)) => Unopened::Refused(error.to_string()),
+            Err(e) => Unopened::Refused(e.to_string()),
+        })
+    }
+
+    fn carry_ports_by_command(&self) {
+        if !self.ports_by_command.swap(true, Relaxed) {
+            tracing::info!("the server does not forward to ports; their flows go through a command on the host");
+        }
     }
 
     /// After a flow: where nothing else goes on, the channel for the next one is opened already; a command

@@ -9,6 +9,7 @@
 mod agreement;
 mod ask;
 mod bodies;
+mod browser;
 mod defaults;
 mod engine;
 mod framing;
@@ -22,6 +23,7 @@ mod query;
 mod reach;
 mod refusal;
 mod stream;
+mod switched;
 mod target;
 
 use std::collections::BTreeMap;

@@ -1,7 +1,6 @@
 //! One client's connection under a guard: each request judged, passed on or refused.
 
 use std::convert::Infallible;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
@@ -13,6 +12,7 @@ use hyper::header::{
     CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRAILER,
     TRANSFER_ENCODING, UPGRADE,
 };
+use hyper::http::request::Parts;
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode, Uri, Version, server, upgrade};
 use hyper_util::rt::TokioIo;
@@ -21,14 +21,14 @@ use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::bodies::Judged;
-use super::engine::{Body, Engine, EngineStream, Make};
+use super::engine::{Body, Engine, Make};
 use super::head::Head;
 use super::operations::Operation;
 use super::policy::{Pass, Rules, Verdict};
 use super::reach::Settled;
 use super::refusal::{Refusal, Refused, TOO_LATE, forbidden};
 use super::stream::{Framed, Reading, Returned};
-use super::{Guard, Open, ask, bodies, linger, reach, shown};
+use super::{Guard, Open, ask, bodies, browser, linger, reach, shown, switched};
 use crate::sync::lock;
 use crate::tunnel::client::peer::Who;
 use crate::tunnel::client::stream::LocalStream;
@@ -197,7 +197,7 @@ impl Client {
             return Err(bad("it was read in two ways"));
         }
         if self.over_tcp {
-            of_this_machine(&head)?;
+            browser::check(&head)?;
         }
         match self.guard.rules.decide(&head) {
             Verdict::Pass(pass) => Ok(pass),
@@ -214,27 +214,7 @@ impl Client {
     ) -> Result<Response<Body>, Refused> {
         let operation = pass.operation;
         let (mut parts, body) = request.into_parts();
-        let mut settled = Settled::ForGood;
-        if self.guard.rules.knows_only_docker() && !parts.method.is_safe() {
-            self.must_be_dockers().await?;
-        }
-        let body = if pass.inspect {
-            let body = self.whole(body, bodies::MAX_BODY).await?;
-            let (body, holds) = self.inspect(operation, &pass.target, &body).await?;
-            settled = holds;
-            parts.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
-            full(body)
-        } else if operation.body {
-            body.boxed_unsync()
-        } else {
-            let body = self.whole(body, MAX_DROPPED).await?;
-            Rules::drop_body(operation, &body).map_err(|reason| (StatusCode::FORBIDDEN, reason))?;
-            if parts.headers.contains_key(CONTENT_LENGTH) || parts.headers.contains_key(TRANSFER_ENCODING) {
-                parts.headers.insert(CONTENT_LENGTH, HeaderValue::from(0));
-            }
-            parts.headers.remove(CONTENT_TYPE);
-            full(Bytes::new())
-        };
+        let (body, settled) = self.body_to_send(&mut parts, body, &pass).await?;
         let wanted = parts.headers.get(UPGRADE).cloned();
         strip(&mut parts.headers);
         parts.headers.remove(EXPECT);
@@ -261,7 +241,7 @@ impl Client {
             };
             let reading = self.reading.clone();
             let relay = tokio::spawn(async move {
-                let end = relay(on_client, on_engine, &reading).await;
+                let end = switched::relay(on_client, on_engine, &reading).await;
                 drop(open);
                 end
             });
@@ -282,10 +262,14 @@ impl Client {
             self.guard.learn(operation.name, &body);
             return Ok(Response::from_parts(parts, full(body)));
         }
+        Ok(self.watched(answer, open))
+    }
+
+    /// An answer whose request is open, and counted as failed where it is cut, as long as there is a body to be sent.
+    fn watched(&self, answer: Response<Incoming>, open: Open) -> Response<Body> {
         let (mut open, failed) = (Some(open), self.failed.clone());
-        Ok(answer.map(|body| {
+        answer.map(|body| {
             let body = body.map_frame(move |frame| {
-                // Open as long as there is a body to be sent.
                 let _ = &mut open;
                 frame
             });
@@ -294,7 +278,31 @@ impl Client {
                 error
             });
             body.boxed_unsync()
-        }))
+        })
+    }
+
+    /// The body that goes to the Engine, judged where its operation has one that is, with the headers about it.
+    async fn body_to_send(&self, parts: &mut Parts, body: Incoming, pass: &Pass) -> Result<(Body, Settled), Refused> {
+        let operation = pass.operation;
+        if self.guard.rules.knows_only_docker() && !parts.method.is_safe() {
+            self.must_be_dockers().await?;
+        }
+        if pass.inspect {
+            let body = self.whole(body, bodies::MAX_BODY).await?;
+            let (body, settled) = self.inspect(operation, &pass.target, &body).await?;
+            parts.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+            return Ok((full(body), settled));
+        }
+        if operation.body {
+            return Ok((body.boxed_unsync(), Settled::ForGood));
+        }
+        let body = self.whole(body, MAX_DROPPED).await?;
+        Rules::drop_body(operation, &body).map_err(|reason| (StatusCode::FORBIDDEN, reason))?;
+        if parts.headers.contains_key(CONTENT_LENGTH) || parts.headers.contains_key(TRANSFER_ENCODING) {
+            parts.headers.insert(CONTENT_LENGTH, HeaderValue::from(0));
+        }
+        parts.headers.remove(CONTENT_TYPE);
+        Ok((full(Bytes::new()), Settled::ForGood))
     }
 
     /// What is judged harmless is so for Docker's Engine.
@@ -346,20 +354,6 @@ impl Client {
     }
 }
 
-/// A page in a browser can reach a loopback port, and a name that leads there can be made by anybody.
-fn of_this_machine(head: &Head) -> Result<(), Refused> {
-    if head.origin {
-        return Err((StatusCode::FORBIDDEN, "it comes from a page in a browser".into()));
-    }
-    match &head.host {
-        Some(host) if !is_loopback(host) => {
-            Err((StatusCode::FORBIDDEN, format!("its Host {} is not loopback", host.escape_debug())))
-        }
-        // HTTP/1.0, which no browser speaks.
-        None | Some(_) => Ok(()),
-    }
-}
-
 /// Has the body of a refused request come to its end? It is waited for where it is small, and where nobody waits
 /// for a word of ours before it is sent.
 async fn settled(mut body: Incoming, expects: bool) -> bool {
@@ -397,77 +391,6 @@ async fn read_whole(body: Incoming) -> Result<Bytes, Refused> {
     read.map(|body| body.to_bytes()).map_err(unreadable)
 }
 
-/// Carries bytes both ways once HTTP has been left behind.
-async fn relay(on_client: upgrade::OnUpgrade, on_engine: upgrade::OnUpgrade, reading: &Reading) -> End {
-    let (Ok(client), Ok(engine)) = tokio::join!(on_client, on_engine) else { return End::Cut };
-    let client = client.downcast::<TokioIo<Framed>>();
-    let engine = engine.downcast::<TokioIo<EngineStream>>();
-    let (Ok(client), Ok(engine)) = (client, engine) else { return End::Cut };
-    let from_client = [client.read_buf, Bytes::from(reading.held())];
-    let Ok(local) = client.io.into_inner().into_inner() else { return End::Cut };
-    let (client, from_engine) = (local, [engine.read_buf]);
-    let engine = LocalStream::unix(engine.io.into_inner().into_inner());
-    let there = copy((&client, End::ClientGone), (&engine, End::Cut), &from_client);
-    let back = copy((&engine, End::Cut), (&client, End::ClientGone), &from_engine);
-    let end = {
-        tokio::pin!(there, back);
-        let (mut there_done, mut back_done) = (false, false);
-        loop {
-            let ended = tokio::select! {
-                ended = &mut there, if !there_done => {
-                    there_done = true;
-                    ended
-                }
-                ended = &mut back, if !back_done => {
-                    back_done = true;
-                    ended
-                }
-                // All that it has sent has been passed on. A container may have nothing to say for long.
-                Ok(()) = client.gone(), if there_done && !back_done => Err(End::ClientGone),
-            };
-            match ended {
-                Ok(()) if there_done && back_done => break None,
-                Ok(()) => {}
-                Err(end) => break Some(end),
-            }
-        }
-    };
-    match end {
-        None => {
-            client.finish();
-            engine.finish();
-            End::Done
-        }
-        Some(end) => {
-            client.reset();
-            engine.reset();
-            end
-        }
-    }
-}
-
-/// One direction, to its end. Fails with what it means that the one side, or the other one, is gone.
-async fn copy(from: (&LocalStream, End), to: (&LocalStream, End), first: &[Bytes]) -> Result<(), End> {
-    let ((from, from_gone), (to, to_gone)) = (from, to);
-    for data in first {
-        write_all(to, data).await.map_err(|_| to_gone.clone())?;
-    }
-    loop {
-        let data = from.read().await.map_err(|_| from_gone.clone())?;
-        if data.is_empty() {
-            return to.shutdown_write().map_err(|_| to_gone);
-        }
-        write_all(to, &data).await.map_err(|_| to_gone.clone())?;
-    }
-}
-
-async fn write_all(to: &LocalStream, mut data: &[u8]) -> std::io::Result<()> {
-    while !data.is_empty() {
-        data = &data[to.write_some(data).await?..];
-    }
-    Ok(())
-}
-
 fn strip(headers: &mut HeaderMap) {
     for name in OF_A_CONNECTION {
         headers.remove(name);
@@ -489,34 +412,4 @@ fn refusal(status: StatusCode, message: &str, reusable: bool) -> Response<Body> 
         answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     answer
-}
-
-/// `localhost`, `127.0.0.1:2375`, `[::1]:2375`.
-fn is_loopback(host: &str) -> bool {
-    let name = match host.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
-        _ => host,
-    };
-    if name.eq_ignore_ascii_case("localhost") {
-        return true;
-    }
-    let address = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
-    address.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_loopback_is_loopback() {
-        for host in ["localhost", "LOCALHOST:1", "127.0.0.1", "127.1.2.3:2375", "[::1]:2375", "[::1]"] {
-            assert!(is_loopback(host), "{host}");
-        }
-        for host in
-            ["", "evil.example", "localhost.evil.example", "127.0.0.1.evil.example:80", "10.0.0.1", "127.0.0.1:x"]
-        {
-            assert!(!is_loopback(host), "{host}");
-        }
-    }
 }

@@ -1,0 +1,56 @@
+//! Clients over TCP that are none of this machine's programs: a page in a browser can reach a loopback port, and a name that
+//! leads there can be made by anybody (DNS rebinding).
+
+use std::net::IpAddr;
+
+use hyper::StatusCode;
+
+use super::head::Head;
+use super::refusal::Refused;
+
+/// Refuses what a browser may have sent.
+///
+/// # Errors
+/// Why it is refused.
+pub(super) fn check(head: &Head) -> Result<(), Refused> {
+    if head.origin {
+        return Err((StatusCode::FORBIDDEN, "it comes from a page in a browser".into()));
+    }
+    match &head.host {
+        Some(host) if !is_loopback(host) => {
+            Err((StatusCode::FORBIDDEN, format!("its Host {} is not loopback", host.escape_debug())))
+        }
+        // HTTP/1.0, which no browser speaks.
+        None | Some(_) => Ok(()),
+    }
+}
+
+/// `localhost`, `127.0.0.1:2375`, `[::1]:2375`.
+fn is_loopback(host: &str) -> bool {
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
+        _ => host,
+    };
+    if name.eq_ignore_ascii_case("localhost") {
+        return true;
+    }
+    let address = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
+    address.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_loopback_is_loopback() {
+        for host in ["localhost", "LOCALHOST:1", "127.0.0.1", "127.1.2.3:2375", "[::1]:2375", "[::1]"] {
+            assert!(is_loopback(host), "{host}");
+        }
+        for host in
+            ["", "evil.example", "localhost.evil.example", "127.0.0.1.evil.example:80", "10.0.0.1", "127.0.0.1:x"]
+        {
+            assert!(!is_loopback(host), "{host}");
+        }
+    }
+}
