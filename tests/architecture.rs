@@ -15,7 +15,7 @@ const ROOMS: [&[&str]; 8] = [
     &["engine"],
     &["ssh"],
     &["config"],
-    &["failure", "text", "shell_word", "glob", "backoff", "bounded", "sync", "unix_socket"],
+    &["failure", "text", "shell_word", "glob", "backoff", "bounded", "sync", "unix_socket", "proc_net"],
 ];
 
 type Module = Vec<String>;

@@ -1,7 +1,7 @@
 //! Gathers what the checks look at: from the Engine, from the host where it runs commands for us, and
 //! from the SSH connection. Changes nothing anywhere.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,6 +13,7 @@ use super::answers::{Container, Info, Network, Swarm, Version};
 use crate::config::{DEFAULT_SOCKET, HostKeyPolicy, Proxy, Target};
 use crate::engine::{self, Session};
 use crate::host::{self, Route, find_engine, open_engine};
+use crate::proc_net::socket_address;
 use crate::shell_word::quoted;
 use crate::ssh::{self, Connection, Credentials, OnStep, OpenError, Prompter};
 
@@ -274,7 +275,11 @@ impl Host {
                 }
                 "unreadable" => readable = false,
                 "listens" => drop(host.listening.get_or_insert_default()),
-                "listen" => host.listening.get_or_insert_default().extend(address(value)),
+                "listen" => {
+                    // From a host whose words are taken for little-endian, as nearly all are.
+                    let address = socket_address(value, true).map(|address| (address.ip(), address.port()));
+                    host.listening.get_or_insert_default().extend(address);
+                }
                 "end" => complete = true,
                 _ => {}
             }
@@ -334,23 +339,6 @@ fn choose(daemons: Vec<Vec<String>>, socket: Option<&str>) -> Option<Vec<String>
     let chosen = fitting.next()?;
     // With two that fit it is not known which one is meant.
     fitting.next().is_none().then_some(chosen)
-}
-
-/// `0100007F:0947` of /proc/net/tcp (proc(5)), from a host whose words are little-endian.
-fn address(text: &str) -> Option<(IpAddr, u16)> {
-    let (address, port) = text.split_once(':')?;
-    let port = u16::from_str_radix(port, 16).ok()?;
-    let word = |at: usize| u32::from_str_radix(address.get(at..at + 8)?, 16).ok().map(u32::to_le_bytes);
-    let address = match address.len() {
-        8 => Ipv4Addr::from(word(0)?).into(),
-        32 => {
-            let words = [word(0)?, word(8)?, word(16)?, word(24)?];
-            let bytes: [u8; 16] = std::array::from_fn(|i| words[i / 4][i % 4]);
-            IpAddr::from(Ipv6Addr::from(bytes)).to_canonical()
-        }
-        _ => return None,
-    };
-    Some((address, port))
 }
 
 #[cfg(test)]

@@ -3,13 +3,13 @@
 //! A Unix socket tells by itself (SO_PEERCRED in unix(7), getpeereid(3)). A loopback TCP
 //! connection does not, but Linux tells the owner of every socket (sock_diag(7), and /proc/net/tcp in proc(5)).
 
-use std::fmt::Write;
 use std::io::{self, BufRead, BufReader};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use tokio::net::{TcpStream, UnixStream};
 
 use super::stream::LocalStream;
+use crate::proc_net;
 
 /// Who is at the other end.
 #[derive(Debug, Clone, Default)]
@@ -98,33 +98,24 @@ impl Owner {
 
 /// The owner of the socket `client` that is connected to `server`.
 fn owner_of(client: SocketAddr, server: SocketAddr) -> io::Result<Option<Owner>> {
-    let address = |ip: IpAddr, port| SocketAddr::new(ip, port);
-    let (client_ip, server_ip) = (client.ip().to_canonical(), server.ip().to_canonical());
-    let (client_port, server_port) = (client.port(), server.port());
+    let canonical = |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
+    let (client, server) = (canonical(client), canonical(server));
     #[cfg(target_os = "linux")]
     {
-        let (client, server) = (SocketAddr::new(client_ip, client_port), SocketAddr::new(server_ip, server_port));
         // Where the kernel cannot be asked for one socket (a container's filter, no tcp_diag), its tables tell.
         if let Ok(found) = super::sock_diag::find(client, server) {
             return Ok(found.and_then(|found| Owner::of_client(found.state, found.uid, found.inode)));
         }
     }
-    let mut tables = Vec::new();
-    if let (IpAddr::V4(from), IpAddr::V4(to)) = (client_ip, server_ip) {
-        tables.push(("/proc/net/tcp", client_ip, server_ip));
-        // An IPv6 socket can speak IPv4, as those of Java do; then its addresses are mapped ones.
-        tables.push(("/proc/net/tcp6", from.to_ipv6_mapped().into(), to.to_ipv6_mapped().into()));
-    } else {
-        tables.push(("/proc/net/tcp6", client_ip, server_ip));
-    }
-    for (table, from, to) in tables {
+    // An IPv6 socket can speak IPv4, as those of Java do.
+    for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
         let table = match std::fs::File::open(table) {
             Ok(table) => BufReader::new(table),
             // A kernel without IPv6.
             Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
             Err(e) => return Err(e),
         };
-        if let Some(owner) = entry_of(address(from, client_port), address(to, server_port), table)? {
+        if let Some(owner) = entry_of(client, server, table)? {
             return Ok(Some(owner));
         }
     }
@@ -138,13 +129,14 @@ const STATES_OF_CLIENTS: [u8; 3] = [1, 4, 5];
 /// that its process has closed is listed until it is gone, with the inode 0 and, whosever it was, the uid 0:
 /// it is nobody's.
 fn entry_of(local: SocketAddr, remote: SocketAddr, table: impl BufRead) -> io::Result<Option<Owner>> {
-    let (local, remote) = (hex(local), hex(remote));
+    let is = |text: &str, address| proc_net::socket_address(text, cfg!(target_endian = "little")) == Some(address);
     for line in table.lines() {
         let line = line?;
         // sl local_address rem_address st tx:rx tr:when retrnsmt uid timeout inode …
         let fields: Vec<&str> = line.split_ascii_whitespace().collect();
         if let [_, from, to, state, _, _, _, uid, _, inode, ..] = fields[..]
-            && (from, to) == (&local[..], &remote[..])
+            && is(from, local)
+            && is(to, remote)
         {
             let (state, uid, inode) = (u8::from_str_radix(state, 16), uid.parse(), inode.parse());
             let (Ok(state), Ok(uid), Ok(inode)) = (state, uid, inode) else { return Ok(None) };
@@ -152,21 +144,6 @@ fn entry_of(local: SocketAddr, remote: SocketAddr, table: impl BufRead) -> io::R
         }
     }
     Ok(None)
-}
-
-/// An address as the kernel prints it: 32-bit words in host byte order, the port in hexadecimal.
-fn hex(address: SocketAddr) -> String {
-    let octets = match address.ip() {
-        IpAddr::V4(ip) => ip.octets().to_vec(),
-        IpAddr::V6(ip) => ip.octets().to_vec(),
-    };
-    let mut out = String::with_capacity(40);
-    for word in octets.chunks_exact(4) {
-        let word = u32::from_ne_bytes([word[0], word[1], word[2], word[3]]);
-        let _ = write!(out, "{word:08X}");
-    }
-    let _ = write!(out, ":{:04X}", address.port());
-    out
 }
 
 #[cfg(test)]
