@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use super::arguments::started_as;
 use super::global::Global;
-use super::output;
 use super::targets::Chosen;
+use super::ui::ui;
 use crate::config::{ConfigFile, Difference, Overrides, Takes, TunnelName, Wanted};
 use crate::daemon::{self, Client, Event, Request, TunnelStatus};
 use crate::failure::{ExitCode, Failure};
@@ -92,14 +92,14 @@ pub(super) fn take_on(
         }
         _ => return Err(not_as_asked(target, different)),
     };
-    warnings.iter().for_each(|warning| output::warning(&format!("{target}: {warning}")));
+    warnings.iter().for_each(|warning| ui().warning(&format!("{target}: {warning}")));
     let status = client.status()?;
     let left = status.settings.as_ref().map(|running| wanted.differences(running)).unwrap_or_default();
     if !left.is_empty() {
         return Err(not_as_asked(target, &left));
     }
     let now = different.iter().map(|Difference { setting, wanted, .. }| format!("{setting} is {wanted} now"));
-    output::note(&format!("{target}: {}", now.collect::<Vec<_>>().join(", ")));
+    ui().note(&format!("{target}: {}", now.collect::<Vec<_>>().join(", ")));
     Ok(())
 }
 

@@ -7,6 +7,7 @@ use clap::{Args, ValueEnum};
 
 use super::bring_up::with_name_hint;
 use super::global::Global;
+use super::ui::ui;
 use super::{output, prompt};
 use crate::audit::{self, Evidence, Outcome, Report, Severity, State};
 use crate::failure::{ExitCode, Failure};
@@ -56,12 +57,10 @@ pub(super) fn audit(global: &Global, args: &AuditArgs) -> Result<(), Failure> {
     audit::check_ignored(&target)?;
     let audited = prompt::while_answering(async |prompter| audit::audit(&target, prompter).await)?;
     let report = audited.map_err(|error| with_name_hint(error.into(), &args.target, &config))?;
-    if args.json {
-        output::print_json(&report)?;
-    } else if args.sarif {
-        output::print_json(&audit::sarif(&report))?;
+    if args.sarif {
+        ui().result(&audit::sarif(&report), String::new)?;
     } else {
-        output::print(&report_text(&report, global.verbose > 0))?;
+        ui().result(&report, || report_text(&report, ui().is_verbose()))?;
     }
     let Some(worst) = args.fail_on.map(Severity::from) else { return Ok(()) };
     match report.findings().filter(|finding| finding.rule.severity >= worst).count() {

@@ -3,11 +3,12 @@
 use std::time::{Duration, Instant};
 
 use super::arguments::{DaemonArgs, TunnelArgs, daemon_args, daemon_started_as, overrides};
+use super::asked;
 use super::global::Global;
 use super::progress::Progress;
 use super::prompt::{self, Asker, NoAnswer};
 use super::targets::nearest_profile;
-use super::{asked, output};
+use super::ui;
 use crate::config::{
     self, ConfigFile, Difference, RuntimeFiles, Settings, Takes, TunnelName, Wanted, log_path, runtime_dir,
 };
@@ -90,7 +91,7 @@ pub(super) fn bring_up_quietly(
     target: &str,
     timeout: config::Duration,
 ) -> Result<Up, Failure> {
-    let progress = Progress::new(global, true);
+    let progress = Progress::new();
     bring_up(global, config, target, &TunnelArgs::on_the_way(timeout), For::AnotherCommand, &progress)
 }
 
@@ -212,7 +213,7 @@ pub(super) fn watch(client: &mut Client, target: &str, progress: &Progress, cloc
                     Err(NoAnswer::NoTerminal) => None,
                     Err(NoAnswer::Over) => continue,
                     // As if the signal had come: the daemon sees us go and leaves nothing behind.
-                    Err(NoAnswer::Interrupted) => output::interrupted(),
+                    Err(NoAnswer::Interrupted) => ui::interrupted(),
                 };
                 client.send(&Request::Answer { id, answer })?;
             }

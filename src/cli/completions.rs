@@ -7,7 +7,7 @@ use clap_complete::CompleteEnv;
 use clap_complete::engine::{ArgValueCompleter, CompletionCandidate};
 use clap_complete::env::Shells;
 
-use super::output;
+use super::ui;
 use crate::config::{self, ConfigFile, Profile};
 use crate::failure::{ExitCode, Failure};
 
@@ -43,7 +43,7 @@ pub(super) fn completions(args: &CompletionsArgs) -> Result<(), Failure> {
     let written = shell.write_registration(VARIABLE, "dtunnel", "dtunnel", "dtunnel", &mut script);
     written.map_err(|e| other(e.to_string()))?;
     let script = String::from_utf8_lossy(&script);
-    output::print(&if let Shell::Zsh = args.shell { fit_for_fpath(&script) } else { script.into_owned() })
+    ui::print(&if let Shell::Zsh = args.shell { fit_for_fpath(&script) } else { script.into_owned() })
 }
 
 /// zsh loads a file of $fpath at the first Tab and runs it for that very Tab: it has to complete then, not only

@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use super::global::Global;
 use super::output;
+use super::ui::ui;
 use crate::config::ConfigFile;
 use crate::failure::{ExitCode, Failure};
 
@@ -41,30 +42,12 @@ struct Checked<'a> {
 }
 
 pub(super) fn config(global: &Global, command: &ConfigCommand) -> Result<(), Failure> {
-    let ConfigCommand::Check { json } = command;
+    let ConfigCommand::Check { .. } = command;
     let config = global.config()?;
     let checked: Vec<Checked<'_>> = config.profiles.keys().map(|name| check(global, &config, name)).collect();
     let faults = checked.iter().filter(|profile| profile.error.is_some()).count();
-    if *json {
-        output::print_json(&Report { file: &config.path, ok: faults == 0, profiles: checked })?;
-    } else {
-        for profile in &checked {
-            profile.warnings.iter().for_each(|warning| output::warning(&format!("{}: {warning}", profile.name)));
-            if let Some(failure) = &profile.error {
-                output::print_error(failure);
-            }
-        }
-        let count = |number| if number == 1 { "1 profile".into() } else { format!("{number} profiles") };
-        if faults == 0 {
-            let there = if config.path.exists() { "" } else { " (there is no such file yet)" };
-            output::print(&format!(
-                "{} {}: {}, no faults{there}\n",
-                output::check(),
-                config.path.display(),
-                count(checked.len())
-            ))?;
-        }
-    }
+    let report = Report { file: &config.path, ok: faults == 0, profiles: checked };
+    ui().result(&report, || text(&report))?;
     match faults {
         0 => Ok(()),
         1 => Err(Failure::new(ExitCode::Usage, format!("{}: 1 profile cannot be used", config.path.display()))),
@@ -72,6 +55,24 @@ pub(super) fn config(global: &Global, command: &ConfigCommand) -> Result<(), Fai
             Err(Failure::new(ExitCode::Usage, format!("{}: {many} profiles cannot be used", config.path.display())))
         }
     }
+}
+
+fn text(report: &Report<'_>) -> String {
+    for profile in &report.profiles {
+        profile.warnings.iter().for_each(|warning| ui().warning(&format!("{}: {warning}", profile.name)));
+        if let Some(failure) = &profile.error {
+            ui().error(failure);
+        }
+    }
+    if !report.ok {
+        return String::new();
+    }
+    let count = match report.profiles.len() {
+        1 => "1 profile".into(),
+        number => format!("{number} profiles"),
+    };
+    let there = if report.file.exists() { "" } else { " (there is no such file yet)" };
+    format!("{} {}: {count}, no faults{there}\n", output::check(), report.file.display())
 }
 
 fn check<'a>(global: &Global, config: &ConfigFile, name: &'a str) -> Checked<'a> {

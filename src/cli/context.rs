@@ -6,8 +6,8 @@ use clap::{Args, Subcommand};
 use serde::{Deserialize, Serialize};
 
 use super::global::Global;
-use super::output;
 use super::targets::{self, nearest_profile};
+use super::ui::ui;
 use crate::config::{LocalEndpoint, TunnelName};
 use crate::daemon::{self, Found};
 use crate::failure::{ExitCode, Failure};
@@ -93,35 +93,32 @@ impl Context {
 }
 
 pub(super) fn context(global: &Global, command: &ContextCommand) -> Result<(), Failure> {
-    let (name, json) = match command {
-        ContextCommand::Create(ContextArgs { target, json }) => {
+    let name = match command {
+        ContextCommand::Create(ContextArgs { target, .. }) => {
             let name = create(global, target)?;
-            output::note(&format!(
-                "docker's context `{name}` leads to {target}; use it with: docker --context {name} …"
-            ));
-            (name, *json)
+            ui().note(&format!("docker's context `{name}` leads to {target}; use it with: docker --context {name} …"));
+            name
         }
-        ContextCommand::Remove(ContextArgs { target, json }) => (remove(global, target)?, *json),
-        ContextCommand::Use(ContextArgs { target, json }) => {
+        ContextCommand::Remove(ContextArgs { target, .. }) => remove(global, target)?,
+        ContextCommand::Use(ContextArgs { target, .. }) => {
             let name = create(global, target)?;
             docker(&["context", "use", &name])?;
-            output::note(&format!("docker uses {target} from now on; back with: docker context use default"));
+            ui().note(&format!("docker uses {target} from now on; back with: docker context use default"));
             for variable in ["DOCKER_HOST", "DOCKER_CONTEXT"] {
                 if std::env::var_os(variable).is_some_and(|value| !value.is_empty()) {
-                    output::warning(&format!(
+                    ui().warning(&format!(
                         "{variable} is set in this shell and wins over the context: unset {variable}"
                     ));
                 }
             }
-            (name, *json)
+            name
         }
     };
-    if !json {
-        return Ok(());
-    }
-    let host = existing(&name)?.map(|context| context.host().to_owned());
-    let current = is_current(&name)?;
-    output::print_json(&Shown { context: name, host, current })
+    ui().for_programs(|| {
+        let host = existing(&name)?.map(|context| context.host().to_owned());
+        let current = is_current(&name)?;
+        Ok(Shown { context: name, host, current })
+    })
 }
 
 /// Makes the context, or brings it up to date; its name.
@@ -142,7 +139,7 @@ fn create(global: &Global, target: &str) -> Result<String, Failure> {
         None => drop(docker(&["context", "create", &name, "--description", &description, "--docker", &host])?),
     }
     if !up {
-        output::note(&format!("{tunnel} is not up; bring it up with: dtunnel up {}", shell_word(target)));
+        ui().note(&format!("{tunnel} is not up; bring it up with: dtunnel up {}", shell_word(target)));
     }
     Ok(name)
 }
@@ -151,7 +148,7 @@ fn create(global: &Global, target: &str) -> Result<String, Failure> {
 fn remove(global: &Global, target: &str) -> Result<String, Failure> {
     let name = name_of(&TunnelName::of_target(target, &global.config()?)?);
     match existing(&name)? {
-        None => output::note(&format!("docker has no context `{name}`")),
+        None => ui().note(&format!("docker has no context `{name}`")),
         Some(context) if !context.is_ours() => {
             return Err(Failure::new(
                 ExitCode::Other,
@@ -162,10 +159,10 @@ fn remove(global: &Global, target: &str) -> Result<String, Failure> {
         Some(_) => {
             if is_current(&name)? {
                 docker(&["context", "use", "default"])?;
-                output::note("docker uses its context `default` again");
+                ui().note("docker uses its context `default` again");
             }
             docker(&["context", "rm", &name])?;
-            output::note(&format!("removed docker's context `{name}`"));
+            ui().note(&format!("removed docker's context `{name}`"));
         }
     }
     Ok(name)

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::global::Global;
 use super::targets::{self, nearest_profile};
+use super::ui::ui;
 use super::{output, prompt};
 use crate::config::{self, ConfigFile, runtime_dir};
 use crate::daemon::{self, Found};
@@ -41,8 +42,8 @@ pub(super) fn doctor(global: &Global, args: &DoctorArgs) -> Result<(), Failure> 
     let mut checks = Vec::new();
     let mut printed = Ok(());
     let mut on_check = |check: Check| {
-        if !args.json && printed.is_ok() {
-            printed = output::print(&line(&check));
+        if printed.is_ok() {
+            printed = ui().part(|| line(&check));
         }
         checks.push(check);
     };
@@ -76,11 +77,10 @@ pub(super) fn doctor(global: &Global, args: &DoctorArgs) -> Result<(), Failure> 
     printed?;
     let failed: Vec<&str> = of(&checks, Verdict::Failed);
     let (ok, summary) = (result.is_ok() && failed.is_empty(), summary(target.as_deref(), &checks));
-    if args.json {
-        output::print_json(&Report { target: target.as_deref(), ok, summary, checks })?;
-    } else {
-        output::print(&format!("{} {summary}\n", if ok { output::check() } else { output::mark_failure() }))?;
-    }
+    let report = Report { target: target.as_deref(), ok, summary, checks };
+    ui().result(&report, || {
+        format!("{} {}\n", if ok { output::check() } else { output::mark_failure() }, report.summary)
+    })?;
     match result {
         Ok(()) if ok => Ok(()),
         Ok(()) => Err(Failure::new(ExitCode::Other, "this machine is not ready for a tunnel; see the lines above")),

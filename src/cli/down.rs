@@ -6,7 +6,8 @@ use clap::Args;
 use serde::Serialize;
 
 use super::global::Global;
-use super::{output, targets};
+use super::targets;
+use super::ui::ui;
 use crate::config::{ConfigFile, RuntimeFiles, TunnelName};
 use crate::daemon::{Client, Event, Request};
 use crate::failure::Failure;
@@ -55,7 +56,7 @@ pub(super) fn down(global: &Global, args: &DownArgs) -> Result<(), Failure> {
                     false => match global.unknown(target, name, config) {
                         Some(failure) => Err(failure),
                         None => {
-                            output::note(&format!("{target} is not up"));
+                            ui().note(&format!("{target} is not up"));
                             Ok(Taken { name: name.to_string(), was_up: false })
                         }
                     },
@@ -66,11 +67,9 @@ pub(super) fn down(global: &Global, args: &DownArgs) -> Result<(), Failure> {
         threads.into_iter().filter_map(|thread| thread.join().ok()).collect()
     });
     let (taken, mut failures): (Vec<_>, Vec<_>) = results.into_iter().partition(Result::is_ok);
-    if args.json {
-        output::print_json(&taken.into_iter().flatten().collect::<Vec<_>>())?;
-    }
+    ui().done(&taken.into_iter().flatten().collect::<Vec<_>>(), String::new)?;
     let last = failures.pop();
-    failures.iter().filter_map(|failure| failure.as_ref().err()).for_each(output::print_error);
+    failures.iter().filter_map(|failure| failure.as_ref().err()).for_each(|failure| ui().error(failure));
     last.map_or(Ok(()), |last| last.map(drop))
 }
 
@@ -95,7 +94,7 @@ pub(super) fn take_down(target: &str, name: &TunnelName, aloud: bool) -> Result<
                     continue;
                 }
                 let flows = if flows == 1 { "1 open flow".into() } else { format!("{flows} open flows") };
-                output::note(&format!("{target}: letting {flows} finish"));
+                ui().note(&format!("{target}: letting {flows} finish"));
             }
             Ok(Some(Event::Stopped) | None) => break,
             Ok(Some(_)) => {}
@@ -103,7 +102,7 @@ pub(super) fn take_down(target: &str, name: &TunnelName, aloud: bool) -> Result<
         }
     }
     if aloud {
-        output::note(&format!("{target} is down"));
+        ui().note(&format!("{target} is down"));
     }
     Ok(true)
 }

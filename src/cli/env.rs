@@ -7,9 +7,9 @@ use clap::{Args, ValueEnum};
 use super::asked;
 use super::bring_up::bring_up_quietly;
 use super::global::Global;
-use super::output;
 use super::shell::{Change, Shell};
 use super::targets::{self, Chosen, not_up};
+use super::ui;
 use crate::config;
 use crate::daemon::{self, Found, TunnelStatus};
 use crate::failure::{ExitCode, Failure};
@@ -66,9 +66,9 @@ impl Environment {
 pub(super) fn env(global: &Global, args: &EnvArgs) -> Result<(), Failure> {
     let shell = args.shell.unwrap_or_else(Shell::guess);
     // Whatever goes wrong: a shell that evaluates nothing would go on with the host that it had.
-    output::if_it_fails(shell.failure());
+    ui::if_it_fails(shell.failure());
     if args.unset {
-        return output::print(&shell.script(&OURS.map(Change::Clear)));
+        return ui::print(&shell.script(&OURS.map(Change::Clear)));
     }
     let chosen = global.choose(args.target.as_deref())?;
     let status = if args.up {
@@ -82,7 +82,7 @@ pub(super) fn env(global: &Global, args: &EnvArgs) -> Result<(), Failure> {
         let host = &environment.host;
         return Err(Failure::new(ExitCode::Other, format!("the endpoint {host:?} holds control characters")));
     }
-    output::print(&shell.script(&environment.changes()))
+    ui::print(&shell.script(&environment.changes()))
 }
 
 /// The status of a tunnel whose socket can be used.
@@ -110,7 +110,7 @@ pub(super) fn refuse_to_be_evaluated(words: &[OsString], commands: &clap::Comman
             if word == "--shell" { rest.next() } else { word.strip_prefix("--shell=").map(|s| s.to_owned().into()) };
         shell = named.and_then(|name| Shell::from_str(&name, false).ok()).or(shell);
     }
-    let _ = output::print(shell.unwrap_or_else(Shell::guess).failure());
+    let _ = ui::print(shell.unwrap_or_else(Shell::guess).failure());
 }
 
 /// May a wrong command line be one of `env`, whose output is evaluated? Also where the word is misspelt, or was taken for

@@ -11,9 +11,9 @@ use clap::Args;
 use super::bring_up::bring_up_quietly;
 use super::env::Environment;
 use super::global::Global;
-use super::output;
 use super::shell::Change;
 use super::targets::Chosen;
+use super::ui::ui;
 use crate::config::{self};
 use crate::daemon::TunnelStatus;
 use crate::failure::{ExitCode, Failure};
@@ -117,7 +117,7 @@ fn start_shell(chosen: &Chosen, status: TunnelStatus) -> Result<(), Failure> {
     let access = status.access.as_ref().map(|access| format!(", {access}")).unwrap_or_default();
     let address = status.address().map(|address| address.to_string()).unwrap_or_default();
     if io::stdin().is_terminal() {
-        output::note(&format!("docker is that of {} here ({address}{access}); `exit` leaves", chosen.target));
+        ui().note(&format!("docker is that of {} here ({address}{access}); `exit` leaves", chosen.target));
     }
     become_command(&mut Command::new(&shell), &shell, &Environment::new(&chosen.target, status))
 }

@@ -6,7 +6,8 @@ use std::io::IsTerminal;
 use clap::{Args, ValueEnum};
 
 use super::global::Global;
-use super::{context, output, prompt};
+use super::ui::{self, ui};
+use super::{context, prompt};
 use crate::config::{self, ConfigFile, Destination, NewProfile, Profile, is_profile_name};
 use crate::failure::{ExitCode, Failure};
 
@@ -54,11 +55,11 @@ pub(super) fn import(global: &Global, args: &ImportArgs) -> Result<(), Failure> 
     }
     found.retain(|name, _| args.names.is_empty() || args.names.contains(name));
     if found.is_empty() {
-        output::note("there is nothing to import that is not a profile already");
+        ui().note("there is nothing to import that is not a profile already");
         return Ok(());
     }
     for (name, profile) in &found {
-        output::print(&(as_toml(name, profile)? + "\n"))?;
+        ui::print(&(as_toml(name, profile)? + "\n"))?;
     }
     if args.dry_run {
         return Ok(());
@@ -69,7 +70,7 @@ pub(super) fn import(global: &Global, args: &ImportArgs) -> Result<(), Failure> 
                 .hint("`--yes` writes them without asking, `--dry-run` shows them only"));
         }
         if !prompt::confirm(&format!("write {} to {}?", count(found.len()), path.display()))? {
-            output::note("nothing was written");
+            ui().note("nothing was written");
             return Ok(());
         }
     }
@@ -77,7 +78,7 @@ pub(super) fn import(global: &Global, args: &ImportArgs) -> Result<(), Failure> 
     for (name, profile) in found {
         config::add_profile(&path, &NewProfile { name, profile })?;
     }
-    output::note(&format!("added {} to {}", count(written), path.display()));
+    ui().note(&format!("added {} to {}", count(written), path.display()));
     Ok(())
 }
 

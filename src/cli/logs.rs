@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::global::Global;
-use super::output;
+use super::ui;
 use crate::config::log_path;
 use crate::daemon::log_tail;
 use crate::failure::{ExitCode, Failure};
@@ -36,7 +36,7 @@ pub(super) fn logs(global: &Global, args: &LogsArgs) -> Result<(), Failure> {
     let failed = |e: &io::Error| Failure::new(ExitCode::Other, format!("cannot read {}: {e}", path.display()));
     let mut end = std::fs::metadata(&path).map(|meta| (meta.ino(), meta.len())).unwrap_or_default();
     match log_tail(&path, args.lines) {
-        Ok(lines) => output::print(&lines.iter().map(|line| format!("{line}\n")).collect::<String>())?,
+        Ok(lines) => ui::print(&lines.iter().map(|line| format!("{line}\n")).collect::<String>())?,
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
             return Err(global.unknown(&chosen.target, &chosen.name, &chosen.config).unwrap_or_else(|| {
                 Failure::new(ExitCode::Other, format!("{} has no log: it was never up", chosen.target))
@@ -51,7 +51,7 @@ pub(super) fn logs(global: &Global, args: &LogsArgs) -> Result<(), Failure> {
         std::thread::sleep(LOOK);
         match read_on(&path, &mut end) {
             Ok(text) if text.is_empty() => {}
-            Ok(text) => output::print(&text)?,
+            Ok(text) => ui::print(&text)?,
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
             Err(e) => return Err(failed(&e)),
         }

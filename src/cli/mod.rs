@@ -30,6 +30,7 @@ mod signals;
 mod status;
 mod targets;
 mod top;
+mod ui;
 mod up;
 mod version;
 mod words;
@@ -160,7 +161,7 @@ pub fn parse() -> Result<Cli, ExitCode> {
             let _ = error.print();
             return ExitCode::SUCCESS;
         }
-        output::print_usage_error(&error, words.iter().skip(1).any(|word| word == "--json"));
+        ui::Ui::of_words(&words).usage_error(&error);
         env::refuse_to_be_evaluated(&words, &command());
         ExitCode::from(crate::failure::ExitCode::Usage as u8)
     })
@@ -169,13 +170,13 @@ pub fn parse() -> Result<Cli, ExitCode> {
 /// Runs what the command line says; prints what failed.
 pub fn run(cli: Cli) -> ExitCode {
     let Cli { global, command } = cli;
-    output::set(global.color, global.quiet, command.json());
+    ui::Ui::decide(&global, command.json());
     // Any of them may come to ask for a passphrase, or find one in the keyring.
     crate::ssh::keep_memory_private();
     match dispatch(&global, command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            output::print_failure(&failure);
+            ui::ui().failure(&failure);
             ExitCode::from(failure.exit as u8)
         }
     }
@@ -202,7 +203,7 @@ fn dispatch(global: &Global, command: Command) -> Result<(), Failure> {
         Command::Secret(command) => secret::secret(global, &command),
         Command::Service(command) => service::service(global, &command),
         Command::Completions(args) => completions::completions(&args),
-        Command::Version(args) => version::version(&args),
+        Command::Version(_) => version::version(),
         Command::Daemon(args) => up::daemon(global, &args),
     }
 }

@@ -1,11 +1,10 @@
 //! `dtunnel ports`.
 
-use std::io::IsTerminal;
-
 use clap::Args;
 
 use super::global::Global;
 use super::targets::{self, not_up};
+use super::ui::ui;
 use super::{output, prompt};
 use crate::config::RuntimeFiles;
 use crate::daemon::{Client, Request, TunnelStatus};
@@ -43,8 +42,7 @@ pub(super) fn ports(global: &Global, args: &PortsArgs) -> Result<(), Failure> {
     let mut status =
         if args.open.is_empty() { client.status()? } else { open(&mut client, args.open.iter().copied().collect())? };
     let waiting: Vec<u16> = waiting(&status).map(|port| port.remote_port).collect();
-    let asks = args.open.is_empty() && !args.json && std::io::stdin().is_terminal() && std::io::stderr().is_terminal();
-    if asks && !waiting.is_empty() {
+    if args.open.is_empty() && !waiting.is_empty() && ui().may_ask() {
         let mut agreed = Vec::new();
         for port in waiting_once(&status) {
             let question = format!("bring port {} of {} to this machine?", port.remote_port, port.container);
@@ -56,20 +54,17 @@ pub(super) fn ports(global: &Global, args: &PortsArgs) -> Result<(), Failure> {
             status = open(&mut client, Some(agreed))?;
         }
     }
-    if args.json {
-        return output::print_json(&status.ports.unwrap_or_default());
-    }
-    match status.ports.as_deref() {
+    ui().result(status.ports.as_deref().unwrap_or_default(), || match status.ports.as_deref() {
         Some([]) => {
-            output::note("no container publishes a port");
-            Ok(())
+            ui().note("no container publishes a port");
+            String::new()
         }
         None => {
-            output::note("this tunnel brings no ports here: `dtunnel up --ports`, or `ports = true` in its profile");
-            Ok(())
+            ui().note("this tunnel brings no ports here: `dtunnel up --ports`, or `ports = true` in its profile");
+            String::new()
         }
         Some(ports) => table(ports),
-    }
+    })
 }
 
 /// Asks for ports, and waits until the daemon has looked.
@@ -92,7 +87,7 @@ fn waiting_once(status: &TunnelStatus) -> Vec<&PortStatus> {
     ports
 }
 
-fn table(ports: &[PortStatus]) -> Result<(), Failure> {
+fn table(ports: &[PortStatus]) -> String {
     let row = |port: &PortStatus| {
         let remote = match port.remote_port {
             0 => "-".into(),
@@ -112,5 +107,5 @@ fn table(ports: &[PortStatus]) -> Result<(), Failure> {
         ]
     };
     let rows: Vec<_> = ports.iter().map(row).collect();
-    output::print_table(&["CONTAINER", "REMOTE", "LOCAL", "STATE", "IN", "OUT", ""], &rows)
+    output::table(&["CONTAINER", "REMOTE", "LOCAL", "STATE", "IN", "OUT", ""], &rows)
 }

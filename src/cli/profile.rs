@@ -1,5 +1,6 @@
 //! `dtunnel profile`.
 
+use std::collections::BTreeMap;
 use std::process::Command;
 
 use clap::{Args, Subcommand};
@@ -7,6 +8,7 @@ use clap::{Args, Subcommand};
 use super::global::Global;
 use super::import::{self, ImportArgs, as_toml};
 use super::output;
+use super::ui::{self, ui};
 use crate::config::{
     self, AccessSetting, ConfigFile, Destination, Jump, LocalEndpoint, NewProfile, Policy, PortsSetting, Profile,
     Remote,
@@ -95,40 +97,42 @@ pub(super) struct AddArgs {
 pub(super) fn profile(global: &Global, command: ProfileCommand) -> Result<(), Failure> {
     let (path, _) = global.config_path()?;
     match command {
-        ProfileCommand::List { json } => list(&global.config()?, json),
-        ProfileCommand::Show { name, json } => {
+        ProfileCommand::List { .. } => list(&global.config()?),
+        ProfileCommand::Show { name, .. } => {
             let config = global.config()?;
-            if json {
-                return output::print_json(config.profile(&name)?);
-            }
-            output::print(&as_toml(&name, config.profile(&name)?)?)
+            let profile = config.profile(&name)?;
+            let toml = as_toml(&name, profile)?;
+            ui().result(profile, || toml)
         }
         ProfileCommand::Add(args) => {
             let name = args.name.clone();
             let profile = new_profile(*args)?;
             config::add_profile(&path, &NewProfile { name: name.clone(), profile })?;
-            output::note(&format!("added `{name}` to {}; bring it up with: dtunnel up {name}", path.display()));
+            ui().note(&format!("added `{name}` to {}; bring it up with: dtunnel up {name}", path.display()));
             Ok(())
         }
         ProfileCommand::Import(args) => import::import(global, &args),
         ProfileCommand::Remove { name } => {
             config::remove_profile(&path, &name)?;
-            output::note(&format!("removed `{name}` from {}", path.display()));
+            ui().note(&format!("removed `{name}` from {}", path.display()));
             Ok(())
         }
         ProfileCommand::Edit => edit(&path),
-        ProfileCommand::Path => output::print(&format!("{}\n", path.display())),
+        ProfileCommand::Path => ui::print(&format!("{}\n", path.display())),
     }
 }
 
-fn list(config: &ConfigFile, json: bool) -> Result<(), Failure> {
-    if json {
-        return output::print_json(&config.profiles);
-    }
-    if config.profiles.is_empty() {
-        output::note(&format!("there are no profiles in {}", config.path.display()));
-        return Ok(());
-    }
+fn list(config: &ConfigFile) -> Result<(), Failure> {
+    ui().result(&config.profiles, || match config.profiles.is_empty() {
+        true => {
+            ui().note(&format!("there are no profiles in {}", config.path.display()));
+            String::new()
+        }
+        false => table(&config.profiles),
+    })
+}
+
+fn table(profiles: &BTreeMap<String, Profile>) -> String {
     let row = |(name, profile): (&String, &Profile)| {
         let destination = Destination {
             user: profile.user.clone(),
@@ -137,8 +141,8 @@ fn list(config: &ConfigFile, json: bool) -> Result<(), Failure> {
         };
         vec![name.clone(), destination.to_string(), profile.description.clone().unwrap_or_default()]
     };
-    let rows: Vec<_> = config.profiles.iter().map(row).collect();
-    output::print_table(&["NAME", "HOST", "DESCRIPTION"], &rows)
+    let rows: Vec<_> = profiles.iter().map(row).collect();
+    output::table(&["NAME", "HOST", "DESCRIPTION"], &rows)
 }
 
 fn new_profile(args: AddArgs) -> Result<Profile, Failure> {

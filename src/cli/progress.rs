@@ -1,14 +1,12 @@
 //! What people see while they wait, and are asked meanwhile.
 
-use std::io::IsTerminal;
 use std::sync::Mutex;
 use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
-use super::global::Global;
-use super::output;
 use super::prompt::{self, Asker, NoAnswer};
+use super::ui::ui;
 use crate::daemon::Trouble;
 use crate::ssh::{Question, Secret};
 use crate::sync::lock;
@@ -19,17 +17,13 @@ const TICK: Duration = Duration::from_millis(120);
 /// What people see while they wait: a spinner a target, on a terminal.
 pub(super) struct Progress {
     spinners: Option<MultiProgress>,
-    verbose: bool,
     /// One question at a time.
     asking: Mutex<()>,
 }
 
 impl Progress {
-    pub(super) fn new(global: &Global, wanted: bool) -> Self {
-        let terminal = std::io::stderr().is_terminal();
-        let verbose = global.verbose > 0;
-        let spin = wanted && terminal && !global.quiet && !verbose;
-        Self { spinners: spin.then(MultiProgress::new), verbose, asking: Mutex::new(()) }
+    pub(super) fn new() -> Self {
+        Self { spinners: ui().spins().then(MultiProgress::new), asking: Mutex::new(()) }
     }
 
     pub(super) fn line(&self, target: &str) -> Line {
@@ -42,11 +36,11 @@ impl Progress {
             bar.enable_steady_tick(TICK);
             bar
         });
-        Line { spinner, verbose: self.verbose, told: None }
+        Line { spinner, told: None }
     }
 
     pub(super) fn warn(&self, target: &str, message: &str) {
-        let say = || output::warning(&format!("{target}: {message}"));
+        let say = || ui().warning(&format!("{target}: {message}"));
         match &self.spinners {
             Some(spinners) => spinners.suspend(say),
             None => say(),
@@ -55,7 +49,7 @@ impl Progress {
 
     /// What a program on the way to the host says to whoever waits.
     pub(super) fn tell(&self, target: &str, message: &str) {
-        let say = || output::said(&format!("{target}: {message}"));
+        let say = || ui().said(&format!("{target}: {message}"));
         match &self.spinners {
             Some(spinners) => spinners.suspend(say),
             None => say(),
@@ -74,7 +68,6 @@ impl Progress {
 /// One target's line; gone from the screen when dropped.
 pub(super) struct Line {
     spinner: Option<ProgressBar>,
-    verbose: bool,
     /// What was said last, where there is no spinner.
     told: Option<(String, Option<String>)>,
 }
@@ -95,8 +88,8 @@ impl Line {
         }
         // The same step is told again as a sign of life.
         let told = (step.to_owned(), trouble.map(|trouble| trouble.message.clone()));
-        if self.verbose && self.told.as_ref() != Some(&told) {
-            output::note(&format!("{target}: {doing}"));
+        if ui().is_verbose() && self.told.as_ref() != Some(&told) {
+            ui().note(&format!("{target}: {doing}"));
             self.told = Some(told);
         }
     }

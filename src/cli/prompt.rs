@@ -11,8 +11,8 @@ use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, Termios, tc
 use signal_hook::consts::{SIGINT, SIGQUIT, SIGTSTP};
 use zeroize::Zeroizing;
 
-use super::output;
 use super::signals::{self, Held};
+use super::ui::{self, ui};
 use crate::daemon::Client;
 use crate::failure::{ExitCode, Failure};
 use crate::ssh::{Prompter, Question, Secret};
@@ -220,7 +220,7 @@ pub(super) fn while_answering<T>(work: impl AsyncFnOnce(&Prompter) -> T) -> Resu
                 let (question, reply) = (asked.question, asked.reply);
                 match tokio::task::spawn_blocking(move || ask(&question, None)).await {
                     Ok(Ok(answer)) => drop(reply.send(answer)),
-                    Ok(Err(NoAnswer::Interrupted)) => output::interrupted(),
+                    Ok(Err(NoAnswer::Interrupted)) => ui::interrupted(),
                     // Nobody is there: the reply is dropped, which says so.
                     _ => {}
                 }
@@ -231,7 +231,7 @@ pub(super) fn while_answering<T>(work: impl AsyncFnOnce(&Prompter) -> T) -> Resu
         let telling = async {
             let mut heard = 0;
             loop {
-                said.borrow_and_update().since(&mut heard).iter().for_each(|line| output::said(line));
+                said.borrow_and_update().since(&mut heard).iter().for_each(|line| ui().said(line));
                 if said.changed().await.is_err() {
                     return std::future::pending().await;
                 }
@@ -373,7 +373,7 @@ fn read_hidden(terminal: &File, question: &str, mut asker: Option<&mut Asker<'_>
         writeln!(&mut &*terminal)?;
         if signal != SIGTSTP {
             drop((answer, signals));
-            output::killed_by(signal);
+            ui::killed_by(signal);
         }
         signals::stop();
         // What it was stopped by, where that was this process itself.

@@ -3,13 +3,14 @@
 use clap::Args;
 use serde::Serialize;
 
+use super::asked;
 use super::bring_up::{Start, Up, bring_up_plainly};
 use super::down::take_down;
 use super::global::Global;
 use super::progress::Progress;
 use super::targets::{self, not_up};
+use super::ui::ui;
 use super::up;
-use super::{asked, output};
 use crate::config::{self, ConfigFile, RuntimeFiles, TunnelName};
 use crate::daemon::{self, Client, Event, Found, Request};
 use crate::failure::{ExitCode, Failure};
@@ -76,7 +77,7 @@ fn meant(
 
 pub(super) fn restart(global: &Global, args: &RestartArgs) -> Result<(), Failure> {
     let (config, tunnels) = meant(global, "restart", &args.targets, args.all)?;
-    let progress = Progress::new(global, !args.json);
+    let progress = Progress::new();
     let results: Vec<_> = std::thread::scope(|scope| {
         let threads: Vec<_> = tunnels
             .iter()
@@ -85,7 +86,7 @@ pub(super) fn restart(global: &Global, args: &RestartArgs) -> Result<(), Failure
         threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err(up::panicked()))).collect()
     });
     let targets: Vec<String> = tunnels.into_iter().map(|(target, _)| target).collect();
-    up::report(args.json, &targets, results)
+    up::report(&targets, results)
 }
 
 fn again(
@@ -129,18 +130,16 @@ pub(super) fn reload(global: &Global, args: &ReloadArgs) -> Result<(), Failure> 
     for (target, name) in &tunnels {
         match reload_one(global, &config, target, name) {
             Ok(warnings) => {
-                warnings.iter().for_each(|warning| output::warning(&format!("{target}: {warning}")));
-                output::note(&format!("{target} has read its configuration again"));
+                warnings.iter().for_each(|warning| ui().warning(&format!("{target}: {warning}")));
+                ui().note(&format!("{target} has read its configuration again"));
                 reloaded.push(Reloaded { name: name.to_string(), warnings });
             }
             Err(failure) => failures.push(failure),
         }
     }
-    if args.json {
-        output::print_json(&reloaded)?;
-    }
+    ui().done(&reloaded, String::new)?;
     let last = failures.pop();
-    failures.iter().for_each(output::print_error);
+    failures.iter().for_each(|failure| ui().error(failure));
     last.map_or(Ok(()), Err)
 }
 

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 use super::global::Global;
-use super::{output, prompt};
+use super::prompt;
+use super::ui::ui;
 use crate::config::Target;
 use crate::failure::{ExitCode, Failure};
 use crate::ssh::vault::{self, Kept, VaultError};
@@ -57,25 +58,24 @@ pub(super) struct SetArgs {
 pub(super) fn secret(global: &Global, command: &SecretCommand) -> Result<(), Failure> {
     match command {
         SecretCommand::Set(args) => set(global, args),
-        SecretCommand::List { target, json } => {
+        SecretCommand::List { target, .. } => {
             let mut found = Vec::new();
             for kept in all_of(&resolved(global, target)?)? {
                 if vault::fetch(&kept).map_err(unusable)?.is_some() {
                     found.push(kept.to_string());
                 }
             }
-            if *json {
-                return output::print_json(&found);
-            }
-            if found.is_empty() {
-                output::note(&format!("nothing is kept for {target}"));
-            }
-            output::print(&found.iter().map(|kept| format!("{kept}\n")).collect::<String>())
+            ui().result(&found, || {
+                if found.is_empty() {
+                    ui().note(&format!("nothing is kept for {target}"));
+                }
+                found.iter().map(|kept| format!("{kept}\n")).collect()
+            })
         }
         SecretCommand::Forget { target } => {
             for kept in all_of(&resolved(global, target)?)? {
                 if vault::forget(&kept).map_err(unusable)? {
-                    output::note(&format!("forgot the {kept}"));
+                    ui().note(&format!("forgot the {kept}"));
                 }
             }
             Ok(())
@@ -119,13 +119,13 @@ fn set(global: &Global, args: &SetArgs) -> Result<(), Failure> {
     }
     if matches!(kept, Kept::Passphrase(_)) {
         vault::keep(&kept, &answer).map_err(unusable)?;
-        output::note(&format!("kept the {kept} in the system keyring"));
+        ui().note(&format!("kept the {kept} in the system keyring"));
         return Ok(());
     }
     let hosts = known_identities(&target);
     let named = hosts.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ");
     keep_password(&kept, &Bound::new(answer, hosts)).map_err(unusable)?;
-    output::note(&match named.as_str() {
+    ui().note(&match named.as_str() {
         "" => format!(
             "kept the {kept} in the system keyring, for no host key yet, since none is known: it is used once you have given it \
              at a login (dtunnel up {}), or stored it again with the key in known_hosts",

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use clap::{Args, Subcommand};
 
 use super::global::Global;
-use super::output;
+use super::ui::{self, ui};
 use crate::config::{ConfigFile, LocalEndpoint, RuntimeFiles, replace_file, runtime_dir};
 use crate::failure::{ExitCode, Failure};
 
@@ -77,14 +77,14 @@ pub(super) fn service(global: &Global, command: &ServiceCommand) -> Result<(), F
 fn install(global: &Global, config: &ConfigFile, args: &InstallArgs) -> Result<(), Failure> {
     let service = plan(global, config, &args.target, args.socket)?;
     if args.print {
-        return output::print(
+        return ui::print(
             &service.files.iter().map(|(path, text)| format!("# {}\n{text}", path.display())).collect::<String>(),
         );
     }
     for (path, text) in &service.files {
         replace_file(path, text)
             .map_err(|e| Failure::new(ExitCode::Other, format!("cannot write {}: {e}", path.display())))?;
-        output::note(&format!("wrote {}", path.display()));
+        ui().note(&format!("wrote {}", path.display()));
     }
     if args.no_start { Ok(()) } else { tell(&service.start) }
 }
@@ -93,14 +93,14 @@ fn uninstall(global: &Global, config: &ConfigFile, target: &str) -> Result<(), F
     let service = plan(global, config, target, true)?;
     let there: Vec<_> = service.files.iter().map(|(path, _)| path).filter(|path| path.exists()).collect();
     if there.is_empty() {
-        output::note(&format!("{target} has no service"));
+        ui().note(&format!("{target} has no service"));
         return Ok(());
     }
     let told = tell(&service.stop);
     for path in there {
         std::fs::remove_file(path)
             .map_err(|e| Failure::new(ExitCode::Other, format!("cannot remove {}: {e}", path.display())))?;
-        output::note(&format!("removed {}", path.display()));
+        ui().note(&format!("removed {}", path.display()));
     }
     told
 }
@@ -159,7 +159,7 @@ fn tell(commands: &[Vec<String>]) -> Result<(), Failure> {
                 return Err(Failure::new(ExitCode::Other, format!("`{shown}` ended with {status}"))
                     .hint("without a user session there is no service manager; `loginctl enable-linger` makes one"));
             }
-            Err(_) => output::note(&format!("not done, there is no {program} here: {shown}")),
+            Err(_) => ui().note(&format!("not done, there is no {program} here: {shown}")),
         }
     }
     Ok(())

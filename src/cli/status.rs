@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 use clap::Args;
 
 use super::global::Global;
+use super::ui::ui;
 use super::{asked, output, targets};
 use crate::config::{self, TunnelName};
 use crate::daemon::{self, Found, TunnelStatus};
@@ -50,16 +51,16 @@ pub(super) fn status(global: &Global, args: &StatusArgs) -> Result<(), Failure> 
         if interval.is_some_and(|interval| interval < SHORTEST) {
             return Err(Failure::new(ExitCode::Usage, "--watch takes 100ms at least"));
         }
-        return watch(&named, args.json, interval.unwrap_or(EVERY));
+        return watch(&named, interval.unwrap_or(EVERY));
     }
     let statuses = wanted(&named, default.as_ref())?;
-    if args.json {
-        output::print_json(&statuses)?;
-    } else if statuses.is_empty() {
-        output::note("no tunnels are up");
-    } else {
-        table(&statuses)?;
-    }
+    ui().result(&statuses, || match statuses.is_empty() {
+        true => {
+            ui().note("no tunnels are up");
+            String::new()
+        }
+        false => table(&statuses),
+    })?;
     // Of those that were asked for, by name or as the default.
     let asked_for = |status: &&TunnelStatus| {
         !named.is_empty() || default.as_ref().is_some_and(|default| default.as_str() == status.name)
@@ -123,14 +124,11 @@ pub(super) fn ask(names: &[TunnelName]) -> Result<Vec<TunnelStatus>, Failure> {
 }
 
 /// Lines for logs, pipes and terminals that can do nothing else. Ends when nobody reads them any more.
-fn watch(named: &[TunnelName], json: bool, interval: Duration) -> Result<(), Failure> {
+fn watch(named: &[TunnelName], interval: Duration) -> Result<(), Failure> {
     let mut out = std::io::stdout().lock();
     loop {
         let statuses = wanted(named, None)?;
-        let text = match json {
-            true => serde_json::to_string(&statuses).map_err(|e| Failure::new(ExitCode::Other, e.to_string()))? + "\n",
-            false => statuses.iter().map(line).collect(),
-        };
+        let text = ui().line(&statuses, || statuses.iter().map(line).collect())?;
         match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
             Ok(()) => std::thread::sleep(interval),
             Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => return Ok(()),
@@ -157,31 +155,31 @@ fn line(status: &TunnelStatus) -> String {
     )
 }
 
-fn table(statuses: &[TunnelStatus]) -> Result<(), Failure> {
+fn table(statuses: &[TunnelStatus]) -> String {
     let rows: Vec<Vec<String>> = statuses.iter().map(row).collect();
     let header = ["NAME", "STATE", "HOST", "SOCKET", "SINCE", "FLOWS", "IN", "OUT", "ENGINE"];
-    output::print_states(&header, &rows, |row| statuses[row].state)?;
+    let mut text = output::states(&header, &rows, |row| statuses[row].state);
     for status in statuses {
         if let Some(error) = &status.last_error {
-            output::print(&format!("{}: {error}\n", status.name))?;
+            text += &format!("{}: {error}\n", status.name);
         }
         if let Some(reset) = &status.last_reset {
-            output::print(&format!("{}: {reset}\n", status.name))?;
+            text += &format!("{}: {reset}\n", status.name);
         }
         let guard = status.access.as_ref().map(|access| format!("guarded ({access})"));
         let holds: Vec<String> = guard.into_iter().chain(asked::besides_guard(status)).collect();
         if !holds.is_empty() {
-            output::print(&format!("{}: {}\n", status.name, holds.join("; ")))?;
+            text += &format!("{}: {}\n", status.name, holds.join("; "));
         }
         if let Some(changed) = asked::changed(status) {
-            output::print(&format!("{}: {changed}\n", status.name))?;
+            text += &format!("{}: {changed}\n", status.name);
         }
         for port in status.ports.iter().flatten().filter(|port| port.state.is_trouble()) {
             let reason = port.reason.as_deref().unwrap_or_default();
-            output::print(&format!("{}: port {} of {}: {reason}\n", status.name, port.remote_port, port.container))?;
+            text += &format!("{}: port {} of {}: {reason}\n", status.name, port.remote_port, port.container);
         }
     }
-    Ok(())
+    text
 }
 
 fn row(status: &TunnelStatus) -> Vec<String> {

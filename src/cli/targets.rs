@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::global::Global;
-use super::output;
+use super::ui::ui;
 use crate::config::{self, ConfigFile, TunnelName, runtime_dir};
 use crate::daemon;
 use crate::failure::{ExitCode, Failure};
@@ -100,7 +100,7 @@ fn in_spite_of_faults(read: Result<ConfigFile, Failure>, targets: &[String]) -> 
         return Err(failure);
     }
     let causes: String = failure.causes.iter().map(|cause| format!(": {cause}")).collect();
-    output::warning(&format!("going on without the configuration: {}{causes}", failure.message));
+    ui().warning(&format!("going on without the configuration: {}{causes}", failure.message));
     Ok(none)
 }
 

@@ -6,6 +6,7 @@ use super::arguments::{DaemonArgs, UpArgs, options};
 use super::bring_up::{Clock, For, Up, Watched, bring_up, watch, with_name_hint};
 use super::global::Global;
 use super::progress::Progress;
+use super::ui::ui;
 use super::{asked, output, targets};
 use crate::config::{ConfigFile, LocalEndpoint};
 use crate::daemon::{self, Client, TunnelStatus};
@@ -33,8 +34,8 @@ pub(super) fn up(global: &Global, args: &UpArgs) -> Result<(), Failure> {
         }
     }
     if targets.is_empty() {
-        output::note("there are no profiles; `dtunnel profile add NAME [user@]host` makes one");
-        return if args.json { output::print_json::<[TunnelStatus; 0]>(&[]) } else { Ok(()) };
+        ui().note("there are no profiles; `dtunnel profile add NAME [user@]host` makes one");
+        return ui().done::<[TunnelStatus; 0]>(&[], String::new);
     }
     if args.foreground {
         let [target] = targets.as_slice() else {
@@ -42,7 +43,7 @@ pub(super) fn up(global: &Global, args: &UpArgs) -> Result<(), Failure> {
         };
         return foreground(global, args, target, &config);
     }
-    let progress = Progress::new(global, !args.json);
+    let progress = Progress::new();
     let results: Vec<_> = std::thread::scope(|scope| {
         let threads: Vec<_> = targets
             .iter()
@@ -50,23 +51,21 @@ pub(super) fn up(global: &Global, args: &UpArgs) -> Result<(), Failure> {
             .collect();
         threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err(panicked()))).collect()
     });
-    report(args.json, &targets, results)
+    report(&targets, results)
 }
 
 pub(super) fn panicked() -> Failure {
     Failure::new(ExitCode::Other, "dtunnel itself failed; please report this")
 }
 
-pub(super) fn report(json: bool, targets: &[String], results: Vec<Result<Up, Failure>>) -> Result<(), Failure> {
+pub(super) fn report(targets: &[String], results: Vec<Result<Up, Failure>>) -> Result<(), Failure> {
     let several = targets.len() > 1;
-    let mut statuses = Vec::new();
+    let (mut statuses, mut text) = (Vec::new(), String::new());
     let mut failures = Vec::new();
     for (target, result) in targets.iter().zip(results) {
         match result {
             Ok(up) => {
-                if !json {
-                    announce(target, &up, several)?;
-                }
+                text += &announcement(target, &up, several);
                 statuses.push(up.status);
             }
             Err(mut failure) => {
@@ -77,13 +76,11 @@ pub(super) fn report(json: bool, targets: &[String], results: Vec<Result<Up, Fai
             }
         }
     }
-    if json {
-        output::print_json(&statuses)?;
-    }
+    ui().done(&statuses, || text)?;
     // The last failure is the caller's to print; its code is the program's unless they differ.
     let Some(mut last) = failures.pop() else { return Ok(()) };
     for failure in &failures {
-        output::print_error(failure);
+        ui().error(failure);
         if failure.exit != last.exit {
             last.exit = ExitCode::Other;
         }
@@ -92,10 +89,7 @@ pub(super) fn report(json: bool, targets: &[String], results: Vec<Result<Up, Fai
 }
 
 /// Says that a tunnel is up, and how to use it; of several each is a line.
-fn announce(target: &str, up: &Up, several: bool) -> Result<(), Failure> {
-    if output::is_quiet() {
-        return Ok(());
-    }
+fn announcement(target: &str, up: &Up, several: bool) -> String {
     let status = &up.status;
     let address = status.address().map(|address| address.to_string()).unwrap_or_default();
     let engine = status.engine.as_ref().map(|engine| format!(", Engine {}", engine.version)).unwrap_or_default();
@@ -107,7 +101,7 @@ fn announce(target: &str, up: &Up, several: bool) -> Result<(), Failure> {
     if !several {
         text += &format!("  eval \"$(dtunnel env {})\"\n", shell_word(target));
     }
-    output::print(&text)
+    text
 }
 
 /// The same daemon in this very process, and its watcher in a thread.
@@ -121,12 +115,14 @@ fn foreground(global: &Global, args: &UpArgs, target: &str, config: &ConfigFile)
         let daemon = scope.spawn(move || daemon::run(&options, theirs, inherited));
         let watched = Client::over(ours).map_err(Failure::from).and_then(|mut client| {
             let clock = Clock::OfDaemon(args.tunnel.timeout.0);
-            let watched = watch(&mut client, target, &Progress::new(global, !args.json), clock)?;
+            let watched = watch(&mut client, target, &Progress::new(), clock)?;
             Ok((watched, client))
         });
         let announced = match watched {
-            Ok((Watched::Up(status), _)) if args.json => output::print_json(&[status]),
-            Ok((Watched::Up(status), _)) => announce(target, &Up { status: *status, already: false }, false),
+            Ok((Watched::Up(status), _)) => {
+                let up = Up { status: *status, already: false };
+                ui().done(&[&up.status], || announcement(target, &up, false))
+            }
             Ok((Watched::Busy, _)) => Err(Failure::new(ExitCode::Other, format!("{target} is already up"))
                 .hint(format!("take it down first: dtunnel down {}", shell_word(target)))),
             Ok(_) => Ok(()),

@@ -3,7 +3,7 @@
 use clap::Args;
 use serde::Serialize;
 
-use super::output;
+use super::ui::ui;
 use crate::failure::Failure;
 
 /// What `--version` says behind the program's name.
@@ -25,15 +25,13 @@ struct Version {
     target: &'static str,
 }
 
-pub(super) fn version(args: &VersionArgs) -> Result<(), Failure> {
-    if !args.json {
-        return output::print(&format!("dtunnel {LINE}\n"));
-    }
+pub(super) fn version() -> Result<(), Failure> {
     let known = |text: &'static str| (!text.is_empty()).then_some(text);
-    output::print_json(&Version {
+    let version = Version {
         version: env!("CARGO_PKG_VERSION"),
         commit: known(env!("DTUNNEL_COMMIT")),
         date: known(env!("DTUNNEL_COMMIT_DATE")),
         target: env!("DTUNNEL_TARGET_TRIPLE"),
-    })
+    };
+    ui().result(&version, || format!("dtunnel {LINE}\n"))
 }

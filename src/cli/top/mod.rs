@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
 
-use super::global::{Color, Global};
+use super::global::Global;
+use super::ui::ui;
 use crate::config::TunnelName;
 use crate::failure::{ExitCode, Failure};
 use app::App;
@@ -40,13 +41,12 @@ pub(super) fn top(global: &Global, args: &TopArgs) -> Result<(), Failure> {
         return Err(Failure::new(ExitCode::Usage, "top needs a terminal")
             .hint("`dtunnel status --watch` prints lines, also into files and pipes"));
     }
-    let plain = matches!(global.color, Color::Never) || std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty());
     let mut app = App {
         tunnels: Vec::new(),
         rates: HashMap::new(),
         selected: only.as_ref().map(ToString::to_string),
         message: None,
-        colour: matches!(global.color, Color::Always) || !plain,
+        colour: ui().has_coloured_screen(),
     };
     app.refresh(only.as_ref());
     let failed = |e: std::io::Error| Failure::new(ExitCode::Other, format!("the terminal cannot be used: {e}"));
