@@ -1,4 +1,4 @@
-//! Judges the facts about the Engine, its door and its host: one answer a check.
+//! Judges the facts about the Engine, its door and its host: one function a check, named as the check is.
 
 use std::net::IpAddr;
 
@@ -6,80 +6,154 @@ use serde_json::Value;
 
 use super::facts::{Answer, Commands, Facts, Host};
 use super::state::{State, UNTOLD};
-use super::{containers, versions};
+use super::versions;
 
 /// Where the host tells nothing.
 const NO_COMMANDS: &str = "this login runs no commands";
 
-/// Answers the check `id`. None for one that is not known here.
-pub(super) fn judge(id: &str, facts: &Facts) -> Option<State> {
-    let info = &facts.info;
-    Some(match id {
-        "socket-mode" | "socket-owner" | "docker-group" => of_socket(id, facts),
-        "tcp-open" => listening(facts, |address| !address.is_loopback()),
-        "tcp-loopback" => listening(facts, |address| address.is_loopback()),
-        "tcp-reachable" => match &facts.reached {
-            None => State::unknown("SSH goes through another host or a command: there is no direct way to try"),
-            Some(ports) => {
-                found(ports.iter().map(|port| format!("port {port} took a connection from this machine")).collect())
-            }
-        },
-        "ssh-root" => found_if(facts.user == "root", || "logged in as root".into()),
-        "ssh-password" => {
-            let offered = &facts.login.offered;
-            let by_word = |method: &&String| matches!(method.as_str(), "password" | "keyboard-interactive");
-            match offered.is_empty() {
-                true => State::unknown("the server did not say what it takes"),
-                false => found(offered.iter().filter(by_word).map(|method| format!("it offers {method}")).collect()),
-            }
+pub(super) fn socket_mode(facts: &Facts) -> State {
+    of_socket(facts, |socket| found_if(socket.mode & 0o007 != 0, || socket.listing()))
+}
+
+pub(super) fn socket_owner(facts: &Facts) -> State {
+    of_socket(facts, |socket| {
+        if socket.owner == "root" && matches!(socket.group, "root" | "docker") {
+            return State::Passed;
         }
-        "ssh-unrestricted" => match &facts.commands {
-            Commands::Run(_) => State::found(["it ran a command for this audit".into()]),
-            Commands::Refused => State::Passed,
-            Commands::Unknown => State::unknown("the command that was to show it did not end"),
-        },
-        "ssh-host-key" => found_if(facts.any_host_key, || "StrictHostKeyChecking no".into()),
-        "ssh-algorithms" => found_if(!facts.ssh.strict, || format!("{}: no strict key exchange", facts.ssh.server)),
-        "ssh-quantum" => {
-            let hybrid = ["mlkem", "sntrup"].iter().any(|name| facts.ssh.kex.contains(name));
-            found_if(!hybrid, || format!("{}: {}", facts.ssh.server, facts.ssh.kex))
-        }
-        "user-namespaces" => {
-            told_if(facts.confined_root().map(|yes| !yes), || "dockerd runs as root, without userns-remap".into())
-        }
-        "mandatory-access" => {
-            let confined = facts.has_option("apparmor").zip(facts.has_option("selinux")).map(|(a, s)| a || s);
-            told_if(confined.map(|yes| !yes), || "neither is among the Engine's security options".into())
-        }
-        "seccomp" => of_seccomp(facts),
-        "no-new-privileges" if facts.has_option("no-new-privileges") == Some(true) => State::Passed,
-        "no-new-privileges" => setting(facts, "no-new-privileges", true, false),
-        "icc" => of_bridge(facts),
-        "userland-proxy" => setting(facts, "userland-proxy", false, true),
-        "live-restore" => told_if(info.live_restore_enabled.get().map(|on| !on), || "LiveRestoreEnabled: false".into()),
-        "content-trust" => found_if(facts.content_trust, || "DOCKER_CONTENT_TRUST=1 in this environment".into()),
-        "insecure-registries" => insecure_registries(facts).map_or_else(|| State::unknown(UNTOLD), found),
-        "experimental" => told_if(info.experimental_build.get().copied(), || "ExperimentalBuild: true".into()),
-        "logging" => {
-            let driver = info.logging_driver.text();
-            told_if(driver.map(|name| matches!(name, "none" | "json-file" | "local")), || {
-                format!("the log driver is {}", driver.unwrap_or_default())
-            })
-        }
-        "authorization" => {
-            let plugins = info.plugins.get().and_then(|plugins| plugins.authorization.items());
-            told_if(plugins.map(<[String]>::is_empty), || "none is loaded".into())
-        }
-        "swarm-autolock" => of_swarm(facts),
-        "version-engine" => version(info.server_version.text(), versions::engine),
-        "version-api" => version(facts.version.api_version.text(), versions::api),
-        "version-containerd" => {
-            version(component(facts, "containerd"), |version| versions::containerd(version, &facts.today))
-        }
-        "version-runc" => version(component(facts, "runc"), versions::runc),
-        "version-kernel" => version(info.kernel_version.text(), |version| versions::kernel(version, &facts.today)),
-        of_container => return containers::judge(of_container, facts),
+        // Rootless, it is the user's own.
+        told_if(facts.has_option("rootless").map(|yes| !(yes && socket.owner == facts.user)), || socket.listing())
     })
+}
+
+pub(super) fn docker_group(facts: &Facts) -> State {
+    of_socket(facts, |socket| {
+        let Socket { group, host, .. } = socket;
+        match host.members.as_slice() {
+            _ if socket.mode & 0o060 == 0 => State::Passed,
+            _ if !host.knows_members => State::unknown(&format!("the members of {group} could not be read")),
+            [] => State::Passed,
+            members => State::found([format!("{group}: {}", members.join(", "))]),
+        }
+    })
+}
+
+pub(super) fn tcp_open(facts: &Facts) -> State {
+    listening(facts, |address| !address.is_loopback())
+}
+
+pub(super) fn tcp_loopback(facts: &Facts) -> State {
+    listening(facts, |address| address.is_loopback())
+}
+
+pub(super) fn tcp_reachable(facts: &Facts) -> State {
+    match &facts.reached {
+        None => State::unknown("SSH goes through another host or a command: there is no direct way to try"),
+        Some(ports) => {
+            found(ports.iter().map(|port| format!("port {port} took a connection from this machine")).collect())
+        }
+    }
+}
+
+pub(super) fn ssh_root(facts: &Facts) -> State {
+    found_if(facts.user == "root", || "logged in as root".into())
+}
+
+pub(super) fn ssh_password(facts: &Facts) -> State {
+    let offered = &facts.login.offered;
+    let by_word = |method: &&String| matches!(method.as_str(), "password" | "keyboard-interactive");
+    match offered.is_empty() {
+        true => State::unknown("the server did not say what it takes"),
+        false => found(offered.iter().filter(by_word).map(|method| format!("it offers {method}")).collect()),
+    }
+}
+
+pub(super) fn ssh_unrestricted(facts: &Facts) -> State {
+    match &facts.commands {
+        Commands::Run(_) => State::found(["it ran a command for this audit".into()]),
+        Commands::Refused => State::Passed,
+        Commands::Unknown => State::unknown("the command that was to show it did not end"),
+    }
+}
+
+pub(super) fn ssh_host_key(facts: &Facts) -> State {
+    found_if(facts.any_host_key, || "StrictHostKeyChecking no".into())
+}
+
+pub(super) fn ssh_algorithms(facts: &Facts) -> State {
+    found_if(!facts.ssh.strict, || format!("{}: no strict key exchange", facts.ssh.server))
+}
+
+pub(super) fn ssh_quantum(facts: &Facts) -> State {
+    let hybrid = ["mlkem", "sntrup"].iter().any(|name| facts.ssh.kex.contains(name));
+    found_if(!hybrid, || format!("{}: {}", facts.ssh.server, facts.ssh.kex))
+}
+
+pub(super) fn user_namespaces(facts: &Facts) -> State {
+    told_if(facts.confined_root().map(|yes| !yes), || "dockerd runs as root, without userns-remap".into())
+}
+
+pub(super) fn mandatory_access(facts: &Facts) -> State {
+    let confined = facts.has_option("apparmor").zip(facts.has_option("selinux")).map(|(a, s)| a || s);
+    told_if(confined.map(|yes| !yes), || "neither is among the Engine's security options".into())
+}
+
+pub(super) fn no_new_privileges(facts: &Facts) -> State {
+    match facts.has_option("no-new-privileges") {
+        Some(true) => State::Passed,
+        _ => setting(facts, "no-new-privileges", true, false),
+    }
+}
+
+pub(super) fn userland_proxy(facts: &Facts) -> State {
+    setting(facts, "userland-proxy", false, true)
+}
+
+pub(super) fn live_restore(facts: &Facts) -> State {
+    told_if(facts.info.live_restore_enabled.get().map(|on| !on), || "LiveRestoreEnabled: false".into())
+}
+
+pub(super) fn content_trust(facts: &Facts) -> State {
+    found_if(facts.content_trust, || "DOCKER_CONTENT_TRUST=1 in this environment".into())
+}
+
+pub(super) fn insecure_registries(facts: &Facts) -> State {
+    of_registries(facts).map_or_else(|| State::unknown(UNTOLD), found)
+}
+
+pub(super) fn experimental(facts: &Facts) -> State {
+    told_if(facts.info.experimental_build.get().copied(), || "ExperimentalBuild: true".into())
+}
+
+pub(super) fn logging(facts: &Facts) -> State {
+    let driver = facts.info.logging_driver.text();
+    told_if(driver.map(|name| matches!(name, "none" | "json-file" | "local")), || {
+        format!("the log driver is {}", driver.unwrap_or_default())
+    })
+}
+
+pub(super) fn authorization(facts: &Facts) -> State {
+    let plugins = facts.info.plugins.get().and_then(|plugins| plugins.authorization.items());
+    told_if(plugins.map(<[String]>::is_empty), || "none is loaded".into())
+}
+
+pub(super) fn version_engine(facts: &Facts) -> State {
+    version(facts.info.server_version.text(), versions::engine)
+}
+
+pub(super) fn version_api(facts: &Facts) -> State {
+    version(facts.version.api_version.text(), versions::api)
+}
+
+pub(super) fn version_containerd(facts: &Facts) -> State {
+    version(component(facts, "containerd"), |version| versions::containerd(version, &facts.today))
+}
+
+pub(super) fn version_runc(facts: &Facts) -> State {
+    version(component(facts, "runc"), versions::runc)
+}
+
+pub(super) fn version_kernel(facts: &Facts) -> State {
+    version(facts.info.kernel_version.text(), |version| versions::kernel(version, &facts.today))
 }
 
 fn found(evidence: Vec<String>) -> State {
@@ -117,25 +191,29 @@ fn setting(facts: &Facts, name: &str, good: bool, default: bool) -> State {
     found_if(value != good, || format!("{name}: {value}"))
 }
 
-fn of_socket(id: &str, facts: &Facts) -> State {
+/// The Engine's socket on a host that tells of it.
+struct Socket<'a> {
+    path: &'a str,
+    mode: u32,
+    owner: &'a str,
+    group: &'a str,
+    host: &'a Host,
+}
+
+impl Socket<'_> {
+    fn listing(&self) -> String {
+        let Self { path, mode, owner, group, .. } = self;
+        format!("{path}: mode {mode:o}, owner {owner}, group {group}")
+    }
+}
+
+fn of_socket(facts: &Facts, judge: impl FnOnce(&Socket<'_>) -> State) -> State {
     let Some(path) = &facts.socket else { return State::unknown("the Engine is not reached by a socket") };
     let Some(host) = facts.host() else { return State::unknown(NO_COMMANDS) };
     let Some((mode, owner, group)) = &host.socket else {
         return State::unknown(&format!("{path} could not be read"));
     };
-    let listing = format!("{path}: mode {mode:o}, owner {owner}, group {group}");
-    match id {
-        "socket-mode" => found_if(mode & 0o007 != 0, || listing),
-        "socket-owner" if owner == "root" && matches!(group.as_str(), "root" | "docker") => State::Passed,
-        // Rootless, it is the user's own.
-        "socket-owner" => told_if(facts.has_option("rootless").map(|yes| !(yes && *owner == facts.user)), || listing),
-        _ if mode & 0o060 == 0 => State::Passed,
-        _ if !host.knows_members => State::unknown(&format!("the members of {group} could not be read")),
-        _ => found(match host.members.as_slice() {
-            [] => Vec::new(),
-            members => vec![format!("{group}: {}", members.join(", "))],
-        }),
-    }
+    judge(&Socket { path, mode: *mode, owner, group, host })
 }
 
 /// Addresses on which the Engine listens for anybody, as far as they are `meant`.
@@ -177,7 +255,7 @@ fn listening(facts: &Facts, meant: impl Fn(IpAddr) -> bool) -> State {
     }
 }
 
-fn of_seccomp(facts: &Facts) -> State {
+pub(super) fn seccomp(facts: &Facts) -> State {
     let Some(options) = facts.info.security_options.items() else { return State::unknown(UNTOLD) };
     match options.iter().find(|option| option.starts_with("name=seccomp")) {
         None => State::found(["seccomp is not among the Engine's security options".into()]),
@@ -185,7 +263,7 @@ fn of_seccomp(facts: &Facts) -> State {
     }
 }
 
-fn of_bridge(facts: &Facts) -> State {
+pub(super) fn icc(facts: &Facts) -> State {
     const ICC: &str = "com.docker.network.bridge.enable_icc";
     let options = match &facts.bridge {
         // Without a default bridge no containers are on one.
@@ -201,7 +279,7 @@ fn of_bridge(facts: &Facts) -> State {
 }
 
 /// None where it is not told.
-fn insecure_registries(facts: &Facts) -> Option<Vec<String>> {
+fn of_registries(facts: &Facts) -> Option<Vec<String>> {
     let config = facts.info.registry_config.get()?;
     let networks = config.insecure_registry_cidrs.items()?;
     let own = |network: &&String| matches!(network.as_str(), "127.0.0.0/8" | "::1/128");
@@ -214,7 +292,7 @@ fn insecure_registries(facts: &Facts) -> Option<Vec<String>> {
     Some(insecure)
 }
 
-fn of_swarm(facts: &Facts) -> State {
+pub(super) fn swarm_autolock(facts: &Facts) -> State {
     let swarm = facts.info.swarm.get();
     match swarm.and_then(|swarm| swarm.local_node_state.text()) {
         None => return State::unknown(UNTOLD),

@@ -1,4 +1,4 @@
-//! Judges what runs: one answer a check, from every container that was looked into.
+//! Judges what runs: one function a check, asked about every container that was looked into.
 
 use super::answers::{Container, HostConfig};
 use super::facts::Facts;
@@ -13,45 +13,51 @@ const SENSITIVE_ITSELF: [&str; 4] = ["/", "/var", "/run", "/var/run"];
 
 /// What is bad about a container, each thing in a few words (or none, where the check says it all); None
 /// where the Engine does not tell.
-type Look = fn(&Container, &Facts) -> Option<Vec<String>>;
+pub(super) type Look = fn(&Container, &Facts) -> Option<Vec<String>>;
 
-/// Answers the check `id`. None for one that is not known here.
-pub(super) fn judge(id: &str, facts: &Facts) -> Option<State> {
-    let look: Look = match id {
-        "container-socket" => |container, facts| {
-            let socket = facts.socket.as_deref().unwrap_or(DEFAULT_SOCKET);
-            let is_socket = |source: &&str| is_same_socket(source, socket) || source.ends_with("/docker.sock");
-            Some(binds(container)?.into_iter().filter(is_socket).map(Into::into).collect())
-        },
-        "container-privileged" => |container, _| Some(one(*host_config(container)?.privileged.get()?, "--privileged")),
-        "container-host-namespaces" => host_namespaces,
-        "container-capabilities" => |container, _| Some(host_config(container)?.cap_add.items()?.to_vec()),
-        "container-binds" => {
-            |container, _| Some(binds(container)?.into_iter().filter(is_sensitive).map(Into::into).collect())
-        }
-        "container-confinement" => |container, _| {
-            let options = host_config(container)?.security_opt.items()?;
-            Some(options.iter().filter(|option| option.ends_with("unconfined")).cloned().collect())
-        },
-        "container-devices" => |container, _| {
-            Some(host_config(container)?.devices.items()?.iter().map(|device| device.path_on_host.clone()).collect())
-        },
-        "container-memory" => |container, _| Some(one(*host_config(container)?.memory.get()? <= 0, "")),
-        "container-pids" => {
-            |container, _| Some(one(host_config(container)?.pids_limit.get()?.is_none_or(|limit| limit <= 0), ""))
-        }
-        "container-root" => |container, facts| {
-            let user = container.config.get()?.user.text()?;
-            let is_root = matches!(user.split(':').next(), Some("" | "0" | "root"));
-            if is_root { facts.confined_root().map(|confined| one(!confined, "")) } else { Some(Vec::new()) }
-        },
-        "container-published" => published,
-        _ => return None,
-    };
-    Some(each(facts, look))
+pub(super) fn socket(container: &Container, facts: &Facts) -> Option<Vec<String>> {
+    let socket = facts.socket.as_deref().unwrap_or(DEFAULT_SOCKET);
+    let is_socket = |source: &&str| is_same_socket(source, socket) || source.ends_with("/docker.sock");
+    Some(bind_sources(container)?.into_iter().filter(is_socket).map(Into::into).collect())
 }
 
-fn each(facts: &Facts, look: Look) -> State {
+pub(super) fn privileged(container: &Container, _: &Facts) -> Option<Vec<String>> {
+    Some(one(*host_config(container)?.privileged.get()?, "--privileged"))
+}
+
+pub(super) fn capabilities(container: &Container, _: &Facts) -> Option<Vec<String>> {
+    Some(host_config(container)?.cap_add.items()?.to_vec())
+}
+
+pub(super) fn binds(container: &Container, _: &Facts) -> Option<Vec<String>> {
+    Some(bind_sources(container)?.into_iter().filter(is_sensitive).map(Into::into).collect())
+}
+
+pub(super) fn confinement(container: &Container, _: &Facts) -> Option<Vec<String>> {
+    let options = host_config(container)?.security_opt.items()?;
+    Some(options.iter().filter(|option| option.ends_with("unconfined")).cloned().collect())
+}
+
+pub(super) fn devices(container: &Container, _: &Facts) -> Option<Vec<String>> {
+    Some(host_config(container)?.devices.items()?.iter().map(|device| device.path_on_host.clone()).collect())
+}
+
+pub(super) fn memory(container: &Container, _: &Facts) -> Option<Vec<String>> {
+    Some(one(*host_config(container)?.memory.get()? <= 0, ""))
+}
+
+pub(super) fn pids(container: &Container, _: &Facts) -> Option<Vec<String>> {
+    Some(one(host_config(container)?.pids_limit.get()?.is_none_or(|limit| limit <= 0), ""))
+}
+
+pub(super) fn root(container: &Container, facts: &Facts) -> Option<Vec<String>> {
+    let user = container.config.get()?.user.text()?;
+    let is_root = matches!(user.split(':').next(), Some("" | "0" | "root"));
+    if is_root { facts.confined_root().map(|confined| one(!confined, "")) } else { Some(Vec::new()) }
+}
+
+/// Looks into every container.
+pub(super) fn each(facts: &Facts, look: Look) -> State {
     let Some(containers) = &facts.containers else { return State::unknown("the Engine does not list its containers") };
     let (mut evidence, mut untold) = (Vec::new(), Vec::new());
     for (name, container) in containers {
@@ -74,7 +80,7 @@ fn host_config(container: &Container) -> Option<&HostConfig> {
     container.host_config.get()
 }
 
-fn host_namespaces(container: &Container, _: &Facts) -> Option<Vec<String>> {
+pub(super) fn host_namespaces(container: &Container, _: &Facts) -> Option<Vec<String>> {
     let config = host_config(container)?;
     // Not CgroupnsMode: on the first version of control groups every container shares that one.
     let modes = [
@@ -90,7 +96,7 @@ fn host_namespaces(container: &Container, _: &Facts) -> Option<Vec<String>> {
     (all_told || !host.is_empty()).then_some(host)
 }
 
-fn published(container: &Container, _: &Facts) -> Option<Vec<String>> {
+pub(super) fn published(container: &Container, _: &Facts) -> Option<Vec<String>> {
     let ports = container.network_settings.get()?.ports.get()?;
     let bindings = ports
         .iter()
@@ -105,7 +111,7 @@ fn one(bad: bool, what: &str) -> Vec<String> {
 }
 
 /// What of the host is mounted into a container.
-fn binds(container: &Container) -> Option<Vec<&str>> {
+fn bind_sources(container: &Container) -> Option<Vec<&str>> {
     let mounts = container.mounts.items()?;
     Some(mounts.iter().filter(|mount| mount.r#type == "bind").map(|mount| mount.source.as_str()).collect())
 }

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::rules::{Rule, Severity};
+use super::rule::{Rule, Severity};
 use super::state::State;
 
 /// A check and what came of it.

@@ -1,62 +1,11 @@
-//! What is looked at: every check with its severity, its number in the CIS Docker Benchmark 1.6.0, and
-//! what to do.
+//! What is looked at: every check with its severity, its number in the CIS Docker Benchmark 1.6.0, what to do, and the
+//! function that answers it.
 
-use serde::Serialize;
-
-/// How bad it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Severity {
-    /// Worth doing.
-    Low,
-    /// Makes an attack easier, or its damage larger.
-    Medium,
-    /// A way to root on the host for whoever is in a container, or near one.
-    High,
-    /// A way to root on the host for whoever is on its network, or logged in there.
-    Critical,
-}
-
-impl Severity {
-    /// Every one, the worst first.
-    pub const ALL: [Self; 4] = [Self::Critical, Self::High, Self::Medium, Self::Low];
-
-    /// What a finding takes from the score.
-    pub(super) fn weight(self) -> u32 {
-        match self {
-            Self::Critical => 25,
-            Self::High => 10,
-            Self::Medium => 4,
-            Self::Low => 1,
-        }
-    }
-}
-
-impl std::fmt::Display for Severity {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Low => "low",
-            Self::Medium => "medium",
-            Self::High => "high",
-            Self::Critical => "critical",
-        })
-    }
-}
-
-/// A check.
-#[derive(Debug, PartialEq, Eq, Serialize)]
-pub struct Rule {
-    /// Its name, which stays the same from version to version.
-    pub id: &'static str,
-    /// What is wrong where it finds something.
-    pub title: &'static str,
-    /// How bad that is.
-    pub severity: Severity,
-    /// Its number in the CIS Docker Benchmark 1.6.0.
-    pub cis: Option<&'static str>,
-    /// What to do, to be pasted where it can be.
-    pub remedy: &'static str,
-}
+use super::containers::Look;
+use super::facts::Facts;
+use super::rule::{Check, Rule, Severity};
+use super::state::State;
+use super::{checks, containers};
 
 use Severity::{Critical, High, Low, Medium};
 
@@ -66,8 +15,17 @@ const fn rule(
     cis: Option<&'static str>,
     title: &'static str,
     remedy: &'static str,
+    check: Check,
 ) -> Rule {
-    Rule { id, title, severity, cis, remedy }
+    Rule { id, title, severity, cis, remedy, check }
+}
+
+const fn engine(judge: fn(&Facts) -> State) -> Check {
+    Check::Engine(judge)
+}
+
+const fn each(look: Look) -> Check {
+    Check::EachContainer(look)
 }
 
 /// All of them, in the order in which they are told.
@@ -78,6 +36,7 @@ pub const RULES: &[Rule] = &[
         Some("3.16"),
         "Others than owner and group can use the Engine's socket",
         "sudo chmod 660 SOCKET (and set SocketMode=0660 in docker.socket)",
+        engine(checks::socket_mode),
     ),
     rule(
         "socket-owner",
@@ -85,6 +44,7 @@ pub const RULES: &[Rule] = &[
         Some("3.15"),
         "The Engine's socket is not root's, or not the group docker's",
         "sudo chown root:docker SOCKET",
+        engine(checks::socket_owner),
     ),
     rule(
         "docker-group",
@@ -92,6 +52,7 @@ pub const RULES: &[Rule] = &[
         Some("1.1.2"),
         "Members of the socket's group are root on the host",
         "sudo gpasswd -d USER docker, for each one who need not be root",
+        engine(checks::docker_group),
     ),
     rule(
         "tcp-open",
@@ -99,6 +60,7 @@ pub const RULES: &[Rule] = &[
         Some("2.7"),
         "The Engine listens on a network address without checking who comes (TLS)",
         "remove the tcp:// host from /etc/docker/daemon.json or dockerd's options and use SSH; or set \"tlsverify\": true with certificates",
+        engine(checks::tcp_open),
     ),
     rule(
         "tcp-loopback",
@@ -106,6 +68,7 @@ pub const RULES: &[Rule] = &[
         Some("2.7"),
         "The Engine listens on a loopback port without checking who comes: every local user and browser can use it",
         "remove the tcp:// host from /etc/docker/daemon.json or dockerd's options and use the socket",
+        engine(checks::tcp_loopback),
     ),
     rule(
         "tcp-reachable",
@@ -113,6 +76,7 @@ pub const RULES: &[Rule] = &[
         Some("2.7"),
         "The Engine's usual ports (2375, 2376) can be reached from here, beside SSH",
         "close them in the host's firewall, or stop the Engine from listening there",
+        engine(checks::tcp_reachable),
     ),
     rule(
         "ssh-root",
@@ -120,6 +84,7 @@ pub const RULES: &[Rule] = &[
         None,
         "This login is root's",
         "use a login in the group docker, and set PermitRootLogin no in sshd_config",
+        engine(checks::ssh_root),
     ),
     rule(
         "ssh-password",
@@ -127,6 +92,7 @@ pub const RULES: &[Rule] = &[
         None,
         "The SSH server takes passwords",
         "PasswordAuthentication no and KbdInteractiveAuthentication no in sshd_config",
+        engine(checks::ssh_password),
     ),
     rule(
         "ssh-unrestricted",
@@ -134,6 +100,7 @@ pub const RULES: &[Rule] = &[
         None,
         "This login can do more than forward",
         "restrict,port-forwarding,command=\"/bin/false\" before its key in authorized_keys; in sshd_config, for a login that is for tunnels only: Match User USER, then AllowTcpForwarding local, AllowStreamLocalForwarding local, PermitTTY no, ForceCommand /bin/false",
+        engine(checks::ssh_unrestricted),
     ),
     rule(
         "ssh-host-key",
@@ -141,6 +108,7 @@ pub const RULES: &[Rule] = &[
         None,
         "Host keys are not checked: whoever is in between can be the host",
         "StrictHostKeyChecking ask (or accept-new) for this host in ssh_config",
+        engine(checks::ssh_host_key),
     ),
     rule(
         "ssh-algorithms",
@@ -148,6 +116,7 @@ pub const RULES: &[Rule] = &[
         None,
         "The SSH handshake can be tampered with (Terrapin, CVE-2023-48795)",
         "update the server's OpenSSH to 9.6 or later",
+        engine(checks::ssh_algorithms),
     ),
     rule(
         "ssh-quantum",
@@ -155,6 +124,7 @@ pub const RULES: &[Rule] = &[
         None,
         "What is recorded of SSH today could be read by a quantum computer later",
         "update the server's OpenSSH to 9.9 or later, for mlkem768x25519-sha256",
+        engine(checks::ssh_quantum),
     ),
     rule(
         "user-namespaces",
@@ -162,6 +132,7 @@ pub const RULES: &[Rule] = &[
         Some("2.9"),
         "Root in a container is root on the host: neither user namespaces nor rootless",
         "\"userns-remap\": \"default\" in /etc/docker/daemon.json, or rootless Docker (dockerd-rootless-setuptool.sh install)",
+        engine(checks::user_namespaces),
     ),
     rule(
         "mandatory-access",
@@ -169,6 +140,7 @@ pub const RULES: &[Rule] = &[
         Some("5.2, 5.3"),
         "Neither AppArmor nor SELinux confines containers",
         "install AppArmor, or set \"selinux-enabled\": true in /etc/docker/daemon.json",
+        engine(checks::mandatory_access),
     ),
     rule(
         "seccomp",
@@ -176,6 +148,7 @@ pub const RULES: &[Rule] = &[
         Some("5.22"),
         "The Engine filters no system calls (seccomp) by default",
         "remove \"seccomp-profile\": \"unconfined\" from /etc/docker/daemon.json",
+        engine(checks::seccomp),
     ),
     rule(
         "no-new-privileges",
@@ -183,6 +156,7 @@ pub const RULES: &[Rule] = &[
         Some("2.14"),
         "Containers may gain privileges by setuid programs",
         "\"no-new-privileges\": true in /etc/docker/daemon.json",
+        engine(checks::no_new_privileges),
     ),
     rule(
         "icc",
@@ -190,6 +164,7 @@ pub const RULES: &[Rule] = &[
         Some("2.2"),
         "Containers on the default bridge can reach each other",
         "\"icc\": false in /etc/docker/daemon.json",
+        engine(checks::icc),
     ),
     rule(
         "userland-proxy",
@@ -197,6 +172,7 @@ pub const RULES: &[Rule] = &[
         Some("2.16"),
         "A process carries each published port where the kernel could",
         "\"userland-proxy\": false in /etc/docker/daemon.json",
+        engine(checks::userland_proxy),
     ),
     rule(
         "live-restore",
@@ -204,6 +180,7 @@ pub const RULES: &[Rule] = &[
         Some("2.15"),
         "Updating the Engine ends all containers, so updates are put off",
         "\"live-restore\": true in /etc/docker/daemon.json",
+        engine(checks::live_restore),
     ),
     rule(
         "content-trust",
@@ -211,6 +188,7 @@ pub const RULES: &[Rule] = &[
         None,
         "DOCKER_CONTENT_TRUST is set here: Docker retires it, and pulls of official images fail with it",
         "unset DOCKER_CONTENT_TRUST; name images by digest (NAME@sha256:…), or check signatures with cosign or notation",
+        engine(checks::content_trust),
     ),
     rule(
         "insecure-registries",
@@ -218,6 +196,7 @@ pub const RULES: &[Rule] = &[
         Some("2.5"),
         "Images may come from registries that are not authenticated",
         "remove them from \"insecure-registries\" in /etc/docker/daemon.json",
+        engine(checks::insecure_registries),
     ),
     rule(
         "experimental",
@@ -225,6 +204,7 @@ pub const RULES: &[Rule] = &[
         Some("2.18"),
         "Experimental features are on",
         "remove \"experimental\" from /etc/docker/daemon.json",
+        engine(checks::experimental),
     ),
     rule(
         "logging",
@@ -232,6 +212,7 @@ pub const RULES: &[Rule] = &[
         Some("2.13"),
         "Logs of containers stay on the host, or are not kept",
         "\"log-driver\": \"journald\" (or syslog, fluentd …) in /etc/docker/daemon.json",
+        engine(checks::logging),
     ),
     rule(
         "authorization",
@@ -239,6 +220,7 @@ pub const RULES: &[Rule] = &[
         Some("2.12"),
         "No authorization plugin decides on what is asked of the Engine",
         "\"authorization-plugins\": [\"PLUGIN\"] in /etc/docker/daemon.json",
+        engine(checks::authorization),
     ),
     rule(
         "swarm-autolock",
@@ -246,6 +228,7 @@ pub const RULES: &[Rule] = &[
         Some("7.5"),
         "The swarm's keys lie on the managers' disks unlocked",
         "docker swarm update --autolock=true",
+        engine(checks::swarm_autolock),
     ),
     rule(
         "container-socket",
@@ -253,6 +236,7 @@ pub const RULES: &[Rule] = &[
         Some("5.32"),
         "The Engine's socket is mounted into a container: whoever is in there is root on the host",
         "run it without `-v /var/run/docker.sock:…`; a proxy that filters the API where it cannot do without",
+        each(containers::socket),
     ),
     rule(
         "container-privileged",
@@ -260,6 +244,7 @@ pub const RULES: &[Rule] = &[
         Some("5.5"),
         "A container is privileged",
         "run it without --privileged; name what it needs with --cap-add and --device",
+        each(containers::privileged),
     ),
     rule(
         "container-host-namespaces",
@@ -267,6 +252,7 @@ pub const RULES: &[Rule] = &[
         Some("5.10, 5.16, 5.17, 5.21, 5.31"),
         "A container shares namespaces of the host",
         "run it without --network, --pid, --ipc, --uts or --userns host",
+        each(containers::host_namespaces),
     ),
     rule(
         "container-capabilities",
@@ -274,6 +260,7 @@ pub const RULES: &[Rule] = &[
         Some("5.4"),
         "A container has capabilities beyond the default",
         "run it without --cap-add; --cap-drop ALL and what it really needs",
+        each(containers::capabilities),
     ),
     rule(
         "container-binds",
@@ -281,6 +268,7 @@ pub const RULES: &[Rule] = &[
         Some("5.6"),
         "A directory of the host's system is mounted into a container",
         "mount only what it needs, read-only where it only reads",
+        each(containers::binds),
     ),
     rule(
         "container-confinement",
@@ -288,15 +276,31 @@ pub const RULES: &[Rule] = &[
         Some("5.2, 5.22"),
         "A container runs without its system call filter or AppArmor profile",
         "run it without --security-opt seccomp=unconfined, apparmor=unconfined",
+        each(containers::confinement),
     ),
-    rule("container-devices", Medium, Some("5.18"), "A container has devices of the host", "run it without --device"),
-    rule("container-memory", Low, Some("5.11"), "A container may take all memory", "run it with --memory"),
+    rule(
+        "container-devices",
+        Medium,
+        Some("5.18"),
+        "A container has devices of the host",
+        "run it without --device",
+        each(containers::devices),
+    ),
+    rule(
+        "container-memory",
+        Low,
+        Some("5.11"),
+        "A container may take all memory",
+        "run it with --memory",
+        each(containers::memory),
+    ),
     rule(
         "container-pids",
         Low,
         Some("5.29"),
         "A container may start any number of processes",
         "run it with --pids-limit",
+        each(containers::pids),
     ),
     rule(
         "container-root",
@@ -304,6 +308,7 @@ pub const RULES: &[Rule] = &[
         Some("4.1"),
         "A container runs as root",
         "USER in its Dockerfile, or run it with --user",
+        each(containers::root),
     ),
     rule(
         "container-published",
@@ -311,22 +316,39 @@ pub const RULES: &[Rule] = &[
         Some("5.14"),
         "A port is published on every address of the host (around most firewalls)",
         "publish it as 127.0.0.1:PORT:PORT; dtunnel up --ports brings it to you",
+        each(containers::published),
     ),
-    rule("version-engine", High, Some("1.2.2"), "The Engine's version gets no more fixes", "update Docker Engine"),
+    rule(
+        "version-engine",
+        High,
+        Some("1.2.2"),
+        "The Engine's version gets no more fixes",
+        "update Docker Engine",
+        engine(checks::version_engine),
+    ),
     rule(
         "version-api",
         Low,
         Some("1.2.2"),
         "The Engine speaks API versions that current clients no longer do",
         "update Docker Engine",
+        engine(checks::version_api),
     ),
-    rule("version-containerd", Medium, Some("1.2.2"), "containerd's version gets no more fixes", "update containerd"),
+    rule(
+        "version-containerd",
+        Medium,
+        Some("1.2.2"),
+        "containerd's version gets no more fixes",
+        "update containerd",
+        engine(checks::version_containerd),
+    ),
     rule(
         "version-runc",
         High,
         Some("1.2.2"),
         "runc's version has known ways out of a container",
         "update runc (it comes with containerd.io, or your distribution's package)",
+        engine(checks::version_runc),
     ),
     rule(
         "version-kernel",
@@ -334,6 +356,7 @@ pub const RULES: &[Rule] = &[
         Some("1.2.1"),
         "The kernel's series gets no more fixes",
         "update the host's operating system",
+        engine(checks::version_kernel),
     ),
 ];
 

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::report::Report;
-use super::rules::Severity;
+use super::rule::Severity;
 use super::state::State;
 
 /// An audit as SARIF 2.1.0.
