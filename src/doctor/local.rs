@@ -28,38 +28,42 @@ pub(super) fn check(target: &Target, tunnel: Option<&str>) -> Check {
     Check { id: "local", verdict, ms: None, detail, remedy }
 }
 
-/// Looks at this side alone, without a target: where sockets are made, and the programs that we rely on.
+/// What of this side matters without a target: where sockets are made, and the programs that we rely on.
+const MACHINE: [(&str, Look); 5] =
+    [("runtime", runtime), ("ssh", ssh), ("agent", agent), ("docker", docker), ("environment", environment)];
+
+/// Looks at this side alone.
 pub(super) fn check_machine(on_check: &mut dyn FnMut(Check)) {
-    let mut add = |id, (verdict, detail, remedy): Found| on_check(Check { id, verdict, ms: None, detail, remedy });
-    add("runtime", runtime());
-    let found = |program: &str| in_path(program).map(|path| path.display().to_string());
-    add(
-        "ssh",
-        match found("ssh") {
-            Some(path) => (Verdict::Ok, format!("{path} reads your ssh_config for dtunnel"), None),
-            None => (
-                Verdict::Warning,
-                "there is no ssh here: dtunnel reads ssh_config itself, without Match and some others".into(),
-                Some("install OpenSSH's client, or see docs/configuration.md for what is missing".into()),
-            ),
-        },
-    );
-    add("agent", agent());
-    add(
-        "docker",
-        match found("docker") {
-            Some(path) => (Verdict::Ok, path, None),
-            None => (
-                Verdict::Warning,
-                "there is no docker CLI in PATH".into(),
-                Some("tunnels work without, for programs that speak to the socket; else install docker's CLI".into()),
-            ),
-        },
-    );
-    add("environment", environment());
+    for (id, look) in MACHINE {
+        let (verdict, detail, remedy) = look();
+        on_check(Check { id, verdict, ms: None, detail, remedy });
+    }
 }
 
 type Found = (Verdict, String, Option<String>);
+type Look = fn() -> Found;
+
+fn ssh() -> Found {
+    match in_path("ssh") {
+        Some(path) => (Verdict::Ok, format!("{} reads your ssh_config for dtunnel", path.display()), None),
+        None => (
+            Verdict::Warning,
+            "there is no ssh here: dtunnel reads ssh_config itself, without Match and some others".into(),
+            Some("install OpenSSH's client, or see docs/configuration.md for what is missing".into()),
+        ),
+    }
+}
+
+fn docker() -> Found {
+    match in_path("docker") {
+        Some(path) => (Verdict::Ok, path.display().to_string(), None),
+        None => (
+            Verdict::Warning,
+            "there is no docker CLI in PATH".into(),
+            Some("tunnels work without, for programs that speak to the socket; else install docker's CLI".into()),
+        ),
+    }
+}
 
 /// The tunnel's own endpoint.
 fn up(endpoint: &LocalEndpoint) -> Found {
