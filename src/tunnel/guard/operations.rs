@@ -1,109 +1,13 @@
 //! What there is to be asked of an Engine: the operations of its API (version 1.56; earlier ones down to 1.24
-//! have no others) by method, path and, where it decides, query; what belongs to each, and which policies
-//! allow it.
+//! have no others) by method, path and, where it decides, query; what belongs to each, which policies
+//! allow it, and the functions that judge it.
 
+use super::operation::{BUILD, CONTAINERS, Makes, Operation, READ, Reach, When, plain};
 use super::query::Query;
+use super::{bodies, queries};
 
 /// Stands for a slash that was encoded, while it is looked at what the path means without it.
 pub(super) const ENCODED_SLASH: char = '\u{1f}';
-
-/// An operation.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Operation {
-    /// Its name, for `allow`, the log and people.
-    pub(super) name: &'static str,
-    method: &'static str,
-    /// `{}` stands for one segment, `{..}` for one or more, `{ }` for one that may have spaces in it.
-    path: &'static str,
-    /// What its query must say besides.
-    when: When,
-    /// Which policies it belongs to.
-    pub(super) of: u8,
-    /// How it is judged under `no-privileged`.
-    pub(super) risk: Risk,
-    /// The parameters in its query that an Engine of any version reads, or that a client sends and no Engine
-    /// reads; `*` behind those of which the Engine reads all.
-    takes: &'static str,
-    /// Has it a body?
-    pub(super) body: bool,
-    /// The protocol that a connection may go over to.
-    pub(super) upgrade: Option<&'static str>,
-}
-
-/// How an operation is judged where nothing privileged is allowed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Risk {
-    /// Nothing to it.
-    None,
-    /// It depends on the request.
-    Inspect,
-    /// It can always get out of a container, or cannot be looked into.
-    Refuse,
-}
-
-/// What a query must say for an operation to be meant.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum When {
-    Always,
-    /// An image of a registry.
-    Pull,
-    /// An image from the body.
-    Import,
-    /// A build that the Engine fetches nothing for, but what its Dockerfile says.
-    LocalBuild,
-    /// A search of Docker Hub.
-    HubSearch,
-}
-
-/// Neither changes nor reaches into the host.
-pub(super) const READ: u8 = 1;
-/// Containers, their networks and volumes.
-pub(super) const CONTAINERS: u8 = 2;
-/// Building and moving images.
-pub(super) const BUILD: u8 = 4;
-
-const fn plain(name: &'static str, method: &'static str, path: &'static str, of: u8) -> Operation {
-    Operation { name, method, path, when: When::Always, of, risk: Risk::None, takes: "", body: false, upgrade: None }
-}
-
-impl Operation {
-    const fn takes(self, takes: &'static str) -> Self {
-        Self { takes, ..self }
-    }
-
-    const fn when(self, when: When) -> Self {
-        Self { when, ..self }
-    }
-
-    const fn risk(self, risk: Risk) -> Self {
-        Self { risk, ..self }
-    }
-
-    const fn body(self) -> Self {
-        Self { body: true, ..self }
-    }
-
-    const fn upgrades(self, protocol: &'static str) -> Self {
-        Self { upgrade: Some(protocol), ..self }
-    }
-
-    /// May this parameter stand in its query, and is more than one read? None where it may not.
-    pub(super) fn parameter(&self, name: &str) -> Option<Times> {
-        self.takes.split(' ').find_map(|known| match known.strip_suffix('*') {
-            Some(known) => (known == name).then_some(Times::Any),
-            None => (known == name).then_some(Times::Once),
-        })
-    }
-}
-
-/// How often a parameter stands in a query, as far as the Engine is concerned.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Times {
-    /// The Engine reads the first one.
-    Once,
-    /// The Engine reads a list.
-    Any,
-}
 
 const ATTACH: &str = "detachKeys hijack logs stderr stdin stdout stream";
 const LOGS: &str = "details follow format since stderr stdout tail timestamps until";
@@ -124,38 +28,39 @@ pub(super) const OPERATIONS: &[Operation] = &[
     plain("system.events", "GET", "/events", READ).takes("filters since until"),
     plain("system.df", "GET", "/system/df", READ).takes("type* verbose"),
     // Goes to whatever address stands in its body, like a pull.
-    plain("system.auth", "POST", "/auth", CONTAINERS | BUILD).risk(Risk::Inspect).body(),
+    plain("system.auth", "POST", "/auth", CONTAINERS | BUILD).judged(bodies::judge_login),
     plain("containers.list", "GET", "/containers/json", READ).takes("all before filters limit since size trunc_cmd"),
     plain("containers.inspect", "GET", "/containers/{}/json", READ).takes("size"),
-    plain("containers.top", "GET", "/containers/{}/top", READ).takes("ps_args"),
+    plain("containers.top", "GET", "/containers/{}/top", READ).takes("ps_args").amends(queries::harmless_ps),
     plain("containers.logs", "GET", "/containers/{}/logs", READ).takes(LOGS),
     plain("containers.changes", "GET", "/containers/{}/changes", READ),
     plain("containers.stats", "GET", "/containers/{}/stats", READ).takes("one-shot stream"),
     plain("containers.export", "GET", "/containers/{}/export", CONTAINERS),
-    plain("containers.archive", "HEAD", "/containers/{}/archive", CONTAINERS).takes("path"),
-    plain("containers.archive", "GET", "/containers/{}/archive", CONTAINERS).takes("path"),
-    plain("containers.copy", "PUT", "/containers/{}/archive", CONTAINERS).takes("copyUIDGID noOverwriteDirNonDir path").body(),
-    plain("containers.create", "POST", "/containers/create", CONTAINERS).takes("name platform").risk(Risk::Inspect).body(),
+    plain("containers.archive", "HEAD", "/containers/{}/archive", CONTAINERS).takes("path").reaches(Reach::Container),
+    plain("containers.archive", "GET", "/containers/{}/archive", CONTAINERS).takes("path").reaches(Reach::Container),
+    plain("containers.copy", "PUT", "/containers/{}/archive", CONTAINERS).takes("copyUIDGID noOverwriteDirNonDir path").body().reaches(Reach::Container),
+    plain("containers.create", "POST", "/containers/create", CONTAINERS).takes("name platform").judged(bodies::judge_create).makes(Makes::Container),
     plain("containers.prune", "POST", "/containers/prune", CONTAINERS).takes("filters"),
     // Engines up to 24 read a HostConfig from its body, where the API's version is below 1.24.
-    plain("containers.start", "POST", "/containers/{}/start", CONTAINERS).takes("detachKeys"),
+    plain("containers.start", "POST", "/containers/{}/start", CONTAINERS).takes("detachKeys").empty("a HostConfig belongs into containers.create, not here").reaches(Reach::Container),
     plain("containers.stop", "POST", "/containers/{}/stop", CONTAINERS).takes("signal t"),
-    plain("containers.restart", "POST", "/containers/{}/restart", CONTAINERS).takes("signal t"),
+    plain("containers.restart", "POST", "/containers/{}/restart", CONTAINERS).takes("signal t").reaches(Reach::Container),
     plain("containers.kill", "POST", "/containers/{}/kill", CONTAINERS).takes("signal"),
-    plain("containers.update", "POST", "/containers/{}/update", CONTAINERS).risk(Risk::Inspect).body(),
-    plain("containers.rename", "POST", "/containers/{}/rename", CONTAINERS).takes("name"),
+    plain("containers.update", "POST", "/containers/{}/update", CONTAINERS).judged(bodies::judge_update),
+    // A name can have the form of an id: of one that was found harmless, and is gone.
+    plain("containers.rename", "POST", "/containers/{}/rename", CONTAINERS).takes("name").reaches(Reach::Container),
     plain("containers.pause", "POST", "/containers/{}/pause", CONTAINERS),
     plain("containers.unpause", "POST", "/containers/{}/unpause", CONTAINERS),
     plain("containers.resize", "POST", "/containers/{}/resize", CONTAINERS).takes("h w"),
-    plain("containers.attach", "POST", "/containers/{}/attach", CONTAINERS).takes(ATTACH).upgrades("tcp"),
-    plain("containers.attach-ws", "GET", "/containers/{}/attach/ws", CONTAINERS).takes(ATTACH).upgrades("websocket"),
+    plain("containers.attach", "POST", "/containers/{}/attach", CONTAINERS).takes(ATTACH).upgrades("tcp").reaches(Reach::Container),
+    plain("containers.attach-ws", "GET", "/containers/{}/attach/ws", CONTAINERS).takes(ATTACH).upgrades("websocket").reaches(Reach::Container),
     plain("containers.wait", "POST", "/containers/{}/wait", CONTAINERS).takes("condition"),
     plain("containers.delete", "DELETE", "/containers/{}", CONTAINERS).takes("force link v"),
     // A link, by the names of its two ends.
     plain("containers.delete", "DELETE", "/containers/{}/{}", CONTAINERS).takes("force link v"),
-    plain("containers.exec", "POST", "/containers/{}/exec", CONTAINERS).risk(Risk::Inspect).body(),
+    plain("containers.exec", "POST", "/containers/{}/exec", CONTAINERS).judged(bodies::judge_exec).reaches(Reach::Container).makes(Makes::Exec),
     plain("exec.inspect", "GET", "/exec/{}/json", READ),
-    plain("exec.start", "POST", "/exec/{}/start", CONTAINERS).risk(Risk::Inspect).body().upgrades("tcp"),
+    plain("exec.start", "POST", "/exec/{}/start", CONTAINERS).judged(bodies::judge_exec_start).upgrades("tcp").reaches(Reach::Exec),
     plain("exec.resize", "POST", "/exec/{}/resize", CONTAINERS).takes("h w"),
     plain("images.list", "GET", "/images/json", READ).takes("all digests filter filters identity manifests only_ids shared-size"),
     plain("images.search", "GET", "/images/search", READ).takes(SEARCH).when(When::HubSearch),
@@ -169,69 +74,69 @@ pub(super) const OPERATIONS: &[Operation] = &[
     plain("images.pull", "POST", "/images/create", CONTAINERS | BUILD).takes(CREATE).when(When::Pull),
     plain("images.import", "POST", "/images/create", BUILD).takes(CREATE).when(When::Import).body(),
     // The host's daemon fetches whatever address it names.
-    plain("images.import-url", "POST", "/images/create", BUILD).takes(CREATE).risk(Risk::Refuse),
+    plain("images.import-url", "POST", "/images/create", BUILD).takes(CREATE).refused(),
     plain("images.load", "POST", "/images/load", BUILD).takes("platform* quiet").body(),
     plain("images.prune", "POST", "/images/prune", BUILD).takes("filters"),
     // Engines up to 28 read credentials from its body, where there is no header with them.
     plain("images.push", "POST", "/images/{..}/push", BUILD).takes("platform registry tag").body(),
     plain("images.tag", "POST", "/images/{..}/tag", BUILD).takes("force repo tag"),
     plain("images.delete", "DELETE", "/images/{..}", BUILD).takes("force noprune platforms*"),
-    plain("images.commit", "POST", "/commit", BUILD).takes("author changes* comment container m pause repo tag").risk(Risk::Inspect).body(),
-    plain("build.build", "POST", "/build", BUILD).takes(BUILDS).when(When::LocalBuild).risk(Risk::Inspect).body(),
+    plain("images.commit", "POST", "/commit", BUILD).takes("author changes* comment container m pause repo tag").judged(bodies::judge_commit),
+    plain("build.build", "POST", "/build", BUILD).takes(BUILDS).when(When::LocalBuild).judged_by_query(queries::unprivileged_build).body(),
     // The host's daemon fetches whatever address it names.
-    plain("build.remote", "POST", "/build", BUILD).takes(BUILDS).risk(Risk::Refuse).body(),
+    plain("build.remote", "POST", "/build", BUILD).takes(BUILDS).refused().body(),
     plain("build.prune", "POST", "/build/prune", BUILD).takes("all filters keep-storage max-used-space min-free-space reserved-space"),
     plain("build.cancel", "POST", "/build/cancel", BUILD).takes("id"),
     // Only of use to what cannot be looked into: BuildKit, and contexts that it fetches.
-    plain("build.session", "POST", "/session", BUILD).risk(Risk::Refuse).upgrades("h2c"),
+    plain("build.session", "POST", "/session", BUILD).refused().upgrades("h2c"),
     // BuildKit's own protocol, which is not looked into.
-    plain("build.grpc", "POST", "/grpc", BUILD).risk(Risk::Refuse).upgrades("h2c"),
+    plain("build.grpc", "POST", "/grpc", BUILD).refused().upgrades("h2c"),
     // The host's daemon asks whatever registry it names.
     plain("distribution.inspect", "GET", "/distribution/{..}/json", CONTAINERS | BUILD),
     plain("networks.list", "GET", "/networks", READ).takes("filters"),
     plain("networks.inspect", "GET", "/networks/{ }", READ).takes("scope verbose"),
-    plain("networks.create", "POST", "/networks/create", CONTAINERS).risk(Risk::Inspect).body(),
+    plain("networks.create", "POST", "/networks/create", CONTAINERS).judged(bodies::judge_network),
     plain("networks.prune", "POST", "/networks/prune", CONTAINERS).takes("filters"),
-    plain("networks.connect", "POST", "/networks/{ }/connect", CONTAINERS).risk(Risk::Inspect).body(),
-    plain("networks.disconnect", "POST", "/networks/{ }/disconnect", CONTAINERS).risk(Risk::Inspect).body(),
+    plain("networks.connect", "POST", "/networks/{ }/connect", CONTAINERS).judged(bodies::judge_connect),
+    plain("networks.disconnect", "POST", "/networks/{ }/disconnect", CONTAINERS).judged(bodies::judge_disconnect),
     plain("networks.delete", "DELETE", "/networks/{ }", CONTAINERS),
     plain("volumes.list", "GET", "/volumes", READ).takes("filters"),
     plain("volumes.inspect", "GET", "/volumes/{}", READ),
-    plain("volumes.create", "POST", "/volumes/create", CONTAINERS).risk(Risk::Inspect).body(),
+    plain("volumes.create", "POST", "/volumes/create", CONTAINERS).judged(bodies::judge_volume),
     plain("volumes.prune", "POST", "/volumes/prune", CONTAINERS).takes("filters"),
-    plain("volumes.update", "PUT", "/volumes/{}", CONTAINERS).risk(Risk::Refuse).takes("version").body(),
+    plain("volumes.update", "PUT", "/volumes/{}", CONTAINERS).refused().takes("version").body(),
     plain("volumes.delete", "DELETE", "/volumes/{}", CONTAINERS).takes("force"),
     // Plugins are shown with their settings, which is where their credentials are kept.
     plain("plugins.list", "GET", "/plugins", 0).takes("filters"),
     plain("plugins.inspect", "GET", "/plugins/{..}/json", 0),
     plain("plugins.privileges", "GET", "/plugins/privileges", 0).takes("name remote"),
-    plain("plugins.pull", "POST", "/plugins/pull", 0).takes("name remote").risk(Risk::Refuse).body(),
-    plain("plugins.create", "POST", "/plugins/create", 0).takes("name").risk(Risk::Refuse).body(),
-    plain("plugins.enable", "POST", "/plugins/{..}/enable", 0).takes("timeout").risk(Risk::Refuse),
-    plain("plugins.disable", "POST", "/plugins/{..}/disable", 0).risk(Risk::Refuse).takes("force"),
-    plain("plugins.upgrade", "POST", "/plugins/{..}/upgrade", 0).takes("remote").risk(Risk::Refuse).body(),
-    plain("plugins.set", "POST", "/plugins/{..}/set", 0).risk(Risk::Refuse).body(),
+    plain("plugins.pull", "POST", "/plugins/pull", 0).takes("name remote").refused().body(),
+    plain("plugins.create", "POST", "/plugins/create", 0).takes("name").refused().body(),
+    plain("plugins.enable", "POST", "/plugins/{..}/enable", 0).takes("timeout").refused(),
+    plain("plugins.disable", "POST", "/plugins/{..}/disable", 0).refused().takes("force"),
+    plain("plugins.upgrade", "POST", "/plugins/{..}/upgrade", 0).takes("remote").refused().body(),
+    plain("plugins.set", "POST", "/plugins/{..}/set", 0).refused().body(),
     plain("plugins.push", "POST", "/plugins/{..}/push", 0),
-    plain("plugins.delete", "DELETE", "/plugins/{..}", 0).risk(Risk::Refuse).takes("force"),
+    plain("plugins.delete", "DELETE", "/plugins/{..}", 0).refused().takes("force"),
     plain("nodes.list", "GET", "/nodes", READ).takes("filters"),
     plain("nodes.inspect", "GET", "/nodes/{}", READ),
-    plain("nodes.update", "POST", "/nodes/{}/update", 0).takes("version").risk(Risk::Refuse).body(),
+    plain("nodes.update", "POST", "/nodes/{}/update", 0).takes("version").refused().body(),
     plain("nodes.delete", "DELETE", "/nodes/{}", 0).takes("force"),
     // Shows the tokens with which a machine joins, as a manager as well.
-    plain("swarm.inspect", "GET", "/swarm", 0).risk(Risk::Refuse),
-    plain("swarm.unlockkey", "GET", "/swarm/unlockkey", 0).risk(Risk::Refuse),
-    plain("swarm.init", "POST", "/swarm/init", 0).risk(Risk::Refuse).body(),
-    plain("swarm.join", "POST", "/swarm/join", 0).risk(Risk::Refuse).body(),
-    plain("swarm.leave", "POST", "/swarm/leave", 0).takes("force").risk(Risk::Refuse),
+    plain("swarm.inspect", "GET", "/swarm", 0).refused(),
+    plain("swarm.unlockkey", "GET", "/swarm/unlockkey", 0).refused(),
+    plain("swarm.init", "POST", "/swarm/init", 0).refused().body(),
+    plain("swarm.join", "POST", "/swarm/join", 0).refused().body(),
+    plain("swarm.leave", "POST", "/swarm/leave", 0).takes("force").refused(),
     plain("swarm.update", "POST", "/swarm/update", 0)
-        .takes("rotateManagerToken rotateManagerUnlockKey rotateWorkerToken version").risk(Risk::Refuse).body(),
-    plain("swarm.unlock", "POST", "/swarm/unlock", 0).risk(Risk::Refuse).body(),
+        .takes("rotateManagerToken rotateManagerUnlockKey rotateWorkerToken version").refused().body(),
+    plain("swarm.unlock", "POST", "/swarm/unlock", 0).refused().body(),
     plain("services.list", "GET", "/services", READ).takes("filters status"),
     plain("services.inspect", "GET", "/services/{}", READ).takes("insertDefaults"),
     plain("services.logs", "GET", "/services/{}/logs", READ).takes(LOGS),
     // What a service may do stands in a specification that is not looked into.
-    plain("services.create", "POST", "/services/create", 0).risk(Risk::Refuse).body(),
-    plain("services.update", "POST", "/services/{}/update", 0).takes("registryAuthFrom rollback version").risk(Risk::Refuse).body(),
+    plain("services.create", "POST", "/services/create", 0).refused().body(),
+    plain("services.update", "POST", "/services/{}/update", 0).takes("registryAuthFrom rollback version").refused().body(),
     plain("services.delete", "DELETE", "/services/{}", 0),
     plain("tasks.list", "GET", "/tasks", READ).takes("filters"),
     plain("tasks.inspect", "GET", "/tasks/{}", READ),
@@ -239,38 +144,16 @@ pub(super) const OPERATIONS: &[Operation] = &[
     // Names and labels; the secrets themselves are never shown.
     plain("secrets.list", "GET", "/secrets", READ).takes("filters"),
     plain("secrets.inspect", "GET", "/secrets/{}", READ),
-    plain("secrets.create", "POST", "/secrets/create", 0).risk(Risk::Refuse).body(),
-    plain("secrets.update", "POST", "/secrets/{}/update", 0).risk(Risk::Refuse).takes("version").body(),
+    plain("secrets.create", "POST", "/secrets/create", 0).refused().body(),
+    plain("secrets.update", "POST", "/secrets/{}/update", 0).refused().takes("version").body(),
     plain("secrets.delete", "DELETE", "/secrets/{}", 0),
     // Configurations are shown with what is in them.
     plain("configs.list", "GET", "/configs", 0).takes("filters"),
     plain("configs.inspect", "GET", "/configs/{}", 0),
-    plain("configs.create", "POST", "/configs/create", 0).risk(Risk::Refuse).body(),
-    plain("configs.update", "POST", "/configs/{}/update", 0).risk(Risk::Refuse).takes("version").body(),
+    plain("configs.create", "POST", "/configs/create", 0).refused().body(),
+    plain("configs.update", "POST", "/configs/{}/update", 0).refused().takes("version").body(),
     plain("configs.delete", "DELETE", "/configs/{}", 0),
 ];
-
-/// Does this operation use a container so that one has what it has?
-pub(super) fn reaches_in(operation: &str) -> bool {
-    matches!(
-        operation,
-        "containers.archive"
-            | "containers.attach"
-            | "containers.attach-ws"
-            | "containers.copy"
-            | "containers.exec"
-            // A name can have the form of an id: of one that was found harmless, and is gone.
-            | "containers.rename"
-            | "containers.restart"
-            | "containers.start"
-            | "exec.start"
-    )
-}
-
-/// Does the answer to this operation name what was made?
-pub(super) fn makes(operation: &str) -> bool {
-    matches!(operation, "containers.create" | "containers.exec")
-}
 
 /// The operation that a request is for. The path is one that [`super::target`] has decoded, without its
 /// version; slashes in it may be [`ENCODED_SLASH`].
@@ -278,23 +161,6 @@ pub(super) fn find(method: &str, path: &str, query: &Query) -> Option<&'static O
     OPERATIONS
         .iter()
         .find(|operation| operation.method == method && fits(operation.path, path) && operation.when.fits(query))
-}
-
-impl When {
-    fn fits(self, query: &Query) -> bool {
-        match self {
-            Self::Always => true,
-            Self::Pull => !query.get("fromImage").is_empty(),
-            Self::Import => query.get("fromSrc") == b"-",
-            // The two are the words by which BuildKit's clients say that they bring it themselves.
-            Self::LocalBuild => matches!(query.get("remote"), b"" | b"client-session" | b"upload-request"),
-            // As the Engine divides it (`splitReposSearchTerm`), but that nothing odd is taken for a name.
-            Self::HubSearch => query.text("term").is_some_and(|term| {
-                let first = term.split_once('/').map_or("", |(first, _)| first);
-                first != "localhost" && first.chars().all(|c| c.is_ascii_alphanumeric() || "_-".contains(c))
-            }),
-        }
-    }
 }
 
 /// `/v1.41/info` as its version and the rest.
@@ -365,6 +231,7 @@ fn is_address(segment: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::operation::{Body, Times};
     use super::*;
 
     fn found(method: &str, target: &str) -> Option<&'static str> {
@@ -440,7 +307,7 @@ mod tests {
     #[test]
     fn the_table_is_sound() {
         for operation in OPERATIONS {
-            assert!(!operation.body || matches!(operation.method, "POST" | "PUT"), "{}", operation.name);
+            assert!(operation.body != Body::Sent || matches!(operation.method, "POST" | "PUT"), "{}", operation.name);
             assert_eq!(
                 operation.parameter(""),
                 operation.takes.is_empty().then_some(Times::Once),
@@ -450,5 +317,7 @@ mod tests {
         }
         let names = OPERATIONS.iter().map(|operation| operation.name).collect::<std::collections::BTreeSet<_>>();
         assert!(!names.contains("images.create"));
+        let rows = OPERATIONS.iter().map(|row| (row.name, row.method, row.path));
+        assert_eq!(rows.collect::<std::collections::BTreeSet<_>>().len(), OPERATIONS.len());
     }
 }

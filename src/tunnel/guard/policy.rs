@@ -1,9 +1,9 @@
 //! What a guard allows: policies, and what goes beyond them.
 
-use super::bodies::{self, Ground, Judged};
+use super::bodies::{Ground, Judged};
 use super::head::Head;
-use super::operations::{self, BUILD, CONTAINERS, OPERATIONS, Operation, READ, Risk, Times, numbers, version};
-use super::ps;
+use super::operation::{BUILD, Body, CONTAINERS, Makes, Operation, READ, Reach, Risk, Times};
+use super::operations::{OPERATIONS, numbers, version};
 use super::query::Query;
 use crate::config::{Access, Policy};
 
@@ -118,11 +118,11 @@ impl Rules {
             // Whoever names it says that it may be.
             Risk::Refuse if named => false,
             Risk::Refuse => return Verdict::Refuse(format!("{} cannot be looked into", operation.name)),
-            Risk::Inspect if operation.name == "build.build" => match unprivileged_build(&query) {
+            Risk::Query(judge) => match judge(&query) {
                 Ok(()) => false,
                 Err(reason) => return Verdict::Refuse(format!("{}: {reason}", operation.name)),
             },
-            Risk::Inspect => true,
+            Risk::Body(_) => true,
         };
         Verdict::Pass(Pass { operation, target: aim.with(&query), inspect })
     }
@@ -132,10 +132,14 @@ impl Rules {
     /// # Errors
     /// Why it may not pass.
     pub(super) fn inspect(&self, operation: &Operation, target: &str, body: &[u8]) -> Result<Judged, String> {
+        let Risk::Body(judge) = operation.risk else { return Err(format!("{} cannot be judged", operation.name)) };
+        if body.is_empty() {
+            return Ok(Judged::Ready(Vec::new()));
+        }
         let version = numbers(version(target).0.trim_start_matches("/v"));
         let brings_mounts = version.is_some_and(|version| version < WITHOUT_MOUNTS);
         let ground = Ground { brings_mounts, ..self.ground() };
-        bodies::judge(operation.name, body, &ground).map_err(|e| format!("{}: {e}", operation.name))
+        judge(body, &ground).map_err(|e| format!("{}: {e}", operation.name))
     }
 
     /// Is what passes judged by what Docker's Engine makes of it?
@@ -143,14 +147,14 @@ impl Rules {
         self.no_privileged
     }
 
-    /// Does this operation use a container that may have more than would be allowed?
-    pub(super) fn must_ask(&self, operation: &Operation) -> bool {
-        self.no_privileged && operations::reaches_in(operation.name)
+    /// What this operation uses that may have more than would be allowed.
+    pub(super) fn must_ask(&self, operation: &Operation) -> Option<Reach> {
+        operation.reaches.filter(|_| self.no_privileged)
     }
 
-    /// Is it to be remembered what this operation has made?
-    pub(super) fn remembers(&self, operation: &Operation) -> bool {
-        self.no_privileged && operations::makes(operation.name)
+    /// What this operation makes, where it is to be remembered.
+    pub(super) fn remembers(&self, operation: &Operation) -> Option<Makes> {
+        operation.makes.filter(|_| self.no_privileged)
     }
 
     /// What a container may have of its host.
@@ -164,11 +168,11 @@ impl Rules {
     /// # Errors
     /// It might be meant for something.
     pub(super) fn drop_body(operation: &Operation, body: &[u8]) -> Result<(), String> {
-        let nothing = matches!(body.trim_ascii(), b"" | b"{}" | b"null");
-        if operation.name == "containers.start" && !nothing {
-            return Err(format!("{}: a HostConfig belongs into containers.create, not here", operation.name));
+        let is_nothing = matches!(body.trim_ascii(), b"" | b"{}" | b"null");
+        match operation.body {
+            Body::Empty(reason) if !is_nothing => Err(format!("{}: {reason}", operation.name)),
+            Body::Empty(_) | Body::Dropped | Body::Sent => Ok(()),
         }
-        Ok(())
     }
 }
 
@@ -183,19 +187,10 @@ fn judged(operation: &Operation, query: &Query) -> Result<Query, String> {
         return Err(format!("its parameter {} is not known to dtunnel", name.escape_debug()));
     }
     query.first_only(|name| operation.parameter(name) == Some(Times::Once));
-    if operation.name == "containers.top" {
-        let args = ps::harmless(query.text("ps_args").ok_or("its ps_args are no text")?)?;
-        query.replace("ps_args", args);
+    if let Some(amend) = operation.amends {
+        amend(&mut query)?;
     }
     Ok(query)
-}
-
-/// What a build's query may say under `no-privileged`.
-fn unprivileged_build(query: &Query) -> Result<(), String> {
-    for name in query.names() {
-        bodies::judge_build(name, query.text(name).ok_or_else(|| format!("its {name} is no text"))?)?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]

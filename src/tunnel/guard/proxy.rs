@@ -23,7 +23,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::bodies::Judged;
 use super::engine::{Body, Engine, Make};
 use super::head::Head;
-use super::operations::Operation;
+use super::operation::{Body as Sending, Operation, Reach};
 use super::policy::{Pass, Rules, Verdict};
 use super::reach::Settled;
 use super::refusal::{Refusal, Refused, TOO_LATE, forbidden};
@@ -225,8 +225,8 @@ impl Client {
         parts.version = Version::HTTP_11;
         let target = Uri::try_from(pass.target);
         parts.uri = target.map_err(|e| (StatusCode::BAD_REQUEST, format!("its target cannot be written: {e}")))?;
-        if self.guard.rules.must_ask(operation) {
-            parts.uri = self.reach(operation, &parts.uri).await?;
+        if let Some(reach) = self.guard.rules.must_ask(operation) {
+            parts.uri = self.reach(operation, reach, &parts.uri).await?;
         }
         let on_client = parts.extensions.remove::<upgrade::OnUpgrade>();
         let answer = self.engine.ask(Request::from_parts(parts, body)).await;
@@ -255,11 +255,11 @@ impl Client {
             answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         *answer.version_mut() = Version::HTTP_11;
-        let is_known = settled == Settled::ForGood && self.guard.rules.remembers(operation);
-        if answer.status() == StatusCode::CREATED && is_known {
+        let made = self.guard.rules.remembers(operation).filter(|_| settled == Settled::ForGood);
+        if let Some(made) = made.filter(|_| answer.status() == StatusCode::CREATED) {
             let (parts, body) = answer.into_parts();
             let body = read_whole(body).await?;
-            self.guard.learn(operation.name, &body);
+            self.guard.learn(made, &body);
             return Ok(Response::from_parts(parts, full(body)));
         }
         Ok(self.watched(answer, open))
@@ -293,7 +293,7 @@ impl Client {
             parts.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
             return Ok((full(body), settled));
         }
-        if operation.body {
+        if operation.body == Sending::Sent {
             return Ok((body.boxed_unsync(), Settled::ForGood));
         }
         let body = self.whole(body, MAX_DROPPED).await?;
@@ -335,8 +335,8 @@ impl Client {
     }
 
     /// The target that is to be asked for in the place of this one.
-    async fn reach(&self, operation: &Operation, target: &Uri) -> Result<Uri, Refused> {
-        let path = self.guard.reach(operation.name, target.path(), self).await?;
+    async fn reach(&self, operation: &Operation, reach: Reach, target: &Uri) -> Result<Uri, Refused> {
+        let path = self.guard.reach(operation.name, reach, target.path(), self).await?;
         let target = target.query().map_or(path.clone(), |query| format!("{path}?{query}"));
         target.parse().map_err(|e| (StatusCode::BAD_REQUEST, format!("its target cannot be written: {e}")))
     }

@@ -11,8 +11,9 @@ use hyper::StatusCode;
 use serde::Deserialize;
 
 use super::ask::{Ask, ask};
-use super::bodies::{Create, Existing, ExistingExec, Reference, is_name, is_whole_id, judge_volume, shown};
+use super::bodies::{Create, Existing, ExistingExec, Reference, is_name, is_whole_id, judge_existing_volume, shown};
 use super::defaults::Info;
+use super::operation::{Makes, Reach};
 use super::refusal::{Refused, forbidden};
 use crate::sync::lock;
 
@@ -70,16 +71,15 @@ struct Made {
 
 impl Known {
     /// Remembers what the Engine has made of a request that was let through.
-    pub(super) fn learn(&mut self, operation: &str, answer: &[u8]) {
+    pub(super) fn learn(&mut self, made: Makes, answer: &[u8]) {
         let Ok(Made { id }) = serde_json::from_slice(answer) else { return };
         // Neither a name, which may be another's by and by, nor whatever else an Engine may say.
         if !is_whole_id(&id) {
             return;
         }
-        match operation {
-            "containers.create" => self.containers.add(&id),
-            "containers.exec" => self.execs.add(&id),
-            _ => {}
+        match made {
+            Makes::Container => self.containers.add(&id),
+            Makes::Exec => self.execs.add(&id),
         }
     }
 }
@@ -90,23 +90,32 @@ impl super::Guard {
     }
 
     /// See [`Known::learn`].
-    pub(super) fn learn(&self, operation: &str, answer: &[u8]) {
-        self.known(|known| known.learn(operation, answer));
+    pub(super) fn learn(&self, made: Makes, answer: &[u8]) {
+        self.known(|known| known.learn(made, answer));
     }
 
-    /// The path of a request that [`reaches_in`], with the container's id in its name's place.
+    /// The path of a request that reaches into a container, with the container's id in its name's place.
     ///
     /// # Errors
     /// The container would not be allowed.
-    pub(super) async fn reach(&self, operation: &str, path: &str, engine: &impl Ask) -> Result<String, Refused> {
-        let kind = if operation == "exec.start" { "/exec/" } else { "/containers/" };
+    pub(super) async fn reach(
+        &self,
+        operation: &str,
+        reach: Reach,
+        path: &str,
+        engine: &impl Ask,
+    ) -> Result<String, Refused> {
+        let kind = match reach {
+            Reach::Exec => "/exec/",
+            Reach::Container => "/containers/",
+        };
         let parts = path.split_once(kind).and_then(|(before, rest)| {
             let (name, after) = rest.split_once('/')?;
             Some((before, name, after))
         });
         let (before, name, after) = parts.ok_or_else(|| forbidden(format!("{operation}: it names nothing")))?;
         let of = |(status, reason): Refused| (status, format!("{operation}: {reason}"));
-        if operation == "exec.start" {
+        if reach == Reach::Exec {
             self.exec(name, engine).await.map_err(of)?;
             return Ok(path.to_owned());
         }
@@ -148,7 +157,7 @@ impl super::Guard {
             return Err(forbidden(format!("{} names no volume", shown(name))));
         }
         match engine.get(&format!("/volumes/{name}")).await? {
-            (StatusCode::OK, inspect) => judge_volume(&inspect, &self.rules.ground())
+            (StatusCode::OK, inspect) => judge_existing_volume(&inspect, &self.rules.ground())
                 .map_err(|why| forbidden(format!("volume {} would not be allowed itself: {why}", shown(name)))),
             // It is made with the container, as the request says.
             (StatusCode::NOT_FOUND, _) => Ok(()),

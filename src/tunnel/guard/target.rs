@@ -4,7 +4,8 @@
 //! divides like any other. What is sent on is the decoded path, in which nothing is left to decode, so that
 //! there is nothing for anybody to read differently.
 
-use super::operations::{self, ENCODED_SLASH, Operation};
+use super::operation::Operation;
+use super::operations::{self, ENCODED_SLASH};
 use super::query::{Query, decoded};
 use super::refusal::Refusal;
 

@@ -35,7 +35,7 @@ use resources::Update;
 pub(super) use binds::is_in;
 pub(super) use build::judge as judge_build;
 pub(super) use container::Create;
-pub(super) use existing::{Existing, ExistingExec, is_whole_id, judge_volume};
+pub(super) use existing::{Existing, ExistingExec, is_whole_id, judge_volume as judge_existing_volume};
 pub(super) use json::{MAX as MAX_BODY, shown};
 pub(super) use logging::is_private;
 pub(super) use text::is_name;
@@ -100,47 +100,58 @@ impl std::fmt::Display for Version {
     }
 }
 
-/// Judges the body of `operation`.
+/// Judges the body of `POST /containers/create`.
 ///
 /// # Errors
-/// What is not allowed in it.
-pub(super) fn judge(operation: &str, body: &[u8], ground: &Ground<'_>) -> Result<Judged, String> {
-    if body.is_empty() {
-        return Ok(Judged::Ready(Vec::new()));
-    }
-    match operation {
-        "containers.create" => {
-            let mut create: Create = json::read(body)?;
-            create.judge(ground)?;
-            Ok(Judged::Create(Box::new(create)))
-        }
-        "containers.update" => ready(&json::read::<Update>(body)?),
-        "containers.exec" => ready(&json::read::<Exec>(body)?.in_one_spelling()?),
-        "exec.start" => ready(&json::read::<ExecStart>(body)?),
-        "images.commit" => {
-            let config: Create = json::read(body)?;
-            config.is_config_alone()?;
-            ready(&config)
-        }
-        "volumes.create" => {
-            let volume: Volume = json::read(body)?;
-            volume.judge(ground)?;
-            ready(&volume)
-        }
-        "networks.create" => {
-            let network: Network = json::read(body)?;
-            network.judge()?;
-            ready(&network)
-        }
-        "networks.connect" => {
-            let connect: Connect = json::read(body)?;
-            connect.judge()?;
-            ready(&connect)
-        }
-        "networks.disconnect" => ready(&json::read::<Disconnect>(body)?),
-        "system.auth" => ready(&json::read::<Login>(body)?),
-        other => Err(format!("{other} cannot be judged")),
-    }
+/// What is not allowed in it; so for those below.
+pub(super) fn judge_create(body: &[u8], ground: &Ground<'_>) -> Result<Judged, String> {
+    let mut create: Create = json::read(body)?;
+    create.judge(ground)?;
+    Ok(Judged::Create(Box::new(create)))
+}
+
+pub(super) fn judge_update(body: &[u8], _: &Ground<'_>) -> Result<Judged, String> {
+    ready(&json::read::<Update>(body)?)
+}
+
+pub(super) fn judge_exec(body: &[u8], _: &Ground<'_>) -> Result<Judged, String> {
+    ready(&json::read::<Exec>(body)?.in_one_spelling()?)
+}
+
+pub(super) fn judge_exec_start(body: &[u8], _: &Ground<'_>) -> Result<Judged, String> {
+    ready(&json::read::<ExecStart>(body)?)
+}
+
+pub(super) fn judge_commit(body: &[u8], _: &Ground<'_>) -> Result<Judged, String> {
+    let config: Create = json::read(body)?;
+    config.is_config_alone()?;
+    ready(&config)
+}
+
+pub(super) fn judge_volume(body: &[u8], ground: &Ground<'_>) -> Result<Judged, String> {
+    let volume: Volume = json::read(body)?;
+    volume.judge(ground)?;
+    ready(&volume)
+}
+
+pub(super) fn judge_network(body: &[u8], _: &Ground<'_>) -> Result<Judged, String> {
+    let network: Network = json::read(body)?;
+    network.judge()?;
+    ready(&network)
+}
+
+pub(super) fn judge_connect(body: &[u8], _: &Ground<'_>) -> Result<Judged, String> {
+    let connect: Connect = json::read(body)?;
+    connect.judge()?;
+    ready(&connect)
+}
+
+pub(super) fn judge_disconnect(body: &[u8], _: &Ground<'_>) -> Result<Judged, String> {
+    ready(&json::read::<Disconnect>(body)?)
+}
+
+pub(super) fn judge_login(body: &[u8], _: &Ground<'_>) -> Result<Judged, String> {
+    ready(&json::read::<Login>(body)?)
 }
 
 impl Create {

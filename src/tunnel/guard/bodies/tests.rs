@@ -3,9 +3,20 @@
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
+use super::super::operation::Risk;
+use super::super::operations::OPERATIONS;
 use super::*;
 
 const BINDS: [&str; 3] = ["/srv/one", "/srv/all/", "/srv/all/written"];
+
+/// By the function in the row of the table.
+fn judge(operation: &str, body: &[u8], ground: &Ground<'_>) -> Result<Judged, String> {
+    let row = OPERATIONS.iter().find(|row| row.name == operation).expect(operation);
+    match row.risk {
+        Risk::Body(judge) => judge(body, ground),
+        _ => Err(format!("{operation} cannot be judged")),
+    }
+}
 
 /// What is sent in the place of this body.
 fn sent(operation: &str, body: &Value) -> Result<Value, String> {
@@ -322,7 +333,7 @@ fn what_is_below_an_entry_comes_without_what_is_mounted_there() {
     let binds = BINDS.map(String::from);
     let old = |config: Value| {
         let body = json!({"Image": "x", "HostConfig": config}).to_string();
-        judge("containers.create", body.as_bytes(), &Ground { binds: &binds, brings_mounts: true }).map(|_| ())
+        judge_create(body.as_bytes(), &Ground { binds: &binds, brings_mounts: true }).map(|_| ())
     };
     assert!(old(json!({"Binds": ["/srv/all/x:/x:ro"]})).expect_err("refused").contains("1.40"));
     assert!(old(json!({"Binds": ["/srv/one:/x", "v:/v"]})).is_ok());
@@ -491,7 +502,7 @@ fn a_seccomp_profile_is_as_narrow_as_the_engines_in_arguments_too() {
         let profile = json!({"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [rule]});
         let body = json!({"HostConfig": {"SecurityOpt": [format!("seccomp={profile}")]}}).to_string();
         let Ok(Judged::Create(mut create)) =
-            judge("containers.create", body.as_bytes(), &Ground { binds: &[], brings_mounts: false })
+            judge_create(body.as_bytes(), &Ground { binds: &[], brings_mounts: false })
         else {
             panic!("{rule}")
         };
@@ -548,7 +559,7 @@ fn references_are_found_and_replaced() {
         "Mounts": [{"Type": "volume", "Source": "g", "Target": "/g"}, {"Type": "tmpfs", "Source": "h", "Target": "/h"}],
     }});
     let Ok(Judged::Create(mut create)) =
-        judge("containers.create", body.to_string().as_bytes(), &Ground { binds: &[], brings_mounts: false })
+        judge_create(body.to_string().as_bytes(), &Ground { binds: &[], brings_mounts: false })
     else {
         panic!("refused")
     };
@@ -621,7 +632,8 @@ fn containers_that_are_there_are_judged_by_what_they_have() {
         (json!([]), false),
     ] {
         let binds = BINDS.map(String::from);
-        let judged = judge_volume(volume.to_string().as_bytes(), &Ground { binds: &binds, brings_mounts: false });
+        let judged =
+            judge_existing_volume(volume.to_string().as_bytes(), &Ground { binds: &binds, brings_mounts: false });
         assert_eq!(judged.is_ok(), passes, "{volume}: {judged:?}");
     }
     let exec = |privileged: bool| {
