@@ -70,7 +70,7 @@ pub(super) fn audit(global: &Global, args: &AuditArgs) -> Result<(), Failure> {
     }
 }
 
-fn report_text(report: &Report, all: bool) -> String {
+pub(super) fn report_text(report: &Report, all: bool) -> String {
     let mut text = String::new();
     let of_engine: Vec<(&Outcome, Vec<&Evidence>)> = report
         .findings()

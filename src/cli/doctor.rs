@@ -105,7 +105,7 @@ fn of(checks: &[Check], verdict: Verdict) -> Vec<&'static str> {
 }
 
 /// What all of it comes to.
-fn summary(target: Option<&str>, checks: &[Check]) -> String {
+pub(super) fn summary(target: Option<&str>, checks: &[Check]) -> String {
     let what = target.map_or("this machine".into(), text::shown);
     match (of(checks, Verdict::Failed).as_slice(), of(checks, Verdict::Warning).as_slice()) {
         ([], []) if target.is_some() => format!("docker can use {what}: every step is as it should be."),
@@ -124,7 +124,7 @@ fn summary(target: Option<&str>, checks: &[Check]) -> String {
     }
 }
 
-fn line(check: &Check) -> String {
+pub(super) fn line(check: &Check) -> String {
     let time = check.ms.map_or_else(String::new, |ms| format!("{ms:.1} ms"));
     let mark = match check.verdict {
         Verdict::Ok => output::check(),

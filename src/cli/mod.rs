@@ -207,3 +207,6 @@ fn dispatch(global: &Global, command: Command) -> Result<(), Failure> {
         Command::Daemon(args) => up::daemon(global, &args),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -17,13 +17,18 @@ const GOOD: Style = AnsiColor::Green.on_default();
 
 /// Rows under a header; a block of lines for each row where the terminal is too narrow for
 /// that, since a path that is broken over two lines cannot be copied.
-pub(super) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
-    blocks(header, rows, width()).concat()
+pub(super) fn table(header: &[&str], rows: &[Vec<String>], width: Option<usize>) -> String {
+    blocks(header, rows, width).concat()
 }
 
 /// The same with a column STATE, in colour: `state` tells that of a row.
-pub(super) fn states(header: &[&str], rows: &[Vec<String>], state: impl Fn(usize) -> State) -> String {
-    let mut blocks = blocks(header, rows, width());
+pub(super) fn states(
+    header: &[&str],
+    rows: &[Vec<String>],
+    width: Option<usize>,
+    state: impl Fn(usize) -> State,
+) -> String {
+    let mut blocks = blocks(header, rows, width);
     let title = if blocks.len() > rows.len() { blocks.remove(0) } else { String::new() };
     let mut text = title;
     for (row, block) in blocks.iter().enumerate() {
@@ -41,7 +46,8 @@ pub(super) fn states(header: &[&str], rows: &[Vec<String>], state: impl Fn(usize
     text
 }
 
-fn width() -> Option<usize> {
+/// Columns of the terminal on standard output, if it is one.
+pub(super) fn width() -> Option<usize> {
     Term::stdout().size_checked().map(|(_, columns)| usize::from(columns))
 }
 

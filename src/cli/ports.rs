@@ -63,7 +63,7 @@ pub(super) fn ports(global: &Global, args: &PortsArgs) -> Result<(), Failure> {
             ui().note("this tunnel brings no ports here: `dtunnel up --ports`, or `ports = true` in its profile");
             String::new()
         }
-        Some(ports) => table(ports),
+        Some(ports) => table(ports, output::width()),
     })
 }
 
@@ -87,7 +87,7 @@ fn waiting_once(status: &TunnelStatus) -> Vec<&PortStatus> {
     ports
 }
 
-fn table(ports: &[PortStatus]) -> String {
+pub(super) fn table(ports: &[PortStatus], width: Option<usize>) -> String {
     let row = |port: &PortStatus| {
         let remote = match port.remote_port {
             0 => "-".into(),
@@ -107,5 +107,5 @@ fn table(ports: &[PortStatus]) -> String {
         ]
     };
     let rows: Vec<_> = ports.iter().map(row).collect();
-    output::table(&["CONTAINER", "REMOTE", "LOCAL", "STATE", "IN", "OUT", ""], &rows)
+    output::table(&["CONTAINER", "REMOTE", "LOCAL", "STATE", "IN", "OUT", ""], &rows, width)
 }

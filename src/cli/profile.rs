@@ -142,7 +142,7 @@ fn table(profiles: &BTreeMap<String, Profile>) -> String {
         vec![name.clone(), destination.to_string(), profile.description.clone().unwrap_or_default()]
     };
     let rows: Vec<_> = profiles.iter().map(row).collect();
-    output::table(&["NAME", "HOST", "DESCRIPTION"], &rows)
+    output::table(&["NAME", "HOST", "DESCRIPTION"], &rows, output::width())
 }
 
 fn new_profile(args: AddArgs) -> Result<Profile, Failure> {

@@ -59,7 +59,7 @@ pub(super) fn status(global: &Global, args: &StatusArgs) -> Result<(), Failure> 
             ui().note("no tunnels are up");
             String::new()
         }
-        false => table(&statuses),
+        false => table(&statuses, output::width()),
     })?;
     // Of those that were asked for, by name or as the default.
     let asked_for = |status: &&TunnelStatus| {
@@ -155,10 +155,10 @@ fn line(status: &TunnelStatus) -> String {
     )
 }
 
-fn table(statuses: &[TunnelStatus]) -> String {
+pub(super) fn table(statuses: &[TunnelStatus], width: Option<usize>) -> String {
     let rows: Vec<Vec<String>> = statuses.iter().map(row).collect();
     let header = ["NAME", "STATE", "HOST", "SOCKET", "SINCE", "FLOWS", "IN", "OUT", "ENGINE"];
-    let mut text = output::states(&header, &rows, |row| statuses[row].state);
+    let mut text = output::states(&header, &rows, width, |row| statuses[row].state);
     for status in statuses {
         if let Some(error) = &status.last_error {
             text += &format!("{}: {error}\n", status.name);

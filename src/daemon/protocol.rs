@@ -254,3 +254,6 @@ impl TunnelStatus {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

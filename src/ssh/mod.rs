@@ -29,7 +29,7 @@ pub mod vault;
 
 pub use channel::{Channel, ChannelReader, ChannelStream, ChannelWriter, Endpoint, Gone, OpenError, Received};
 pub use connection::{Connection, Output};
-pub use error::{Error, Kind, Phase, Skipped, Tried, TurnedAway};
+pub use error::{Error, Kind, Phase, Skipped, Tried, TurnedAway, Unconfirmed};
 pub use facts::{Facts, Login};
 pub use host_key::known_identities;
 pub use identity::Identity;
