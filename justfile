@@ -1,0 +1,45 @@
+# Chores, each a thin recipe over cargo and scripts/. CONTRIBUTING.md says when to run what.
+
+# Lists the recipes.
+default:
+    @just --list --unsorted
+
+# Formats the code.
+fmt:
+    cargo fmt
+
+# Format and lints, as CI wants them.
+lint:
+    cargo fmt --check
+    cargo clippy --locked --all-targets -- -D warnings
+
+# Unit tests, the rules of the house, doc tests: no root, no servers.
+fast:
+    cargo test --locked --lib
+    cargo test --locked --test architecture
+    cargo test --locked --doc
+
+# Tests with real sshd, dockerd and network namespaces; FILTER as for cargo test. Best as root.
+e2e *FILTER:
+    scripts/amid-decoys cargo test --locked --test e2e -- {{ FILTER }}
+
+# Everything there is, on Debian; installs what it needs.
+test *FILTER:
+    scripts/test {{ FILTER }}
+
+# Writes anew what is made of the program: schema, checks, command line, manual pages, completions, snapshots.
+docs:
+    UPDATE_DOCS=1 INSTA_UPDATE=always cargo test --locked --lib
+    UPDATE_DOCS=1 cargo test --locked --test e2e -- reference
+
+# Feeds the parsers for SECONDS each.
+fuzz SECONDS="30" *TARGETS:
+    scripts/fuzz {{ SECONDS }} {{ TARGETS }}
+
+# Measures beside other programs; writes docs/benchmarks.md unless --quick is given. Needs root.
+bench *ARGUMENTS:
+    scripts/bench {{ ARGUMENTS }}
+
+# Mixed load with random cuts for SECONDS.
+soak SECONDS="1800":
+    scripts/soak {{ SECONDS }}
