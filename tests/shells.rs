@@ -84,6 +84,11 @@ fn a_failing_env_makes_eval_fail_in_each_shell() {
             "-- env lab",
             "-- en lab",
             "--nosuch x env lab",
+            // The word is none at all.
+            "export lab",
+            "-q export lab",
+            "--color never -- export lab",
+            "lab",
         ] {
             let command = format!("{DTUNNEL} {arguments}");
             let Some(output) = shell.runs(&lab, shell.and, &command) else { break };
@@ -122,12 +127,41 @@ fn what_makes_eval_fail_is_all_that_a_failing_env_prints() {
 #[test]
 fn other_wrong_command_lines_print_nothing() {
     let lab = Lab::new("");
-    for arguments in
-        [&["stauts", "lab"][..], &["down", "--nosuch", "env"], &["--config", "env", "up", "--nosuch"], &["lab"], &[]]
-    {
+    for arguments in [
+        &["down", "--nosuch", "env"][..],
+        &["--config", "env", "up", "--nosuch"],
+        &["help", "nosuch"],
+        &["stauts", "lab", "--json"],
+        &[],
+    ] {
         let output = lab.run(arguments);
         assert_eq!((output.status.code(), output.stdout.len()), (Some(2), 0), "{arguments:?}: {output:?}");
     }
+}
+
+/// `eval "$(dtunnel export p)"` must not go on with the host that the shell had, nor `dtunnel export p | sh`.
+#[test]
+fn a_command_that_is_none_prints_what_makes_eval_fail_unless_a_terminal_shows_it() {
+    let lab = Lab::new("");
+    for (arguments, printed) in [
+        (&["export", "lab", "--shell", "bash"][..], "false;\n"),
+        (&["stauts", "lab", "--shell=elvish"], "fail 'dtunnel env failed'\n"),
+        (&["-q", "--", "export", "--shell", "sh"], "false;\n"),
+    ] {
+        let output = lab.run(arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        assert_eq!(String::from_utf8_lossy(&output.stdout), printed, "{arguments:?}");
+        assert!(String::from_utf8_lossy(&output.stderr).contains("error:"), "{arguments:?}: {output:?}");
+    }
+    let mut piped = Command::new("sh");
+    lab.set_env(&mut piped);
+    let piped = piped.args(["-c", &format!("{DTUNNEL} export lab --shell sh | sh")]).output().unwrap();
+    assert!(!piped.status.success(), "{piped:?}");
+    let mut person = Person::types(&lab, &format!("{DTUNNEL} export lab --shell sh"));
+    person.sees("unrecognized subcommand");
+    let (status, screen) = person.leaves();
+    assert_eq!(status.code(), Some(2), "{screen}");
+    assert!(!screen.contains("false;"), "{screen}");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! `dtunnel env`, and what tells a shell where its docker goes.
 
 use std::ffi::OsString;
+use std::io::IsTerminal;
 
 use clap::{Args, ValueEnum};
 
@@ -100,7 +101,7 @@ fn usable(global: &Global, chosen: &Chosen) -> Result<TunnelStatus, Failure> {
 
 /// Makes the shell fail that evaluates the output of a command line which could not even be read.
 pub(super) fn refuse_to_be_evaluated(words: &[OsString], commands: &clap::Command) {
-    if !means_env(words, commands) {
+    if !(means_env(words, commands) || is_piped_as_text(words) && names_no_command(words, commands)) {
         return;
     }
     let mut rest = words.iter().map(|word| word.to_string_lossy());
@@ -111,6 +112,20 @@ pub(super) fn refuse_to_be_evaluated(words: &[OsString], commands: &clap::Comman
         shell = named.and_then(|name| Shell::from_str(&name, false).ok()).or(shell);
     }
     let _ = ui::print(shell.unwrap_or_else(Shell::guess).failure());
+}
+
+/// Is the command a word that is none? Then nobody knows what was meant, and `eval "$(dtunnel export p)"` would go on with the
+/// host that the shell had.
+fn names_no_command(words: &[OsString], commands: &clap::Command) -> bool {
+    let at = super::words::next_word(words, 1).map(|at| if words[at] == "--" { at + 1 } else { at });
+    let word = at.and_then(|at| words.get(at)).map(|word| word.to_string_lossy());
+    word.is_some_and(|word| word != "help" && commands.find_subcommand(&*word).is_none())
+}
+
+/// Does something read standard output that could be a shell? A terminal does not, nor does what asks for JSON. Whatever else
+/// reads it is told by the exit code that there is nothing to read.
+fn is_piped_as_text(words: &[OsString]) -> bool {
+    !std::io::stdout().is_terminal() && !words.iter().any(|word| word == "--json")
 }
 
 /// May a wrong command line be one of `env`, whose output is evaluated? Also where the word is misspelt, or was taken for

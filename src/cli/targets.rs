@@ -44,14 +44,9 @@ impl Global {
     /// As [`Global::choose`].
     pub(super) fn choose_all(&self, targets: &[String]) -> Result<(ConfigFile, Vec<(String, TunnelName)>), Failure> {
         let config = in_spite_of_faults(self.config(), targets)?;
-        let mut chosen: Vec<(String, TunnelName)> = Vec::new();
-        for target in targets {
-            let name = named(target, &config)?;
-            if chosen.iter().all(|(_, other)| *other != name) {
-                chosen.push((target.clone(), name));
-            }
-        }
-        Ok((config, chosen))
+        let chosen: Result<Vec<_>, Failure> =
+            targets.iter().map(|target| Ok((target.clone(), named(target, &config)?))).collect();
+        Ok((config, each_once(chosen?)))
     }
 
     /// Why `target` cannot be meant, where nothing is known by that name: no profile, no tunnel that runs or ran, no
@@ -76,6 +71,17 @@ impl Global {
             None => failure.hint("`dtunnel status` shows the tunnels, `dtunnel profile list` the profiles"),
         })
     }
+}
+
+/// Each tunnel once, with the first of the words for it.
+pub(super) fn each_once<Name: PartialEq>(named: Vec<(String, Name)>) -> Vec<(String, Name)> {
+    let mut once: Vec<(String, Name)> = Vec::new();
+    for (target, name) in named {
+        if once.iter().all(|(_, other)| *other != name) {
+            once.push((target, name));
+        }
+    }
+    once
 }
 
 /// The tunnel of a target, which may be given by the tunnel's own name as well: that is what `status` shows.

@@ -8,7 +8,7 @@ use super::global::Global;
 use super::progress::Progress;
 use super::ui::ui;
 use super::{asked, output, targets};
-use crate::config::{ConfigFile, LocalEndpoint};
+use crate::config::{ConfigFile, LocalEndpoint, TunnelName};
 use crate::daemon::{self, Client, TunnelStatus};
 use crate::failure::{ExitCode, Failure};
 use crate::shell_word::shell_word;
@@ -20,12 +20,12 @@ pub(super) fn up(global: &Global, args: &UpArgs) -> Result<(), Failure> {
     let targets = match args.targets.as_slice() {
         [] if !args.all => return Err(targets::none_given("up", "every profile", &profiles())),
         [] => profiles(),
-        given => given
-            .iter()
-            .enumerate()
-            .filter(|(at, target)| !given[..*at].contains(target))
-            .map(|(_, target)| target.clone())
-            .collect(),
+        given => {
+            // A word that is no target stands for itself, and fails by itself.
+            let name = |target: &String| TunnelName::of_target(target, &config).map_err(|_| target.clone());
+            let named = given.iter().map(|target| (target.clone(), name(target))).collect();
+            targets::each_once(named).into_iter().map(|(target, _)| target).collect()
+        }
     };
     if let Some(local) = &args.tunnel.local {
         LocalEndpoint::parse(local)?;
