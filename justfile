@@ -16,7 +16,7 @@ lint:
 # Unit tests, the rules of the house, doc tests: no root, no servers.
 fast:
     cargo test --locked --lib
-    cargo test --locked --test architecture
+    cargo test --locked --test fast
     cargo test --locked --doc
 
 # Tests with real sshd, dockerd and network namespaces; FILTER as for cargo test. Best as root.
@@ -30,7 +30,7 @@ test *FILTER:
 # Writes anew what is made of the program: schema, checks, command line, manual pages, completions, snapshots.
 docs:
     UPDATE_DOCS=1 INSTA_UPDATE=always cargo test --locked --lib
-    UPDATE_DOCS=1 cargo test --locked --test e2e -- reference
+    UPDATE_DOCS=1 cargo test --locked --test fast reference
 
 # Feeds the parsers for SECONDS each.
 fuzz SECONDS="30" *TARGETS:

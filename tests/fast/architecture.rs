@@ -1,8 +1,6 @@
 //! The rules of the house (src/lib.rs), read from its `use` lines and paths: imports go down only, no file imports what
 //! imports it, russh is named in `ssh` only, and only `cli` prints.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 #![allow(unreachable_pub, reason = "one crate: nothing is reachable from outside")]
 
+#[path = "../lab/mod.rs"]
 mod lab;
 
 mod asked;
@@ -33,7 +34,6 @@ mod ports;
 mod privileged;
 mod questions;
 mod quiet;
-mod reference;
 mod refusals;
 mod reload;
 mod restart;

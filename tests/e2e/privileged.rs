@@ -404,7 +404,8 @@ fn what_is_safer_is_not_refused() {
     let Some(world) = World::new("") else { return };
     let profile = world.lab.path("profile.json");
     // Everything that the guard's own list has.
-    let calls: Vec<&str> = include_str!("../src/tunnel/guard/bodies/syscalls.txt").split_ascii_whitespace().collect();
+    let calls: Vec<&str> =
+        include_str!("../../src/tunnel/guard/bodies/syscalls.txt").split_ascii_whitespace().collect();
     let any = |call: &&&str| !["clone", "personality", "socket"].contains(call);
     let calls: Vec<&&str> = calls.iter().filter(any).collect();
     let rules = json!({"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [
