@@ -77,7 +77,7 @@ pub(super) struct Facts {
     pub(super) commands: Commands,
     /// Ports of the target that took a connection from here; None where the way there is not direct.
     pub(super) reached: Option<Vec<u16>>,
-    pub(super) ssh: ssh::Facts,
+    pub(super) ssh: ssh::Negotiated,
     pub(super) login: ssh::Login,
     pub(super) user: String,
     /// Is a changed host key let pass (StrictHostKeyChecking no)?
@@ -135,7 +135,7 @@ pub(super) async fn gather(target: &Target, prompter: &Prompter) -> Result<Facts
     let (route, _) = find_engine(&connection, target, None).await?;
     let mut facts = Facts {
         socket: route.remote().socket().map(Into::into),
-        ssh: connection.facts(),
+        ssh: connection.negotiated(),
         login: connection.login().clone(),
         user: target.ssh.user.clone(),
         any_host_key: target.ssh.host_key_policy == HostKeyPolicy::Off,

@@ -12,8 +12,8 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use zeroize::{Zeroize, Zeroizing};
 
-use super::broker::Broker;
 use super::options::Options;
+use super::prompt_relay::PromptRelay;
 use super::protocol::{Event, MAX_LINE, PROTOCOL, Request, SIGN_OF_LIFE, Trouble, TunnelStatus};
 use super::reload::reload;
 use crate::config::{Overrides, Settings};
@@ -48,7 +48,7 @@ impl Life {
 #[derive(Debug)]
 pub(super) struct Control {
     pub(super) tunnel: Arc<Tunnel>,
-    pub(super) broker: Broker,
+    pub(super) prompts: PromptRelay,
     /// The local endpoint, as `DOCKER_HOST` wants it.
     pub(super) docker_host: String,
     /// Ends the tunnel.
@@ -171,7 +171,7 @@ impl Control {
                     self.watch(&mut requests, &mut write, interactive, limit).await?;
                 }
                 Request::Down => return self.down(&mut write).await,
-                Request::Answer { id, answer } => self.broker.answer(id, answer),
+                Request::Answer { id, answer } => self.prompts.answer(id, answer),
             }
         }
     }
@@ -226,10 +226,10 @@ impl Control {
     }
 
     async fn follow(&self, requests: &mut Requests, write: &mut OwnedWriteHalf, interactive: bool) -> io::Result<()> {
-        let _person = interactive.then(|| (self.broker.person(), self.prompter.attended()));
+        let _person = interactive.then(|| (self.prompts.person(), self.prompter.attended()));
         let mut status = self.tunnel.watch();
         let mut life = self.life.subscribe();
-        let mut question = self.broker.watch();
+        let mut question = self.prompts.watch();
         question.mark_changed();
         for message in self.tunnel.target().warnings() {
             send(write, &Event::Warning { message, said: false }).await?;
@@ -293,7 +293,7 @@ impl Control {
                     }
                 },
                 request = requests.next() => match request? {
-                    Some(Request::Answer { id, answer }) => self.broker.answer(id, answer),
+                    Some(Request::Answer { id, answer }) => self.prompts.answer(id, answer),
                     Some(_) => {}
                     None => return Err(io::ErrorKind::UnexpectedEof.into()),
                 }

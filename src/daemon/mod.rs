@@ -3,13 +3,13 @@
 //! One process per tunnel. [`spawn`] re-executes this program as the daemon, [`run`] is the
 //! daemon, and [`Client`] talks to one over its control socket. Nothing here prints.
 
-mod broker;
 mod client;
 mod control;
 mod lock;
 mod log;
 mod manager;
 mod options;
+mod prompt_relay;
 mod protocol;
 mod reload;
 mod run;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Destination, Difference, Settings};
-use crate::engine::Engine;
+use crate::engine::EngineVersion;
 use crate::failure::Failure;
 use crate::ssh::{Question, Secret, Step};
 use crate::tunnel::{ConnectionStatus, PortStatus, RequestStatus, State};
@@ -192,7 +192,7 @@ pub struct TunnelStatus {
     #[serde(default)]
     pub ports: Option<Vec<PortStatus>>,
     /// The Engine, once it has answered.
-    pub engine: Option<Engine>,
+    pub engine: Option<EngineVersion>,
     /// What went wrong last; None while all is well.
     pub last_error: Option<String>,
     /// The last client that was reset because it did not read: when, who, and why.

@@ -15,12 +15,12 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::broker::Broker;
 use super::control::{Control, Life, Who, say};
 use super::lock::Lock;
 use super::log;
 use super::manager;
 use super::options::Options;
+use super::prompt_relay::PromptRelay;
 use super::protocol::Event;
 use crate::config::{
     self, ConfigFile, Proxy, RuntimeFiles, TunnelName, log_path, prepare_runtime_dir, resolve, route_path,
@@ -156,7 +156,7 @@ async fn supervise(
     let docker_host = endpoint.as_ref().map_or(&target.local, |l| l.endpoint()).docker_host();
     let control = Arc::new(Control {
         tunnel,
-        broker: Broker::new(),
+        prompts: PromptRelay::new(),
         docker_host,
         stop: CancellationToken::new(),
         life: watch::Sender::new(Life::Running),
@@ -183,7 +183,7 @@ async fn supervise(
                 Err(error) => Err(error),
             }
         };
-        let asking = control.broker.run(questions);
+        let asking = control.prompts.run(questions);
         let accepting = accept(&listener, &control, &mut clients);
         let signals = obey_signals(&control);
         let following = follow(options, &control.tunnel, &route_file);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::check::{Check, Verdict};
 use crate::config::Target;
 use crate::failure;
-use crate::host::{self, Survey};
+use crate::host::{self, HostProbe};
 use crate::ssh::{Connection, Prompter};
 
 /// Longest time for each small step.
@@ -29,7 +29,7 @@ pub(super) struct Examination<'a> {
     /// From the login on.
     pub(super) connection: Option<Arc<Connection>>,
     /// From the look at the host on, where the login runs commands.
-    pub(super) survey: Option<Survey>,
+    pub(super) probe: Option<HostProbe>,
     on_check: &'a mut dyn FnMut(Check),
     /// The checks of the present stage that are still to be made.
     left: &'static [&'static str],
@@ -37,7 +37,7 @@ pub(super) struct Examination<'a> {
 
 impl<'a> Examination<'a> {
     pub(super) fn new(target: &'a Target, prompter: &'a Prompter, on_check: &'a mut dyn FnMut(Check)) -> Self {
-        Self { target, prompter, connection: None, survey: None, on_check, left: &[] }
+        Self { target, prompter, connection: None, probe: None, on_check, left: &[] }
     }
 
     /// A stage begins that makes these checks, in this order.

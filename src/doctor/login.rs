@@ -35,7 +35,7 @@ async fn connect(examination: &mut Examination<'_>) -> Result<Connection, ssh::E
         (Some(from), Some(to)) => to.saturating_duration_since(from),
         _ => Duration::ZERO,
     };
-    let facts = result.as_ref().ok().map(Connection::facts).or(agreed);
+    let facts = result.as_ref().ok().map(Connection::negotiated).or(agreed);
     let reached = |step| at(step).is_some();
     if reached(Step::HostKey) {
         let detail = facts.as_ref().map_or_else(

@@ -5,17 +5,17 @@ use std::time::Instant;
 use super::check::Verdict;
 use super::examination::{Examination, LIMIT, NO_LOGIN, Stage};
 use crate::config::Remote;
-use crate::host::{self, Access, Survey};
+use crate::host::{self, Access, HostProbe};
 use crate::ssh::{Connection, Endpoint, OpenError};
 
 /// Whose login it is, and which sockets of Engines are there.
 pub(super) async fn look_around(examination: &mut Examination<'_>) -> Result<Stage, host::Error> {
     let Some(connection) = examination.connection.clone() else { return Ok(Stage::Skips(NO_LOGIN)) };
     let begun = Instant::now();
-    let survey = Survey::take(&connection, examination.target.remote.socket()).await;
+    let probe = HostProbe::take(&connection, examination.target.remote.socket()).await;
     let time = Some(begun.elapsed());
-    let survey = match survey {
-        Ok(survey) => survey,
+    let probe = match probe {
+        Ok(probe) => probe,
         Err(said) => {
             let said = if said.is_empty() { said } else { format!(": {said}") };
             let detail = format!("this login runs no commands, so nothing could be looked at there{said}");
@@ -24,7 +24,7 @@ pub(super) async fn look_around(examination: &mut Examination<'_>) -> Result<Sta
             return Ok(Stage::Complete);
         }
     };
-    let sockets: Vec<String> = survey
+    let sockets: Vec<String> = probe
         .sockets
         .iter()
         .filter(|socket| socket.access != Access::Absent)
@@ -34,16 +34,16 @@ pub(super) async fn look_around(examination: &mut Examination<'_>) -> Result<Sta
         })
         .collect();
     let sockets = if sockets.is_empty() { "no Engine's socket".into() } else { sockets.join(", ") };
-    examination.add(Verdict::Ok, time, format!("{} in {}; {sockets}", survey.user, survey.groups.join(", ")), None);
-    examination.survey = Some(survey);
+    examination.add(Verdict::Ok, time, format!("{} in {}; {sockets}", probe.user, probe.groups.join(", ")), None);
+    examination.probe = Some(probe);
     Ok(Stage::Complete)
 }
 
 /// Does the server forward, and if not, which setting is it, most likely?
 pub(super) async fn forwarding(examination: &mut Examination<'_>) -> Result<Stage, host::Error> {
     let Some(connection) = examination.connection.clone() else { return Ok(Stage::Skips(NO_LOGIN)) };
-    let survey = examination.survey.take();
-    let usable = survey.as_ref().and_then(|survey| survey.usable().next());
+    let probe = examination.probe.take();
+    let usable = probe.as_ref().and_then(|probe| probe.usable().next());
     let path =
         examination.target.remote.socket().map(str::to_owned).or_else(|| usable.map(|socket| socket.path.clone()));
     let Some(path) = path.filter(|_| !matches!(examination.target.remote, Remote::Tcp { .. } | Remote::Command(_)))

@@ -21,7 +21,7 @@ use crate::text::shown;
 
 /// What an Engine says of itself, fit to be shown.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Engine {
+pub struct EngineVersion {
     /// Its version, such as `27.3.1`.
     pub version: String,
     /// The newest API version it speaks, such as `1.47`.
@@ -61,11 +61,11 @@ impl Error {
 pub async fn ping(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     limit: Duration,
-) -> Result<Engine, Error> {
+) -> Result<EngineVersion, Error> {
     converse(stream, limit, async |session| {
         let headers = session.get("/_ping").await?.0;
         let text = |name: &str| shown(headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default());
-        let engine = Engine { version: docker_version(&headers), api_version: text("api-version") };
+        let engine = EngineVersion { version: docker_version(&headers), api_version: text("api-version") };
         if !engine.version.is_empty() && !engine.api_version.is_empty() {
             return Ok(engine);
         }
@@ -78,7 +78,7 @@ pub async fn ping(
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Version {
     /// Its versions.
-    pub engine: Engine,
+    pub engine: EngineVersion,
     /// Operating system, such as `linux`.
     pub os: String,
     /// Architecture, such as `amd64`.
@@ -126,7 +126,7 @@ async fn ask_version(session: &mut Session) -> Result<Version, Error> {
     let said: Said = serde_json::from_slice(&body).map_err(Error::json)?;
     let date = headers.get(DATE).and_then(|value| value.to_str().ok());
     Ok(Version {
-        engine: Engine { version: shown(&said.version), api_version: shown(&said.api_version) },
+        engine: EngineVersion { version: shown(&said.version), api_version: shown(&said.api_version) },
         os: shown(&said.os),
         arch: shown(&said.arch),
         date: date.and_then(|date| httpdate::parse_http_date(date).ok()),
@@ -147,7 +147,7 @@ mod tests {
 
     /// What `ping` makes of a peer that reads and answers as told: for answers that no real Engine
     /// can be made to give.
-    async fn ping_of(answers: &[&str]) -> Result<Engine, Error> {
+    async fn ping_of(answers: &[&str]) -> Result<EngineVersion, Error> {
         let (ours, mut theirs) = tokio::io::duplex(64 << 10);
         let peer = async {
             for answer in answers {

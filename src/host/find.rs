@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use super::error::{Error, Obstacle};
 use super::exec::{TOOLS, Tool, own_command};
-use super::probe::{Access, Survey};
+use super::probe::{Access, HostProbe};
 use crate::config::{DEFAULT_SOCKET, Remote, Target};
-use crate::engine::{self, Engine};
+use crate::engine::{self, EngineVersion};
 use crate::ssh::{Channel, Connection, Endpoint, OpenError};
 use crate::text;
 
@@ -109,7 +109,11 @@ enum Miss {
 /// # Errors
 /// [`Error::Forwarding`], [`Error::Engine`], [`Error::Obstacle`], and [`Error::Ssh`] where the connection
 /// is lost meanwhile.
-pub async fn find(connection: &Connection, target: &Target, last: Option<&Route>) -> Result<(Route, Engine), Error> {
+pub async fn find(
+    connection: &Connection,
+    target: &Target,
+    last: Option<&Route>,
+) -> Result<(Route, EngineVersion), Error> {
     let last = last.filter(|last| target.remote == Remote::Auto || last.remote == target.remote);
     let first = match (&target.remote, last) {
         (Remote::Auto, last) => last.map_or_else(Route::usual, |last| Route::direct(last.remote.clone())),
@@ -124,7 +128,7 @@ pub async fn find(connection: &Connection, target: &Target, last: Option<&Route>
         match search.attempt(last).await? {
             Ok(engine) => return Ok((last.clone(), engine)),
             Err(Miss::Refused(error)) => missed = Miss::Refused(error),
-            // It was not the server; whatever it is, the survey tells.
+            // It was not the server; whatever it is, the probe tells.
             Err(Miss::Silent(_)) => {}
         }
     }
@@ -133,8 +137,8 @@ pub async fn find(connection: &Connection, target: &Target, last: Option<&Route>
         // Something listens there, and whoever named it meant it.
         return Err(search.no_answer(&first, missed).await);
     }
-    match Survey::take(connection, target.remote.socket()).await {
-        Ok(survey) => search.by_survey(&survey, &first, missed).await,
+    match HostProbe::take(connection, target.remote.socket()).await {
+        Ok(probe) => search.by_probe(&probe, &first, missed).await,
         Err(said) if auto => search.by_guessing(&first, missed, said).await,
         Err(said) => Err(search.unexplained(&first, missed, said)),
     }
@@ -166,7 +170,7 @@ impl Search<'_> {
     }
 
     /// Opens a channel and pings the Engine. The outer error ends the search.
-    async fn attempt(&self, route: &Route) -> Result<Result<Engine, Miss>, Error> {
+    async fn attempt(&self, route: &Route) -> Result<Result<EngineVersion, Miss>, Error> {
         let endpoint = route.endpoint();
         let opening = self.connection.open_in_turn(&endpoint);
         let channel = match tokio::time::timeout(ENGINE_TIMEOUT, opening).await {
@@ -180,14 +184,14 @@ impl Search<'_> {
 
     /// Tries each socket that may be used, and where forwarding is refused each tool. `first` was tried, and
     /// `missed`.
-    async fn by_survey(&self, survey: &Survey, first: &Route, missed: Miss) -> Result<(Route, Engine), Error> {
+    async fn by_probe(&self, probe: &HostProbe, first: &Route, missed: Miss) -> Result<(Route, EngineVersion), Error> {
         let named = |path: &str| self.target.remote == Remote::Auto || self.target.remote.socket() == Some(path);
         let mut usable: Vec<Remote> =
-            survey.usable().filter(|s| named(&s.path)).map(|s| Remote::Socket(s.path.clone())).collect();
+            probe.usable().filter(|s| named(&s.path)).map(|s| Remote::Socket(s.path.clone())).collect();
         if let remote @ Remote::Tcp { .. } = &self.target.remote {
             usable.push(remote.clone());
         }
-        let Some(socket) = usable.first().map(ToString::to_string) else { return Err(self.obstacle(survey)) };
+        let Some(socket) = usable.first().map(ToString::to_string) else { return Err(self.obstacle(probe)) };
         let mut complaints = Vec::new();
         let (mut missed, mut silent) = (Some(missed), None);
         for remote in usable {
@@ -204,7 +208,7 @@ impl Search<'_> {
                 silent.get_or_insert((direct, source));
                 continue;
             }
-            for tool in survey.tools.iter().copied().filter(|tool| tool.endpoint(&remote).is_some()) {
+            for tool in probe.tools.iter().copied().filter(|tool| tool.endpoint(&remote).is_some()) {
                 let route = Route { remote: remote.clone(), tool: Some(tool) };
                 if let Ok(engine) = self.attempt(&route).await? {
                     tracing::info!("the server does not forward to {remote}; flows go through {}", tool.program());
@@ -221,7 +225,7 @@ impl Search<'_> {
     }
 
     /// Without a look around, for which the server `said` something else: what an Engine's socket might be.
-    async fn by_guessing(&self, first: &Route, missed: Miss, said: String) -> Result<(Route, Engine), Error> {
+    async fn by_guessing(&self, first: &Route, missed: Miss, said: String) -> Result<(Route, EngineVersion), Error> {
         for path in GUESSES {
             let route = Route::direct(Remote::Socket(path.into()));
             if let Ok(engine) = self.attempt(&route).await? {
@@ -248,23 +252,23 @@ impl Search<'_> {
         }
     }
 
-    fn obstacle(&self, survey: &Survey) -> Error {
+    fn obstacle(&self, probe: &HostProbe) -> Error {
         let named = self.target.remote.socket();
-        let denied = survey.sockets.iter().find(|socket| socket.access == Access::Denied);
+        let denied = probe.sockets.iter().find(|socket| socket.access == Access::Denied);
         let denied = denied.filter(|socket| named.is_none_or(|path| path == socket.path));
         self.error(match denied {
             Some(socket) => Obstacle::Permission {
                 socket: socket.path.clone(),
                 listing: socket.listing.clone(),
-                user: survey.user.clone(),
-                new_login: survey.needs_new_login(),
+                user: probe.user.clone(),
+                new_login: probe.needs_new_login(),
             },
             None => Obstacle::NoSocket {
                 looked: match named {
                     Some(path) => vec![path.into()],
-                    None => survey.sockets.iter().map(|socket| socket.path.clone()).collect(),
+                    None => probe.sockets.iter().map(|socket| socket.path.clone()).collect(),
                 },
-                docker_installed: survey.tools.contains(&Tool::Docker),
+                docker_installed: probe.tools.contains(&Tool::Docker),
             },
         })
     }

@@ -11,4 +11,4 @@ pub use error::{Class, Error, Obstacle};
 pub use exec::Tool;
 pub(crate) use exec::to_port;
 pub use find::{Route, find as find_engine, open as open_engine};
-pub use probe::{Access, Socket, Survey};
+pub use probe::{Access, HostProbe, Socket};

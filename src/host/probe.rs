@@ -17,7 +17,7 @@ const MARK: &str = "dtunnel:";
 
 /// What was found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Survey {
+pub struct HostProbe {
     /// The login's name there.
     pub user: String,
     /// Its groups.
@@ -52,7 +52,7 @@ pub enum Access {
     Absent,
 }
 
-impl Survey {
+impl HostProbe {
     /// Looks around. `also` is looked at first.
     ///
     /// # Errors
@@ -64,15 +64,15 @@ impl Survey {
     }
 
     fn read(output: &str) -> Option<Self> {
-        let mut survey = Self::default();
+        let mut probe = Self::default();
         let mut complete = false;
         for line in output.lines().filter_map(|line| line.trim_end().strip_prefix(MARK)) {
             let (key, value) = line.split_once('=').unwrap_or((line, ""));
             match key {
-                "user" => survey.user = shown(value),
-                "groups" => survey.groups = value.split_whitespace().map(shown).collect(),
-                "docker-group" => survey.docker_group = Some(value.into()).filter(|v: &String| !v.is_empty()),
-                "tool" => survey.tools.extend(TOOLS.into_iter().filter(|tool| tool.program() == value)),
+                "user" => probe.user = shown(value),
+                "groups" => probe.groups = value.split_whitespace().map(shown).collect(),
+                "docker-group" => probe.docker_group = Some(value.into()).filter(|v: &String| !v.is_empty()),
+                "tool" => probe.tools.extend(TOOLS.into_iter().filter(|tool| tool.program() == value)),
                 "granted" | "denied" => {
                     // `srw-rw---- 1 root docker 0 Nov 24 18:53 PATH`
                     let mut words = value.split_whitespace();
@@ -84,16 +84,16 @@ impl Survey {
                         continue;
                     }
                     let access = if key == "granted" { Access::Granted } else { Access::Denied };
-                    survey.add(Socket { path, access, listing });
+                    probe.add(Socket { path, access, listing });
                 }
                 "absent" => {
-                    survey.add(Socket { path: shown(value), access: Access::Absent, listing: String::new() });
+                    probe.add(Socket { path: shown(value), access: Access::Absent, listing: String::new() });
                 }
                 "end" => complete = true,
                 _ => {}
             }
         }
-        complete.then_some(survey)
+        complete.then_some(probe)
     }
 
     /// A path that leads to one that was seen already (`/var/run` is `/run` on most hosts) counts once.
@@ -152,26 +152,26 @@ mod tests {
     fn what_a_shell_says_is_read_whatever_else_it_prints() {
         let output = std::process::Command::new("sh").args(["-c", &script(Some("/tmp/it's no socket"))]).output();
         let output = String::from_utf8(output.expect("sh").stdout).expect("UTF-8");
-        let survey = Survey::read(&format!("Welcome!\n{output}")).expect("complete");
-        assert!(!survey.user.is_empty() && !survey.groups.is_empty());
-        assert_eq!(survey.sockets[0].path, "/tmp/it's no socket");
-        assert_eq!(survey.sockets[0].access, Access::Absent);
-        assert_eq!(Survey::read("dtunnel:user=me\n"), None, "cut short");
+        let probe = HostProbe::read(&format!("Welcome!\n{output}")).expect("complete");
+        assert!(!probe.user.is_empty() && !probe.groups.is_empty());
+        assert_eq!(probe.sockets[0].path, "/tmp/it's no socket");
+        assert_eq!(probe.sockets[0].access, Access::Absent);
+        assert_eq!(HostProbe::read("dtunnel:user=me\n"), None, "cut short");
     }
 
     #[test]
     fn sockets_and_groups_are_told_apart() {
-        let survey = Survey::read(
+        let probe = HostProbe::read(
             "dtunnel:user=me\ndtunnel:groups=me adm\ndtunnel:docker-group=docker:x:999:you,me\ndtunnel:tool=nc\n\
              dtunnel:denied=srw-rw---- 1 root docker 0 Nov 24 18:53 /var/run/docker.sock\n\
              dtunnel:denied=srw-rw---- 1 root docker 0 Nov 24 18:53 /run/docker.sock\n\
              dtunnel:granted=srw------- 1 me me 0 Nov 24 18:53 /run/user/1/docker.sock\ndtunnel:end\n",
         );
-        let survey = survey.expect("complete");
-        assert!(survey.needs_new_login());
-        assert_eq!(survey.tools, [Tool::Nc]);
-        assert_eq!(survey.sockets.len(), 2, "{:?}", survey.sockets);
-        assert_eq!(survey.sockets[0].listing, "srw-rw---- root docker");
-        assert_eq!(survey.usable().map(|s| s.path.as_str()).collect::<Vec<_>>(), ["/run/user/1/docker.sock"]);
+        let probe = probe.expect("complete");
+        assert!(probe.needs_new_login());
+        assert_eq!(probe.tools, [Tool::Nc]);
+        assert_eq!(probe.sockets.len(), 2, "{:?}", probe.sockets);
+        assert_eq!(probe.sockets[0].listing, "srw-rw---- root docker");
+        assert_eq!(probe.usable().map(|s| s.path.as_str()).collect::<Vec<_>>(), ["/run/user/1/docker.sock"]);
     }
 }

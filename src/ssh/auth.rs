@@ -17,11 +17,11 @@ use tokio::sync::watch;
 use super::agent_signer::{AgentSigner, Refusal};
 use super::algorithms::{pubkey_accepted, rsa_hash};
 use super::error::{Error, Skipped, Tried};
-use super::facts;
 use super::handler::{Client, Ended};
 use super::host_key::{known_identities, rsa_bits};
 use super::identity::{Identity, Trust};
 use super::keys::{Credentials, FileSigner, KeyFile, LoadError, load_key, read_certificate};
+use super::negotiated;
 use super::passwords::{Bound, Found};
 use super::prompter::{Prompter, Question};
 use super::step::OnStep;
@@ -51,7 +51,7 @@ pub(super) async fn login(
     prompter: &Prompter,
     credentials: &Credentials,
     on_step: &OnStep,
-) -> Result<facts::Login, Error> {
+) -> Result<negotiated::Login, Error> {
     // russh connects nowhere before the host's key was checked.
     let Some(trust) = trust else {
         let reason = "it showed none".into();
@@ -71,7 +71,7 @@ pub(super) async fn login(
     };
     let offered = login.run().await?;
     let Tried { accepted, refused, .. } = login.tried;
-    Ok(facts::Login { tried: [refused, accepted].concat(), offered: offered.iter().flat_map(names).collect() })
+    Ok(negotiated::Login { tried: [refused, accepted].concat(), offered: offered.iter().flat_map(names).collect() })
 }
 
 /// The names of methods.

@@ -16,11 +16,11 @@ use super::algorithms;
 use super::auth;
 use super::channel::{Channel, Endpoint, OpenError, Received};
 use super::error::{Error, Phase};
-use super::facts::{Facts, Login};
 use super::handler::{Client, Ended, Visit};
 use super::host_key::Verifier;
 use super::host_key_update::Update;
 use super::keys::Credentials;
+use super::negotiated::{Login, Negotiated};
 use super::prompter::Prompter;
 use super::proxy_command::{Ends, ProxyCommand};
 use super::step::{News, OnStep, Step};
@@ -60,7 +60,7 @@ pub struct Connection {
     /// The keys that the host says it has.
     announced: watch::Receiver<Vec<PublicKey>>,
     verifier: Arc<Verifier>,
-    facts: watch::Receiver<Facts>,
+    negotiated: watch::Receiver<Negotiated>,
     login: Login,
     credentials: Credentials,
     /// Under which name a password of this host is kept.
@@ -198,7 +198,7 @@ impl Connection {
         };
         let (sender, ended) = watch::channel(None);
         let (announces, announced) = watch::channel(Vec::new());
-        let (told, facts) = watch::channel(Facts::default());
+        let (told, negotiated) = watch::channel(Negotiated::default());
         let visit = Visit::default();
         let client = Client {
             prompter: prompter.clone(),
@@ -208,7 +208,7 @@ impl Connection {
             verifier: verifier.clone(),
             ended: sender,
             announces,
-            facts: told,
+            negotiated: told,
             on_step: on_step.clone(),
         };
         let mut handle = prompter
@@ -231,7 +231,7 @@ impl Connection {
             ended,
             announced,
             verifier,
-            facts,
+            negotiated,
             login,
             credentials,
             password,
@@ -324,8 +324,8 @@ impl Connection {
     }
 
     /// What was agreed on with the server.
-    pub fn facts(&self) -> Facts {
-        self.facts.borrow().clone()
+    pub fn negotiated(&self) -> Negotiated {
+        self.negotiated.borrow().clone()
     }
 
     /// How the login went.
@@ -347,7 +347,7 @@ impl Connection {
     /// until all that it has is written, and gives up after ClientAliveInterval times ClientAliveCountMax
     /// (`ssh_packet_write_wait`). Other servers may want their own questions answered.
     pub async fn show_life(&self, answered: bool) {
-        if answered || !self.facts.borrow().server.contains("OpenSSH") {
+        if answered || !self.negotiated.borrow().server.contains("OpenSSH") {
             let _ = self.handle.send_ping().await;
             return;
         }
@@ -375,7 +375,7 @@ impl Connection {
     async fn ask_about_host_keys(&self, prompter: &Prompter) {
         // sshd tells of its keys at once; no other server is known to. (A ping would not be sent before: russh has its session
         // begin with the server's first word.)
-        if !self.facts.borrow().server.contains("OpenSSH") {
+        if !self.negotiated.borrow().server.contains("OpenSSH") {
             return;
         }
         let mut announced = self.announced.clone();

@@ -9,8 +9,8 @@ use russh::{AlgorithmKind, Names};
 use tokio::sync::watch;
 
 use super::error::Error;
-use super::facts::Facts;
 use super::host_key::Verifier;
+use super::negotiated::Negotiated;
 use super::prompter::{Hold, Prompter};
 use super::step::{News, OnStep, Step};
 use crate::sync::lock;
@@ -59,7 +59,7 @@ pub(super) struct Client {
     pub(super) verifier: Arc<Verifier>,
     pub(super) ended: watch::Sender<Option<Ended>>,
     pub(super) announces: watch::Sender<Vec<PublicKey>>,
-    pub(super) facts: watch::Sender<Facts>,
+    pub(super) negotiated: watch::Sender<Negotiated>,
     pub(super) on_step: OnStep,
 }
 
@@ -110,9 +110,9 @@ impl client::Handler for Client {
 
     async fn kex_done(&mut self, _: Option<&[u8]>, names: &Names, session: &mut Session) -> Result<(), Failure> {
         let server = printable(&String::from_utf8_lossy(session.remote_sshid()));
-        let facts = Facts::new(server, names);
-        (self.on_step)(News::Agreed(facts.clone()));
-        self.facts.send_replace(facts);
+        let negotiated = Negotiated::new(server, names);
+        (self.on_step)(News::Agreed(negotiated.clone()));
+        self.negotiated.send_replace(negotiated);
         Ok(())
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::facts::Facts;
+use super::negotiated::Negotiated;
 
 /// What is being done on the way to a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,7 +44,7 @@ pub enum News {
     /// This is being done now.
     Step(Step),
     /// The key exchange is done, and this was agreed on.
-    Agreed(Facts),
+    Agreed(Negotiated),
 }
 
 /// Who wants to know what happens.

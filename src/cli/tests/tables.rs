@@ -8,7 +8,7 @@ use crate::audit::{Evidence, Outcome, RULES, Report, State as Found};
 use crate::config::{Difference, Takes};
 use crate::daemon::TunnelStatus;
 use crate::doctor::{Check, Verdict};
-use crate::engine::Engine;
+use crate::engine::EngineVersion;
 use crate::tunnel::{ConnectionStatus, PortState, PortStatus, State};
 
 /// A width at which a row is a line, and one at which it is a block.
@@ -67,7 +67,7 @@ fn up() -> TunnelStatus {
         bytes_out: 5_800,
         access: Some("read-only".into()),
         ports: Some(all_ports()),
-        engine: Some(Engine { version: "27.3.1".into(), api_version: "1.47".into() }),
+        engine: Some(EngineVersion { version: "27.3.1".into(), api_version: "1.47".into() }),
         changed: vec![Difference {
             setting: "drain".into(),
             running: "10m".into(),

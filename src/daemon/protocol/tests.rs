@@ -138,7 +138,7 @@ fn status() -> TunnelStatus {
             bytes_in: 5,
             bytes_out: 6,
         }]),
-        engine: Some(Engine { version: "27.3.1".into(), api_version: "1.47".into() }),
+        engine: Some(EngineVersion { version: "27.3.1".into(), api_version: "1.47".into() }),
         last_error: Some("the connection to prod-1.example was lost".into()),
         last_reset: None,
         pid: Some(4242),

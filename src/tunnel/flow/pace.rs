@@ -31,7 +31,7 @@ const WINDOW: Duration = Duration::from_secs(1);
 
 /// How things are.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::tunnel) struct Facts {
+pub(in crate::tunnel) struct Pressure {
     /// Is memory full, or is there something beyond it?
     pub(in crate::tunnel) full: bool,
     /// Does anything else go over the connection?
@@ -76,19 +76,19 @@ impl Pace {
         Self { held: None, round: None, at_limit: None, last: (now, 0), window: (now, 0, 0) }
     }
 
-    pub(in crate::tunnel) fn step(&mut self, now: Instant, facts: Facts) -> Step {
-        if !facts.at_limit || !facts.shared {
+    pub(in crate::tunnel) fn step(&mut self, now: Instant, pressure: Pressure) -> Step {
+        if !pressure.at_limit || !pressure.shared {
             self.at_limit = None;
         }
-        if !facts.full {
+        if !pressure.full {
             (self.held, self.round) = (None, None);
             return Step::Read;
         }
-        if facts.shared || facts.sending {
+        if pressure.shared || pressure.sending {
             self.held = None;
-            return self.beside_others(now, facts);
+            return self.beside_others(now, pressure);
         }
-        if facts.at_limit {
+        if pressure.at_limit {
             return Step::Wait(None);
         }
         if self.round.is_some() {
@@ -98,16 +98,16 @@ impl Pace {
         if now < due { Step::Wait(Some(due)) } else { Step::Round }
     }
 
-    fn beside_others(&mut self, now: Instant, facts: Facts) -> Step {
-        if facts.at_limit {
-            if !facts.shared {
+    fn beside_others(&mut self, now: Instant, pressure: Pressure) -> Step {
+        if pressure.at_limit {
+            if !pressure.shared {
                 return Step::Wait(None);
             }
             let end = *self.at_limit.get_or_insert(now) + GRACE;
             return if now < end { Step::Wait(Some(end)) } else { Step::Reset };
         }
         let (came, owed) = self.last;
-        if facts.past_half && owed > 0 && now < came + PACE && self.moves(now) {
+        if pressure.past_half && owed > 0 && now < came + PACE && self.moves(now) {
             return Step::Wait(Some(came + PACE));
         }
         Step::Read
@@ -158,8 +158,8 @@ impl Pace {
 mod tests {
     use super::*;
 
-    const ALONE: Facts = Facts { full: true, shared: false, sending: false, past_half: false, at_limit: false };
-    const SHARED: Facts = Facts { shared: true, ..ALONE };
+    const ALONE: Pressure = Pressure { full: true, shared: false, sending: false, past_half: false, at_limit: false };
+    const SHARED: Pressure = Pressure { shared: true, ..ALONE };
 
     fn later(now: &mut Instant, by: Duration) -> Instant {
         *now += by;
@@ -170,7 +170,7 @@ mod tests {
     async fn alone_it_holds_up_and_sends_a_sign_of_life_each_round() {
         let mut now = Instant::now();
         let mut pace = Pace::new(now);
-        assert_eq!(pace.step(now, Facts { full: false, ..SHARED }), Step::Read);
+        assert_eq!(pace.step(now, Pressure { full: false, ..SHARED }), Step::Read);
         for _ in 0..3 {
             assert_eq!(pace.step(now, ALONE), Step::Wait(Some(now + ROUND)));
             assert_eq!(pace.step(later(&mut now, ROUND), ALONE), Step::Round);
@@ -185,8 +185,8 @@ mod tests {
         pace.taken(now, 1);
         assert_eq!(pace.step(now, ALONE), Step::Wait(Some(now + ROUND)));
         // At the bound it just holds up: nobody else minds.
-        assert_eq!(pace.step(later(&mut now, ROUND), Facts { at_limit: true, ..ALONE }), Step::Wait(None));
-        assert_eq!(pace.step(later(&mut now, 9 * GRACE), Facts { at_limit: true, ..ALONE }), Step::Wait(None));
+        assert_eq!(pace.step(later(&mut now, ROUND), Pressure { at_limit: true, ..ALONE }), Step::Wait(None));
+        assert_eq!(pace.step(later(&mut now, 9 * GRACE), Pressure { at_limit: true, ..ALONE }), Step::Wait(None));
     }
 
     #[tokio::test]
@@ -195,8 +195,8 @@ mod tests {
         let mut pace = Pace::new(now);
         assert_eq!(pace.step(now, ALONE), Step::Wait(Some(now + ROUND)));
         assert_eq!(pace.step(now, SHARED), Step::Read, "at once, when another one comes");
-        assert_eq!(pace.step(now, Facts { sending: true, ..ALONE }), Step::Read, "or its own bytes have to go out");
-        let past_half = Facts { past_half: true, ..SHARED };
+        assert_eq!(pace.step(now, Pressure { sending: true, ..ALONE }), Step::Read, "or its own bytes have to go out");
+        let past_half = Pressure { past_half: true, ..SHARED };
         pace.received(now, 32 << 10);
         assert_eq!(pace.step(now, past_half), Step::Read, "one that stands is not waited for");
         pace.taken(now, MOVING);
@@ -215,12 +215,12 @@ mod tests {
     async fn at_the_bound_it_makes_room_or_is_reset() {
         let mut now = Instant::now();
         let mut pace = Pace::new(now);
-        let full = Facts { past_half: true, at_limit: true, ..SHARED };
+        let full = Pressure { past_half: true, at_limit: true, ..SHARED };
         for _ in 0..3 {
             assert_eq!(pace.step(now, full), Step::Wait(Some(now + GRACE)));
             later(&mut now, GRACE / 2);
             assert!(matches!(pace.step(now, full), Step::Wait(_)));
-            assert_eq!(pace.step(now, Facts { at_limit: false, ..full }), Step::Read, "it made room");
+            assert_eq!(pace.step(now, Pressure { at_limit: false, ..full }), Step::Read, "it made room");
         }
         assert!(matches!(pace.step(now, full), Step::Wait(_)));
         assert_eq!(pace.step(later(&mut now, GRACE), full), Step::Reset);

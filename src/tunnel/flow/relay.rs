@@ -20,7 +20,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::hang_up::hang_up;
-use super::pace::{Facts, Pace, Step};
+use super::pace::{Pace, Pressure, Step};
 use super::send_buffer::SendBuffer;
 use crate::ssh::{Channel, ChannelReader, ChannelWriter, Received};
 use crate::tunnel::client::peer::Who;
@@ -280,17 +280,17 @@ impl<'a> Inwards<'a> {
             (self.stall, self.round) = (None, None);
         }
         self.lease.keeps(self.buffer.spilled());
-        let facts = Facts {
+        let pressure = Pressure {
             full: self.stall.is_some(),
             shared: self.lease.is_shared(),
             sending: self.shared.sending.load(Relaxed),
             past_half: self.buffer.is_past_half(),
             at_limit: self.buffer.is_at_limit(),
         };
-        if facts.shared || !facts.full {
+        if pressure.shared || !pressure.full {
             self.answered = None;
         }
-        let step = self.pace.step(Instant::now(), facts);
+        let step = self.pace.step(Instant::now(), pressure);
         if step == Step::Round {
             self.pace.round_begins(MOST_OF_A_ROUND);
             // Now and then one is answered, which gets all out of the way that the server had sent before.

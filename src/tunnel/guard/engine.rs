@@ -24,7 +24,7 @@ use crate::tunnel::dial::{Dial, Purpose};
 pub(super) type Body = UnsyncBoxBody<Bytes, hyper::Error>;
 
 /// The Engine, as one client's connection asks it: one request after the other.
-pub(super) struct Engine {
+pub(super) struct EngineSide {
     tunnel: Arc<dyn Dial>,
     /// Where it led when the client came.
     target: Arc<Target>,
@@ -61,7 +61,7 @@ struct Upstream {
     _connection: AbortOnDropHandle<()>,
 }
 
-impl Engine {
+impl EngineSide {
     pub(super) fn new(tunnel: Arc<dyn Dial>, who: Who) -> Self {
         Self { target: tunnel.target(), tunnel, who, upstream: Mutex::new(None), make: std::sync::Mutex::default() }
     }

@@ -20,7 +20,7 @@ const LEFT_OUT: [&str; 6] = ["abortSignal", "authconfig", "hijack", "registrycon
 
 /// What is decided on a request, from its head alone.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum Decision {
     /// It may pass.
     Pass(Pass),
     /// It is no request that could pass.
@@ -89,42 +89,42 @@ impl Rules {
     }
 
     /// Decides on a request.
-    pub(super) fn decide(&self, head: &Head) -> Verdict {
+    pub(super) fn decide(&self, head: &Head) -> Decision {
         let aim = &head.aim;
         let Some(operation) = aim.operation else {
-            return Verdict::Refuse(format!("{} {}{} is not known to dtunnel", head.method, aim.version, aim.path));
+            return Decision::Refuse(format!("{} {}{} is not known to dtunnel", head.method, aim.version, aim.path));
         };
         if numbers(aim.version.trim_start_matches("/v")).is_some_and(|version| version < LOWEST) {
             let (major, minor) = LOWEST;
-            return Verdict::Refuse(format!(
+            return Decision::Refuse(format!(
                 "version {} of the API is below {major}.{minor}, the lowest that dtunnel judges",
                 aim.version.trim_start_matches("/v")
             ));
         }
         if head.body && matches!(head.method.as_str(), "GET" | "HEAD") {
-            return Verdict::Bad(format!("a {} with a body", head.method));
+            return Decision::Bad(format!("a {} with a body", head.method));
         }
         let named = self.allow.iter().any(|name| name == operation.name);
         if self.of.is_some_and(|of| of & operation.of == 0) && !named {
-            return Verdict::Refuse(format!("{} is not allowed here", operation.name));
+            return Decision::Refuse(format!("{} is not allowed here", operation.name));
         }
         let query = match judged(operation, &aim.query) {
             Ok(query) => query,
-            Err(reason) => return Verdict::Refuse(format!("{}: {reason}", operation.name)),
+            Err(reason) => return Decision::Refuse(format!("{}: {reason}", operation.name)),
         };
         let inspect = match operation.risk {
             _ if !self.no_privileged => false,
             Risk::None => false,
             // Whoever names it says that it may be.
             Risk::Refuse if named => false,
-            Risk::Refuse => return Verdict::Refuse(format!("{} cannot be looked into", operation.name)),
+            Risk::Refuse => return Decision::Refuse(format!("{} cannot be looked into", operation.name)),
             Risk::Query(judge) => match judge(&query) {
                 Ok(()) => false,
-                Err(reason) => return Verdict::Refuse(format!("{}: {reason}", operation.name)),
+                Err(reason) => return Decision::Refuse(format!("{}: {reason}", operation.name)),
             },
             Risk::Body(_) => true,
         };
-        Verdict::Pass(Pass { operation, target: aim.with(&query), inspect })
+        Decision::Pass(Pass { operation, target: aim.with(&query), inspect })
     }
 
     /// Decides on the body of a request for `target`; what is to be sent on.
@@ -198,7 +198,7 @@ mod tests {
     use super::super::head;
     use super::*;
 
-    fn decided(policies: &[Policy], method: &str, target: &str) -> Verdict {
+    fn decided(policies: &[Policy], method: &str, target: &str) -> Decision {
         let access = Access { policies: policies.to_vec(), ..Access::default() };
         let head = format!("{method} {target} HTTP/1.1\r\nHost: x\r\n\r\n");
         let (head, ..) = head::read(head.as_bytes()).unwrap_or_else(|e| panic!("{target}: {e}"));
@@ -208,8 +208,8 @@ mod tests {
     /// The target that is sent on, or why there is none.
     fn sent(policies: &[Policy], method: &str, target: &str) -> Result<String, String> {
         match decided(policies, method, target) {
-            Verdict::Pass(pass) => Ok(pass.target),
-            Verdict::Bad(reason) | Verdict::Refuse(reason) => Err(reason),
+            Decision::Pass(pass) => Ok(pass.target),
+            Decision::Bad(reason) | Decision::Refuse(reason) => Err(reason),
         }
     }
 

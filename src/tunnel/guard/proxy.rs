@@ -21,10 +21,10 @@ use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::bodies::Judged;
-use super::engine::{Body, Engine, Make};
+use super::engine::{Body, EngineSide, Make};
 use super::head::Head;
 use super::operation::{Body as Sending, Operation, Reach};
-use super::policy::{Pass, Rules, Verdict};
+use super::policy::{Decision, Pass, Rules};
 use super::reach::Settled;
 use super::refusal::{Refusal, Refused, TOO_LATE, forbidden};
 use super::stream::{Framed, Reading, Returned};
@@ -70,7 +70,7 @@ pub(in crate::tunnel) async fn serve(
     let client = Arc::new(Client {
         guard,
         over_tcp,
-        engine: Engine::new(tunnel, who.clone()),
+        engine: EngineSide::new(tunnel, who.clone()),
         who,
         reading: reading.clone(),
         failed: Arc::default(),
@@ -122,7 +122,7 @@ struct Client {
     over_tcp: bool,
     who: Who,
     reading: Reading,
-    engine: Engine,
+    engine: EngineSide,
     /// Was there a request without an answer of the Engine's, or with one that was cut?
     failed: Arc<AtomicBool>,
     relay: Mutex<Option<AbortOnDropHandle<End>>>,
@@ -200,9 +200,9 @@ impl Client {
             browser::check(&head)?;
         }
         match self.guard.rules.decide(&head) {
-            Verdict::Pass(pass) => Ok(pass),
-            Verdict::Bad(reason) => Err((StatusCode::BAD_REQUEST, reason)),
-            Verdict::Refuse(reason) => Err((StatusCode::FORBIDDEN, reason)),
+            Decision::Pass(pass) => Ok(pass),
+            Decision::Bad(reason) => Err((StatusCode::BAD_REQUEST, reason)),
+            Decision::Refuse(reason) => Err((StatusCode::FORBIDDEN, reason)),
         }
     }
 

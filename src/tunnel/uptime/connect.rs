@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::state::Publisher;
 use crate::config::Target;
-use crate::engine::Engine;
+use crate::engine::EngineVersion;
 use crate::host::{self, Route};
 use crate::ssh::{self, Connection, Credentials, OnStep, Prompter, Step};
 use crate::tunnel::error::Error;
@@ -17,7 +17,7 @@ use crate::tunnel::pool::worker::Worker;
 pub(super) struct Found {
     pub(super) pooled: Arc<PooledConnection>,
     pub(super) route: Route,
-    pub(super) engine: Engine,
+    pub(super) engine: EngineVersion,
 }
 
 /// Makes the connections of one tunnel; questions for people go to its prompter.
@@ -62,7 +62,7 @@ impl Connector {
         &self,
         target: &Target,
         pooled: &PooledConnection,
-    ) -> Result<(Route, Engine), Error> {
+    ) -> Result<(Route, EngineVersion), Error> {
         self.status.step(Step::Engine);
         let last = self.status.route();
         let (route, engine) = host::find_engine(&pooled.carrier.connection, target, last.as_ref()).await?;

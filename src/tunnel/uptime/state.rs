@@ -17,7 +17,7 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use crate::engine::Engine;
+use crate::engine::EngineVersion;
 use crate::host::{Class, Route};
 use crate::ssh::{Endpoint, Step};
 use crate::tunnel::error::Error;
@@ -120,7 +120,7 @@ pub struct Status {
     /// What is being done, while starting or reconnecting.
     pub step: Step,
     /// The Engine, once it has answered.
-    pub engine: Option<Engine>,
+    pub engine: Option<EngineVersion>,
     /// Where it is on its host, and how it is reached.
     pub route: Option<Route>,
     /// The last thing that went wrong: what, and what to do. None once it is all right again.
@@ -209,7 +209,7 @@ impl Publisher {
         self.0.send_modify(|status| status.step = step);
     }
 
-    pub(super) fn found(&self, route: Route, engine: Engine) {
+    pub(super) fn found(&self, route: Route, engine: EngineVersion) {
         self.0.send_modify(|status| (status.engine, status.route) = (Some(engine), Some(route)));
     }
 

@@ -9,7 +9,7 @@ use crate::sync::lock;
 
 /// The one question that is open, and who could answer it.
 #[derive(Debug)]
-pub(super) struct Broker {
+pub(super) struct PromptRelay {
     /// What watchers see: the open question with its id.
     open: watch::Sender<Option<(u64, Question)>>,
     state: Mutex<State>,
@@ -24,7 +24,7 @@ struct State {
     reply: Option<(u64, oneshot::Sender<Secret>)>,
 }
 
-impl Broker {
+impl PromptRelay {
     pub(super) fn new() -> Self {
         Self { open: watch::Sender::new(None), state: Mutex::default() }
     }
@@ -90,7 +90,7 @@ impl Broker {
 }
 
 /// A person who can answer.
-pub(super) struct Person<'a>(&'a Broker);
+pub(super) struct Person<'a>(&'a PromptRelay);
 
 impl Drop for Person<'_> {
     fn drop(&mut self) {
@@ -114,17 +114,17 @@ mod tests {
 
     #[tokio::test]
     async fn a_question_reaches_a_person_and_the_answer_comes_back() {
-        let broker = Broker::new();
+        let prompts = PromptRelay::new();
         let (prompter, questions) = Prompter::new();
-        let _person = broker.person();
-        let mut open = broker.watch();
+        let _person = prompts.person();
+        let mut open = prompts.watch();
         let person = async {
             let (id, _) = open.wait_for(Option::is_some).await.expect("open").clone().expect("some");
-            broker.answer(id + 7, Some(Secret::new("another's".into())));
-            broker.answer(id, Some(Secret::new("mine".into())));
+            prompts.answer(id + 7, Some(Secret::new("another's".into())));
+            prompts.answer(id, Some(Secret::new("mine".into())));
         };
         tokio::select! {
-            () = broker.run(questions) => panic!("ended"),
+            () = prompts.run(questions) => panic!("ended"),
             (answer, ()) = async { tokio::join!(prompter.ask(question()), person) } => {
                 assert_eq!(answer.expect("answered").reveal(), "mine");
             }
@@ -133,10 +133,10 @@ mod tests {
 
     #[tokio::test]
     async fn without_a_person_there_is_no_answer_and_no_wait() {
-        let broker = Broker::new();
+        let prompts = PromptRelay::new();
         let (prompter, questions) = Prompter::new();
         tokio::select! {
-            () = broker.run(questions) => panic!("ended"),
+            () = prompts.run(questions) => panic!("ended"),
             answer = prompter.ask(question()) => assert!(answer.is_none()),
         }
     }
@@ -144,19 +144,19 @@ mod tests {
     #[tokio::test]
     async fn a_person_who_leaves_or_refuses_is_no_answer() {
         for refuse in [true, false] {
-            let broker = Broker::new();
+            let prompts = PromptRelay::new();
             let (prompter, questions) = Prompter::new();
-            let person = broker.person();
-            let mut open = broker.watch();
+            let person = prompts.person();
+            let mut open = prompts.watch();
             let leaves = async {
                 let (id, _) = open.wait_for(Option::is_some).await.expect("open").clone().expect("some");
                 if refuse {
-                    broker.answer(id, None);
+                    prompts.answer(id, None);
                 }
                 drop(person);
             };
             tokio::select! {
-                () = broker.run(questions) => panic!("ended"),
+                () = prompts.run(questions) => panic!("ended"),
                 (answer, ()) = async { tokio::join!(prompter.ask(question()), leaves) } => assert!(answer.is_none()),
             }
         }

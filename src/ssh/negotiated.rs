@@ -4,7 +4,7 @@ use russh::Names;
 
 /// What was agreed on with a server in the key exchange (RFC 4253 section 7.1).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Facts {
+pub struct Negotiated {
     /// The server's version, such as `SSH-2.0-OpenSSH_9.2p1`.
     pub server: String,
     /// Key exchange.
@@ -19,7 +19,7 @@ pub struct Facts {
     pub strict: bool,
 }
 
-impl Facts {
+impl Negotiated {
     pub(super) fn new(server: String, names: &Names) -> Self {
         Self {
             server,
