@@ -1,0 +1,236 @@
+//! Logging in (RFC 4252, RFC 4256): keys of the agent and of files, then keyboard-interactive and
+//! password, in ssh's order, several in a row where the server wants that.
+
+mod candidates;
+mod interactive;
+mod password;
+mod public_key;
+
+use std::str::FromStr;
+
+use russh::client::{AuthResult, Handle};
+use russh::{MethodKind, MethodSet};
+use tokio::sync::watch;
+
+use super::error::{Error, Skipped, Tried};
+use super::handler::{Client, Ended};
+use super::identity::Trust;
+use super::keys::Credentials;
+use super::negotiated;
+use super::prompter::Prompter;
+use super::step::OnStep;
+use crate::config::{MissingMethod, Target};
+
+/// Methods completed in a row before a server that never says "success" is given up.
+const MAX_PARTIAL: usize = 8;
+
+/// Logs in.
+///
+/// # Errors
+/// [`Error::Auth`], [`Error::AuthClosed`], [`Error::NeedsPerson`].
+pub(super) async fn login(
+    handle: &mut Handle<Client>,
+    ended: &watch::Receiver<Option<Ended>>,
+    target: &Target,
+    trust: Option<&Trust>,
+    prompter: &Prompter,
+    credentials: &Credentials,
+    on_step: &OnStep,
+) -> Result<negotiated::Login, Error> {
+    // russh connects nowhere before the host's key was checked.
+    let Some(trust) = trust else {
+        let reason = "it showed none".into();
+        return Err(Error::HostKeyUncheckable { host: target.ssh.host_name.clone(), reason });
+    };
+    let mut login = Login {
+        account: target.account(),
+        handle,
+        ended,
+        target,
+        trust,
+        prompter,
+        credentials,
+        on_step,
+        tried: Tried::default(),
+        needs: Vec::new(),
+    };
+    let offered = login.run().await?;
+    let Tried { accepted, refused, .. } = login.tried;
+    Ok(negotiated::Login { tried: [refused, accepted].concat(), offered: offered.iter().flat_map(names).collect() })
+}
+
+/// The names of methods.
+fn names(methods: &MethodSet) -> Vec<String> {
+    methods.iter().map(|method| <&str>::from(method).to_owned()).collect()
+}
+
+/// Is there a cache of Kerberos tickets, where the variable or MIT's default says?
+fn has_kerberos_ticket() -> bool {
+    let uid = rustix::process::getuid().as_raw();
+    std::env::var_os("KRB5CCNAME").is_some_and(|name| !name.is_empty())
+        || std::path::Path::new(&format!("/tmp/krb5cc_{uid}")).exists()
+}
+
+/// One login under way.
+struct Login<'a> {
+    handle: &'a mut Handle<Client>,
+    ended: &'a watch::Receiver<Option<Ended>>,
+    target: &'a Target,
+    trust: &'a Trust,
+    prompter: &'a Prompter,
+    credentials: &'a Credentials,
+    on_step: &'a OnStep,
+    account: String,
+    /// What was tried, for people.
+    tried: Tried,
+    /// What only a person could have given.
+    needs: Vec<String>,
+}
+
+/// How one method ended.
+enum Attempt {
+    Success,
+    /// Accepted, but the server wants another method as well.
+    Partial(MethodSet),
+    /// Not accepted; the server would take these.
+    Failure(MethodSet),
+    /// There was nothing to try.
+    Nothing,
+}
+
+impl From<AuthResult> for Attempt {
+    fn from(result: AuthResult) -> Self {
+        match result {
+            AuthResult::Success => Self::Success,
+            AuthResult::Failure { remaining_methods, partial_success: true } => Self::Partial(remaining_methods),
+            AuthResult::Failure { remaining_methods, .. } => Self::Failure(remaining_methods),
+        }
+    }
+}
+
+impl Login<'_> {
+    /// Logs in; what the server said last that it would accept.
+    async fn run(&mut self) -> Result<Option<MethodSet>, Error> {
+        let methods = self.methods();
+        let mut untried = methods.clone();
+        let mut offered: Option<MethodSet> = None;
+        if self.target.looks_only {
+            // Somebody wants to know: a question that costs a round trip (RFC 4252 section 5.2).
+            let result = self.handle.authenticate_none(&self.target.ssh.user).await;
+            self.still_open().await?;
+            match result.map(Attempt::from) {
+                Ok(Attempt::Success) => return Ok(None),
+                Ok(Attempt::Partial(set) | Attempt::Failure(set)) => offered = Some(set),
+                Ok(Attempt::Nothing) | Err(_) => {}
+            }
+        }
+        let mut partial = 0;
+        loop {
+            let next = untried.iter().position(|method| offered.as_ref().is_none_or(|set| set.contains(method)));
+            let Some(next) = next else {
+                return Err(self.failure(offered.as_ref()));
+            };
+            let attempt = match untried.remove(next) {
+                MethodKind::PublicKey => self.public_keys().await?,
+                MethodKind::KeyboardInteractive => self.keyboard_interactive().await?,
+                _ => self.password().await?,
+            };
+            match attempt {
+                Attempt::Success => return Ok(offered),
+                Attempt::Partial(set) => {
+                    partial += 1;
+                    if partial > MAX_PARTIAL {
+                        return Err(self.failure(Some(&set)));
+                    }
+                    untried = methods.clone();
+                    offered = Some(set);
+                }
+                Attempt::Failure(set) => offered = Some(set),
+                Attempt::Nothing => {}
+            }
+        }
+    }
+
+    /// The methods that are enabled, in order: ssh's own, without what we do not speak (GSSAPI,
+    /// host-based), or PreferredAuthentications.
+    fn methods(&self) -> Vec<MethodKind> {
+        let ssh = &self.target.ssh;
+        let mut methods = vec![MethodKind::PublicKey, MethodKind::KeyboardInteractive, MethodKind::Password];
+        methods.retain(|method| match method {
+            MethodKind::PublicKey => ssh.pubkey_authentication,
+            MethodKind::KeyboardInteractive => ssh.keyboard_interactive_authentication,
+            _ => ssh.password_authentication,
+        });
+        match &ssh.preferred_authentications {
+            None => methods,
+            Some(names) => {
+                let named = names.iter().filter_map(|name| MethodKind::from_str(name).ok());
+                named.filter(|method| methods.contains(method)).collect()
+            }
+        }
+    }
+
+    fn failure(&self, offered: Option<&MethodSet>) -> Error {
+        let missing = self.missing(offered);
+        if !self.needs.is_empty() {
+            let what = self.needs.join(", or ");
+            let (account, tried) = (self.account.clone(), self.tried.clone());
+            return Error::NeedsPerson { account, tried, what, missing };
+        }
+        Error::Auth {
+            account: self.account.clone(),
+            tried: self.tried.clone(),
+            offered: offered.map(names).unwrap_or_default(),
+            missing,
+        }
+    }
+
+    /// Which ways that ssh_config chooses and that are not here could have led in. russh leaves `gssapi-with-mic` out
+    /// of what a server offers; without a Kerberos ticket it would have been of no use in any case.
+    fn missing(&self, offered: Option<&MethodSet>) -> Vec<MissingMethod> {
+        let takes = |method: &MethodKind| offered.is_none_or(|set| set.contains(method));
+        let could_have_worked = |method: &MissingMethod| match method {
+            MissingMethod::Gssapi => has_kerberos_ticket(),
+            MissingMethod::Hostbased => takes(&MethodKind::HostBased),
+            MissingMethod::Pkcs11 => takes(&MethodKind::PublicKey),
+        };
+        self.target.ssh.missing_methods.iter().copied().filter(could_have_worked).collect()
+    }
+
+    /// russh reports a lost connection as a failed attempt; this tells them apart.
+    async fn still_open(&self) -> Result<(), Error> {
+        if !self.handle.is_closed() {
+            return Ok(());
+        }
+        // The reason follows at once: the session's task is ending.
+        let mut ended = self.ended.clone();
+        let ended = ended.wait_for(Option::is_some).await.ok().and_then(|ended| ended.clone());
+        let is_said = ended.as_ref().is_some_and(|ended| ended.is_said);
+        let message = ended.map(|ended| ended.text).unwrap_or_default();
+        Err(Error::AuthClosed { host: self.target.ssh.host_name.clone(), message, is_said, tried: self.tried.clone() })
+    }
+
+    fn need(&mut self, what: String) {
+        if !self.needs.contains(&what) {
+            self.needs.push(what);
+        }
+    }
+
+    fn skip(&mut self, what: String, why: String, fix: Option<String>) {
+        let skipped = Skipped { what, why, fix };
+        if !self.tried.skipped.contains(&skipped) {
+            self.tried.skipped.push(skipped);
+        }
+    }
+
+    /// The last one that was tried was accepted after all.
+    fn accepted(&mut self) {
+        let last = self.tried.refused.pop();
+        self.tried.accepted.extend(last);
+    }
+
+    /// What a person should know before answering for want of a key; once is enough.
+    fn notes(&self, told: bool) -> Vec<String> {
+        if told { Vec::new() } else { self.tried.notes() }
+    }
+}
