@@ -15,7 +15,7 @@ use crate::engine::{self, Session};
 use crate::host::{self, Route, find_engine, open_engine};
 use crate::proc_net::socket_address;
 use crate::shell_word::quoted;
-use crate::ssh::{self, Connection, Credentials, OnStep, OpenError, Prompter};
+use crate::ssh::{self, ConnectContext, Connection, OpenError, Prompter};
 
 /// Longest time for each question.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -129,9 +129,8 @@ pub(super) struct Host {
 
 /// Connects and gathers.
 pub(super) async fn gather(target: &Target, prompter: &Prompter) -> Result<Facts, host::Error> {
-    let looking = target.looking_only();
-    let quiet: OnStep = Arc::new(|_| {});
-    let connection = Connection::establish(&looking, prompter, &Credentials::new(false), &quiet).await?;
+    let context = ConnectContext::looking_only(prompter.clone(), Arc::new(|_| {}));
+    let connection = Connection::establish(target, &context).await?;
     let (route, _) = find_engine(&connection, target, None).await?;
     let mut facts = Facts {
         socket: route.remote().socket().map(Into::into),

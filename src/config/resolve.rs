@@ -7,7 +7,7 @@ use std::time::Duration;
 use sha1::{Digest, Sha1};
 
 use super::paths::check_socket_path;
-use super::ssh_config::{self, Proxy, SshSettings, UpdateHostKeys};
+use super::ssh_config::{self, Proxy, SshSettings};
 use super::ssh_source::SshConfigSource;
 use super::tokens::Tokens;
 use super::{
@@ -163,8 +163,6 @@ pub struct Target {
     pub spill: u64,
     /// Longest time for TCP and for the key exchange, each.
     pub connect_timeout: Duration,
-    /// Longest time for TCP.
-    pub tcp_timeout: Duration,
     /// Longest time for which busy flows may finish at the end.
     pub drain: Duration,
     /// Longest time for which a new flow waits for a connection.
@@ -192,8 +190,6 @@ pub struct Target {
     pub(super) said: Said,
     /// Is there a profile of its name?
     pub has_profile: bool,
-    /// Is it for somebody who only looks? Then nothing is written down, such as host keys, nor asked about them.
-    pub looks_only: bool,
     /// How many targets this one is a hop for.
     depth: usize,
     /// The hops before this one, where it is one itself.
@@ -346,7 +342,6 @@ pub fn resolve(
             .map_or(DEFAULT_MAX_CONNECTIONS, |most| usize::from(most.get())),
         spill: profile.spill.or(defaults.spill).map_or(DEFAULT_SPILL, |size| size.0),
         connect_timeout,
-        tcp_timeout: connect_timeout,
         drain: time(profile.drain, None, defaults.drain).unwrap_or(DEFAULT_DRAIN),
         wait: time(profile.wait, None, defaults.wait).unwrap_or(DEFAULT_WAIT),
         // Published ports are learnt from the Engine's events, which takes a connection.
@@ -363,7 +358,6 @@ pub fn resolve(
         ports_fallback: profile.ports_fallback.unwrap_or(false),
         ports_address: profile.ports_address,
         audit_ignore: ignored_checks(input, config, profile),
-        looks_only: false,
         depth: 0,
         before: Vec::new(),
     })
@@ -390,14 +384,6 @@ impl Target {
     /// Is this a host on the way to another one?
     pub fn is_hop(&self) -> bool {
         self.depth > 0
-    }
-
-    /// The same for one who looks only: no key is learnt or handed to an agent.
-    pub fn looking_only(&self) -> Self {
-        let mut target = Self { looks_only: true, ..self.clone() };
-        target.ssh.update_host_keys = UpdateHostKeys::No;
-        target.ssh.add_keys_to_agent = None;
-        target
     }
 
     /// Was it asked to connect on first use?

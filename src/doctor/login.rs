@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::check::Verdict;
 use super::examination::{Examination, Stage};
 use crate::host;
-use crate::ssh::{self, Connection, Credentials, News, OnStep, Step};
+use crate::ssh::{self, ConnectContext, Connection, News, OnStep, Step};
 use crate::sync::lock;
 
 /// Logs in as a tunnel does, but learns no key.
@@ -17,7 +17,6 @@ pub(super) async fn log_in(examination: &mut Examination<'_>) -> Result<Stage, h
 }
 
 async fn connect(examination: &mut Examination<'_>) -> Result<Connection, ssh::Error> {
-    let target = examination.target.looking_only();
     let heard = Arc::new(Mutex::new((Vec::new(), None)));
     let noted = heard.clone();
     let on_step: OnStep = Arc::new(move |news| {
@@ -27,7 +26,9 @@ async fn connect(examination: &mut Examination<'_>) -> Result<Connection, ssh::E
             News::Agreed(facts) => heard.1 = Some(facts),
         }
     });
-    let result = Connection::establish(&target, examination.prompter, &Credentials::new(false), &on_step).await;
+    let result =
+        Connection::establish(examination.target, &ConnectContext::looking_only(examination.prompter.clone(), on_step))
+            .await;
     let (steps, agreed) = lock(&heard).clone();
     // With hops each of them takes these steps: the last one's are the target's.
     let at = |wanted: Step| steps.iter().rev().find(|(step, _)| *step == wanted).map(|(_, at)| *at);

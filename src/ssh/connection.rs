@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use super::algorithms;
 use super::auth;
 use super::channel::{Channel, Endpoint, OpenError, Received};
+use super::context::ConnectContext;
 use super::error::{Error, Phase};
 use super::handler::{Client, Ended, Visit};
 use super::host_key::Verifier;
@@ -23,7 +24,7 @@ use super::keys::Credentials;
 use super::negotiated::{Login, Negotiated};
 use super::prompter::Prompter;
 use super::proxy_command::{Ends, ProxyCommand};
-use super::step::{News, OnStep, Step};
+use super::step::{News, Step};
 use super::transport::tcp;
 use super::uncoupled::Uncoupled;
 use super::vault::Kept;
@@ -83,23 +84,18 @@ impl Connection {
     /// # Errors
     /// Each of [`Error`]. Each step takes at most `target.connect_timeout`, not counting the time
     /// that people take to answer.
-    pub async fn establish(
-        target: &Target,
-        prompter: &Prompter,
-        credentials: &Credentials,
-        on_step: &OnStep,
-    ) -> Result<Self, Error> {
-        on_step(News::Step(Step::Connecting));
+    pub async fn establish(target: &Target, context: &ConnectContext) -> Result<Self, Error> {
+        (context.on_step)(News::Step(Step::Connecting));
         let host = &target.ssh.host_name;
         match &target.ssh.proxy {
             Proxy::None => {
-                let limit = target.tcp_timeout;
+                let limit = context.tcp_limit.unwrap_or(target.connect_timeout);
                 let (stream, greeting) = tokio::time::timeout(limit * target.ssh.connection_attempts, tcp(target))
                     .await
                     .map_err(|_| Error::Timeout { host: host.clone(), step: Phase::Tcp, limit })??;
                 let tcp = stream.get_ref();
                 let way = Way { address: tcp.address(), hop: None, round_trip: Some(tcp.round_trip()) };
-                let made = Self::over(stream, target, way, prompter, credentials, on_step).await;
+                let made = Self::over(stream, target, way, context).await;
                 made.map_err(|error| match (error, greeting.refusal(host, target.ssh.port)) {
                     (Error::Handshake { .. }, Some(refusal)) => refusal,
                     (Error::Timeout { .. }, Some(refusal @ Error::NotSsh { .. })) => refusal,
@@ -107,26 +103,20 @@ impl Connection {
                 })
             }
             Proxy::Command(command) => {
-                let (stream, proxy) = ProxyCommand::spawn(&target.expand_proxy_command(command)?, prompter)?;
+                let (stream, proxy) = ProxyCommand::spawn(&target.expand_proxy_command(command)?, &context.prompter)?;
                 let stream = Uncoupled::new(stream);
                 let way = Way { address: None, hop: None, round_trip: None };
-                match Self::over(stream, target, way, prompter, credentials, on_step).await {
+                match Self::over(stream, target, way, context).await {
                     Ok(made) => Ok(Self { _proxy: Some(proxy), ..made }),
                     Err(error) => Err(proxy.explain(error).await),
                 }
             }
-            Proxy::Jump(hops) => Self::through(hops, target, prompter, credentials, on_step).await,
+            Proxy::Jump(hops) => Self::through(hops, target, context).await,
         }
     }
 
     /// Connects through `hops`, each its own authenticated connection.
-    async fn through(
-        hops: &[Destination],
-        target: &Target,
-        prompter: &Prompter,
-        credentials: &Credentials,
-        on_step: &OnStep,
-    ) -> Result<Self, Error> {
+    async fn through(hops: &[Destination], target: &Target, context: &ConnectContext) -> Result<Self, Error> {
         let mut way: Option<Self> = None;
         for (index, hop) in hops.iter().enumerate() {
             let hop = target.hop(hop, &hops[..index])?;
@@ -134,24 +124,18 @@ impl Connection {
                 tracing::warn!("ssh_config sets `{keyword}` for {}; dtunnel does not obey it", hop.destination);
             }
             way = Some(match way {
-                None => Box::pin(Self::establish(&hop, prompter, credentials, on_step)).await?,
-                Some(way) => way.onward(&hop, prompter, credentials, on_step).await?,
+                None => Box::pin(Self::establish(&hop, context)).await?,
+                Some(way) => way.onward(&hop, context).await?,
             });
         }
         match way {
-            Some(way) => way.onward(target, prompter, credentials, on_step).await,
+            Some(way) => way.onward(target, context).await,
             None => Err(Error::Lost { host: target.ssh.host_name.clone(), message: "no hop was named".into() }),
         }
     }
 
     /// Connects to `target` from the host of this connection.
-    async fn onward(
-        self,
-        target: &Target,
-        prompter: &Prompter,
-        credentials: &Credentials,
-        on_step: &OnStep,
-    ) -> Result<Self, Error> {
+    async fn onward(self, target: &Target, context: &ConnectContext) -> Result<Self, Error> {
         let (host, port) = (&target.ssh.host_name, target.ssh.port);
         let began = Instant::now();
         let opening = self.handle.channel_open_direct_tcpip(host, u32::from(port), "127.0.0.1", 0);
@@ -169,7 +153,7 @@ impl Connection {
         };
         let stream = Uncoupled::new(channel.into_stream());
         let way = Way { address: None, hop: Some(Box::new(self)), round_trip: Some(began.elapsed()) };
-        Self::over(stream, target, way, prompter, credentials, on_step).await
+        Self::over(stream, target, way, context).await
     }
 
     /// Key exchange, host key and login over `stream`.
@@ -177,15 +161,16 @@ impl Connection {
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
         target: &Target,
         way: Way,
-        prompter: &Prompter,
-        credentials: &Credentials,
-        on_step: &OnStep,
+        context: &ConnectContext,
     ) -> Result<Self, Error> {
         let host = target.ssh.host_name.clone();
         let limit = target.connect_timeout;
-        let nobody = target.ssh.batch_mode.then(|| prompter.without_people());
-        let prompter = nobody.as_ref().unwrap_or(prompter);
-        let verifier = Arc::new(Verifier::new(target, prompter, way.address));
+        let mut context = context.clone();
+        if target.ssh.batch_mode {
+            context.prompter = context.prompter.without_people();
+        }
+        let prompter = &context.prompter;
+        let verifier = Arc::new(Verifier::new(target, &context, way.address));
         let config = client::Config {
             client_id: russh::SshId::Standard(concat!("SSH-2.0-dtunnel_", env!("CARGO_PKG_VERSION")).into()),
             window_size: window(way.round_trip),
@@ -209,21 +194,19 @@ impl Connection {
             ended: sender,
             announces,
             negotiated: told,
-            on_step: on_step.clone(),
+            on_step: context.on_step.clone(),
         };
         let mut handle = prompter
             .within(limit, client::connect_stream(Arc::new(config), stream, client))
             .await
             .ok_or_else(|| Error::Timeout { host: host.clone(), step: Phase::Handshake, limit })?
             .map_err(|failure| failure.into_error(&host))?;
-        on_step(News::Step(Step::Authenticating));
-        let login = prompter
-            .within(limit, auth::login(&mut handle, &ended, target, verifier.trust(), prompter, credentials, on_step))
-            .await;
+        (context.on_step)(News::Step(Step::Authenticating));
+        let login = prompter.within(limit, auth::login(&mut handle, &ended, target, verifier.trust(), &context)).await;
         visit.ends();
         let login = login.ok_or_else(|| Error::Timeout { host: host.clone(), step: Phase::Login, limit })??;
         let password = Kept::password_for(target).ok();
-        let credentials = credentials.clone();
+        let credentials = context.credentials.clone();
         let handle = Arc::new(handle);
         let made = Self {
             handle,
@@ -238,7 +221,7 @@ impl Connection {
             _proxy: None,
             _hop: way.hop,
         };
-        if target.ssh.update_host_keys == UpdateHostKeys::Ask && prompter.disturbs() {
+        if !context.looks_only && target.ssh.update_host_keys == UpdateHostKeys::Ask && prompter.disturbs() {
             // That it was not answered is not what a login fails for.
             let _ = prompter.within(limit, made.ask_about_host_keys(prompter)).await;
         }

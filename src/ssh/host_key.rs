@@ -7,6 +7,7 @@ use russh::keys::ssh_key::certificate::CertType;
 use russh::keys::{Algorithm, Certificate, HashAlg, PublicKey, PublicKeyOrCertificate};
 
 use super::algorithms::Known;
+use super::context::ConnectContext;
 use super::error::{Error, Unconfirmed};
 use super::identity::{Identity, Trust, TrustedBy, fingerprint};
 use super::known_hosts::{KnownKey, KnownKeys, Verdict, append, is_plain_name, lookup_name, other_names};
@@ -29,6 +30,8 @@ pub(super) struct Verifier {
     /// CheckHostIP: the name of the address, and what is known of it.
     of_address: Option<(String, KnownKeys)>,
     prompter: Prompter,
+    /// Is it for somebody who only looks? Then no key is asked about or written down.
+    pub(super) looks_only: bool,
     /// Set once the host is trusted.
     trust: OnceLock<Trust>,
 }
@@ -36,7 +39,7 @@ pub(super) struct Verifier {
 impl Verifier {
     /// Reads what is known of the target's host, which was reached at `address` where it was reached
     /// directly.
-    pub(super) fn new(target: &Target, prompter: &Prompter, address: Option<IpAddr>) -> Self {
+    pub(super) fn new(target: &Target, context: &ConnectContext, address: Option<IpAddr>) -> Self {
         let ssh = &target.ssh;
         let name = known_name(target);
         let known = KnownKeys::of(&name, &files(target));
@@ -51,7 +54,8 @@ impl Verifier {
             known,
             known_without_port,
             of_address,
-            prompter: prompter.clone(),
+            prompter: context.prompter.clone(),
+            looks_only: context.looks_only,
             trust: OnceLock::new(),
         }
     }
@@ -219,7 +223,7 @@ impl Verifier {
         }
         let by = match self.target.ssh.host_key_policy {
             HostKeyPolicy::Strict => return Err(refused(Unconfirmed::Strict)),
-            HostKeyPolicy::Ask if self.target.looks_only => return Err(refused(Unconfirmed::NotAsked)),
+            HostKeyPolicy::Ask if self.looks_only => return Err(refused(Unconfirmed::NotAsked)),
             HostKeyPolicy::AcceptNew | HostKeyPolicy::Off => TrustedBy::Nobody,
             HostKeyPolicy::Ask => {
                 self.ask(key).await.map_err(refused)?;
@@ -259,7 +263,7 @@ impl Verifier {
 
     /// Writes the key down. That it could not be written does not make it less trusted.
     pub(super) fn remember(&self, key: &PublicKey) {
-        let Some(file) = self.target.ssh.user_known_hosts.first().filter(|_| !self.target.looks_only) else { return };
+        let Some(file) = self.target.ssh.user_known_hosts.first().filter(|_| !self.looks_only) else { return };
         match append(file, &self.name, self.target.ssh.hash_known_hosts, key) {
             Ok(()) => {
                 tracing::info!("added {} {} of {} to {}", type_name(key), fingerprint(key), self.name, file.display());

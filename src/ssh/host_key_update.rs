@@ -31,7 +31,11 @@ impl Update {
         let ssh = &verifier.target.ssh;
         let trust = verifier.trust()?;
         let may_teach = matches!(trust.by, TrustedBy::UsersFile | TrustedBy::Person);
-        if ssh.update_host_keys == UpdateHostKeys::No || !may_teach || announced.len() > MOST_KEYS {
+        if verifier.looks_only
+            || ssh.update_host_keys == UpdateHostKeys::No
+            || !may_teach
+            || announced.len() > MOST_KEYS
+        {
             return None;
         }
         let announced: Vec<PublicKey> = announced

@@ -8,6 +8,7 @@ mod algorithms;
 mod auth;
 mod channel;
 mod connection;
+mod context;
 mod error;
 mod handler;
 mod host_key;
@@ -29,6 +30,7 @@ pub mod vault;
 
 pub use channel::{Channel, ChannelReader, ChannelStream, ChannelWriter, Endpoint, Gone, OpenError, Received};
 pub use connection::{Connection, Output};
+pub use context::ConnectContext;
 pub use error::{Error, Kind, Phase, Skipped, Tried, TurnedAway, Unconfirmed};
 pub use host_key::known_identities;
 pub use identity::Identity;

@@ -52,7 +52,7 @@ impl Login<'_> {
             IdentityAgent::Path(path) => path.clone(),
             IdentityAgent::Environment => PathBuf::from(std::env::var_os("SSH_AUTH_SOCK").filter(|s| !s.is_empty())?),
         };
-        if self.credentials.agent_asks() && !self.prompter.disturbs() {
+        if self.context.credentials.agent_asks() && !self.context.prompter.disturbs() {
             let why = "it asks its owner, who is not asked for a further connection".into();
             self.skip(format!("the ssh-agent at {}", path.display()), why, None);
             return None;

@@ -46,7 +46,7 @@ impl Login<'_> {
                                 echo: prompt.echo,
                                 notes: self.notes(round > 0 || !answers.is_empty()),
                             };
-                            let Some(answer) = self.prompter.ask(question).await else {
+                            let Some(answer) = self.context.prompter.ask(question).await else {
                                 self.need("answers to the server's questions".into());
                                 return Ok(last);
                             };

@@ -12,13 +12,11 @@ use russh::client::{AuthResult, Handle};
 use russh::{MethodKind, MethodSet};
 use tokio::sync::watch;
 
+use super::context::ConnectContext;
 use super::error::{Error, Skipped, Tried};
 use super::handler::{Client, Ended};
 use super::identity::Trust;
-use super::keys::Credentials;
 use super::negotiated;
-use super::prompter::Prompter;
-use super::step::OnStep;
 use crate::config::{MissingMethod, Target};
 
 /// Methods completed in a row before a server that never says "success" is given up.
@@ -33,9 +31,7 @@ pub(super) async fn login(
     ended: &watch::Receiver<Option<Ended>>,
     target: &Target,
     trust: Option<&Trust>,
-    prompter: &Prompter,
-    credentials: &Credentials,
-    on_step: &OnStep,
+    context: &ConnectContext,
 ) -> Result<negotiated::Login, Error> {
     // russh connects nowhere before the host's key was checked.
     let Some(trust) = trust else {
@@ -48,9 +44,7 @@ pub(super) async fn login(
         ended,
         target,
         trust,
-        prompter,
-        credentials,
-        on_step,
+        context,
         tried: Tried::default(),
         needs: Vec::new(),
     };
@@ -77,9 +71,7 @@ struct Login<'a> {
     ended: &'a watch::Receiver<Option<Ended>>,
     target: &'a Target,
     trust: &'a Trust,
-    prompter: &'a Prompter,
-    credentials: &'a Credentials,
-    on_step: &'a OnStep,
+    context: &'a ConnectContext,
     account: String,
     /// What was tried, for people.
     tried: Tried,
@@ -114,7 +106,7 @@ impl Login<'_> {
         let methods = self.methods();
         let mut untried = methods.clone();
         let mut offered: Option<MethodSet> = None;
-        if self.target.looks_only {
+        if self.context.looks_only {
             // Somebody wants to know: a question that costs a round trip (RFC 4252 section 5.2).
             let result = self.handle.authenticate_none(&self.target.ssh.user).await;
             self.still_open().await?;

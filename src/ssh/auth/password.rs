@@ -21,7 +21,7 @@ impl Login<'_> {
         let mut last = Attempt::Nothing;
         let kept = Kept::password_for(self.target)?;
         // One that was accepted before, or is in the keyring, goes first; neither is tried twice.
-        let (mut known, mut unfit) = match self.credentials.passwords.find(&kept, self.trust).await {
+        let (mut known, mut unfit) = match self.context.credentials.passwords.find(&kept, self.trust).await {
             Found::Fits(bound) => (Some(bound), None),
             Found::Unfit { hosts, kept: password } => {
                 self.skip_unfit(&kept, &hosts);
@@ -41,7 +41,7 @@ impl Login<'_> {
                         again: asked > 1,
                         notes: self.notes(asked > 1),
                     };
-                    self.prompter.ask(question).await.map(|password| Bound::new(password, Vec::new()))
+                    self.context.prompter.ask(question).await.map(|password| Bound::new(password, Vec::new()))
                 }
             };
             let Some(mut bound) = answer else {
@@ -62,13 +62,13 @@ impl Login<'_> {
                     self.accepted();
                     // Who has typed what is kept for another host, and read that it is, means this one as well.
                     let confirmed = unfit.take().filter(|unfit| unfit.password.reveal() == bound.password.reveal());
-                    let keep = !was_known && (confirmed.is_some() || self.credentials.remember());
+                    let keep = !was_known && (confirmed.is_some() || self.context.credentials.remember());
                     bound.hosts.extend(confirmed.into_iter().flat_map(|unfit| unfit.hosts));
                     bound.add(self.trust.identity());
-                    if keep && !self.target.looks_only {
-                        self.credentials.passwords.keep(&kept, &bound).await;
+                    if keep && !self.context.looks_only {
+                        self.context.credentials.passwords.keep(&kept, &bound).await;
                     }
-                    self.credentials.passwords.put(kept, bound);
+                    self.context.credentials.passwords.put(kept, bound);
                     return Ok(accepted);
                 }
                 Ok(other) => return Ok(other),

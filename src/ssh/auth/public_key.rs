@@ -74,9 +74,9 @@ impl Login<'_> {
                     let mut signer = AgentSigner {
                         agent,
                         holds_certificate: candidate.agent_holds_certificate,
-                        prompter: self.prompter,
-                        credentials: self.credentials,
-                        on_step: self.on_step,
+                        prompter: &self.context.prompter,
+                        credentials: &self.context.credentials,
+                        on_step: &self.context.on_step,
                         refusal: None,
                     };
                     let result = match candidate.certificate.clone() {
@@ -87,7 +87,7 @@ impl Login<'_> {
                     result.map_err(|error| error.0)
                 }
                 (Source::File { path, .. }, _) => {
-                    let mut signer = FileSigner::new(path, self.prompter, self.credentials);
+                    let mut signer = FileSigner::new(path, &self.context.prompter, &self.context.credentials);
                     let result = match candidate.certificate.clone() {
                         Some(cert) => handle.authenticate_certificate_with(user, cert, hash, &mut signer).await,
                         None => handle.authenticate_publickey_with(user, public, hash, &mut signer).await,
@@ -141,8 +141,8 @@ impl Login<'_> {
     /// AddKeysToAgent: a key that was of use is given to the agent. That it could not be is only
     /// logged.
     async fn add_to_agent(&self, path: &Path, agent: &mut AgentClient<UnixStream>) {
-        let Some(how) = self.target.ssh.add_keys_to_agent else { return };
-        let Ok(key) = load_key(path, self.prompter, self.credentials).await else { return };
+        let Some(how) = self.target.ssh.add_keys_to_agent.filter(|_| !self.context.looks_only) else { return };
+        let Ok(key) = load_key(path, &self.context.prompter, &self.context.credentials).await else { return };
         let mut constraints: Vec<_> =
             how.lifetime.map(|seconds| Constraint::KeyLifetime { seconds }).into_iter().collect();
         if how.confirm {
@@ -156,7 +156,7 @@ impl Login<'_> {
     }
 
     async fn unlock(&mut self, path: &Path) -> Option<Arc<PrivateKey>> {
-        match load_key(path, self.prompter, self.credentials).await {
+        match load_key(path, &self.context.prompter, &self.context.credentials).await {
             Ok(key) => Some(key),
             Err(LoadError::Nobody) => {
                 self.need(format!("the passphrase of {}", path.display()));

@@ -8,7 +8,7 @@ use super::state::Publisher;
 use crate::config::Target;
 use crate::engine::EngineVersion;
 use crate::host::{self, Route};
-use crate::ssh::{self, Connection, Credentials, OnStep, Prompter, Step};
+use crate::ssh::{self, ConnectContext, Connection, Credentials, OnStep, Prompter, Step};
 use crate::tunnel::error::Error;
 use crate::tunnel::pool::connection::{Established, PooledConnection};
 use crate::tunnel::pool::worker::Worker;
@@ -39,23 +39,26 @@ impl Connector {
     }
 
     /// Connects, logs in and pings the Engine.
-    pub(super) async fn connect(&self, target: &Target) -> Result<Found, Error> {
-        let pooled = self.log_in(target, target.tcp_timeout).await?;
+    pub(super) async fn connect(&self, target: &Arc<Target>) -> Result<Found, Error> {
+        let pooled = self.log_in(target, None).await?;
         let (route, engine) = self.find_engine(target, &pooled).await?;
         Ok(Found { pooled, route, engine })
     }
 
-    /// Connects and logs in, for people to see.
-    pub(super) async fn log_in(&self, target: &Target, tcp_timeout: Duration) -> Result<Arc<PooledConnection>, Error> {
-        let mut target = target.clone();
-        target.tcp_timeout = tcp_timeout;
+    /// Connects and logs in, for people to see. `tcp_limit` is for this attempt.
+    pub(super) async fn log_in(
+        &self,
+        target: &Arc<Target>,
+        tcp_limit: Option<Duration>,
+    ) -> Result<Arc<PooledConnection>, Error> {
         let status = self.status.clone();
         let on_step: OnStep = Arc::new(move |news| {
             if let ssh::News::Step(step) = news {
                 status.step(step);
             }
         });
-        self.establish(target, &self.prompter, &on_step).await
+        let context = ConnectContext::new(self.prompter.clone(), self.credentials.clone(), on_step);
+        establish(target.clone(), ConnectContext { tcp_limit, ..context }).await
     }
 
     pub(super) async fn find_engine(
@@ -77,24 +80,17 @@ impl Connector {
     }
 
     /// A further connection, without asking anybody anything.
-    pub(super) async fn one_more(&self, target: &Target) -> Result<Arc<PooledConnection>, Error> {
-        self.establish(target.clone(), &Prompter::for_nobody(), &(Arc::new(|_| {}) as OnStep)).await
+    pub(super) async fn one_more(&self, target: &Arc<Target>) -> Result<Arc<PooledConnection>, Error> {
+        let context = ConnectContext::new(Prompter::for_nobody(), self.credentials.clone(), Arc::new(|_| {}));
+        establish(target.clone(), context).await
     }
+}
 
-    /// Makes a connection, on a thread of its own.
-    async fn establish(
-        &self,
-        target: Target,
-        prompter: &Prompter,
-        on_step: &OnStep,
-    ) -> Result<Arc<PooledConnection>, Error> {
-        let worker = Worker::start().map_err(Error::System)?;
-        let prompter = prompter.clone();
-        let (credentials, on_step) = (self.credentials.clone(), on_step.clone());
-        let target = Arc::new(target);
-        let to = target.clone();
-        let making = worker.run(async move { Connection::establish(&to, &prompter, &credentials, &on_step).await });
-        let connection = making.await.map_err(|e| Error::System(io::Error::other(e)))??;
-        Ok(PooledConnection::new(Established { connection, target, worker }))
-    }
+/// Makes a connection, on a thread of its own.
+async fn establish(target: Arc<Target>, context: ConnectContext) -> Result<Arc<PooledConnection>, Error> {
+    let worker = Worker::start().map_err(Error::System)?;
+    let to = target.clone();
+    let making = worker.run(async move { Connection::establish(&to, &context).await });
+    let connection = making.await.map_err(|e| Error::System(io::Error::other(e)))??;
+    Ok(PooledConnection::new(Established { connection, target, worker }))
 }

@@ -305,8 +305,8 @@ impl Supervisor {
     /// One attempt. Its steps are bounded one by one.
     async fn attempt(&self, policy: &mut ReconnectPolicy) -> Result<Arc<PooledConnection>, Error> {
         let target: Arc<Target> = self.settings.target();
-        let limit = policy.tcp_limit(target.tcp_timeout);
-        let pooled = self.connector.log_in(&target, limit).await?;
+        let limit = policy.tcp_limit(target.connect_timeout);
+        let pooled = self.connector.log_in(&target, Some(limit)).await?;
         self.wait_for_engine(&pooled).await?;
         Ok(pooled)
     }
