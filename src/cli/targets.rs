@@ -170,3 +170,15 @@ pub(super) fn not_up(target: &str, name: &TunnelName, config: &ConfigFile) -> Fa
     let hint = nearest_profile(target, config).unwrap_or_else(bring_up);
     Failure::new(ExitCode::NotUp, format!("{name} is not up")).hint(hint)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::each_once;
+
+    #[test]
+    fn a_tunnel_that_is_named_twice_is_one_by_its_first_name() {
+        let named = [("prod-1", 1), ("root@prod-1", 2), ("p", 1), ("prod-1", 1)];
+        let once = each_once(named.map(|(target, name)| (target.to_owned(), name)).to_vec());
+        assert_eq!(once, [("prod-1".to_owned(), 1), ("root@prod-1".to_owned(), 2)]);
+    }
+}
