@@ -7,6 +7,7 @@ mod access;
 mod allowed;
 mod edit;
 mod file;
+mod local;
 mod name;
 mod nearest;
 mod paths;
@@ -20,6 +21,7 @@ mod size;
 mod ssh_config;
 mod ssh_query;
 mod ssh_source;
+mod target;
 mod tokens;
 mod trusted_file;
 
@@ -27,13 +29,14 @@ pub use access::{Access, AccessSetting, Policy};
 pub(crate) use edit::replace_file;
 pub use edit::{NewProfile, add_profile, remove_profile};
 pub use file::{AuditSetting, ConfigFile, Defaults, Duration, Ignore, Jump, Profile};
+pub use local::LocalEndpoint;
 pub use name::{Destination, TunnelName, is_profile_name};
 pub use nearest::nearest;
 pub(crate) use paths::spill_dirs;
 pub use paths::{MAX_SOCKET_PATH, Paths, RuntimeFiles, config_path, log_path, route_path};
 pub use ports::{PortRule, Ports, PortsSetting};
 pub use remote::{DEFAULT_SOCKET, Remote, is_same_socket};
-pub use resolve::{IgnoredCheck, LocalEndpoint, Overrides, Target, resolve};
+pub use resolve::{Overrides, resolve};
 pub use runtime_dir::runtime_dir;
 pub(crate) use runtime_dir::{check_socket_place, prepare_runtime_dir};
 pub use said::{Said, Takes};
@@ -48,6 +51,7 @@ pub use ssh_config::{
 
 pub use ssh_source::SshConfigSource;
 use std::path::PathBuf;
+pub use target::{IgnoredCheck, Target};
 
 use crate::failure::{ExitCode, Failure};
 

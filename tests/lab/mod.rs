@@ -306,8 +306,19 @@ impl Lab {
     }
 }
 
+/// Lines of a tunnel's log that a failed test shows.
+const LINES_OF_A_FAILURE: usize = 40;
+
 impl Drop for Lab {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            for log in std::fs::read_dir(self.path("home/.local/state/dtunnel")).into_iter().flatten().flatten() {
+                let text = std::fs::read_to_string(log.path()).unwrap_or_default();
+                let lines: Vec<&str> = text.lines().collect();
+                let from = lines.len().saturating_sub(LINES_OF_A_FAILURE);
+                eprintln!("the end of {}:\n{}", log.path().display(), lines[from..].join("\n"));
+            }
+        }
         // Tests that ended their daemons in other ways have none left here.
         let _ = self.dtunnel(["down", "--all", "-q"]).output();
     }

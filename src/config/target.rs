@@ -1,0 +1,203 @@
+//! What the user meant: all that a tunnel needs to know of where it leads.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use sha1::{Digest, Sha1};
+
+use super::local::LocalEndpoint;
+use super::ssh_config::{self, Proxy, SshSettings};
+use super::ssh_source::SshConfigSource;
+use super::tokens::Tokens;
+use super::{Access, Destination, Error, Paths, Ports, Remote, Said, TunnelName, is_profile_name};
+use crate::shell_word::shell_word;
+
+/// Hops that are themselves reached through hops, and so on: ssh_config could go in circles.
+const MAX_DEPTH: usize = 8;
+
+/// A check of `dtunnel audit` whose findings do not count.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IgnoredCheck {
+    /// Its name.
+    pub check: String,
+    /// Why.
+    pub reason: Option<String>,
+    /// Where the configuration says so, `FILE:LINE:COLUMN`.
+    pub place: Option<String>,
+}
+
+/// A target, resolved: all that a tunnel needs to know.
+#[derive(Debug, Clone)]
+pub struct Target {
+    /// The tunnel's name.
+    pub name: TunnelName,
+    /// The host as the user names it: the ssh_config alias, the name or the address.
+    pub destination: Destination,
+    /// How to get there and log in.
+    pub ssh: SshSettings,
+    /// The local end.
+    pub local: LocalEndpoint,
+    /// Where the Engine is on the host.
+    pub remote: Remote,
+    /// Silence after which the server is asked for a sign of life; None never asks.
+    pub keepalive: Option<Duration>,
+    /// Unanswered questions after which the connection is given up.
+    pub keepalive_count: u32,
+    /// SSH connections at once.
+    pub max_connections: usize,
+    /// Most bytes on disk for one client that does not read.
+    pub spill: u64,
+    /// Longest time for TCP and for the key exchange, each.
+    pub connect_timeout: Duration,
+    /// Longest time for which busy flows may finish at the end.
+    pub drain: Duration,
+    /// Longest time for which a new flow waits for a connection.
+    pub wait: Duration,
+    /// After how long without a flow a lazy tunnel closes its connections; None for one that is not
+    /// lazy.
+    pub idle_timeout: Option<Duration>,
+    /// ssh_config of the hops.
+    pub ssh_config: SshConfigSource,
+    /// Keep in the system keyring what people answer and the server accepts.
+    pub remember: bool,
+    /// What clients may ask of the Engine.
+    pub access: Access,
+    /// Which published ports are brought here.
+    pub ports: Ports,
+    /// Take another local port where the published one cannot be had.
+    pub ports_fallback: bool,
+    /// The local address for ports that are published on every address; None: loopback.
+    pub ports_address: Option<IpAddr>,
+    /// What `dtunnel audit` does not count.
+    pub audit_ignore: Vec<IgnoredCheck>,
+    /// Was it said to be lazy, which it cannot be with ports?
+    pub(super) lazy_in_vain: bool,
+    /// What of this the configuration says.
+    pub(super) said: Said,
+    /// Is there a profile of its name?
+    pub has_profile: bool,
+    /// How many targets this one is a hop for.
+    pub(super) depth: usize,
+    /// The hops before this one, where it is one itself.
+    pub(super) before: Vec<Destination>,
+}
+
+impl Target {
+    /// The settings of a hop on the way, from the same ssh_config. As with `ssh -J`, the nearest one is
+    /// reached as its own ProxyJump or ProxyCommand says, the others through those `before` them. A hop that is said to be reached through itself (as `Host *` easily does) is reached
+    /// directly.
+    ///
+    /// # Errors
+    /// As [`resolve`].
+    pub fn hop(&self, destination: &Destination, before: &[Destination]) -> Result<Target, Error> {
+        let mut ssh = ssh_config::query(destination, &self.ssh_config, &Paths::new()?)?;
+        let depth = self.depth + 1;
+        let through_itself =
+            matches!(&ssh.proxy, Proxy::Jump(hops) if hops.iter().any(|hop| hop.host == destination.host));
+        if !before.is_empty() || through_itself || depth > MAX_DEPTH {
+            ssh.proxy = Proxy::None;
+        }
+        Ok(Self { ssh, destination: destination.clone(), depth, before: before.to_vec(), ..self.clone() })
+    }
+
+    /// Is this a host on the way to another one?
+    pub fn is_hop(&self) -> bool {
+        self.depth > 0
+    }
+
+    /// Was it asked to connect on first use?
+    pub(super) fn is_lazy(&self) -> bool {
+        self.idle_timeout.is_some() || self.lazy_in_vain
+    }
+
+    /// `user@host:port` for people, as connected to.
+    pub fn address(&self) -> String {
+        let destination = Destination {
+            user: Some(self.ssh.user.clone()),
+            host: self.ssh.host_name.clone(),
+            port: Some(self.ssh.port),
+        };
+        destination.to_string()
+    }
+
+    /// These settings for a tunnel that is running: what takes a restart stays as it is there. The local endpoint that was
+    /// wanted, where it is another one.
+    pub fn for_running(&mut self, running: &Self) -> Option<LocalEndpoint> {
+        if self.local == running.local {
+            return None;
+        }
+        self.said.keep_what_takes_a_restart(&running.said);
+        Some(std::mem::replace(&mut self.local, running.local.clone()))
+    }
+
+    /// Do both lead to the same host by the same way, and to the same Engine there?
+    pub fn ends_as(&self, other: &Self) -> bool {
+        self.ssh == other.ssh && self.remote == other.remote
+    }
+
+    /// Would the same connection do for both?
+    pub fn leads_as(&self, other: &Self) -> bool {
+        self.ends_as(other) && (self.keepalive, self.keepalive_count) == (other.keepalive, other.keepalive_count)
+    }
+
+    /// The TARGET that leads here, as a word for a line that is to be typed.
+    pub fn typed(&self) -> String {
+        let name = self.name.as_str();
+        shell_word(&if is_profile_name(name) { name.to_owned() } else { self.destination.to_string() })
+    }
+
+    /// `user@host`, for people.
+    pub fn account(&self) -> String {
+        format!("{}@{}", self.ssh.user, self.ssh.host_name)
+    }
+
+    /// How the host is reached, in a form that differs where the way does: the hops as they are written, or a
+    /// digest of the ProxyCommand (which may hold what is not for every eye). None: directly.
+    ///
+    /// # Errors
+    /// [`Error::NoHome`].
+    pub fn way(&self) -> Result<Option<String>, Error> {
+        let hops = match &self.ssh.proxy {
+            _ if !self.before.is_empty() => &self.before,
+            Proxy::Jump(hops) => hops,
+            Proxy::None => return Ok(None),
+            Proxy::Command(command) => {
+                let digest = Sha1::digest(self.expand_proxy_command(command)?);
+                let hash: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+                return Ok(Some(format!("a ProxyCommand ({hash})")));
+            }
+        };
+        Ok(Some(hops.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")))
+    }
+
+    /// What the user should know, such as keywords of ssh_config that matter here and are not obeyed.
+    pub fn warnings(&self) -> Vec<String> {
+        let keywords = self.ssh.not_obeyed.iter();
+        let mut warnings: Vec<String> = keywords
+            .map(|keyword| format!("ssh_config sets `{keyword}` for this host; dtunnel does not obey it"))
+            .collect();
+        if self.lazy_in_vain {
+            warnings.push("with published ports a tunnel stays connected: `lazy` is passed over".into());
+        }
+        if let Some(address) = self.ports_address.filter(|address| !address.is_loopback() && self.ports != Ports::Off) {
+            warnings.push(format!("published ports are opened on {address}, where others can reach them"));
+        }
+        warnings
+    }
+
+    /// ProxyCommand with its tokens replaced (ssh_config(5), "TOKENS").
+    ///
+    /// # Errors
+    /// [`Error::NoHome`].
+    pub fn expand_proxy_command(&self, command: &str) -> Result<String, Error> {
+        let tokens = Tokens {
+            alias: &self.destination.host,
+            host_name: &self.ssh.host_name,
+            port: self.ssh.port,
+            user: &self.ssh.user,
+            host_key_alias: self.ssh.host_key_alias.as_deref(),
+            paths: &Paths::new()?,
+        };
+        Ok(tokens.replace(command))
+    }
+}
