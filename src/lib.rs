@@ -12,7 +12,7 @@
 //! - `ssh`: one authenticated connection; the only module that names russh;
 //! - `config`: profiles and ssh_config, resolved to a `Target`;
 //! - `failure`: a failure as people see it, with the exit code;
-//! - `text`, `shell_word`, `glob`, `backoff`, `bounded`, `sync`, `unix_socket`, `proc_net`: small tools of everyone's, which import nothing of ours.
+//! - `text`, `shell_word`, `glob`, `backoff`, `bounded`, `sync`, `unix_socket`, `proc_net`, `sock_diag`: small tools of everyone's, which import nothing of ours.
 //!
 //! docs/architecture.md tells how they work together. This library exists for the binary, the
 //! tests and the benchmarks; it promises no stable interface.
@@ -30,6 +30,8 @@ pub mod glob;
 pub mod host;
 pub mod proc_net;
 pub mod shell_word;
+#[cfg(target_os = "linux")]
+pub mod sock_diag;
 pub mod ssh;
 pub mod sync;
 pub mod text;

@@ -1,7 +1,7 @@
 //! One authenticated connection: made, used for channels, lost.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -68,8 +68,10 @@ pub struct Connection {
     password: Option<Kept>,
     /// The ProxyCommand this one runs through.
     _proxy: Option<Ends>,
+    /// The ends of its TCP connection, where it has one of its own.
+    ends: Option<(SocketAddr, SocketAddr)>,
     /// The connection this one runs through.
-    _hop: Option<Box<Connection>>,
+    hop: Option<Box<Connection>>,
 }
 
 impl fmt::Debug for Connection {
@@ -94,7 +96,7 @@ impl Connection {
                     .await
                     .map_err(|_| Error::Timeout { host: host.clone(), step: Phase::Tcp, limit })??;
                 let tcp = stream.get_ref();
-                let way = Way { address: tcp.address(), hop: None, round_trip: Some(tcp.round_trip()) };
+                let way = Way { ends: tcp.ends(), hop: None, round_trip: Some(tcp.round_trip()) };
                 let made = Self::over(stream, target, way, context).await;
                 made.map_err(|error| match (error, greeting.refusal(host, target.ssh.port)) {
                     (Error::Handshake { .. }, Some(refusal)) => refusal,
@@ -105,7 +107,7 @@ impl Connection {
             Proxy::Command(command) => {
                 let (stream, proxy) = ProxyCommand::spawn(&target.expand_proxy_command(command)?, &context.prompter)?;
                 let stream = Uncoupled::new(stream);
-                let way = Way { address: None, hop: None, round_trip: None };
+                let way = Way { ends: None, hop: None, round_trip: None };
                 match Self::over(stream, target, way, context).await {
                     Ok(made) => Ok(Self { _proxy: Some(proxy), ..made }),
                     Err(error) => Err(proxy.explain(error).await),
@@ -152,7 +154,7 @@ impl Connection {
             Err(_) => return Err(Error::Timeout { host: host.clone(), step: Phase::Tcp, limit }),
         };
         let stream = Uncoupled::new(channel.into_stream());
-        let way = Way { address: None, hop: Some(Box::new(self)), round_trip: Some(began.elapsed()) };
+        let way = Way { ends: None, hop: Some(Box::new(self)), round_trip: Some(began.elapsed()) };
         Self::over(stream, target, way, context).await
     }
 
@@ -170,7 +172,8 @@ impl Connection {
             context.prompter = context.prompter.without_people();
         }
         let prompter = &context.prompter;
-        let verifier = Arc::new(Verifier::new(target, &context, way.address));
+        let verifier =
+            Arc::new(Verifier::new(target, prompter, context.looks_only, way.ends.map(|(_, server)| server.ip())));
         let config = client::Config {
             client_id: russh::SshId::Standard(concat!("SSH-2.0-dtunnel_", env!("CARGO_PKG_VERSION")).into()),
             window_size: window(way.round_trip),
@@ -219,7 +222,8 @@ impl Connection {
             credentials,
             password,
             _proxy: None,
-            _hop: way.hop,
+            ends: way.ends,
+            hop: way.hop,
         };
         if !context.looks_only && target.ssh.update_host_keys == UpdateHostKeys::Ask && prompter.disturbs() {
             // That it was not answered is not what a login fails for.
@@ -314,6 +318,17 @@ impl Connection {
     /// How the login went.
     pub fn login(&self) -> &Login {
         &self.login
+    }
+
+    /// Has the system at the other end of the TCP connection acknowledged all that was sent (RFC 9293 section 3.4)? The way
+    /// there is in order then, whatever keeps the server from answering. False where that cannot be told.
+    pub fn is_acknowledged(&self) -> bool {
+        #[cfg(target_os = "linux")]
+        if let Some((ours, servers)) = self.ends {
+            let found = crate::sock_diag::find(ours, servers);
+            return found.is_ok_and(|found| found.is_some_and(|found| found.unacknowledged == 0));
+        }
+        self.hop.as_ref().is_some_and(|hop| hop.is_acknowledged())
     }
 
     /// Asks the server for a sign of life and waits for it (`keepalive@openssh.com`). False where the
@@ -413,8 +428,8 @@ impl Connection {
 
 /// How a host is reached.
 struct Way {
-    /// Its address, where TCP is ours.
-    address: Option<IpAddr>,
+    /// Our end of TCP and its own, where TCP is ours.
+    ends: Option<(SocketAddr, SocketAddr)>,
     /// The connection to the host before it, where there is one.
     hop: Option<Box<Connection>>,
     /// How long its first answer took, where that is known.

@@ -7,7 +7,6 @@ use russh::keys::ssh_key::certificate::CertType;
 use russh::keys::{Algorithm, Certificate, HashAlg, PublicKey, PublicKeyOrCertificate};
 
 use super::algorithms::Known;
-use super::context::ConnectContext;
 use super::error::{Error, Unconfirmed};
 use super::identity::{Identity, Trust, TrustedBy, fingerprint};
 use super::known_hosts::{KnownKey, KnownKeys, Verdict, append, is_plain_name, lookup_name, other_names};
@@ -39,7 +38,7 @@ pub(super) struct Verifier {
 impl Verifier {
     /// Reads what is known of the target's host, which was reached at `address` where it was reached
     /// directly.
-    pub(super) fn new(target: &Target, context: &ConnectContext, address: Option<IpAddr>) -> Self {
+    pub(super) fn new(target: &Target, prompter: &Prompter, looks_only: bool, address: Option<IpAddr>) -> Self {
         let ssh = &target.ssh;
         let name = known_name(target);
         let known = KnownKeys::of(&name, &files(target));
@@ -54,8 +53,8 @@ impl Verifier {
             known,
             known_without_port,
             of_address,
-            prompter: context.prompter.clone(),
-            looks_only: context.looks_only,
+            prompter: prompter.clone(),
+            looks_only,
             trust: OnceLock::new(),
         }
     }

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
@@ -199,9 +199,10 @@ impl Tcp {
         self.round_trip
     }
 
-    /// The address of the other end.
-    pub(super) fn address(&self) -> Option<IpAddr> {
-        self.stream.peer_addr().ok().map(|address| address.ip().to_canonical())
+    /// Our end and the other one.
+    pub(super) fn ends(&self) -> Option<(SocketAddr, SocketAddr)> {
+        let canonical = |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
+        Some((canonical(self.stream.local_addr().ok()?), canonical(self.stream.peer_addr().ok()?)))
     }
 }
 

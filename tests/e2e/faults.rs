@@ -297,14 +297,41 @@ fn a_flow_that_is_being_opened_leaves_a_connection_that_is_given_up() {
     assert_eq!(lab.status("lab")["flows_failed"], 0);
 }
 
+/// To the time that it is: the clock is set, which is what waking up looks like. False where it may not be.
+fn set_clock() -> bool {
+    Command::new("sh").args(["-c", "date -s \"@$(date +%s.%N)\""]).output().unwrap().status.success()
+}
+
+/// Its system acknowledges what is sent: the way there is in order.
+#[test]
+fn a_host_that_is_too_busy_to_answer_is_not_given_up_at_a_change() {
+    let lab = Lab::new("");
+    let path = lab.path("ssh_config");
+    lab.write_config(&format!("ssh_config = {path:?}\n[defaults]\nkeepalive = \"60s\"\n"));
+    tunnel(&lab);
+    let mut stream = echoing(&lab).unwrap();
+    lab.sshd.signal("-STOP");
+    let is_set = set_clock();
+    if is_set {
+        let acknowledged = "does not answer, and acknowledges";
+        let given_up = || lab.state() != "up";
+        wait_for("the verdict", || (given_up() || lab.log("lab").contains(acknowledged)).then_some(()));
+    }
+    lab.sshd.signal("-CONT");
+    if !is_set {
+        return skip("setting the clock takes a privilege");
+    }
+    stream.write_all(b"e").unwrap();
+    stream.read_exact(&mut [0]).expect("the flow goes on");
+    assert_eq!(lab.status("lab")["flows_failed"], 0);
+}
+
 #[test]
 fn a_clock_that_jumps_costs_nothing() {
     let lab = Lab::new("");
     tunnel(&lab);
     let stream = streaming(&lab);
-    // To the time that it is: the clock is set, which is what waking up looks like.
-    let set = Command::new("sh").args(["-c", "date -s \"@$(date +%s.%N)\""]).output().unwrap();
-    if !set.status.success() {
+    if !set_clock() {
         return skip("setting the clock takes a privilege");
     }
     let noticed = seconds_until("the log's word", || lab.log("lab").contains("the clock was set"));

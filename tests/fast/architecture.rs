@@ -13,7 +13,7 @@ const ROOMS: [&[&str]; 8] = [
     &["engine"],
     &["ssh"],
     &["config"],
-    &["failure", "text", "shell_word", "glob", "backoff", "bounded", "sync", "unix_socket", "proc_net"],
+    &["failure", "text", "shell_word", "glob", "backoff", "bounded", "sync", "unix_socket", "proc_net", "sock_diag"],
 ];
 
 type Module = Vec<String>;

@@ -2,6 +2,4 @@
 
 pub(super) mod listener;
 pub(super) mod peer;
-#[cfg(target_os = "linux")]
-mod sock_diag;
 pub(super) mod stream;

@@ -103,7 +103,7 @@ fn owner_of(client: SocketAddr, server: SocketAddr) -> io::Result<Option<Owner>>
     #[cfg(target_os = "linux")]
     {
         // Where the kernel cannot be asked for one socket (a container's filter, no tcp_diag), its tables tell.
-        if let Ok(found) = super::sock_diag::find(client, server) {
+        if let Ok(found) = crate::sock_diag::find(client, server) {
             return Ok(found.and_then(|found| Owner::of_client(found.state, found.uid, found.inode)));
         }
     }

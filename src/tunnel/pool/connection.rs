@@ -48,6 +48,9 @@ pub(in crate::tunnel) trait Carrier: Send + Sync + 'static {
 
     /// Waits for a sign of life. False where the connection has ended.
     fn ping(&self) -> impl Future<Output = bool> + Send;
+
+    /// Has the other end's system acknowledged all that was sent? False where that cannot be told.
+    fn is_acknowledged(&self) -> bool;
 }
 
 /// An SSH connection, logged in.
@@ -67,6 +70,10 @@ impl Carrier for Established {
 
     async fn ping(&self) -> bool {
         self.connection.ping().await
+    }
+
+    fn is_acknowledged(&self) -> bool {
+        self.connection.is_acknowledged()
     }
 }
 
@@ -250,8 +257,9 @@ impl<C: Carrier> PooledConnection<C> {
         self.draining.cancelled().await;
     }
 
-    /// Gives it up where it does not answer within `limit` and nothing moves on it. (Behind much that is
-    /// being sent the answer may take long.) One that is held up cannot answer, and is left alone.
+    /// Gives it up where it does not answer within `limit`, nothing moves on it, and the other end's system has not even
+    /// acknowledged what was sent. (Behind much that is being sent the answer may take long, and so it may on a host that is
+    /// very busy: the keepalives' time counts there.) One that is held up cannot answer, and is left alone.
     pub(in crate::tunnel) async fn check(&self, limit: Duration) {
         self.suspect.store(true, Relaxed);
         // What clients take says nothing where they do not read.
@@ -265,7 +273,11 @@ impl<C: Carrier> PooledConnection<C> {
         tokio::select! {
             () = self.measure() => {}
             () = patience => if !self.is_held_up() && moved() == before {
-                self.give_up();
+                if self.carrier.is_acknowledged() {
+                    tracing::info!("the host does not answer, and acknowledges what is sent: it has until the keepalives give it up");
+                } else {
+                    self.give_up();
+                }
             }
         }
         self.suspect.store(false, Relaxed);

@@ -7,6 +7,7 @@ use crate::ssh::{Channel, Endpoint, OpenError};
 #[derive(Debug, Default)]
 struct Fake {
     is_silent: AtomicBool,
+    is_acknowledged: AtomicBool,
 }
 
 impl Carrier for Fake {
@@ -19,6 +20,10 @@ impl Carrier for Fake {
             return std::future::pending().await;
         }
         true
+    }
+
+    fn is_acknowledged(&self) -> bool {
+        self.is_acknowledged.load(Relaxed)
     }
 }
 
@@ -129,6 +134,12 @@ async fn a_connection_that_is_silent_is_given_up_and_one_that_answers_is_not() {
     assert_eq!(begun.elapsed(), limit);
     assert!(tokio::time::timeout(Duration::ZERO, silent.given_up()).await.is_ok());
     assert!(tokio::time::timeout(limit, alive.given_up()).await.is_err());
+    // A host that is too busy to answer, on a way that is in order.
+    let busy = connection();
+    busy.carrier.is_silent.store(true, Relaxed);
+    busy.carrier.is_acknowledged.store(true, Relaxed);
+    busy.check(limit).await;
+    assert!(tokio::time::timeout(limit, busy.given_up()).await.is_err());
     // Bytes that arrive are a sign of life as well.
     let moving = connection();
     moving.carrier.is_silent.store(true, Relaxed);

@@ -19,19 +19,22 @@ const ANSWER_SIZE: usize = 88;
 
 /// What the kernel says of a socket.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Found {
-    pub(super) uid: u32,
+pub struct Found {
+    /// The user.
+    pub uid: u32,
     /// 0 where no process has it any more.
-    pub(super) inode: u64,
+    pub inode: u64,
     /// As in `tcp_states.h`.
-    pub(super) state: u8,
+    pub state: u8,
+    /// Bytes that were written, and that the other end's system has not acknowledged.
+    pub unacknowledged: u32,
 }
 
 /// The socket whose own end is `local`; None where there is none. An IPv6 socket that speaks IPv4 is found by its IPv4 ends.
 ///
 /// # Errors
 /// Where the kernel cannot be asked so.
-pub(super) fn find(local: SocketAddr, remote: SocketAddr) -> io::Result<Option<Found>> {
+pub fn find(local: SocketAddr, remote: SocketAddr) -> io::Result<Option<Found>> {
     let socket =
         socket_with(AddressFamily::NETLINK, SocketType::DGRAM, SocketFlags::CLOEXEC, Some(netlink::SOCK_DIAG))?;
     sendto(&socket, &request(local, remote), SendFlags::empty(), &SocketAddrNetlink::new(0, 0))?;
@@ -81,6 +84,7 @@ fn read(answer: &[u8]) -> io::Result<Option<Found>> {
         }
         (Some(SOCK_DIAG_BY_FAMILY), Some(_)) if answer.len() >= ANSWER_SIZE => Ok(Some(Found {
             state: answer[17],
+            unacknowledged: number(76).unwrap_or(u32::MAX),
             uid: number(80).unwrap_or(u32::MAX),
             inode: number(84).unwrap_or_default().into(),
         })),
