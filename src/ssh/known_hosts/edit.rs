@@ -1,0 +1,105 @@
+//! Writing: lines are added and taken out, the others stay as they are.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::Path;
+
+use hmac::{Hmac, KeyInit, Mac};
+use russh::keys::PublicKey;
+use russh::keys::ssh_key::known_hosts::HostPatterns;
+use sha1::Sha1;
+
+use super::entries::{MAX_FILE, entry, is_plain_name};
+use super::{Spoken, spoken};
+
+/// Takes the lines of `name` that have one of `keys` out of `file`; how many. The file of before is `FILE.old`, as with
+/// ssh.
+///
+/// # Errors
+/// What the system said.
+pub(in crate::ssh) fn remove(file: &Path, name: &str, keys: &[&PublicKey]) -> io::Result<usize> {
+    // A link to a file elsewhere stays one.
+    let file = &file.canonicalize()?;
+    let mut bytes = Vec::new();
+    File::open(file)?.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_FILE {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "it is too large"));
+    }
+    let goes = |line: &[u8]| {
+        entry(&String::from_utf8_lossy(line)).and_then(Result::ok).is_some_and(|entry| {
+            let is_it = keys.iter().any(|key| key.key_data() == entry.public_key().key_data());
+            is_it && entry.marker().is_none() && spoken(entry.host_patterns(), name) == Spoken::Host
+        })
+    };
+    let lines: Vec<&[u8]> = bytes.split_inclusive(|byte| *byte == b'\n').collect();
+    let kept: Vec<&[u8]> = lines.iter().copied().filter(|line| !goes(line)).collect();
+    let removed = lines.len() - kept.len();
+    if removed == 0 {
+        return Ok(0);
+    }
+    let dir = file.parent().unwrap_or(Path::new("/"));
+    // Made with mode 0600.
+    let mut new = tempfile::NamedTempFile::new_in(dir)?;
+    new.write_all(&kept.concat())?;
+    new.as_file().sync_all()?;
+    let mut old = file.as_os_str().to_owned();
+    old.push(".old");
+    match std::fs::remove_file(&old) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+        _ => std::fs::hard_link(file, &old)?,
+    }
+    new.persist(file)?;
+    Ok(removed)
+}
+
+/// Adds a line for `name` to `file`, which is created with mode 0600 (and its directory with 0700)
+/// if it is missing. One write with O_APPEND, so that two processes never mix their lines.
+///
+/// # Errors
+/// What the system said; InvalidInput where a line could not speak of `name` alone.
+pub(in crate::ssh) fn append(file: &Path, name: &str, hashed: bool, key: &PublicKey) -> io::Result<()> {
+    let plain = match name.strip_prefix('[').and_then(|rest| rest.rsplit_once("]:")) {
+        Some((host, port)) => is_plain_name(host) && port.parse::<u16>().is_ok(),
+        None => is_plain_name(name),
+    };
+    if !plain {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "its name would have a meaning of its own there"));
+    }
+    write_line(file, name, hashed, key)
+}
+
+pub(super) fn write_line(file: &Path, name: &str, hashed: bool, key: &PublicKey) -> io::Result<()> {
+    if let Some(dir) = file.parent() {
+        DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    }
+    let patterns = if hashed {
+        let salt: [u8; 20] = random_salt()?;
+        let mac = Hmac::<Sha1>::new_from_slice(&salt).map_err(io::Error::other)?;
+        HostPatterns::HashedName { salt: salt.to_vec(), hash: mac.chain_update(name).finalize().into_bytes().into() }
+    } else {
+        HostPatterns::Patterns(vec![name.into()])
+    };
+    let mut key = key.clone();
+    key.set_comment("");
+    let key = key.to_openssh().map_err(io::Error::other)?;
+    let mut line = format!("{} {}\n", patterns.to_string(), key.trim_end());
+    let mut file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(file)?;
+    // A last line without its newline must not swallow ours.
+    if file.seek(SeekFrom::End(0))? > 0 {
+        let mut last = [0];
+        file.seek(SeekFrom::End(-1))?;
+        file.read_exact(&mut last)?;
+        if last != *b"\n" {
+            line.insert(0, '\n');
+        }
+    }
+    file.write_all(line.as_bytes())
+}
+
+/// 20 bytes as ssh uses for a hashed name's salt. Not a secret, only to be unlike every other.
+fn random_salt() -> io::Result<[u8; 20]> {
+    let mut salt = [0; 20];
+    getrandom::fill(&mut salt)?;
+    Ok(salt)
+}
