@@ -1,21 +1,20 @@
 //! `config.toml`: its shape, and what is refused in it.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
 use std::net::IpAddr;
 use std::num::NonZeroU8;
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use toml::de::{DeTable, DeValue};
+use serde::{Deserialize, Serialize};
+use toml::de::DeTable;
 
-use super::allowed::{self, OneOrMany};
+use super::keys::{Places, check_keys, places, position, section};
 use super::nearest::nearest;
-use super::{AccessSetting, Destination, Error, PortsSetting, Size, is_profile_name, trusted_file};
+use super::values::{AuditSetting, Duration, Jump};
+use super::{AccessSetting, Destination, Error, PortsSetting, Size, allowed, trusted_file};
 use crate::bounded;
-use crate::text::shown;
 
 /// Largest configuration file that is read, in bytes: far above any real one.
 const MAX_FILE: u64 = 1 << 20;
@@ -47,9 +46,6 @@ pub struct ConfigFile {
     #[serde(skip)]
     places: Places,
 }
-
-/// Where settings stand, by table (`defaults`, or a profile's name after `profiles.`) and key.
-type Places = BTreeMap<(String, String), String>;
 
 /// Settings of every tunnel. (User, port and identity files for every host belong in ssh_config,
 /// under `Host *`, where ssh finds them too.)
@@ -188,176 +184,6 @@ pub struct Profile {
     pub description: Option<String>,
 }
 
-/// Settings of `dtunnel audit`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-#[serde(deny_unknown_fields)]
-pub struct AuditSetting {
-    /// Checks whose findings are passed over, each with the reason: `"icc: only one tenant's containers"`.
-    #[serde(default)]
-    pub ignore: Vec<Ignore>,
-}
-
-/// A check that is passed over: `"CHECK: REASON"`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Ignore {
-    /// The check's name (docs/audit.md).
-    pub check: String,
-    /// Why its findings do not count.
-    pub reason: Option<String>,
-}
-
-impl std::str::FromStr for Ignore {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let (check, reason) = text.split_once(':').unwrap_or((text, ""));
-        let (check, reason) = (check.trim(), reason.trim());
-        if check.is_empty() {
-            return Err("it is a check's name and a reason, such as \"icc: one tenant only\"".into());
-        }
-        Ok(Self { check: check.into(), reason: Some(reason.to_owned()).filter(|reason| !reason.is_empty()) })
-    }
-}
-
-impl<'de> Deserialize<'de> for Ignore {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        allowed::from_str(deserializer, "a check's name and a reason, such as \"icc: one tenant only\"")
-    }
-}
-
-impl Serialize for Ignore {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match &self.reason {
-            Some(reason) => serializer.collect_str(&format_args!("{}: {reason}", self.check)),
-            None => serializer.serialize_str(&self.check),
-        }
-    }
-}
-
-#[cfg(test)]
-impl schemars::JsonSchema for Ignore {
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        "Ignore".into()
-    }
-
-    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        schemars::json_schema!({
-            "type": "string",
-            "description": "CHECK: REASON",
-            "examples": ["icc: only one tenant's containers"]
-        })
-    }
-}
-
-/// Hosts to go through, nearest first.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-#[serde(untagged)]
-pub enum Jump {
-    /// A single host, or `none`.
-    One(String),
-    /// A chain of hosts.
-    Chain(Vec<String>),
-}
-
-impl<'de> Deserialize<'de> for Jump {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        const EXPECTED: &str = "one `[user@]host[:port]`, a list of them, or \"none\"";
-        Ok(match allowed::one_or_many(deserializer, EXPECTED, |host| Ok(host.to_owned()), None)? {
-            OneOrMany::One(host) => Self::One(host),
-            OneOrMany::Many(hosts) => Self::Chain(hosts),
-        })
-    }
-}
-
-/// A length of time written as `"250ms"`, `"15s"`, `"2m"` or `"1h 30m"`.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Duration(pub std::time::Duration);
-
-impl fmt::Debug for Duration {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-impl fmt::Display for Duration {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        humantime::format_duration(self.0).fmt(f)
-    }
-}
-
-impl std::str::FromStr for Duration {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        humantime::parse_duration(text)
-            .map(Self)
-            .map_err(|e| format!("`{}` is not a duration such as \"15s\" or \"2m\": {e}", shown(text)))
-    }
-}
-
-impl<'de> Deserialize<'de> for Duration {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        allowed::from_str(deserializer, "a duration in quotes, such as \"15s\" or \"2m\"")
-    }
-}
-
-impl Serialize for Duration {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-#[cfg(test)]
-impl schemars::JsonSchema for Duration {
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        "Duration".into()
-    }
-
-    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        schemars::json_schema!({
-            "type": "string",
-            "description": "A length of time, such as \"250ms\", \"15s\", \"2m\" or \"1h 30m\".",
-            "examples": ["15s", "2m"]
-        })
-    }
-}
-
-/// The keys of each table, for the check that names the nearest one. A test holds them against
-/// the JSON Schema, and so against the structs.
-const TOP_KEYS: &[&str] = &["ssh_config", "default", "defaults", "profiles"];
-const DEFAULTS_KEYS: &[&str] = &[
-    "remote",
-    "keepalive",
-    "keepalive_count",
-    "max_connections",
-    "spill",
-    "connect_timeout",
-    "drain",
-    "wait",
-    "lazy",
-    "idle_timeout",
-    "access",
-    "audit",
-];
-const AUDIT_KEYS: &[&str] = &["ignore"];
-/// A profile has the keys of `[defaults]` and these.
-const PROFILE_KEYS: &[&str] = &[
-    "host",
-    "user",
-    "port",
-    "identity_files",
-    "jump",
-    "local",
-    "allow",
-    "allowed_binds",
-    "ports",
-    "ports_fallback",
-    "ports_address",
-    "description",
-];
-
 impl ConfigFile {
     /// Reads the file at `path`. A file that does not exist is an empty configuration, unless it
     /// was `named` by the user.
@@ -459,100 +285,9 @@ fn read_bounded(file: File) -> io::Result<String> {
     Ok(text)
 }
 
-fn section(profile: Option<&str>) -> String {
-    profile.map_or_else(|| "defaults".into(), |name| format!("profiles.{name}"))
-}
-
-fn places(text: &str, path: &Path, top: &DeTable<'_>) -> Places {
-    let mut places = Places::new();
-    let mut note = |section: String, table: &DeTable<'_>| {
-        for (key, value) in table {
-            let (line, column) = position(text, value.span().start);
-            let place = format!("{}:{line}:{column}", path.display());
-            places.insert((section.clone(), key.get_ref().to_string()), place);
-        }
-    };
-    if let Some(DeValue::Table(defaults)) = top.get("defaults").map(|v| v.get_ref()) {
-        note(section(None), defaults);
-    }
-    if let Some(DeValue::Table(profiles)) = top.get("profiles").map(|v| v.get_ref()) {
-        for (name, profile) in profiles {
-            if let DeValue::Table(profile) = profile.get_ref() {
-                note(section(Some(name.get_ref())), profile);
-            }
-        }
-    }
-    places
-}
-
-fn check_keys(text: &str, path: &Path, top: &DeTable<'_>) -> Result<(), Error> {
-    let check = |table: &DeTable<'_>, known: &[&str], section: &str| -> Result<(), Error> {
-        for key in table.keys() {
-            let name = key.get_ref().as_ref();
-            if !known.contains(&name) {
-                let (line, column) = position(text, key.span().start);
-                return Err(Error::UnknownKey {
-                    path: path.into(),
-                    line,
-                    column,
-                    key: name.into(),
-                    section: section.into(),
-                    nearest: nearest(name, known.iter().copied()),
-                });
-            }
-        }
-        Ok(())
-    };
-    let check_audit = |table: &DeTable<'_>, section: &str| match table.get("audit").map(|v| v.get_ref()) {
-        Some(DeValue::Table(audit)) => check(audit, AUDIT_KEYS, section),
-        _ => Ok(()),
-    };
-    check(top, TOP_KEYS, "the top level")?;
-    // `[default]` is a misspelt `[defaults]`, though there is a key of that name.
-    if let Some((key, value)) = top.iter().find(|(key, _)| key.get_ref() == "default")
-        && let DeValue::Table(_) = value.get_ref()
-    {
-        let (line, column) = position(text, key.span().start);
-        let (key, section) = ("default".into(), "the top level".into());
-        return Err(Error::UnknownKey {
-            path: path.into(),
-            line,
-            column,
-            key,
-            section,
-            nearest: Some("defaults".into()),
-        });
-    }
-    if let Some(DeValue::Table(defaults)) = top.get("defaults").map(|v| v.get_ref()) {
-        check(defaults, DEFAULTS_KEYS, "[defaults]")?;
-        check_audit(defaults, "[defaults.audit]")?;
-    }
-    if let Some(DeValue::Table(profiles)) = top.get("profiles").map(|v| v.get_ref()) {
-        let known = [PROFILE_KEYS, DEFAULTS_KEYS].concat();
-        for (name, profile) in profiles {
-            if !is_profile_name(name.get_ref()) {
-                let (line, column) = position(text, name.span().start);
-                let message = Error::ProfileName { name: name.get_ref().to_string() }.to_string();
-                return Err(Error::Syntax { path: path.into(), line, column, message });
-            }
-            if let DeValue::Table(profile) = profile.get_ref() {
-                check(profile, &known, &format!("[profiles.{}]", name.get_ref()))?;
-                check_audit(profile, &format!("[profiles.{}.audit]", name.get_ref()))?;
-            }
-        }
-    }
-    Ok(())
-}
-
-/// 1-based line and column (in characters) of a byte offset.
-fn position(text: &str, offset: usize) -> (usize, usize) {
-    let before = text.get(..offset.min(text.len())).unwrap_or(text);
-    let line_start = before.rfind('\n').map_or(0, |at| at + 1);
-    (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::keys::{DEFAULTS_KEYS, PROFILE_KEYS, TOP_KEYS};
     use super::*;
 
     fn parse(text: &str) -> Result<ConfigFile, Error> {

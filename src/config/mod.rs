@@ -7,6 +7,7 @@ mod access;
 mod allowed;
 mod edit;
 mod file;
+mod keys;
 mod local;
 mod name;
 mod nearest;
@@ -19,16 +20,14 @@ mod said;
 mod settings;
 mod size;
 mod ssh_config;
-mod ssh_query;
-mod ssh_source;
 mod target;
-mod tokens;
 mod trusted_file;
+mod values;
 
 pub use access::{Access, AccessSetting, Policy};
 pub(crate) use edit::replace_file;
 pub use edit::{NewProfile, add_profile, remove_profile};
-pub use file::{AuditSetting, ConfigFile, Defaults, Duration, Ignore, Jump, Profile};
+pub use file::{ConfigFile, Defaults, Profile};
 pub use local::LocalEndpoint;
 pub use name::{Destination, TunnelName, is_profile_name};
 pub use nearest::nearest;
@@ -45,13 +44,14 @@ pub use size::Size;
 #[cfg(fuzzing)]
 pub use ssh_config::read_ssh_answer;
 pub use ssh_config::{
-    AddToAgent, AddressFamily, Algorithms, HostKeyPolicy, IdentityAgent, MissingMethod, Proxy, SshSettings,
-    UpdateHostKeys, ssh_hosts,
+    AddToAgent, AddressFamily, Algorithms, HostKeyPolicy, IdentityAgent, MissingMethod, Proxy, SshConfigSource,
+    SshSettings, UpdateHostKeys, ssh_hosts,
 };
-
-pub use ssh_source::SshConfigSource;
-use std::path::PathBuf;
 pub use target::{IgnoredCheck, Target};
+
+pub use values::{AuditSetting, Duration, Ignore, Jump};
+
+use std::path::PathBuf;
 
 use crate::failure::{ExitCode, Failure};
 

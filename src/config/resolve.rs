@@ -4,8 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::local::LocalEndpoint;
-use super::ssh_config::{self, Proxy};
-use super::ssh_source::SshConfigSource;
+use super::ssh_config::{self, Proxy, SshConfigSource};
 use super::target::{IgnoredCheck, Target};
 use super::{
     Access, AccessSetting, AuditSetting, ConfigFile, Destination, Error, Ignore, Jump, Paths, Policy, Ports, Profile,

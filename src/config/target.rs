@@ -6,9 +6,7 @@ use std::time::Duration;
 use sha1::{Digest, Sha1};
 
 use super::local::LocalEndpoint;
-use super::ssh_config::{self, Proxy, SshSettings};
-use super::ssh_source::SshConfigSource;
-use super::tokens::Tokens;
+use super::ssh_config::{self, Proxy, SshConfigSource, SshSettings, Tokens};
 use super::{Access, Destination, Error, Paths, Ports, Remote, Said, TunnelName, is_profile_name};
 use crate::shell_word::shell_word;
 

@@ -1,203 +1,17 @@
-//! What the user's ssh_config says of a host, as settings.
+//! From the keywords of ssh_config to settings.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::name::{is_host_name, is_user_name};
-use super::ssh_query::{Answer, ask};
-use super::ssh_source::SshConfigSource;
+use super::query::{Answer, ask};
+use super::settings::{
+    AddToAgent, AddressFamily, Algorithms, HostKeyPolicy, IdentityAgent, MissingMethod, Proxy, SshSettings,
+    UpdateHostKeys,
+};
+use super::source::SshConfigSource;
 use super::tokens::Tokens;
-use super::{ConfigFile, Destination, Error, Paths};
-
-/// Where to look for an ssh-agent (IdentityAgent in ssh_config(5)).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum IdentityAgent {
-    /// The socket in `$SSH_AUTH_SOCK`, if set.
-    Environment,
-    /// No agent.
-    None,
-    /// This socket.
-    Path(PathBuf),
-}
-
-/// What to do with a host key that is not known (StrictHostKeyChecking in ssh_config(5)). A changed or
-/// revoked key is refused under each of them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum HostKeyPolicy {
-    /// Refuse it.
-    Strict,
-    /// Ask the user.
-    Ask,
-    /// Trust and remember it.
-    AcceptNew,
-    /// Trust and remember it, for hosts that are thrown away.
-    Off,
-}
-
-/// What becomes of the keys that a host tells of (UpdateHostKeys in ssh_config(5)).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum UpdateHostKeys {
-    /// Nothing.
-    No,
-    /// A person is asked.
-    Ask,
-    /// known_hosts is brought up to date.
-    Yes,
-}
-
-/// How the TCP connection to the server is made.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Proxy {
-    /// Directly.
-    None,
-    /// Through these hosts, nearest first (ProxyJump).
-    Jump(Vec<Destination>),
-    /// Over the standard input and output of this shell command, tokens not yet replaced
-    /// (ProxyCommand).
-    Command(String),
-}
-
-/// A list of algorithms (Ciphers, KexAlgorithms, MACs … in ssh_config(5)).
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub enum Algorithms {
-    /// Nobody has said anything: dtunnel's own list and order.
-    #[default]
-    Default,
-    /// ssh's defaults and these (`+`): dtunnel's own, then these.
-    And(Vec<String>),
-    /// These, in this order.
-    Exactly(Vec<String>),
-}
-
-/// Which addresses of a name are tried (AddressFamily in ssh_config(5)).
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum AddressFamily {
-    /// IPv4 and IPv6.
-    #[default]
-    Any,
-    /// IPv4 only.
-    Inet,
-    /// IPv6 only.
-    Inet6,
-}
-
-/// How a key is added to the agent (AddKeysToAgent in ssh_config(5)).
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct AddToAgent {
-    /// Have the agent ask before each use.
-    pub confirm: bool,
-    /// In seconds; None keeps it as long as the agent lives.
-    pub lifetime: Option<u32>,
-}
-
-/// What ssh_config says of one host, as far as it is obeyed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SshSettings {
-    /// HostName: the name or address to connect to.
-    pub host_name: String,
-    /// Port.
-    pub port: u16,
-    /// User.
-    pub user: String,
-    /// IdentityFile, in order, tokens and `~` replaced.
-    pub identity_files: Vec<PathBuf>,
-    /// IdentitiesOnly: of the agent's keys, offer only those of `identity_files`.
-    pub identities_only: bool,
-    /// IdentityAgent.
-    pub identity_agent: IdentityAgent,
-    /// UserKnownHostsFile; new keys go to the first.
-    pub user_known_hosts: Vec<PathBuf>,
-    /// GlobalKnownHostsFile.
-    pub global_known_hosts: Vec<PathBuf>,
-    /// HostKeyAlias: look the host key up under this name.
-    pub host_key_alias: Option<String>,
-    /// StrictHostKeyChecking.
-    pub host_key_policy: HostKeyPolicy,
-    /// RevokedHostKeys: files that list keys of no host any more.
-    pub revoked_host_keys: Vec<PathBuf>,
-    /// KnownHostsCommand, which is not run: without it no host's key can be checked.
-    pub known_hosts_command: Option<String>,
-    /// RequiredRSASize: RSA keys of hosts and users with fewer bits are not used.
-    pub required_rsa_size: u32,
-    /// BatchMode: nobody is asked anything.
-    pub batch_mode: bool,
-    /// CheckHostIP: the address may be known with a key, too.
-    pub check_host_ip: bool,
-    /// CASignatureAlgorithms, for host certificates.
-    pub ca_signature_algorithms: Algorithms,
-    /// HashKnownHosts: write new names hashed.
-    pub hash_known_hosts: bool,
-    /// ProxyJump or ProxyCommand.
-    pub proxy: Proxy,
-    /// ServerAliveInterval, if not 0.
-    pub keepalive: Option<Duration>,
-    /// ServerAliveCountMax; only said where `keepalive` is.
-    pub keepalive_count: Option<u32>,
-    /// ConnectTimeout, if set.
-    pub connect_timeout: Option<Duration>,
-    /// PubkeyAuthentication.
-    pub pubkey_authentication: bool,
-    /// PasswordAuthentication.
-    pub password_authentication: bool,
-    /// KbdInteractiveAuthentication.
-    pub keyboard_interactive_authentication: bool,
-    /// NumberOfPasswordPrompts.
-    pub password_prompts: u32,
-    /// PreferredAuthentications: these methods only, in this order.
-    pub preferred_authentications: Option<Vec<String>>,
-    /// CertificateFile, in order, tokens and `~` replaced.
-    pub certificate_files: Vec<PathBuf>,
-    /// Ciphers.
-    pub ciphers: Algorithms,
-    /// KexAlgorithms.
-    pub kex_algorithms: Algorithms,
-    /// MACs.
-    pub macs: Algorithms,
-    /// HostKeyAlgorithms.
-    pub host_key_algorithms: Algorithms,
-    /// PubkeyAcceptedAlgorithms.
-    pub pubkey_accepted_algorithms: Algorithms,
-    /// Compression.
-    pub compression: bool,
-    /// AddressFamily.
-    pub address_family: AddressFamily,
-    /// BindAddress.
-    pub bind_address: Option<String>,
-    /// ConnectionAttempts.
-    pub connection_attempts: u32,
-    /// UpdateHostKeys.
-    pub update_host_keys: UpdateHostKeys,
-    /// AddKeysToAgent, unless it is `no`.
-    pub add_keys_to_agent: Option<AddToAgent>,
-    /// Keywords that matter, were set, and are not obeyed: to be named in a warning.
-    pub not_obeyed: Vec<String>,
-    /// Ways to log in that were chosen and that dtunnel does not have: to be named where a login fails.
-    pub missing_methods: Vec<MissingMethod>,
-}
-
-/// A way to log in that ssh has and dtunnel has not.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum MissingMethod {
-    /// GSSAPIAuthentication: Kerberos. Distributions set it for all hosts.
-    Gssapi,
-    /// HostbasedAuthentication.
-    Hostbased,
-    /// PKCS11Provider: keys on a smart card, without an agent.
-    Pkcs11,
-}
-
-impl MissingMethod {
-    const ALL: [Self; 3] = [Self::Gssapi, Self::Hostbased, Self::Pkcs11];
-
-    /// The keyword of ssh_config.
-    pub fn keyword(self) -> &'static str {
-        match self {
-            Self::Gssapi => "GSSAPIAuthentication",
-            Self::Hostbased => "HostbasedAuthentication",
-            Self::Pkcs11 => "PKCS11Provider",
-        }
-    }
-}
+use crate::config::name::{is_host_name, is_user_name};
+use crate::config::{ConfigFile, Destination, Error, Paths};
 
 /// Keywords that decide whom we trust or how we get there, that dtunnel does not know, and the
 /// values at which they do nothing.
@@ -219,7 +33,11 @@ const REQUIRED_RSA_SIZE: u32 = 1024;
 ///
 /// # Errors
 /// [`Error::SshConfig`] with ssh's own words, [`Error::File`] where the file cannot be read.
-pub(super) fn query(destination: &Destination, source: &SshConfigSource, paths: &Paths) -> Result<SshSettings, Error> {
+pub(in crate::config) fn query(
+    destination: &Destination,
+    source: &SshConfigSource,
+    paths: &Paths,
+) -> Result<SshSettings, Error> {
     // Before ssh or anybody else sees them: they may come to stand in a command (ProxyCommand, Match exec).
     check_names(&destination.host, destination.user.as_deref().unwrap_or_default())?;
     let settings = interpret(destination, &ask(destination, source, paths)?, paths)?;
@@ -409,7 +227,7 @@ fn account() -> String {
 }
 
 /// The file an option names: `none`, or a path.
-pub(super) fn source_of(option: &Path, paths: &Paths) -> SshConfigSource {
+pub(in crate::config) fn source_of(option: &Path, paths: &Paths) -> SshConfigSource {
     if option == Path::new("none") {
         SshConfigSource::None
     } else {
@@ -435,12 +253,12 @@ pub fn ssh_hosts(option: Option<&Path>, config: &ConfigFile) -> Result<Vec<Strin
     let paths = Paths::new()?;
     let option = option.or(config.ssh_config.as_deref().map(Path::new));
     let source = option.map_or(SshConfigSource::Default, |option| source_of(option, &paths));
-    super::ssh_query::hosts(&source, &paths)
+    super::query::hosts(&source, &paths)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::ssh_query::{with_ssh, without_ssh};
+    use super::super::query::{with_ssh, without_ssh};
     use super::*;
 
     #[test]

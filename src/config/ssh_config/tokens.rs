@@ -2,26 +2,26 @@
 
 use std::path::PathBuf;
 
-use super::Paths;
+use crate::config::Paths;
 
 /// What the `%` tokens of ssh_config(5), "TOKENS", stand for.
-pub(super) struct Tokens<'a> {
-    pub(super) alias: &'a str,
-    pub(super) host_name: &'a str,
-    pub(super) port: u16,
-    pub(super) user: &'a str,
-    pub(super) host_key_alias: Option<&'a str>,
-    pub(super) paths: &'a Paths,
+pub(in crate::config) struct Tokens<'a> {
+    pub(in crate::config) alias: &'a str,
+    pub(in crate::config) host_name: &'a str,
+    pub(in crate::config) port: u16,
+    pub(in crate::config) user: &'a str,
+    pub(in crate::config) host_key_alias: Option<&'a str>,
+    pub(in crate::config) paths: &'a Paths,
 }
 
 impl Tokens<'_> {
     /// A file name with `~`, `%` tokens and `${VARIABLES}` replaced.
-    pub(super) fn path(&self, name: &str) -> PathBuf {
+    pub(in crate::config) fn path(&self, name: &str) -> PathBuf {
         self.paths.expand_home(&self.replace(&environment(name)))
     }
 
     /// `text` with its `%` tokens replaced; unknown ones stay as they are.
-    pub(super) fn replace(&self, text: &str) -> String {
+    pub(in crate::config) fn replace(&self, text: &str) -> String {
         let mut out = String::with_capacity(text.len());
         let mut chars = text.chars();
         while let Some(c) = chars.next() {

@@ -14,9 +14,9 @@ use nix::unistd::{getpid, getsid};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use ssh2_config::{Host, ParseRule, SshConfig};
 
-use super::ssh_source::SshConfigSource;
-use super::{Destination, Error, Paths, trusted_file};
+use super::source::SshConfigSource;
 use crate::bounded;
+use crate::config::{Destination, Error, Paths, trusted_file};
 
 /// Files that include files, one in the other (READCONF_MAX_DEPTH in OpenSSH's readconf.c).
 const MAX_INCLUDES: usize = 16;

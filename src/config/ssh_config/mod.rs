@@ -1,0 +1,18 @@
+//! What the user's ssh_config says of a host.
+
+mod interpret;
+mod query;
+mod settings;
+mod source;
+mod tokens;
+
+#[cfg(fuzzing)]
+pub use interpret::read_ssh_answer;
+pub use interpret::ssh_hosts;
+pub(super) use interpret::{query, source_of};
+pub use settings::{
+    AddToAgent, AddressFamily, Algorithms, HostKeyPolicy, IdentityAgent, MissingMethod, Proxy, SshSettings,
+    UpdateHostKeys,
+};
+pub use source::SshConfigSource;
+pub(super) use tokens::Tokens;
