@@ -1,0 +1,65 @@
+//! What was tried to log in, and what came of it.
+
+use std::fmt;
+
+/// A key or an agent that was not used for logging in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Skipped {
+    /// The file or agent.
+    pub what: String,
+    /// Why it was not used.
+    pub why: String,
+    /// The line to type, where there is one.
+    pub fix: Option<String>,
+}
+
+impl fmt::Display for Skipped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.what, self.why)
+    }
+}
+
+/// What came of the ways to log in.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tried {
+    /// What the server accepted, but it wanted more.
+    pub accepted: Vec<String>,
+    /// What the server refused.
+    pub refused: Vec<String>,
+    /// What it was not asked about.
+    pub skipped: Vec<Skipped>,
+    /// The line that would have a refused key accepted.
+    pub copy_id: Option<String>,
+}
+
+impl fmt::Display for Tried {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let skipped: Vec<String> = self.skipped.iter().map(ToString::to_string).collect();
+        let all = [("accepted", &self.accepted), ("refused", &self.refused)];
+        let said = all.iter().filter(|(_, list)| !list.is_empty());
+        let mut parts: Vec<String> = said.map(|(how, list)| format!("the server {how} {}", list.join(", "))).collect();
+        if parts.is_empty() {
+            parts.push("there was nothing to try".into());
+        }
+        if !skipped.is_empty() {
+            parts.extend(skipped.iter().map(|skipped| format!("skipped {skipped}")));
+        }
+        f.write_str(&parts.join("; "))
+    }
+}
+
+impl Tried {
+    /// What to do so that the next time more is accepted.
+    pub(super) fn hint(&self) -> Option<String> {
+        self.skipped.iter().find_map(|skipped| skipped.fix.clone()).or_else(|| self.copy_id.clone())
+    }
+
+    /// The same in lines, for a person who is about to be asked for a password.
+    pub(in crate::ssh) fn notes(&self) -> Vec<String> {
+        let fix = |fix: &Option<String>| fix.as_ref().map(|fix| format!("; {fix}")).unwrap_or_default();
+        let skipped = self.skipped.iter().map(|skipped| format!("skipped {skipped}{}", fix(&skipped.fix)));
+        let refused = (!self.refused.is_empty())
+            .then(|| format!("the server refused {}{}", self.refused.join(", "), fix(&self.copy_id)));
+        skipped.chain(refused).collect()
+    }
+}
