@@ -7,15 +7,13 @@ use russh::keys::ssh_key::certificate::CertType;
 use russh::keys::{Algorithm, Certificate, HashAlg, PublicKey, PublicKeyOrCertificate};
 
 use super::algorithms::Known;
+use super::confirm::confirm;
 use super::error::{Error, Unconfirmed};
 use super::identity::{Identity, Trust, TrustedBy, fingerprint};
 use super::known_hosts::{KnownKey, KnownKeys, Verdict, append, is_plain_name, lookup_name, other_names};
 use super::prompter::{Prompter, Question};
 use super::revoked;
 use crate::config::{Algorithms, HostKeyPolicy, Target};
-
-/// How often a person may give an answer that is none.
-pub(super) const MAX_ANSWERS: usize = 3;
 
 /// Checks the keys of one host.
 #[derive(Debug)]
@@ -246,18 +244,16 @@ impl Verifier {
             fingerprint: fingerprint.clone(),
             also_known_as: other_names(key, &files(&self.target)),
         };
-        for _ in 0..MAX_ANSWERS {
-            let Some(answer) = self.prompter.ask(question.clone()).await else {
-                return Err(Unconfirmed::Nobody);
-            };
-            match answer.reveal().trim() {
-                "yes" => return Ok(()),
-                "no" => return Err(Unconfirmed::Refused),
-                other if other == fingerprint => return Ok(()),
-                _ => {}
-            }
+        let read = |answer: &str| match answer {
+            "yes" => Some(true),
+            "no" => Some(false),
+            other => (other == fingerprint).then_some(true),
+        };
+        match confirm(&self.prompter, &question, read).await {
+            Some(true) => Ok(()),
+            Some(false) => Err(Unconfirmed::Refused),
+            None => Err(Unconfirmed::Nobody),
         }
-        Err(Unconfirmed::Refused)
     }
 
     /// Writes the key down. That it could not be written does not make it less trusted.

@@ -5,6 +5,7 @@
 use russh::keys::ssh_key::known_hosts::Marker;
 use russh::keys::{Algorithm, PublicKey};
 
+use super::confirm::confirm;
 use super::host_key::{Verifier, fingerprint_and_type};
 use super::identity::{Identity, TrustedBy};
 use super::known_hosts::{self, KnownKey, Spoken};
@@ -80,15 +81,12 @@ impl Update {
             new: self.new.iter().map(fingerprint_and_type).collect(),
             old: self.old.iter().map(|known| fingerprint_and_type(&known.key)).collect(),
         };
-        for _ in 0..super::host_key::MAX_ANSWERS {
-            let Some(answer) = prompter.ask(question.clone()).await else { return false };
-            match answer.reveal().trim().to_ascii_lowercase().as_str() {
-                "yes" => return true,
-                "no" => return false,
-                _ => {}
-            }
-        }
-        false
+        let read = |answer: &str| match answer.to_ascii_lowercase().as_str() {
+            "yes" => Some(true),
+            "no" => Some(false),
+            _ => None,
+        };
+        confirm(prompter, &question, read).await == Some(true)
     }
 
     /// Writes it down, once everything is proved. That it could not be written is said in the log.

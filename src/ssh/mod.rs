@@ -7,6 +7,7 @@ mod agent_signer;
 mod algorithms;
 mod auth;
 mod channel;
+mod confirm;
 mod connection;
 mod context;
 mod error;
