@@ -186,8 +186,13 @@ impl TunnelName {
 
     /// The name of a tunnel found in the runtime directory, if `file` is one of its files.
     pub fn of_file(file: &str, suffix: &str) -> Option<Self> {
-        let name = file.strip_suffix(suffix)?;
-        (!name.is_empty() && !name.starts_with('.')).then(|| Self(name.into()))
+        Self::of_status(file.strip_suffix(suffix)?)
+    }
+
+    /// The name that a running tunnel has, as its daemon says it. None where no file in the runtime directory could
+    /// have it.
+    pub fn of_status(name: &str) -> Option<Self> {
+        (!name.is_empty() && !name.starts_with('.') && !name.contains('/')).then(|| Self(name.into()))
     }
 
     /// The name.
@@ -271,6 +276,17 @@ mod tests {
         assert_eq!(name("u@host"), "u@host");
         assert_eq!(name("ssh://u@host:2222"), "u@host+2222");
         assert!(name("::1").starts_with("__1~"));
+    }
+
+    #[test]
+    fn a_name_that_is_told_leads_to_no_other_directory() {
+        let of = |name: &str| TunnelName::of_status(name).map(|name| name.to_string());
+        assert_eq!(of("u@host+2222").as_deref(), Some("u@host+2222"));
+        for name in ["", ".", "..", ".hidden", "a/b", "/a"] {
+            assert_eq!(of(name), None, "{name:?}");
+        }
+        assert_eq!(TunnelName::of_file("lab.ctl", ".ctl"), of("lab").and_then(|name| TunnelName::of_status(&name)));
+        assert_eq!(TunnelName::of_file("lab.sock", ".ctl"), None);
     }
 
     proptest! {

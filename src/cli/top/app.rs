@@ -66,7 +66,7 @@ impl App {
 
     pub(super) fn reconnect(&mut self) {
         let Some(name) = self.selected().map(|tunnel| tunnel.name.clone()) else { return };
-        let asked = TunnelName::of_file(&format!("{name}.ctl"), ".ctl")
+        let asked = TunnelName::of_status(&name)
             .and_then(|name| RuntimeFiles::new(&runtime_dir().ok()?, &name).ok())
             .map(|files| {
                 Client::connect(&files.control)
