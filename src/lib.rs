@@ -12,11 +12,12 @@
 //! - `ssh`: one authenticated connection; the only module that names russh;
 //! - `config`: profiles and ssh_config, resolved to a `Target`;
 //! - `failure`: a failure as people see it, with the exit code;
-//! - `text`, `shell_word`, `glob`, `backoff`, `bounded`, `sync`, `unix_socket`, `proc_net`, `sock_diag`: small tools of everyone's, which import nothing of ours.
+//! - `address`, `text`, `shell_word`, `glob`, `backoff`, `bounded`, `sync`, `unix_socket`, `proc_net`, `sock_diag`: small tools of everyone's, which import nothing of ours.
 //!
 //! docs/architecture.md tells how they work together. This library exists for the binary, the
 //! tests and the benchmarks; it promises no stable interface.
 
+pub mod address;
 pub mod audit;
 pub mod backoff;
 pub mod bounded;

@@ -6,6 +6,7 @@ use super::global::Global;
 use super::targets::{self, not_up};
 use super::ui::ui;
 use super::{output, prompt};
+use crate::address::Address;
 use crate::config::RuntimeFiles;
 use crate::daemon::{Client, Request, TunnelStatus};
 use crate::failure::Failure;
@@ -91,10 +92,7 @@ pub(super) fn table(ports: &[PortStatus], width: Option<usize>) -> String {
     let row = |port: &PortStatus| {
         let remote = match port.remote_port {
             0 => "-".into(),
-            number if port.remote_address.contains(':') => {
-                format!("[{}]:{number}/{}", port.remote_address, port.protocol)
-            }
-            number => format!("{}:{number}/{}", port.remote_address, port.protocol),
+            number => format!("{}/{}", Address::of(&port.remote_address, number), port.protocol),
         };
         vec![
             port.container.clone(),

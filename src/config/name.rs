@@ -6,6 +6,7 @@ use std::net::Ipv6Addr;
 use sha1::{Digest, Sha1};
 
 use super::Error;
+use crate::address::Address;
 
 /// Longest target we look at, in bytes. A DNS name has at most 253 (RFC 1035 section 2.3.4); the
 /// rest is room for a user and a port.
@@ -106,15 +107,7 @@ fn parse_port(text: &str) -> Option<u16> {
 
 impl fmt::Display for Destination {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(user) = &self.user {
-            write!(f, "{user}@")?;
-        }
-        match (self.host.contains(':'), self.port) {
-            (true, Some(port)) => write!(f, "[{}]:{port}", self.host),
-            (true, None) => write!(f, "[{}]", self.host),
-            (false, Some(port)) => write!(f, "{}:{port}", self.host),
-            (false, None) => f.write_str(&self.host),
-        }
+        Address { user: self.user.as_deref(), host: &self.host, port: self.port }.fmt(f)
     }
 }
 

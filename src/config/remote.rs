@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::{Error, MAX_SOCKET_PATH};
+use crate::address::Address;
 
 /// Longest command that is accepted, in bytes.
 const MAX_COMMAND: usize = 4096;
@@ -98,8 +99,7 @@ impl fmt::Display for Remote {
         match self {
             Self::Auto => f.write_str("auto"),
             Self::Socket(path) => f.write_str(path),
-            Self::Tcp { host, port } if host.contains(':') => write!(f, "tcp:[{host}]:{port}"),
-            Self::Tcp { host, port } => write!(f, "tcp:{host}:{port}"),
+            Self::Tcp { host, port } => write!(f, "tcp:{}", Address::of(host, *port)),
             Self::Command(command) => write!(f, "command:{command}"),
         }
     }

@@ -8,6 +8,7 @@ use sha1::{Digest, Sha1};
 use super::local::LocalEndpoint;
 use super::ssh_config::{self, Proxy, SshConfigSource, SshSettings, Tokens};
 use super::{Access, Destination, Error, Paths, Ports, Remote, Said, TunnelName, is_profile_name};
+use crate::address::Address;
 use crate::shell_word::shell_word;
 
 /// Hops that are themselves reached through hops, and so on: ssh_config could go in circles.
@@ -110,12 +111,8 @@ impl Target {
 
     /// `user@host:port` for people, as connected to.
     pub fn address(&self) -> String {
-        let destination = Destination {
-            user: Some(self.ssh.user.clone()),
-            host: self.ssh.host_name.clone(),
-            port: Some(self.ssh.port),
-        };
-        destination.to_string()
+        let ssh = &self.ssh;
+        Address { user: Some(&ssh.user), host: &ssh.host_name, port: Some(ssh.port) }.to_string()
     }
 
     /// These settings for a tunnel that is running: what takes a restart stays as it is there. The local endpoint that was

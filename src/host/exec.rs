@@ -6,6 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::address::Address;
 use crate::config::Remote;
 use crate::shell_word::quoted;
 use crate::ssh::Endpoint;
@@ -79,7 +80,8 @@ impl Tool {
 
 /// The endpoint that leads to a TCP port as the host sees it, with whatever is there to carry it.
 pub(crate) fn to_port(host: &str, port: u16) -> Endpoint {
-    let socat = if host.contains(':') { format!("TCP6:[{host}]:{port}") } else { format!("TCP:{host}:{port}") };
+    let address = Address::of(host, port);
+    let socat = if address.is_ipv6() { format!("TCP6:{address}") } else { format!("TCP:{address}") };
     let script = format!(
         "if command -v socat >/dev/null; then exec socat -t 2000000 - {}; fi; \
          case $(nc -h 2>&1) in *-N*) exec nc -N {nc} {port};; *) exec nc {nc} {port};; esac",

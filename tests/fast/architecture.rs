@@ -13,7 +13,19 @@ const ROOMS: [&[&str]; 8] = [
     &["engine"],
     &["ssh"],
     &["config"],
-    &["failure", "text", "shell_word", "glob", "backoff", "bounded", "sync", "unix_socket", "proc_net", "sock_diag"],
+    &[
+        "failure",
+        "address",
+        "text",
+        "shell_word",
+        "glob",
+        "backoff",
+        "bounded",
+        "sync",
+        "unix_socket",
+        "proc_net",
+        "sock_diag",
+    ],
 ];
 
 type Module = Vec<String>;
