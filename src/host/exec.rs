@@ -44,9 +44,7 @@ impl Tool {
     fn command(self, remote: &Remote) -> Option<(String, String)> {
         let (url, socat) = match remote {
             Remote::Socket(path) => (format!("unix://{path}"), format!("UNIX-CONNECT:{}", escaped(path))),
-            Remote::Tcp { host, port } => {
-                (remote.to_string().replacen("tcp:", "tcp://", 1), format!("TCP:{host}:{port}"))
-            }
+            Remote::Tcp { host, port } => (remote.to_string().replacen("tcp:", "tcp://", 1), socat_tcp(host, *port)),
             Remote::Auto | Remote::Command(_) => return None,
         };
         Some(match (self, remote) {
@@ -80,12 +78,10 @@ impl Tool {
 
 /// The endpoint that leads to a TCP port as the host sees it, with whatever is there to carry it.
 pub(crate) fn to_port(host: &str, port: u16) -> Endpoint {
-    let address = Address::of(host, port);
-    let socat = if address.is_ipv6() { format!("TCP6:{address}") } else { format!("TCP:{address}") };
     let script = format!(
         "if command -v socat >/dev/null; then exec socat -t 2000000 - {}; fi; \
          case $(nc -h 2>&1) in *-N*) exec nc -N {nc} {port};; *) exec nc {nc} {port};; esac",
-        quoted(&socat),
+        quoted(&socat_tcp(host, port)),
         nc = quoted(host),
     );
     let name = format!("socat or nc to port {port}");
@@ -110,6 +106,12 @@ fn guarded(command: &str) -> String {
     format!("exec sh -c '{GUARD}' dtunnel {}", quoted(command))
 }
 
+/// A TCP port, as socat names it.
+fn socat_tcp(host: &str, port: u16) -> String {
+    let address = Address::of(host, port);
+    if address.is_ipv6() { format!("TCP6:{address}") } else { format!("TCP:{address}") }
+}
+
 /// For socat, in whose addresses some characters have a meaning.
 fn escaped(path: &str) -> String {
     let special = |c| matches!(c, ':' | ',' | '!' | '"' | '\'' | '\\' | '(' | '[' | '{');
@@ -130,6 +132,14 @@ mod tests {
         };
         assert_eq!(words(Tool::Docker), "docker|-H|unix:///a b/it's,:x|system|dial-stdio|");
         assert_eq!(words(Tool::Socat), r"socat|-t|2000000|-|UNIX-CONNECT:/a b/it\'s\,\:x|");
+    }
+
+    #[test]
+    fn an_ipv6_address_is_one_for_socat_whichever_way_leads_there() {
+        let (_, command) = Tool::Socat.command(&Remote::Tcp { host: "::1".into(), port: 2375 }).expect("a command");
+        assert!(command.ends_with("TCP6:[::1]:2375'") || command.ends_with("TCP6:[::1]:2375"), "{command}");
+        let Endpoint::Command { command, .. } = to_port("::1", 80) else { panic!("a command") };
+        assert!(command.contains("TCP6:[::1]:80"), "{command}");
     }
 
     #[test]
