@@ -58,6 +58,11 @@ impl Purpose {
         Self { leads: Leads::ToPort { host, port }, counters: Some(counters), ..Self::client() }
     }
 
+    /// Is it a client's, to the Engine?
+    pub(super) fn is_clients_to_engine(&self) -> bool {
+        self.is_clients && self.is_to_engine()
+    }
+
     /// Does it lead to the Engine?
     pub(super) fn is_to_engine(&self) -> bool {
         self.leads == Leads::ToEngine

@@ -172,7 +172,7 @@ impl Dispatcher {
             if purpose.is_clients && !began.ends_as(&lease.pooled.carrier.target) {
                 return refuse(local, "it leads elsewhere by now".into());
             }
-            let is_unguarded = purpose.is_clients && purpose.is_to_engine() && purpose.behind_guard.is_none();
+            let is_unguarded = purpose.is_clients_to_engine() && purpose.behind_guard.is_none();
             if is_unguarded && self.settings.guard().is_some() {
                 return refuse(local, "there is a guard by now".into());
             }
@@ -243,7 +243,7 @@ impl Dispatcher {
         if let End::TooSlow(why) = &end {
             self.status.flow_reset(why.clone());
         }
-        if purpose.is_clients && purpose.is_to_engine() {
+        if purpose.is_clients_to_engine() {
             self.prepare_next(lease);
         }
         Carried::Ended(end)
@@ -251,8 +251,7 @@ impl Dispatcher {
 
     /// A channel on the flow's connection: the spare one, or a new one.
     async fn open(&self, local: &LocalStream, lease: Lease, purpose: &Purpose) -> Result<(Channel, Lease), Unopened> {
-        if purpose.is_clients
-            && purpose.is_to_engine()
+        if purpose.is_clients_to_engine()
             && let Some(spare) = lease.pooled.take_spare().await
         {
             return Ok((spare, lease));

@@ -198,8 +198,7 @@ impl Tunnel {
         let same = self.target().leads_as(&target);
         let (next, reloading) = self.settings.want(target)?;
         if same || self.pool.is_empty() {
-            self.settings.take_on(Some(&next));
-            self.pool.set_max(self.target().max_connections);
+            self.supervisor.take_on(Some(&next));
         } else {
             self.narrow(&next.target.access)?;
         }

@@ -29,9 +29,11 @@ impl Commands {
     /// Asks for something.
     pub(in crate::tunnel) fn send(&self, command: Command) {
         let mut waiting = lock(&self.waiting);
-        if !waiting.contains(&command) {
-            waiting.push(command);
+        // Whoever would take it has been woken for the one that waits: not once more for each flow.
+        if waiting.contains(&command) {
+            return;
         }
+        waiting.push(command);
         drop(waiting);
         self.arrived.notify_one();
     }

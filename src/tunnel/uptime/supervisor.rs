@@ -11,7 +11,6 @@ use super::network::Network;
 use super::reconnect_policy::ReconnectPolicy;
 use super::state::{Event, Publisher};
 use crate::backoff::Backoff;
-use crate::config::Target;
 use crate::host;
 use crate::ssh;
 use crate::tunnel::counters::Counters;
@@ -123,7 +122,7 @@ impl Supervisor {
     }
 
     /// Puts settings into force (see [`Settings::take_on`]).
-    fn take_on(&self, next: Option<&Next>) -> bool {
+    pub(in crate::tunnel) fn take_on(&self, next: Option<&Next>) -> bool {
         let is_in_force = self.settings.take_on(next);
         self.pool.set_max(self.settings.target().max_connections);
         is_in_force
@@ -304,7 +303,7 @@ impl Supervisor {
 
     /// One attempt. Its steps are bounded one by one.
     async fn attempt(&self, policy: &mut ReconnectPolicy) -> Result<Arc<PooledConnection>, Error> {
-        let target: Arc<Target> = self.settings.target();
+        let target = self.settings.target();
         let limit = policy.tcp_limit(target.connect_timeout);
         let pooled = self.connector.log_in(&target, Some(limit)).await?;
         self.wait_for_engine(&pooled).await?;
