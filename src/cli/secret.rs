@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use super::global::Global;
 use super::prompt;
 use super::ui::ui;
-use crate::config::Target;
+use crate::config::{Leg, Target};
 use crate::failure::{ExitCode, Failure};
 use crate::ssh::vault::{self, Kept, VaultError};
 use crate::ssh::{Bound, Question, keep_password, known_identities, needs_passphrase, opens};
@@ -99,7 +99,7 @@ fn set(global: &Global, args: &SetArgs) -> Result<(), Failure> {
             (Kept::Passphrase(file), question)
         }
         None => (
-            Kept::password_for(&target)?,
+            Kept::password_for(&target, &Leg::default())?,
             Question::Password { account: target.account(), again: false, notes: Vec::new() },
         ),
     };
@@ -143,7 +143,7 @@ fn resolved(global: &Global, target: &str) -> Result<Target, Failure> {
 /// Everything that could be kept for a target.
 fn all_of(target: &Target) -> Result<Vec<Kept>, Failure> {
     let files = target.ssh.identity_files.iter().cloned().map(Kept::Passphrase);
-    let passwords = [Kept::password_for(target)?, Kept::OldPassword(target.account())];
+    let passwords = [Kept::password_for(target, &Leg::default())?, Kept::OldPassword(target.account())];
     Ok(files.chain(passwords).collect())
 }
 

@@ -215,14 +215,13 @@ pub fn resolve(
         ports_fallback: profile.ports_fallback.unwrap_or(false),
         ports_address: profile.ports_address,
         audit_ignore: ignored_checks(input, config, profile),
-        depth: 0,
-        before: Vec::new(),
     })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Leg;
 
     fn config(text: &str) -> ConfigFile {
         ConfigFile::parse(text, Path::new("config.toml")).expect("valid")
@@ -269,14 +268,18 @@ mod tests {
 
     #[test]
     fn the_way_to_a_host_is_part_of_what_it_is() {
-        let way = |target: &Target| target.way().expect("a home");
+        let way = |target: &Target| target.way(&Leg::default()).expect("a home");
         let text = "[profiles.straight]\nhost = \"h\"\n[profiles.far]\nhost = \"h\"\njump = [\"a\", \"u@b:2222\"]\n";
         assert_eq!(way(&resolved("straight", text)), None);
         let far = resolved("far", text);
         assert_eq!(way(&far).as_deref(), Some("a, u@b:2222"));
         let Proxy::Jump(hops) = &far.ssh.proxy else { panic!("a jump") };
-        assert_eq!(way(&far.hop(&hops[0], &[]).expect("resolved")), None);
-        assert_eq!(way(&far.hop(&hops[1], &hops[..1]).expect("resolved")).as_deref(), Some("a"));
+        let hop_way = |index: usize| {
+            let leg = Leg::default().hop(&hops[..index]);
+            far.hop(&hops[index], &leg).expect("resolved").way(&leg).expect("a home")
+        };
+        assert_eq!(hop_way(0), None);
+        assert_eq!(hop_way(1).as_deref(), Some("a"));
         let mut by_command = resolved("h", "");
         by_command.ssh.proxy = Proxy::Command("nc %h".into());
         let one = way(&by_command);
@@ -294,6 +297,6 @@ mod tests {
         }
         let target = resolved("h", "");
         let hop = Destination { user: None, host: "a$(touch)".into(), port: None };
-        assert!(matches!(target.hop(&hop, &[]), Err(Error::Target { .. })));
+        assert!(matches!(target.hop(&hop, &Leg::default().hop(&[])), Err(Error::Target { .. })));
     }
 }

@@ -5,14 +5,12 @@ use std::time::Duration;
 
 use sha1::{Digest, Sha1};
 
+use super::leg::Leg;
 use super::local::LocalEndpoint;
 use super::ssh_config::{self, Proxy, SshConfigSource, SshSettings, Tokens};
 use super::{Access, Destination, Error, Paths, Ports, Remote, Said, TunnelName, is_profile_name};
 use crate::address::Address;
 use crate::shell_word::shell_word;
-
-/// Hops that are themselves reached through hops, and so on: ssh_config could go in circles.
-const MAX_DEPTH: usize = 8;
 
 /// A check of `dtunnel audit` whose findings do not count.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,33 +73,23 @@ pub struct Target {
     pub(super) said: Said,
     /// Is there a profile of its name?
     pub has_profile: bool,
-    /// How many targets this one is a hop for.
-    pub(super) depth: usize,
-    /// The hops before this one, where it is one itself.
-    pub(super) before: Vec<Destination>,
 }
 
 impl Target {
-    /// The settings of a hop on the way, from the same ssh_config. As with `ssh -J`, the nearest one is
-    /// reached as its own ProxyJump or ProxyCommand says, the others through those `before` them. A hop that is said to be reached through itself (as `Host *` easily does) is reached
-    /// directly.
+    /// The settings of the hop `destination` at `leg` of the route, from the same ssh_config. As with `ssh -J`, the first hop
+    /// is reached as its own ProxyJump or ProxyCommand says, each other one through the hop before it. A hop that would be
+    /// reached through itself (`Host *` with a ProxyJump) is reached directly.
     ///
     /// # Errors
-    /// As [`resolve`].
-    pub fn hop(&self, destination: &Destination, before: &[Destination]) -> Result<Target, Error> {
+    /// As [`resolve`](super::resolve()).
+    pub fn hop(&self, destination: &Destination, leg: &Leg) -> Result<Target, Error> {
         let mut ssh = ssh_config::query(destination, &self.ssh_config, &Paths::new()?)?;
-        let depth = self.depth + 1;
         let through_itself =
             matches!(&ssh.proxy, Proxy::Jump(hops) if hops.iter().any(|hop| hop.host == destination.host));
-        if !before.is_empty() || through_itself || depth > MAX_DEPTH {
+        if !leg.before().is_empty() || through_itself || leg.is_too_deep() {
             ssh.proxy = Proxy::None;
         }
-        Ok(Self { ssh, destination: destination.clone(), depth, before: before.to_vec(), ..self.clone() })
-    }
-
-    /// Is this a host on the way to another one?
-    pub fn is_hop(&self) -> bool {
-        self.depth > 0
+        Ok(Self { ssh, destination: destination.clone(), ..self.clone() })
     }
 
     /// Was it asked to connect on first use?
@@ -146,15 +134,15 @@ impl Target {
         format!("{}@{}", self.ssh.user, self.ssh.host_name)
     }
 
-    /// How the host is reached, in a form that differs where the way does: the hops as they are written, or a
-    /// digest of the ProxyCommand (which may hold what is not for every eye). None: directly.
+    /// How the host at `leg` is reached, in a form that differs where the way does: the hops as they are written, or a
+    /// digest of the ProxyCommand, which may hold secrets. None: directly.
     ///
     /// # Errors
     /// [`Error::NoHome`].
-    pub fn way(&self) -> Result<Option<String>, Error> {
+    pub fn way(&self, leg: &Leg) -> Result<Option<String>, Error> {
         let hops = match &self.ssh.proxy {
-            _ if !self.before.is_empty() => &self.before,
-            Proxy::Jump(hops) => hops,
+            _ if !leg.before().is_empty() => leg.before(),
+            Proxy::Jump(hops) => hops.as_slice(),
             Proxy::None => return Ok(None),
             Proxy::Command(command) => {
                 let digest = Sha1::digest(self.expand_proxy_command(command)?);

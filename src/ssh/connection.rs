@@ -121,7 +121,8 @@ impl Connection {
     async fn through(hops: &[Destination], target: &Target, context: &ConnectContext) -> Result<Self, Error> {
         let mut way: Option<Self> = None;
         for (index, hop) in hops.iter().enumerate() {
-            let hop = target.hop(hop, &hops[..index])?;
+            let context = &ConnectContext { leg: context.leg.hop(&hops[..index]), ..context.clone() };
+            let hop = target.hop(hop, &context.leg)?;
             for keyword in &hop.ssh.not_obeyed {
                 tracing::warn!("ssh_config sets `{keyword}` for {}; dtunnel does not obey it", hop.destination);
             }
@@ -208,7 +209,7 @@ impl Connection {
         let login = prompter.within(limit, auth::login(&mut handle, &ended, target, verifier.trust(), &context)).await;
         visit.ends();
         let login = login.ok_or_else(|| Error::Timeout { host: host.clone(), step: Phase::Login, limit })??;
-        let password = Kept::password_for(target).ok();
+        let password = Kept::password_for(target, &context.leg).ok();
         let credentials = context.credentials.clone();
         let handle = Arc::new(handle);
         let made = Self {

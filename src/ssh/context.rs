@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::keys::Credentials;
 use super::prompter::Prompter;
 use super::step::OnStep;
+use crate::config::Leg;
 
 /// What a connection is made with: the same for a host and for the hops on the way to it.
 #[derive(Clone)]
@@ -20,12 +21,14 @@ pub struct ConnectContext {
     /// Is it for somebody who only looks? Then nothing is written down, such as host keys, nor asked about them, and no key is
     /// handed to an agent.
     pub looks_only: bool,
+    /// Where on the route the host is.
+    pub leg: Leg,
 }
 
 impl ConnectContext {
     /// For a tunnel.
     pub fn new(prompter: Prompter, credentials: Credentials, on_step: OnStep) -> Self {
-        Self { prompter, credentials, on_step, tcp_limit: None, looks_only: false }
+        Self { prompter, credentials, on_step, tcp_limit: None, looks_only: false, leg: Leg::default() }
     }
 
     /// For one who looks only.

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::host_key::known_name;
 use super::prompter::Secret;
-use crate::config::{self, Target};
+use crate::config::{self, Leg, Target};
 
 /// The name under which dtunnel's secrets are kept.
 const SERVICE: &str = "dtunnel";
@@ -39,8 +39,8 @@ impl Kept {
     ///
     /// # Errors
     /// [`config::Error::NoHome`].
-    pub fn password_for(target: &Target) -> Result<Self, config::Error> {
-        let way = target.way()?.map(|way| format!(" through {way}")).unwrap_or_default();
+    pub fn password_for(target: &Target, leg: &Leg) -> Result<Self, config::Error> {
+        let way = target.way(leg)?.map(|way| format!(" through {way}")).unwrap_or_default();
         Ok(Self::Password(format!("{}@{}{way}", target.ssh.user, known_name(target))))
     }
 

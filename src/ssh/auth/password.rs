@@ -19,7 +19,7 @@ const AT_ONCE: Duration = Duration::from_secs(1);
 impl Login<'_> {
     pub(super) async fn password(&mut self) -> Result<Attempt, Error> {
         let mut last = Attempt::Nothing;
-        let kept = Kept::password_for(self.target)?;
+        let kept = Kept::password_for(self.target, &self.context.leg)?;
         // One that was accepted before, or is in the keyring, goes first; neither is tried twice.
         let (mut known, mut unfit) = match self.context.credentials.passwords.find(&kept, self.trust).await {
             Found::Fits(bound) => (Some(bound), None),
@@ -108,7 +108,7 @@ impl Login<'_> {
         };
         let typed = self.target.typed();
         // What is stored is for the keys that are known; for a hop it is stored by another name.
-        let line = if !self.target.is_hop() && known_identities(self.target).contains(shown) {
+        let line = if !self.context.leg.is_hop() && known_identities(self.target).contains(shown) {
             format!("dtunnel secret set {typed} --password")
         } else {
             format!("dtunnel up {typed} --remember")
