@@ -149,6 +149,88 @@ fn lines_are_taken_out_and_the_others_stay_as_they_are() {
     assert!(std::fs::symlink_metadata(&link).expect("there").is_symlink(), "a link stays one");
 }
 
+#[test]
+fn what_is_known_of_a_name_is_told_by_what_marks_its_lines() {
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    let known = |text: &str| {
+        std::fs::write(file.path(), text).expect("written");
+        KnownKeys::of("host", &[file.path().into()])
+    };
+    let types = |text: &str| known(text).key_types().iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(types(&format!("host {KEY}\n@cert-authority host {ECDSA}\nother {ECDSA}\n")), ["ssh-ed25519"]);
+    let all = format!("host {KEY}\n@cert-authority * {ECDSA}\nhost,more {KEY}\n@revoked * {OTHER}\n");
+    let all = known(&all);
+    assert_eq!(all.authorities().collect::<Vec<_>>(), [&key(ECDSA)]);
+    let (plain, authority) = (Identity::of_key(&key(KEY)), Identity::of_authority(&key(ECDSA)));
+    assert_eq!(all.identities(), [plain.clone(), authority], "each once");
+    assert!(all.has_revoked());
+    // A host is not recognised by what is revoked, wherever that is said.
+    let revoked = known(&format!("host {KEY}\n@cert-authority * {ECDSA}\n@revoked * {ECDSA}\n"));
+    assert_eq!(revoked.identities(), [plain]);
+    assert!(!known(&format!("host {KEY}\n@cert-authority * {ECDSA}\n@revoked other {OTHER}\n")).has_revoked());
+    // Of several other keys the one of its type is told.
+    let Verdict::Changed(other) = known(&format!("host {ECDSA}\nhost {OTHER}\n")).check(&key(KEY)) else {
+        panic!("not changed")
+    };
+    assert_eq!(other.line, 2);
+}
+
+#[test]
+fn lines_are_the_hosts_a_patterns_or_others() {
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    let salted = file.path().with_extension("hashed");
+    write_line(&salted, "host", true, &key(KEY)).expect("written");
+    let hashed = std::fs::read_to_string(&salted).expect("read");
+    std::fs::remove_file(&salted).expect("removed");
+    for (line, of) in [
+        (format!("host {KEY}"), Spoken::Host),
+        (format!("host,10.0.0.1 {KEY}"), Spoken::Host),
+        (format!("host,10.0.0.1,more {KEY}"), Spoken::Complex),
+        (format!("h* {KEY}"), Spoken::Complex),
+        (format!("host,!other {KEY}"), Spoken::Complex),
+        (format!("other {KEY}"), Spoken::Others),
+        (format!("a,b,c {KEY}"), Spoken::Others),
+        (hashed.trim_end().to_owned(), Spoken::Host),
+    ] {
+        std::fs::write(file.path(), format!("# a comment\nbroken\n{line}\n")).expect("written");
+        let lines = all_lines("host", &[file.path().into()]);
+        let found: Vec<_> = lines.iter().map(|line| (line.of, line.known.line, line.known.key.clone())).collect();
+        assert_eq!(found, [(of, 3, key(KEY))], "{line}");
+    }
+    let text = format!("a,b {KEY}\n@revoked c {KEY}\nd {OTHER}\n{hashed}");
+    std::fs::write(file.path(), text).expect("written");
+    let place = file.path().display();
+    let expected = [format!("a,b ({place}:1)"), format!("[hashed name] ({place}:4)")];
+    assert_eq!(other_names(&key(KEY), &[file.path().into()]), expected);
+}
+
+#[test]
+fn a_file_that_is_too_large_or_cannot_be_replaced_stays_as_it_is() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("known_hosts");
+    let line = format!("host {KEY}\n");
+    for (size, fits) in [(MAX_FILE, true), (MAX_FILE + 1, false)] {
+        std::fs::write(&file, &line).expect("written");
+        OpenOptions::new().write(true).open(&file).expect("opened").set_len(size).expect("as large");
+        assert_eq!(remove(&file, "host", &[&key(KEY)]).ok(), fits.then_some(1), "{size}");
+    }
+    assert_eq!(std::fs::metadata(&file).expect("there").len(), MAX_FILE + 1);
+    // What stands where the file of before belongs is not taken away.
+    std::fs::remove_file(dir.path().join("known_hosts.old")).expect("of the first one");
+    std::fs::create_dir(dir.path().join("known_hosts.old")).expect("created");
+    std::fs::write(&file, &line).expect("written");
+    assert!(remove(&file, "host", &[&key(KEY)]).is_err());
+    assert_eq!(std::fs::read_to_string(&file).expect("read"), line);
+    // Two lines for one name tell nobody that they are for the same.
+    let hashed = dir.path().join("hashed");
+    for _ in 0..2 {
+        append(&hashed, "host", true, &key(KEY)).expect("written");
+    }
+    let hashed = std::fs::read_to_string(&hashed).expect("read");
+    let lines: Vec<&str> = hashed.lines().collect();
+    assert!(lines.len() == 2 && lines[0] != lines[1], "{hashed}");
+}
+
 fn names() -> impl Strategy<Value = String> {
     prop::sample::select(vec![
         "host",
