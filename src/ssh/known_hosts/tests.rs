@@ -33,6 +33,9 @@ fn a_key_is_known_unknown_changed_or_revoked() {
     assert!(matches!(check(&both, "host", KEY), Verdict::Known), "a second key of the type is fine");
     let of_another_type = format!("host {ECDSA}\n");
     assert!(matches!(check(&of_another_type, "host", KEY), Verdict::Changed(KnownKey { line: 1, .. })));
+    for comment in ["#", "# ", "  #", "#a,"] {
+        assert!(matches!(check(&format!("\n{comment}host {KEY}\n"), "host", KEY), Verdict::Unknown), "{comment}");
+    }
     let marked = format!("@cert-authority * {OTHER}\n@revoked * {ECDSA}\n");
     assert!(matches!(check(&marked, "host", KEY), Verdict::Unknown), "only plain keys are the host's");
 }
@@ -78,10 +81,24 @@ fn what_may_revoke_a_key_is_read_or_nothing_is_trusted() {
     ] {
         assert_eq!(known(&text).unread(), None, "{text:?}");
     }
+    file.as_file().set_len(MAX_FILE).expect("as large");
+    assert_eq!(KnownKeys::of("host", &[file.path().into()]).unread(), None);
     file.as_file().set_len(MAX_FILE + 1).expect("as large");
     let known = KnownKeys::of("host", &[file.path().into()]);
     assert!(known.unread().is_some_and(|reason| reason.ends_with("has more than 33554432 bytes")));
     assert_eq!(KnownKeys::of("host", &["/nonexistent".into(), "/".into()]).unread(), None, "as for ssh");
+    // Nothing is mapped at its beginning.
+    #[cfg(target_os = "linux")]
+    assert!(
+        KnownKeys::of("host", &["/proc/self/mem".into()]).unread().is_some_and(|why| why.contains("cannot be read"))
+    );
+}
+
+#[test]
+fn a_host_is_looked_up_under_its_name_and_port() {
+    for (host, port, name) in [("Host", 22, "host"), ("host", 2222, "[host]:2222"), ("fe80::1", 22, "fe80::1")] {
+        assert_eq!(lookup_name(host, port), name);
+    }
 }
 
 #[test]
@@ -157,7 +174,8 @@ fn what_is_known_of_a_name_is_told_by_what_marks_its_lines() {
         KnownKeys::of("host", &[file.path().into()])
     };
     let types = |text: &str| known(text).key_types().iter().map(ToString::to_string).collect::<Vec<_>>();
-    assert_eq!(types(&format!("host {KEY}\n@cert-authority host {ECDSA}\nother {ECDSA}\n")), ["ssh-ed25519"]);
+    let plain_ones = format!("host {ECDSA}\n@cert-authority host {KEY}\nother {KEY}\n");
+    assert_eq!(types(&plain_ones), ["ecdsa-sha2-nistp256"]);
     let all = format!("host {KEY}\n@cert-authority * {ECDSA}\nhost,more {KEY}\n@revoked * {OTHER}\n");
     let all = known(&all);
     assert_eq!(all.authorities().collect::<Vec<_>>(), [&key(ECDSA)]);

@@ -275,6 +275,10 @@ fn binds_are_judged_with_what_containers_may_write() {
         // Below a directory: for reading only, and not where another entry lets containers write.
         ("/srv/all:/x:ro", true),
         ("/srv/all/below:/x:ro", true),
+        ("/srv/all/..:/x:ro", false),
+        ("/srv/all/../secret:/x:ro", false),
+        ("/srv/all/./below:/x:ro", false),
+        ("/srv/all//below:/x:ro", false),
         ("/srv/all/below:/x", false),
         ("/srv/all/below:/x:rw", false),
         ("/srv/all/below:/x:ro,z", false),
@@ -292,6 +296,9 @@ fn binds_are_judged_with_what_containers_may_write() {
         ("/srv/one", false, true),
         ("/srv/all/x", true, true),
         ("/srv/all/x", false, false),
+        ("/srv/all/../x", true, false),
+        ("/srv/all/x\ny", true, false),
+        ("srv/all/x", true, false),
         ("/etc", true, false),
         ("", true, false),
     ] {
