@@ -180,6 +180,10 @@ fn what_gets_out_of_a_container_is_refused() {
         json!({"SecurityOpt": ["disable"]}),
         json!({"SecurityOpt": ["label=type:spc_t"]}),
         json!({"SecurityOpt": ["label=type:unconfined_t"]}),
+        json!({"SecurityOpt": ["label=user:root"]}),
+        json!({"SecurityOpt": ["label=role:sysadm_r"]}),
+        json!({"SecurityOpt": ["label=level:x0"]}),
+        json!({"SecurityOpt": ["label=type:.process"]}),
         json!({"SecurityOpt": ["no-new-privileges=false"]}),
         json!({"SecurityOpt": ["systempaths=unconfined"]}),
         json!({"SecurityOpt": ["writable-cgroups=true"]}),
@@ -272,6 +276,8 @@ fn binds_are_judged_with_what_containers_may_write() {
         ("C:\\x:/x", false),
         ("\\\\.\\pipe\\docker_engine:/x", false),
         ("/srv/one\n:/x", false),
+        ("volume:/x\ny", false),
+        ("volume:\\x", false),
         // Below a directory: for reading only, and not where another entry lets containers write.
         ("/srv/all:/x:ro", true),
         ("/srv/all/below:/x:ro", true),
@@ -356,6 +362,17 @@ fn volumes_are_judged_by_type_and_word() {
         (json!({"type": "nfs4", "o": "addr=10.0.0.1,clientaddr=10.0.0.2,fsc", "device": ":/export"}), true),
         (json!({"type": "nfs4", "o": "addr=10.0.0.1,clientaddr=10.0.0.2 bind", "device": ":/export"}), false),
         (json!({"type": "cifs", "o": "username=a,password=b!c,vers=3.0", "device": "//server/share"}), true),
+        (json!({"type": "cifs", "o": "user=a,sec=ntlmssp", "device": "//server/share"}), true),
+        (json!({"type": "cifs", "o": "vers=none,cache=none,sec=none", "device": "//server/share"}), true),
+        (json!({"type": "cifs", "o": "new=none", "device": "//server/share"}), false),
+        (json!({"type": "cifs", "o": "password=a\nb", "device": "//server/share"}), false),
+        (json!({"type": "cifs", "device": "/etc"}), false),
+        (json!({"type": "nfs", "o": "sec=sys,addr=10.0.0.1", "device": ":/export"}), true),
+        (json!({"type": "nfs", "o": "password=a", "device": ":/export"}), false),
+        (json!({"type": "nfs", "o": "sec=none", "device": ":/export"}), false),
+        (json!({"type": "nfs", "device": "/dev/sda:/export"}), false),
+        (json!({"type": "nfs", "device": "nas"}), false),
+        (json!({"type": "tmpfs", "o": "username=a", "device": "tmpfs"}), false),
         (json!({"type": "none", "o": "bind", "device": "/srv/one"}), true),
         (json!({"o": "rbind,rw", "device": "/srv/one"}), true),
         (json!({"type": "none", "o": "bind", "device": "/"}), false),
@@ -383,6 +400,49 @@ fn volumes_are_judged_by_type_and_word() {
         assert_eq!(sent("volumes.create", &json!({"Name": "v", "DriverOpts": options})).is_ok(), passes, "{options}");
         let mount = json!({"Type": "volume", "Target": "/x", "VolumeOptions": {"DriverConfig": {"Options": options}}});
         assert_eq!(host(json!({"Mounts": [mount]})).is_ok(), passes, "{options}");
+    }
+}
+
+#[test]
+fn paths_of_the_kernels_are_masked_as_the_engine_does_or_more() {
+    let masked = |more: &[&str], left_out: usize| {
+        let paths = [&security::ALWAYS_MASKED[left_out..], more].concat();
+        host(json!({"MaskedPaths": paths})).map(|sent| sent["MaskedPaths"].as_array().map_or(0, Vec::len))
+    };
+    let read_only = |more: &[&str], left_out: usize| {
+        let paths = [&security::ALWAYS_READONLY[left_out..], more].concat();
+        host(json!({"ReadonlyPaths": paths})).is_ok()
+    };
+    let at_least = security::ALWAYS_MASKED.len();
+    assert_eq!(masked(&[], 0), Ok(at_least + 3), "later Engines mask more");
+    assert_eq!(masked(&["/proc/asound", "/sys/my.own-one"], 0), Ok(at_least + 4), "each once");
+    assert!(read_only(&[], 0) && read_only(&["/sys/fs"], 0));
+    for left_out in 1..=2 {
+        assert!(masked(&[], left_out).is_err() && !read_only(&[], left_out), "{left_out}");
+    }
+    for odd in ["/etc/passwd", "proc/x", "/proc/../etc", "/sys/a b", "/process/x", ""] {
+        assert!(masked(&[odd], 0).is_err() && !read_only(&[odd], 0), "{odd}");
+    }
+}
+
+#[test]
+fn a_place_in_a_network_takes_plain_options() {
+    for (name, value, passes) in [
+        ("com.docker.network.endpoint.ifname", "eth0", true),
+        ("com.docker.network.endpoint.ifname", "eth0123456789-_", true),
+        ("com.docker.network.endpoint.ifname", "eth0123456789-_x", false),
+        ("com.docker.network.endpoint.ifname", "../x", false),
+        ("com.docker.network.endpoint.sysctls", "net.ipv4.conf.IFNAME.log_martians=1,net.ipv6.conf.a.b=-1", true),
+        ("com.docker.network.endpoint.sysctls", "net.ipv4.conf.IFNAME.log_martians=1,kernel.shmmax=1", false),
+        ("com.docker.network.endpoint.sysctls", "net.new.x=1", false),
+        ("com.docker.network.endpoint.sysctls", "net.ipv4.x=/", false),
+        ("com.docker.network.endpoint.new", "x", false),
+    ] {
+        let endpoint = json!({"DriverOpts": {name: value}});
+        let connect = sent("networks.connect", &json!({"Container": "c", "EndpointConfig": endpoint}));
+        assert_eq!(connect.is_ok(), passes, "{name}={value}");
+        let create = json!({"Image": "x", "NetworkingConfig": {"EndpointsConfig": {"net": endpoint}}});
+        assert_eq!(sent("containers.create", &create).is_ok(), passes, "{name}={value}");
     }
 }
 
@@ -536,6 +596,7 @@ fn what_is_safer_passes_and_so_do_the_engines_own_words() {
         json!({"SecurityOpt": ["apparmor=docker-default", "apparmor:docker-default", "no-new-privileges:true"]}),
         json!({"SecurityOpt": ["label=type:container_t", "label=type:web.process", "label=level:s0:c1,c2"]}),
         json!({"SecurityOpt": ["label:type:svirt_apache_t", "seccomp=builtin"]}),
+        json!({"SecurityOpt": ["label=user:system_u", "label=role:system_r"]}),
         json!({"SecurityOpt": [format!("seccomp={profile}")]}),
         json!({"LogConfig": {"Type": "json-file", "Config": {"max-size": "10m", "tag": "{{.Name}}/{{ .ID }}"}}}),
         json!({"LogConfig": {"Type": "", "Config": {"max-size": "10m"}}}),
@@ -561,7 +622,7 @@ fn what_is_safer_passes_and_so_do_the_engines_own_words() {
 fn references_are_found_and_replaced() {
     let body = json!({"Image": "x", "HostConfig": {
         "NetworkMode": "container:a", "PidMode": "container:b", "IpcMode": "container:c", "VolumesFrom": ["d", "e:ro"],
-        "Runtime": "nvidia", "LogConfig": {"Type": "journald"}, "CgroupnsMode": "host", "SecurityOpt": ["seccomp=builtin"],
+        "Runtime": "nvidia", "LogConfig": {"Type": "journald"}, "CgroupnsMode": "host", "SecurityOpt": ["seccomp=builtin", "apparmor=docker-default"],
         "Binds": ["f:/f", "/anonymous"],
         "Mounts": [{"Type": "volume", "Source": "g", "Target": "/g"}, {"Type": "tmpfs", "Source": "h", "Target": "/h"}],
     }});
