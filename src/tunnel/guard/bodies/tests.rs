@@ -215,6 +215,11 @@ fn what_gets_out_of_a_container_is_refused() {
         json!({"PortBindings": {"80/tcp": [{"HostIp": "x"}]}}),
         json!({"Tmpfs": {"/x": "bind"}}),
         json!({"Tmpfs": {"/x": "size=1m,remount"}}),
+        json!({"Tmpfs": {"/x": "size=a/b"}}),
+        json!({"Tmpfs": {"/x": "new=1"}}),
+        json!({"Privileged": 1}),
+        json!({"Privileged": -1}),
+        json!({"Privileged": 0.5}),
     ] {
         assert!(host(config.clone()).is_err(), "{config}");
     }
@@ -467,6 +472,8 @@ fn networks_take_nothing_of_the_host() {
         (json!({"Options": {"com.docker.network.bridge.name": "docker0"}}), false),
         (json!({"Options": {"com.docker.network.bridge.gateway_mode_ipv4": "nat-unprotected"}}), false),
         (json!({"Options": {"com.docker.network.container_iface_prefix": "../x"}}), false),
+        (json!({"Options": {"com.docker.network.container_iface_prefix": "eth45678"}}), true),
+        (json!({"Options": {"com.docker.network.container_iface_prefix": "eth456789"}}), false),
         (json!({"IPAM": {"Driver": "../../evil"}}), false),
         // The host's own traffic would go there.
         (json!({"IPAM": {"Config": [{"Subnet": "192.168.7.0/24"}]}}), false),
@@ -551,6 +558,11 @@ fn a_seccomp_profile_is_as_narrow_as_the_engines_in_arguments_too() {
         (socket(&[(39, "LT")]), of_28),
         (socket(&[(41, "LT")]), of_20),
         (socket(&[(39, "GT")]), of_20),
+        (socket(&[(37, "LE")]), None),
+        (socket(&[(38, "LE")]), of_28),
+        (socket(&[(40, "LE")]), of_20),
+        (socket(&[(41, "GE")]), None),
+        (socket(&[(40, "GE")]), of_20),
         (socket(&[(38, "EQ")]), of_28),
         (socket(&[(40, "EQ")]), of_20),
         (socket(&[(0x1_0000_0028, "EQ")]), of_20),
@@ -578,6 +590,21 @@ fn a_seccomp_profile_is_as_narrow_as_the_engines_in_arguments_too() {
             _ => None,
         });
         assert_eq!(found, Some(before), "{rule}");
+    }
+}
+
+#[test]
+fn a_seccomp_profile_is_bounded() {
+    let passes = |syscalls: Value| {
+        let profile = json!({"defaultAction": "SCMP_ACT_ERRNO", "syscalls": syscalls});
+        host(json!({"SecurityOpt": [format!("seccomp={profile}")]})).is_ok()
+    };
+    let argument = |index: usize| json!({"index": index, "value": 1, "op": "SCMP_CMP_EQ"});
+    for (over, expected) in [(0, true), (1, false), (2, false)] {
+        assert_eq!(passes(json!(vec![json!({"name": "read"}); 2000 + over])), expected, "rules");
+        assert_eq!(passes(json!([{"names": vec!["read"; 1000 + over]}, {"names": vec!["read"; 1000]}])), expected);
+        let args: Vec<Value> = (0..30 + over).map(argument).collect();
+        assert_eq!(passes(json!([{"names": ["read"], "args": args}])), expected, "arguments");
     }
 }
 
