@@ -33,6 +33,9 @@ fn a_key_is_known_unknown_changed_or_revoked() {
     assert!(matches!(check(&both, "host", KEY), Verdict::Known), "a second key of the type is fine");
     let of_another_type = format!("host {ECDSA}\n");
     assert!(matches!(check(&of_another_type, "host", KEY), Verdict::Changed(KnownKey { line: 1, .. })));
+    for comment in ["#", "# ", "  #", "#a,"] {
+        assert!(matches!(check(&format!("\n{comment}host {KEY}\n"), "host", KEY), Verdict::Unknown), "{comment}");
+    }
     let marked = format!("@cert-authority * {OTHER}\n@revoked * {ECDSA}\n");
     assert!(matches!(check(&marked, "host", KEY), Verdict::Unknown), "only plain keys are the host's");
 }
@@ -78,10 +81,24 @@ fn what_may_revoke_a_key_is_read_or_nothing_is_trusted() {
     ] {
         assert_eq!(known(&text).unread(), None, "{text:?}");
     }
+    file.as_file().set_len(MAX_FILE).expect("as large");
+    assert_eq!(KnownKeys::of("host", &[file.path().into()]).unread(), None);
     file.as_file().set_len(MAX_FILE + 1).expect("as large");
     let known = KnownKeys::of("host", &[file.path().into()]);
     assert!(known.unread().is_some_and(|reason| reason.ends_with("has more than 33554432 bytes")));
     assert_eq!(KnownKeys::of("host", &["/nonexistent".into(), "/".into()]).unread(), None, "as for ssh");
+    // Nothing is mapped at its beginning.
+    #[cfg(target_os = "linux")]
+    assert!(
+        KnownKeys::of("host", &["/proc/self/mem".into()]).unread().is_some_and(|why| why.contains("cannot be read"))
+    );
+}
+
+#[test]
+fn a_host_is_looked_up_under_its_name_and_port() {
+    for (host, port, name) in [("Host", 22, "host"), ("host", 2222, "[host]:2222"), ("fe80::1", 22, "fe80::1")] {
+        assert_eq!(lookup_name(host, port), name);
+    }
 }
 
 #[test]
@@ -147,6 +164,89 @@ fn lines_are_taken_out_and_the_others_stay_as_they_are() {
     assert_eq!(std::fs::read(&file).expect("read"), after);
     assert_eq!(std::fs::read(dir.path().join("known_hosts.old")).expect("kept"), before);
     assert!(std::fs::symlink_metadata(&link).expect("there").is_symlink(), "a link stays one");
+}
+
+#[test]
+fn what_is_known_of_a_name_is_told_by_what_marks_its_lines() {
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    let known = |text: &str| {
+        std::fs::write(file.path(), text).expect("written");
+        KnownKeys::of("host", &[file.path().into()])
+    };
+    let types = |text: &str| known(text).key_types().iter().map(ToString::to_string).collect::<Vec<_>>();
+    let plain_ones = format!("host {ECDSA}\n@cert-authority host {KEY}\nother {KEY}\n");
+    assert_eq!(types(&plain_ones), ["ecdsa-sha2-nistp256"]);
+    let all = format!("host {KEY}\n@cert-authority * {ECDSA}\nhost,more {KEY}\n@revoked * {OTHER}\n");
+    let all = known(&all);
+    assert_eq!(all.authorities().collect::<Vec<_>>(), [&key(ECDSA)]);
+    let (plain, authority) = (Identity::of_key(&key(KEY)), Identity::of_authority(&key(ECDSA)));
+    assert_eq!(all.identities(), [plain.clone(), authority], "each once");
+    assert!(all.has_revoked());
+    // A host is not recognised by what is revoked, wherever that is said.
+    let revoked = known(&format!("host {KEY}\n@cert-authority * {ECDSA}\n@revoked * {ECDSA}\n"));
+    assert_eq!(revoked.identities(), [plain]);
+    assert!(!known(&format!("host {KEY}\n@cert-authority * {ECDSA}\n@revoked other {OTHER}\n")).has_revoked());
+    // Of several other keys the one of its type is told.
+    let Verdict::Changed(other) = known(&format!("host {ECDSA}\nhost {OTHER}\n")).check(&key(KEY)) else {
+        panic!("not changed")
+    };
+    assert_eq!(other.line, 2);
+}
+
+#[test]
+fn lines_are_the_hosts_a_patterns_or_others() {
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    let salted = file.path().with_extension("hashed");
+    write_line(&salted, "host", true, &key(KEY)).expect("written");
+    let hashed = std::fs::read_to_string(&salted).expect("read");
+    std::fs::remove_file(&salted).expect("removed");
+    for (line, of) in [
+        (format!("host {KEY}"), Spoken::Host),
+        (format!("host,10.0.0.1 {KEY}"), Spoken::Host),
+        (format!("host,10.0.0.1,more {KEY}"), Spoken::Complex),
+        (format!("h* {KEY}"), Spoken::Complex),
+        (format!("host,!other {KEY}"), Spoken::Complex),
+        (format!("other {KEY}"), Spoken::Others),
+        (format!("a,b,c {KEY}"), Spoken::Others),
+        (hashed.trim_end().to_owned(), Spoken::Host),
+    ] {
+        std::fs::write(file.path(), format!("# a comment\nbroken\n{line}\n")).expect("written");
+        let lines = all_lines("host", &[file.path().into()]);
+        let found: Vec<_> = lines.iter().map(|line| (line.of, line.known.line, line.known.key.clone())).collect();
+        assert_eq!(found, [(of, 3, key(KEY))], "{line}");
+    }
+    let text = format!("a,b {KEY}\n@revoked c {KEY}\nd {OTHER}\n{hashed}");
+    std::fs::write(file.path(), text).expect("written");
+    let place = file.path().display();
+    let expected = [format!("a,b ({place}:1)"), format!("[hashed name] ({place}:4)")];
+    assert_eq!(other_names(&key(KEY), &[file.path().into()]), expected);
+}
+
+#[test]
+fn a_file_that_is_too_large_or_cannot_be_replaced_stays_as_it_is() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("known_hosts");
+    let line = format!("host {KEY}\n");
+    for (size, fits) in [(MAX_FILE, true), (MAX_FILE + 1, false)] {
+        std::fs::write(&file, &line).expect("written");
+        OpenOptions::new().write(true).open(&file).expect("opened").set_len(size).expect("as large");
+        assert_eq!(remove(&file, "host", &[&key(KEY)]).ok(), fits.then_some(1), "{size}");
+    }
+    assert_eq!(std::fs::metadata(&file).expect("there").len(), MAX_FILE + 1);
+    // What stands where the file of before belongs is not taken away.
+    std::fs::remove_file(dir.path().join("known_hosts.old")).expect("of the first one");
+    std::fs::create_dir(dir.path().join("known_hosts.old")).expect("created");
+    std::fs::write(&file, &line).expect("written");
+    assert!(remove(&file, "host", &[&key(KEY)]).is_err());
+    assert_eq!(std::fs::read_to_string(&file).expect("read"), line);
+    // Two lines for one name tell nobody that they are for the same.
+    let hashed = dir.path().join("hashed");
+    for _ in 0..2 {
+        append(&hashed, "host", true, &key(KEY)).expect("written");
+    }
+    let hashed = std::fs::read_to_string(&hashed).expect("read");
+    let lines: Vec<&str> = hashed.lines().collect();
+    assert!(lines.len() == 2 && lines[0] != lines[1], "{hashed}");
 }
 
 fn names() -> impl Strategy<Value = String> {

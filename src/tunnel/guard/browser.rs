@@ -40,7 +40,25 @@ fn is_loopback(host: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::head;
     use super::*;
+
+    #[test]
+    fn what_a_browser_may_have_sent_is_refused() {
+        for (text, passes) in [
+            ("GET /info HTTP/1.1\r\nHost: localhost:2375\r\n", true),
+            ("GET /info HTTP/1.1\r\nHost: [::1]:2375\r\n", true),
+            ("GET /info HTTP/1.0\r\n", true),
+            ("GET /info HTTP/1.0\r\nHost: evil.example\r\n", false),
+            ("GET /info HTTP/1.1\r\nHost: evil.example:2375\r\n", false),
+            ("GET /info HTTP/1.1\r\nHost: \r\n", false),
+            ("GET /info HTTP/1.1\r\nHost: localhost\r\nOrigin: http://localhost\r\n", false),
+            ("GET /info HTTP/1.1\r\nHost: localhost\r\nORIGIN: null\r\n", false),
+        ] {
+            let (head, ..) = head::read(format!("{text}\r\n").as_bytes()).expect(text);
+            assert_eq!(check(&head).is_ok(), passes, "{text}");
+        }
+    }
 
     #[test]
     fn only_loopback_is_loopback() {

@@ -195,6 +195,16 @@ mod tests {
         }
         // Without seccomp the Engine itself refuses a profile.
         assert!(seccomp("{}", None));
+        for (driver, passes) in [("journald", true), ("syslog", false), ("", false)] {
+            let info = r#"{"LoggingDriver":"journald"}"#;
+            assert_eq!(settled(info, Reference::LogDriver(driver.into())), passes, "{driver}");
+        }
+        for (options, passes) in [(r#"[]"#, true), (r#"["name=cgroupns"]"#, false), (r#"["name=rootless"]"#, true)] {
+            let mut set = false;
+            let what = Reference::HostCgroupns(Box::new(|| set = true));
+            assert_eq!(settled(&format!(r#"{{"SecurityOptions":{options}}}"#), what), passes, "{options}");
+            assert_eq!(set, passes, "{options}");
+        }
     }
 
     #[test]

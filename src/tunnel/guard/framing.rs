@@ -86,7 +86,7 @@ impl Framing {
             let used = match &mut self.state {
                 State::Head(head) => {
                     let (used, complete) = take_head(head, input);
-                    if complete || head.len() > MAX_HEAD {
+                    if complete || head.len() == MAX_HEAD {
                         let head = std::mem::take(head);
                         self.head(&head, complete, out);
                     }
@@ -213,7 +213,7 @@ impl Framing {
 /// Takes input up to the end of a head; how much that was, and whether the head is complete.
 fn take_head(head: &mut Vec<u8>, input: &[u8]) -> (usize, bool) {
     let before = head.len();
-    let room = (MAX_HEAD + 1).saturating_sub(before).min(input.len());
+    let room = (MAX_HEAD - before).min(input.len());
     head.extend_from_slice(&input[..room]);
     let from = before.saturating_sub(3);
     match head[from..].windows(4).position(|four| four == b"\r\n\r\n") {
@@ -271,7 +271,9 @@ impl Chunk {
 
 #[cfg(test)]
 mod tests {
+    use super::super::policy::{Decision, Rules};
     use super::*;
+    use crate::config::{Access, Policy};
 
     type Read = (Result<(), Refusal>, Vec<u8>, Vec<Result<String, Refusal>>);
 
@@ -330,5 +332,94 @@ mod tests {
             let input = format!("{last}GET /b HTTP/1.1\r\nHost: x\r\n\r\n");
             assert_eq!(read(input.as_bytes(), 3).2, [Ok("GET /a".to_owned())]);
         }
+    }
+
+    /// `\r\n` and `\xff` of the list of tricks as bytes.
+    fn unescaped(text: &str) -> Vec<u8> {
+        let (mut bytes, mut rest) = (Vec::new(), text.chars());
+        while let Some(c) = rest.next() {
+            let escaped = if c == '\\' { rest.next() } else { None };
+            bytes.push(match escaped {
+                Some('r') => b'\r',
+                Some('n') => b'\n',
+                Some('t') => b'\t',
+                Some('x') => {
+                    let digits: String = rest.by_ref().take(2).collect();
+                    u8::from_str_radix(&digits, 16).expect("two digits")
+                }
+                other => u8::try_from(other.unwrap_or(c)).expect("ASCII"),
+            });
+        }
+        bytes
+    }
+
+    #[test]
+    fn tricks_do_not_get_past() {
+        let access = Access { policies: vec![Policy::ReadOnly], ..Access::default() };
+        let rules = Rules::new(&access).expect("rules").expect("limited");
+        let tricks = include_str!("../../../tests/guard/tricks.txt").lines().filter(|line| !line.starts_with('#'));
+        for trick in tricks {
+            let fields: Vec<&str> = trick.splitn(3, '\t').collect();
+            let bytes = unescaped(fields[2]);
+            for piece in [1, 1000] {
+                let (mut framing, mut out) = (Framing::default(), Vec::new());
+                let _ = bytes.chunks(piece).try_for_each(|piece| framing.feed(piece, &mut out));
+                let seen: Vec<_> = std::iter::from_fn(|| framing.take_seen()).collect();
+                let codes = seen.iter().map(|seen| match seen.as_ref().map(|head| rules.decide(head)) {
+                    Ok(Decision::Pass(_)) => "200",
+                    Ok(Decision::Refuse(_)) => "403",
+                    Ok(Decision::Bad(_)) | Err(_) => "400",
+                });
+                // Behind a bad request nothing is answered.
+                let mut codes: Vec<&str> = codes.collect();
+                codes.truncate(codes.iter().position(|code| *code == "400").map_or(codes.len(), |at| at + 1));
+                assert_eq!(codes.join(" "), fields[0], "{}: {}", fields[1], fields[2]);
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_kept_of_a_head_and_behind_an_upgrade_is_bounded() {
+        let line = "GET /_ping HTTP/1.1\r\nHost: x\r\n";
+        for (size, passes) in [(MAX_HEAD, true), (MAX_HEAD + 1, false), (MAX_HEAD * 2, false)] {
+            for piece in [999, 1 << 20] {
+                let header = format!("A: {}\r\n\r\n", "x".repeat(size - line.len() - 7));
+                let (result, out, seen) = read(format!("{line}{header}").as_bytes(), piece);
+                assert_eq!((result, seen.len()), (Ok(()), 1));
+                assert_eq!(seen[0].is_ok(), passes, "{size}");
+                assert_eq!(out == IN_ITS_PLACE, !passes, "{size}");
+            }
+        }
+        let upgrade = b"POST /exec/a/start HTTP/1.1\r\nHost: x\r\nUpgrade: tcp\r\nConnection: Upgrade\r\n\r\n";
+        for (size, passes) in [(MAX_HELD - 1, true), (MAX_HELD, true), (MAX_HELD + 1, false)] {
+            let (mut framing, mut out) = (Framing::default(), Vec::new());
+            framing.feed(upgrade, &mut out).expect("let through");
+            assert!(framing.broken().is_none() && !framing.is_over());
+            let first = framing.feed(&vec![0; size - 1000], &mut out);
+            assert_eq!(first, Ok(()));
+            assert_eq!(framing.feed(&[0; 1000], &mut out).is_ok(), passes, "{size}");
+            assert_eq!(framing.broken().is_none(), passes, "{size}");
+            assert_eq!(framing.is_over(), size == MAX_HELD, "{size}");
+        }
+    }
+
+    #[test]
+    fn reading_is_over_once_a_refusal_is_all_that_is_left_to_be_sent() {
+        let (mut framing, mut out) = (Framing::default(), Vec::new());
+        framing.feed(b"GET /_ping HTTP/1.1\r\nHost: x\r\n\r\nG", &mut out).expect("let through");
+        assert!(framing.is_in_head() && !framing.is_over());
+        framing.feed(b"ET //x HTTP/1.1\r\nHost: x\r\n\r\n", &mut out).expect("refused in its turn");
+        assert!(!framing.is_in_head() && !framing.is_over(), "two answers are to come");
+        assert!(framing.take_seen().is_some_and(|seen| seen.is_ok()) && !framing.is_over());
+        assert!(framing.take_seen().is_some_and(|seen| seen.is_err()) && framing.is_over());
+        assert!(framing.take_seen().is_none() && framing.is_over());
+        let (mut framing, mut out) = (Framing::default(), Vec::new());
+        framing.feed(b"GET /_ping HTTP/1.0\r\n\r\n", &mut out).expect("let through");
+        framing.take_seen();
+        assert!(!framing.is_over(), "the client's end is still to be seen");
+        let (mut framing, mut out) = (Framing::default(), Vec::new());
+        framing.feed(b"GET /", &mut out).expect("read");
+        framing.head_is_late(&mut out);
+        assert_eq!((out.as_slice(), framing.take_seen()), (IN_ITS_PLACE, Some(Err(TOO_LATE))));
     }
 }

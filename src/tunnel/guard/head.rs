@@ -275,4 +275,50 @@ mod tests {
         assert!(head.last && !head.expects);
         assert!(read(b"POST /build HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n").is_err());
     }
+
+    #[test]
+    fn a_target_and_the_number_of_headers_are_bounded_as_written() {
+        // Three bytes for each of these once it is written.
+        let query = format!("?a={}", "{".repeat(15_000));
+        for (size, passes) in [(MAX_TARGET, true), (MAX_TARGET + 1, false), (MAX_TARGET + 2, false)] {
+            let path = format!("/images/{}/json", "a".repeat(size - "/images//json?a=".len() - 45_000));
+            let text = format!("GET {path}{query} HTTP/1.1\r\nHost: x\r\n\r\n");
+            assert_eq!(read(text.as_bytes()).is_ok(), passes, "{size}");
+        }
+        for (lines, passes) in [(MAX_LINES, true), (MAX_LINES + 1, false), (MAX_LINES + 9, false)] {
+            let headers = "A: b\r\n".repeat(lines - 2);
+            let text = format!("GET /info HTTP/1.1\r\nHost: x\r\n{headers}\r\n");
+            assert_eq!(read(text.as_bytes()).is_ok(), passes, "{lines}");
+        }
+    }
+
+    #[test]
+    fn what_has_a_body_and_who_waits_to_send_it_is_known() {
+        for (headers, body, expects) in [
+            ("", Body::None, false),
+            ("Content-Length: 0\r\n", Body::None, false),
+            ("Content-Length: 7\r\nExpect: 100-Continue\r\n", Body::Length(7), true),
+            ("Content-Length: 999999999999999999\r\n", Body::Length(999_999_999_999_999_999), false),
+            ("Transfer-Encoding: Chunked\r\n", Body::Chunked, false),
+        ] {
+            let text = format!("POST /build HTTP/1.1\r\nHost: x\r\n{headers}\r\n");
+            let (head, found, _) = read(text.as_bytes()).expect(headers);
+            assert_eq!((found, head.body, head.expects), (body, body != Body::None, expects), "{headers}");
+        }
+        for header in [
+            "Content-Length: ",
+            "Content-Length: +7",
+            "Content-Length: 1000000000000000000",
+            "Content-Length: 7\r\nContent-Length: 7",
+            "Content-Length: 7\r\nTransfer-Encoding: chunked",
+            "Transfer-Encoding: gzip",
+            "Expect: 200-ok",
+            "Trailer: x",
+            "Content-Length: 7\r\nContent-Type: multipart/form-data; boundary=x",
+            "Content-Length: 7\r\nContent-Type: Application/X-WWW-Form-Urlencoded",
+        ] {
+            let text = format!("POST /build HTTP/1.1\r\nHost: x\r\n{header}\r\n\r\n");
+            assert!(read(text.as_bytes()).is_err(), "{header}");
+        }
+    }
 }

@@ -231,7 +231,7 @@ fn is_address(segment: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::operation::{Body, Times};
+    use super::super::operation::{Body, Risk, Times};
     use super::*;
 
     fn found(method: &str, target: &str) -> Option<&'static str> {
@@ -308,6 +308,7 @@ mod tests {
     fn the_table_is_sound() {
         for operation in OPERATIONS {
             assert!(operation.body != Body::Sent || matches!(operation.method, "POST" | "PUT"), "{}", operation.name);
+            assert!(!matches!(operation.risk, Risk::Body(_)) || operation.body == Body::Sent, "{}", operation.name);
             assert_eq!(
                 operation.parameter(""),
                 operation.takes.is_empty().then_some(Times::Once),

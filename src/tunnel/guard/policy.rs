@@ -293,4 +293,118 @@ mod tests {
             assert!(build(query).is_err(), "{query}");
         }
     }
+
+    /// Does a policy let this pass, with its body?
+    fn passes(rules: &Rules, method: &str, target: &str, body: &str) -> bool {
+        let length = if body.is_empty() { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };
+        let head = format!("{method} {target} HTTP/1.1\r\nHost: x\r\n{length}\r\n");
+        let (head, ..) = head::read(head.as_bytes()).unwrap_or_else(|e| panic!("{target}: {e}"));
+        let Decision::Pass(pass) = rules.decide(&head) else { return false };
+        let inspected = !pass.inspect || rules.inspect(pass.operation, &pass.target, body.as_bytes()).is_ok();
+        inspected && Rules::drop_body(pass.operation, body.as_bytes()).is_ok()
+    }
+
+    fn rules(access: Access) -> Rules {
+        Rules::new(&access).expect("rules").expect("limited")
+    }
+
+    #[test]
+    fn every_operation_of_the_api_under_every_policy() {
+        let rows: Vec<&str> = include_str!("../../../tests/guard/operations.txt").lines().collect();
+        let rows: Vec<&&str> = rows.iter().filter(|row| !row.starts_with('#')).collect();
+        assert!(rows.len() > 100, "{}", rows.len());
+        let policies = [Policy::ReadOnly, Policy::Containers, Policy::Build, Policy::NoPrivileged];
+        for (at, policy) in policies.into_iter().enumerate() {
+            let rules = rules(Access { policies: vec![policy], ..Access::default() });
+            for row in &rows {
+                let words: Vec<&str> = row.split(' ').collect();
+                let (method, path) = (words[0], words[1].replace("{id}", "some_thing.1-x").replace("{name}", "some-x"));
+                let body = if matches!(method, "POST" | "PUT") { "{}" } else { "" };
+                for prefix in ["", "/v1.41"] {
+                    let passes = passes(&rules, method, &format!("{prefix}{path}"), body);
+                    assert_eq!(passes, words[2 + at] == "yes", "{policy:?}: {prefix} {row}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn policies_add_up_and_operations_that_are_named_pass_besides() {
+        let with = |policies: &[Policy], allow: &[&str]| {
+            let allow = allow.iter().map(ToString::to_string).collect();
+            Access { policies: policies.to_vec(), allow, ..Access::default() }
+        };
+        use Policy::{Build, Containers, NoPrivileged, ReadOnly};
+        for (policies, allow, method, target, body, expected) in [
+            (&[Containers, Build][..], &[][..], "POST", "/containers/create", "{}", true),
+            (&[Containers, Build], &[], "POST", "/build", "", true),
+            (&[Containers, Build], &[], "POST", "/swarm/leave", "", false),
+            (
+                &[ReadOnly],
+                &["containers.create"],
+                "POST",
+                "/containers/create",
+                r#"{"HostConfig":{"Privileged":true}}"#,
+                true,
+            ),
+            (&[ReadOnly], &["containers.create"], "POST", "/containers/x/start", "", false),
+            (&[ReadOnly, NoPrivileged], &["containers.create"], "POST", "/containers/create", "{}", true),
+            (
+                &[ReadOnly, NoPrivileged],
+                &["containers.create"],
+                "POST",
+                "/containers/create",
+                r#"{"HostConfig":{"Privileged":true}}"#,
+                false,
+            ),
+            (&[NoPrivileged], &[], "POST", "/swarm/leave", "", false),
+            (&[NoPrivileged], &["swarm.leave"], "POST", "/swarm/leave", "", true),
+            (&[Build], &[], "POST", "/build?networkmode=host", "", true),
+            (&[Build, NoPrivileged], &[], "POST", "/build?networkmode=host", "", false),
+            (&[Containers], &[], "POST", "/containers/x/start", "{\"Privileged\":true}", false),
+            (&[Containers], &[], "POST", "/containers/x/start", " null ", true),
+            (&[Containers], &[], "POST", "/containers/x/stop", "[1]", true),
+            (&[ReadOnly], &[], "GET", "/info", "{}", false),
+        ] {
+            let rules = rules(with(policies, allow));
+            assert_eq!(
+                passes(&rules, method, target, body),
+                expected,
+                "{policies:?} {allow:?}: {method} {target} {body}"
+            );
+            assert_eq!(rules.knows_only_docker(), policies.contains(&NoPrivileged));
+            let find = |name: &str| OPERATIONS.iter().find(|operation| operation.name == name).expect(name);
+            let start = find("containers.start");
+            assert_eq!(rules.must_ask(start), policies.contains(&NoPrivileged).then_some(Reach::Container));
+            assert_eq!(
+                rules.remembers(find("containers.exec")),
+                policies.contains(&NoPrivileged).then_some(Makes::Exec)
+            );
+        }
+        assert_eq!(rules(with(&[NoPrivileged, ReadOnly], &[])).label, "read-only, no-privileged");
+        assert!(Rules::new(&with(&[], &["containers.create"])).expect("known").is_none());
+        let wrong = Rules::new(&with(&[ReadOnly], &["container.create"])).expect_err("unknown");
+        assert!(wrong.ends_with("did you mean `containers.create`?"), "{wrong}");
+    }
+
+    #[test]
+    fn a_bind_below_an_entry_takes_an_api_that_can_leave_out_what_is_mounted_there() {
+        let rules = rules(Access {
+            policies: vec![Policy::NoPrivileged],
+            allowed_binds: vec!["/srv/".into()],
+            ..Access::default()
+        });
+        let body = r#"{"HostConfig":{"Binds":["/srv/x:/x:ro"]}}"#;
+        for (target, expected) in [
+            ("/containers/create", true),
+            ("/v1.41/containers/create", true),
+            ("/v1.40/containers/create", true),
+            ("/v1.39/containers/create", false),
+            ("/v1.24/containers/create", false),
+        ] {
+            assert_eq!(passes(&rules, "POST", target, body), expected, "{target}");
+        }
+        assert!(passes(&rules, "POST", "/containers/create", ""), "the Engine says what is missing");
+        assert!(!passes(&rules, "POST", "/containers/create", "x"));
+    }
 }

@@ -249,3 +249,283 @@ async fn asked_of<'a>(info: &'a mut Option<Info>, engine: &impl Ask) -> Result<&
 async fn settle_default(info: &mut Option<Info>, what: Reference<'_>, engine: &impl Ask) -> Result<(), Refused> {
     asked_of(info, engine).await?.settle(what)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use hyper::body::Bytes;
+    use serde_json::{Value, json};
+
+    use super::super::Guard;
+    use super::super::bodies::{Judged, judge_create};
+    use super::super::policy::Rules;
+    use super::*;
+    use crate::config::{Access, Policy};
+
+    /// An Engine with these answers, and 404 to everything else.
+    struct Engine {
+        answers: Vec<(String, u16, Value)>,
+        asked: Mutex<Vec<String>>,
+    }
+
+    impl Engine {
+        fn new(answers: impl IntoIterator<Item = (String, u16, Value)>) -> Self {
+            Self { answers: answers.into_iter().collect(), asked: Mutex::default() }
+        }
+
+        /// What it was asked since this was called before.
+        fn asked(&self) -> Vec<String> {
+            std::mem::take(&mut lock(&self.asked))
+        }
+    }
+
+    impl Ask for Engine {
+        async fn get(&self, path: &str) -> Result<(StatusCode, Bytes), Refused> {
+            lock(&self.asked).push(path.to_owned());
+            let found = self.answers.iter().find(|(known, ..)| known == path);
+            let (status, answer) = found.map_or((404, &Value::Null), |(_, status, answer)| (*status, answer));
+            Ok((StatusCode::from_u16(status).expect("a status"), answer.to_string().into()))
+        }
+    }
+
+    fn guard() -> Guard {
+        let access = Access {
+            policies: vec![Policy::NoPrivileged],
+            allowed_binds: vec!["/srv/all/".into()],
+            ..Access::default()
+        };
+        let rules = Rules::new(&access).expect("rules").expect("limited");
+        Guard { rules, open: Mutex::default(), next: 0.into(), known: Mutex::default() }
+    }
+
+    /// The id that belongs to a name.
+    fn id(name: &str) -> String {
+        let hex: String = name.bytes().map(|byte| format!("{byte:02x}")).collect();
+        format!("{hex:0<64}")
+    }
+
+    fn container(name: &str, host: Value, mounts: Value) -> (String, u16, Value) {
+        (format!("/containers/{name}/json"), 200, json!({"Id": id(name), "HostConfig": host, "Mounts": mounts}))
+    }
+
+    fn volume(name: &str, options: Value) -> (String, u16, Value) {
+        (format!("/volumes/{name}"), 200, json!({"Driver": "local", "Options": options}))
+    }
+
+    fn exec(name: &str, container: &str, privileged: bool) -> (String, u16, Value) {
+        let exec = json!({"ContainerID": id(container), "ProcessConfig": {"privileged": privileged}});
+        (format!("/exec/{}/json", id(name)), 200, exec)
+    }
+
+    /// The same as one that is asked for by its id.
+    fn by_id((_, status, inspect): (String, u16, Value)) -> (String, u16, Value) {
+        (format!("/containers/{}/json", inspect["Id"].as_str().expect("an id")), status, inspect)
+    }
+
+    fn info() -> (String, u16, Value) {
+        let info = json!({"DefaultRuntime": "runc", "LoggingDriver": "json-file", "DockerRootDir": "/srv/all/docker"});
+        ("/info".into(), 200, info)
+    }
+
+    async fn attach(guard: &Guard, name: &str, engine: &Engine) -> Result<String, Refused> {
+        guard.reach("containers.attach", Reach::Container, &format!("/v1.41/containers/{name}/attach"), engine).await
+    }
+
+    async fn start_exec(guard: &Guard, name: &str, engine: &Engine) -> Result<String, Refused> {
+        guard.reach("exec.start", Reach::Exec, &format!("/exec/{}/start", id(name)), engine).await
+    }
+
+    #[tokio::test]
+    async fn a_container_is_reached_by_its_id_and_asked_about_once() {
+        let (guard, engine) = (guard(), Engine::new([container("web", json!({}), json!([]))]));
+        let reached = Ok(format!("/v1.41/containers/{}/attach", id("web")));
+        assert_eq!(attach(&guard, "web", &engine).await, reached);
+        assert_eq!(engine.asked(), ["/containers/web/json"]);
+        assert_eq!(attach(&guard, &id("web"), &engine).await, reached);
+        assert!(engine.asked().is_empty(), "its id stays its own");
+        assert_eq!(attach(&guard, "web", &engine).await, reached);
+        assert_eq!(engine.asked(), ["/containers/web/json"], "its name may be another's by now");
+        for name in ["a b", "a@b", ".."] {
+            assert!(attach(&guard, name, &engine).await.is_err(), "{name}");
+        }
+        let nothing = guard.reach("containers.attach", Reach::Container, "/info", &engine).await;
+        assert_eq!(nothing.expect_err("no container").0, StatusCode::FORBIDDEN);
+        assert!(engine.asked().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_container_that_has_more_or_shares_with_one_that_has_is_not_reached() {
+        let below = |source: &str| {
+            let mount = json!([{"Type": "bind", "Source": source, "Target": "/x", "ReadOnly": true,
+                "BindOptions": {"NonRecursive": true}}]);
+            let mounted = json!([{"Type": "bind", "Source": source, "Destination": "/x", "RW": false}]);
+            container("web", json!({"Mounts": mount}), mounted)
+        };
+        let mounted = |name: &str| json!([{"Type": "volume", "Name": name}]);
+        let joins = |name: &str, other: &str| {
+            container(name, json!({"PidMode": format!("container:{}", id(other))}), json!([]))
+        };
+        let harmless = |name: &str| by_id(container(name, json!({}), json!([])));
+        let privileged = || by_id(container("evil", json!({"Privileged": true}), json!([])));
+        let (forbidden, bad_gateway) = (Some(StatusCode::FORBIDDEN), Some(StatusCode::BAD_GATEWAY));
+        for (answers, refused) in [
+            (vec![container("web", json!({"Privileged": true}), json!([]))], forbidden),
+            (vec![joins("web", "evil"), privileged()], forbidden),
+            (vec![joins("web", "gone")], Some(StatusCode::NOT_FOUND)),
+            (vec![joins("web", "other"), harmless("other")], None),
+            (vec![joins("web", "other"), by_id(joins("other", "web"))], None),
+            (vec![joins("web", "other"), by_id(joins("other", "evil")), privileged()], forbidden),
+            (vec![("/containers/web/json".into(), 500, Value::Null)], bad_gateway),
+            (vec![("/containers/web/json".into(), 200, json!({}))], forbidden),
+            (vec![container("web", json!({}), mounted("v")), volume("v", Value::Null)], None),
+            (vec![container("web", json!({}), mounted("v"))], None),
+            (
+                vec![container("web", json!({}), mounted("v")), volume("v", json!({"o": "bind", "device": "/"}))],
+                forbidden,
+            ),
+            (vec![container("web", json!({}), mounted("v")), ("/volumes/v".into(), 500, Value::Null)], bad_gateway),
+            (vec![container("web", json!({}), mounted("a/b"))], forbidden),
+            (vec![below("/srv/all/x"), info()], None),
+            (vec![below("/srv/all/docker/volumes/v/_data"), info()], forbidden),
+            (vec![below("/srv/all/x")], Some(StatusCode::NOT_FOUND)),
+            (vec![container("web", json!({"Runtime": "runc"}), json!([])), info()], None),
+            (vec![container("web", json!({"Runtime": "evil"}), json!([])), info()], forbidden),
+        ] {
+            let (guard, engine) = (guard(), Engine::new(answers));
+            let said = format!("{:?}", engine.answers);
+            let reached = attach(&guard, "web", &engine).await;
+            assert_eq!(reached.as_ref().err().map(|(status, _)| *status), refused, "{said}: {reached:?}");
+            if refused.is_some() {
+                engine.asked();
+                assert!(attach(&guard, &id("web"), &engine).await.is_err(), "{said}");
+                assert_eq!(engine.asked().len(), 1, "{said}: it is not taken for harmless");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn containers_that_share_with_many_others_are_asked_about_up_to_a_bound() {
+        let chain = |length: usize| {
+            (0..length).map(move |at| {
+                let next = format!("container:{}", id(&format!("c{}", at + 1)));
+                let host = if at + 1 < length { json!({"NetworkMode": next, "IpcMode": next}) } else { json!({}) };
+                by_id(container(&format!("c{at}"), host, json!([])))
+            })
+        };
+        let (short, long) = (Engine::new(chain(MAX_ASKED)), Engine::new(chain(MAX_ASKED + 1)));
+        let refused = attach(&guard(), &id("c0"), &long).await.expect_err("too many");
+        assert!(refused.1.contains("shares with too many others"), "{}", refused.1);
+        let guard = guard();
+        let reached = attach(&guard, &id("c0"), &short).await.expect("allowed");
+        assert!(reached.contains(&id("c0")), "{reached}");
+        assert_eq!(short.asked().len(), MAX_ASKED, "each once");
+        for at in 0..MAX_ASKED {
+            assert!(attach(&guard, &id(&format!("c{at}")), &short).await.is_ok(), "{at}");
+        }
+        assert_eq!(short.asked().len(), 0, "all of them are known now");
+    }
+
+    #[tokio::test]
+    async fn a_command_is_started_where_its_container_would_be_allowed() {
+        let engine = Engine::new([
+            exec("good", "web", false),
+            exec("privileged", "web", true),
+            exec("elsewhere", "evil", false),
+            by_id(container("web", json!({}), json!([]))),
+            by_id(container("evil", json!({"Privileged": true}), json!([]))),
+        ]);
+        let guard = guard();
+        assert_eq!(start_exec(&guard, "good", &engine).await, Ok(format!("/exec/{}/start", id("good"))));
+        assert_eq!(engine.asked().len(), 2);
+        assert!(start_exec(&guard, "good", &engine).await.is_ok());
+        assert!(engine.asked().is_empty(), "what a command may do is decided when it is made");
+        for name in ["privileged", "elsewhere"] {
+            for _ in 0..2 {
+                let refused = start_exec(&guard, name, &engine).await.expect_err(name);
+                assert_eq!(refused.0, StatusCode::FORBIDDEN);
+                assert!(refused.1.starts_with("exec.start: "), "{}", refused.1);
+            }
+        }
+        assert_eq!(start_exec(&guard, "gone", &engine).await.expect_err("gone").0, StatusCode::NOT_FOUND);
+        // A container's id is no command's.
+        assert!(start_exec(&guard, "web", &engine).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn what_a_new_container_refers_to_is_asked_for_and_named_by_its_id() {
+        let guard = guard();
+        let settled = async |host: Value, engine: &Engine| {
+            let body = json!({"Image": "x", "HostConfig": host}).to_string();
+            let Ok(Judged::Create(mut create)) = judge_create(body.as_bytes(), &guard.rules.ground()) else {
+                panic!("{body}")
+            };
+            let settled = guard.settle(&mut create, engine).await?;
+            let sent: Value = serde_json::from_slice(&create.to_body().expect("JSON")).expect("JSON");
+            Ok::<_, Refused>((settled, sent["HostConfig"].clone()))
+        };
+        let engine = Engine::new([
+            container("web", json!({}), json!([])),
+            container("evil", json!({"Privileged": true}), json!([])),
+            volume("good", Value::Null),
+            volume("evil", json!({"o": "bind", "device": "/"})),
+            ("/volumes/broken".into(), 500, Value::Null),
+            info(),
+        ]);
+        let many = |count: usize| (0..count).map(|at| format!("v{at}:/v{at}")).collect::<Vec<_>>();
+        for (host, expected, asked) in [
+            (json!({}), Some(Settled::ForGood), 0),
+            (json!({"NetworkMode": "container:web"}), Some(Settled::ForGood), 1),
+            (json!({"NetworkMode": "container:evil"}), None, 1),
+            (json!({"NetworkMode": "container:gone"}), None, 1),
+            (json!({"Binds": ["good:/x"]}), Some(Settled::UntilThen), 1),
+            (json!({"Binds": ["not-there-yet:/x"]}), Some(Settled::UntilThen), 1),
+            (json!({"Binds": ["evil:/x"]}), None, 1),
+            (json!({"Binds": ["broken:/x"]}), None, 1),
+            (json!({"Binds": many(MAX_VOLUMES)}), Some(Settled::UntilThen), MAX_VOLUMES),
+            (json!({"Binds": many(MAX_VOLUMES + 1)}), None, 0),
+            (json!({"Runtime": "runc", "LogConfig": {"Type": "json-file"}}), Some(Settled::ForGood), 1),
+            (json!({"Runtime": "runc", "LogConfig": {"Config": {"tag": "x"}}}), Some(Settled::ForGood), 1),
+            (json!({"Runtime": "evil"}), None, 1),
+            (json!({"Binds": ["/srv/all/x:/x:ro"], "Runtime": "runc"}), Some(Settled::ForGood), 1),
+            (json!({"Binds": ["/srv/all/docker/volumes/v/_data:/x:ro"]}), None, 1),
+        ] {
+            let found = settled(host.clone(), &engine).await;
+            assert_eq!(found.as_ref().ok().map(|(settled, _)| *settled), expected, "{host}: {found:?}");
+            assert_eq!(engine.asked().len(), asked, "{host}");
+        }
+        let (_, sent) = settled(json!({"PidMode": "container:web"}), &engine).await.expect("allowed");
+        assert_eq!(sent["PidMode"], format!("container:{}", id("web")));
+        let (status, reason) = settled(json!({"Binds": ["evil:/x"]}), &engine).await.expect_err("refused");
+        assert_eq!(status, StatusCode::FORBIDDEN);
+        assert!(reason.starts_with("HostConfig.Binds: volume evil would not be allowed itself: "), "{reason}");
+    }
+
+    #[tokio::test]
+    async fn what_was_made_here_is_known_until_too_much_else_is() {
+        let (guard, engine) = (guard(), Engine::new([]));
+        let made = |id: &str| json!({"Id": id, "Warnings": []}).to_string();
+        for answer in [made("web"), made(&"A".repeat(64)), "{}".into(), "no JSON".into()] {
+            guard.learn(Makes::Container, answer.as_bytes());
+        }
+        assert!(attach(&guard, "web", &engine).await.is_err(), "a name may be another's by and by");
+        assert!(attach(&guard, &"A".repeat(64), &engine).await.is_err());
+        guard.learn(Makes::Container, made(&id("web")).as_bytes());
+        guard.learn(Makes::Exec, made(&id("good")).as_bytes());
+        engine.asked();
+        assert!(attach(&guard, &id("web"), &engine).await.is_ok() && start_exec(&guard, "good", &engine).await.is_ok());
+        assert!(engine.asked().is_empty());
+        assert!(
+            attach(&guard, &id("good"), &engine).await.is_err() && start_exec(&guard, "web", &engine).await.is_err()
+        );
+        // The oldest one goes first, once there are too many.
+        for at in 1..MAX_KEPT {
+            guard.learn(Makes::Container, made(&format!("{at:064x}")).as_bytes());
+        }
+        guard.learn(Makes::Container, made(&id("web")).as_bytes());
+        assert!(attach(&guard, &id("web"), &engine).await.is_ok());
+        guard.learn(Makes::Container, made(&id("last")).as_bytes());
+        assert!(attach(&guard, &id("web"), &engine).await.is_err());
+        assert!(attach(&guard, &format!("{:064x}", 1), &engine).await.is_ok());
+    }
+}

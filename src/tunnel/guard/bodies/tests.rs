@@ -180,6 +180,10 @@ fn what_gets_out_of_a_container_is_refused() {
         json!({"SecurityOpt": ["disable"]}),
         json!({"SecurityOpt": ["label=type:spc_t"]}),
         json!({"SecurityOpt": ["label=type:unconfined_t"]}),
+        json!({"SecurityOpt": ["label=user:root"]}),
+        json!({"SecurityOpt": ["label=role:sysadm_r"]}),
+        json!({"SecurityOpt": ["label=level:x0"]}),
+        json!({"SecurityOpt": ["label=type:.process"]}),
         json!({"SecurityOpt": ["no-new-privileges=false"]}),
         json!({"SecurityOpt": ["systempaths=unconfined"]}),
         json!({"SecurityOpt": ["writable-cgroups=true"]}),
@@ -211,6 +215,11 @@ fn what_gets_out_of_a_container_is_refused() {
         json!({"PortBindings": {"80/tcp": [{"HostIp": "x"}]}}),
         json!({"Tmpfs": {"/x": "bind"}}),
         json!({"Tmpfs": {"/x": "size=1m,remount"}}),
+        json!({"Tmpfs": {"/x": "size=a/b"}}),
+        json!({"Tmpfs": {"/x": "new=1"}}),
+        json!({"Privileged": 1}),
+        json!({"Privileged": -1}),
+        json!({"Privileged": 0.5}),
     ] {
         assert!(host(config.clone()).is_err(), "{config}");
     }
@@ -272,9 +281,15 @@ fn binds_are_judged_with_what_containers_may_write() {
         ("C:\\x:/x", false),
         ("\\\\.\\pipe\\docker_engine:/x", false),
         ("/srv/one\n:/x", false),
+        ("volume:/x\ny", false),
+        ("volume:\\x", false),
         // Below a directory: for reading only, and not where another entry lets containers write.
         ("/srv/all:/x:ro", true),
         ("/srv/all/below:/x:ro", true),
+        ("/srv/all/..:/x:ro", false),
+        ("/srv/all/../secret:/x:ro", false),
+        ("/srv/all/./below:/x:ro", false),
+        ("/srv/all//below:/x:ro", false),
         ("/srv/all/below:/x", false),
         ("/srv/all/below:/x:rw", false),
         ("/srv/all/below:/x:ro,z", false),
@@ -292,6 +307,9 @@ fn binds_are_judged_with_what_containers_may_write() {
         ("/srv/one", false, true),
         ("/srv/all/x", true, true),
         ("/srv/all/x", false, false),
+        ("/srv/all/../x", true, false),
+        ("/srv/all/x\ny", true, false),
+        ("srv/all/x", true, false),
         ("/etc", true, false),
         ("", true, false),
     ] {
@@ -349,6 +367,17 @@ fn volumes_are_judged_by_type_and_word() {
         (json!({"type": "nfs4", "o": "addr=10.0.0.1,clientaddr=10.0.0.2,fsc", "device": ":/export"}), true),
         (json!({"type": "nfs4", "o": "addr=10.0.0.1,clientaddr=10.0.0.2 bind", "device": ":/export"}), false),
         (json!({"type": "cifs", "o": "username=a,password=b!c,vers=3.0", "device": "//server/share"}), true),
+        (json!({"type": "cifs", "o": "user=a,sec=ntlmssp", "device": "//server/share"}), true),
+        (json!({"type": "cifs", "o": "vers=none,cache=none,sec=none", "device": "//server/share"}), true),
+        (json!({"type": "cifs", "o": "new=none", "device": "//server/share"}), false),
+        (json!({"type": "cifs", "o": "password=a\nb", "device": "//server/share"}), false),
+        (json!({"type": "cifs", "device": "/etc"}), false),
+        (json!({"type": "nfs", "o": "sec=sys,addr=10.0.0.1", "device": ":/export"}), true),
+        (json!({"type": "nfs", "o": "password=a", "device": ":/export"}), false),
+        (json!({"type": "nfs", "o": "sec=none", "device": ":/export"}), false),
+        (json!({"type": "nfs", "device": "/dev/sda:/export"}), false),
+        (json!({"type": "nfs", "device": "nas"}), false),
+        (json!({"type": "tmpfs", "o": "username=a", "device": "tmpfs"}), false),
         (json!({"type": "none", "o": "bind", "device": "/srv/one"}), true),
         (json!({"o": "rbind,rw", "device": "/srv/one"}), true),
         (json!({"type": "none", "o": "bind", "device": "/"}), false),
@@ -380,6 +409,49 @@ fn volumes_are_judged_by_type_and_word() {
 }
 
 #[test]
+fn paths_of_the_kernels_are_masked_as_the_engine_does_or_more() {
+    let masked = |more: &[&str], left_out: usize| {
+        let paths = [&security::ALWAYS_MASKED[left_out..], more].concat();
+        host(json!({"MaskedPaths": paths})).map(|sent| sent["MaskedPaths"].as_array().map_or(0, Vec::len))
+    };
+    let read_only = |more: &[&str], left_out: usize| {
+        let paths = [&security::ALWAYS_READONLY[left_out..], more].concat();
+        host(json!({"ReadonlyPaths": paths})).is_ok()
+    };
+    let at_least = security::ALWAYS_MASKED.len();
+    assert_eq!(masked(&[], 0), Ok(at_least + 3), "later Engines mask more");
+    assert_eq!(masked(&["/proc/asound", "/sys/my.own-one"], 0), Ok(at_least + 4), "each once");
+    assert!(read_only(&[], 0) && read_only(&["/sys/fs"], 0));
+    for left_out in 1..=2 {
+        assert!(masked(&[], left_out).is_err() && !read_only(&[], left_out), "{left_out}");
+    }
+    for odd in ["/etc/passwd", "proc/x", "/proc/../etc", "/sys/a b", "/process/x", ""] {
+        assert!(masked(&[odd], 0).is_err() && !read_only(&[odd], 0), "{odd}");
+    }
+}
+
+#[test]
+fn a_place_in_a_network_takes_plain_options() {
+    for (name, value, passes) in [
+        ("com.docker.network.endpoint.ifname", "eth0", true),
+        ("com.docker.network.endpoint.ifname", "eth0123456789-_", true),
+        ("com.docker.network.endpoint.ifname", "eth0123456789-_x", false),
+        ("com.docker.network.endpoint.ifname", "../x", false),
+        ("com.docker.network.endpoint.sysctls", "net.ipv4.conf.IFNAME.log_martians=1,net.ipv6.conf.a.b=-1", true),
+        ("com.docker.network.endpoint.sysctls", "net.ipv4.conf.IFNAME.log_martians=1,kernel.shmmax=1", false),
+        ("com.docker.network.endpoint.sysctls", "net.new.x=1", false),
+        ("com.docker.network.endpoint.sysctls", "net.ipv4.x=/", false),
+        ("com.docker.network.endpoint.new", "x", false),
+    ] {
+        let endpoint = json!({"DriverOpts": {name: value}});
+        let connect = sent("networks.connect", &json!({"Container": "c", "EndpointConfig": endpoint}));
+        assert_eq!(connect.is_ok(), passes, "{name}={value}");
+        let create = json!({"Image": "x", "NetworkingConfig": {"EndpointsConfig": {"net": endpoint}}});
+        assert_eq!(sent("containers.create", &create).is_ok(), passes, "{name}={value}");
+    }
+}
+
+#[test]
 fn networks_take_nothing_of_the_host() {
     for (network, passes) in [
         (
@@ -400,6 +472,8 @@ fn networks_take_nothing_of_the_host() {
         (json!({"Options": {"com.docker.network.bridge.name": "docker0"}}), false),
         (json!({"Options": {"com.docker.network.bridge.gateway_mode_ipv4": "nat-unprotected"}}), false),
         (json!({"Options": {"com.docker.network.container_iface_prefix": "../x"}}), false),
+        (json!({"Options": {"com.docker.network.container_iface_prefix": "eth45678"}}), true),
+        (json!({"Options": {"com.docker.network.container_iface_prefix": "eth456789"}}), false),
         (json!({"IPAM": {"Driver": "../../evil"}}), false),
         // The host's own traffic would go there.
         (json!({"IPAM": {"Config": [{"Subnet": "192.168.7.0/24"}]}}), false),
@@ -484,6 +558,11 @@ fn a_seccomp_profile_is_as_narrow_as_the_engines_in_arguments_too() {
         (socket(&[(39, "LT")]), of_28),
         (socket(&[(41, "LT")]), of_20),
         (socket(&[(39, "GT")]), of_20),
+        (socket(&[(37, "LE")]), None),
+        (socket(&[(38, "LE")]), of_28),
+        (socket(&[(40, "LE")]), of_20),
+        (socket(&[(41, "GE")]), None),
+        (socket(&[(40, "GE")]), of_20),
         (socket(&[(38, "EQ")]), of_28),
         (socket(&[(40, "EQ")]), of_20),
         (socket(&[(0x1_0000_0028, "EQ")]), of_20),
@@ -515,6 +594,21 @@ fn a_seccomp_profile_is_as_narrow_as_the_engines_in_arguments_too() {
 }
 
 #[test]
+fn a_seccomp_profile_is_bounded() {
+    let passes = |syscalls: Value| {
+        let profile = json!({"defaultAction": "SCMP_ACT_ERRNO", "syscalls": syscalls});
+        host(json!({"SecurityOpt": [format!("seccomp={profile}")]})).is_ok()
+    };
+    let argument = |index: usize| json!({"index": index, "value": 1, "op": "SCMP_CMP_EQ"});
+    for (over, expected) in [(0, true), (1, false), (2, false)] {
+        assert_eq!(passes(json!(vec![json!({"name": "read"}); 2000 + over])), expected, "rules");
+        assert_eq!(passes(json!([{"names": vec!["read"; 1000 + over]}, {"names": vec!["read"; 1000]}])), expected);
+        let args: Vec<Value> = (0..30 + over).map(argument).collect();
+        assert_eq!(passes(json!([{"names": ["read"], "args": args}])), expected, "arguments");
+    }
+}
+
+#[test]
 fn what_is_safer_passes_and_so_do_the_engines_own_words() {
     let profile = json!({
         "defaultAction": "SCMP_ACT_ERRNO", "architectures": ["SCMP_ARCH_X86_64"],
@@ -529,6 +623,7 @@ fn what_is_safer_passes_and_so_do_the_engines_own_words() {
         json!({"SecurityOpt": ["apparmor=docker-default", "apparmor:docker-default", "no-new-privileges:true"]}),
         json!({"SecurityOpt": ["label=type:container_t", "label=type:web.process", "label=level:s0:c1,c2"]}),
         json!({"SecurityOpt": ["label:type:svirt_apache_t", "seccomp=builtin"]}),
+        json!({"SecurityOpt": ["label=user:system_u", "label=role:system_r"]}),
         json!({"SecurityOpt": [format!("seccomp={profile}")]}),
         json!({"LogConfig": {"Type": "json-file", "Config": {"max-size": "10m", "tag": "{{.Name}}/{{ .ID }}"}}}),
         json!({"LogConfig": {"Type": "", "Config": {"max-size": "10m"}}}),
@@ -554,7 +649,7 @@ fn what_is_safer_passes_and_so_do_the_engines_own_words() {
 fn references_are_found_and_replaced() {
     let body = json!({"Image": "x", "HostConfig": {
         "NetworkMode": "container:a", "PidMode": "container:b", "IpcMode": "container:c", "VolumesFrom": ["d", "e:ro"],
-        "Runtime": "nvidia", "LogConfig": {"Type": "journald"}, "CgroupnsMode": "host", "SecurityOpt": ["seccomp=builtin"],
+        "Runtime": "nvidia", "LogConfig": {"Type": "journald"}, "CgroupnsMode": "host", "SecurityOpt": ["seccomp=builtin", "apparmor=docker-default"],
         "Binds": ["f:/f", "/anonymous"],
         "Mounts": [{"Type": "volume", "Source": "g", "Target": "/g"}, {"Type": "tmpfs", "Source": "h", "Target": "/h"}],
     }});
