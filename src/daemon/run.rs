@@ -221,7 +221,7 @@ async fn supervise(
     });
     let leaving = async { while clients.join_next().await.is_some() {} };
     if tokio::time::timeout(LAST_WORD, leaving).await.is_err() {
-        tracing::warn!("{} control clients did not take their last word", clients.len());
+        tracing::warn!("{} control clients did not read their last event", clients.len());
     }
     result
 }

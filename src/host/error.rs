@@ -48,7 +48,7 @@ pub enum Error {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Obstacle {
     /// No socket of an Engine.
-    #[error("it has no Engine's socket ({})", .looked.join(", "))]
+    #[error("there is no Docker socket at {}", .looked.join(", "))]
     NoSocket {
         /// Where one was looked for.
         looked: Vec<String>,

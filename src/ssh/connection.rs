@@ -123,7 +123,7 @@ impl Connection {
         for (index, hop) in hops.iter().enumerate() {
             let hop = target.hop(hop, &hops[..index])?;
             for keyword in &hop.ssh.not_obeyed {
-                tracing::warn!("ssh_config sets `{keyword}` for {}; dtunnel does not obey it", hop.destination);
+                tracing::warn!("ssh_config sets `{keyword}` for {}; dtunnel ignores it", hop.destination);
             }
             way = Some(match way {
                 None => Box::pin(Self::establish(&hop, context)).await?,
@@ -385,13 +385,13 @@ impl Connection {
         if update.is_agreed_to(&self.verifier, prompter).await {
             self.make(&update).await;
         } else {
-            tracing::info!("{} tells of its keys; known_hosts is left as it is: nobody said yes", self.host);
+            tracing::info!("{} announced its host keys; known_hosts is unchanged: nobody said yes", self.host);
         }
     }
 
     async fn make(&self, update: &Update) {
         if let Err(e) = self.handle.hostkeys_prove(update.to_prove.clone()).await {
-            tracing::warn!("{} told of host keys that it could not prove to have: {e}", self.host);
+            tracing::warn!("{} announced host keys, but could not prove that it has them: {e}", self.host);
             return;
         }
         update.make(&self.verifier);

@@ -98,7 +98,7 @@ impl Dispatcher {
                 }
                 // Ended tasks are let go as they end. A panic in one ends that flow alone.
                 Some(joined) = flows.join_next() => if let Err(e) = joined {
-                    tracing::error!("a flow ended badly: {e}");
+                    tracing::error!("a flow failed: {e}");
                 }
             }
         }
@@ -170,11 +170,11 @@ impl Dispatcher {
             };
             // What was asked of one host is not carried out on another, nor what was let in without a guard behind one.
             if purpose.is_clients && !began.ends_as(&lease.pooled.carrier.target) {
-                return refuse(local, "it leads elsewhere by now".into());
+                return refuse(local, "the tunnel has another target now".into());
             }
             let is_unguarded = purpose.is_clients_to_engine() && purpose.behind_guard.is_none();
             if is_unguarded && self.settings.guard().is_some() {
-                return refuse(local, "there is a guard by now".into());
+                return refuse(local, "the tunnel has a guard now".into());
             }
             let (dispatcher, pooled, going) = (self.clone(), lease.pooled.clone(), purpose.clone());
             let mut carried = pooled.carrier.worker.run(async move { dispatcher.carry(local, lease, &going).await });

@@ -299,7 +299,7 @@ fn errors_of_a_tunnel() {
     let errors = [
         Error::Listen { endpoint: LocalEndpoint::Unix("/run/user/1000/dtunnel/p.sock".into()), source: os(98) },
         Error::System(os(24)),
-        Error::Access { name: "prod-1".into(), reason: "`x` in `allow` is no operation of the Engine".into() },
+        Error::Access { name: "prod-1".into(), reason: "`x` in `allow` is not an operation of the Engine".into() },
         timeout(ssh::Step::Connecting),
         timeout(ssh::Step::HostKey),
         timeout(ssh::Step::Confirming),

@@ -109,7 +109,7 @@ impl Listener {
                 listener.set_nonblocking(true).map_err(failed)?;
                 let address = listener.local_addr().map_err(failed)?;
                 if !address.ip().is_loopback() {
-                    let reason = format!("{address}, which was passed on, can be reached by others");
+                    let reason = format!("others can reach {address}, which the service manager passed");
                     return Err(failed(io::Error::new(io::ErrorKind::InvalidInput, reason)));
                 }
                 let listener = TcpListener::from_std(listener).map_err(failed)?;

@@ -251,7 +251,7 @@ impl<'a> Inwards<'a> {
                 },
                 stored = self.buffer.disk(), if self.buffer.needs_disk() => if let Err(error) = stored {
                     let who = self.who().await;
-                    return End::TooSlow(format!("{who} did not read, and what was kept for it on disk is lost: {error}"));
+                    return End::TooSlow(format!("{who} did not read, and its data on disk is lost: {error}"));
                 },
                 () = until_done(&mut self.round) => self.round_ends(),
                 _ = users.changed(), if full => {}

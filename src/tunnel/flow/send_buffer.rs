@@ -142,7 +142,7 @@ impl SendBuffer {
     /// Why nothing more can be kept.
     pub(in crate::tunnel) fn limit_reason(&self) -> String {
         match (&self.broken, self.limit) {
-            (Some(reason), _) => format!("what it leaves cannot be kept on disk ({reason})"),
+            (Some(reason), _) => format!("its unread data cannot be kept on disk ({reason})"),
             (None, 0) => "nothing is kept on disk for it (spill = 0)".into(),
             (None, limit) => format!("{} are kept for it (spill)", crate::config::Size(limit)),
         }

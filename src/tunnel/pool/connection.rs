@@ -274,7 +274,7 @@ impl<C: Carrier> PooledConnection<C> {
             () = self.measure() => {}
             () = patience => if !self.is_held_up() && moved() == before {
                 if self.carrier.is_acknowledged() {
-                    tracing::info!("the host does not answer, and acknowledges what is sent: it has until the keepalives give it up");
+                    tracing::info!("the host does not answer, but acknowledges data: it has the keepalives' time");
                 } else {
                     self.give_up();
                 }

@@ -26,7 +26,7 @@ pub enum PortState {
     Waiting,
     /// Another program has the local port.
     Taken,
-    /// The local port takes rights that dtunnel does not have.
+    /// The local port needs root or CAP_NET_BIND_SERVICE.
     Privileged,
     /// The local port cannot be opened for another reason.
     Failed,
@@ -262,7 +262,7 @@ impl Mapping {
 fn explain(error: &io::Error) -> (PortState, String) {
     match error.kind() {
         io::ErrorKind::AddrInUse => (PortState::Taken, "is taken on this machine".into()),
-        io::ErrorKind::PermissionDenied => (PortState::Privileged, "takes rights that dtunnel does not have".into()),
+        io::ErrorKind::PermissionDenied => (PortState::Privileged, "needs root or CAP_NET_BIND_SERVICE".into()),
         _ => (PortState::Failed, format!("cannot be opened: {error}")),
     }
 }

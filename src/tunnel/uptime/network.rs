@@ -46,8 +46,8 @@ mod linux {
     impl Network {
         /// Begins to watch. What cannot be watched is logged and left out.
         pub(in crate::tunnel) fn watch() -> Self {
-            let routes = routes().inspect_err(|e| tracing::warn!("changes of the network are not noticed: {e}"));
-            let clock = clock().inspect_err(|e| tracing::warn!("waking up is not noticed: {e}"));
+            let routes = routes().inspect_err(|e| tracing::warn!("cannot watch the network for changes: {e}"));
+            let clock = clock().inspect_err(|e| tracing::warn!("cannot watch for waking up: {e}"));
             Self { routes: routes.ok(), clock: clock.ok(), settling: None, slept: slept() }
         }
 

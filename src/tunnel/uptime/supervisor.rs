@@ -172,7 +172,7 @@ impl Supervisor {
                             return;
                         }
                     }
-                    Err(e) => tracing::error!("a task ended badly: {e}"),
+                    Err(e) => tracing::error!("a task failed: {e}"),
                 },
                 () = self.pool.needs_care() => {}
                 // It may be lazy now, or not any more.
@@ -189,7 +189,7 @@ impl Supervisor {
                     tasks.spawn(async move { Outcome::Replaced(connector.connect(&target).await, next) });
                 }
                 unused = unused(&self.pool, idle_timeout) => {
-                    tracing::info!("not in use: disconnecting");
+                    tracing::info!("idle: disconnecting");
                     unused.into_iter().for_each(disconnect);
                     return;
                 }
@@ -235,7 +235,7 @@ impl Supervisor {
                 return Some(pooled);
             }
             Outcome::Replaced(Err(error), next) => {
-                tracing::warn!("no connection with the new settings, going on as before: {}", error.with_causes());
+                tracing::warn!("no connection with the new settings, keeping the old: {}", error.with_causes());
                 self.failed(&error);
                 if let Some(next) = next.filter(|next| self.settings.give_up(next)) {
                     next.failed(error);
@@ -293,7 +293,7 @@ impl Supervisor {
                 () = tokio::time::sleep(pause) => {}
                 _ = self.commands.take(&[Command::Retry, Command::Reload]) => policy.reset(),
                 change = network.changed() => {
-                    tracing::info!("{change}: trying at once");
+                    tracing::info!("{change}: trying now");
                     policy.reset();
                 }
             }
