@@ -131,7 +131,7 @@ fn serve(
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|e| Failure::new(ExitCode::Other, format!("cannot start: {e}")))?;
     let result = runtime.block_on(supervise(options, prepared, parent, inherited));
-    // A passphrase being tried may still be computed; nobody waits for it.
+    // Does not wait for a passphrase that is still being tried.
     runtime.shutdown_background();
     result
 }

@@ -161,7 +161,7 @@ impl Error {
         }
     }
 
-    /// Is this for time to cure, so that trying again makes sense?
+    /// Can a later attempt succeed without anybody acting?
     pub fn may_pass(&self) -> bool {
         match self {
             Self::Ssh(error) => error.may_pass(),
