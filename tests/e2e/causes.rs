@@ -139,7 +139,7 @@ fn without_a_common_algorithm_both_lists_are_told() {
     let stderr = lab.fails(6, &["up", "lab"]);
     assert!(stderr.contains("no key exchange in common"), "{stderr}");
     assert!(stderr.contains("the server offers diffie-hellman-group14-sha1"), "{stderr}");
-    assert!(stderr.contains("here are mlkem768x25519-sha256, "), "{stderr}");
+    assert!(stderr.contains("dtunnel offers mlkem768x25519-sha256, "), "{stderr}");
     assert!(stderr.contains("`KexAlgorithms +diffie-hellman-group14-sha1`"), "{stderr}");
 }
 

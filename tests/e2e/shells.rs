@@ -195,7 +195,7 @@ fn shell_and_exec_without_a_command_start_the_users_shell_in_the_tunnel() {
         assert_eq!(String::from_utf8_lossy(&output.stdout), expected, "{arguments:?}");
     }
     let mut person = Person::types(&lab, &format!("{DTUNNEL} shell lab"));
-    person.sees("docker uses lab here (");
+    person.sees("docker uses lab in this shell (");
     person.presses("exit 3\n");
     assert_eq!(person.leaves().0.code(), Some(3));
     let mut none = lab.dtunnel(["shell", "lab"]);
