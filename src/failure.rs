@@ -46,7 +46,7 @@ pub struct Failure {
     pub message: String,
     /// Why, outermost first.
     pub causes: Vec<String>,
-    /// What to do.
+    /// What the flow does next.
     pub hint: Option<String>,
 }
 

@@ -20,7 +20,9 @@ pub fn connect_within(path: &Path, limit: Duration) -> io::Result<UnixStream> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.set_write_timeout(Some(limit))?;
     socket.connect(&SockAddr::unix(path)?).map_err(|e| match e.kind() {
-        io::ErrorKind::WouldBlock => io::Error::new(io::ErrorKind::TimedOut, "whoever listens there accepts nobody"),
+        io::ErrorKind::WouldBlock => {
+            io::Error::new(io::ErrorKind::TimedOut, "the program that listens there accepts no connections")
+        }
         _ => e,
     })?;
     socket.set_write_timeout(None)?;
@@ -76,7 +78,7 @@ mod tests {
                 Err(error) => break error,
             }
         };
-        assert_eq!(error.to_string(), "whoever listens there accepts nobody");
+        assert_eq!(error.to_string(), "the program that listens there accepts no connections");
         assert!(!waiting.is_empty() && waiting.len() < 100);
     }
 

@@ -62,7 +62,7 @@ pub(super) fn ssh_password(facts: &Facts) -> State {
     let offered = &facts.login.offered;
     let by_word = |method: &&String| matches!(method.as_str(), "password" | "keyboard-interactive");
     match offered.is_empty() {
-        true => State::unknown("the server did not say what it takes"),
+        true => State::unknown("the server did not say which logins it accepts"),
         false => found(offered.iter().filter(by_word).map(|method| format!("it offers {method}")).collect()),
     }
 }
@@ -71,7 +71,7 @@ pub(super) fn ssh_unrestricted(facts: &Facts) -> State {
     match &facts.commands {
         Commands::Run(_) => State::found(["it ran a command for this audit".into()]),
         Commands::Refused => State::Passed,
-        Commands::Unknown => State::unknown("the command that was to show it did not end"),
+        Commands::Unknown => State::unknown("the test command did not end"),
     }
 }
 

@@ -71,7 +71,7 @@ pub(super) fn each(facts: &Facts, look: Look) -> State {
     match (evidence.is_empty(), untold.as_slice(), facts.more_containers) {
         (false, ..) => State::Found(evidence),
         (_, [], 0) => State::Passed,
-        (_, [], more) => State::unknown(&format!("{more} containers were not looked into")),
+        (_, [], more) => State::unknown(&format!("{more} containers were not inspected")),
         (_, names, _) => State::unknown(&format!("{UNTOLD} of {}", names.join(", "))),
     }
 }

@@ -35,7 +35,7 @@ pub fn check_ignored(target: &Target) -> Result<(), config::Error> {
     };
     let nearest = config::nearest(&unknown.check, RULES.iter().map(|rule| rule.id));
     let nearest = nearest.map_or_else(|| "docs/audit.md lists them".into(), |name| format!("did you mean `{name}`?"));
-    let reason = format!("`{}` in `audit.ignore` is no check; {nearest}", text::shown(&unknown.check));
+    let reason = format!("`{}` in `audit.ignore` is not a check; {nearest}", text::shown(&unknown.check));
     Err(config::Error::Setting { name: unknown.place.clone().unwrap_or_else(|| target.name.to_string()), reason })
 }
 

@@ -61,7 +61,7 @@ fn branch(version: &str) -> Option<String> {
 
 /// What is wrong with an Engine's version. Err where it cannot be judged.
 pub(super) fn engine(version: &str) -> Result<Option<String>, String> {
-    let [major, minor, _] = numbers(version).ok_or_else(|| format!("{version} is no version that is known"))?;
+    let [major, minor, _] = numbers(version).ok_or_else(|| format!("{version} is not a known version"))?;
     let maintained = ENGINE.iter().any(|branch| *branch == major.to_string() || *branch == format!("{major}.{minor}"));
     if maintained || major > ENGINE_NEWEST {
         return Ok(None);
@@ -74,8 +74,8 @@ pub(super) fn engine(version: &str) -> Result<Option<String>, String> {
 
 /// What is wrong with an Engine's newest API version: Docker 29's own client begins with 1.44.
 pub(super) fn api(version: &str) -> Result<Option<String>, String> {
-    let [major, minor, _] = numbers(version).ok_or_else(|| format!("{version} is no version that is known"))?;
-    Ok(((major, minor) < (1, 44)).then(|| format!("the newest API is {version}; docker 29 asks for 1.44 at least")))
+    let [major, minor, _] = numbers(version).ok_or_else(|| format!("{version} is not a known version"))?;
+    Ok(((major, minor) < (1, 44)).then(|| format!("the newest API is {version}; docker 29 needs at least 1.44")))
 }
 
 /// What is wrong with containerd's version, on this day.
@@ -87,15 +87,15 @@ pub(super) fn containerd(version: &str, today: &str) -> Result<Option<String>, S
 pub(super) fn kernel(version: &str, today: &str) -> Result<Option<String>, String> {
     let known = branch(version).is_some_and(|branch| KERNEL.iter().any(|(known, _)| *known == branch));
     if !known {
-        return Err(format!("Linux {version}: nothing is known of this series (as of {AS_OF})"));
+        return Err(format!("Linux {version}: this series is not known (as of {AS_OF})"));
     }
     ended("Linux", version, KERNEL, today)
 }
 
 fn ended(what: &str, version: &str, known: &[(&str, &str)], today: &str) -> Result<Option<String>, String> {
-    let branch = branch(version).ok_or_else(|| format!("{version} is no version of {what} that is known"))?;
+    let branch = branch(version).ok_or_else(|| format!("{version} is not a known version of {what}"))?;
     let Some((_, end)) = known.iter().find(|(name, _)| *name == branch) else {
-        return Err(format!("{what} {version}: nothing is known of this branch (as of {AS_OF})"));
+        return Err(format!("{what} {version}: this branch is not known (as of {AS_OF})"));
     };
     // Dates of this form are in order as texts are.
     Ok((*end < today).then(|| format!("{what} {version}: support ended on {end} (as of {AS_OF})")))
@@ -103,13 +103,13 @@ fn ended(what: &str, version: &str, known: &[(&str, &str)], today: &str) -> Resu
 
 /// What is wrong with runc's version.
 pub(super) fn runc(version: &str) -> Result<Option<String>, String> {
-    let now = numbers(version).ok_or_else(|| format!("{version} is no version of runc that is known"))?;
+    let now = numbers(version).ok_or_else(|| format!("{version} is not a known version of runc"))?;
     let first = RUNC.iter().find(|(name, _)| branch(version).as_deref() == Some(*name)).map_or(RUNC_FIRST, |(_, v)| *v);
     let [major, minor, patch] = first;
     Ok((now < first).then(|| {
         format!(
-            "runc {version}: upstream mended CVE-2025-31133 and others in {major}.{minor}.{patch} (as of {AS_OF}; \
-             distributions mend older versions, so look at your package's changes)"
+            "runc {version}: upstream fixed CVE-2025-31133 and others in {major}.{minor}.{patch} (as of {AS_OF}; \
+             distributions fix older versions, so look at your package's changes)"
         )
     }))
 }

@@ -11,7 +11,7 @@ use crate::failure::Failure;
 
 #[derive(Debug, Args)]
 pub(super) struct UpArgs {
-    /// What to bring up; several come up side by side
+    /// The targets to bring up, side by side
     #[arg(value_name = "TARGET", add = super::completions::targets(), conflicts_with = "all")]
     pub(super) targets: Vec<String>,
     /// Bring all profiles up
@@ -39,10 +39,10 @@ pub(super) struct TunnelArgs {
     /// The Engine on the host: auto, a socket's path, tcp:ADDRESS:PORT or command:… [default: auto]
     #[arg(long, value_name = "ENDPOINT")]
     pub(super) remote: Option<String>,
-    /// Connect on first use, and close what is not used for a while
+    /// Connect on first use, and disconnect when idle
     #[arg(long)]
     pub(super) lazy: bool,
-    /// Bring the TCP ports that containers publish to this machine's loopback
+    /// Forward the TCP ports that containers publish to this machine's loopback
     #[arg(long)]
     pub(super) ports: bool,
     /// Serve only requests that neither change nor reach into the host

@@ -15,21 +15,21 @@ use crate::failure::{ExitCode, Failure};
 use crate::shell_word::shell_word;
 use crate::tunnel::{PortState, PortStatus, State};
 
-/// The tunnel is there, but is not what is asked for: nothing that cannot hold gets a ✔.
+/// The failure of a command whose settings differ from those of the running tunnel.
 pub(super) fn not_as_asked(target: &str, different: &[Difference]) -> Failure {
     let name = shell_word(target);
     let hint = match different.iter().map(|difference| difference.takes).max() {
         Some(Takes::Down) | None => format!("take it down first: dtunnel down {name}"),
         Some(Takes::Restart) => format!("dtunnel restart {name} takes it down and up again"),
-        Some(Takes::Up | Takes::Reload) => format!("dtunnel reload {name} takes it on, without cutting anything"),
+        Some(Takes::Up | Takes::Reload) => format!("dtunnel reload {name} applies it without interrupting anything"),
     };
-    Failure::new(ExitCode::Other, format!("{target} is already up, but not as asked: {}", list(different))).hint(hint)
+    Failure::new(ExitCode::Other, format!("{target} is already up with other settings: {}", list(different))).hint(hint)
 }
 
-/// Is a tunnel that a command uses as it is what the configuration says it is, as far as that matters to who passes by?
+/// Checks that a running tunnel, which a command only uses, has the target and the guard of its configuration.
 ///
 /// # Errors
-/// It may lead elsewhere, or lets through what it should not.
+/// Its target differs, or its guard lets more through.
 pub(super) fn holds_in_passing(global: &Global, chosen: &Chosen, status: &TunnelStatus) -> Result<(), Failure> {
     let Some(running) = &status.settings else { return Ok(()) };
     let overrides = Overrides { ssh_config: global.ssh_config(), ..Overrides::default() };
@@ -42,10 +42,10 @@ pub(super) fn holds_in_passing(global: &Global, chosen: &Chosen, status: &Tunnel
     }
 }
 
-/// Was a tunnel that is to be started again, or to read its configuration again, started with these files?
+/// Checks that a tunnel was started with these configuration files, before `restart` or `reload`.
 ///
 /// # Errors
-/// It keeps to those of its start.
+/// It was started with other files.
 pub(super) fn has_these_files(global: &Global, target: &str, status: &TunnelStatus) -> Result<(), Failure> {
     let Some(start) = started_as(&status.arguments) else { return Ok(()) };
     let shown = |file: Option<&PathBuf>| file.map_or_else(|| "unset".to_owned(), |file| file.display().to_string());
@@ -69,10 +69,10 @@ fn list(different: &[Difference]) -> String {
     different.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
-/// Has a tunnel take on what can change while it runs. It answers when that holds, or does not.
+/// Has a tunnel reload its settings, and waits until they are in force.
 ///
 /// # Errors
-/// It does not, or there is no answer within `limit` or what a connection may take, whichever is longer.
+/// The reload failed, or was not answered within `limit` or the time for a connection, whichever is longer.
 pub(super) fn take_on(
     client: &mut Client,
     target: &str,
@@ -103,7 +103,7 @@ pub(super) fn take_on(
     Ok(())
 }
 
-/// Where the configuration says otherwise by now than what a tunnel was started with.
+/// The settings in which a tunnel differs from its configuration now.
 pub(super) fn changed_since(status: &TunnelStatus) -> Vec<Difference> {
     let differences = || {
         let running = status.settings.as_ref()?;
@@ -115,7 +115,7 @@ pub(super) fn changed_since(status: &TunnelStatus) -> Vec<Difference> {
     differences().unwrap_or_default()
 }
 
-/// That a tunnel's configuration has changed since, as a sentence; None where it has not.
+/// A sentence for a tunnel whose configuration has changed; None where it has not.
 pub(super) fn changed(status: &TunnelStatus) -> Option<String> {
     let takes = status.changed.iter().map(|difference| difference.takes).max()?;
     let command = match takes {
@@ -124,10 +124,10 @@ pub(super) fn changed(status: &TunnelStatus) -> Option<String> {
         Takes::Up | Takes::Reload => "reload",
     };
     let name = shell_word(&status.name);
-    Some(format!("its configuration says otherwise by now: {} (dtunnel {command} {name})", list(&status.changed)))
+    Some(format!("its configuration has changed: {} (dtunnel {command} {name})", list(&status.changed)))
 }
 
-/// What holds of a tunnel besides its guard: its ports, and that it is lazy, where its state does not say so.
+/// A tunnel's ports, and `lazy` where its state does not show it.
 pub(super) fn besides_guard(status: &TunnelStatus) -> Vec<String> {
     let ports = status.ports.as_deref().map(ports_in_short);
     let is_lazy = status.settings.as_ref().is_some_and(|settings| settings.lazy && !settings.ports);
@@ -135,7 +135,7 @@ pub(super) fn besides_guard(status: &TunnelStatus) -> Vec<String> {
     ports.into_iter().chain(lazy.then(|| "lazy".into())).collect()
 }
 
-/// `3 ports here, 2 taken`: what is on this machine, and what should be.
+/// The ports by state: `3 ports here, 2 taken`.
 fn ports_in_short(ports: &[PortStatus]) -> String {
     // A port may have several addresses, and is counted once.
     let count = |state| {

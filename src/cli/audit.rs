@@ -15,7 +15,7 @@ use crate::text;
 
 #[derive(Debug, Args)]
 pub(super) struct AuditArgs {
-    /// What to look into; nothing is changed, here or there
+    /// The target to check; nothing is changed, neither here nor on the host
     #[arg(value_name = "TARGET", add = super::completions::targets())]
     target: String,
     /// The Engine on the host, as for `up`
@@ -27,7 +27,7 @@ pub(super) struct AuditArgs {
     /// Print the findings as SARIF 2.1.0, for CI
     #[arg(long)]
     pub(super) sarif: bool,
-    /// End with exit code 1 where something is found that is as bad as this, or worse
+    /// Exit with code 1 at a finding of this severity or higher
     #[arg(long, value_name = "SEVERITY")]
     fail_on: Option<Worst>,
 }
@@ -149,7 +149,7 @@ pub(super) fn report_text(report: &Report, all: bool) -> String {
     text
 }
 
-/// What was found in containers, each container's findings together; what to do stands once for all.
+/// Findings by container; each remedy is printed once.
 fn of_containers(report: &Report, all: bool) -> String {
     let mut containers: BTreeMap<&str, Vec<(&Outcome, &Evidence)>> = BTreeMap::new();
     for finding in report.findings() {

@@ -37,12 +37,12 @@ pub(super) fn bring_up_plainly(
     bring_up(global, config, target, &TunnelArgs::on_the_way(timeout), For::ItsOwnSake, progress)
 }
 
-/// What a tunnel is brought up for.
+/// Which command brings a tunnel up.
 #[derive(Clone, Copy)]
 pub(super) enum For {
-    /// `up` itself: all that it says is to hold.
+    /// `up`: the tunnel must have all its settings.
     ItsOwnSake,
-    /// A command that only passes by.
+    /// A command that uses the tunnel, such as `exec`.
     AnotherCommand,
 }
 
@@ -55,7 +55,7 @@ impl For {
     }
 }
 
-/// How a tunnel was started, which starts it again.
+/// The command line that starts a tunnel again.
 pub(super) struct Start {
     global: Global,
     args: DaemonArgs,
@@ -67,7 +67,7 @@ impl Start {
         daemon_started_as(arguments).map(|(global, args)| Self { global, args })
     }
 
-    /// Can it be started again, as far as that can be said while it runs? One that has a profile needs it.
+    /// Checks, while it runs, that it can be started again: a profile's tunnel needs its profile.
     pub(super) fn check(&self, has_profile: bool) -> Result<(), Failure> {
         let config = self.global.config()?;
         if has_profile {
@@ -84,7 +84,7 @@ impl Start {
     }
 }
 
-/// Brings a tunnel up for a command that needs one, saying nothing where all goes well.
+/// Brings a tunnel up for a command that needs one; prints nothing on success.
 pub(super) fn bring_up_quietly(
     global: &Global,
     config: &ConfigFile,
@@ -143,7 +143,7 @@ pub(super) fn bring_up(
                 Watched::Gone => {
                     let log = log_path(&name)?;
                     return Err(Failure::new(ExitCode::Other, format!("the daemon of {name} ended before it was up"))
-                        .hint(format!("its last words are in {}", log.display())));
+                        .hint(format!("its log is {}", log.display())));
                 }
             }
         }
@@ -175,14 +175,14 @@ pub(super) enum Watched {
     Failed(Failure),
     /// Another daemon has the tunnel.
     Busy,
-    /// The daemon ended without a word.
+    /// The daemon ended and sent no reason.
     Gone,
 }
 
-/// Whose clock ends the wait for a tunnel.
+/// Whether the client or the daemon limits the wait for a tunnel.
 #[derive(Clone, Copy)]
 pub(super) enum Clock {
-    /// Our own: it was there before us, and has no time-out of its own while it reconnects.
+    /// The client: a tunnel that ran before has no time-out while it reconnects.
     Ours(Duration),
     /// The daemon's, which was told this limit when it was started.
     OfDaemon(Duration),

@@ -11,7 +11,7 @@ use super::ui;
 use crate::config::{self, ConfigFile, Profile};
 use crate::failure::{ExitCode, Failure};
 
-/// The variable by which a shell's script asks.
+/// The environment variable with which a shell's script asks for completions.
 const VARIABLE: &str = "COMPLETE";
 
 #[derive(Debug, Args)]
@@ -38,7 +38,7 @@ pub(super) fn completions(args: &CompletionsArgs) -> Result<(), Failure> {
     let other = |e: String| Failure::new(ExitCode::Other, e);
     let name = args.shell.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
     let shells = Shells::builtins();
-    let shell = shells.completer(&name).ok_or_else(|| other(format!("nothing is known of {name}")))?;
+    let shell = shells.completer(&name).ok_or_else(|| other(format!("there are no completions for {name}")))?;
     let mut script = Vec::new();
     let written = shell.write_registration(VARIABLE, "dtunnel", "dtunnel", "dtunnel", &mut script);
     written.map_err(|e| other(e.to_string()))?;
@@ -93,7 +93,7 @@ pub(super) fn profiles() -> ArgValueCompleter {
     ArgValueCompleter::new(|begun: &OsStr| fitting(of_profiles(&configuration()), begun))
 }
 
-/// As far as it can be read.
+/// The configuration; None where it cannot be read.
 fn configuration() -> ConfigFile {
     let named = std::env::var_os("DTUNNEL_CONFIG").filter(|path| !path.is_empty()).map(Into::into);
     let path = named.or_else(|| config::config_path().ok());

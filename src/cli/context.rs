@@ -13,7 +13,7 @@ use crate::daemon::{self, Found};
 use crate::failure::{ExitCode, Failure};
 use crate::shell_word::shell_word;
 
-/// Begins the description of a context that is ours to change and remove.
+/// Prefix of the description of contexts that dtunnel created and may change or remove.
 const OURS: &str = "dtunnel: ";
 
 #[derive(Debug, Subcommand)]
@@ -23,7 +23,7 @@ pub(super) enum ContextCommand {
     /// Remove the context of a tunnel; the tunnel stays
     #[command(visible_alias = "rm")]
     Remove(ContextArgs),
-    /// Have docker use a tunnel from now on, making its context if there is none
+    /// Have docker use a tunnel from now on; creates its context if needed
     Use(ContextArgs),
 }
 
@@ -48,13 +48,13 @@ impl ContextCommand {
 #[derive(Debug, Serialize)]
 struct Shown {
     context: String,
-    /// Where it leads; None where there is none any more.
+    /// Its endpoint; None once it is removed.
     host: Option<String>,
     /// Does docker use it now?
     current: bool,
 }
 
-/// What docker says of a context.
+/// A context, from `docker context inspect`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub(super) struct Context {
@@ -121,7 +121,7 @@ pub(super) fn context(global: &Global, command: &ContextCommand) -> Result<(), F
     })
 }
 
-/// Makes the context, or brings it up to date; its name.
+/// Creates or updates the context, and returns its name.
 fn create(global: &Global, target: &str) -> Result<String, Failure> {
     let (tunnel, host, up) = endpoint(global, target)?;
     let name = name_of(&tunnel);
@@ -130,9 +130,9 @@ fn create(global: &Global, target: &str) -> Result<String, Failure> {
         Some(context) if !context.is_ours() => {
             return Err(Failure::new(
                 ExitCode::Other,
-                format!("docker has a context `{name}` that dtunnel has not made"),
+                format!("docker has a context `{name}` that dtunnel did not create"),
             )
-            .hint(format!("`docker context inspect {name}` shows it; remove it, or name the profile otherwise")));
+            .hint(format!("`docker context inspect {name}` shows it; remove it, or rename the profile")));
         }
         Some(context) if format!("host={}", context.host()) == host => {}
         Some(_) => drop(docker(&["context", "update", &name, "--description", &description, "--docker", &host])?),
@@ -144,7 +144,7 @@ fn create(global: &Global, target: &str) -> Result<String, Failure> {
     Ok(name)
 }
 
-/// Removes the context; its name.
+/// Removes the context, and returns its name.
 fn remove(global: &Global, target: &str) -> Result<String, Failure> {
     let name = name_of(&TunnelName::of_target(target, &global.config()?)?);
     match existing(&name)? {
@@ -152,9 +152,9 @@ fn remove(global: &Global, target: &str) -> Result<String, Failure> {
         Some(context) if !context.is_ours() => {
             return Err(Failure::new(
                 ExitCode::Other,
-                format!("docker has a context `{name}` that dtunnel has not made"),
+                format!("docker has a context `{name}` that dtunnel did not create"),
             )
-            .hint(format!("`docker context rm {name}` removes it all the same")));
+            .hint(format!("`docker context rm {name}` removes it anyway")));
         }
         Some(_) => {
             if is_current(&name)? {
@@ -188,7 +188,7 @@ fn endpoint(global: &Global, target: &str) -> Result<(TunnelName, String, bool),
     }
     match global.resolved(target, &config, None)?.local {
         LocalEndpoint::Tcp(address) if address.port() == 0 => {
-            Err(Failure::new(ExitCode::NotUp, format!("{name} has any free port, which is not known before it is up"))
+            Err(Failure::new(ExitCode::NotUp, format!("{name} uses any free port, which is known only once it is up"))
                 .hint(format!("bring it up with: dtunnel up {target}")))
         }
         local => Ok((name, local.docker_host(), false)),
@@ -230,7 +230,7 @@ fn docker(args: &[&str]) -> Result<String, Failure> {
     command.args(args).env_remove("DOCKER_HOST").env_remove("DOCKER_CONTEXT").stdin(Stdio::null());
     let output = command.output().map_err(|e| {
         Failure::new(ExitCode::Other, format!("cannot run docker: {e}"))
-            .hint("contexts are the docker CLI's: install it")
+            .hint("contexts need the docker CLI: install it")
     })?;
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());

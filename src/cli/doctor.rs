@@ -17,8 +17,8 @@ use crate::text;
 
 #[derive(Debug, Args)]
 pub(super) struct DoctorArgs {
-    /// What to look into; nothing is changed, here or there. Without it the default target, or this machine alone where
-    /// there is none
+    /// The target to check; nothing is changed, neither here nor on the host [default: the default target, or
+    /// this machine only]
     #[arg(value_name = "TARGET", add = super::completions::targets())]
     target: Option<String>,
     /// The Engine on the host, as for `up`
@@ -92,7 +92,7 @@ pub(super) fn doctor(global: &Global, args: &DoctorArgs) -> Result<(), Failure> 
 fn of_config(path: &Path, loaded: Result<ConfigFile, config::Error>) -> Check {
     let (verdict, detail, remedy) = match loaded {
         Ok(config) if !path.exists() => {
-            (Verdict::Ok, format!("{} is not there, and need not be", config.path.display()), None)
+            (Verdict::Ok, format!("{} does not exist, and is optional", config.path.display()), None)
         }
         Ok(config) => (Verdict::Ok, format!("{}: {} profiles", path.display(), config.profiles.len()), None),
         Err(error) => (Verdict::Failed, error.to_string(), error.hint()),
@@ -104,17 +104,17 @@ fn of(checks: &[Check], verdict: Verdict) -> Vec<&'static str> {
     checks.iter().filter(|check| check.verdict == verdict).map(|check| check.id).collect()
 }
 
-/// What all of it comes to.
+/// The report's last sentence.
 pub(super) fn summary(target: Option<&str>, checks: &[Check]) -> String {
     let what = target.map_or("this machine".into(), text::shown);
     match (of(checks, Verdict::Failed).as_slice(), of(checks, Verdict::Warning).as_slice()) {
-        ([], []) if target.is_some() => format!("docker can use {what}: every step is as it should be."),
+        ([], []) if target.is_some() => format!("docker can use {what}: every step works."),
         ([], warnings) if target.is_some() => {
-            format!("docker can use {what}; there is something to know about: {}.", warnings.join(", "))
+            format!("docker can use {what}, with warnings: {}.", warnings.join(", "))
         }
         ([], []) => format!("{what} is ready for tunnels."),
         ([], warnings) => {
-            format!("{what} is ready for tunnels; there is something to know about: {}.", warnings.join(", "))
+            format!("{what} is ready for tunnels, with warnings: {}.", warnings.join(", "))
         }
         (["local"], _) => format!("{what} can be reached, but its local endpoint cannot be used."),
         (failed, _) if target.is_some() => {

@@ -12,12 +12,12 @@ use crate::config::{ConfigFile, RuntimeFiles, TunnelName};
 use crate::daemon::{Client, Event, Request};
 use crate::failure::Failure;
 
-/// How long a daemon that does not tell its `drain` may let flows finish.
+/// How long flows may take to finish where an older daemon does not report its `drain`.
 const UNTOLD: Duration = Duration::from_secs(600);
 
 #[derive(Debug, Args)]
 pub(super) struct DownArgs {
-    /// What to take down
+    /// The tunnels to take down
     #[arg(value_name = "TARGET", add = super::completions::running(), conflicts_with = "all")]
     targets: Vec<String>,
     /// Take all tunnels down
@@ -94,7 +94,7 @@ pub(super) fn take_down(target: &str, name: &TunnelName, aloud: bool) -> Result<
                     continue;
                 }
                 let flows = if flows == 1 { "1 open flow".into() } else { format!("{flows} open flows") };
-                ui().note(&format!("{target}: letting {flows} finish"));
+                ui().note(&format!("{target}: waiting for {flows} to finish"));
             }
             Ok(Some(Event::Stopped) | None) => break,
             Ok(Some(_)) => {}

@@ -16,9 +16,9 @@ use crate::daemon::{self, Found, TunnelStatus};
 use crate::failure::{ExitCode, Failure};
 use crate::tunnel::State;
 
-/// What would make docker go elsewhere, or speak TLS to a socket.
+/// Variables that make docker use another endpoint, or TLS on a socket.
 const FIGHTING: [&str; 3] = ["DOCKER_CONTEXT", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH"];
-/// What is ours: where docker goes, for docker itself and for prompts.
+/// Variables that dtunnel sets, for docker and for shell prompts.
 const OURS: [&str; 3] = ["DOCKER_HOST", "DTUNNEL", "DTUNNEL_ACCESS"];
 
 #[derive(Debug, Args)]
@@ -29,7 +29,7 @@ pub(super) struct EnvArgs {
     /// The shell to write for; guessed where not given
     #[arg(long, value_name = "SHELL")]
     shell: Option<Shell>,
-    /// Print what takes DOCKER_HOST away again
+    /// Print the commands that unset DOCKER_HOST
     #[arg(long, conflicts_with = "up")]
     unset: bool,
     /// Bring the tunnel up first
@@ -40,7 +40,7 @@ pub(super) struct EnvArgs {
     timeout: config::Duration,
 }
 
-/// Where docker goes: the variables of a tunnel.
+/// The variables that point docker to a tunnel.
 #[derive(Debug)]
 pub(super) struct Environment {
     host: String,
@@ -114,8 +114,7 @@ pub(super) fn refuse_to_be_evaluated(words: &[OsString], commands: &clap::Comman
     let _ = ui::print(shell.unwrap_or_else(Shell::guess).failure());
 }
 
-/// Is the command a word that is none? Then nobody knows what was meant, and `eval "$(dtunnel export p)"` would go on with the
-/// host that the shell had.
+/// Is the command unknown? `eval "$(dtunnel export p)"` would otherwise go on with the shell's previous host.
 fn names_no_command(words: &[OsString], commands: &clap::Command) -> bool {
     let at = super::words::next_word(words, 1).map(|at| if words[at] == "--" { at + 1 } else { at });
     let word = at.and_then(|at| words.get(at)).map(|word| word.to_string_lossy());

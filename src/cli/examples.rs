@@ -16,8 +16,8 @@ const ALL: &[Examples] = &[
         "up",
         [
             ("dtunnel up prod-1 staging", "two tunnels, side by side"),
-            ("dtunnel up deploy@203.0.113.7:2222 --read-only", "no profile; look, and break nothing"),
-            ("dtunnel up prod-1 --ports", "what containers publish there is on localhost here"),
+            ("dtunnel up deploy@203.0.113.7:2222 --read-only", "no profile; read requests only"),
+            ("dtunnel up prod-1 --ports", "the host's published ports are on localhost here"),
         ],
     ),
     (
@@ -33,13 +33,13 @@ const ALL: &[Examples] = &[
         [
             ("dtunnel restart prod-1", "down and up, with the options of its `up`"),
             ("dtunnel restart --all", "after dtunnel itself was updated"),
-            ("dtunnel restart prod-1 --timeout 2m", "a host that takes its time"),
+            ("dtunnel restart prod-1 --timeout 2m", "a slow host"),
         ],
     ),
     (
         "reload",
         [
-            ("dtunnel reload prod-1", "take on what was changed in its profile"),
+            ("dtunnel reload prod-1", "apply what changed in its profile"),
             ("dtunnel reload --all", "the same for every tunnel"),
             ("dtunnel reload prod-1 --json", "for a program"),
         ],
@@ -63,7 +63,7 @@ const ALL: &[Examples] = &[
     (
         "ports",
         [
-            ("dtunnel ports prod-1", "what is published there, and where it is here"),
+            ("dtunnel ports prod-1", "the published ports, and where they are here"),
             ("dtunnel ports prod-1 --open 8080", "agree to a port of `ports = \"ask\"`"),
             ("dtunnel ports prod-1 --json", "for a program"),
         ],
@@ -87,7 +87,7 @@ const ALL: &[Examples] = &[
     (
         "shell",
         [
-            ("dtunnel shell prod-1", "a shell whose docker is that of prod-1; `exit` leaves"),
+            ("dtunnel shell prod-1", "a shell whose docker uses prod-1; `exit` leaves"),
             ("dtunnel shell", "the default target"),
             ("dtunnel shell deploy@203.0.113.7", "no profile"),
         ],
@@ -95,8 +95,8 @@ const ALL: &[Examples] = &[
     (
         "doctor",
         [
-            ("dtunnel doctor prod-1", "what is in the way, and the line to write"),
-            ("dtunnel doctor", "the default target, or this machine's side of things"),
+            ("dtunnel doctor prod-1", "the step that fails, and the line that fixes it"),
+            ("dtunnel doctor", "the default target, or only this machine's side"),
             ("dtunnel doctor prod-1 --json", "for a program"),
         ],
     ),
@@ -104,7 +104,7 @@ const ALL: &[Examples] = &[
         "audit",
         [
             ("dtunnel audit prod-1", "what is unsafe there, worst first"),
-            ("dtunnel audit prod-1 --fail-on high", "for CI: exit code 1 at a finding of that kind"),
+            ("dtunnel audit prod-1 --fail-on high", "for CI: exit code 1 at a high or critical finding"),
             ("dtunnel audit prod-1 --sarif", "for a code scanner's report"),
         ],
     ),
@@ -112,7 +112,7 @@ const ALL: &[Examples] = &[
         "logs",
         [
             ("dtunnel logs prod-1", "the last 100 lines"),
-            ("dtunnel logs prod-1 --follow", "go on as it grows"),
+            ("dtunnel logs prod-1 --follow", "follow it as it grows"),
             ("dtunnel logs prod-1 -n 20", "the last 20 lines"),
         ],
     ),
@@ -186,7 +186,7 @@ const ALL: &[Examples] = &[
     (
         "config",
         [
-            ("dtunnel config check", "is all of it in order?"),
+            ("dtunnel config check", "is all of it valid?"),
             ("dtunnel --config new.toml config check", "before it is put in place"),
             ("dtunnel config check --json", "for a program"),
         ],
@@ -194,7 +194,7 @@ const ALL: &[Examples] = &[
     (
         "config check",
         [
-            ("dtunnel config check", "is all of it in order?"),
+            ("dtunnel config check", "is all of it valid?"),
             ("dtunnel --config new.toml config check", "before it is put in place"),
             ("dtunnel config check --json", "for a program"),
         ],
@@ -236,7 +236,7 @@ const ALL: &[Examples] = &[
         [
             ("dtunnel secret set prod-1", "the passphrase of its first key that has one"),
             ("dtunnel secret list prod-1", "what is kept, without the secrets"),
-            ("dtunnel secret forget prod-1", "keep nothing any more"),
+            ("dtunnel secret forget prod-1", "forget all of them"),
         ],
     ),
     (
@@ -259,7 +259,7 @@ const ALL: &[Examples] = &[
         "secret forget",
         [
             ("dtunnel secret forget prod-1", "all that is kept for it"),
-            ("dtunnel secret forget prod-1 -q", "the same, without a word"),
+            ("dtunnel secret forget prod-1 -q", "the same, without output"),
             ("dtunnel secret forget deploy@203.0.113.7", "no profile"),
         ],
     ),
@@ -268,7 +268,7 @@ const ALL: &[Examples] = &[
         [
             ("dtunnel service install prod-1", "up from login on"),
             ("dtunnel service install prod-1 --print", "only show the unit"),
-            ("dtunnel service uninstall prod-1", "no more"),
+            ("dtunnel service uninstall prod-1", "stop it and remove its unit"),
         ],
     ),
     (
@@ -283,14 +283,14 @@ const ALL: &[Examples] = &[
         "service uninstall",
         [
             ("dtunnel service uninstall prod-1", "stop it and remove its unit"),
-            ("dtunnel service uninstall prod-1 -q", "the same, without a word"),
+            ("dtunnel service uninstall prod-1 -q", "the same, without output"),
             ("dtunnel service uninstall deploy@203.0.113.7", "no profile"),
         ],
     ),
     (
         "completions",
         [
-            ("source <(dtunnel completions bash)", "for this shell; into ~/.bashrc for each"),
+            ("source <(dtunnel completions bash)", "for this shell; in ~/.bashrc for every one"),
             ("dtunnel completions zsh > ~/.zfunc/_dtunnel", "a directory of $fpath"),
             ("dtunnel completions fish > ~/.config/fish/completions/dtunnel.fish", "fish finds it there"),
         ],

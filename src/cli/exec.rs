@@ -54,7 +54,7 @@ pub(super) fn shell(global: &Global, args: &ShellArgs) -> Result<(), Failure> {
     start_shell(&chosen, status)
 }
 
-/// Becomes the command: its exit code and the signals to it are its own affair then.
+/// Replaces this process by the command (exec), which then gets the signals and sets the exit code.
 pub(super) fn exec(global: &Global, args: &ExecArgs) -> Result<(), Failure> {
     let (given, words) = match args.words.split_first() {
         Some((marker, words)) if marker == "--" => (None, words),
@@ -75,7 +75,7 @@ pub(super) fn exec(global: &Global, args: &ExecArgs) -> Result<(), Failure> {
     become_command(Command::new(program).args(arguments), program, &Environment::new(&chosen.target, status))
 }
 
-/// The tunnel, up. What fails here keeps the command from being run, which has a code of its own.
+/// Brings the tunnel up. A failure here has its own exit code: the command was not run.
 fn bring_up(
     global: &Global,
     given: Option<&str>,
@@ -100,7 +100,7 @@ fn forgotten_target(global: &Global, chosen: &Chosen, words: &[OsString]) -> Res
         return Ok(());
     }
     let words: String = words.iter().map(|word| format!(" {}", shell_word(&word.to_string_lossy()))).collect();
-    Err(Failure::new(ExitCode::NoTunnel, format!("`{target}` is a program and no known target: the target is missing"))
+    Err(Failure::new(ExitCode::NoTunnel, format!("`{target}` is a program, not a known target: the target is missing"))
         .hint(format!("dtunnel exec TARGET -- {target}{words}")))
 }
 
@@ -117,7 +117,7 @@ fn start_shell(chosen: &Chosen, status: TunnelStatus) -> Result<(), Failure> {
     let access = status.access.as_ref().map(|access| format!(", {access}")).unwrap_or_default();
     let address = status.address().map(|address| address.to_string()).unwrap_or_default();
     if io::stdin().is_terminal() {
-        ui().note(&format!("docker is that of {} here ({address}{access}); `exit` leaves", chosen.target));
+        ui().note(&format!("docker uses {} in this shell ({address}{access}); `exit` leaves", chosen.target));
     }
     become_command(&mut Command::new(&shell), &shell, &Environment::new(&chosen.target, status))
 }

@@ -16,10 +16,10 @@ pub(super) struct Global {
     /// Read this ssh_config instead of your own, as ssh's -F; `none` reads none
     #[arg(short = 'F', global = true, value_name = "FILE", help_heading = "Global options")]
     pub(super) ssh_config: Option<PathBuf>,
-    /// Say more; with `up`, log more as well
+    /// Print more; with `up`, log more as well
     #[arg(short, long, global = true, action = ArgAction::Count, help_heading = "Global options")]
     pub(super) verbose: u8,
-    /// Say nothing but errors and what was asked for
+    /// Print only errors and the result
     #[arg(short, long, global = true, conflicts_with = "verbose", help_heading = "Global options")]
     pub(super) quiet: bool,
     /// When to use colour

@@ -42,7 +42,7 @@ pub(super) fn import(global: &Global, args: &ImportArgs) -> Result<(), Failure> 
     let (path, _) = global.config_path()?;
     let mut found = find(global, args, &config)?;
     if let Some(missing) = args.names.iter().find(|name| !found.contains_key(*name)) {
-        let failure = Failure::new(ExitCode::Usage, format!("nothing to import is named `{missing}`"));
+        let failure = Failure::new(ExitCode::Usage, format!("there is nothing named `{missing}` to import"));
         let nearest = config::nearest(missing, found.keys().map(String::as_str));
         let hosts = config::ssh_hosts(global.ssh_config().as_deref(), &config).unwrap_or_default();
         return Err(match nearest {
@@ -55,7 +55,7 @@ pub(super) fn import(global: &Global, args: &ImportArgs) -> Result<(), Failure> 
     }
     found.retain(|name, _| args.names.is_empty() || args.names.contains(name));
     if found.is_empty() {
-        ui().note("there is nothing to import that is not a profile already");
+        ui().note("everything that could be imported is a profile already");
         return Ok(());
     }
     for (name, profile) in &found {
@@ -66,7 +66,7 @@ pub(super) fn import(global: &Global, args: &ImportArgs) -> Result<(), Failure> 
     }
     if !args.yes {
         if !std::io::stdin().is_terminal() {
-            return Err(Failure::new(ExitCode::Usage, "there is nobody to ask")
+            return Err(Failure::new(ExitCode::Usage, "there is no terminal to ask at")
                 .hint("`--yes` writes them without asking, `--dry-run` shows them only"));
         }
         if !prompt::confirm(&format!("write {} to {}?", count(found.len()), path.display()))? {
@@ -86,7 +86,7 @@ fn count(profiles: usize) -> String {
     if profiles == 1 { "1 profile".into() } else { format!("{profiles} profiles") }
 }
 
-/// What there is, by name, without what is a profile already. The first source that has a name wins.
+/// Importable profiles by name, without existing ones. The first source with a name wins.
 fn find(global: &Global, args: &ImportArgs, config: &ConfigFile) -> Result<BTreeMap<String, Profile>, Failure> {
     let by_default = |source| args.from.is_empty() && source != Source::SshConfig;
     let wanted = |source| by_default(source) || args.from.contains(&source);

@@ -58,8 +58,7 @@ pub(super) fn logs(global: &Global, args: &LogsArgs) -> Result<(), Failure> {
     }
 }
 
-/// What was added since `end` (inode and length), which moves on. A new file is read from its
-/// beginning.
+/// Reads what was added since `end` (inode and length), and updates `end`. A new file is read from its start.
 fn read_on(path: &Path, end: &mut (u64, u64)) -> io::Result<String> {
     let mut file = File::open(path)?;
     let meta = file.metadata()?;

@@ -69,26 +69,26 @@ enum Command {
     /// Take tunnels down; one that is not up is fine
     #[command(visible_alias = "stop")]
     Down(down::DownArgs),
-    /// Take tunnels down and bring them up again, with the options that they were given
+    /// Take tunnels down and bring them up again, with the same options
     Restart(restart::RestartArgs),
-    /// Have running tunnels read the configuration again, without cutting anything
+    /// Have running tunnels read the configuration again, without interrupting anything
     Reload(restart::ReloadArgs),
     /// Show the tunnels that are up, or the named ones
     #[command(visible_aliases = ["ls", "ps", "list"])]
     Status(status::StatusArgs),
     /// Follow the tunnels on a full screen
     Top(top::TopArgs),
-    /// Show the ports that containers publish, and what of them is on this machine
+    /// Show the ports that containers publish, and where they are on this machine
     Ports(ports::PortsArgs),
     /// Print what to eval so that docker uses a tunnel: eval "$(dtunnel env TARGET)"
     Env(env::EnvArgs),
-    /// Run a command with DOCKER_HOST set, bringing the tunnel up if needed
+    /// Run a command with DOCKER_HOST set; brings the tunnel up if needed
     Exec(exec::ExecArgs),
-    /// Start your shell with DOCKER_HOST set, bringing the tunnel up if needed
+    /// Start your shell with DOCKER_HOST set; brings the tunnel up if needed
     Shell(exec::ShellArgs),
-    /// Try every step from a target to its Engine, and say what is in the way
+    /// Try every step from a target to its Engine, and say which one fails
     Doctor(doctor::DoctorArgs),
-    /// Look for what is unsafe about a host's Engine, its door and what runs there
+    /// Find what is unsafe about a host's Engine, the access to it and its containers
     Audit(audit::AuditArgs),
     /// Show a tunnel's log
     Logs(logs::LogsArgs),
@@ -107,7 +107,7 @@ enum Command {
     /// Tunnels as user services, under systemd or launchd
     #[command(subcommand)]
     Service(service::ServiceCommand),
-    /// Print the script by which a shell completes commands, profiles and hosts
+    /// Print the shell script that completes commands, profiles and hosts
     Completions(completions::CompletionsArgs),
     /// Print the version, with the commit, its date and the platform
     Version(version::VersionArgs),

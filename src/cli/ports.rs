@@ -20,7 +20,7 @@ pub(super) struct PortsArgs {
     /// Print a JSON array, for programs
     #[arg(long)]
     pub(super) json: bool,
-    /// Bring these published ports here, where the profile says `ports = "ask"`; `all` for all that wait
+    /// Forward these published ports, where the profile says `ports = "ask"`; `all` for all that wait
     #[arg(long, value_name = "PORT", num_args = 1.., value_parser = port)]
     open: Vec<Option<u16>>,
 }
@@ -61,7 +61,7 @@ pub(super) fn ports(global: &Global, args: &PortsArgs) -> Result<(), Failure> {
             String::new()
         }
         None => {
-            ui().note("this tunnel brings no ports here: `dtunnel up --ports`, or `ports = true` in its profile");
+            ui().note("this tunnel forwards no ports: `dtunnel up --ports`, or `ports = true` in its profile");
             String::new()
         }
         Some(ports) => table(ports, output::width()),

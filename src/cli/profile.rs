@@ -35,7 +35,7 @@ pub(super) enum ProfileCommand {
     },
     /// Add a profile
     Add(Box<AddArgs>),
-    /// Make profiles of docker's ssh:// contexts and DOCKER_HOST, and of the Hosts of ssh_config if asked to
+    /// Make profiles from docker's ssh:// contexts and DOCKER_HOST, or from Hosts of ssh_config
     Import(ImportArgs),
     /// Remove a profile; a tunnel that is up stays up
     #[command(visible_alias = "rm")]
@@ -44,7 +44,7 @@ pub(super) enum ProfileCommand {
         #[arg(add = super::completions::profiles())]
         name: String,
     },
-    /// Open the file in $VISUAL or $EDITOR, and check it after
+    /// Open the file in $VISUAL or $EDITOR, and check it afterwards
     Edit,
     /// Print where the file is
     Path,
@@ -74,7 +74,7 @@ pub(super) struct AddArgs {
     /// The Engine on the host: auto, a socket's path, tcp:ADDRESS:PORT or command:…
     #[arg(long, value_name = "ENDPOINT")]
     remote: Option<String>,
-    /// Ask the server for a sign of life after this long without a word
+    /// Send a keepalive after this long without data from the server
     #[arg(long, value_name = "DURATION", value_parser = super::global::duration)]
     keepalive: Option<config::Duration>,
     /// Longest time for TCP and for the SSH key exchange, each
@@ -83,13 +83,13 @@ pub(super) struct AddArgs {
     /// Serve only requests that neither change nor reach into the host: `access = "read-only"`
     #[arg(long)]
     read_only: bool,
-    /// Bring the TCP ports that containers publish to this machine's loopback: `ports = true`
+    /// Forward the TCP ports that containers publish to this machine's loopback: `ports = true`
     #[arg(long)]
     ports: bool,
-    /// Connect on first use, and close what is not used for a while: `lazy = true`
+    /// Connect on first use, and disconnect when idle: `lazy = true`
     #[arg(long, conflicts_with = "ports")]
     lazy: bool,
-    /// A word for people
+    /// A description for people
     #[arg(long, value_name = "TEXT")]
     description: Option<String>,
 }

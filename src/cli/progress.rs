@@ -47,7 +47,7 @@ impl Progress {
         }
     }
 
-    /// What a program on the way to the host says to whoever waits.
+    /// Shows a message of a ProxyCommand or server to the person who waits.
     pub(super) fn tell(&self, target: &str, message: &str) {
         let say = || ui().said(&format!("{target}: {message}"));
         match &self.spinners {
@@ -68,7 +68,7 @@ impl Progress {
 /// One target's line; gone from the screen when dropped.
 pub(super) struct Line {
     spinner: Option<ProgressBar>,
-    /// What was said last, where there is no spinner.
+    /// The last message, where there is no spinner.
     told: Option<(String, Option<String>)>,
 }
 

@@ -105,14 +105,14 @@ fn terminal() -> io::Result<File> {
     OpenOptions::new().read(true).write(true).open("/dev/tty")
 }
 
-/// The daemon whose question it is: it may be answered elsewhere, and then this terminal is let go.
+/// The daemon that asks. When another terminal answers, it ends the question here.
 pub(super) struct Asker<'a> {
     pub(super) client: &'a mut Client,
     pub(super) id: u64,
 }
 
 impl Asker<'_> {
-    /// Is the question over, by what has come so far?
+    /// Has the daemon ended the question?
     fn is_over(&mut self) -> bool {
         while self.client.has_news() {
             // A daemon that is gone asks nobody anything.
@@ -124,7 +124,7 @@ impl Asker<'_> {
     }
 }
 
-/// What comes first.
+/// The event that ends a wait.
 enum Input {
     /// A key or line.
     Typed,

@@ -17,7 +17,7 @@ use crate::failure::{ExitCode, Failure};
 
 #[derive(Debug, Args)]
 pub(super) struct RestartArgs {
-    /// What to take down and bring up again, with the options of its `up`
+    /// The tunnels to restart, each with the options of its `up`
     #[arg(value_name = "TARGET", add = super::completions::running(), conflicts_with = "all")]
     targets: Vec<String>,
     /// Restart all tunnels that are up
@@ -33,7 +33,7 @@ pub(super) struct RestartArgs {
 
 #[derive(Debug, Args)]
 pub(super) struct ReloadArgs {
-    /// Which tunnel is to read the configuration again: what can change while it runs changes at once
+    /// The tunnels to reload: what can change while they run changes at once
     #[arg(value_name = "TARGET", add = super::completions::running(), conflicts_with = "all")]
     targets: Vec<String>,
     /// All tunnels that are up
@@ -44,7 +44,7 @@ pub(super) struct ReloadArgs {
     pub(super) json: bool,
 }
 
-/// The tunnels that are meant, each as it was named.
+/// The tunnels to act on, with their names as typed.
 fn meant(
     global: &Global,
     command: &str,
@@ -105,11 +105,8 @@ fn again(
     asked::has_these_files(global, target, &status)?;
     // What would not come up again stays as it is.
     let start = Start::of(&status.arguments).ok_or_else(|| {
-        Failure::new(
-            ExitCode::Other,
-            format!("{target} runs in the foreground, where only its owner can start it again"),
-        )
-        .hint("systemctl --user restart, where it is a service; or end it and start it as before")
+        Failure::new(ExitCode::Other, format!("{target} runs in the foreground, so dtunnel cannot start it again"))
+            .hint("if it is a service: systemctl --user restart; otherwise end it and start it as before")
     })?;
     start.check(status.settings.as_ref().is_some_and(|settings| settings.has_profile))?;
     take_down(target, name, false)?;

@@ -21,7 +21,7 @@ pub(super) enum SecretCommand {
         /// The target
         #[arg(add = super::completions::targets())]
         target: String,
-        /// Print a JSON array, for programs: what each is
+        /// Print a JSON array, for programs: the kind of each secret
         #[arg(long)]
         json: bool,
     },
@@ -44,13 +44,13 @@ pub(super) struct SetArgs {
     /// The target
     #[arg(add = super::completions::targets())]
     target: String,
-    /// Keep the password of the account there [default: the passphrase of its first key that has one]
+    /// Keep the password of the account on the host [default: the passphrase of its first key that has one]
     #[arg(long)]
     password: bool,
     /// Keep the passphrase of this private key
     #[arg(long, value_name = "FILE", conflicts_with = "password")]
     passphrase: Option<PathBuf>,
-    /// Read it from standard input, the first line, as password managers print it
+    /// Read it from the first line of standard input, as password managers print it
     #[arg(long)]
     stdin: bool,
 }
@@ -108,7 +108,7 @@ fn set(global: &Global, args: &SetArgs) -> Result<(), Failure> {
             .map_err(|e| Failure::new(ExitCode::Usage, format!("standard input has no {kept}: {e}")))?
     } else {
         prompt::ask(&question, None).map_err(|_| {
-            Failure::new(ExitCode::Other, format!("nobody was there to give the {kept}"))
+            Failure::new(ExitCode::Other, format!("there is no terminal to ask for the {kept}"))
                 .hint("`--stdin` reads it from a password manager's output")
         })?
     };

@@ -12,7 +12,7 @@ use crate::failure::{ExitCode, Failure};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ServiceCommand {
-    /// Write a user service that keeps a tunnel up from login on, and start it
+    /// Write and start a user service that keeps a tunnel up from login on
     Install(InstallArgs),
     /// Stop a tunnel's service and remove it
     Uninstall {
@@ -24,7 +24,7 @@ pub(super) enum ServiceCommand {
 
 #[derive(Debug, Args)]
 pub(super) struct InstallArgs {
-    /// The target: best a profile, which says what options would
+    /// The target: best a profile, which holds all options
     #[arg(add = super::completions::targets())]
     target: String,
     /// Let the service manager hold the socket, and start the tunnel with its first use (systemd)
@@ -38,7 +38,7 @@ pub(super) struct InstallArgs {
     no_start: bool,
 }
 
-/// Where the files of a service are, and what the service manager is to be told.
+/// A service's files, and the service manager's commands that start and stop it.
 struct Service {
     /// Paths and contents.
     files: Vec<(PathBuf, String)>,
@@ -46,7 +46,7 @@ struct Service {
     stop: Vec<Vec<String>>,
 }
 
-/// What goes into the files.
+/// What the service's files are made from.
 struct About<'a> {
     name: &'a str,
     target: &'a str,
@@ -58,7 +58,7 @@ struct About<'a> {
 }
 
 impl About<'_> {
-    /// What the service manager is to run.
+    /// The command that the service manager runs.
     fn command(&self) -> Vec<String> {
         let up = words(&["up", "--foreground", "--quiet"]);
         let target = words(&["--", self.target]);
@@ -144,7 +144,7 @@ fn checked(about: About<'_>) -> Result<About<'_>, Failure> {
 }
 
 fn no_line(word: &str) -> Failure {
-    let reason = "it holds control characters or is no text, and cannot stand in a service's file";
+    let reason = "it holds control characters or is not UTF-8, so a service file cannot hold it";
     Failure::new(ExitCode::Usage, format!("`{}`: {reason}", word.escape_debug()))
 }
 
@@ -159,7 +159,7 @@ fn tell(commands: &[Vec<String>]) -> Result<(), Failure> {
                 return Err(Failure::new(ExitCode::Other, format!("`{shown}` ended with {status}"))
                     .hint("without a user session there is no service manager; `loginctl enable-linger` makes one"));
             }
-            Err(_) => ui().note(&format!("not done, there is no {program} here: {shown}")),
+            Err(_) => ui().note(&format!("{program} is not installed; not done: {shown}")),
         }
     }
     Ok(())

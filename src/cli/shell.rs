@@ -20,7 +20,7 @@ pub(super) enum Shell {
     Json,
 }
 
-/// What is to be done to the environment, in order.
+/// Changes to the environment, in order.
 pub(super) enum Change<'a> {
     Set(&'a str, &'a str),
     Clear(&'a str),

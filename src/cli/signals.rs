@@ -12,20 +12,20 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP};
 use signal_hook::flag;
 use signal_hook::low_level::{self, pipe};
 
-/// Those that end or stop this process.
+/// Signals that end or stop this process.
 const ALL: [i32; 5] = [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP];
-/// Those that a tunnel in this very process (`up --foreground`) obeys itself.
+/// Signals that a tunnel in this process (`up --foreground`) handles.
 const OF_A_TUNNEL: [i32; 3] = [SIGHUP, SIGINT, SIGTERM];
 
 static SIGNALS: OnceLock<Option<Signals>> = OnceLock::new();
 static A_TUNNEL_IS_HERE: AtomicBool = AtomicBool::new(false);
 
 struct Signals {
-    /// Should each do what it does by default?
+    /// Whether signals have their default effect.
     by_default: Arc<AtomicBool>,
-    /// The last one that came; 0 for none.
+    /// The last signal that came; 0 for none.
     came: Arc<AtomicUsize>,
-    /// Can be read once one has come.
+    /// Readable once a signal has come.
     news: UnixStream,
 }
 
@@ -46,7 +46,7 @@ impl Held {
         Self(signals)
     }
 
-    /// Can be read once a signal has come.
+    /// Readable once a signal has come.
     pub(super) fn news(&self) -> Option<&UnixStream> {
         self.0.map(|signals| &signals.news)
     }

@@ -20,13 +20,13 @@ const SHORTEST: Duration = Duration::from_millis(100);
 
 #[derive(Debug, Args)]
 pub(super) struct StatusArgs {
-    /// Tunnels to show; all that are up where none is named, and the default target
+    /// Tunnels to show [default: those that are up, and the default target]
     #[arg(value_name = "TARGET", add = super::completions::targets())]
     targets: Vec<String>,
     /// Print a JSON array, for programs
     #[arg(long)]
     pub(super) json: bool,
-    /// Print a line for each tunnel again and again, every 2 s or as often as is said, until Ctrl-C
+    /// Print a line for each tunnel every INTERVAL, 2 s if not given, until Ctrl-C
     #[arg(long, value_name = "INTERVAL", num_args = 0..=1, require_equals = true, value_parser = super::global::duration)]
     #[allow(clippy::option_option, reason = "given or not, with a value or not")]
     watch: Option<Option<config::Duration>>,
@@ -94,7 +94,7 @@ fn wanted(named: &[TunnelName], default: Option<&TunnelName>) -> Result<Vec<Tunn
     Ok(statuses)
 }
 
-/// What the daemons say, side by side: one that hangs must not hold the others up.
+/// Asks the daemons in parallel: one that hangs must not delay the others.
 ///
 /// # Errors
 /// A name is too long for a socket, or the runtime directory is not ours alone.
@@ -123,7 +123,7 @@ pub(super) fn ask(names: &[TunnelName]) -> Result<Vec<TunnelStatus>, Failure> {
     Ok(statuses)
 }
 
-/// Lines for logs, pipes and terminals that can do nothing else. Ends when nobody reads them any more.
+/// Lines for logs, pipes and simple terminals. Ends when their reader is gone.
 fn watch(named: &[TunnelName], interval: Duration) -> Result<(), Failure> {
     let mut out = std::io::stdout().lock();
     loop {

@@ -15,7 +15,7 @@ pub(super) const VARIABLE: &str = "DTUNNEL_TARGET";
 /// A tunnel that a command is about.
 #[derive(Debug)]
 pub(super) struct Chosen {
-    /// As on the command line.
+    /// As typed on the command line.
     pub(super) target: String,
     pub(super) name: TunnelName,
     pub(super) config: ConfigFile,
@@ -49,8 +49,7 @@ impl Global {
         Ok((config, each_once(chosen?)))
     }
 
-    /// Why `target` cannot be meant, where nothing is known by that name: no profile, no tunnel that runs or ran, no
-    /// Host of ssh_config.
+    /// The failure for an unknown `target`: no profile, no tunnel that runs or ran, no Host of ssh_config.
     pub(super) fn unknown(&self, target: &str, name: &TunnelName, config: &ConfigFile) -> Option<Failure> {
         if config.profiles.contains_key(target) || running().contains(name) {
             return None;
@@ -106,7 +105,7 @@ fn in_spite_of_faults(read: Result<ConfigFile, Failure>, targets: &[String]) -> 
         return Err(failure);
     }
     let causes: String = failure.causes.iter().map(|cause| format!(": {cause}")).collect();
-    ui().warning(&format!("going on without the configuration: {}{causes}", failure.message));
+    ui().warning(&format!("continuing without the configuration: {}{causes}", failure.message));
     Ok(none)
 }
 
@@ -146,7 +145,7 @@ pub(super) fn set_default(config: &ConfigFile) -> Option<String> {
     of_environment().or_else(|| config.default.clone())
 }
 
-/// What a TARGET on the command line is, where none was given and all must be asked for.
+/// The failure of a command without TARGET that needs `--all` to mean all tunnels.
 pub(super) fn none_given(command: &str, all: &str, some: &[String]) -> Failure {
     let list = match some {
         [] => String::new(),

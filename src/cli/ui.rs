@@ -18,13 +18,13 @@ use crate::text;
 const INTERRUPTED: i32 = 130;
 
 static UI: OnceLock<Ui> = OnceLock::new();
-/// What standard output gets where this process fails: what makes the shell that evaluates it fail too.
+/// Printed to standard output where this process fails: it makes the shell that evaluates it fail, too.
 static IF_IT_FAILS: OnceLock<&'static str> = OnceLock::new();
 
-/// How this process speaks.
+/// How this process prints.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Ui {
-    /// Errors and what was asked for, nothing else.
+    /// Prints only errors and results (`-q`).
     quiet: bool,
     /// Results, errors and warnings are JSON: one document on standard output, one object a line on standard error.
     json: bool,
@@ -32,7 +32,7 @@ pub(super) struct Ui {
     color: Color,
 }
 
-/// How this process speaks; the defaults before the command line was read.
+/// How this process prints; the defaults before the command line was read.
 pub(super) fn ui() -> Ui {
     UI.get().copied().unwrap_or_default()
 }
@@ -110,7 +110,7 @@ impl Ui {
         print(&(json + "\n"))
     }
 
-    /// Prints what only programs are told, and is found out for them only.
+    /// Prints a result for programs only, and computes it only then.
     ///
     /// # Errors
     /// As [`print`], and those of finding it out.

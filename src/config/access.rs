@@ -131,7 +131,7 @@ impl Access {
                 return Err(("access", "`access` names no policy".into()));
             }
             Some(AccessSetting::Several(policies)) if policies.contains(&Policy::Full) => {
-                return Err(("access", "`full` in `access` stands alone".into()));
+                return Err(("access", "`full` in `access` excludes all others".into()));
             }
             Some(AccessSetting::Several(policies)) => policies.clone(),
         };

@@ -16,13 +16,13 @@ use crate::text::shown;
 /// Most SSH connections of a tunnel.
 const MOST_CONNECTIONS: usize = 16;
 
-/// "`readonly` is none of …; did you mean `read-only`?"
+/// "`readonly` is not one of …; did you mean `read-only`?"
 pub(super) fn unknown_word(word: &str, words: &[&str]) -> String {
     let list: Vec<String> = words.iter().map(|word| format!("`{word}`")).collect();
     let list = list.join(", ");
     match nearest(word, words.iter().copied()) {
-        Some(nearest) => format!("`{}` is none of {list}; did you mean `{nearest}`?", shown(word)),
-        None => format!("`{}` is none of {list}", shown(word)),
+        Some(nearest) => format!("`{}` is not one of {list}; did you mean `{nearest}`?", shown(word)),
+        None => format!("`{}` is not one of {list}", shown(word)),
     }
 }
 
@@ -143,7 +143,7 @@ pub(super) fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Opti
         type Err = String;
         fn from_str(text: &str) -> Result<Self, String> {
             text.parse().map(Self).map_err(|_| {
-                format!("`{}` is no IP address such as \"127.0.0.1\", \"::1\" or \"0.0.0.0\"", shown(text))
+                format!("`{}` is not an IP address such as \"127.0.0.1\", \"::1\" or \"0.0.0.0\"", shown(text))
             })
         }
     }

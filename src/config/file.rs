@@ -179,7 +179,7 @@ pub struct Profile {
     /// What `dtunnel audit` does not count, beyond `[defaults]`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub audit: Option<AuditSetting>,
-    /// A word for people, shown by `profile list`.
+    /// A description for people, shown by `profile list`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
 }

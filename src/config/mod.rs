@@ -193,7 +193,7 @@ pub enum Error {
         reason: String,
     },
     /// A file that may hold commands could have been written by others.
-    #[error("{path} is not to be trusted: {reason}")]
+    #[error("{path} is not trusted: {reason}")]
     NotTrusted {
         /// The file.
         path: PathBuf,
@@ -237,15 +237,14 @@ impl Error {
                     .into()
             }
             Self::LocalPlace { .. } => {
-                "choose a directory of yours that nobody else may write, such as `mkdir -m 700 ~/.docker-sockets` makes"
-                    .into()
+                "choose a directory that only you can write: mkdir -m 700 ~/.docker-sockets".into()
             }
             Self::RuntimeDir { .. } => {
-                "set XDG_RUNTIME_DIR to a directory of yours that only you can enter, such as `mktemp -d` makes".into()
+                "set XDG_RUNTIME_DIR to a directory that only you can enter: export XDG_RUNTIME_DIR=$(mktemp -d)".into()
             }
             Self::NotTrusted { remedy, .. } => remedy.clone(),
             Self::NoHome => "set HOME".into(),
-            Self::SshConfig { .. } => "mend your ssh_config, or leave it out with `-F none`".into(),
+            Self::SshConfig { .. } => "fix your ssh_config, or leave it out with `-F none`".into(),
             Self::File { .. } | Self::Syntax { .. } | Self::ProfileName { .. } | Self::Setting { .. } => return None,
         })
     }

@@ -50,14 +50,14 @@ impl Destination {
         }
         let url = input.strip_prefix("ssh://");
         if url.is_none() && input.contains("://") {
-            return Err(bad("only ssh:// URLs can be reached"));
+            return Err(bad("only ssh:// URLs are supported"));
         }
         let rest = match url {
             Some(rest) => rest.strip_suffix('/').unwrap_or(rest),
             None => input,
         };
         if rest.contains('/') {
-            return Err(bad("a path has no meaning here"));
+            return Err(bad("a target has no path"));
         }
         let (user, host_port) = match rest.rsplit_once('@') {
             Some((user, host)) => (Some(user), host),
@@ -69,7 +69,7 @@ impl Destination {
                 return Err(bad("the user is empty or begins with `-`"));
             }
             if user.contains(':') {
-                return Err(bad("a password has no place in a target"));
+                return Err(bad("a target cannot hold a password"));
             }
         }
         if host.is_empty() || host.starts_with('-') {

@@ -38,7 +38,7 @@ impl<'de> Deserialize<'de> for PortsSetting {
         let word = |word: &str| match word {
             "ask" => Ok(Self::Word(PortsWord::Ask)),
             other if other.parse::<PortRule>().is_ok_and(|rule| rule.ports.is_some()) => {
-                Err(format!("rules stand in a list: [\"{other}\"]"))
+                Err(format!("write rules as a list: [\"{other}\"]"))
             }
             other => Err(format!("`{}` is not {EXPECTED}", shown(other))),
         };
@@ -115,7 +115,7 @@ impl FromStr for PortRule {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let bad = |why: &str| {
-            format!("`{}` is no rule for ports such as \"8080\", \"web-*:80\" or \"!web-3\": {why}", shown(text))
+            format!("`{}` is not a rule for ports such as \"8080\", \"web-*:80\" or \"!web-3\": {why}", shown(text))
         };
         let (excludes, rest) = text.strip_prefix('!').map_or((false, text), |rest| (true, rest));
         let (container, ports) = match rest.split_once(':') {

@@ -58,7 +58,7 @@ fn check_user(user: &str) -> Result<(), Error> {
     // The same as in `user@host`.
     match Destination::parse(&format!("{user}@host")) {
         Ok(destination) if destination.user.as_deref() == Some(user) => Ok(()),
-        Ok(_) => Err(Error::Target { input: text::shown(user), reason: "it is no login name" }),
+        Ok(_) => Err(Error::Target { input: text::shown(user), reason: "it is not a login name" }),
         Err(error) => Err(error),
     }
 }

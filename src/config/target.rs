@@ -156,11 +156,10 @@ impl Target {
     /// What the user should know, such as keywords of ssh_config that matter here and are not obeyed.
     pub fn warnings(&self) -> Vec<String> {
         let keywords = self.ssh.not_obeyed.iter();
-        let mut warnings: Vec<String> = keywords
-            .map(|keyword| format!("ssh_config sets `{keyword}` for this host; dtunnel does not obey it"))
-            .collect();
+        let mut warnings: Vec<String> =
+            keywords.map(|keyword| format!("ssh_config sets `{keyword}` for this host; dtunnel ignores it")).collect();
         if self.lazy_in_vain {
-            warnings.push("with published ports a tunnel stays connected: `lazy` is passed over".into());
+            warnings.push("with published ports a tunnel stays connected: `lazy` is ignored".into());
         }
         if let Some(address) = self.ports_address.filter(|address| !address.is_loopback() && self.ports != Ports::Off) {
             warnings.push(format!("published ports are opened on {address}, where others can reach them"));

@@ -33,13 +33,13 @@ pub enum ClientError {
         pid: Option<u32>,
     },
     /// Somebody else listens there.
-    #[error("the control socket is served by a process of uid {uid}, not of yours")]
+    #[error("the control socket is served by a process of uid {uid}, not by one of yours")]
     Stranger {
         /// Whose process it is.
         uid: u32,
     },
     /// What came is not of this protocol.
-    #[error("the tunnel's daemon said something unexpected: {0}")]
+    #[error("the tunnel's daemon sent something unexpected: {0}")]
     Protocol(String),
     /// The daemon is of another version, whose protocol differs.
     #[error("the tunnel was started by dtunnel {version}, which speaks another protocol")]
@@ -70,9 +70,9 @@ impl From<ClientError> for Failure {
                 failure.hint(format!("end it with `kill {pid}`, then bring it up again"))
             }
             ClientError::Silent { pid: Some(pid) } => failure.hint(format!(
-                "it may be stopped, or this machine very busy: `kill -CONT {pid}` has it go on, `kill -9 {pid}` ends it for good"
+                "it may be stopped, or this machine very busy: `kill -CONT {pid}` resumes it, `kill -9 {pid}` ends it"
             )),
-            ClientError::Stranger { .. } => failure.hint("whoever it is could hear your passphrases: ask them"),
+            ClientError::Stranger { .. } => failure.hint("that user could read your passphrases: ask them what it is"),
             _ => failure.hint("`dtunnel status` shows the tunnels, `dtunnel logs TARGET` what they did"),
         }
     }

@@ -24,7 +24,8 @@ pub fn inherited() -> io::Result<Option<Inherited>> {
             Err(_) => Ok(passed.take_tcp_listener(0)?.map(Inherited::Tcp)),
         },
         more => {
-            Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{more} sockets were passed on; one is wanted")))
+            let message = format!("the service manager passed {more} sockets; one is expected");
+            Err(io::Error::new(io::ErrorKind::InvalidInput, message))
         }
     }
 }
@@ -44,7 +45,7 @@ pub(super) fn tell(status: &Status) {
         states.push(NotifyState::Ready);
     }
     if let Err(e) = sd_notify::notify(&states) {
-        tracing::debug!("the service manager was not told: {e}");
+        tracing::debug!("cannot notify the service manager: {e}");
     }
 }
 

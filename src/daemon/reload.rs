@@ -26,8 +26,8 @@ pub(super) async fn reload(options: &Options, tunnel: &Tunnel) -> Result<Vec<Str
     .await?;
     if before.has_profile && !wanted.has_profile() {
         // Without its profile it would be without its guard as well. Editors replace files in two steps.
-        let message = format!("{} has no profile of the name {} any more", options.config.display(), before.name);
-        let hint = format!("write it again; or `dtunnel down {}`, where it is not wanted any more", before.typed());
+        let message = format!("{} no longer has a profile named {}", options.config.display(), before.name);
+        let hint = format!("add it again, or end the tunnel: dtunnel down {}", before.typed());
         return Err(as_before(Failure::new(ExitCode::Usage, message).hint(hint)));
     }
     tunnel.narrow(wanted.access()).map_err(|error| as_before(error.into()))?;
@@ -44,7 +44,7 @@ pub(super) async fn reload(options: &Options, tunnel: &Tunnel) -> Result<Vec<Str
     match tokio::time::timeout_at(until, reloading.settled()).await {
         Ok(Some(Ok(()))) => tracing::info!("read the configuration again"),
         Ok(Some(Err(error))) => return Err(as_before(error.into())),
-        Ok(None) => return Err(as_before(Failure::new(ExitCode::Other, "it has been read again meanwhile"))),
+        Ok(None) => return Err(as_before(Failure::new(ExitCode::Other, "another reload came in between"))),
         Err(_) => {
             let message = "a connection with the new settings is still being made";
             return Err(as_before(Failure::new(ExitCode::Unreachable, message)));
@@ -53,7 +53,7 @@ pub(super) async fn reload(options: &Options, tunnel: &Tunnel) -> Result<Vec<Str
     warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     let Some(local) = moved else { return Ok(warnings) };
     let local = local.docker_host();
-    let message = format!("the local endpoint {local} takes a restart; all else was taken on");
+    let message = format!("the local endpoint {local} needs a restart; everything else was applied");
     Err(Failure::new(ExitCode::Other, message).hint(format!("dtunnel restart {}", before.typed())))
 }
 
@@ -66,5 +66,5 @@ async fn beside_the_tunnel<T: Send + 'static>(
 }
 
 fn as_before(failure: Failure) -> Failure {
-    Failure { message: format!("going on as before: {}", failure.message), ..failure }
+    Failure { message: format!("keeping the old settings: {}", failure.message), ..failure }
 }

@@ -131,7 +131,7 @@ fn serve(
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|e| Failure::new(ExitCode::Other, format!("cannot start: {e}")))?;
     let result = runtime.block_on(supervise(options, prepared, parent, inherited));
-    // A passphrase being tried may still be computed; nobody waits for it.
+    // Does not wait for a passphrase that is still being tried.
     runtime.shutdown_background();
     result
 }
@@ -221,7 +221,7 @@ async fn supervise(
     });
     let leaving = async { while clients.join_next().await.is_some() {} };
     if tokio::time::timeout(LAST_WORD, leaving).await.is_err() {
-        tracing::warn!("{} control clients did not take their last word", clients.len());
+        tracing::warn!("{} control clients did not read their last event", clients.len());
     }
     result
 }

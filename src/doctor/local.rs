@@ -158,7 +158,7 @@ fn unix(path: &Path) -> Found {
         }
         Err(e) if e.kind() == ErrorKind::TimedOut => {
             let remedy = "end that program, or choose another path with --local unix:PATH".into();
-            (Verdict::Failed, format!("another program listens on {shown}, and accepts nobody"), Some(remedy))
+            (Verdict::Failed, format!("another program listens on {shown}, and accepts no connections"), Some(remedy))
         }
         Err(_) => (Verdict::Ok, format!("{shown} was left over; the next `up` replaces it"), None),
     }

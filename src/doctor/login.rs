@@ -68,14 +68,14 @@ async fn connect(examination: &mut Examination<'_>) -> Result<Connection, ssh::E
     }
     let connection = result?;
     let login = connection.login();
-    let used = login.tried.last().map_or("no proof at all", String::as_str);
+    let used = login.tried.last().map_or("no credentials", String::as_str);
     let others = match login.tried.len() {
         0 | 1 => String::new(),
         more => format!(" after {} that were refused", more - 1),
     };
     let offered = match login.offered.is_empty() {
         true => String::new(),
-        false => format!("; the server also takes {}", login.offered.join(", ")),
+        false => format!("; the server also accepts {}", login.offered.join(", ")),
     };
     examination.ok(between(Step::Authenticating, Some(Instant::now())), format!("{used}{others}{offered}"));
     Ok(connection)

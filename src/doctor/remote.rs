@@ -18,8 +18,8 @@ pub(super) async fn look_around(examination: &mut Examination<'_>) -> Result<Sta
         Ok(probe) => probe,
         Err(said) => {
             let said = if said.is_empty() { said } else { format!(": {said}") };
-            let detail = format!("this login runs no commands, so nothing could be looked at there{said}");
-            let fix = "nothing, if this is a login that is for tunnels only: it is as it should be".into();
+            let detail = format!("this login runs no commands, so the host could not be examined{said}");
+            let fix = "nothing, if this login is for tunnels only".into();
             examination.add(Verdict::Warning, time, detail, Some(fix));
             return Ok(Stage::Complete);
         }
@@ -33,7 +33,7 @@ pub(super) async fn look_around(examination: &mut Examination<'_>) -> Result<Sta
             format!("{} ({}{denied})", socket.path, socket.listing)
         })
         .collect();
-    let sockets = if sockets.is_empty() { "no Engine's socket".into() } else { sockets.join(", ") };
+    let sockets = if sockets.is_empty() { "no Docker socket".into() } else { sockets.join(", ") };
     examination.add(Verdict::Ok, time, format!("{} in {}; {sockets}", probe.user, probe.groups.join(", ")), None);
     examination.probe = Some(probe);
     Ok(Stage::Complete)

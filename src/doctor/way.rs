@@ -38,7 +38,7 @@ pub(super) async fn describe(examination: &mut Examination<'_>) -> Result<Stage,
 /// Name, TCP, greeting: as the connection will do it, but one by one.
 pub(super) async fn reach(examination: &mut Examination<'_>) -> Result<Stage, host::Error> {
     if examination.target.ssh.proxy != Proxy::None {
-        return Ok(Stage::Skips("others make this connection for us"));
+        return Ok(Stage::Skips("a jump host or a ProxyCommand makes this connection"));
     }
     steps(examination).await?;
     Ok(Stage::Complete)
@@ -86,7 +86,7 @@ async fn steps(examination: &mut Examination<'_>) -> Result<(), ssh::Error> {
         Ok(Err(said)) => return Err(ssh::no_greeting(host, port, &said)),
         // Some only speak when they are spoken to; the connection itself tells what they are.
         Err(_) => {
-            let silent = "nothing: it waits to be spoken to, as no SSH server does";
+            let silent = "nothing: it waits for the client to speak first, which an SSH server does not do";
             examination.add(Verdict::Warning, Some(begun.elapsed()), silent, None);
         }
     }

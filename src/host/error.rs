@@ -48,7 +48,7 @@ pub enum Error {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Obstacle {
     /// No socket of an Engine.
-    #[error("it has no Engine's socket ({})", .looked.join(", "))]
+    #[error("there is no Docker socket at {}", .looked.join(", "))]
     NoSocket {
         /// Where one was looked for.
         looked: Vec<String>,
@@ -161,7 +161,7 @@ impl Error {
         }
     }
 
-    /// Is this for time to cure, so that trying again makes sense?
+    /// Can a later attempt succeed without anybody acting?
     pub fn may_pass(&self) -> bool {
         match self {
             Self::Ssh(error) => error.may_pass(),

@@ -31,7 +31,7 @@ impl Refusal {
     pub(super) fn fix(self) -> &'static str {
         match self {
             Self::Refused => {
-                "say yes when the agent asks, or unlock it (`ssh-add -X`); `ssh-add -T KEY.pub` tries a key"
+                "confirm when the agent asks, or unlock it (`ssh-add -X`); `ssh-add -T KEY.pub` tries a key"
             }
             Self::Silent => "answer the agent, or touch the key, within 2 minutes",
         }

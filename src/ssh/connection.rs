@@ -45,7 +45,7 @@ const CHANNEL_MESSAGES: usize = 100;
 /// Longest time for which a session that has ended counts on the server: a command of ours under its small
 /// shell may take 2 s (`host/exec.rs`).
 const ENDING_SESSION: Duration = Duration::from_secs(3);
-/// Pause before a server that refused a command is asked again.
+/// Pause before a command that the server refused is tried again.
 const ASK_AGAIN: Duration = Duration::from_millis(100);
 /// Longest time for saying good-bye.
 const GOODBYE: Duration = Duration::from_millis(500);
@@ -124,7 +124,7 @@ impl Connection {
             let context = &ConnectContext { leg: context.leg.hop(&hops[..index]), ..context.clone() };
             let hop = target.hop(hop, &context.leg)?;
             for keyword in &hop.ssh.not_obeyed {
-                tracing::warn!("ssh_config sets `{keyword}` for {}; dtunnel does not obey it", hop.destination);
+                tracing::warn!("ssh_config sets `{keyword}` for {}; dtunnel ignores it", hop.destination);
             }
             way = Some(match way {
                 None => Box::pin(Self::establish(&hop, context)).await?,
@@ -304,7 +304,7 @@ impl Connection {
         };
         let _ = tokio::time::timeout(limit, running).await;
         let (status, stderr) = (reader.status(), reader.stderr());
-        // First the reader: one that nobody reads would hold the whole connection up.
+        // The reader first: an unread channel would hold up the whole connection.
         drop(reader);
         writer.close().await;
         let stdout = String::from_utf8_lossy(&stdout).into_owned();
@@ -321,7 +321,8 @@ impl Connection {
         &self.login
     }
 
-    /// Has the system at the other end of the TCP connection acknowledged all that was sent (RFC 9293 section 3.4)? The way
+    /// Has the system at the other end of the TCP connection acknowledged all that was sent (RFC 9293 section 3.4)? The
+    /// way
     /// there is in order then, whatever keeps the server from answering. False where that cannot be told.
     pub fn is_acknowledged(&self) -> bool {
         #[cfg(target_os = "linux")]
@@ -355,7 +356,8 @@ impl Connection {
         let _ = self.handle.best_supported_rsa_hash().await;
     }
 
-    /// Learns the host's other keys as it tells of them, each proved to be its own, and forgets those that it has no more
+    /// Learns the host's other keys as it tells of them, each proved to be its own, and forgets those that it has no
+    /// more
     /// (`hostkeys-00@openssh.com`, PROTOCOL section 2.5 of OpenSSH). Never ends.
     pub async fn learn_host_keys<T>(&self) -> T {
         let mut announced = self.announced.clone();
@@ -372,7 +374,8 @@ impl Connection {
 
     /// The same once, for `UpdateHostKeys ask`: now, while the person who wanted the connection is there.
     async fn ask_about_host_keys(&self, prompter: &Prompter) {
-        // sshd tells of its keys at once; no other server is known to. (A ping would not be sent before: russh has its session
+        // sshd tells of its keys at once; no other server is known to. (A ping would not be sent before: russh has its
+        // session
         // begin with the server's first word.)
         if !self.negotiated.borrow().server.contains("OpenSSH") {
             return;
@@ -386,13 +389,13 @@ impl Connection {
         if update.is_agreed_to(&self.verifier, prompter).await {
             self.make(&update).await;
         } else {
-            tracing::info!("{} tells of its keys; known_hosts is left as it is: nobody said yes", self.host);
+            tracing::info!("{} announced its host keys; known_hosts is unchanged: nobody said yes", self.host);
         }
     }
 
     async fn make(&self, update: &Update) {
         if let Err(e) = self.handle.hostkeys_prove(update.to_prove.clone()).await {
-            tracing::warn!("{} told of host keys that it could not prove to have: {e}", self.host);
+            tracing::warn!("{} announced host keys, but could not prove that it has them: {e}", self.host);
             return;
         }
         update.make(&self.verifier);

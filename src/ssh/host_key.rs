@@ -180,7 +180,7 @@ impl Verifier {
             return Err("its authority is not known for this host");
         }
         if certificate.cert_type() != CertType::Host {
-            return Err("it is not a host's");
+            return Err("it is not a host certificate");
         }
         let signed = certificate.signature().algorithm();
         if matches!(signed, Algorithm::Rsa { hash: None }) {
@@ -189,10 +189,10 @@ impl Verifier {
         if let Algorithms::Exactly(names) = &self.target.ssh.ca_signature_algorithms
             && !names.contains(&signed.to_string())
         {
-            return Err("CASignatureAlgorithms has no such signature");
+            return Err("CASignatureAlgorithms does not allow its signature");
         }
         if !certificate.critical_options().is_empty() {
-            return Err("it has critical options, of which none is known for hosts");
+            return Err("it has critical options, and none is defined for hosts");
         }
         // No principals: any name. They are names and no patterns, both as for ssh up to 10 (which has
         // patterns, and takes none for no name).

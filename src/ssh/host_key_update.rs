@@ -47,7 +47,7 @@ impl Update {
         let lines = known_hosts::all_lines(&verifier.name, &ssh.user_known_hosts);
         let (of_it, of_others): (Vec<_>, Vec<_>) = lines.into_iter().partition(|line| line.of != Spoken::Others);
         let left = |why: &str| {
-            tracing::info!("{} tells of its keys; known_hosts is left as it is: {why}", verifier.name);
+            tracing::info!("{} announced its host keys; known_hosts is unchanged: {why}", verifier.name);
             None
         };
         let known = |key: &PublicKey| of_it.iter().any(|line| line.known.key.key_data() == key.key_data());
@@ -65,7 +65,7 @@ impl Update {
         }
         let is_old = |key: &PublicKey| old.iter().any(|known| known.key.key_data() == key.key_data());
         if of_others.iter().any(|line| line.known.marker != Some(Marker::Revoked) && is_old(&line.known.key)) {
-            return left("a key that it does not have any more is known under another name, too");
+            return left("a key that it no longer has is known under another name, too");
         }
         if !old.is_empty() && !announced.iter().any(|key| Identity::of_key(key) == trust.key) {
             return left("the key that it has shown is not among them");
@@ -98,7 +98,7 @@ impl Update {
         for file in files {
             match known_hosts::remove(file, &verifier.name, &old) {
                 Ok(removed) => tracing::info!(
-                    "removed {removed} keys that {} does not have any more from {} (before: {0}.old)",
+                    "removed {removed} keys that {} no longer has from {} (before: {0}.old)",
                     verifier.name,
                     file.display()
                 ),

@@ -282,7 +282,7 @@ impl Signer for FileSigner {
         let key = load_key(&self.path, &self.prompter, &self.credentials).await.map_err(|e| match e {
             LoadError::Nobody => {
                 self.nobody = true;
-                SignError("nobody gave its passphrase".into())
+                SignError("its passphrase was not given".into())
             }
             LoadError::Other(message) => SignError(message),
         })?;

@@ -99,7 +99,7 @@ fn certificates(section: &mut Reader, certificate: Option<&Certificate>) -> Resu
             SERIAL_RANGE => {
                 let (least, most) = (entries.uint64()?, entries.uint64()?);
                 if least == 0 || least > most {
-                    return Err("has a range of serials that is none".into());
+                    return Err("has an invalid range of serials".into());
                 }
                 revoked |= serial.is_some_and(|serial| (least..=most).contains(&serial));
                 entries.end()?;
@@ -109,14 +109,14 @@ fn certificates(section: &mut Reader, certificate: Option<&Certificate>) -> Resu
                 let bits = entries.string()?;
                 entries.end()?;
                 if bits.first().is_some_and(|first| first & 0x80 != 0) {
-                    return Err("has a bitmap that is a negative number".into());
+                    return Err("has an invalid bitmap of serials (a negative number)".into());
                 }
                 let bits = bits.strip_prefix(&[0]).unwrap_or(bits);
                 let highest = (bits.len() as u64 * 8).saturating_sub(1);
                 if offset.checked_add(highest).is_none()
                     || (offset == 0 && bits.last().is_some_and(|last| last & 1 != 0))
                 {
-                    return Err("has a bitmap of serials that cannot be".into());
+                    return Err("has an invalid bitmap of serials".into());
                 }
                 revoked |= serial.and_then(|serial| serial.checked_sub(offset)).is_some_and(|at| bit(bits, at));
             }
@@ -166,7 +166,7 @@ impl<'a> Reader<'a> {
     }
 
     fn end(&self) -> Result<(), String> {
-        if self.is_empty() { Ok(()) } else { Err("is a key revocation list with something left over".into()) }
+        if self.is_empty() { Ok(()) } else { Err("is a key revocation list with data after its end".into()) }
     }
 
     /// Is any of the strings what is looked for? Each is looked at.

@@ -145,9 +145,9 @@ impl Ends {
                 None => format!("ended ({status})"),
             },
             (_, Error::Timeout { limit, .. }) => {
-                format!("brought no SSH server within {}", humantime::format_duration(limit))
+                format!("reached no SSH server within {}", humantime::format_duration(limit))
             }
-            _ => "brought no SSH server".into(),
+            _ => "reached no SSH server".into(),
         };
         let said = lock(&voice.said).iter().cloned().collect();
         Error::Proxy { command: text::shown(&voice.command), how, said }

@@ -1,10 +1,10 @@
-//! What is counted: per connection and for the tunnel as a whole.
+//! Counters of flows and bytes, per connection and per tunnel.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use serde::{Deserialize, Serialize};
 
-/// Counters that flows write and others read; each is exact, together they may be a moment apart.
+/// Counters that flows write and others read. Each is exact; they are not read at one instant.
 #[derive(Debug, Default)]
 pub struct Counters {
     flows_open: AtomicU64,

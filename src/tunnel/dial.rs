@@ -1,5 +1,5 @@
-//! What a flow is for, and how those who need one ask for it: the guard, the published ports. They know nothing of
-//! connections, of where a flow is placed, or of how a tunnel is kept up.
+//! The purpose of a flow, and the interface ([`Dial`]) through which the guard and the published ports open one. They
+//! know nothing of connections, placement or supervision.
 
 use std::sync::Arc;
 
@@ -28,37 +28,37 @@ pub(super) enum Leads {
 pub(super) struct Purpose {
     /// Where it leads.
     pub(super) leads: Leads,
-    /// Is it a client's? It is counted then, and bound to the host and the guard that its client came to. Our own ones only
-    /// listen: they are cut where their connection is held up.
+    /// Does it serve a client? Such a flow is counted, and bound to the host and guard that its client connected to.
+    /// The tunnel's own flows only listen, and are cut when their connection is held up.
     pub(super) is_clients: bool,
-    /// Who asks, where a guard stands between the client and the Engine.
+    /// The client, where a guard is between it and the Engine.
     pub(super) behind_guard: Option<Who>,
-    /// Further counters of it: those of its port.
+    /// The counters of its published port.
     pub(super) counters: Option<Arc<Counters>>,
 }
 
 impl Purpose {
-    /// A client's, to the Engine; what it sends is not looked at.
+    /// A client's flow to the Engine, without a guard.
     pub(super) fn client() -> Self {
         Self { leads: Leads::ToEngine, is_clients: true, behind_guard: None, counters: None }
     }
 
-    /// A client's, to the Engine, whose requests a guard has let pass.
+    /// A client's flow to the Engine, behind a guard.
     pub(super) fn guarded(who: Who) -> Self {
         Self { behind_guard: Some(who), ..Self::client() }
     }
 
-    /// Ours, to the Engine.
+    /// The tunnel's own flow to the Engine.
     pub(super) fn listening() -> Self {
         Self { is_clients: false, ..Self::client() }
     }
 
-    /// A client's, to a published port.
+    /// A client's flow to a published port.
     pub(super) fn port(host: String, port: u16, counters: Arc<Counters>) -> Self {
         Self { leads: Leads::ToPort { host, port }, counters: Some(counters), ..Self::client() }
     }
 
-    /// Is it a client's, to the Engine?
+    /// Does it serve a client of the Engine?
     pub(super) fn is_clients_to_engine(&self) -> bool {
         self.is_clients && self.is_to_engine()
     }
@@ -69,17 +69,17 @@ impl Purpose {
     }
 }
 
-/// What those who need a flow may ask of a tunnel.
+/// What guard and ports need of the tunnel.
 pub(super) trait Dial: Send + Sync {
-    /// A stream to the other end of a flow, which is placed as all are.
+    /// Opens a flow, placed like any other, and returns a stream to its end.
     ///
     /// # Errors
-    /// Where the system has no more sockets.
+    /// The system has no more sockets.
     fn dial(self: Arc<Self>, purpose: Purpose) -> std::io::Result<UnixStream>;
 
-    /// Where the tunnel leads now.
+    /// The settings in force.
     fn target(&self) -> Arc<Target>;
 
-    /// What went wrong last, for people; None where all is right.
+    /// The last failure, for people; None where there is none.
     fn last_error(&self) -> Option<String>;
 }

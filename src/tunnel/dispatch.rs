@@ -1,8 +1,8 @@
-//! Local clients: accepted, placed on a connection, carried there, waited for at the end.
+//! Accepts local clients, places each on a connection, carries it there, and drains the flows at the end.
 //!
 //! Clients of the Engine's socket, of published ports, and our own questions all go this way; their
-//! [`Purpose`] says which. Accepting and placing is the supervisor's thread's; a placed flow runs on the thread of its
-//! connection, and comes back only to be placed elsewhere.
+//! [`Purpose`] says which. The supervisor's thread accepts and places; a placed flow runs on its connection's thread,
+//! and comes back only to be placed elsewhere.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -29,41 +29,40 @@ use crate::config::Target;
 use crate::host;
 use crate::ssh::{Channel, Endpoint, OpenError};
 
-/// A flow that has gone on for so long makes room for those that come after it. Most requests are
-/// answered sooner.
+/// After this time a flow asks for a further connection for later flows. Most requests are answered sooner.
 const LASTING: Duration = Duration::from_millis(250);
-/// How long a further connection is waited for where there are only such with clients that do not keep up.
+/// How long a flow waits for a further connection where all others have stalled clients.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// Pause before a server that refused a command is asked again.
+/// Pause before a command that the server refused is tried again.
 const CROWDED: Duration = Duration::from_millis(100);
-/// Flows on which nothing has moved for so long are not waited for at the end.
+/// Flows without traffic for this long do not delay the end.
 const QUIET: Duration = Duration::from_millis(300);
-/// How often the end looks whether flows have moved.
+/// How often draining looks for traffic.
 const DRAIN_STEP: Duration = Duration::from_millis(50);
 
-/// What became of a flow on the connection where it was placed.
+/// The outcome of a flow on its connection.
 enum Carried {
     /// It is over.
     Ended(End),
     /// Its thread could not take it.
     Failed(std::io::Error),
-    /// It was not opened there, and nothing of the client's has been sent.
+    /// The channel was not opened, and no byte of the client was sent.
     Unopened(LocalStream, Unopened),
 }
 
 /// Why a connection has no channel for a flow.
 enum Unopened {
-    /// The host, or the server, has none for it.
+    /// The host or the server refused it, with this reason.
     Refused(String),
     /// The client went away before it was opened.
     ClientGone,
-    /// The server allows no further command there as long as others run or are ending.
+    /// The server allows no further command before another has ended (MaxSessions).
     Crowded,
-    /// That connection may be dead, and another one is not.
+    /// This connection may be dead, and another one is alive.
     Elsewhere,
-    /// The server does not forward to ports; a command on the host may.
+    /// The server does not forward to ports; a command on the host can.
     Prohibited,
-    /// That connection was lost.
+    /// This connection was lost.
     Lost(Arc<PooledConnection>),
 }
 
@@ -80,7 +79,7 @@ pub(super) struct Dispatcher {
 }
 
 impl Dispatcher {
-    /// Accepts clients of `listener` and those that the published ports hand on, each served by a task of `flows`.
+    /// Accepts clients of `listener` and of the published ports, and spawns a task in `flows` for each.
     /// Never ends.
     pub(super) async fn serve(
         self: &Arc<Self>,
@@ -96,9 +95,9 @@ impl Dispatcher {
                 Some((local, purpose)) = of_ports.recv() => {
                     flows.spawn(self.clone().flow(local, purpose));
                 }
-                // Ended tasks are let go as they end. A panic in one ends that flow alone.
+                // Reaps ended tasks. A panic in one ends that flow only.
                 Some(joined) = flows.join_next() => if let Err(e) = joined {
-                    tracing::error!("a flow ended badly: {e}");
+                    tracing::error!("a flow failed: {e}");
                 }
             }
         }
@@ -123,12 +122,12 @@ impl Dispatcher {
         tracing::debug!("a flow ended: {end:?}");
     }
 
-    /// The way of a flow.
+    /// The endpoint on the host that a flow goes to.
     fn way(&self, purpose: &Purpose) -> Endpoint {
         let to_engine = self.status.endpoint();
         match &purpose.leads {
             Leads::ToEngine => to_engine,
-            // What carries the Engine's flows is a command where the server forwards nothing.
+            // Where the server forwards nothing, commands carry the Engine's flows.
             Leads::ToPort { host, port } if self.ports_by_command.load(Relaxed) || to_engine.is_command() => {
                 host::to_port(host, *port)
             }
@@ -136,9 +135,8 @@ impl Dispatcher {
         }
     }
 
-    /// Places a new flow and waits for its end. A connection that is being made again, or that has room for no
-    /// more, is waited for; nothing of the client's has been sent before the flow is open, so that a
-    /// second try is safe.
+    /// Places a new flow and waits for its end. Waits for a connection while there is none with room. No byte of the
+    /// client is sent before the channel is open, so that a second try is safe.
     async fn place_and_carry(self: Arc<Self>, mut local: LocalStream, purpose: Purpose) -> Result<End, String> {
         let began = self.settings.target();
         let wait = began.wait;
@@ -168,13 +166,13 @@ impl Dispatcher {
                     or_gone(&local, tokio::time::timeout_at(deadline.min(now + PATIENCE), changes.changed())).await?;
                 continue;
             };
-            // What was asked of one host is not carried out on another, nor what was let in without a guard behind one.
+            // A flow accepted for one host does not go to another, nor one accepted without a guard past a new guard.
             if purpose.is_clients && !began.ends_as(&lease.pooled.carrier.target) {
-                return refuse(local, "it leads elsewhere by now".into());
+                return refuse(local, "the tunnel has another target now".into());
             }
             let is_unguarded = purpose.is_clients_to_engine() && purpose.behind_guard.is_none();
             if is_unguarded && self.settings.guard().is_some() {
-                return refuse(local, "there is a guard by now".into());
+                return refuse(local, "the tunnel has a guard now".into());
             }
             let (dispatcher, pooled, going) = (self.clone(), lease.pooled.clone(), purpose.clone());
             let mut carried = pooled.carrier.worker.run(async move { dispatcher.carry(local, lease, &going).await });
@@ -204,9 +202,9 @@ impl Dispatcher {
                         Unopened::Crowded if Instant::now() >= deadline => {
                             return refuse(local, "the server allows no further session".into());
                         }
-                        // Nothing tells when a session has really ended there.
+                        // The server does not tell when a session has ended.
                         Unopened::Crowded => or_gone(&local, tokio::time::sleep(CROWDED)).await?,
-                        // The supervisor learns of it in this moment, too; wait until it has.
+                        // Wait until the supervisor has removed it, too.
                         Unopened::Lost(pooled) => {
                             while self.pool.contains(&pooled) {
                                 if tokio::time::timeout_at(deadline, changes.changed()).await.is_err() {
@@ -222,7 +220,7 @@ impl Dispatcher {
         }
     }
 
-    /// On the connection's thread: opens a channel for the flow and carries it to its end.
+    /// Runs on the connection's thread: opens a channel for the flow and carries it to its end.
     async fn carry(&self, local: LocalStream, lease: Lease, purpose: &Purpose) -> Carried {
         let local = match local.move_here() {
             Ok(local) => local,
@@ -249,7 +247,7 @@ impl Dispatcher {
         Carried::Ended(end)
     }
 
-    /// A channel on the flow's connection: the spare one, or a new one.
+    /// Takes the connection's spare channel, or opens a new one.
     async fn open(&self, local: &LocalStream, lease: Lease, purpose: &Purpose) -> Result<(Channel, Lease), Unopened> {
         if purpose.is_clients_to_engine()
             && let Some(spare) = lease.pooled.take_spare().await
@@ -262,7 +260,7 @@ impl Dispatcher {
         let opened = tokio::select! {
             biased;
             opened = &mut opening => opened,
-            // Nothing was sent yet: it is opened elsewhere.
+            // Nothing was sent yet: open it on another connection.
             () = lease.pooled.given_up() => return Err(Unopened::Lost(lease.pooled.clone())),
             () = self.pool.better_is_there(&lease.pooled) => {
                 tokio::spawn(close_unwanted(opening, lease));
@@ -275,7 +273,7 @@ impl Dispatcher {
         };
         Err(match opened {
             Ok(Ok(channel)) => return Ok((channel, lease)),
-            // A server lets a connection have so many commands (MaxSessions).
+            // The server limits the commands of a connection (MaxSessions).
             Ok(Err(OpenError::Refused { .. })) if is_command => {
                 lease.pooled.has_refused();
                 Unopened::Crowded
@@ -293,8 +291,8 @@ impl Dispatcher {
         }
     }
 
-    /// After a flow: where nothing else goes on, the channel for the next one is opened already; a command
-    /// on the host is not started before it is wanted.
+    /// After a flow: opens a spare channel for the next one on an idle connection. Not where it would be a command on
+    /// the host.
     fn prepare_next(&self, lease: Lease) {
         let (pooled, pool, endpoint) = (lease.pooled.clone(), self.pool.clone(), self.status.endpoint());
         drop(lease);
@@ -345,13 +343,13 @@ impl Dial for Dispatcher {
     }
 }
 
-/// Closes a client whose flow cannot be had.
+/// Resets a client whose flow cannot be opened.
 fn refuse(local: LocalStream, reason: String) -> Result<End, String> {
     local.reset();
     Err(reason)
 }
 
-/// Closes a channel that nobody wants any more as soon as it is open.
+/// Closes a channel that is no longer needed as soon as it is open.
 async fn close_unwanted(opening: JoinHandle<Result<Channel, OpenError>>, _lease: Lease) {
     if let Ok(Ok(channel)) = opening.await {
         hang_up::let_go(channel).await;

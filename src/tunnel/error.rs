@@ -16,16 +16,16 @@ pub enum Error {
     Listen {
         /// The endpoint.
         endpoint: LocalEndpoint,
-        /// What the system said, or why we did not even try.
+        /// The system's error, or a configuration error that was found before.
         source: std::io::Error,
     },
     /// The Engine was not reached.
     #[error(transparent)]
     Host(#[from] host::Error),
-    /// The system would not give what a connection needs.
+    /// The system refused a thread or descriptors for a connection.
     #[error("cannot start a connection")]
     System(#[source] std::io::Error),
-    /// The settings name something that the guard does not know.
+    /// The settings name an operation that the guard does not know.
     #[error("{name}: {reason}")]
     Access {
         /// The tunnel's name.
@@ -33,7 +33,7 @@ pub enum Error {
         /// What, and why not.
         reason: String,
     },
-    /// The time for coming up is over.
+    /// The tunnel was not up within the limit.
     #[error("{host} was not ready within {} (while {step})", humantime::format_duration(*.limit))]
     Timeout {
         /// `user@host:port`.
@@ -45,7 +45,7 @@ pub enum Error {
     },
 }
 
-/// Why we did not even try, if that is so.
+/// The configuration error inside, if any.
 fn config_error(source: &std::io::Error) -> Option<&crate::config::Error> {
     source.get_ref()?.downcast_ref()
 }
@@ -71,12 +71,12 @@ impl Error {
         }
     }
 
-    /// The error and what it comes from, in one line.
+    /// The error and its causes, in one line.
     pub fn with_causes(&self) -> String {
         failure::with_causes(self)
     }
 
-    /// Was the connection turned away by a server that may be too busy, so that a moment later it may not be?
+    /// The server's refusal before its greeting, if that is the error: it may be busy, and accept later.
     pub(super) fn turned_away(&self) -> Option<ssh::TurnedAway> {
         match self {
             Self::Host(host::Error::Ssh(ssh::Error::TurnedAway { why, .. })) => Some(*why),
@@ -84,12 +84,12 @@ impl Error {
         }
     }
 
-    /// Was the host not even reached?
+    /// Did the attempt fail before the host was reached?
     pub fn is_unreached(&self) -> bool {
         matches!(self, Self::Host(host::Error::Ssh(error)) if error.is_unreached())
     }
 
-    /// Is this for time to cure, so that trying again makes sense?
+    /// Can a later attempt succeed without anybody acting?
     pub fn may_pass(&self) -> bool {
         match self {
             Self::Host(error) => error.may_pass(),

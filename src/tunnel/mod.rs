@@ -1,8 +1,8 @@
 //! The product: a local endpoint, its SSH connections, the Engine at the other end.
 //!
-//! Knows nothing of processes, control sockets or terminals. [`Tunnel`] is what others may ask of one; whoever
-//! drives it calls [`Tunnel::run`] once and reads along through [`Tunnel::watch`]. Its parts know only what they need of each
-//! other: the supervisor moves it from state to state, the dispatcher serves its clients, the pool has its connections.
+//! Knows nothing of processes, control sockets or terminals. [`Tunnel`] is its interface: the owner calls
+//! [`Tunnel::run`] once and follows it with [`Tunnel::watch`]. The supervisor moves it from state to state, the
+//! dispatcher serves its clients, the pool has its connections.
 
 mod client;
 mod counters;
@@ -50,10 +50,10 @@ pub use uptime::state::{State, Status};
 
 /// Longest wait for the answer when a connection's round-trip time is measured.
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
-/// Most clients of published ports that have been accepted and not been served.
+/// Most clients of published ports between accept and dispatch.
 const PORT_CLIENTS: usize = 16;
 
-/// A tunnel.
+/// A tunnel: what the daemon and the command line may ask of one.
 #[derive(Debug)]
 pub struct Tunnel {
     settings: Arc<Settings>,
@@ -62,15 +62,15 @@ pub struct Tunnel {
     commands: Arc<Commands>,
     counters: Arc<Counters>,
     ports: Ports,
-    /// The clients of its published ports.
+    /// Accepted clients of its published ports.
     port_clients: Mutex<mpsc::Receiver<(LocalStream, Purpose)>>,
     supervisor: Supervisor,
     dispatcher: Arc<Dispatcher>,
 }
 
 impl Tunnel {
-    /// A tunnel that is not running yet. Questions for people go to `prompter`; `route` is where the
-    /// Engine was the last time.
+    /// Makes a tunnel that does not run yet. Questions for people go to `prompter`; `route` is the last known way to
+    /// the Engine.
     ///
     /// # Errors
     /// [`Error::Access`].
@@ -146,7 +146,7 @@ impl Tunnel {
         Ok(())
     }
 
-    /// What it goes to.
+    /// The settings in force.
     pub fn target(&self) -> Arc<Target> {
         self.settings.target()
     }
@@ -161,7 +161,7 @@ impl Tunnel {
         self.counters.snapshot()
     }
 
-    /// Its SSH connections. Their round-trip times are measured anew for the next one who asks.
+    /// Its SSH connections. Starts a new measurement of their round-trip times, for the next call.
     pub fn connections(&self) -> Vec<ConnectionStatus> {
         let status = self.pool.status();
         for pooled in self.pool.connections() {
@@ -172,13 +172,12 @@ impl Tunnel {
         status
     }
 
-    /// Somebody wants it up now: does not wait for the next attempt, and tries again even after a
-    /// failure.
+    /// Tries to connect now, also after a failure that time does not cure.
     pub fn retry_now(&self) {
         self.commands.send(Command::Retry);
     }
 
-    /// Somebody wants a new connection. Flows that are under way stay on the old one to their end.
+    /// Makes a new connection. Open flows stay on the old one to their end.
     pub fn renew(&self) {
         self.commands.send(match self.status.state() {
             State::Up => Command::Reload,
@@ -186,11 +185,10 @@ impl Tunnel {
         });
     }
 
-    /// Goes on with other settings. Where they lead to another host, login or Engine, a new connection
-    /// is made first, and they come into force with it, all of them; where it cannot be made, none. Only a guard where
-    /// there was none, or that lets nothing but looking through, holds at once: it is asked for, and takes nothing away
-    /// that was asked for. Flows that are under way stay on the old connections to their end. The local endpoint stays
-    /// as it is. Clients that are connected go on under the guard that they began with.
+    /// Applies other settings. For another host, login or Engine a new connection is made first, and all settings come
+    /// into force with it; if it fails, none does. One exception: a guard where there was none, or a read-only one,
+    /// holds at once. Open flows stay on the old connections to their end, and connected clients keep the guard that
+    /// they began with. The local endpoint does not change.
     ///
     /// # Errors
     /// [`Error::Access`]; then nothing has changed.
@@ -209,8 +207,8 @@ impl Tunnel {
         Ok(reloading)
     }
 
-    /// Has a guard hold at once where there was none, or one that lets nothing but looking through: it takes nothing away
-    /// that was asked for. Another one is passed over.
+    /// Puts a guard into force at once where there was none, or where the new one is read-only. Other guards are
+    /// ignored here.
     ///
     /// # Errors
     /// [`Error::Access`]; then nothing has changed.
@@ -218,22 +216,22 @@ impl Tunnel {
         self.settings.narrow(access)
     }
 
-    /// What clients may ask, in a few words; None where they may ask everything.
+    /// The guard's policies, for people; None without a guard.
     pub fn access(&self) -> Option<String> {
         self.settings.guard().map(|guard| guard.label().to_owned())
     }
 
-    /// The requests that are being answered, as far as a guard sees them.
+    /// The requests being answered; empty without a guard.
     pub fn requests(&self) -> Vec<RequestStatus> {
         self.settings.guard().map(|guard| guard.requests()).unwrap_or_default()
     }
 
-    /// What is published on the host, and what of it is here; None where nothing is to be here.
+    /// The host's published ports and their local ports; None where `ports` is off.
     pub fn ports(&self) -> Option<Vec<PortStatus>> {
         (self.target().ports != config::Ports::Off).then(|| self.ports.status())
     }
 
-    /// Somebody agrees to these ports, or with None to all that wait for it.
+    /// Opens these waiting ports (`ports = "ask"`); None opens all that wait.
     pub fn agree_to_ports(&self, ports: Option<&[u16]>) {
         self.ports.agree(ports, &self.target());
     }

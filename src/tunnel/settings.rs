@@ -1,4 +1,4 @@
-//! The settings of a tunnel that are in force, with the guard that they ask for, and those whose connection is being made.
+//! A tunnel's settings in force, with their guard, and the next settings, whose connection is being made.
 
 use std::sync::{Arc, Mutex};
 
@@ -9,32 +9,31 @@ use super::guard::Guard;
 use crate::config::{Access, Target};
 use crate::sync::lock;
 
-/// What becomes of settings that were asked for.
+/// The outcome of a reload.
 #[derive(Debug)]
 pub struct Reloading(mpsc::Receiver<Result<(), Error>>);
 
 impl Reloading {
-    /// Waits until they are in force. None: others are wanted instead.
+    /// Waits until the settings are in force. None: a later reload replaced them.
     ///
     /// # Errors
-    /// Why their connection could not be made; what was before is in force.
+    /// Why their connection failed; the old settings stay in force.
     pub async fn settled(mut self) -> Option<Result<(), Error>> {
         self.0.recv().await
     }
 }
 
-/// Settings that come into force with their connection: as long as flows go to the host of before, its guard
-/// and its name are those that count.
+/// Settings that come into force with their connection: until then flows go to the old host, under its guard and name.
 #[derive(Debug, Clone)]
 pub(super) struct Next {
     pub(super) target: Arc<Target>,
     guard: Option<Arc<Guard>>,
-    /// Who asked for them hears what became of them; of others in their place by its end.
+    /// Tells the caller of the reload the outcome; dropped where a later reload replaces it.
     verdict: mpsc::Sender<Result<(), Error>>,
 }
 
 impl Next {
-    /// Tells who asked for them that they do not come into force.
+    /// Tells the caller of the reload that the settings do not come into force.
     pub(super) fn failed(&self, error: Error) {
         let _ = self.verdict.try_send(Err(error));
     }
@@ -56,27 +55,27 @@ impl Settings {
         Ok(Self { target: watch::Sender::new(Arc::new(target)), guard: Mutex::new(guard), next: Mutex::default() })
     }
 
-    /// Those in force.
+    /// The settings in force.
     pub(super) fn target(&self) -> Arc<Target> {
         self.target.borrow().clone()
     }
 
-    /// Those in force, now and whenever they change.
+    /// The settings in force, now and on change.
     pub(super) fn subscribe(&self) -> watch::Receiver<Arc<Target>> {
         self.target.subscribe()
     }
 
-    /// What decides on the requests of new clients, if anything does.
+    /// The guard for new clients, if any.
     pub(super) fn guard(&self) -> Option<Arc<Guard>> {
         lock(&self.guard).clone()
     }
 
-    /// Those whose connection is being made.
+    /// The next settings, whose connection is being made.
     pub(super) fn next(&self) -> Option<Next> {
         lock(&self.next).clone()
     }
 
-    /// Has these wanted, instead of others that were.
+    /// Makes these the next settings, in place of earlier ones.
     ///
     /// # Errors
     /// [`Error::Access`]; then nothing has changed.
@@ -88,8 +87,8 @@ impl Settings {
         Ok((next, Reloading(reloading)))
     }
 
-    /// Has a guard hold at once where there was none, or one that lets nothing but looking through: it takes nothing away
-    /// that was asked for. Another one is passed over.
+    /// Puts a guard into force at once where there was none, or where the new one is read-only. Other guards are
+    /// ignored here.
     ///
     /// # Errors
     /// [`Error::Access`]; then nothing has changed.
@@ -105,8 +104,7 @@ impl Settings {
         Ok(())
     }
 
-    /// Puts these settings into force, unless others have been asked for since. True where they are in force,
-    /// or are none and no others are wanted.
+    /// Puts `next` into force unless a later reload replaced it. Returns whether no other settings are wanted.
     pub(super) fn take_on(&self, next: Option<&Next>) -> bool {
         let Some(next) = next else { return lock(&self.next).is_none() };
         if !self.give_up(next) {
@@ -118,7 +116,7 @@ impl Settings {
         true
     }
 
-    /// These settings are no longer waited for. False where others are.
+    /// Drops `next`. False where a later reload has replaced it.
     pub(super) fn give_up(&self, next: &Next) -> bool {
         lock(&self.next).take_if(|wanted| Arc::ptr_eq(&next.target, &wanted.target)).is_some()
     }

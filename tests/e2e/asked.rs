@@ -148,7 +148,7 @@ fn a_profile_that_has_changed_is_said_to_and_up_takes_on_what_cuts_nothing() {
     let text: String = settings.iter().map(|(name, value, _)| format!("{name} = {value}\n")).collect();
     profile(&lab, &text);
     let (said, status) = (lab.ok(&["status"]), lab.status("lab"));
-    assert!(said.contains("lab: its configuration says otherwise by now: "), "{said}");
+    assert!(said.contains("lab: its configuration has changed: "), "{said}");
     assert!(said.contains("(dtunnel reload lab)"), "{said}");
     for (name, value, before) in settings {
         let value = value.trim_matches('"');
@@ -263,7 +263,7 @@ fn an_endpoint_that_takes_a_restart_is_not_claimed_after_a_reload() {
     profile(&lab, "local = \"tcp:127.0.0.1:0\"\nwait = \"1m\"");
     for _ in 0..2 {
         let stderr = lab.fails(1, &["reload", "lab"]);
-        assert!(stderr.contains("takes a restart; all else was taken on"), "{stderr}");
+        assert!(stderr.contains("needs a restart; everything else was applied"), "{stderr}");
         assert_eq!(lab.status("lab")["settings"]["said"]["wait"], "1m");
         let stderr = lab.fails(1, &["up", "lab"]);
         assert!(stderr.contains("local is unset, not tcp:127.0.0.1:0"), "{stderr}");
@@ -340,7 +340,7 @@ fn a_guard_that_is_asked_for_holds_at_once_and_reload_tells_what_does_not() {
         profile(&lab, &format!("access = \"read-only\"\n{elsewhere}"));
         let output = lab.run(&["reload", "lab"]);
         let stderr = String::from_utf8(output.stderr).unwrap();
-        assert!(!output.status.success() && stderr.contains("going on as before: "), "{stderr}");
+        assert!(!output.status.success() && stderr.contains("keeping the old settings: "), "{stderr}");
         assert!(!is_open(&lab), "{elsewhere}");
         assert_eq!(lab.status("lab")["settings"]["access"]["policies"][0], "read-only");
         // Nobody who passes by goes on with what leads elsewhere by now.
@@ -348,7 +348,7 @@ fn a_guard_that_is_asked_for_holds_at_once_and_reload_tells_what_does_not() {
             let output = lab.run(command);
             let stderr = String::from_utf8(output.stderr).unwrap();
             assert!(
-                !output.status.success() && stderr.contains("is already up, but not as asked"),
+                !output.status.success() && stderr.contains("is already up with other settings: "),
                 "{command:?}: {stderr}"
             );
         }
@@ -367,7 +367,7 @@ fn a_profile_that_is_gone_takes_no_guard_with_it() {
     for text in [ssh_config.as_str(), ""] {
         lab.write_config(text);
         let stderr = lab.fails(2, &["reload", "lab"]);
-        assert!(stderr.contains("has no profile of the name lab any more"), "{stderr}");
+        assert!(stderr.contains("no longer has a profile named lab"), "{stderr}");
         // The name may be another host's by now.
         for command in [&["up", "lab"][..], &["env", "lab"], &["env", "--up", "lab"], &["exec", "lab", "true"]] {
             let output = lab.run(command);
@@ -380,7 +380,7 @@ fn a_profile_that_is_gone_takes_no_guard_with_it() {
         assert!(!lab.run(&["restart", "lab"]).status.success());
         let pid = lab.status("lab")["pid"].to_string();
         run(Command::new("kill").args(["-HUP", &pid]));
-        wait_for("the log's word", || lab.log("lab").contains("has no profile").then_some(()));
+        wait_for("the log's word", || lab.log("lab").contains("no longer has a profile").then_some(()));
         assert!(!is_open(&lab));
         lab.write_config(&config);
         lab.ok(&["reload", "lab"]);

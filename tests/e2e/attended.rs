@@ -62,7 +62,7 @@ fn an_agent_may_ask_its_owner_for_longer_than_a_login_may_take() {
     std::fs::write(lab.path("answer"), "").unwrap();
     let _flow = connect(&lab.socket("lab"));
     wait_for("the attempt", || lab.log("lab").contains("no further connection").then_some(()));
-    assert!(lab.log("lab").contains("it asks its owner, who is not asked"), "{}", lab.log("lab"));
+    assert!(lab.log("lab").contains("it asks its owner, and further connections ask nobody"), "{}", lab.log("lab"));
     assert_eq!((asked(&lab), lab.state().as_str()), (1, "up"));
 }
 
@@ -78,7 +78,7 @@ fn an_agent_that_refuses_is_named_as_such() {
     let (code, stderr) = up("user.pub");
     assert_eq!(code, Some(4), "{stderr}");
     assert!(stderr.contains("skipped key `user` of the ssh-agent: the agent refused to sign with it"), "{stderr}");
-    assert!(stderr.contains("hint: say yes when the agent asks"), "{stderr}");
+    assert!(stderr.contains("hint: confirm when the agent asks"), "{stderr}");
     assert_eq!(asked(&lab), 1);
 }
 

@@ -114,7 +114,8 @@ fn every_setting_says_what_is_allowed_and_where_it_stands() {
         (
             "access = \"readonly\"",
             "2:10",
-            "`readonly` is none of `full`, `read-only`, `containers`, `build`, `no-privileged`; did you mean `read-only`?",
+            "`readonly` is not one of `full`, `read-only`, `containers`, `build`, `no-privileged`; \
+             did you mean `read-only`?",
         ),
         ("access = [\"containers\", \"bild\"]", "2:25", "did you mean `build`?"),
         ("access = true", "2:10", "expected `full`, `read-only`"),
@@ -122,10 +123,10 @@ fn every_setting_says_what_is_allowed_and_where_it_stands() {
         ("allowed_binds = [\"srv\"]", "2:17", "`srv` in `allowed_binds` is not an absolute path"),
         ("allow = [\"containers.achive\"]\naccess = \"read-only\"", "2:9", "containers.archive"),
         ("ports = \"al\"", "2:9", "`al` is not `true`, `false`, \"ask\", or a list of rules"),
-        ("ports = \"8080\"", "2:9", "rules stand in a list: [\"8080\"]"),
+        ("ports = \"8080\"", "2:9", "write rules as a list: [\"8080\"]"),
         ("ports = [\"8080\", \"9-8\"]", "2:18", "its range ends before it begins"),
         ("ports = [8080]", "2:10", "expected a rule in quotes"),
-        ("ports_address = \"lan\"", "2:17", "`lan` is no IP address"),
+        ("ports_address = \"lan\"", "2:17", "`lan` is not an IP address"),
         ("port = 70000", "2:8", "70000 is not a TCP port from 1 to 65535"),
         ("port = \"22\"", "2:8", "expected a TCP port from 1 to 65535"),
         ("max_connections = 17", "2:19", "17 is not a number of connections from 1 to 16"),

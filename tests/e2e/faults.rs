@@ -313,7 +313,7 @@ fn a_host_that_is_too_busy_to_answer_is_not_given_up_at_a_change() {
     lab.sshd.signal("-STOP");
     let is_set = set_clock();
     if is_set {
-        let acknowledged = "does not answer, and acknowledges";
+        let acknowledged = "does not answer, but acknowledges";
         let given_up = || lab.state() != "up";
         wait_for("the verdict", || (given_up() || lab.log("lab").contains(acknowledged)).then_some(()));
     }

@@ -398,7 +398,7 @@ fn what_is_allowed_by_name_may_be_done() {
         let stderr = lab.fails(2, &["up", "lab"]);
         assert!(
             stderr.contains(
-                "`container.archive` in `allow` is no operation of the Engine; did you mean `containers.archive`?"
+                "`container.archive` in `allow` is not an operation of the Engine; did you mean `containers.archive`?"
             ),
             "{stderr}"
         );

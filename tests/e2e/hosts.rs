@@ -227,12 +227,12 @@ fn what_is_in_the_way_is_told_apart() {
     let Some(mut lab) = host("true") else { return };
     programs(&mut lab, &["docker", "socat"], "");
     let stderr = lab.fails(7, &["up", "lab"]);
-    assert!(stderr.contains("no Engine's socket") && stderr.contains("systemctl start docker"), "{stderr}");
+    assert!(stderr.contains("no Docker socket") && stderr.contains("systemctl start docker"), "{stderr}");
     programs(&mut lab, &[], "");
     let stderr = lab.fails(7, &["up", "lab"]);
     assert!(stderr.contains("is Docker or Podman installed there?"), "{stderr}");
     let stderr = lab.fails(7, &["up", "lab", "--remote", "/run/other.sock"]);
-    assert!(stderr.contains("no Engine's socket (/run/other.sock)"), "{stderr}");
+    assert!(stderr.contains("no Docker socket at /run/other.sock"), "{stderr}");
 
     // A socket that somebody left behind.
     let stale = "python3 -c 'import socket; socket.socket(socket.AF_UNIX).bind(\"/run/docker.sock\")'";

@@ -103,7 +103,7 @@ fn new_settings_take_effect_at_sighup_and_streams_go_on() {
     // Nonsense changes nothing.
     config(&lab, "nonsense = 1\n");
     hang_up();
-    wait_for("the log's word", || lab.log("lab").contains("going on as before").then_some(()));
+    wait_for("the log's word", || lab.log("lab").contains("keeping the old settings").then_some(()));
     echo(&lab).unwrap();
     // Another port of the same server, reached with another key.
     lab.keygen("other", "ed25519", "");

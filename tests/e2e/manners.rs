@@ -135,7 +135,7 @@ fn a_broken_configuration_does_not_keep_running_tunnels_out_of_reach() {
     assert!(String::from_utf8_lossy(&output.stdout).contains("prod-1.sock"));
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(
-        stderr.contains("warning: going on without the configuration") && stderr.contains("unknown key `hots`"),
+        stderr.contains("warning: continuing without the configuration") && stderr.contains("unknown key `hots`"),
         "{stderr}"
     );
     assert!(lab.ok(&["logs", "prod-1"]).contains("INFO"));
@@ -143,7 +143,7 @@ fn a_broken_configuration_does_not_keep_running_tunnels_out_of_reach() {
     assert_eq!(lab.ok(&["exec", "prod-1", "--", "sh", "-c", "echo $DTUNNEL"]), "prod-1\n");
     // Nothing is taken down that would not come up again, and what does not run needs the file.
     lab.fails(2, &["restart", "prod-1"]);
-    assert!(lab.fails(2, &["reload", "prod-1"]).contains("prod-1: going on as before: "));
+    assert!(lab.fails(2, &["reload", "prod-1"]).contains("prod-1: keeping the old settings: "));
     lab.ok(&["status", "prod-1"]);
     lab.fails(2, &["env", "prod-2"]);
     lab.ok(&["down", "prod-1"]);

@@ -67,7 +67,7 @@ fn a_file_that_others_may_write_is_not_obeyed() {
     let refused = |command: Command, file: &Path, remedy: &str| {
         let (code, stderr) = failed(command);
         assert_eq!(code, Some(2), "{stderr}");
-        assert!(stderr.contains(&format!("{} is not to be trusted", file.display())), "{stderr}");
+        assert!(stderr.contains(&format!("{} is not trusted", file.display())), "{stderr}");
         assert!(stderr.contains(remedy), "{stderr}");
     };
     lab.write_config_of_engine();
@@ -79,7 +79,7 @@ fn a_file_that_others_may_write_is_not_obeyed() {
             let mut command = lab.dtunnel(args);
             let output = command.output().unwrap();
             let stderr = String::from_utf8_lossy(&output.stderr);
-            assert!(stderr.contains("is not to be trusted") && stderr.contains("chmod go-w"), "{args:?}: {stderr}");
+            assert!(stderr.contains("is not trusted") && stderr.contains("chmod go-w"), "{args:?}: {stderr}");
         }
     }
     set_mode(&config, 0o644);

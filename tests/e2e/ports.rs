@@ -173,7 +173,7 @@ fn a_privileged_port_is_said_to_be_one() {
     up.args(["--bounding-set=-net_bind_service", "--inh-caps=-net_bind_service", env!("CARGO_BIN_EXE_dtunnel")]);
     run(up.args(["up", "lab"]));
     let refused = wait_for("the mapping", || mapping(&lab, "web").filter(|m| m["state"] == "privileged"));
-    assert_eq!(refused["reason"], "127.0.0.1:81 takes rights that dtunnel does not have");
+    assert_eq!(refused["reason"], "127.0.0.1:81 needs root or CAP_NET_BIND_SERVICE");
 }
 
 #[test]

@@ -553,7 +553,7 @@ fn an_engine_of_podmans_is_promised_nothing() {
         let mut curl = Command::new("curl");
         curl.args(["-s", "-m", "20", "--unix-socket", lab.socket("lab").to_str().unwrap(), "-X", "POST", &url(path)]);
         let answer = run(curl.args(["-H", "Content-Type: application/json", "-d", body]));
-        assert!(answer.contains("promises nothing of Podman's Engine (Libpod/4.3.1 (linux))"), "{path}: {answer}");
+        assert!(answer.contains("does not cover Podman's Engine (Libpod/4.3.1 (linux))"), "{path}: {answer}");
     }
     let asked = asked.lock().unwrap();
     assert!(

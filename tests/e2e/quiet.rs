@@ -35,7 +35,7 @@ fn a_way_to_log_in_that_is_missing_is_named_where_a_login_fails_for_want_of_it()
     }
     let stderr = up(true);
     assert!(
-        stderr.contains("ssh_config sets GSSAPIAuthentication for this host, which dtunnel does not have"),
+        stderr.contains("ssh_config sets GSSAPIAuthentication for this host, which dtunnel does not support"),
         "{stderr}"
     );
 }

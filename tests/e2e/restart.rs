@@ -58,11 +58,11 @@ fn a_reload_takes_on_what_can_change_and_names_what_cannot() {
     assert_eq!(lab.status("p")["access"], "read-only");
     configure("access = \"readonly\"\n");
     let stderr = lab.fails(2, &["reload", "p"]);
-    assert!(stderr.contains("p: going on as before: ") && stderr.contains("config.toml:5:"), "{stderr}");
+    assert!(stderr.contains("p: keeping the old settings: ") && stderr.contains("config.toml:5:"), "{stderr}");
     assert_eq!(lab.status("p")["access"], "read-only", "a broken file opens nothing");
     configure(&format!("access = \"build\"\nlocal = \"{}\"\n", lab.path("other.sock").display()));
     let stderr = lab.fails(1, &["reload", "p"]);
-    assert!(stderr.contains("takes a restart") && stderr.contains("dtunnel restart p"), "{stderr}");
+    assert!(stderr.contains("needs a restart") && stderr.contains("dtunnel restart p"), "{stderr}");
     lab.ok(&["restart", "p"]);
     let status = lab.status("p");
     assert_eq!(status["local"], format!("unix://{}", lab.path("other.sock").display()));

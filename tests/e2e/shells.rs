@@ -195,7 +195,7 @@ fn shell_and_exec_without_a_command_start_the_users_shell_in_the_tunnel() {
         assert_eq!(String::from_utf8_lossy(&output.stdout), expected, "{arguments:?}");
     }
     let mut person = Person::types(&lab, &format!("{DTUNNEL} shell lab"));
-    person.sees("docker is that of lab here (");
+    person.sees("docker uses lab in this shell (");
     person.presses("exit 3\n");
     assert_eq!(person.leaves().0.code(), Some(3));
     let mut none = lab.dtunnel(["shell", "lab"]);
@@ -249,7 +249,7 @@ fn the_default_target_is_the_environments_the_configurations_or_the_only_profile
 fn a_forgotten_target_is_said_to_be_missing() {
     let lab = Lab::new("");
     let stderr = lab.fails(125, &["exec", "sh", "-c", "echo a b"]);
-    assert!(stderr.contains("`sh` is a program and no known target: the target is missing"), "{stderr}");
+    assert!(stderr.contains("`sh` is a program, not a known target: the target is missing"), "{stderr}");
     assert!(stderr.contains("hint: dtunnel exec TARGET -- sh -c 'echo a b'"), "{stderr}");
     // A `--` says that it is meant as one.
     let stderr = lab.fails(125, &["exec", "sh", "--", "true"]);

@@ -15,7 +15,7 @@ fn algorithms_compression_and_addresses_are_obeyed() {
         lab.write_ssh_config("");
         if !server.starts_with("Pubkey") {
             let stderr = lab.fails(6, &["up", "lab"]);
-            assert!(stderr.contains(" in common: the server has "), "{server}: {stderr}");
+            assert!(stderr.contains(" in common: the server offers "), "{server}: {stderr}");
         }
         lab.write_ssh_config(&format!("  {client}\n"));
         lab.up_and_down();

@@ -331,7 +331,7 @@ fn keys_that_a_host_has_no_more_are_forgotten_as_by_ssh() {
             let wanted = sorted(by_ssh);
             wait_for(&format!("{wanted:?}"), || (sorted(known(&lab)) == wanted).then_some(()));
         } else if lines.len() > 2 || lines[1].1 != "second" {
-            wait_for("the decision", || lab.log("lab").contains("known_hosts is left as it is").then_some(()));
+            wait_for("the decision", || lab.log("lab").contains("known_hosts is unchanged").then_some(()));
         }
         lab.ok(&["down", "lab"]);
         assert_eq!(known(&lab) != before, changes, "{lines:?}");

@@ -77,7 +77,7 @@ fn the_end_of_a_daemon_waits_for_no_client() {
     lab.ok(&["down", "lab"]);
     wait_for("its end", || is_gone(&pid));
     let log = lab.log("lab");
-    assert!(log.contains("ended") && !log.contains("last word"), "{log}");
+    assert!(log.contains("ended") && !log.contains("last event"), "{log}");
     assert!(events.next().is_none_or(|line| line.is_err()), "the daemon has closed it");
 }
 
@@ -102,7 +102,7 @@ fn a_failing_up_takes_no_longer_than_its_failure() {
     lab.fails(6, &["up", "lab"]);
     wait_for("the daemon's end", || (daemons() == 0).then_some(()));
     let log = lab.log("lab");
-    assert!(log.contains("cannot connect") && !log.contains("last word"), "{log}");
+    assert!(log.contains("cannot connect") && !log.contains("last event"), "{log}");
 }
 
 #[test]
@@ -159,7 +159,7 @@ fn a_command_in_ssh_config_that_hangs_is_given_up_and_holds_up_no_tunnel() {
     let output = reload.wait_with_output().unwrap();
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success() && stderr.contains("does a command of a `Match exec` hang?"), "{stderr}");
-    assert!(stderr.contains("going on as before"), "{stderr}");
+    assert!(stderr.contains("keeping the old settings"), "{stderr}");
     let stderr = lab.fails(2, &["up", "lab2", "--timeout", "1s"]);
     assert!(stderr.contains("does a command of a `Match exec` hang?"), "{stderr}");
     wait_for("its end", || (commands() == 0).then_some(()));

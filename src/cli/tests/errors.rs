@@ -215,7 +215,11 @@ fn of_configuration() -> Vec<config::Error> {
         Error::Setting { name: "prod-1".into(), reason: "`lazy` and `ports` exclude each other".into() },
         Error::SocketPath { path: "/a/long/path.sock".into(), length: 120 },
         Error::RuntimeDir { path: "/run/user/1000".into(), reason: "it belongs to uid 0".into() },
-        Error::NotTrusted { path: file(), reason: "others may write it".into(), remedy: "chmod go-w FILE".into() },
+        Error::NotTrusted {
+            path: file(),
+            reason: "others may write it (mode 0664)".into(),
+            remedy: "if what is in it is yours: chmod go-w '/home/me/.config/dtunnel/config.toml'".into(),
+        },
         Error::NoHome,
         Error::SshConfig { host: host(), message: "line 3: Bad configuration option: foo".into() },
     ]
@@ -299,7 +303,7 @@ fn errors_of_a_tunnel() {
     let errors = [
         Error::Listen { endpoint: LocalEndpoint::Unix("/run/user/1000/dtunnel/p.sock".into()), source: os(98) },
         Error::System(os(24)),
-        Error::Access { name: "prod-1".into(), reason: "`x` in `allow` is no operation of the Engine".into() },
+        Error::Access { name: "prod-1".into(), reason: "`x` in `allow` is not an operation of the Engine".into() },
         timeout(ssh::Step::Connecting),
         timeout(ssh::Step::HostKey),
         timeout(ssh::Step::Confirming),

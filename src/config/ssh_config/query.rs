@@ -207,7 +207,7 @@ fn check_includes(file: &Path, paths: &Paths, depth: usize) -> Result<(), Error>
     };
     for pattern in text.lines().filter_map(included).flatten() {
         if depth >= MAX_INCLUDES {
-            return Err(refused("it includes files that include files without end".into()));
+            return Err(refused("its Include lines form a loop".into()));
         }
         let pattern = match pattern.strip_prefix('~') {
             Some(_) => paths.expand_home(&pattern),

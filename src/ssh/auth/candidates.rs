@@ -53,7 +53,7 @@ impl Login<'_> {
             IdentityAgent::Environment => PathBuf::from(std::env::var_os("SSH_AUTH_SOCK").filter(|s| !s.is_empty())?),
         };
         if self.context.credentials.agent_asks() && !self.context.prompter.disturbs() {
-            let why = "it asks its owner, who is not asked for a further connection".into();
+            let why = "it asks its owner, and further connections ask nobody".into();
             self.skip(format!("the ssh-agent at {}", path.display()), why, None);
             return None;
         }
@@ -129,7 +129,7 @@ impl Login<'_> {
                 None => {
                     let unusable = file.unusable.take().unwrap_or_else(|| Skipped {
                         what: path.display().to_string(),
-                        why: "only its public half is here, and no agent holds the other".into(),
+                        why: "only its public key is here, and no agent has the private key".into(),
                         fix: None,
                     });
                     self.skip(unusable.what, unusable.why, unusable.fix);

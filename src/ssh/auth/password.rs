@@ -103,7 +103,7 @@ impl Login<'_> {
         let shown = self.trust.identity();
         let hosts: Vec<String> = hosts.iter().map(ToString::to_string).collect();
         let why = match hosts.as_slice() {
-            [] => "it is kept for no host key yet".into(),
+            [] => "it is not kept for any host key yet".into(),
             hosts => format!("it is kept for the host with the key {}, and this one has {shown}", hosts.join(" or ")),
         };
         let typed = self.target.typed();

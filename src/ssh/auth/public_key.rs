@@ -191,7 +191,7 @@ impl Login<'_> {
             }
             (Source::Agent { .. }, None) => format!("ssh-copy-id{place}"),
         };
-        let fix = format!("to have it accepted, if you can log in there otherwise: {copy}");
+        let fix = format!("if you can log in there another way, install it: {copy}");
         self.tried.copy_id.get_or_insert(fix);
     }
 }

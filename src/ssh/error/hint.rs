@@ -15,7 +15,7 @@ impl Error {
             return self.remedy();
         }
         let names: Vec<&str> = missing.iter().map(|method| method.keyword()).collect();
-        let said = format!("ssh_config sets {} for this host, which dtunnel does not have", names.join(" and "));
+        let said = format!("ssh_config sets {} for this host, which dtunnel does not support", names.join(" and "));
         Some(self.remedy().map_or_else(|| said.clone(), |remedy| format!("{said}; {remedy}")))
     }
 
@@ -29,7 +29,7 @@ impl Error {
                 "the port is open, but what listens there does not speak SSH, or is very busy".into()
             }
             Self::Timeout { step: Phase::Login, .. } => {
-                "the server, or the ssh-agent, did not come to an end: `connect_timeout` gives more time".into()
+                "the server or the ssh-agent took too long: `connect_timeout` in the profile allows more time".into()
             }
             Self::Timeout { step: Phase::Resolution, .. } => {
                 "the name server does not answer: is the network up, and for a company's names the VPN?".into()
@@ -44,21 +44,21 @@ impl Error {
             }
             Self::NotSsh { .. } => "name the SSH server's port: host:PORT, `port` in the profile, or Port in ssh_config".into(),
             Self::NoCommonAlgorithm { keyword, theirs, .. } => format!(
-                "update the server; or, where it cannot be, allow one of its own in ssh_config for this host: `{keyword} +{}` \
-                 (docs/configuration.md names those that dtunnel has)",
+                "update the server; if that is impossible, allow one of its algorithms in ssh_config for this host: \
+                 `{keyword} +{}` (docs/configuration.md lists what dtunnel supports)",
                 theirs.first().map_or("NAME", String::as_str)
             ),
-            Self::Proxy { said, .. } if said.is_empty() => "run the command by hand: it said nothing here".into(),
-            Self::Proxy { .. } => "what it says is the command's own; ssh runs the same one (ProxyCommand in ssh_config)".into(),
+            Self::Proxy { said, .. } if said.is_empty() => "run the command by hand: it printed nothing here".into(),
+            Self::Proxy { .. } => "this message is the command's; ssh runs the same one (ProxyCommand in ssh_config)".into(),
             Self::Handshake { .. } => "is it an SSH server? `ssh -v` to the same host and port shows its side".into(),
             Self::HostKeyChanged { file, line, host, .. } => format!(
-                "somebody may be listening in, or the host was set up anew. Ask its administrator for the new fingerprint; \
-                 only then remove line {line} of {}, with: ssh-keygen -f '{0}' -R '{host}'",
+                "somebody may be intercepting the connection, or the host was reinstalled. \
+                 Ask its administrator for the new fingerprint; only then remove line {line} of {}, with: ssh-keygen -f '{0}' -R '{host}'",
                 file.display()
             ),
             Self::HostKeyRevoked { .. } => "do not connect; ask the host's administrator".into(),
             Self::HostKeyUncheckable { .. } => {
-                "a key that may be revoked or too weak must not be trusted: nothing is connected to before this is mended in \
+                "the key may be revoked or too weak, so dtunnel does not connect: fix this in \
                  ssh_config, in known_hosts or on the host"
                     .into()
             }
@@ -68,7 +68,7 @@ impl Error {
                 }
                 Unconfirmed::OddName => "give it a plain name, with HostName and HostKeyAlias in ssh_config",
                 Unconfirmed::NoFile => {
-                    "name a UserKnownHostsFile in ssh_config (/dev/null for a host that is thrown away), or add the key to \
+                    "name a UserKnownHostsFile in ssh_config (/dev/null for a temporary host), or add the key to \
                      GlobalKnownHostsFile after comparing its fingerprint"
                 }
                 Unconfirmed::Strict => "add the key to known_hosts after comparing its fingerprint",
@@ -92,7 +92,7 @@ impl Error {
             }
             Self::Lost { .. } => return None,
             Self::NoAlgorithm { keyword } => {
-                format!("leave {keyword} out, or begin its list with `+`; docs/configuration.md names what there is")
+                format!("leave {keyword} out, or begin its list with `+`; docs/configuration.md lists what dtunnel supports")
             }
             Self::Config(e) => return e.hint(),
         })

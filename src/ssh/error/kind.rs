@@ -16,7 +16,7 @@ pub enum Kind {
 }
 
 impl Error {
-    /// Was the host not even reached?
+    /// Did the attempt fail before the host was reached?
     pub fn is_unreached(&self) -> bool {
         match self {
             Self::Resolve { .. } | Self::Connect { .. } => true,
@@ -50,7 +50,7 @@ impl Error {
         }
     }
 
-    /// Is this for time to cure, so that trying again makes sense?
+    /// Can a later attempt succeed without anybody acting?
     pub fn may_pass(&self) -> bool {
         self.kind() == Kind::Unreachable || matches!(self, Self::AuthClosed { is_said: false, .. })
     }

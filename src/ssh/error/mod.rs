@@ -136,7 +136,11 @@ pub enum Error {
         message: String,
     },
     /// Each side has algorithms, but none of one kind is the same.
-    #[error("{host} and dtunnel have no {kind} in common: the server has {}; here are {}", .theirs.join(", "), .ours.join(", "))]
+    #[error(
+        "{host} and dtunnel have no {kind} in common: the server offers {}; dtunnel offers {}",
+        .theirs.join(", "),
+        .ours.join(", ")
+    )]
     NoCommonAlgorithm {
         /// The host.
         host: String,
@@ -243,7 +247,7 @@ pub enum Error {
         port: u16,
     },
     /// A question needs a person, and there is none (or none that wants to answer).
-    #[error("{account} could not log in: {tried}; {what} would be needed, and nobody was there to give it")]
+    #[error("{account} could not log in: {tried}; {what} is needed, and there is no terminal to ask for it")]
     NeedsPerson {
         /// `user@host`.
         account: String,
@@ -255,7 +259,7 @@ pub enum Error {
         missing: Vec<MissingMethod>,
     },
     /// ssh_config lists no algorithm that we have.
-    #[error("none of the {keyword} in ssh_config for this host is one that dtunnel has")]
+    #[error("dtunnel supports none of the {keyword} in ssh_config for this host")]
     NoAlgorithm {
         /// The keyword.
         keyword: &'static str,
@@ -294,10 +298,10 @@ impl fmt::Display for Unconfirmed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Strict => "StrictHostKeyChecking is yes",
-            Self::OddName => "cannot become known: the host's name would have a meaning of its own in known_hosts",
-            Self::NoFile => "cannot become known: UserKnownHostsFile is none",
-            Self::NotAsked => "is not asked about here",
-            Self::Nobody => "nobody was there to confirm it",
+            Self::OddName => "cannot be stored: known_hosts would read the host's name as a pattern or a list",
+            Self::NoFile => "cannot be stored: UserKnownHostsFile is none",
+            Self::NotAsked => "this command does not ask about it",
+            Self::Nobody => "there is no terminal to confirm it at",
             Self::Refused => "it was not accepted",
         })
     }

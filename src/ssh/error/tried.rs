@@ -39,7 +39,7 @@ impl fmt::Display for Tried {
         let said = all.iter().filter(|(_, list)| !list.is_empty());
         let mut parts: Vec<String> = said.map(|(how, list)| format!("the server {how} {}", list.join(", "))).collect();
         if parts.is_empty() {
-            parts.push("there was nothing to try".into());
+            parts.push("no key or password was tried".into());
         }
         if !skipped.is_empty() {
             parts.extend(skipped.iter().map(|skipped| format!("skipped {skipped}")));

@@ -64,7 +64,8 @@ pub(in crate::ssh) fn append(file: &Path, name: &str, hashed: bool, key: &Public
         None => is_plain_name(name),
     };
     if !plain {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "its name would have a meaning of its own there"));
+        let message = "known_hosts would read its name as a pattern or a list";
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
     }
     write_line(file, name, hashed, key)
 }

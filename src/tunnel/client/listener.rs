@@ -26,11 +26,11 @@ pub(in crate::tunnel) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Longest wait for a program that may listen at our endpoint to be connected to.
 const CONNECTING: Duration = Duration::from_secs(1);
-/// Clients of other users that are told at once that they are not served; more are closed without a word.
+/// Most clients of other users that are answered with a 403 at a time; more are closed without an answer.
 const MOST_TURNED_AWAY: usize = 16;
-/// Longest time for that.
+/// Longest time to answer one of them.
 const TURNING_AWAY: Duration = Duration::from_secs(2);
-/// Most that is read of what they send, in bytes.
+/// Most bytes read of their requests.
 const MOST_UNREAD: u64 = 64 << 10;
 
 /// The open local endpoint. Dropping it closes it and removes its socket file.
@@ -38,11 +38,11 @@ const MOST_UNREAD: u64 = 64 << 10;
 pub struct Listener {
     kind: Kind,
     endpoint: LocalEndpoint,
-    /// Clients of other users that are being told so; aborted when the listener goes.
+    /// Tasks that answer clients of other users; aborted with the listener.
     turned_away: Mutex<JoinSet<()>>,
 }
 
-/// A listening socket that was passed on to this process.
+/// A listening socket that a service manager passed to this process.
 #[derive(Debug)]
 pub enum Inherited {
     /// A Unix socket.
@@ -53,7 +53,7 @@ pub enum Inherited {
 
 #[derive(Debug)]
 enum Kind {
-    /// None: the file is somebody else's, who passed the socket on.
+    /// None: the file belongs to the service manager.
     Unix {
         listener: UnixListener,
         _file: Option<SocketFile>,
@@ -66,8 +66,7 @@ impl Listener {
         Self { kind, endpoint, turned_away: Mutex::default() }
     }
 
-    /// Opens the endpoint. A stale socket file is replaced; one on which somebody listens, and
-    /// any other file, is not.
+    /// Opens the endpoint. Replaces a stale socket file, but no socket on which a program listens and no other file.
     ///
     /// # Errors
     /// [`Error::Listen`].
@@ -109,7 +108,7 @@ impl Listener {
                 listener.set_nonblocking(true).map_err(failed)?;
                 let address = listener.local_addr().map_err(failed)?;
                 if !address.ip().is_loopback() {
-                    let reason = format!("{address}, which was passed on, can be reached by others");
+                    let reason = format!("others can reach {address}, which the service manager passed");
                     return Err(failed(io::Error::new(io::ErrorKind::InvalidInput, reason)));
                 }
                 let listener = TcpListener::from_std(listener).map_err(failed)?;
@@ -160,21 +159,21 @@ impl Listener {
 }
 
 impl Listener {
-    /// Tells a client of another user why it is not served, where it speaks HTTP. Nobody waits for it.
+    /// Answers a client of another user with the reason, in a task, where it speaks HTTP.
     fn turn_away(&self, stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) {
         let mut clients = lock(&self.turned_away);
         while clients.try_join_next().is_some() {}
         if clients.len() < MOST_TURNED_AWAY {
             clients.spawn(async move {
-                // That it cannot be told is no loss.
+                // Best effort.
                 let _ = tokio::time::timeout(TURNING_AWAY, refuse(stream)).await;
             });
         }
     }
 }
 
-/// Answers a request with 403. Its head is read before, and what follows after: a socket that is closed with something
-/// unread resets the connection, and the answer would be lost.
+/// Answers a request with 403. Reads the whole request: a socket closed with unread bytes resets the connection, and
+/// the answer would be lost.
 async fn refuse(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<()> {
     let mut head = Vec::new();
     let mut reader = BufReader::new(&mut stream).take(MOST_UNREAD);
@@ -207,7 +206,7 @@ pub(in crate::tunnel) fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener
     TcpListener::from_std(listener)
 }
 
-/// A socket file of ours, removed when dropped unless somebody has replaced it.
+/// A socket file that dtunnel made; dropping it removes the file, unless another has replaced it.
 #[derive(Debug)]
 pub(crate) struct SocketFile {
     path: PathBuf,

@@ -1,4 +1,4 @@
-//! Local clients: where they connect, what they send and read, and whose they are.
+//! Local clients: the listener, their streams and their owners.
 
 pub(super) mod listener;
 pub(super) mod peer;

@@ -11,12 +11,12 @@ use tokio::net::{TcpStream, UnixStream};
 use super::stream::LocalStream;
 use crate::proc_net;
 
-/// Who is at the other end.
+/// The process at the other end.
 #[derive(Debug, Clone, Default)]
 pub(in crate::tunnel) struct Who {
     /// Its process, where the system tells.
     pub(in crate::tunnel) pid: Option<u32>,
-    /// The name of its program; never its arguments, which may hold what is secret.
+    /// The name of its program, without arguments, which may hold secrets.
     pub(in crate::tunnel) command: Option<String>,
 }
 
@@ -27,7 +27,7 @@ impl Who {
                 stream.peer_cred().ok().and_then(|peer| peer.pid()).and_then(|pid| u32::try_from(pid).ok())
             }
             LocalStream::Tcp(stream) => match (stream.peer_addr(), stream.local_addr()) {
-                // Looking through every process is no work for the thread that serves everybody.
+                // A search through all processes would delay the thread that serves all clients.
                 (Ok(client), Ok(server)) => {
                     tokio::task::spawn_blocking(move || holder_of(client, server)).await.ok().flatten()
                 }
@@ -42,7 +42,7 @@ impl Who {
 impl std::fmt::Display for Who {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let pid = self.pid.map_or_else(|| "?".into(), |pid| pid.to_string());
-        // Others were turned away before.
+        // Clients of other users were rejected before.
         let uid = rustix::process::getuid().as_raw();
         write!(f, "{} (pid {pid}, uid {uid})", self.command.as_deref().unwrap_or("?"))
     }
@@ -62,35 +62,35 @@ fn holder_of(client: SocketAddr, server: SocketAddr) -> Option<u32> {
     processes.filter_map(|process| process.file_name().to_str()?.parse().ok()).find(|pid| has(*pid))
 }
 
-/// Is the client this very user?
+/// Is the client's owner this user?
 pub(in crate::tunnel) fn is_this_user_unix(stream: &UnixStream) -> io::Result<bool> {
     Ok(stream.peer_cred()?.uid() == rustix::process::getuid().as_raw())
 }
 
-/// Is the client this very user? Where the system does not tell (anywhere but on Linux), it is
-/// taken to be; docs/security.md says so. Who cannot be told, as one that has closed already, is not.
+/// Is the client's owner this user? Other systems than Linux do not tell, and any client counts as this user's
+/// (docs/security.md). On Linux a client whose owner is not found, such as a closed one, does not.
 pub(in crate::tunnel) fn is_this_user_tcp(stream: &TcpStream) -> io::Result<bool> {
     if !cfg!(target_os = "linux") {
         return Ok(true);
     }
     let (client, server) = (stream.peer_addr()?, stream.local_addr()?);
     let owner = owner_of(client, server)?;
-    // After a reset the client's port is free for a socket of somebody else's, who would have been found in
-    // its place. As long as this end is not closed by that (ENOTCONN in getpeername(2)) it was not free.
+    // After a reset another user's socket could take the client's port, and would have been found instead. As long as
+    // this end is connected (no ENOTCONN from getpeername(2)), the port was not free.
     let connected = stream.peer_addr().is_ok_and(|now| now == client);
     Ok(connected && owner.is_some_and(|owner| owner.uid == rustix::process::getuid().as_raw()))
 }
 
-/// Whose a socket is.
+/// The owner of a socket.
 #[derive(Debug, PartialEq, Eq)]
 struct Owner {
     uid: u32,
-    /// Never 0.
+    /// The socket's inode, never 0: closed sockets have 0.
     inode: u64,
 }
 
 impl Owner {
-    /// None where it is nobody's, or in no state of a client's.
+    /// None for a closed socket (inode 0) and for states other than [`STATES_OF_CLIENTS`].
     fn of_client(state: u8, uid: u32, inode: u64) -> Option<Self> {
         (STATES_OF_CLIENTS.contains(&state) && inode != 0).then_some(Self { uid, inode })
     }
@@ -102,7 +102,7 @@ fn owner_of(client: SocketAddr, server: SocketAddr) -> io::Result<Option<Owner>>
     let (client, server) = (canonical(client), canonical(server));
     #[cfg(target_os = "linux")]
     {
-        // Where the kernel cannot be asked for one socket (a container's filter, no tcp_diag), its tables tell.
+        // Without sock_diag (a container's filter, no tcp_diag), /proc has the same in tables.
         if let Ok(found) = crate::sock_diag::find(client, server) {
             return Ok(found.and_then(|found| Owner::of_client(found.state, found.uid, found.inode)));
         }
@@ -122,12 +122,12 @@ fn owner_of(client: SocketAddr, server: SocketAddr) -> io::Result<Option<Owner>>
     Ok(None)
 }
 
-/// ESTABLISHED, and FIN_WAIT1 and FIN_WAIT2: a client that is done with sending and reads on (`tcp_states.h`).
+/// ESTABLISHED, FIN_WAIT1 and FIN_WAIT2: the latter for a client that has ended its side and still reads
+/// (`tcp_states.h`).
 const STATES_OF_CLIENTS: [u8; 3] = [1, 4, 5];
 
-/// The owner of the socket `local` that is connected to `remote`, in a table such as /proc/net/tcp. A socket
-/// that its process has closed is listed until it is gone, with the inode 0 and, whosever it was, the uid 0:
-/// it is nobody's.
+/// The owner of the socket `local` that is connected to `remote`, in a table such as /proc/net/tcp. A closed socket
+/// stays listed for a while with inode 0 and uid 0, whoever owned it: it has no owner.
 fn entry_of(local: SocketAddr, remote: SocketAddr, table: impl BufRead) -> io::Result<Option<Owner>> {
     let is = |text: &str, address| proc_net::socket_address(text, cfg!(target_endian = "little")) == Some(address);
     for line in table.lines() {

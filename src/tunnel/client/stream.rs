@@ -28,8 +28,7 @@ const MAX_READ: usize = 64 << 10;
 pub(in crate::tunnel) enum LocalStream {
     Unix {
         stream: UnixStream,
-        /// Is the first byte of the receive queue one that was handed out already? Written by the
-        /// one reader only.
+        /// Was the first byte of the receive queue already returned? Written by the one reader only.
         held: AtomicBool,
     },
     Tcp(TcpStream),
@@ -40,16 +39,16 @@ impl LocalStream {
         Self::Unix { stream, held: AtomicBool::new(false) }
     }
 
-    /// Takes a TCP connection over, with Nagle's algorithm off.
+    /// Wraps a TCP connection and turns Nagle's algorithm off.
     pub(in crate::tunnel) fn tcp(stream: TcpStream) -> io::Result<Self> {
         stream.set_nodelay(true)?;
         Ok(Self::Tcp(stream))
     }
 
-    /// Moves it to the runtime that this is called on.
+    /// Registers it with the current runtime.
     ///
     /// # Errors
-    /// What the system said, most likely that descriptors or memory are used up.
+    /// The system's error, most likely out of descriptors or memory.
     pub(in crate::tunnel) fn move_here(self) -> io::Result<Self> {
         Ok(match self {
             Self::Unix { stream, held } => Self::Unix { stream: UnixStream::from_std(stream.into_std()?)?, held },
@@ -78,7 +77,7 @@ impl LocalStream {
             },
             Self::Unix { stream, held } => loop {
                 let ready = stream.ready(Interest::READABLE).await?;
-                // The end is seen before the queue is: what is queued then is all there will be.
+                // Check for the end before reading the queue: after the end no more bytes arrive.
                 let ended = ready.is_read_closed();
                 match stream.try_io(Interest::READABLE, || read_all_but_one(stream.as_fd(), held, ended)) {
                     Ok(bytes) => return Ok(bytes),
@@ -89,7 +88,7 @@ impl LocalStream {
         }
     }
 
-    /// Writes some of `data`, which is not empty; waits until any of it is taken. Cancel safe.
+    /// Writes at least one byte of `data`, which is not empty. Cancel safe.
     pub(in crate::tunnel) async fn write_some(&self, data: &[u8]) -> io::Result<usize> {
         loop {
             let written = match self {
@@ -108,7 +107,7 @@ impl LocalStream {
         }
     }
 
-    /// As [`AsyncRead`], with nothing left in the queue: for one that is not to be cut.
+    /// As [`AsyncRead`]. Leaves no byte in the queue, so that this stream cannot be cut visibly.
     pub(in crate::tunnel) fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Unix { stream, .. } => Pin::new(stream).poll_read(cx, buf),
@@ -129,18 +128,18 @@ impl LocalStream {
         Ok(shutdown(self.fd(), Shutdown::Write)?)
     }
 
-    /// Waits until the client is gone altogether, not only done with sending. (Watched through a
-    /// second descriptor, whose readiness may be cleared without a writer missing its own.)
+    /// Waits until the client has closed both directions. (A second descriptor is watched, so that clearing its
+    /// readiness does not affect a writer.)
     pub(in crate::tunnel) async fn gone(&self) -> io::Result<()> {
         self.watched()?.gone().await
     }
 
-    /// What tells of the client's end while the connection itself is in other hands.
+    /// A handle that sees the client's end while another task owns the stream.
     ///
     /// # Errors
-    /// What the system said, most likely that descriptors are used up.
+    /// The system's error, most likely out of descriptors.
     pub(in crate::tunnel) fn watched(&self) -> io::Result<Watched> {
-        // Only its readiness is used, which is the same for a socket of any family.
+        // Only its readiness is used, which any socket family has.
         Ok(Watched(UnixStream::from_std(dup(self.fd())?.into())?))
     }
 
@@ -186,7 +185,7 @@ fn read_all_but_one(fd: BorrowedFd<'_>, held: &AtomicBool, ended: bool) -> io::R
         if !ended {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        // A reset, by a peer of ours that cuts in this way, too, is no end.
+        // A reset is not an end; a dtunnel peer cuts in this way, too.
         return sockopt::socket_error(fd)?.map(|()| Bytes::new()).map_err(Into::into);
     }
     let more_than_fits = queued > MAX_READ;

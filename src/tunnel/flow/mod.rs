@@ -1,4 +1,4 @@
-//! One flow: bytes both ways between a client and a channel, and what is kept for a client that does not keep up.
+//! One flow: bytes both ways between a client and a channel, and the buffer for a client that does not keep up.
 
 pub(super) mod hang_up;
 mod pace;

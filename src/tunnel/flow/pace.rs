@@ -1,4 +1,4 @@
-//! When a flow whose client does not keep up reads on from its connection, and when it does not.
+//! Decides whether a flow with a slow client reads on from its connection.
 //!
 //! A flow that takes nothing from its channel stops its whole SSH connection (docs/architecture.md, "the
 //! trap"). That is right where nothing else is on it, and wrong where anything is:
@@ -11,8 +11,7 @@
 //! shared        above half              stands        it is read
 //! shared        the bound               any           makes room within GRACE, or is reset
 //! ```
-//!
-//! Knows no channels and no files; only what it is told.
+//! Pure decisions: knows no channels, no files and no clock.
 
 use std::time::Duration;
 
@@ -23,28 +22,28 @@ use tokio::time::Instant;
 const ROUND: Duration = Duration::from_secs(1);
 /// Longest wait for a client that moves, for each piece of at most 32 KiB.
 const PACE: Duration = Duration::from_millis(20);
-/// Longest wait at the bound: for others it is the longest that a stranger can cost them at a time.
+/// Longest wait at the bound, and so the longest delay that one client causes to others at a time.
 const GRACE: Duration = Duration::from_secs(1);
 /// A client that takes fewer bytes in [`WINDOW`] to twice as long does not move.
 const MOVING: usize = 256 << 10;
 const WINDOW: Duration = Duration::from_secs(1);
 
-/// How things are.
+/// The facts of one decision.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::tunnel) struct Pressure {
     /// Is memory full, or is there something beyond it?
     pub(in crate::tunnel) full: bool,
-    /// Does anything else go over the connection?
+    /// Does anything else use the connection?
     pub(in crate::tunnel) shared: bool,
-    /// Does the flow itself wait to send?
+    /// Does the flow itself have bytes to send?
     pub(in crate::tunnel) sending: bool,
-    /// Is half of what may be kept kept?
+    /// Is more than half of the spill limit used?
     pub(in crate::tunnel) past_half: bool,
-    /// Can nothing more be kept?
+    /// Is the spill limit reached?
     pub(in crate::tunnel) at_limit: bool,
 }
 
-/// What to do.
+/// What the flow does next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::tunnel) enum Step {
     /// Take the next piece.
@@ -53,11 +52,11 @@ pub(in crate::tunnel) enum Step {
     Round,
     /// Take nothing until this time, or until something changes.
     Wait(Option<Instant>),
-    /// Others have waited long enough.
+    /// End the flow: others have waited long enough.
     Reset,
 }
 
-/// What is remembered from one decision to the next.
+/// State from one decision to the next.
 #[derive(Debug)]
 pub(in crate::tunnel) struct Pace {
     /// Since when the connection is left unread.
@@ -65,9 +64,9 @@ pub(in crate::tunnel) struct Pace {
     /// Pieces that may still be taken before the sign of life is sent.
     round: Option<usize>,
     at_limit: Option<Instant>,
-    /// Of the last piece: when it came, and how much of it was not made up for yet.
+    /// The last piece: its time, and the bytes of it that the client has not made room for yet.
     last: (Instant, usize),
-    /// Bytes that the client took: since when, how many, and how many in the window before.
+    /// Bytes taken by the client: start of the window, bytes in it, bytes in the window before.
     window: (Instant, usize, usize),
 }
 
@@ -122,7 +121,7 @@ impl Pace {
         (self.round, self.held) = (None, Some(now));
     }
 
-    /// True where that was the last piece of a round.
+    /// Records a piece from the host. Returns whether it was the last one of a round.
     pub(in crate::tunnel) fn received(&mut self, now: Instant, bytes: usize) -> bool {
         self.last = (now, bytes);
         match &mut self.round {
@@ -184,7 +183,7 @@ mod tests {
         // A client that takes a byte now and then changes nothing of that.
         pace.taken(now, 1);
         assert_eq!(pace.step(now, ALONE), Step::Wait(Some(now + ROUND)));
-        // At the bound it just holds up: nobody else minds.
+        // Alone at the bound it holds its connection up.
         assert_eq!(pace.step(later(&mut now, ROUND), Pressure { at_limit: true, ..ALONE }), Step::Wait(None));
         assert_eq!(pace.step(later(&mut now, 9 * GRACE), Pressure { at_limit: true, ..ALONE }), Step::Wait(None));
     }

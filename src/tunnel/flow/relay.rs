@@ -28,7 +28,7 @@ use crate::tunnel::client::stream::LocalStream;
 use crate::tunnel::counters::Counters;
 use crate::tunnel::pool::{Lease, Stall};
 
-/// How often a sign of life is to be answered: first, and at most after so much longer each time. Each answer
+/// Pause before the first sign of life that asks for an answer, and by how much later pauses grow. Each answer
 /// costs what TCP and the server hold back, 5 to 40 MB as measured on a busy machine: some 25 of them in 10
 /// minutes stay below the 1 GiB that may be kept.
 const FIRST_ANSWERED: Duration = Duration::from_secs(10);
@@ -41,14 +41,14 @@ const MOST_OF_A_ROUND: usize = 1 << 20;
 /// How a flow ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::tunnel) enum End {
-    /// Both directions were ended by those who used them.
+    /// Client and host have each ended their direction.
     Done,
-    /// The client closed its side altogether.
+    /// The client closed both directions.
     ClientGone,
     /// The host or the connection cut it; the client has seen a reset.
     Cut,
-    /// The client did not read, others needed its connection, and no more could be kept for it. It has seen
-    /// a reset. Who it was, and what the bound was.
+    /// The client did not read, others needed its connection, and the spill limit was reached. The client has seen a
+    /// reset. Holds its name and the limit, for people.
     TooSlow(String),
 }
 
@@ -59,14 +59,14 @@ impl End {
     }
 }
 
-/// What the two directions know of one another.
+/// State that the two directions share.
 #[derive(Debug, Default)]
 struct Shared {
     /// Has the client been told that the host has ended its direction?
     told: AtomicBool,
-    /// Has the host closed the channel? What it sent is here; the connection is not needed any more.
+    /// Has the host closed the channel? All its bytes have arrived; the connection is no longer needed.
     complete: AtomicBool,
-    /// Is something of the client's waiting to be sent?
+    /// Do bytes of the client wait to be sent?
     sending: AtomicBool,
     /// Bumped when that changes.
     changed: Notify,
@@ -79,8 +79,8 @@ impl Shared {
     }
 }
 
-/// Carries bytes both ways until the flow ends; `spill` is the most that is kept on disk for its client, who is
-/// `on_behalf` of whom `local` was opened, where that is somebody else than who holds it.
+/// Carries bytes both ways until the flow ends. `spill` limits the bytes kept on disk for its client. `on_behalf` names
+/// the client where a guard holds `local` for it.
 pub(in crate::tunnel) async fn carry(
     local: LocalStream,
     channel: Channel,
@@ -102,7 +102,7 @@ pub(in crate::tunnel) async fn carry(
                 result = &mut back => break result,
                 () = lease.broken(), if !shared.complete.load(Relaxed) => break End::Cut,
                 end = &mut out, if !out_done => match end {
-                    // What the host has sent is here, and goes to the client all the same.
+                    // All of the host's bytes have arrived, and still go to the client.
                     Some(End::Cut) if shared.complete.load(Relaxed) => out_done = true,
                     Some(end) => break end,
                     None => out_done = true,
@@ -126,8 +126,8 @@ pub(in crate::tunnel) async fn carry(
     end
 }
 
-/// From the client to the host. Ends with None once the host has heard of the end, unless the
-/// client turns out to be gone altogether. (Once both directions have ended, a client that still
+/// From the client to the host. Ends with None once EOF was sent, unless the client closes both directions. (Once both
+/// directions have ended, a client that still
 /// reads looks just like one that is gone; then nothing is left to be cut.)
 async fn outwards(local: &LocalStream, writer: &ChannelWriter, counters: &[&Counters], shared: &Shared) -> Option<End> {
     loop {
@@ -156,8 +156,8 @@ async fn outwards(local: &LocalStream, writer: &ChannelWriter, counters: &[&Coun
     gone.then_some(End::ClientGone)
 }
 
-/// From the host to the client. What the client does not take at once is kept; whether more is taken from
-/// the host meanwhile, [`Pace`] decides.
+/// From the host to the client. Bytes that the client does not take at once are buffered; [`Pace`] decides whether to
+/// read more from the host meanwhile.
 struct Inwards<'a> {
     local: &'a LocalStream,
     on_behalf: Option<&'a Who>,
@@ -167,12 +167,11 @@ struct Inwards<'a> {
     buffer: SendBuffer,
     pace: Pace,
     stall: Option<Stall<'a>>,
-    /// When a sign of life was last to be answered since the connection is left unread, and how long the next
-    /// one has time.
+    /// While the connection is left unread: when a sign of life last asked for an answer, and the pause until the next.
     answered: Option<(Instant, Duration)>,
     /// A sign of life that is being sent.
     round: Option<Pin<Box<dyn Future<Output = ()> + Send + 'a>>>,
-    /// What came last: Eof ends the direction once the buffer is out, Closed after it the flow.
+    /// Has the host ended its direction? The client's side is ended once the buffer is empty.
     ended: bool,
     closed: bool,
 }
@@ -227,7 +226,7 @@ impl<'a> Inwards<'a> {
             let reads = matches!(step, Step::Read | Step::Round) && !self.closed && !self.buffer.is_behind();
             let (full, front) = (self.stall.is_some(), self.buffer.front());
             tokio::select! {
-                // Not biased: neither may keep the other from its turn.
+                // Not biased: both directions get their turns.
                 written = self.local.write_some(&front), if !front.is_empty() => {
                     let Ok(written) = written else { return End::ClientGone };
                     self.buffer.advance(written);
@@ -251,7 +250,7 @@ impl<'a> Inwards<'a> {
                 },
                 stored = self.buffer.disk(), if self.buffer.needs_disk() => if let Err(error) = stored {
                     let who = self.who().await;
-                    return End::TooSlow(format!("{who} did not read, and what was kept for it on disk is lost: {error}"));
+                    return End::TooSlow(format!("{who} did not read, and its data on disk is lost: {error}"));
                 },
                 () = until_done(&mut self.round) => self.round_ends(),
                 _ = users.changed(), if full => {}
@@ -272,7 +271,7 @@ impl<'a> Inwards<'a> {
         }
     }
 
-    /// What to do now; tells the pool where the client does not keep up.
+    /// Asks [`Pace`] what to do now, and tells the pool where the client does not keep up.
     fn step(&mut self) -> Step {
         if !self.closed && self.buffer.is_full() && self.stall.is_none() {
             self.stall = Some(self.lease.stall());
@@ -293,7 +292,7 @@ impl<'a> Inwards<'a> {
         let step = self.pace.step(Instant::now(), pressure);
         if step == Step::Round {
             self.pace.round_begins(MOST_OF_A_ROUND);
-            // Now and then one is answered, which gets all out of the way that the server had sent before.
+            // An answered one, now and then, reads all that the server had sent before it.
             let answered = self.answered.is_none_or(|(when, pause)| when.elapsed() >= pause);
             if answered {
                 let pause = self.answered.map_or(FIRST_ANSWERED, |(_, pause)| (pause * 3 / 2).min(LAST_ANSWERED));
@@ -304,7 +303,7 @@ impl<'a> Inwards<'a> {
         step
     }
 
-    /// Gives the session its turn after each piece, so that no more of them are taken than it needs.
+    /// Yields to the session after each piece, so that it takes no more pieces than needed.
     async fn round_is_done(&mut self) -> bool {
         tokio::task::yield_now().await;
         tokio::select! {
@@ -319,7 +318,7 @@ impl<'a> Inwards<'a> {
         self.pace.round_ends(Instant::now());
     }
 
-    /// The host has sent all. The flow may go on for long, but needs its connection no more.
+    /// All of the host's bytes have arrived. The flow may go on, but no longer needs its connection.
     fn complete(&mut self) {
         self.closed = true;
         self.shared.complete.store(true, Relaxed);

@@ -1,7 +1,6 @@
-//! What has come from the host and the client has not taken yet: in memory up to a bound, then in a file.
-//!
-//! Bytes keep their order: what is in memory goes to the client first, then what is in the file, then what
-//! is being gathered for the file.
+//! Buffers the host's bytes until the client takes them: in memory up to a bound, then in a file.
+//! Bytes keep their order: the client gets those in memory first, then those in the file, then those gathered for the
+//! file.
 
 use std::collections::VecDeque;
 use std::io;
@@ -13,7 +12,7 @@ use super::spill::{BLOCK, Outcome, Spill};
 /// Bytes that may wait for one client in memory. Enough that a client which pauses does not pause the
 /// host at once.
 const BOUND: usize = 4 << 20;
-/// Pieces below this are put together: many of a few bytes each would cost more than they hold.
+/// Pieces below this size are merged: an allocation for a few bytes costs more than the bytes.
 const SMALL: usize = 4 << 10;
 
 /// Pieces of a stream, in order.
@@ -23,19 +22,19 @@ pub(in crate::tunnel) struct SendBuffer {
     size: usize,
     /// Most bytes beyond memory.
     limit: u64,
-    /// Has memory been full, and is there something behind it since?
+    /// Do new bytes go beyond memory? From a full memory on, until the file is empty.
     spilling: bool,
     spill: Spill,
     /// The newest bytes, for the next block.
     gathered: Vec<u8>,
-    /// Memory of the last block.
+    /// The last block's memory, for reuse.
     spare: Vec<u8>,
-    /// Why nothing more can be stored.
+    /// The error after which no more blocks are stored.
     broken: Option<String>,
 }
 
 impl SendBuffer {
-    /// One that may keep `limit` bytes in a file.
+    /// An empty buffer with at most `limit` bytes in a file.
     pub(in crate::tunnel) fn new(limit: u64) -> Self {
         Self {
             pieces: VecDeque::new(),
@@ -78,12 +77,12 @@ impl SendBuffer {
         }
     }
 
-    /// The first piece that can be given to the client now; empty where there is none.
+    /// The next piece for the client; empty where none is in memory.
     pub(in crate::tunnel) fn front(&self) -> Bytes {
         self.pieces.front().cloned().unwrap_or_default()
     }
 
-    /// The client has taken this many bytes of the first piece.
+    /// Removes `taken` bytes, which the client has taken, from the first piece.
     pub(in crate::tunnel) fn advance(&mut self, taken: usize) {
         self.size -= taken;
         if let Some(piece) = self.pieces.front_mut() {
@@ -95,18 +94,18 @@ impl SendBuffer {
         self.begin();
     }
 
-    /// Nothing waits anywhere.
+    /// No bytes wait, in memory or on disk.
     pub(in crate::tunnel) fn is_empty(&self) -> bool {
         self.pieces.is_empty() && !self.spilling
     }
 
-    /// No more is kept in memory.
+    /// Is memory full?
     pub(in crate::tunnel) fn is_full(&self) -> bool {
         self.size >= BOUND
     }
 
-    /// Enough room in memory to take from the host again: not at once, or a client that is a little slow
-    /// would have its connection stop and go with every piece.
+    /// Is memory empty enough to read from the host again? With a gap to [`is_full`](Self::is_full), or a slightly slow
+    /// client would stop and start its connection with every piece.
     pub(in crate::tunnel) fn has_room(&self) -> bool {
         self.size <= BOUND / 2 && !self.spilling
     }
@@ -129,7 +128,7 @@ impl SendBuffer {
         self.limit > 0 && self.spilled() >= self.limit / 2
     }
 
-    /// Is there something that [`SendBuffer::disk`] waits for?
+    /// Is a disk access under way or due?
     pub(in crate::tunnel) fn needs_disk(&self) -> bool {
         self.spill.is_busy()
     }
@@ -142,13 +141,13 @@ impl SendBuffer {
     /// Why nothing more can be kept.
     pub(in crate::tunnel) fn limit_reason(&self) -> String {
         match (&self.broken, self.limit) {
-            (Some(reason), _) => format!("what it leaves cannot be kept on disk ({reason})"),
+            (Some(reason), _) => format!("its unread data cannot be kept on disk ({reason})"),
             (None, 0) => "nothing is kept on disk for it (spill = 0)".into(),
             (None, limit) => format!("{} are kept for it (spill)", crate::config::Size(limit)),
         }
     }
 
-    /// Begins what can be done now: to fill memory, or to empty it.
+    /// Begins a disk access where one is due: a load or a store.
     fn begin(&mut self) {
         if !self.spilling || self.spill.is_busy() {
             return;
@@ -170,7 +169,7 @@ impl SendBuffer {
         }
     }
 
-    /// Waits until the disk has done something; never ends where it has nothing to do. Cancel safe.
+    /// Waits for the end of a disk access; never ends where there is none. Cancel safe.
     ///
     /// # Errors
     /// Bytes that were kept are lost.

@@ -18,10 +18,10 @@ use crate::config::spill_dirs;
 
 /// Bytes of a block. Written and read at once: a fraction of a millisecond where the page cache takes it.
 pub(in crate::tunnel) const BLOCK: usize = 1 << 20;
-/// Longest time for one access. A disk that takes longer is no help.
+/// Longest time for one access. A slower disk is not used.
 const SLOWEST: Duration = Duration::from_secs(5);
 
-/// What an access has done.
+/// The result of an access.
 #[derive(Debug)]
 enum Done {
     /// The block was written at this place; its memory may be used again.
@@ -32,7 +32,7 @@ enum Done {
     Loaded(io::Result<Vec<u8>>),
 }
 
-/// What has become possible by an access.
+/// The result of an access, for the buffer.
 pub(in crate::tunnel) enum Outcome {
     /// This memory may be used again.
     Stored(Vec<u8>),
@@ -42,21 +42,21 @@ pub(in crate::tunnel) enum Outcome {
     Loaded(Vec<u8>),
 }
 
-/// The file. Its space is used again, the lowest first, and given back as soon as it is empty.
+/// A file without a name. Freed blocks are used again, lowest first; an empty file is closed.
 #[derive(Debug, Default)]
 pub(in crate::tunnel) struct Spill {
     file: Option<Arc<File>>,
     /// Places of the blocks, in units of a block, oldest first.
     stored: VecDeque<u64>,
     free: BTreeSet<u64>,
-    /// Blocks that the file has.
+    /// The file's length, in blocks.
     size: u64,
     access: Option<JoinHandle<Done>>,
     storing: bool,
 }
 
 impl Spill {
-    /// Bytes in it, or on the way to it.
+    /// Bytes in the file, or being written to it.
     pub(in crate::tunnel) fn bytes(&self) -> u64 {
         (self.stored.len() + usize::from(self.storing)) as u64 * BLOCK as u64
     }
@@ -98,13 +98,13 @@ impl Spill {
         }));
     }
 
-    /// Waits for the end of what was begun; never ends where nothing was. Cancel safe.
+    /// Waits for the end of the current access; never ends where there is none. Cancel safe.
     ///
     /// # Errors
-    /// What was stored cannot be had back, or the disk is too slow.
+    /// A block cannot be read back, or the disk is too slow.
     pub(in crate::tunnel) async fn accessed(&mut self) -> io::Result<Outcome> {
         let Some(access) = &mut self.access else { return std::future::pending().await };
-        // The clock of a wait that is cancelled begins anew; what cancels it is that bytes move.
+        // A cancelled wait starts its clock again: only moving bytes cancel it.
         let done = tokio::time::timeout(SLOWEST, access).await;
         self.access = None;
         let done = done.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?.map_err(io::Error::other)?;
@@ -130,7 +130,7 @@ impl Spill {
         })
     }
 
-    /// Gives the disk its space back. To free a large file takes a while.
+    /// Closes the file, on a blocking thread: freeing a large file takes a while.
     fn give_back(&mut self) {
         (self.size, self.free) = (0, BTreeSet::new());
         if let (Some(file), Ok(runtime)) = (self.file.take(), tokio::runtime::Handle::try_current()) {
@@ -152,7 +152,7 @@ fn open() -> io::Result<Arc<File>> {
         match DirBuilder::new().recursive(true).mode(0o700).create(&dir).and_then(|()| on_disk(&dir)) {
             Ok(()) => match tempfile::tempfile_in(&dir) {
                 Ok(file) => {
-                    // O_TMPFILE takes the umask's word for it.
+                    // O_TMPFILE applies the umask.
                     file.set_permissions(Permissions::from_mode(0o600))?;
                     return Ok(Arc::new(file));
                 }
@@ -164,7 +164,7 @@ fn open() -> io::Result<Arc<File>> {
     Err(error)
 }
 
-/// Is it neither memory, nor a network file system, where a file without a name is given one?
+/// Fails for a directory in memory (tmpfs) and on NFS, which gives an unlinked file a name.
 #[cfg(target_os = "linux")]
 fn on_disk(dir: &Path) -> io::Result<()> {
     // linux/magic.h: TMPFS, RAMFS, NFS.

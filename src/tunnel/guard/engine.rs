@@ -109,7 +109,7 @@ impl EngineSide {
 
     async fn connect(&self) -> Result<Upstream, String> {
         if !self.tunnel.target().ends_as(&self.target) {
-            return Err("the tunnel leads elsewhere by now: connect again".into());
+            return Err("the tunnel has another target now: connect again".into());
         }
         let stream = self.tunnel.clone().dial(Purpose::guarded(self.who.clone())).map_err(|e| e.to_string())?;
         let stream = TokioIo::new(EngineStream { inner: stream, deaf: false });

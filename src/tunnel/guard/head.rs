@@ -138,7 +138,7 @@ fn request_line(line: &str) -> Result<(&str, &str, &str), Refusal> {
         return Err("it is neither HTTP/1.1 nor HTTP/1.0");
     }
     if method.is_empty() || !method.bytes().all(|b| b.is_ascii_uppercase()) {
-        return Err("its method is none");
+        return Err("its method is not valid");
     }
     Ok((method, target, version))
 }
@@ -152,7 +152,7 @@ impl<'a> Headers<'a> {
             }
             let (name, value) = line.split_once(':').ok_or("a header has no colon")?;
             if name.is_empty() || !name.bytes().all(is_token) {
-                return Err("the name of a header is none");
+                return Err("a header's name is not valid");
             }
             let name = name.to_ascii_lowercase();
             if headers.take(&name, value.trim_matches([' ', '\t']), old)? && !OF_A_CONNECTION.contains(&name.as_str()) {

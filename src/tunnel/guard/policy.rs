@@ -63,7 +63,7 @@ impl Rules {
                 let names = OPERATIONS.iter().map(|operation| operation.name);
                 let nearest = crate::config::nearest(name, names);
                 let nearest = nearest.map(|name| format!("; did you mean `{name}`?")).unwrap_or_default();
-                return Err(format!("`{}` in `allow` is no operation of the Engine{nearest}", name.escape_debug()));
+                return Err(format!("`{}` in `allow` is not an operation of the Engine{nearest}", name.escape_debug()));
             }
         }
         if !access.is_limited() {

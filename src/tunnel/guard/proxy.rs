@@ -191,10 +191,10 @@ impl Client {
             Some(Ok(head)) => head,
             Some(Err(TOO_LATE)) => return Err((StatusCode::REQUEST_TIMEOUT, TOO_LATE.into())),
             Some(Err(refusal)) => return Err(bad(refusal)),
-            None => return Err(bad("it was read in two ways")),
+            None => return Err(bad("it can be read in two ways")),
         };
         if head.method != method || head.target != target {
-            return Err(bad("it was read in two ways"));
+            return Err(bad("it can be read in two ways"));
         }
         if self.over_tcp {
             browser::check(&head)?;
@@ -313,7 +313,7 @@ impl Client {
         match self.engine.make() {
             Some(Make::Docker) => Ok(()),
             Some(Make::Podman(name)) => Err(forbidden(format!(
-                "no-privileged promises nothing of Podman's Engine ({}), so that nothing can be changed here",
+                "no-privileged does not cover Podman's Engine ({}), so nothing can be changed here",
                 shown(&name)
             ))),
             None => Err((StatusCode::BAD_GATEWAY, "the Engine does not say what it is".into())),

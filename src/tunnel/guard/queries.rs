@@ -6,7 +6,7 @@ use super::{bodies, ps};
 /// What a build's query may say under `no-privileged`.
 pub(super) fn unprivileged_build(query: &Query) -> Result<(), String> {
     for name in query.names() {
-        bodies::judge_build(name, query.text(name).ok_or_else(|| format!("its {name} is no text"))?)?;
+        bodies::judge_build(name, query.text(name).ok_or_else(|| format!("its {name} is not text"))?)?;
     }
     Ok(())
 }

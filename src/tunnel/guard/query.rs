@@ -32,7 +32,7 @@ impl Query {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             let name = String::from_utf8(decoded(name, true)?).ok();
             let plain = |name: &String| !name.is_empty() && name.chars().all(|c| c.is_ascii_graphic());
-            pairs.push((name.filter(plain).ok_or("a name in its query is none")?, decoded(value, true)?));
+            pairs.push((name.filter(plain).ok_or("a name in its query is not valid")?, decoded(value, true)?));
         }
         let query = Self(pairs);
         if query.to_string().len() > MAX { Err("its query is too long") } else { Ok(query) }

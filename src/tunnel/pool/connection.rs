@@ -1,4 +1,4 @@
-//! One SSH connection of a tunnel, with its thread, and what is known of what goes over it.
+//! One SSH connection of a tunnel, its thread, and the state of its flows.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, Weak};
@@ -22,11 +22,11 @@ use crate::tunnel::flow::hang_up;
 pub struct ConnectionStatus {
     /// Flows on it now.
     pub flows: u64,
-    /// Flows among them whose client does not keep up. One that is alone holds its connection up; beside
-    /// others what it leaves is kept.
+    /// Flows whose client does not keep up. Alone, such a flow holds its connection up; beside others its bytes are
+    /// kept.
     #[serde(default)]
     pub stalled: u64,
-    /// Bytes that are kept for such clients beyond memory, in a temporary file.
+    /// Bytes kept for such clients in temporary files.
     #[serde(default)]
     pub spilled: u64,
     /// Bytes from the host.
@@ -36,20 +36,20 @@ pub struct ConnectionStatus {
     /// Round-trip time to the server's sshd in milliseconds, when it was last measured.
     #[serde(default)]
     pub rtt_ms: Option<f64>,
-    /// Is a channel open for the next flow?
+    /// Is a spare channel open for the next flow?
     #[serde(default)]
     pub spare: bool,
 }
 
-/// What the pool asks of a connection.
+/// What the pool needs of a connection.
 pub(in crate::tunnel) trait Carrier: Send + Sync + 'static {
     /// Opens a channel.
     fn open(&self, endpoint: &Endpoint) -> impl Future<Output = Result<Channel, OpenError>> + Send;
 
-    /// Waits for a sign of life. False where the connection has ended.
+    /// Waits for the answer to a ping. False where the connection has ended.
     fn ping(&self) -> impl Future<Output = bool> + Send;
 
-    /// Has the other end's system acknowledged all that was sent? False where that cannot be told.
+    /// Has the other end's kernel acknowledged all that was sent? False where the system does not tell.
     fn is_acknowledged(&self) -> bool;
 }
 
@@ -57,7 +57,7 @@ pub(in crate::tunnel) trait Carrier: Send + Sync + 'static {
 #[derive(Debug)]
 pub(in crate::tunnel) struct Established {
     pub(in crate::tunnel) connection: Connection,
-    /// What it was made for.
+    /// The settings that it was made with.
     pub(in crate::tunnel) target: Arc<Target>,
     /// The thread that carries it.
     pub(in crate::tunnel) worker: Worker,
@@ -77,27 +77,26 @@ impl Carrier for Established {
     }
 }
 
-/// A connection and what goes over it.
+/// A connection and the state of its flows.
 #[derive(Debug)]
 pub(in crate::tunnel) struct PooledConnection<C = Established> {
     pub(in crate::tunnel) carrier: C,
     pub(in crate::tunnel) counters: Counters,
     /// Bytes that have come from the host, whether their clients have taken them or not.
     arrived: AtomicU64,
-    /// Flows that are or will be on it, our own that only listen apart.
+    /// Flows placed on it, without the tunnel's own, which only listen.
     pub(in crate::tunnel) load: AtomicUsize,
-    /// All who need it to be read: flows, those being opened, listeners.
+    /// All that need it to be read: flows, channels being opened, listeners.
     pub(in crate::tunnel) users: watch::Sender<usize>,
     /// Bytes in files for its clients.
     pub(in crate::tunnel) spilled: AtomicU64,
-    /// As many as the server lets it have (MaxSessions, for flows that are commands), and when that was
-    /// learnt.
+    /// How many commands the server allows on it (MaxSessions), and when that was learnt.
     capacity: Mutex<Option<(usize, Instant)>>,
     /// Set once it is known to be dead, though its session does not know yet.
     dead: CancellationToken,
-    /// Set once it gets no new flows and is to end with its last one.
+    /// Set once it gets no new flows and ends with its last one.
     draining: CancellationToken,
-    /// Is it being asked for a sign of life, since the network has changed?
+    /// Is it being checked with a ping, after a change of the network?
     suspect: AtomicBool,
     /// Flows whose client does not keep up.
     pub(in crate::tunnel) stalled: watch::Sender<usize>,
@@ -115,13 +114,11 @@ pub(in crate::tunnel) enum Spare {
     None,
     /// One is being opened.
     Opening,
-    /// One is open since then. Its task hands it over to whom it is told here, and closes it once this is
-    /// dropped.
+    /// Open since this time. Its task sends it to the sender that it gets here, and closes it once this is dropped.
     Open(oneshot::Sender<oneshot::Sender<Channel>>, Instant),
 }
 
-/// What the server is taken to allow is tried again after this time: its settings and the number of its
-/// sessions may have changed.
+/// How long a learnt limit holds: the server's settings or sessions may change.
 const RECOVERY: Duration = Duration::from_secs(10);
 
 impl<C: Carrier> PooledConnection<C> {
@@ -148,8 +145,8 @@ impl<C: Carrier> PooledConnection<C> {
         matches!(*lock(&self.spare), Spare::Open(..))
     }
 
-    /// The spare channel, if there is one that can still be used. Not on a connection that may be dead: a
-    /// channel that is opened anew shows that it lives before a byte of the client's is sent.
+    /// The spare channel, if there is one that can still be used. Not on a connection that may be dead: there, opening
+    /// a new channel proves that it lives before a client's byte is sent.
     pub(in crate::tunnel) async fn take_spare(&self) -> Option<Channel> {
         let taken = {
             let mut spare = lock(&self.spare);
@@ -164,8 +161,8 @@ impl<C: Carrier> PooledConnection<C> {
         handed.await.ok()
     }
 
-    /// Opens a spare channel, if nothing goes on here and there is none yet. A packet of the server's
-    /// that nobody asked for would hold back the answers that somebody waits for.
+    /// Opens a spare channel on an idle connection without one. Beside flows, the server's confirmation could delay
+    /// their answers (Nagle's algorithm).
     pub(in crate::tunnel) async fn open_spare(self: &Arc<Self>, endpoint: &Endpoint) {
         {
             let mut spare = lock(&self.spare);
@@ -186,7 +183,7 @@ impl<C: Carrier> PooledConnection<C> {
         };
     }
 
-    /// Lets the spare channel go where it is older than `limit`.
+    /// Closes a spare channel that is older than `limit`.
     pub(in crate::tunnel) fn drop_old_spare(&self, limit: Duration) {
         let mut spare = lock(&self.spare);
         if matches!(*spare, Spare::Open(_, since) if since.elapsed() >= limit) {
@@ -194,7 +191,7 @@ impl<C: Carrier> PooledConnection<C> {
         }
     }
 
-    /// What decides on its next flow.
+    /// The facts that placement needs.
     pub(super) fn view(&self) -> View {
         View {
             flows: self.load.load(Relaxed),
@@ -228,8 +225,8 @@ impl<C: Carrier> PooledConnection<C> {
         capacity.is_some_and(|(most, _)| self.load.load(Relaxed) >= most)
     }
 
-    /// Records that the server refused another command: until one has ended, where there is any, there is no
-    /// room for more. (Without any, it is a session that is still ending on the server.)
+    /// Records that the server refused another command: it has no room until one has ended. (Without any here, a
+    /// session is still ending on the server.)
     pub(in crate::tunnel) fn has_refused(&self) {
         let others = self.load.load(Relaxed).saturating_sub(1);
         if others > 0 {
@@ -237,7 +234,7 @@ impl<C: Carrier> PooledConnection<C> {
         }
     }
 
-    /// Ends its flows at once; whoever watches over it hears of it.
+    /// Ends its flows at once, and the supervisor's task that watches it.
     pub(in crate::tunnel) fn give_up(&self) {
         self.dead.cancel();
     }
@@ -247,7 +244,7 @@ impl<C: Carrier> PooledConnection<C> {
         self.dead.cancelled().await;
     }
 
-    /// It gets no new flows and ends with its last one.
+    /// Gives it no new flows; it ends with its last one.
     pub(in crate::tunnel) fn drain(&self) {
         self.draining.cancel();
     }
@@ -257,8 +254,10 @@ impl<C: Carrier> PooledConnection<C> {
         self.draining.cancelled().await;
     }
 
-    /// Gives it up where it does not answer within `limit`, nothing moves on it, and the other end's system has not even
-    /// acknowledged what was sent. (Behind much that is being sent the answer may take long, and so it may on a host that is
+    /// Gives it up where it does not answer within `limit`, nothing moves on it, and the other end's system has not
+    /// even
+    /// acknowledged what was sent. (Behind much that is being sent the answer may take long, and so it may on a host
+    /// that is
     /// very busy: the keepalives' time counts there.) One that is held up cannot answer, and is left alone.
     pub(in crate::tunnel) async fn check(&self, limit: Duration) {
         self.suspect.store(true, Relaxed);
@@ -274,7 +273,7 @@ impl<C: Carrier> PooledConnection<C> {
             () = self.measure() => {}
             () = patience => if !self.is_held_up() && moved() == before {
                 if self.carrier.is_acknowledged() {
-                    tracing::info!("the host does not answer, and acknowledges what is sent: it has until the keepalives give it up");
+                    tracing::info!("the host does not answer, but acknowledges data: it has the keepalives' time");
                 } else {
                     self.give_up();
                 }
@@ -283,12 +282,12 @@ impl<C: Carrier> PooledConnection<C> {
         self.suspect.store(false, Relaxed);
     }
 
-    /// So many bytes have come from the host.
+    /// Counts bytes that came from the host.
     pub(in crate::tunnel) fn has_received(&self, bytes: usize) {
         self.arrived.fetch_add(bytes as u64, Relaxed);
     }
 
-    /// Is it not known to be alive, at the moment?
+    /// Is it being checked for life?
     pub(in crate::tunnel) fn is_suspect(&self) -> bool {
         self.suspect.load(Relaxed)
     }
@@ -302,7 +301,7 @@ impl<C: Carrier> PooledConnection<C> {
         *lock(&self.quiet_since)
     }
 
-    /// Measures the round-trip time. Not while the connection is left unread: the answer would not be.
+    /// Measures the round-trip time. Not while the connection is left unread: the answer would be unread, too.
     pub(in crate::tunnel) async fn measure(&self) {
         if self.is_held_up() {
             return std::future::pending().await;
@@ -327,8 +326,8 @@ impl<C: Carrier> PooledConnection<C> {
     }
 }
 
-/// Owns a spare channel until somebody wants it. One that the far end has ended is closed at once: each
-/// costs the server a descriptor.
+/// Owns a spare channel until a flow takes it. Closes it at once when the far end has ended it: each costs the server a
+/// descriptor.
 async fn hold_spare<C>(
     mut channel: Channel,
     wanted: oneshot::Receiver<oneshot::Sender<Channel>>,

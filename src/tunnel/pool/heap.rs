@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
-/// Fewer flows at once leave little behind.
+/// Flows at once from which on memory is given back; fewer leave little behind.
 const MANY: usize = 250;
-/// What is left of flows when they end, and of others that end with them, is freed by then.
+/// Pause before memory is given back: ending flows have freed theirs by then.
 const SETTLED: Duration = Duration::from_secs(1);
 
-/// How many flows there are, and were.
+/// Counts flows, to know when to give memory back.
 #[derive(Debug, Default)]
 pub(in crate::tunnel) struct Heap {
     open: AtomicUsize,
@@ -50,13 +50,13 @@ impl Heap {
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 fn give_back() {
     #[expect(unsafe_code, reason = "malloc_trim(3) is to be had in no other way")]
-    // SAFETY: it has no preconditions, takes glibc's own locks, and touches nothing that is in use.
+    // SAFETY: malloc_trim(3) has no preconditions, takes glibc's locks, and frees only unused memory.
     unsafe {
         libc::malloc_trim(0);
     }
 }
 
-/// Other allocators see to it themselves.
+/// Other allocators give memory back themselves.
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
 fn give_back() {}
 

@@ -5,9 +5,7 @@
 //! (docs/architecture.md, "the trap"). So a tunnel has several connections, new flows go to one whose
 //! clients keep up, and only a flow that is alone on its connection may leave it unread. A connection with
 //! a client that does not keep up does not count against the limit.
-//!
-//! [`placement`] decides; this keeps what it decides on. What a connection is made of the pool does not know
-//! ([`connection::Carrier`]).
+//! [`placement`] decides; the pool keeps the facts for it. The pool knows connections only as [`connection::Carrier`].
 
 pub(super) mod connection;
 mod heap;
@@ -26,9 +24,9 @@ use connection::{Carrier, ConnectionStatus, Established, PooledConnection};
 use heap::Heap;
 use placement::{Limits, Placement, UNUSED, View};
 
-/// How long a server that refused a further connection is left alone.
+/// How long no further connection is tried after the server refused one.
 const REFUSED: Duration = Duration::from_secs(30);
-/// A connection with a client that has not kept up for so long is not listened on.
+/// A client stalled for this long moves the tunnel's own listeners to another connection.
 const DEAF: Duration = Duration::from_millis(500);
 
 /// May there be further connections?
@@ -50,7 +48,7 @@ pub(in crate::tunnel) struct Pool<C = Established> {
     /// Connections whose clients keep up, at most.
     max: AtomicUsize,
     growth: Mutex<Growth>,
-    /// Bumped whenever a flow that found no place may find one now.
+    /// Bumped when a waiting flow may find a place.
     changed: watch::Sender<u64>,
     /// Wakes the supervisor.
     wake: Notify,
@@ -71,8 +69,8 @@ impl<C: Carrier> Pool<C> {
         })
     }
 
-    /// A place for a client's flow. None where it has to wait for [`Pool::changes`]: a `patient` one for a connection
-    /// that may come, any other one because the server allows no more on any.
+    /// A place for a client's flow. None where it must wait for [`Pool::changes`]: a `patient` flow for a further
+    /// connection, any flow where the server allows no more on any connection.
     pub(in crate::tunnel) fn place(self: &Arc<Self>, patient: bool) -> Option<Lease<C>> {
         let connections = lock(&self.connections);
         let placement = placement::for_client(&views(&connections), self.limits(), patient, Instant::now());
@@ -81,7 +79,7 @@ impl<C: Carrier> Pool<C> {
         Some(Lease::new(self, pooled, true))
     }
 
-    /// A place for a flow of our own that only listens: in nobody's way, and not counted.
+    /// A place for a flow of the tunnel's own, which only listens and is not counted.
     pub(in crate::tunnel) fn place_listener(self: &Arc<Self>, patient: bool) -> Option<Lease<C>> {
         let connections = lock(&self.connections);
         let placement = placement::for_listener(&views(&connections), self.limits(), patient);
@@ -99,7 +97,7 @@ impl<C: Carrier> Pool<C> {
         connections.get(placement.at?)
     }
 
-    /// Waits until `pooled` may be dead while another connection is not.
+    /// Waits until `pooled` may be dead while another connection is alive.
     pub(in crate::tunnel) async fn better_is_there(&self, pooled: &Arc<PooledConnection<C>>) {
         let mut changes = self.changes();
         loop {
@@ -116,7 +114,7 @@ impl<C: Carrier> Pool<C> {
         }
     }
 
-    /// Is there, or may there be, another connection than this one whose clients keep up?
+    /// Is there another connection whose clients keep up, or can there be one?
     fn has_better_than(&self, pooled: &Arc<PooledConnection<C>>) -> bool {
         let connections = lock(&self.connections);
         connections.iter().any(|other| !Arc::ptr_eq(other, pooled) && !other.is_stalled()) || self.grow(&connections)
@@ -154,12 +152,12 @@ impl<C: Carrier> Pool<C> {
         Limits { max: self.max.load(Relaxed), may_grow }
     }
 
-    /// Another limit holds from now on.
+    /// Sets `max_connections`.
     pub(in crate::tunnel) fn set_max(&self, max: usize) {
         self.max.store(max, Relaxed);
     }
 
-    /// A further connection was refused; `needs_person` if nobody was there to log in.
+    /// Records that a further connection failed; `needs_person` where the login had a question.
     pub(in crate::tunnel) fn growth_failed(&self, needs_person: bool) {
         let next = if needs_person { Growth::Never } else { Growth::NotBefore(Instant::now() + REFUSED) };
         *lock(&self.growth) = next;
@@ -171,7 +169,7 @@ impl<C: Carrier> Pool<C> {
         self.bump();
     }
 
-    /// True where it was there.
+    /// Removes a connection. Returns whether it was there.
     pub(in crate::tunnel) fn remove(&self, pooled: &Arc<PooledConnection<C>>) -> bool {
         let mut connections = lock(&self.connections);
         let before = connections.len();
@@ -190,7 +188,7 @@ impl<C: Carrier> Pool<C> {
         lock(&self.connections).is_empty()
     }
 
-    /// Takes all of them out; growth is allowed anew.
+    /// Removes all connections; new ones are allowed again.
     pub(in crate::tunnel) fn clear(&self) -> Vec<Arc<PooledConnection<C>>> {
         *lock(&self.growth) = Growth::Allowed;
         let connections = std::mem::take(&mut *lock(&self.connections));
@@ -198,7 +196,7 @@ impl<C: Carrier> Pool<C> {
         connections
     }
 
-    /// Waits until there has been no flow for `limit`, and takes all connections out.
+    /// Waits until there was no flow for `limit`, and removes all connections.
     pub(in crate::tunnel) async fn unused_for(&self, limit: Duration) -> Vec<Arc<PooledConnection<C>>> {
         loop {
             let mut changes = self.changes();
@@ -224,19 +222,19 @@ impl<C: Carrier> Pool<C> {
         std::mem::take(&mut *lock(&self.wants_more))
     }
 
-    /// Takes out a connection that has been unused for too long; one always stays.
+    /// Removes a connection that is unused for [`placement::UNUSED`]; one always stays.
     pub(in crate::tunnel) fn take_unused(&self) -> Option<Arc<PooledConnection<C>>> {
         let mut connections = lock(&self.connections);
         let at = placement::unused(&views(&connections), Instant::now())?;
         Some(connections.swap_remove(at))
     }
 
-    /// Lets the spare channels go that nobody has used for too long.
+    /// Closes spare channels that are unused for [`placement::UNUSED`].
     pub(in crate::tunnel) fn drop_old_spares(&self) {
         lock(&self.connections).iter().for_each(|pooled| pooled.drop_old_spare(UNUSED));
     }
 
-    /// Wakes the supervisor, so that it looks when it is needed next.
+    /// Wakes the supervisor, which then computes its next deadline.
     pub(in crate::tunnel) fn spare_opened(&self) {
         self.wake.notify_one();
     }
@@ -261,7 +259,7 @@ impl<C: Carrier> Pool<C> {
         }
     }
 
-    /// See [`Pool::place`]: to be awaited where it found none.
+    /// Changes after which [`Pool::place`] may find a place.
     pub(in crate::tunnel) fn changes(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
     }
@@ -288,11 +286,11 @@ fn views<C: Carrier>(connections: &Connections<C>) -> Vec<View> {
 pub(in crate::tunnel) struct Lease<C: Carrier = Established> {
     pool: Arc<Pool<C>>,
     pub(in crate::tunnel) pooled: Arc<PooledConnection<C>>,
-    /// Is it a client's?
+    /// Does it serve a client?
     counted: bool,
     /// Does it need the connection to be read?
     uses: AtomicBool,
-    /// Bytes that are kept for its client beyond memory.
+    /// Bytes kept on disk for its client.
     spilled: AtomicU64,
 }
 
@@ -311,17 +309,17 @@ impl<C: Carrier> Lease<C> {
         }
     }
 
-    /// Bumped when others come or go.
+    /// The number of users, which changes as others come and go.
     pub(in crate::tunnel) fn users(&self) -> watch::Receiver<usize> {
         self.pooled.users.subscribe()
     }
 
-    /// Does anything else go over the connection?
+    /// Does anything else use the connection?
     pub(in crate::tunnel) fn is_shared(&self) -> bool {
         *self.pooled.users.borrow() > 1
     }
 
-    /// So many bytes are kept for its client beyond memory.
+    /// Publishes how many bytes are kept on disk for its client.
     pub(in crate::tunnel) fn keeps(&self, bytes: u64) {
         let before = self.spilled.swap(bytes, Relaxed);
         if before != bytes {
@@ -330,16 +328,15 @@ impl<C: Carrier> Lease<C> {
         }
     }
 
-    /// Nothing more comes over the connection: whatever becomes of it is all the same.
+    /// The flow no longer needs the connection: its loss does not matter.
     pub(in crate::tunnel) fn leave(&self) {
         if self.uses.swap(false, Relaxed) {
             self.pooled.users.send_modify(|users| *users -= 1);
         }
     }
 
-    /// Waits until the flow cannot stay: its connection is dead. One that only listens does not stay on a
-    /// draining one either, nor, where it can listen elsewhere, beside a client that does not keep up: that one
-    /// could hold the connection up if it were alone.
+    /// Waits until the flow must leave: its connection is dead. A listener also leaves a draining connection and, where
+    /// there is a better one, a client that does not keep up, which could hold the connection up if it were alone.
     pub(in crate::tunnel) async fn broken(&self) {
         let pooled = &self.pooled;
         if self.counted {
@@ -347,7 +344,7 @@ impl<C: Carrier> Lease<C> {
         }
         let mut stalled = pooled.stalled.subscribe();
         let deaf = async {
-            // A client that reads slowly holds it up again and again, for moments.
+            // A slow client stalls for moments, again and again.
             while stalled.wait_for(|flows| *flows > 0).await.is_ok() {
                 let moves = stalled.wait_for(|flows| *flows == 0);
                 if tokio::time::timeout(DEAF, moves).await.is_err() && self.pool.has_better_than(pooled) {
@@ -362,7 +359,7 @@ impl<C: Carrier> Lease<C> {
         }
     }
 
-    /// Says that the flow's client does not keep up, for as long as the guard lives.
+    /// Marks the flow's client as stalled while the returned guard lives.
     pub(in crate::tunnel) fn stall(&self) -> Stall<'_, C> {
         self.pooled.stalled.send_modify(|flows| *flows += 1);
         Stall(self)
@@ -388,7 +385,7 @@ impl<C: Carrier> Drop for Lease<C> {
     }
 }
 
-/// A flow whose client does not keep up.
+/// Marks a flow as stalled until dropped.
 #[derive(Debug)]
 pub(in crate::tunnel) struct Stall<'a, C: Carrier = Established>(&'a Lease<C>);
 

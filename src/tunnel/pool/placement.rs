@@ -1,5 +1,5 @@
-//! Which connection carries a new flow, which is closed, and when there is to be one more: decisions only, on what is known
-//! of each connection. Knows no connection, no clock and no lock.
+//! Decides which connection carries a new flow, which is closed, and when to open one more, from a [`View`] of each.
+//! Pure: knows no connection, clock or lock.
 
 use std::time::Duration;
 
@@ -12,12 +12,12 @@ const FAST: Duration = Duration::from_millis(500);
 /// All connections, those with clients that do not keep up included, are at most so many times `max_connections`.
 const MOST: usize = 4;
 
-/// What is known of a connection.
+/// The facts about a connection.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct View {
-    /// Flows on it, our own that only listen apart.
+    /// Flows placed on it, without the tunnel's own, which only listen.
     pub(super) flows: usize,
-    /// Is there a client on it that does not keep up?
+    /// Has it a client that does not keep up?
     pub(super) stalled: bool,
     /// Does its server allow no more flows on it?
     pub(super) full: bool,
@@ -31,37 +31,39 @@ pub(super) struct View {
     pub(super) quiet_since: Instant,
 }
 
-/// How many connections there may be.
+/// How many connections are allowed.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
-    /// Those whose clients keep up, at most.
+    /// Most connections whose clients keep up (`max_connections`).
     pub(super) max: usize,
-    /// Did the server allow the last one?
+    /// False after the server refused one, or where the login has questions.
     pub(super) may_grow: bool,
 }
 
-/// Where a flow goes.
+/// The decision for a flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Placement {
-    /// On this connection; None: it waits.
+    /// Index of the connection; None: the flow waits.
     pub(super) at: Option<usize>,
     /// Is one more connection wanted?
     pub(super) grow: bool,
 }
 
-/// May there be one more? A single connection stays single, whatever goes on on it.
+/// Is one more connection allowed? With a limit of 1 never, not even beside a stalled client.
 pub(super) fn may_grow(connections: &[View], limits: Limits) -> bool {
     let most = if limits.max == 1 { 1 } else { limits.max * MOST };
     let keep_up = connections.iter().filter(|connection| !connection.stalled).count();
     limits.may_grow && keep_up < limits.max && connections.len() < most
 }
 
-/// The connection for a client's flow: one whose clients keep up, with the fewest flows, of those one with a spare channel, and
+/// The connection for a client's flow: one whose clients keep up, with the fewest flows, of those one with a spare
+/// channel, and
 /// of those the one that has been quiet for longest (a server that has just closed a channel holds its next word back,
 /// Nagle's algorithm). Where there is none, one more connection is wanted. So it is where commands come so fast that
 /// the only connection has no spare channel yet.
 ///
-/// The last resort is a connection with a client that does not keep up, which then holds it up no more. A `patient` flow
+/// The last resort is a connection with a client that does not keep up, which then holds it up no more. A `patient`
+/// flow
 /// waits instead where one more connection may come.
 pub(super) fn for_client(connections: &[View], limits: Limits, patient: bool, now: Instant) -> Placement {
     let key = |(_, one): &(usize, &View)| (one.suspect, one.flows, one.spare_since.is_none(), one.quiet_since);
@@ -77,7 +79,8 @@ pub(super) fn for_client(connections: &[View], limits: Limits, patient: bool, no
     Placement { at: best.map(|(at, _)| at), grow }
 }
 
-/// The connection for a flow of our own that only listens: the first whose clients keep up. The last resort as for a client.
+/// The connection for a flow of our own that only listens: the first whose clients keep up. The last resort as for a
+/// client.
 pub(super) fn for_listener(connections: &[View], limits: Limits, patient: bool) -> Placement {
     if let Some(at) = connections.iter().position(|connection| !connection.stalled) {
         return Placement { at: Some(at), grow: false };
@@ -87,13 +90,13 @@ pub(super) fn for_listener(connections: &[View], limits: Limits, patient: bool) 
     Placement { at: last_resort.map(|_| 0), grow }
 }
 
-/// One that has been unused for too long; one always stays.
+/// The index of a connection that is unused for [`UNUSED`]; one always stays.
 pub(super) fn unused(connections: &[View], now: Instant) -> Option<usize> {
     let is_unused = |one: &View| one.flows == 0 && now.duration_since(one.quiet_since) >= UNUSED;
     connections.iter().rposition(is_unused).filter(|_| connections.len() > 1)
 }
 
-/// When the next connection or spare channel will have been unused for too long.
+/// When the next connection or spare channel is unused for [`UNUSED`].
 pub(super) fn next_unused(connections: &[View]) -> Option<Instant> {
     let idle = connections.iter().filter(|one| one.flows == 0 && connections.len() > 1).map(|one| one.quiet_since);
     let spares = connections.iter().filter_map(|one| one.spare_since);
@@ -216,7 +219,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever there is: no flow on a full connection, none beside a stalled client while another will do, and nobody waits
+        /// Whatever there is: no flow on a full connection, none beside a stalled client while another will do, and
+        /// nobody waits
         /// in vain.
         #[test]
         fn a_flow_is_placed_well_or_waits_for_something(

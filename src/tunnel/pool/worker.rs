@@ -18,7 +18,7 @@ use tokio_util::task::AbortOnDropHandle;
 /// short tasks; those here move up to a few hundred KB in one go.
 const EVENT_INTERVAL: u32 = 4;
 
-/// The thread. It ends, and with it all that runs on it, when this is dropped.
+/// The thread. Dropping it ends the thread and all its tasks.
 #[derive(Debug)]
 pub(in crate::tunnel) struct Worker {
     handle: Handle,
@@ -37,13 +37,13 @@ impl Worker {
         let stopped = stop.clone();
         std::thread::Builder::new().name("connection".into()).spawn(move || {
             runtime.block_on(stopped.cancelled());
-            // A passphrase being tried may still be computed; nobody waits for it.
+            // Does not wait for a passphrase that is still being tried.
             runtime.shutdown_background();
         })?;
         Ok(Self { handle, _stop: stop.drop_guard() })
     }
 
-    /// Runs `work` there. Dropping what this returns ends it.
+    /// Runs `work` on the thread. Dropping the returned handle aborts it.
     pub(in crate::tunnel) fn run<T: Send + 'static>(
         &self,
         work: impl Future<Output = T> + Send + 'static,

@@ -16,17 +16,17 @@ use crate::tunnel::client::stream::LocalStream;
 use crate::tunnel::counters::Counters;
 use crate::tunnel::dial::Purpose;
 
-/// What became of a published port on this machine.
+/// The state of a published port on this machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum PortState {
-    /// It is here.
+    /// The local port is open.
     Open,
-    /// Somebody has to agree first.
+    /// Waits for `dtunnel ports --open`.
     Waiting,
     /// Another program has the local port.
     Taken,
-    /// The local port takes rights that dtunnel does not have.
+    /// The local port needs root or CAP_NET_BIND_SERVICE.
     Privileged,
     /// The local port cannot be opened for another reason.
     Failed,
@@ -47,15 +47,15 @@ pub struct PortStatus {
     pub protocol: String,
     /// The address that the host publishes it on.
     pub remote_address: String,
-    /// The port there; 0 for a container on the host's network.
+    /// The port on the host; 0 for a container on the host's network.
     pub remote_port: u16,
     /// The port in the container.
     pub container_port: u16,
-    /// The address and port on this machine; None where it is not here.
+    /// The local address and port; None where it is not open.
     pub local: Option<String>,
     /// What became of it.
     pub state: PortState,
-    /// More about that, for people.
+    /// The reason for the state, for people.
     pub reason: Option<String>,
     /// Flows open now.
     pub flows_open: u64,
@@ -80,13 +80,13 @@ impl std::fmt::Display for PortState {
 }
 
 impl PortState {
-    /// Is this something that somebody should know who wanted the port here?
+    /// Is this a state to warn about?
     pub fn is_trouble(self) -> bool {
         matches!(self, Self::Taken | Self::Privileged | Self::Failed)
     }
 }
 
-/// A port that is to be here, if that can be. Two that are equal are one.
+/// A published port that the settings want on this machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Wanted {
     container: String,
@@ -98,9 +98,9 @@ pub(super) struct Wanted {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Port {
     published: Published,
-    /// Where it is reached, as the host sees it.
+    /// The address that the host connects to.
     host: String,
-    /// Where it shall be here.
+    /// The local address and port.
     local: SocketAddr,
 }
 
@@ -145,7 +145,7 @@ impl Wanted {
     }
 }
 
-/// A port that is here, or is not.
+/// A published port and its local listener, if open.
 #[derive(Debug)]
 pub(super) struct Mapping {
     pub(super) wanted: Wanted,
@@ -158,7 +158,7 @@ pub(super) struct Mapping {
 #[derive(Debug)]
 struct Open {
     local: SocketAddr,
-    /// Accepts clients as long as this lives.
+    /// The task that accepts clients.
     _accepting: AbortOnDropHandle<()>,
 }
 
@@ -176,7 +176,7 @@ impl Mapping {
         Self { wanted, state, reason, open: None, counters: Arc::default() }
     }
 
-    /// The same port, as it is wanted now.
+    /// Updates its container's name and address.
     pub(super) fn now(self, wanted: Wanted) -> Self {
         Self { wanted, ..self }
     }
@@ -200,12 +200,12 @@ impl Mapping {
         }
     }
 
-    /// Was it tried, in vain?
+    /// Did opening fail, so that a later try may succeed?
     pub(super) fn may_open_later(&self) -> bool {
         self.state.is_trouble()
     }
 
-    /// Does somebody have to agree first?
+    /// Does it wait for `dtunnel ports --open`?
     pub(super) fn is_waiting(&self) -> bool {
         self.state == PortState::Waiting
     }
@@ -221,7 +221,7 @@ impl Mapping {
         }
     }
 
-    /// Opens the local port, if somebody agrees and it is not open.
+    /// Opens the local port if it is agreed to and not open yet.
     pub(super) fn open(&mut self, agreed: bool, fallback: bool, clients: &mpsc::Sender<(LocalStream, Purpose)>) {
         let Some(port) = &self.wanted.port else { return };
         if self.open.is_some() || self.state == PortState::NotForwarded {
@@ -262,12 +262,12 @@ impl Mapping {
 fn explain(error: &io::Error) -> (PortState, String) {
     match error.kind() {
         io::ErrorKind::AddrInUse => (PortState::Taken, "is taken on this machine".into()),
-        io::ErrorKind::PermissionDenied => (PortState::Privileged, "takes rights that dtunnel does not have".into()),
+        io::ErrorKind::PermissionDenied => (PortState::Privileged, "needs root or CAP_NET_BIND_SERVICE".into()),
         _ => (PortState::Failed, format!("cannot be opened: {error}")),
     }
 }
 
-/// Hands clients on. Never ends.
+/// Accepts clients and sends them to the dispatcher. Never ends.
 async fn accept(listener: TcpListener, purpose: Purpose, clients: mpsc::Sender<(LocalStream, Purpose)>) {
     let open_to_all = listener.local_addr().is_ok_and(|address| !address.ip().is_loopback());
     loop {

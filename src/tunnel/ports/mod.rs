@@ -1,7 +1,7 @@
-//! Published ports: what containers on the host publish is to be had on this machine, at the same port.
+//! Published ports: opens the ports that the host's containers publish on this machine's loopback.
 //!
-//! The Engine's events say that something has changed; what there is then is asked for. So nothing that
-//! was missed while there was no connection can be left out. Knows nothing of how flows are carried.
+//! The Engine's events only say when to ask for its list of containers, so that changes without a connection are not
+//! missed. Knows nothing of how flows are carried.
 
 mod mapping;
 
@@ -29,23 +29,24 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// How often ports that were taken are tried again.
 const TRY_AGAIN: Duration = Duration::from_secs(2);
-/// After a change it is asked again, after each of these: the Engine tells that a container has ended before it takes it
+/// After a change the list is asked for again after each of these pauses: the Engine tells that a container has ended
+/// before it takes it
 /// off its list, some 0.1 s on a quiet host, and longer on a busy one.
 const SETTLING: [Duration; 3] = [Duration::from_millis(100), Duration::from_millis(900), Duration::from_secs(4)];
-/// Most ports that are brought here.
+/// Most ports that are opened on this machine.
 const MOST: usize = 2000;
 
 /// The published ports of one tunnel.
 #[derive(Debug)]
 pub(super) struct Ports {
     mappings: Mutex<Vec<Mapping>>,
-    /// Ports that somebody has agreed to.
+    /// Ports agreed to with `dtunnel ports --open`.
     agreed: Mutex<BTreeSet<u16>>,
     clients: mpsc::Sender<(LocalStream, Purpose)>,
 }
 
 impl Ports {
-    /// None yet; their clients are handed to whoever has the receiver.
+    /// Starts without ports. Their clients are sent to `clients`.
     pub(super) fn new(clients: mpsc::Sender<(LocalStream, Purpose)>) -> Self {
         Self { mappings: Mutex::default(), agreed: Mutex::default(), clients }
     }
@@ -54,7 +55,7 @@ impl Ports {
         lock(&self.mappings).iter().map(Mapping::status).collect()
     }
 
-    /// Opens what somebody agrees to, now and whenever it is published anew.
+    /// Agrees to ports, which opens them now and whenever they are published again.
     pub(super) fn agree(&self, ports: Option<&[u16]>, target: &Target) {
         let mut agreed = lock(&self.agreed);
         agreed.extend(ports.unwrap_or_default());
@@ -67,17 +68,17 @@ impl Ports {
         }
     }
 
-    /// No new clients.
+    /// Closes all listeners; open flows go on.
     pub(super) fn close(&self) {
         lock(&self.mappings).clear();
     }
 
-    /// Brings what is here in line with what is wanted. What stays, stays open.
+    /// Opens and closes listeners to match `wanted`. Unchanged ones stay open.
     fn apply(&self, wanted: Vec<Wanted>, target: &Target) {
         let agreed = lock(&self.agreed);
         let mut mappings = lock(&self.mappings);
         let mut before = std::mem::take(&mut *mappings);
-        // Those that go make room first.
+        // Close first, which frees local ports.
         before.retain(|mapping| {
             let stays = wanted.iter().any(|wanted| wanted.is_same_port(&mapping.wanted));
             if !stays {
@@ -98,7 +99,7 @@ impl Ports {
         }
     }
 
-    /// Tries those again that could not be opened. False where there are none.
+    /// Tries to open failed ports again. Returns whether there were any.
     fn try_again(&self, target: &Target) -> bool {
         let mut mappings = lock(&self.mappings);
         let mut failed = false;
@@ -114,13 +115,13 @@ impl Ports {
 pub(super) struct Source {
     /// Its settings.
     pub(super) settings: watch::Receiver<Arc<Target>>,
-    /// Is there a connection?
+    /// The tunnel's status, to know whether there is a connection.
     pub(super) status: watch::Receiver<Status>,
     /// The way to the Engine.
     pub(super) dial: Arc<dyn Dial>,
 }
 
-/// Keeps the published ports of a tunnel here, as long as its settings want it. Never ends.
+/// Keeps a tunnel's published ports open while its settings want them. Never ends.
 pub(super) async fn keep(ports: &Ports, mut source: Source) {
     loop {
         let target = source.settings.borrow_and_update().clone();
@@ -136,7 +137,7 @@ pub(super) async fn keep(ports: &Ports, mut source: Source) {
     }
 }
 
-/// Follows the Engine's events over whatever connection there is. Never ends.
+/// Follows the Engine's events, over one connection after another. Never ends.
 async fn follow(ports: &Ports, mut status: watch::Receiver<Status>, dial: &Arc<dyn Dial>, target: &Target) {
     let is_connected = |status: &Status| status.state.availability() == Availability::Connected;
     let mut pauses = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
@@ -148,7 +149,7 @@ async fn follow(ports: &Ports, mut status: watch::Receiver<Status>, dial: &Arc<d
         if let Err(error) = listen(ports, dial, target).await {
             tracing::debug!("the Engine's events have ended: {error}");
         }
-        // One that has lasted says nothing of the next one.
+        // A stream that lasted starts the pauses again.
         if begun.elapsed() > LONGEST_PAUSE {
             pauses.reset();
         }
@@ -157,9 +158,9 @@ async fn follow(ports: &Ports, mut status: watch::Receiver<Status>, dial: &Arc<d
     }
 }
 
-/// Asks what is published, and again at each change, until the stream of events is cut.
+/// Lists the published ports at each change, until the stream of events is cut.
 async fn listen(ports: &Ports, dial: &Arc<dyn Dial>, target: &Target) -> Result<(), engine::Error> {
-    // Events first: what changes while the list is on its way is not missed.
+    // Events first: no change during the list request is missed.
     let mut changes = changes(dial).await?;
     let mut session = None;
     let mut settling: &[Duration] = &[];
@@ -193,7 +194,7 @@ async fn session(dial: &Arc<dyn Dial>) -> Result<Session, engine::Error> {
     Session::over(stream).await
 }
 
-/// The containers that run, over the connection of the last question where it still serves.
+/// Lists running containers, over the last request's connection where it is still open.
 async fn list(dial: &Arc<dyn Dial>, kept: &mut Option<Session>) -> Result<Vec<Container>, engine::Error> {
     if let Some(mut session) = kept.take().filter(|session| !session.is_closed())
         && let Ok(containers) = session.containers(ANSWER).await
@@ -207,7 +208,7 @@ async fn list(dial: &Arc<dyn Dial>, kept: &mut Option<Session>) -> Result<Vec<Co
     Ok(containers)
 }
 
-/// What is to be here, each once; one container's ports after the other's.
+/// The wanted ports, each once, grouped by container.
 fn wanted(containers: &[Container], target: &Target) -> Vec<Wanted> {
     // Ports are published by the Engine's host, which need not be the one that SSH goes to.
     let host = match &target.remote {

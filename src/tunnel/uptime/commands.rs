@@ -1,4 +1,4 @@
-//! What others ask of the supervisor.
+//! Requests to the supervisor.
 
 use std::sync::Mutex;
 
@@ -11,14 +11,14 @@ use crate::sync::lock;
 pub(in crate::tunnel) enum Command {
     /// A flow has come.
     Use,
-    /// Somebody wants the tunnel up now, whatever failed before.
+    /// Connect now, whatever failed before.
     Retry,
     /// The settings of connections have changed.
     Reload,
 }
 
-/// The requests that wait to be taken, each kind once: asking twice is asking once. The supervisor takes the kinds that
-/// mean something in its phase; the others stay for the next one.
+/// Pending requests, each kind at most once. The supervisor takes the kinds that apply in its phase; the others stay
+/// for the next one.
 #[derive(Debug, Default)]
 pub(in crate::tunnel) struct Commands {
     waiting: Mutex<Vec<Command>>,
@@ -26,10 +26,10 @@ pub(in crate::tunnel) struct Commands {
 }
 
 impl Commands {
-    /// Asks for something.
+    /// Adds a request.
     pub(in crate::tunnel) fn send(&self, command: Command) {
         let mut waiting = lock(&self.waiting);
-        // Whoever would take it has been woken for the one that waits: not once more for each flow.
+        // The taker was woken for the pending one: no further wake for each flow.
         if waiting.contains(&command) {
             return;
         }
@@ -38,7 +38,7 @@ impl Commands {
         self.arrived.notify_one();
     }
 
-    /// Waits for one of these kinds, and takes it: the one that was asked for first. For one taker at a time.
+    /// Waits for one of these kinds, and takes the oldest. For one taker at a time.
     pub(super) async fn take(&self, kinds: &[Command]) -> Command {
         loop {
             {

@@ -33,7 +33,7 @@ impl Connector {
         Self { prompter, credentials: Credentials::new(remember), status }
     }
 
-    /// `work`, which has `limit`, not counting the time that people take to answer. None where it was not enough.
+    /// Runs `work` for at most `limit`, not counting questions to people. None after the limit.
     pub(super) async fn within<T>(&self, limit: Duration, work: impl Future<Output = T>) -> Option<T> {
         self.prompter.within(limit, work).await
     }
@@ -45,7 +45,7 @@ impl Connector {
         Ok(Found { pooled, route, engine })
     }
 
-    /// Connects and logs in, for people to see. `tcp_limit` is for this attempt.
+    /// Connects and logs in, and publishes each step. `tcp_limit` is for this attempt.
     pub(super) async fn log_in(
         &self,
         target: &Arc<Target>,
@@ -79,14 +79,14 @@ impl Connector {
         Ok((route, engine))
     }
 
-    /// A further connection, without asking anybody anything.
+    /// Makes a further connection, without questions to people.
     pub(super) async fn one_more(&self, target: &Arc<Target>) -> Result<Arc<PooledConnection>, Error> {
         let context = ConnectContext::new(Prompter::for_nobody(), self.credentials.clone(), Arc::new(|_| {}));
         establish(target.clone(), context).await
     }
 }
 
-/// Makes a connection, on a thread of its own.
+/// Makes a connection on its own new thread.
 async fn establish(target: Arc<Target>, context: ConnectContext) -> Result<Arc<PooledConnection>, Error> {
     let worker = Worker::start().map_err(Error::System)?;
     let to = target.clone();

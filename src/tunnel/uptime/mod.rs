@@ -1,4 +1,4 @@
-//! The tunnel comes up, stays up, and goes down.
+//! Brings the tunnel up, keeps it up, and takes it down.
 
 pub(super) mod commands;
 pub(super) mod connect;

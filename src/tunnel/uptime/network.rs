@@ -1,5 +1,5 @@
 //! Tells when the machine's addresses, routes or clock have changed: when it has changed networks or
-//! woken up. Costs nothing while nothing happens: no timers, no polling.
+//! woken up. No polling, and no timer that fires.
 //!
 //! Linux tells of addresses and routes over a netlink socket (rtnetlink(7)), and of a clock that was
 //! set, which waking up from sleep is, by a timer that is cancelled by it (TFD_TIMER_CANCEL_ON_SET in
@@ -27,17 +27,17 @@ mod linux {
 
     /// Changes of addresses and routes of both families (`RTMGRP_*` in linux/rtnetlink.h).
     const GROUPS: u32 = 0x10 | 0x40 | 0x100 | 0x400;
-    /// A change comes as many: addresses, then routes.
+    /// One change causes many messages, addresses then routes: they count as one within this time.
     const SETTLE: Duration = Duration::from_millis(200);
-    /// Far in the future, in seconds since 1970: the timer itself is not to fire.
+    /// Far in the future, in seconds since 1970: the timer never fires.
     const NEVER: i64 = 1 << 40;
 
-    /// The changes of this machine.
+    /// Watches this machine's network and clock.
     #[derive(Debug)]
     pub(in crate::tunnel) struct Network {
         routes: Option<AsyncFd<OwnedFd>>,
         clock: Option<AsyncFd<OwnedFd>>,
-        /// Until when more of the same change may come.
+        /// Until when further messages belong to the same change.
         settling: Option<Instant>,
         /// Time that the machine has slept, since it started.
         slept: Duration,
@@ -46,8 +46,8 @@ mod linux {
     impl Network {
         /// Begins to watch. What cannot be watched is logged and left out.
         pub(in crate::tunnel) fn watch() -> Self {
-            let routes = routes().inspect_err(|e| tracing::warn!("changes of the network are not noticed: {e}"));
-            let clock = clock().inspect_err(|e| tracing::warn!("waking up is not noticed: {e}"));
+            let routes = routes().inspect_err(|e| tracing::warn!("cannot watch the network for changes: {e}"));
+            let clock = clock().inspect_err(|e| tracing::warn!("cannot watch for waking up: {e}"));
             Self { routes: routes.ok(), clock: clock.ok(), settling: None, slept: slept() }
         }
 
@@ -122,7 +122,7 @@ mod linux {
         duration(clock_gettime(ClockId::Boottime)).saturating_sub(duration(clock_gettime(ClockId::Monotonic)))
     }
 
-    /// Waits until something has come, and takes it out. Never ends where there is nothing to watch.
+    /// Waits for messages, and reads them. Never ends where nothing is watched.
     async fn drained(watched: Option<&AsyncFd<OwnedFd>>) {
         let Some(watched) = watched else { return std::future::pending().await };
         loop {
@@ -134,8 +134,8 @@ mod linux {
         }
     }
 
-    /// Takes all out that has come; was there anything? (An error is something, too: ENOBUFS where too
-    /// much has come, ECANCELED of the timer.)
+    /// Reads all pending messages; returns whether there were any. (Errors count: ENOBUFS for too many messages,
+    /// ECANCELED from the timer.)
     fn drain(watched: &AsyncFd<OwnedFd>) -> bool {
         let mut any = false;
         loop {
@@ -160,7 +160,7 @@ mod linux {
 
 #[cfg(not(target_os = "linux"))]
 mod other {
-    /// Nothing is watched here.
+    /// On this system nothing is watched.
     #[derive(Debug)]
     pub(in crate::tunnel) struct Network;
 

@@ -12,16 +12,16 @@ use crate::tunnel::error::Error;
 /// before.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-/// Pause while the host is not reached at all: a packet every now and then burdens nobody, and what
-/// answers again is noticed at once.
+/// Pause while the host is not reached at all: two packets a second burden nobody, and notice soon when it answers
+/// again.
 const KNOCK_PAUSE: Duration = Duration::from_millis(500);
 /// After so long such a host is treated like any other.
 const KNOCKING: Duration = Duration::from_secs(300);
 /// Time for TCP while knocking. (The system itself would ask a silent host again after 1, 3 and 7 s.)
 const KNOCK_LIMIT: Duration = Duration::from_secs(2);
-/// One attempt of so many has all the time that was asked for: there are slow links, too.
+/// One in this many attempts gets the full `connect_timeout`, for slow links.
 const PATIENT: u32 = 4;
-/// How often a server that closes without a word is asked again by the first `up`.
+/// How often the first `up` tries a server that closes without a message again.
 const SILENT_TRIES: u32 = 3;
 
 /// When the next attempt is made, during one time without a connection.
@@ -30,7 +30,7 @@ pub(super) struct ReconnectPolicy {
     begun: Instant,
     attempts: u32,
     pauses: Backoff,
-    /// What was said of it last.
+    /// The last failure that was logged.
     told: String,
 }
 
@@ -60,13 +60,13 @@ impl ReconnectPolicy {
         with_jitter(self.pauses.pause())
     }
 
-    /// Something has changed: short pauses again.
+    /// Starts with short pauses again.
     pub(super) fn reset(&mut self) {
         *self = Self { told: std::mem::take(&mut self.told), ..Self::new() };
     }
 
-    /// Should the first `up`, too, try again? A server that says it is too busy is asked until the time
-    /// is over, one that says nothing a few times.
+    /// Does the first `up` try again, too? For a server that says it is too busy until the time-out, for a silent one
+    /// [`SILENT_TRIES`] times.
     pub(super) fn retries_first(&mut self, error: &Error) -> bool {
         self.attempts += 1;
         match error.turned_away() {
@@ -76,7 +76,7 @@ impl ReconnectPolicy {
         }
     }
 
-    /// Is this the first time that this is told?
+    /// Does this failure differ from the last one that was logged?
     pub(super) fn is_news(&mut self, text: &str) -> bool {
         let news = self.told != text;
         if news {

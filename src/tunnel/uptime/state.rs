@@ -1,4 +1,4 @@
-//! The phases of a tunnel, and what is published of it.
+//! The states of a tunnel, and its published status.
 //!
 //! ```text
 //!   starting ──► up ──► reconnecting ──► up
@@ -9,7 +9,8 @@
 //!
 //! A lazy tunnel begins as `idle`, is `reconnecting` once a flow comes, and `idle` again after a while without any.
 //!
-//! The one writer of a tunnel's status: [`Publisher`]. What flows can count on ([`Availability`]) follows from the phase.
+//! The one writer of a tunnel's status: [`Publisher`]. What flows can count on ([`Availability`]) follows from the
+//! phase.
 
 use std::fmt;
 use std::time::{Duration, SystemTime};
@@ -55,14 +56,14 @@ pub(super) enum Event {
     Stopped,
 }
 
-/// What flows can count on.
+/// What flows can expect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::tunnel) enum Availability {
-    /// There are connections.
+    /// There is a connection.
     Connected,
-    /// Not now, maybe soon.
+    /// No connection now; a flow may wait for one.
     Waiting,
-    /// Not before somebody acts.
+    /// No connection before somebody acts.
     Failed,
 }
 
@@ -87,7 +88,7 @@ impl State {
         }
     }
 
-    /// What flows can count on in it.
+    /// What flows can expect in this state.
     pub(in crate::tunnel) fn availability(self) -> Availability {
         match self {
             Self::Up => Availability::Connected,
@@ -110,24 +111,24 @@ impl fmt::Display for State {
     }
 }
 
-/// What there is to know about a tunnel at one moment, its counters apart.
+/// A tunnel's status at one moment, without counters.
 #[derive(Debug, Clone)]
 pub struct Status {
     /// Its state.
     pub state: State,
     /// Since when.
     pub since: SystemTime,
-    /// What is being done, while starting or reconnecting.
+    /// The current step, while starting or reconnecting.
     pub step: Step,
     /// The Engine, once it has answered.
     pub engine: Option<EngineVersion>,
-    /// Where it is on its host, and how it is reached.
+    /// How the Engine is reached on its host.
     pub route: Option<Route>,
-    /// The last thing that went wrong: what, and what to do. None once it is all right again.
+    /// The last failure with its hint. None once a connection is up again.
     pub last_error: Option<(String, Option<String>)>,
     /// The last client that was reset because it did not read: when, who, and why.
     pub last_reset: Option<(SystemTime, String)>,
-    /// What kind of failure that was, where it was one of the connection.
+    /// The class of `last_error`, where the connection failed.
     pub class: Option<Class>,
     /// When the next attempt begins, while one is waited for.
     pub next_attempt: Option<SystemTime>,
@@ -138,7 +139,7 @@ pub struct Status {
 pub(in crate::tunnel) struct Publisher(watch::Sender<Status>);
 
 impl Publisher {
-    /// That of a tunnel that has not begun; `route` is where its Engine was the last time.
+    /// The status of a tunnel that has not begun; `route` is the last known way to its Engine.
     pub(in crate::tunnel) fn new(route: Option<Route>) -> Self {
         Self(watch::Sender::new(Status {
             state: State::Starting,
@@ -162,12 +163,12 @@ impl Publisher {
         self.0.borrow().state
     }
 
-    /// What is being done.
+    /// The current step.
     pub(super) fn current_step(&self) -> Step {
         self.0.borrow().step
     }
 
-    /// Where the Engine is, or was the last time.
+    /// The last known way to the Engine.
     pub(super) fn route(&self) -> Option<Route> {
         self.0.borrow().route.clone()
     }
@@ -186,7 +187,7 @@ impl Publisher {
     pub(super) fn apply(&self, event: Event) {
         self.0.send_if_modified(|status| {
             let Some(next) = status.state.after(event) else {
-                // A mistake of ours; what was published stays.
+                // A bug in dtunnel; the published state stays.
                 tracing::error!("{event:?} while {}", status.state);
                 return false;
             };
@@ -222,7 +223,7 @@ impl Publisher {
         self.0.send_modify(|status| (status.last_error, status.class) = (Some(described), Some(error.class())));
     }
 
-    /// What went wrong on the way to the host of before says nothing of the next one.
+    /// Drops the last failure: it was about the previous host.
     pub(in crate::tunnel) fn forget_failure(&self) {
         self.0.send_modify(|status| (status.last_error, status.class) = (None, None));
     }
@@ -239,7 +240,7 @@ impl Publisher {
         self.0.send_modify(|status| status.last_reset = Some((SystemTime::now(), why)));
     }
 
-    /// Flows are refused for this reason, or not any more.
+    /// Publishes why flows are refused; None: they are accepted again.
     pub(in crate::tunnel) fn flows_refused(&self, reason: Option<&str>) {
         self.0.send_if_modified(|status| {
             let changes = reason.is_some() || status.last_error.is_some();

@@ -1,4 +1,4 @@
-//! Brings a tunnel up and keeps it up: connects, has as many connections as are wanted, and connects again.
+//! Brings a tunnel up and keeps it up: connects, keeps as many connections as needed, and reconnects.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,15 +26,15 @@ const LONGEST_ENGINE_PAUSE: Duration = Duration::from_secs(2);
 /// Longest wait for a connection's sign of life when the network has changed.
 const CHECK_TIMEOUT: Duration = Duration::from_millis(2500);
 
-/// What the supervisor hears from its tasks.
+/// The result of a supervisor's task.
 enum Outcome {
     /// A connection has ended.
     Lost(Arc<PooledConnection>, ssh::Error),
-    /// One is no longer watched over.
+    /// A draining connection has ended.
     Drained,
-    /// A further one is there, or is not.
+    /// A further connection was made, or failed.
     Grown(Result<Arc<PooledConnection>, Error>),
-    /// One with other settings is there, or is not; which settings, where they are not those in force.
+    /// A replacement was made, or failed; with the next settings, where it was for them.
     Replaced(Result<Found, Error>, Option<Next>),
 }
 
@@ -50,8 +50,8 @@ pub(in crate::tunnel) struct Supervisor {
 }
 
 impl Supervisor {
-    /// Brings the tunnel up within `limit` (not counting the time that people take to answer). One that is lazy is not
-    /// connected. Of a busy server that turns us away more than one attempt is asked; every other failure is told at once.
+    /// Brings the tunnel up within `limit` (not counting the time that people take to answer). A lazy tunnel does not
+    /// connect. A busy server that turns the connection away is tried again; every other failure returns at once.
     ///
     /// # Errors
     /// Why it did not come up.
@@ -111,12 +111,12 @@ impl Supervisor {
         self.settings.target().idle_timeout.is_some()
     }
 
-    /// Is there nobody who would use a connection?
+    /// Is it lazy and without flows?
     fn is_unused(&self) -> bool {
         self.is_lazy() && self.counters.snapshot().flows_open == 0
     }
 
-    /// Does it lead where the tunnel is to lead by now? Settings may have come into force since it was begun.
+    /// Does the connection fit the settings in force, which may have changed since it was begun?
     fn leads_right(&self, pooled: &PooledConnection) -> bool {
         self.settings.target().leads_as(&pooled.carrier.target)
     }
@@ -152,8 +152,8 @@ impl Supervisor {
         }
     }
 
-    /// Has as many connections as are wanted. Ends when the last one is lost, or a lazy tunnel is not
-    /// used any more; the caller says at once, before a flow can look, what comes next.
+    /// Keeps as many connections as needed. Ends when the last one is lost, or a lazy tunnel is unused; the caller must
+    /// publish the next state at once, before a flow looks.
     async fn keep_connected(&self, network: &mut Network) {
         let mut tasks = JoinSet::new();
         let mut growing = false;
@@ -172,7 +172,7 @@ impl Supervisor {
                             return;
                         }
                     }
-                    Err(e) => tracing::error!("a task ended badly: {e}"),
+                    Err(e) => tracing::error!("a task failed: {e}"),
                 },
                 () = self.pool.needs_care() => {}
                 // It may be lazy now, or not any more.
@@ -189,7 +189,7 @@ impl Supervisor {
                     tasks.spawn(async move { Outcome::Replaced(connector.connect(&target).await, next) });
                 }
                 unused = unused(&self.pool, idle_timeout) => {
-                    tracing::info!("not in use: disconnecting");
+                    tracing::info!("idle: disconnecting");
                     unused.into_iter().for_each(disconnect);
                     return;
                 }
@@ -207,7 +207,7 @@ impl Supervisor {
         }
     }
 
-    /// Does what follows from the end of a task, while there are connections. A connection that is to be watched over.
+    /// Handles a task's result while there are connections. Returns a new connection to watch.
     fn heard(&self, outcome: Outcome) -> Option<Arc<PooledConnection>> {
         match outcome {
             Outcome::Grown(Ok(pooled)) if !self.leads_right(&pooled) => disconnect(pooled),
@@ -220,7 +220,7 @@ impl Supervisor {
                 tracing::warn!("no further connection: {}", error.with_causes());
                 self.pool.growth_failed(!error.may_pass());
             }
-            // Others have been asked for meanwhile.
+            // A later reload has replaced them.
             Outcome::Replaced(Ok(Found { pooled, .. }), next)
                 if !self.take_on(next.as_ref()) || !self.leads_right(&pooled) =>
             {
@@ -235,7 +235,7 @@ impl Supervisor {
                 return Some(pooled);
             }
             Outcome::Replaced(Err(error), next) => {
-                tracing::warn!("no connection with the new settings, going on as before: {}", error.with_causes());
+                tracing::warn!("no connection with the new settings, keeping the old: {}", error.with_causes());
                 self.failed(&error);
                 if let Some(next) = next.filter(|next| self.settings.give_up(next)) {
                     next.failed(error);
@@ -254,10 +254,10 @@ impl Supervisor {
         None
     }
 
-    /// Tries until there is a connection. None where a lazy tunnel is not wanted any more.
+    /// Tries until there is a connection. None where a lazy tunnel is no longer used.
     async fn reconnect(&self, network: &mut Network) -> Option<Arc<PooledConnection>> {
         self.pool.clear();
-        // There is no connection any more whose settings they could be.
+        // No connection uses the old settings any more.
         self.take_on(self.settings.next().as_ref());
         self.status.apply(Event::Connecting);
         let mut policy = ReconnectPolicy::new();
@@ -276,7 +276,7 @@ impl Supervisor {
             }
             self.failed(&error);
             if !error.may_pass() {
-                // Who wanted it tried before has just been answered.
+                // This attempt has answered earlier requests.
                 self.commands.forget(Command::Retry);
                 self.status.apply(Event::Refused);
                 self.commands.take(&[Command::Retry, Command::Reload]).await;
@@ -293,7 +293,7 @@ impl Supervisor {
                 () = tokio::time::sleep(pause) => {}
                 _ = self.commands.take(&[Command::Retry, Command::Reload]) => policy.reset(),
                 change = network.changed() => {
-                    tracing::info!("{change}: trying at once");
+                    tracing::info!("{change}: trying now");
                     policy.reset();
                 }
             }
@@ -310,7 +310,7 @@ impl Supervisor {
         Ok(pooled)
     }
 
-    /// The host is back; its Engine may take longer, and is asked over the same connection.
+    /// Pings an Engine that does not answer yet on a host that does, over the same connection.
     async fn wait_for_engine(&self, pooled: &PooledConnection) -> Result<(), Error> {
         let mut pauses = Backoff::new(FIRST_ENGINE_PAUSE, LONGEST_ENGINE_PAUSE);
         loop {
@@ -333,12 +333,12 @@ impl Supervisor {
     }
 }
 
-/// Closes a connection that is not used any more, while all else goes on.
+/// Closes an unused connection, in the background.
 fn disconnect(pooled: Arc<PooledConnection>) {
     tokio::spawn(async move { pooled.carrier.connection.disconnect().await });
 }
 
-/// Waits until nothing was used for `limit`, and takes all out. Never ends without a limit.
+/// Waits until the pool is unused for `limit`, and removes all connections. Never ends without a limit.
 async fn unused(pool: &Pool, limit: Option<Duration>) -> Vec<Arc<PooledConnection>> {
     match limit {
         Some(limit) => pool.unused_for(limit).await,
@@ -346,7 +346,7 @@ async fn unused(pool: &Pool, limit: Option<Duration>) -> Vec<Arc<PooledConnectio
     }
 }
 
-/// Waits for the end of a connection, learning its host's keys meanwhile.
+/// Waits for the end of a connection; learns its host's keys meanwhile.
 async fn watch_over(pooled: Arc<PooledConnection>) -> Outcome {
     let connection = &pooled.carrier.connection;
     tokio::select! {

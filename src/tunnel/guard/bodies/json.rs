@@ -290,7 +290,7 @@ impl<'de> Visitor<'de> for Reader {
         let mut all = Map::new();
         while let Some((name, Strict(field))) = fields.next_entry::<String, Strict>()? {
             if all.contains_key(&name) {
-                return Err(A::Error::custom(format!("`{}` stands twice", shown(&name))));
+                return Err(A::Error::custom(format!("`{}` appears twice", shown(&name))));
             }
             all.insert(name, field);
         }
