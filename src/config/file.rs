@@ -81,6 +81,10 @@ pub struct Defaults {
     pub lazy: Option<bool>,
     /// After this long without a flow a lazy tunnel closes its connections; default `"15m"`.
     pub idle_timeout: Option<Duration>,
+    /// Read the requests of clients along, so that each finds its own way to the Engine; default `true`. `false` binds a
+    /// client to one channel for as long as it is connected.
+    #[serde(default, deserialize_with = "allowed::flag")]
+    pub api: Option<bool>,
     /// What may be asked of the Engine: `"full"`, `"read-only"`, `"containers"`, `"build"`,
     /// `"no-privileged"`, or several of the last four in a list; default `"full"`.
     pub access: Option<AccessSetting>,
@@ -152,6 +156,10 @@ pub struct Profile {
     /// After this long without a flow a lazy tunnel closes its connections.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub idle_timeout: Option<Duration>,
+    /// Read the requests of clients along, so that each finds its own way to the Engine.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "allowed::flag")]
+    pub api: Option<bool>,
     /// What may be asked of the Engine: `"full"`, `"read-only"`, `"containers"`, `"build"`,
     /// `"no-privileged"`, or several of the last four in a list (docs/security.md, "The guard").
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -25,6 +25,7 @@ pub(super) const DEFAULTS_KEYS: &[&str] = &[
     "wait",
     "lazy",
     "idle_timeout",
+    "api",
     "access",
     "audit",
 ];

@@ -212,6 +212,7 @@ pub fn resolve(
         remember: overrides.remember,
         access,
         ports,
+        api: profile.api.or(defaults.api).unwrap_or(true),
         ports_fallback: profile.ports_fallback.unwrap_or(false),
         ports_address: profile.ports_address,
         audit_ignore: ignored_checks(input, config, profile),

@@ -59,6 +59,8 @@ pub struct Target {
     pub remember: bool,
     /// What clients may ask of the Engine.
     pub access: Access,
+    /// Read the requests of clients along, so that each finds its own way?
+    pub api: bool,
     /// Which published ports are brought here.
     pub ports: Ports,
     /// Take another local port where the published one cannot be had.

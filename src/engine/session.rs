@@ -71,9 +71,9 @@ impl Session {
     /// # Errors
     /// Each of [`Error`].
     pub async fn changes(mut self, limit: Duration) -> Result<Changes, Error> {
-        // {"type":["container"],"event":["start","die","rename"]}
+        // {"type":["container"],"event":["start","die","destroy","rename"]}
         const PATH: &str = "/events?filters=%7B%22type%22%3A%5B%22container%22%5D%2C\
-                            %22event%22%3A%5B%22start%22%2C%22die%22%2C%22rename%22%5D%7D";
+                            %22event%22%3A%5B%22start%22%2C%22die%22%2C%22destroy%22%2C%22rename%22%5D%7D";
         let answer = tokio::time::timeout(limit, self.ask(PATH)).await.map_err(|_| Error::Timeout(limit))??;
         Ok(Changes { body: answer.into_body(), _session: self })
     }

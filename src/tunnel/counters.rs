@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Default)]
 pub struct Counters {
     flows_open: AtomicU64,
+    /// Those of clients that wait for a place on a connection.
+    waiting: AtomicU64,
     flows_total: AtomicU64,
     flows_failed: AtomicU64,
     bytes_in: AtomicU64,
@@ -47,6 +49,17 @@ impl Counters {
         self.flows_failed.fetch_add(u64::from(failed), Relaxed);
     }
 
+    /// A flow waits for a place as long as what this returns lives.
+    pub(super) fn flow_waits(&self) -> Waiting<'_> {
+        self.waiting.fetch_add(1, Relaxed);
+        Waiting(self)
+    }
+
+    /// Does a flow wait for a place?
+    pub(super) fn is_waited(&self) -> bool {
+        self.waiting.load(Relaxed) > 0
+    }
+
     pub(super) fn received(&self, bytes: usize) {
         self.bytes_in.fetch_add(bytes as u64, Relaxed);
     }
@@ -64,5 +77,15 @@ impl Counters {
             bytes_in: self.bytes_in.load(Relaxed),
             bytes_out: self.bytes_out.load(Relaxed),
         }
+    }
+}
+
+/// A flow that waits for a place.
+#[derive(Debug)]
+pub(super) struct Waiting<'a>(&'a Counters);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Relaxed);
     }
 }

@@ -23,6 +23,18 @@ pub(super) enum Leads {
     },
 }
 
+/// How much may go over a flow, which decides where it is placed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Kind {
+    /// Not known: what goes over it is not read, or is no operation that is known.
+    #[default]
+    Unknown,
+    /// A question with an answer that is bounded, and fits into memory whether its client takes it or not.
+    Short,
+    /// Without a bound, in one direction at least.
+    Streaming,
+}
+
 /// What a flow is for.
 #[derive(Debug, Clone)]
 pub(super) struct Purpose {
@@ -35,12 +47,14 @@ pub(super) struct Purpose {
     pub(super) behind_guard: Option<Who>,
     /// The counters of its published port.
     pub(super) counters: Option<Arc<Counters>>,
+    /// How much may go over it.
+    pub(super) kind: Kind,
 }
 
 impl Purpose {
     /// A client's flow to the Engine, without a guard.
     pub(super) fn client() -> Self {
-        Self { leads: Leads::ToEngine, is_clients: true, behind_guard: None, counters: None }
+        Self { leads: Leads::ToEngine, is_clients: true, behind_guard: None, counters: None, kind: Kind::Unknown }
     }
 
     /// A client's flow to the Engine, behind a guard.

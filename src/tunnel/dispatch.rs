@@ -13,15 +13,17 @@ use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
+use super::api::Exchange;
 use super::client::listener::Listener;
 use super::client::stream::LocalStream;
 use super::counters::Counters;
-use super::dial::{Dial, Leads, Purpose};
+use super::dial::{Dial, Kind, Leads, Purpose};
 use super::flow::hang_up;
-use super::flow::relay::{self, End};
+use super::flow::relay::{self, Carriage, Closing, End, Outcome};
 use super::guard;
 use super::pool::connection::{Carrier, PooledConnection};
 use super::pool::{Lease, Pool};
+use super::ports::Looks;
 use super::settings::Settings;
 use super::uptime::commands::{Command, Commands};
 use super::uptime::state::{Availability, Publisher};
@@ -33,7 +35,10 @@ use crate::ssh::{Channel, Endpoint, OpenError};
 const LASTING: Duration = Duration::from_millis(250);
 /// How long a flow waits for a further connection where all others have stalled clients.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// Pause before a command that the server refused is tried again.
+/// How long a short request waits for a connection without a stream on it. It is served beside one, too; only the stream's
+/// client may then need more room, if it does not keep up.
+const SHORT_PATIENCE: Duration = Duration::from_millis(200);
+/// Pause before a server that refused a command is asked again.
 const CROWDED: Duration = Duration::from_millis(100);
 /// Flows without traffic for this long do not delay the end.
 const QUIET: Duration = Duration::from_millis(300);
@@ -48,6 +53,25 @@ enum Carried {
     Failed(std::io::Error),
     /// The channel was not opened, and no byte of the client was sent.
     Unopened(LocalStream, Unopened),
+    /// Its client is between requests, or its next one goes elsewhere.
+    Free(LocalStream),
+}
+
+/// What became of what was to be placed.
+enum Placed {
+    /// Its client's connection is over.
+    Ended(End),
+    /// Its client's connection goes on, and is bound to no channel.
+    Free(LocalStream),
+}
+
+/// What a flow is placed with.
+struct Placing {
+    purpose: Purpose,
+    /// The settings that its client came to.
+    began: Arc<Target>,
+    /// Its requests, where they are read along.
+    exchange: Option<Arc<Exchange>>,
 }
 
 /// Why a connection has no channel for a flow.
@@ -76,6 +100,8 @@ pub(super) struct Dispatcher {
     pub(super) counters: Arc<Counters>,
     /// The server does not forward to ports, but runs commands.
     pub(super) ports_by_command: AtomicBool,
+    /// Where answers to requests that change published ports wait for these.
+    pub(super) looks: Arc<Looks>,
 }
 
 impl Dispatcher {
@@ -105,12 +131,14 @@ impl Dispatcher {
 
     async fn flow(self: Arc<Self>, local: LocalStream, purpose: Purpose) {
         self.counters.flow_begins();
-        self.commands.send(Command::Use);
         let of_port = purpose.counters.clone();
         of_port.iter().for_each(|counters| counters.flow_begins());
         let guard = self.settings.guard().filter(|_| purpose.is_to_engine());
         let carried = match guard {
             Some(guard) => guard::serve(self.clone(), guard, local).await,
+            None if purpose.is_clients_to_engine() && self.settings.target().api => {
+                self.clone().converse(local, purpose).await
+            }
             None => self.clone().place_and_carry(local, purpose).await,
         };
         let end = carried.unwrap_or_else(|reason| {
@@ -135,15 +163,76 @@ impl Dispatcher {
         }
     }
 
-    /// Places a new flow and waits for its end. Waits for a connection while there is none with room. No byte of the
-    /// client is sent before the channel is open, so that a second try is safe.
-    async fn place_and_carry(self: Arc<Self>, mut local: LocalStream, purpose: Purpose) -> Result<End, String> {
-        let began = self.settings.target();
-        let wait = began.wait;
+    /// Serves a client of the Engine's, request by request: each is placed once its head is here. Between two of them nothing
+    /// but the client's connection is held, or a channel that may go without the client's noticing.
+    async fn converse(self: Arc<Self>, mut local: LocalStream, purpose: Purpose) -> Result<End, String> {
+        let (began, exchange) = (self.settings.target(), Arc::<Exchange>::default());
+        let mut settings = self.settings.subscribe();
+        loop {
+            let kind = loop {
+                if let Some(kind) = exchange.ready() {
+                    break kind;
+                }
+                tokio::select! {
+                    read = local.read() => match read {
+                        Ok(data) if data.is_empty() => {
+                            local.finish();
+                            return Ok(End::Done);
+                        }
+                        Ok(data) => drop(exchange.client_sent(data)),
+                        Err(_) => return Ok(End::ClientGone),
+                    },
+                    () = exchange.overdue() => {}
+                    // It asks nothing, and what it asked next would go to another host, or past a guard.
+                    _ = settings.changed() => if !self.may_go_on(&began) {
+                        local.finish();
+                        return Ok(End::Done);
+                    }
+                }
+            };
+            let placing = Placing {
+                purpose: Purpose { kind, ..purpose.clone() },
+                began: began.clone(),
+                exchange: Some(exchange.clone()),
+            };
+            local = match self.clone().place(local, placing).await? {
+                Placed::Ended(end) => return Ok(end),
+                Placed::Free(local) => local.move_here().map_err(|e| e.to_string())?,
+            };
+        }
+    }
+
+    /// May a client without a guard that came when these settings held ask on?
+    fn may_go_on(&self, began: &Target) -> bool {
+        self.settings.guard().is_none() && self.settings.target().ends_as(began)
+    }
+
+    /// Places a flow whose bytes are not looked at, and waits for its end.
+    async fn place_and_carry(self: Arc<Self>, local: LocalStream, purpose: Purpose) -> Result<End, String> {
+        let placing = Placing { purpose, began: self.settings.target(), exchange: None };
+        match self.place(local, placing).await? {
+            Placed::Ended(end) => Ok(end),
+            // Never: nobody reads along.
+            Placed::Free(_) => Ok(End::Cut),
+        }
+    }
+
+    /// Places a flow and waits for its end. A connection that is being made again, or that has room for no
+    /// more, is waited for; nothing of the client's has been sent before the flow is open, so that a
+    /// second try is safe.
+    async fn place(self: Arc<Self>, mut local: LocalStream, placing: Placing) -> Result<Placed, String> {
+        let placing = Arc::new(placing);
+        let Placing { purpose, began, .. } = &*placing;
+        let patience = if purpose.kind == Kind::Short { SHORT_PATIENCE } else { PATIENCE };
+        let wait = self.settings.target().wait;
         let deadline = Instant::now() + wait;
         let mut status = self.status.subscribe();
         let mut waits = None;
         loop {
+            let waiting = purpose.is_clients.then(|| self.counters.flow_waits());
+            if waiting.is_some() {
+                self.commands.send(Command::Use);
+            }
             let settled = async {
                 let settled = status.wait_for(|status| status.state.availability() != Availability::Waiting).await;
                 settled.ok().map(|status| status.state.availability())
@@ -154,8 +243,11 @@ impl Dispatcher {
                 Err(_) => return refuse(local, format!("no connection within {}", humantime::format_duration(wait))),
             }
             let mut changes = self.pool.changes();
-            let patient = waits.is_none_or(|since: Instant| since.elapsed() < PATIENCE);
-            let place = if purpose.is_clients { self.pool.place(patient) } else { self.pool.place_listener(patient) };
+            let patient = waits.is_none_or(|since: Instant| since.elapsed() < patience);
+            let place = match purpose.is_clients {
+                true => self.pool.place(purpose.kind, patient),
+                false => self.pool.place_listener(patient),
+            };
             let Some(lease) = place else {
                 let now = Instant::now();
                 if now >= deadline {
@@ -163,7 +255,7 @@ impl Dispatcher {
                 }
                 waits.get_or_insert(now);
                 let _ =
-                    or_gone(&local, tokio::time::timeout_at(deadline.min(now + PATIENCE), changes.changed())).await?;
+                    or_gone(&local, tokio::time::timeout_at(deadline.min(now + patience), changes.changed())).await?;
                 continue;
             };
             // A flow accepted for one host does not go to another, nor one accepted without a guard past a new guard.
@@ -174,7 +266,8 @@ impl Dispatcher {
             if is_unguarded && self.settings.guard().is_some() {
                 return refuse(local, "the tunnel has a guard now".into());
             }
-            let (dispatcher, pooled, going) = (self.clone(), lease.pooled.clone(), purpose.clone());
+            drop(waiting);
+            let (dispatcher, pooled, going) = (self.clone(), lease.pooled.clone(), placing.clone());
             let mut carried = pooled.carrier.worker.run(async move { dispatcher.carry(local, lease, &going).await });
             let carried = tokio::select! {
                 carried = &mut carried => carried,
@@ -186,7 +279,8 @@ impl Dispatcher {
                 }
             };
             local = match carried.map_err(|e| e.to_string())? {
-                Carried::Ended(end) => return Ok(end),
+                Carried::Ended(end) => return Ok(Placed::Ended(end)),
+                Carried::Free(local) => return Ok(Placed::Free(local)),
                 Carried::Failed(error) => return Err(error.to_string()),
                 Carried::Unopened(local, why) => {
                     match why {
@@ -196,7 +290,7 @@ impl Dispatcher {
                             }
                             return refuse(local, reason);
                         }
-                        Unopened::ClientGone => return Ok(End::ClientGone),
+                        Unopened::ClientGone => return Ok(Placed::Ended(End::ClientGone)),
                         Unopened::Elsewhere => {}
                         Unopened::Prohibited => self.carry_ports_by_command(),
                         Unopened::Crowded if Instant::now() >= deadline => {
@@ -220,8 +314,9 @@ impl Dispatcher {
         }
     }
 
-    /// Runs on the connection's thread: opens a channel for the flow and carries it to its end.
-    async fn carry(&self, local: LocalStream, lease: Lease, purpose: &Purpose) -> Carried {
+    /// On the connection's thread: opens a channel for the flow and carries it to its end.
+    async fn carry(&self, local: LocalStream, lease: Lease, placing: &Placing) -> Carried {
+        let Placing { purpose, began, exchange } = placing;
         let local = match local.move_here() {
             Ok(local) => local,
             Err(e) => return Carried::Failed(e),
@@ -236,8 +331,23 @@ impl Dispatcher {
         if purpose.is_to_engine() {
             self.status.flows_refused(None);
         }
-        let spill = self.settings.target().spill;
-        let end = relay::carry(local, channel, &counters, &lease, spill, purpose.behind_guard.as_ref()).await;
+        let carriage = Carriage {
+            counters: &counters,
+            lease: &lease,
+            spill: self.settings.target().spill,
+            on_behalf: purpose.behind_guard.as_ref(),
+            exchange: exchange.as_deref(),
+            is_command: self.way(purpose).is_command(),
+            looks: &self.looks,
+            may_stay: &|| self.may_go_on(began),
+        };
+        let end = match relay::carry(local, channel, carriage).await {
+            Outcome::Ended(end) => end,
+            Outcome::Free(local, closing) => {
+                self.close_behind(closing, lease);
+                return Carried::Free(local);
+            }
+        };
         if let End::TooSlow(why) = &end {
             self.status.flow_reset(why.clone());
         }
@@ -283,6 +393,19 @@ impl Dispatcher {
             Ok(Err(error)) => Unopened::Refused(error.to_string()),
             Err(e) => Unopened::Refused(e.to_string()),
         })
+    }
+
+    /// Closes the channel that a client has left, and has one ready for the next.
+    fn close_behind(&self, closing: Closing, lease: Lease) {
+        let (pooled, pool, endpoint) = (lease.pooled.clone(), self.pool.clone(), self.status.endpoint());
+        tokio::spawn(async move {
+            closing.close().await;
+            drop(lease);
+            if !endpoint.is_command() && !pooled.is_ending() {
+                pooled.open_spare(&endpoint).await;
+                pool.spare_opened();
+            }
+        });
     }
 
     fn carry_ports_by_command(&self) {
@@ -343,8 +466,8 @@ impl Dial for Dispatcher {
     }
 }
 
-/// Resets a client whose flow cannot be opened.
-fn refuse(local: LocalStream, reason: String) -> Result<End, String> {
+/// Closes a client whose flow cannot be had.
+fn refuse(local: LocalStream, reason: String) -> Result<Placed, String> {
     local.reset();
     Err(reason)
 }

@@ -4,6 +4,7 @@
 //! [`Tunnel::run`] once and follows it with [`Tunnel::watch`]. The supervisor moves it from state to state, the
 //! dispatcher serves its clients, the pool has its connections.
 
+mod api;
 mod client;
 mod counters;
 mod dial;
@@ -31,7 +32,7 @@ use client::stream::LocalStream;
 use dial::Purpose;
 use dispatch::Dispatcher;
 use pool::Pool;
-use ports::Ports;
+use ports::{Looks, Ports};
 use settings::Settings;
 use uptime::commands::{Command, Commands};
 use uptime::connect::Connector;
@@ -81,6 +82,7 @@ impl Tunnel {
         let settings = Arc::new(Settings::new(target)?);
         let (commands, counters) = (Arc::<Commands>::default(), Arc::<Counters>::default());
         let (port_sender, port_clients) = mpsc::channel(PORT_CLIENTS);
+        let looks = Arc::<Looks>::default();
         let supervisor = Supervisor {
             connector,
             settings: settings.clone(),
@@ -96,6 +98,7 @@ impl Tunnel {
             commands: commands.clone(),
             counters: counters.clone(),
             ports_by_command: AtomicBool::new(false),
+            looks: looks.clone(),
         });
         Ok(Arc::new(Self {
             settings,
@@ -103,7 +106,7 @@ impl Tunnel {
             pool,
             commands,
             counters,
-            ports: Ports::new(port_sender),
+            ports: Ports::new(port_sender, looks),
             port_clients: Mutex::new(port_clients),
             supervisor,
             dispatcher,

@@ -1,6 +1,7 @@
 //! Logins that take a person elsewhere: an agent that asks its owner, an address to visit; and what happens to the
 //! terminal where somebody was asked and a signal came.
 
+use std::io::Write;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
@@ -60,7 +61,8 @@ fn an_agent_may_ask_its_owner_for_longer_than_a_login_may_take() {
     assert!(status.success(), "{screen}");
     // A connection that nobody waits for does not ask: a flow that lasts has another one made for the next.
     std::fs::write(lab.path("answer"), "").unwrap();
-    let _flow = connect(&lab.socket("lab"));
+    let mut flow = connect(&lab.socket("lab"));
+    flow.write_all(b"x").unwrap();
     wait_for("the attempt", || lab.log("lab").contains("no further connection").then_some(()));
     assert!(lab.log("lab").contains("it asks its owner, and further connections ask nobody"), "{}", lab.log("lab"));
     assert_eq!((asked(&lab), lab.state().as_str()), (1, "up"));

@@ -36,6 +36,7 @@ mod questions;
 mod quiet;
 mod refusals;
 mod reload;
+mod requests;
 mod restart;
 mod shells;
 mod spares;

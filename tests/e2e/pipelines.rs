@@ -58,6 +58,19 @@ fn an_image_is_saved_into_load_on_a_fresh_tunnel() {
 }
 
 #[test]
+fn an_image_is_saved_into_load_with_nothing_kept_on_disk() {
+    let Some(lab) = Lab::with_engine() else { return };
+    make_image(&lab, "apart:1");
+    set(&lab, "spill = 0");
+    for _ in 0..2 {
+        lab.ok(&["up", "lab"]);
+        save_into_load(&lab, "apart:1");
+        save_into_load(&lab, "apart:1");
+        lab.ok(&["down", "lab"]);
+    }
+}
+
+#[test]
 fn an_image_is_saved_into_load_over_one_connection_and_under_a_guard() {
     let Some(lab) = Lab::with_engine() else { return };
     make_image(&lab, "one:1");

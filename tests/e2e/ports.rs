@@ -139,6 +139,23 @@ fn ports_come_with_their_containers_and_go_with_them() {
 }
 
 #[test]
+fn ports_are_there_when_docker_answers_and_free_when_it_says_that_they_are() {
+    let Some(lab) = lab("ports = true") else { return };
+    lab.ok(&["up", "lab"]);
+    for round in 0..10 {
+        let port = port();
+        let publish = format!("{port}:80");
+        let command = ["run", "--detach", "--name", "prompt", "--publish", &publish, IMAGE, "sleep", "600"];
+        run(&mut lab.docker("lab", &command));
+        TcpStream::connect(("127.0.0.1", port)).unwrap_or_else(|e| panic!("started, round {round}: {e}"));
+        run(&mut lab.docker("lab", &["restart", "--time", "0", "prompt"]));
+        TcpStream::connect(("127.0.0.1", port)).unwrap_or_else(|e| panic!("restarted, round {round}: {e}"));
+        run(&mut lab.docker("lab", &["rm", "--force", "prompt"]));
+        TcpListener::bind(("127.0.0.1", port)).unwrap_or_else(|e| panic!("removed, round {round}: {e}"));
+    }
+}
+
+#[test]
 fn a_port_that_cannot_be_had_is_said_and_another_one_taken_if_wanted() {
     let Some(lab) = lab("ports = true") else { return };
     let taken = port();

@@ -75,7 +75,7 @@ impl Two {
 
     fn asks(&self) -> UnixStream {
         let mut client = connect(&self.lab.socket("p"));
-        client.write_all(b"POST").unwrap();
+        client.write_all(b"POST /x HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
         client
     }
 

@@ -146,13 +146,15 @@ fn a_command_in_ssh_config_that_hangs_is_given_up_and_holds_up_no_tunnel() {
         std::fs::read_dir("/proc").unwrap().flatten().filter_map(of).count()
     };
     let mut client = connect(&lab.socket("lab"));
+    client.write_all(b"xa").unwrap();
+    client.read_exact(&mut [0]).unwrap();
     let config = std::fs::read_to_string(lab.path("config.toml")).unwrap();
     lab.write_config(&format!("{config}[defaults]\naccess = \"read-only\"\n"));
     let reload = lab.dtunnel(["reload", "lab"]).stderr(std::process::Stdio::piped()).spawn().unwrap();
     wait_for("the command", || lab.path("asked").exists().then_some(()));
     // A guard that is asked for does not wait for it, and whoever uses the tunnel does not notice.
     wait_for("the guard", || (lab.status("lab")["access"] == "read-only").then_some(()));
-    client.write_all(b"xthere?").unwrap();
+    client.write_all(b"there?").unwrap();
     let mut answer = [0; 6];
     client.read_exact(&mut answer).unwrap();
     assert_eq!(&answer, b"there?");

@@ -23,10 +23,12 @@ use super::hang_up::hang_up;
 use super::pace::{Pace, Pressure, Step};
 use super::send_buffer::SendBuffer;
 use crate::ssh::{Channel, ChannelReader, ChannelWriter, Received};
+use crate::tunnel::api::{Exchange, FromClient};
 use crate::tunnel::client::peer::Who;
 use crate::tunnel::client::stream::LocalStream;
 use crate::tunnel::counters::Counters;
 use crate::tunnel::pool::{Lease, Stall};
+use crate::tunnel::ports::Looks;
 
 /// Pause before the first sign of life that asks for an answer, and by how much later pauses grow. Each answer
 /// costs what TCP and the server hold back, 5 to 40 MB as measured on a busy machine: some 25 of them in 10
@@ -59,9 +61,63 @@ impl End {
     }
 }
 
-/// State that the two directions share.
+/// What became of a client on one channel.
+#[derive(Debug)]
+pub(in crate::tunnel) enum Outcome {
+    /// Its connection is over.
+    Ended(End),
+    /// It goes on elsewhere, or waits for its next request: the channel is not needed any more.
+    Free(LocalStream, Closing),
+}
+
+/// A channel that is to be closed.
+#[derive(Debug)]
+pub(in crate::tunnel) struct Closing(ChannelReader, ChannelWriter);
+
+impl Closing {
+    /// Closes it, within bounds.
+    pub(in crate::tunnel) async fn close(self) {
+        hang_up(self.0, self.1, true).await;
+    }
+}
+
+/// What a flow is carried with.
+#[derive(Clone, Copy)]
+pub(in crate::tunnel) struct Carriage<'a> {
+    /// Who counts its bytes.
+    pub(in crate::tunnel) counters: &'a [&'a Counters],
+    pub(in crate::tunnel) lease: &'a Lease,
+    /// Most bytes that are kept on disk for the client.
+    pub(in crate::tunnel) spill: u64,
+    /// On whose behalf the local connection was opened, where that is somebody else than who holds it.
+    pub(in crate::tunnel) on_behalf: Option<&'a Who>,
+    /// The client's requests, where they are read along. None: blind.
+    pub(in crate::tunnel) exchange: Option<&'a Exchange>,
+    /// Is the channel a command on the host, of which the server allows so many? It counts even while its client asks nothing.
+    pub(in crate::tunnel) is_command: bool,
+    /// Where answers to requests that change published ports wait for these.
+    pub(in crate::tunnel) looks: &'a Looks,
+    /// May the client's next request go on here, as far as the settings are concerned?
+    pub(in crate::tunnel) may_stay: &'a (dyn Fn() -> bool + Sync),
+}
+
+/// How the client's direction ended.
+enum Outward {
+    /// The flow ends with it.
+    Ends(End),
+    /// The host has heard of the end.
+    Told,
+    /// The next request goes on another connection.
+    Elsewhere,
+}
+
+/// What the two directions know of one another.
 #[derive(Debug, Default)]
 struct Shared {
+    /// Does the client leave this channel, once it has all that came over it?
+    leaving: AtomicBool,
+    /// Notified when it does.
+    left: Notify,
     /// Has the client been told that the host has ended its direction?
     told: AtomicBool,
     /// Has the host closed the channel? All its bytes have arrived; the connection is no longer needed.
@@ -79,37 +135,46 @@ impl Shared {
     }
 }
 
-/// Carries bytes both ways until the flow ends. `spill` limits the bytes kept on disk for its client. `on_behalf` names
-/// the client where a guard holds `local` for it.
-pub(in crate::tunnel) async fn carry(
-    local: LocalStream,
-    channel: Channel,
-    counters: &[&Counters],
-    lease: &Lease,
-    spill: u64,
-    on_behalf: Option<&Who>,
-) -> End {
+/// Carries bytes both ways until the flow ends, or the client needs this channel no more.
+pub(in crate::tunnel) async fn carry(local: LocalStream, channel: Channel, carriage: Carriage<'_>) -> Outcome {
     let (mut reader, writer) = channel.split();
     let shared = Shared::default();
+    // None: the client is free.
     let end = {
-        let out = outwards(&local, &writer, counters, &shared);
-        let back = Inwards::new(&local, counters, lease, &shared, spill, on_behalf);
+        let out = outwards(&local, &writer, carriage, &shared);
+        let back = Inwards::new(&local, carriage, &shared);
         let back = back.run(&mut reader);
         tokio::pin!(out, back);
-        let mut out_done = false;
+        let (mut out_done, mut leaving) = (false, false);
         loop {
             tokio::select! {
                 result = &mut back => break result,
-                () = lease.broken(), if !shared.complete.load(Relaxed) => break End::Cut,
+                () = carriage.lease.broken(), if !shared.complete.load(Relaxed) && !leaving => {
+                    if !carriage.exchange.is_some_and(Exchange::survives) {
+                        break Some(End::Cut);
+                    }
+                    leaving = true;
+                }
+                () = carriage.lease.outstays(), if carriage.exchange.is_some() && !leaving => leaving = true,
                 end = &mut out, if !out_done => match end {
-                    // All of the host's bytes have arrived, and still go to the client.
-                    Some(End::Cut) if shared.complete.load(Relaxed) => out_done = true,
-                    Some(end) => break end,
-                    None => out_done = true,
+                    // What the host has sent is here, and goes to the client all the same.
+                    Outward::Ends(End::Cut) if shared.complete.load(Relaxed) => out_done = true,
+                    Outward::Ends(End::Cut) if carriage.exchange.is_some_and(Exchange::survives) => {
+                        (out_done, leaving) = (true, true);
+                    }
+                    Outward::Ends(end) => break Some(end),
+                    Outward::Elsewhere => (out_done, leaving) = (true, true),
+                    Outward::Told => out_done = true,
                 },
+            }
+            if leaving {
+                // What is here already goes to the client first.
+                shared.leaving.store(true, Relaxed);
+                shared.left.notify_one();
             }
         }
     };
+    let Some(end) = end else { return Outcome::Free(local, Closing(reader, writer)) };
     match end {
         End::Done => local.finish(),
         End::ClientGone => drop(local),
@@ -123,46 +188,73 @@ pub(in crate::tunnel) async fn carry(
     } else {
         hang_up(reader, writer, end == End::ClientGone).await;
     }
-    end
+    Outcome::Ended(end)
 }
 
-/// From the client to the host. Ends with None once EOF was sent, unless the client closes both directions. (Once both
-/// directions have ended, a client that still
-/// reads looks just like one that is gone; then nothing is left to be cut.)
-async fn outwards(local: &LocalStream, writer: &ChannelWriter, counters: &[&Counters], shared: &Shared) -> Option<End> {
+/// From the client to the host. Once both directions have ended, a client that still reads looks just like one that is gone;
+/// then nothing is left to be cut.
+async fn outwards(local: &LocalStream, writer: &ChannelWriter, carriage: Carriage<'_>, shared: &Shared) -> Outward {
     loop {
-        match local.read().await {
-            Ok(data) if data.is_empty() => break,
-            Ok(data) => {
-                let size = data.len();
-                shared.set_sending(true);
-                let sent = writer.send(data).await;
-                shared.set_sending(false);
-                if sent.is_err() {
-                    return Some(End::Cut);
-                }
-                counters.iter().for_each(|c| c.sent(size));
-            }
-            Err(_) => return Some(End::ClientGone),
+        if shared.leaving.load(Relaxed) {
+            return Outward::Elsewhere;
         }
+        let data = match carriage.exchange.and_then(Exchange::ready) {
+            Some(kind) => {
+                // A request: the first one on this channel has been placed here.
+                if !((carriage.may_stay)() && carriage.lease.takes(kind)) {
+                    return Outward::Elsewhere;
+                }
+                carriage.exchange.map(Exchange::begin).unwrap_or_default()
+            }
+            None => match read(local, carriage.exchange).await {
+                None => continue,
+                // It has ended with nothing under way: no end of the channel's can matter to it.
+                Some(Ok(data)) if data.is_empty() && carriage.exchange.is_some_and(Exchange::is_between) => {
+                    return Outward::Elsewhere;
+                }
+                Some(Ok(data)) if data.is_empty() => break,
+                Some(Ok(data)) => match carriage.exchange.map(|exchange| exchange.client_sent(data.clone())) {
+                    None => data,
+                    Some(FromClient::Pass(data)) => data,
+                    Some(FromClient::Wait | FromClient::Ready) => continue,
+                },
+                Some(Err(_)) => return Outward::Ends(End::ClientGone),
+            },
+        };
+        let size = data.len();
+        shared.set_sending(true);
+        let sent = writer.send(data).await;
+        shared.set_sending(false);
+        if sent.is_err() {
+            return Outward::Ends(End::Cut);
+        }
+        carriage.counters.iter().for_each(|c| c.sent(size));
     }
+    carriage.exchange.into_iter().for_each(Exchange::client_ended);
     shared.set_sending(true);
     let sent = writer.eof().await;
     shared.set_sending(false);
     if sent.is_err() {
-        return Some(End::Cut);
+        return Outward::Ends(End::Cut);
     }
     let gone = local.gone().await.is_ok() && !shared.told.load(Relaxed);
-    gone.then_some(End::ClientGone)
+    if gone { Outward::Ends(End::ClientGone) } else { Outward::Told }
+}
+
+/// What comes next from the client. None: no more is waited for.
+async fn read(local: &LocalStream, exchange: Option<&Exchange>) -> Option<std::io::Result<bytes::Bytes>> {
+    let Some(exchange) = exchange else { return Some(local.read().await) };
+    tokio::select! {
+        read = local.read() => Some(read),
+        () = exchange.overdue() => None,
+    }
 }
 
 /// From the host to the client. Bytes that the client does not take at once are buffered; [`Pace`] decides whether to
 /// read more from the host meanwhile.
 struct Inwards<'a> {
     local: &'a LocalStream,
-    on_behalf: Option<&'a Who>,
-    counters: &'a [&'a Counters],
-    lease: &'a Lease,
+    carriage: Carriage<'a>,
     shared: &'a Shared,
     buffer: SendBuffer,
     pace: Pace,
@@ -171,98 +263,119 @@ struct Inwards<'a> {
     answered: Option<(Instant, Duration)>,
     /// A sign of life that is being sent.
     round: Option<Pin<Box<dyn Future<Output = ()> + Send + 'a>>>,
+    /// What the client's answer waits for.
+    held: Option<Pin<Box<dyn Future<Output = ()> + Send + 'a>>>,
     /// Has the host ended its direction? The client's side is ended once the buffer is empty.
     ended: bool,
     closed: bool,
 }
 
 impl<'a> Inwards<'a> {
-    fn new(
-        local: &'a LocalStream,
-        counters: &'a [&'a Counters],
-        lease: &'a Lease,
-        shared: &'a Shared,
-        spill: u64,
-        on_behalf: Option<&'a Who>,
-    ) -> Self {
-        let (buffer, pace) = (SendBuffer::new(spill), Pace::new(Instant::now()));
+    fn new(local: &'a LocalStream, carriage: Carriage<'a>, shared: &'a Shared) -> Self {
         Self {
             local,
-            on_behalf,
-            counters,
-            lease,
+            carriage,
             shared,
-            buffer,
-            pace,
+            buffer: SendBuffer::new(carriage.spill),
+            pace: Pace::new(Instant::now()),
             stall: None,
             answered: None,
             round: None,
+            held: None,
             ended: false,
             closed: false,
         }
     }
 
-    async fn run(mut self, reader: &mut ChannelReader) -> End {
-        let mut users = self.lease.users();
+    /// How the flow ends. None: the client needs the channel no more.
+    async fn run(mut self, reader: &mut ChannelReader) -> Option<End> {
+        let mut users = self.carriage.lease.users();
         loop {
             if self.buffer.is_empty() {
+                if self.shared.leaving.load(Relaxed) {
+                    return None;
+                }
+                if !self.carriage.is_command && self.carriage.exchange.is_some_and(Exchange::is_between) {
+                    self.carriage.lease.park();
+                    if self.carriage.lease.pooled.is_ending() {
+                        return None;
+                    }
+                }
                 if self.ended && !self.shared.told.swap(true, Relaxed) && self.local.shutdown_write().is_err() {
-                    return End::ClientGone;
+                    return Some(End::ClientGone);
                 }
                 if self.closed {
-                    return End::Done;
+                    return Some(End::Done);
                 }
             }
             let step = self.step();
             if step == Step::Reset {
                 let (who, reason) = (self.who(), self.buffer.limit_reason());
                 let who = who.await;
-                return End::TooSlow(format!("{who} did not read while others needed its SSH connection; {reason}"));
+                return Some(End::TooSlow(format!(
+                    "{who} did not read while others needed its SSH connection; {reason}"
+                )));
             }
             let until = match step {
                 Step::Wait(until) => until,
                 _ => None,
             };
-            let reads = matches!(step, Step::Read | Step::Round) && !self.closed && !self.buffer.is_behind();
+            let leaving = self.shared.leaving.load(Relaxed);
+            let reads =
+                matches!(step, Step::Read | Step::Round) && !self.closed && !leaving && !self.buffer.is_behind();
             let (full, front) = (self.stall.is_some(), self.buffer.front());
             tokio::select! {
                 // Not biased: both directions get their turns.
-                written = self.local.write_some(&front), if !front.is_empty() => {
-                    let Ok(written) = written else { return End::ClientGone };
+                written = self.local.write_some(&front), if !front.is_empty() && self.held.is_none() => {
+                    let Ok(written) = written else { return Some(End::ClientGone) };
                     self.buffer.advance(written);
-                    self.counters.iter().for_each(|c| c.received(written));
+                    self.carriage.counters.iter().for_each(|c| c.received(written));
                     if full {
                         self.pace.taken(Instant::now(), written);
                     }
                 }
                 received = reader.receive(), if reads => match received {
                     Received::Data(data) => {
-                        self.lease.pooled.has_received(data.len());
+                        self.carriage.lease.pooled.has_received(data.len());
+                        if self.carriage.exchange.is_some_and(|exchange| exchange.host_sent(&data)) {
+                            self.held = Some(Box::pin(self.carriage.looks.once_more()));
+                        }
                         let last = full && self.pace.received(Instant::now(), data.len());
                         self.buffer.push(data);
                         if self.round.is_some() && (self.round_is_done().await || last) {
                             self.round_ends();
                         }
                     }
+                    // The client hears nothing of it: its next request gets another channel.
+                    Received::Eof | Received::Closed if !self.ended && self.survives() => {
+                        self.shared.leaving.store(true, Relaxed);
+                    }
                     Received::Eof => self.ended = true,
                     Received::Closed if self.ended => self.complete(),
-                    Received::Closed => return End::Cut,
+                    Received::Closed => return Some(End::Cut),
                 },
                 stored = self.buffer.disk(), if self.buffer.needs_disk() => if let Err(error) = stored {
                     let who = self.who().await;
-                    return End::TooSlow(format!("{who} did not read, and its data on disk is lost: {error}"));
+                    return Some(End::TooSlow(format!("{who} did not read, and its data on disk is lost: {error}")));
                 },
                 () = until_done(&mut self.round) => self.round_ends(),
+                () = until_done(&mut self.held) => self.held = None,
                 _ = users.changed(), if full => {}
                 () = self.shared.changed.notified(), if full => {}
+                () = self.shared.left.notified(), if self.carriage.exchange.is_some() => {}
                 () = sleep_until(until) => {}
             }
         }
     }
 
+    /// Does the client's connection survive the end of its channel?
+    fn survives(&self) -> bool {
+        self.carriage.exchange.is_some_and(Exchange::survives)
+    }
+
     /// The client.
     fn who(&self) -> impl Future<Output = Who> + 'a {
-        let (local, on_behalf) = (self.local, self.on_behalf.cloned());
+        let (local, on_behalf) = (self.local, self.carriage.on_behalf.cloned());
         async move {
             match on_behalf {
                 Some(who) => who,
@@ -273,15 +386,16 @@ impl<'a> Inwards<'a> {
 
     /// Asks [`Pace`] what to do now, and tells the pool where the client does not keep up.
     fn step(&mut self) -> Step {
-        if !self.closed && self.buffer.is_full() && self.stall.is_none() {
-            self.stall = Some(self.lease.stall());
-        } else if self.stall.is_some() && (self.closed || self.buffer.has_room()) {
+        let complete = self.closed || self.shared.leaving.load(Relaxed);
+        if !complete && self.buffer.is_full() && self.stall.is_none() {
+            self.stall = Some(self.carriage.lease.stall());
+        } else if self.stall.is_some() && (complete || self.buffer.has_room()) {
             (self.stall, self.round) = (None, None);
         }
-        self.lease.keeps(self.buffer.spilled());
+        self.carriage.lease.keeps(self.buffer.spilled());
         let pressure = Pressure {
             full: self.stall.is_some(),
-            shared: self.lease.is_shared(),
+            shared: self.carriage.lease.is_shared(),
             sending: self.shared.sending.load(Relaxed),
             past_half: self.buffer.is_past_half(),
             at_limit: self.buffer.is_at_limit(),
@@ -298,7 +412,7 @@ impl<'a> Inwards<'a> {
                 let pause = self.answered.map_or(FIRST_ANSWERED, |(_, pause)| (pause * 3 / 2).min(LAST_ANSWERED));
                 self.answered = Some((Instant::now(), pause));
             }
-            self.round = Some(Box::pin(self.lease.pooled.carrier.connection.show_life(answered)));
+            self.round = Some(Box::pin(self.carriage.lease.pooled.carrier.connection.show_life(answered)));
         }
         step
     }
@@ -322,7 +436,7 @@ impl<'a> Inwards<'a> {
     fn complete(&mut self) {
         self.closed = true;
         self.shared.complete.store(true, Relaxed);
-        self.lease.leave();
+        self.carriage.lease.leave();
     }
 }
 

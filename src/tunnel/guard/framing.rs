@@ -7,6 +7,7 @@
 
 use std::collections::VecDeque;
 
+use super::chunks::Chunks;
 use super::head::{self, Body, Head};
 use super::refusal::{Refusal, TOO_LATE};
 
@@ -26,7 +27,7 @@ enum State {
     /// In a body of so many more bytes.
     Body(u64),
     /// In a body of chunks.
-    Chunk(Chunk),
+    Chunk(Chunks),
     /// Behind a request for an upgrade: what comes now is not for HTTP, if it is granted.
     Held(Vec<u8>),
     /// Behind a request that was refused, or the last one: nothing more is read.
@@ -39,15 +40,6 @@ enum Then {
     Another,
     Held,
     Over,
-}
-
-#[derive(Debug)]
-enum Chunk {
-    /// In the line that gives the size.
-    Size(Vec<u8>),
-    Data(u64),
-    /// What must follow the data of a chunk, or of the last one.
-    End(&'static [u8], bool),
 }
 
 /// The reading of one connection.
@@ -202,7 +194,7 @@ impl Framing {
                 match body {
                     Body::None => self.ended(),
                     Body::Length(length) => self.state = State::Body(length),
-                    Body::Chunked => self.state = State::Chunk(Chunk::Size(Vec::new())),
+                    Body::Chunked => self.state = State::Chunk(Chunks::default()),
                 }
             }
             Err(refusal) => self.refuse(refusal, out),
@@ -222,50 +214,6 @@ fn take_head(head: &mut Vec<u8>, input: &[u8]) -> (usize, bool) {
             (head.len() - before, true)
         }
         None => (room, false),
-    }
-}
-
-impl Chunk {
-    /// How much of the input it takes, and whether the body has ended.
-    fn feed(&mut self, input: &[u8]) -> Result<(usize, bool), Refusal> {
-        match self {
-            Self::Size(line) => {
-                let byte = input[0];
-                match (byte, line.last()) {
-                    (b'\n', Some(b'\r')) => {
-                        let digits = std::str::from_utf8(&line[..line.len() - 1]).unwrap_or_default();
-                        let size = u64::from_str_radix(digits, 16).map_err(|_| "a chunk has no size")?;
-                        *self = if size == 0 { Self::End(b"\r\n", true) } else { Self::Data(size) };
-                    }
-                    (b'\r', Some(last)) if last.is_ascii_hexdigit() => line.push(byte),
-                    (digit, last) if digit.is_ascii_hexdigit() && last != Some(&b'\r') && line.len() < 8 => {
-                        line.push(digit);
-                    }
-                    _ => return Err("the size of a chunk is not a plain number"),
-                }
-                Ok((1, false))
-            }
-            Self::Data(left) => {
-                let used = input.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
-                *left -= used as u64;
-                if *left == 0 {
-                    *self = Self::End(b"\r\n", false);
-                }
-                Ok((used, false))
-            }
-            Self::End(expected, last) => {
-                let last = *last;
-                if expected.first() != input.first() {
-                    return Err(if last { "there are trailers" } else { "a chunk does not end where it should" });
-                }
-                *expected = &expected[1..];
-                let over = expected.is_empty();
-                if over && !last {
-                    *self = Self::Size(Vec::new());
-                }
-                Ok((1, over && last))
-            }
-        }
     }
 }
 

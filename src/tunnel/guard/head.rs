@@ -3,6 +3,7 @@
 //! What is written is what was understood: the target decoded and encoded once, nothing that is about the
 //! client's connection only (RFC 9110 section 7.6.1), and of an upgrade what can be granted.
 
+use super::operation::Operation;
 use super::refusal::Refusal;
 use super::target::Target;
 
@@ -29,18 +30,25 @@ pub struct Head {
     /// Does it come from a page in a browser (`Origin`)?
     pub(super) origin: bool,
     /// May its connection go over to another protocol?
-    pub(super) upgrade: bool,
+    pub(in crate::tunnel) upgrade: bool,
     /// Is it the last one of its connection?
-    pub(super) last: bool,
+    pub(in crate::tunnel) last: bool,
     /// Has it a body?
     pub(super) body: bool,
     /// Does the client wait for a word before it sends the body?
     pub(super) expects: bool,
 }
 
+impl Head {
+    /// The operation of the Engine's that it asks for. None: one that is not in the table.
+    pub(in crate::tunnel) fn operation(&self) -> Option<&'static Operation> {
+        self.aim.operation
+    }
+}
+
 /// How the body of a request is framed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Body {
+pub(in crate::tunnel) enum Body {
     None,
     Length(u64),
     Chunked,
@@ -67,7 +75,7 @@ struct Headers<'a> {
 ///
 /// # Errors
 /// It has no meaning, or two.
-pub(super) fn read(bytes: &[u8]) -> Result<(Head, Body, Vec<u8>), Refusal> {
+pub(in crate::tunnel) fn read(bytes: &[u8]) -> Result<(Head, Body, Vec<u8>), Refusal> {
     let text = std::str::from_utf8(bytes).ok().filter(|text| text.is_ascii()).ok_or("it is not ASCII")?;
     let text = text.strip_suffix("\r\n\r\n").ok_or("its head has no end")?;
     if text.split("\r\n").any(|line| line.chars().any(|c| c.is_ascii_control() && c != '\t')) {

@@ -10,6 +10,7 @@ mod agreement;
 mod ask;
 mod bodies;
 mod browser;
+mod chunks;
 mod defaults;
 mod engine;
 mod framing;
@@ -41,8 +42,10 @@ use crate::sync::lock;
 use crate::tunnel::client::peer::Who;
 use policy::Rules;
 
+pub(in crate::tunnel) use chunks::Chunks;
 pub use framing::Framing;
 pub use head::Head;
+pub(in crate::tunnel) use head::{Body, read as read_head};
 pub(super) use proxy::serve;
 pub use refusal::Refusal;
 

@@ -2,12 +2,13 @@
 
 use super::bodies::{Ground, Judged};
 use super::query::Query;
+use crate::tunnel::dial::Kind;
 
 /// An operation.
 #[derive(Debug)]
-pub(super) struct Operation {
+pub(in crate::tunnel) struct Operation {
     /// Its name, for `allow`, the log and people.
-    pub(super) name: &'static str,
+    pub(in crate::tunnel) name: &'static str,
     pub(super) method: &'static str,
     /// `{}` stands for one segment, `{..}` for one or more, `{ }` for one that may have spaces in it.
     pub(super) path: &'static str,
@@ -30,6 +31,10 @@ pub(super) struct Operation {
     pub(super) reaches: Option<Reach>,
     /// Does the answer to it name what was made?
     pub(super) makes: Option<Makes>,
+    /// How much may go over its flow.
+    pub(in crate::tunnel) kind: Kind,
+    /// May other ports be published once it has been carried out?
+    pub(in crate::tunnel) changes_ports: bool,
 }
 
 /// By these a row of the table is told from all others.
@@ -127,6 +132,8 @@ pub(super) const fn plain(name: &'static str, method: &'static str, path: &'stat
         upgrade: None,
         reaches: None,
         makes: None,
+        kind: Kind::Short,
+        changes_ports: false,
     }
 }
 
@@ -175,6 +182,15 @@ impl Operation {
 
     pub(super) const fn upgrades(self, protocol: &'static str) -> Self {
         Self { upgrade: Some(protocol), ..self }
+    }
+
+    pub(super) const fn changes_ports(self) -> Self {
+        Self { changes_ports: true, ..self }
+    }
+
+    /// Bytes without a bound go over its flow.
+    pub(super) const fn streams(self) -> Self {
+        Self { kind: Kind::Streaming, ..self }
     }
 
     /// May this parameter stand in its query, and is more than one read? None where it may not.

@@ -86,7 +86,9 @@ pub(in crate::tunnel) struct PooledConnection<C = Established> {
     arrived: AtomicU64,
     /// Flows placed on it, without the tunnel's own, which only listen.
     pub(in crate::tunnel) load: AtomicUsize,
-    /// All that need it to be read: flows, channels being opened, listeners.
+    /// Those among them without a bound.
+    pub(in crate::tunnel) streams: AtomicUsize,
+    /// All who need it to be read: flows, those being opened, listeners.
     pub(in crate::tunnel) users: watch::Sender<usize>,
     /// Bytes in files for its clients.
     pub(in crate::tunnel) spilled: AtomicU64,
@@ -128,6 +130,7 @@ impl<C: Carrier> PooledConnection<C> {
             counters: Counters::default(),
             arrived: AtomicU64::new(0),
             load: AtomicUsize::new(0),
+            streams: AtomicUsize::new(0),
             users: watch::Sender::new(0),
             spilled: AtomicU64::new(0),
             capacity: Mutex::default(),
@@ -195,6 +198,7 @@ impl<C: Carrier> PooledConnection<C> {
     pub(super) fn view(&self) -> View {
         View {
             flows: self.load.load(Relaxed),
+            taken: self.streams.load(Relaxed) > 0,
             stalled: self.is_stalled(),
             full: self.is_full(),
             suspect: self.is_suspect(),
@@ -247,6 +251,11 @@ impl<C: Carrier> PooledConnection<C> {
     /// Gives it no new flows; it ends with its last one.
     pub(in crate::tunnel) fn drain(&self) {
         self.draining.cancel();
+    }
+
+    /// Does it get no new flows, by what is known of it?
+    pub(in crate::tunnel) fn is_ending(&self) -> bool {
+        self.draining.is_cancelled() || self.dead.is_cancelled()
     }
 
     /// Waits until it [drains](Self::drain).

@@ -20,13 +20,19 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use crate::sync::lock;
+use crate::tunnel::dial::Kind;
 use connection::{Carrier, ConnectionStatus, Established, PooledConnection};
 use heap::Heap;
 use placement::{Limits, Placement, UNUSED, View};
 
 /// How long no further connection is tried after the server refused one.
 const REFUSED: Duration = Duration::from_secs(30);
-/// A client stalled for this long moves the tunnel's own listeners to another connection.
+/// A client that asks nothing for so long has come to a pause.
+const PAUSE: Duration = Duration::from_millis(20);
+/// How long the channel of a client that asks nothing is kept for its next request. Each costs the host's sshd and its Engine
+/// a descriptor.
+const PARKED: Duration = Duration::from_secs(60);
+/// A connection with a client that has not kept up for so long is not listened on.
 const DEAF: Duration = Duration::from_millis(500);
 
 /// May there be further connections?
@@ -69,14 +75,14 @@ impl<C: Carrier> Pool<C> {
         })
     }
 
-    /// A place for a client's flow. None where it must wait for [`Pool::changes`]: a `patient` flow for a further
-    /// connection, any flow where the server allows no more on any connection.
-    pub(in crate::tunnel) fn place(self: &Arc<Self>, patient: bool) -> Option<Lease<C>> {
+    /// A place for a client's flow. None where it has to wait for [`Pool::changes`]: a `patient` one for a connection
+    /// that may come, any other one because the server allows no more on any.
+    pub(in crate::tunnel) fn place(self: &Arc<Self>, kind: Kind, patient: bool) -> Option<Lease<C>> {
         let connections = lock(&self.connections);
-        let placement = placement::for_client(&views(&connections), self.limits(), patient, Instant::now());
-        let pooled = self.placed(&connections, placement)?;
-        pooled.load.fetch_add(1, Relaxed);
-        Some(Lease::new(self, pooled, true))
+        let placement = placement::for_client(&views(&connections), self.limits(), kind, patient, Instant::now());
+        let lease = Lease::new(self, self.placed(&connections, placement)?, true);
+        lease.occupy(kind);
+        Some(lease)
     }
 
     /// A place for a flow of the tunnel's own, which only listens and is not counted.
@@ -292,6 +298,12 @@ pub(in crate::tunnel) struct Lease<C: Carrier = Established> {
     uses: AtomicBool,
     /// Bytes kept on disk for its client.
     spilled: AtomicU64,
+    /// Since when its client asks nothing, so that it counts as no flow of the connection's.
+    parked: Mutex<Option<Instant>>,
+    /// Has its first request begun?
+    begun: AtomicBool,
+    /// What of the connection it takes, where it is counted and not parked.
+    occupied: Mutex<Option<Kind>>,
 }
 
 impl<C: Carrier> Lease<C> {
@@ -306,6 +318,96 @@ impl<C: Carrier> Lease<C> {
             counted,
             uses: AtomicBool::new(true),
             spilled: AtomicU64::new(0),
+            parked: Mutex::default(),
+            begun: AtomicBool::new(false),
+            occupied: Mutex::default(),
+        }
+    }
+
+    fn occupy(&self, kind: Kind) {
+        self.pooled.load.fetch_add(1, Relaxed);
+        self.pooled.streams.fetch_add(usize::from(kind == Kind::Streaming), Relaxed);
+        *lock(&self.occupied) = Some(kind);
+    }
+
+    /// It is no flow of the connection's any more.
+    fn vacate(&self) {
+        let Some(kind) = lock(&self.occupied).take() else { return };
+        let pooled = &self.pooled;
+        *lock(&pooled.quiet_since) = Instant::now();
+        let was_full = pooled.is_full();
+        pooled.streams.fetch_sub(usize::from(kind == Kind::Streaming), Relaxed);
+        let is_last = pooled.load.fetch_sub(1, Relaxed) == 1;
+        if is_last || was_full || kind == Kind::Streaming {
+            self.pool.bump();
+        }
+    }
+
+    /// Its client asks nothing now: it counts as no flow, and needs the connection not to be read.
+    pub(in crate::tunnel) fn park(&self) {
+        if lock(&self.parked).is_none() {
+            *lock(&self.parked) = Some(Instant::now());
+            self.leave();
+            self.vacate();
+        }
+    }
+
+    /// May the client's next request go on here? Then it is counted anew, as what it is.
+    pub(in crate::tunnel) fn takes(&self, kind: Kind) -> bool {
+        // Nobody else is placed meanwhile.
+        let connections = lock(&self.pool.connections);
+        let pooled = &self.pooled;
+        let own = *lock(&self.occupied);
+        if own == Some(kind) && lock(&self.parked).is_none() && !self.begun.swap(true, Relaxed) {
+            return true;
+        }
+        let mut others = pooled.view();
+        others.flows -= usize::from(own.is_some());
+        others.taken = pooled.streams.load(Relaxed) > usize::from(own == Some(Kind::Streaming));
+        let is_there = connections.iter().any(|other| Arc::ptr_eq(other, pooled)) && !pooled.is_ending();
+        if !is_there || !placement::may_stay(others, self.pool.limits(), kind) {
+            return false;
+        }
+        match own {
+            None => self.occupy(kind),
+            Some(before) => {
+                pooled.streams.fetch_add(usize::from(kind == Kind::Streaming), Relaxed);
+                pooled.streams.fetch_sub(usize::from(before == Kind::Streaming), Relaxed);
+                *lock(&self.occupied) = Some(kind);
+            }
+        }
+        if !self.uses.swap(true, Relaxed) {
+            pooled.users.send_modify(|users| *users += 1);
+        }
+        *lock(&self.parked) = None;
+        true
+    }
+
+    /// Waits until its client has asked nothing for so long that the channel is given up, or the connection is to end while
+    /// it asks nothing. (One timer a flow, which is looked at now and then: one a request would cost more than the request.)
+    pub(in crate::tunnel) async fn outstays(&self) {
+        let mut pause = PAUSE;
+        let look = tokio::time::sleep(pause);
+        tokio::pin!(look);
+        let mut draining = false;
+        loop {
+            tokio::select! {
+                () = &mut look => {}
+                () = self.pooled.draining(), if !draining => draining = true,
+            }
+            let since = *lock(&self.parked);
+            match since {
+                Some(since) if draining || since.elapsed() >= PARKED => return,
+                Some(since) => {
+                    // The supervisor looks after connections without flows. It is not woken between two requests.
+                    self.pool.wake.notify_one();
+                    look.as_mut().reset(since + PARKED);
+                }
+                None => {
+                    pause = (pause * 4).min(PARKED);
+                    look.as_mut().reset(Instant::now() + pause);
+                }
+            }
         }
     }
 
@@ -374,13 +476,9 @@ impl<C: Carrier> Drop for Lease<C> {
             return;
         }
         self.pool.heap.flow_ends();
-        *lock(&self.pooled.quiet_since) = Instant::now();
-        let was_full = self.pooled.is_full();
-        if self.pooled.load.fetch_sub(1, Relaxed) == 1 {
+        self.vacate();
+        if self.pooled.load.load(Relaxed) == 0 {
             self.pool.wake.notify_one();
-            self.pool.bump();
-        } else if was_full {
-            self.pool.bump();
         }
     }
 }

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::tunnel::dial::Kind;
+
 /// How long a connection beyond the first, or a spare channel, may be unused before it is closed.
 pub(super) const UNUSED: Duration = Duration::from_secs(60);
 /// Flows that follow one another within this time are worth a second connection.
@@ -17,7 +19,9 @@ const MOST: usize = 4;
 pub(super) struct View {
     /// Flows placed on it, without the tunnel's own, which only listen.
     pub(super) flows: usize,
-    /// Has it a client that does not keep up?
+    /// Is there a flow among them without a bound, see [`Kind::Streaming`]?
+    pub(super) taken: bool,
+    /// Is there a client on it that does not keep up?
     pub(super) stalled: bool,
     /// Does its server allow no more flows on it?
     pub(super) full: bool,
@@ -56,31 +60,54 @@ pub(super) fn may_grow(connections: &[View], limits: Limits) -> bool {
     limits.may_grow && keep_up < limits.max && connections.len() < most
 }
 
-/// The connection for a client's flow: one whose clients keep up, with the fewest flows, of those one with a spare
-/// channel, and
-/// of those the one that has been quiet for longest (a server that has just closed a channel holds its next word back,
-/// Nagle's algorithm). Where there is none, one more connection is wanted. So it is where commands come so fast that
-/// the only connection has no spare channel yet.
+/// The connection for a client's flow: one whose clients keep up, without a stream on it, with the fewest flows, of those one
+/// with a spare channel, and of those the one that has been quiet for longest (a server that has just closed a channel holds
+/// its next word back, Nagle's algorithm). Where there is none, one more connection is wanted. So it is where commands come so
+/// fast that the only connection has no spare channel yet, and where a stream takes the last one without.
 ///
-/// The last resort is a connection with a client that does not keep up, which then holds it up no more. A `patient`
-/// flow
-/// waits instead where one more connection may come.
-pub(super) fn for_client(connections: &[View], limits: Limits, patient: bool, now: Instant) -> Placement {
-    let key = |(_, one): &(usize, &View)| (one.suspect, one.flows, one.spare_since.is_none(), one.quiet_since);
+/// A stream shares with other streams rather than with short requests, where it has to share.
+///
+/// The last resort is a connection with a client that does not keep up, which then holds it up no more. A `patient` flow
+/// waits instead where one more connection may come; so does a stream that would not be alone, and a short request that would
+/// be beside a stream.
+pub(super) fn for_client(connections: &[View], limits: Limits, kind: Kind, patient: bool, now: Instant) -> Placement {
+    let streams = kind == Kind::Streaming;
+    let beside = |one: &View| if streams { one.flows > 0 && !one.taken } else { one.taken };
+    let key =
+        |(_, one): &(usize, &View)| (one.suspect, beside(one), one.flows, one.spare_since.is_none(), one.quiet_since);
     let open = || connections.iter().enumerate().filter(|(_, one)| !one.full);
     let best = open().filter(|(_, one)| !one.stalled).min_by_key(key);
+    let suits = |one: &View| match kind {
+        Kind::Streaming => one.flows == 0,
+        Kind::Short => !one.taken,
+        Kind::Unknown => true,
+    };
     let too_fast = connections.len() == 1
         && best.is_some_and(|(_, one)| {
             one.spare_since.is_none() && one.used && now.duration_since(one.quiet_since) < FAST
         });
-    let wanted = too_fast || best.is_none_or(|(_, one)| one.flows > 0);
+    let leaves_none = streams
+        && best.is_some_and(|(at, _)| {
+            connections.iter().enumerate().all(|(other, one)| other == at || one.taken || one.stalled)
+        });
+    let wanted = too_fast || leaves_none || best.is_none_or(|(_, one)| one.flows > 0);
     let grow = wanted && may_grow(connections, limits);
-    let best = best.or_else(|| open().filter(|_| !(patient && grow)).min_by_key(key));
+    let waits = patient && grow;
+    let best = best.filter(|(_, one)| suits(one) || !waits).or_else(|| open().filter(|_| !waits).min_by_key(key));
     Placement { at: best.map(|(at, _)| at), grow }
 }
 
-/// The connection for a flow of our own that only listens: the first whose clients keep up. The last resort as for a
-/// client.
+/// May the next request of a client go on where the one before did, so that `others` are beside it? Elsewhere it would have a
+/// channel to be opened first.
+pub(super) fn may_stay(others: View, limits: Limits, kind: Kind) -> bool {
+    let suits = match kind {
+        Kind::Streaming => others.flows == 0,
+        Kind::Short | Kind::Unknown => !others.taken,
+    };
+    !others.suspect && !others.stalled && (suits || limits.max == 1)
+}
+
+/// The connection for a flow of our own that only listens: the first whose clients keep up. The last resort as for a client.
 pub(super) fn for_listener(connections: &[View], limits: Limits, patient: bool) -> Placement {
     if let Some(at) = connections.iter().position(|connection| !connection.stalled) {
         return Placement { at: Some(at), grow: false };
@@ -115,6 +142,7 @@ mod tests {
     fn idle(now: Instant) -> View {
         View {
             flows: 0,
+            taken: false,
             stalled: false,
             full: false,
             suspect: false,
@@ -132,7 +160,7 @@ mod tests {
     fn the_best_connection_is_alive_quiet_with_a_spare_and_longest_so() {
         let now = later();
         let quiet = idle(now - FAST * 2);
-        let place = |connections: &[View]| for_client(connections, MANY, true, now);
+        let place = |connections: &[View]| for_client(connections, MANY, Kind::Unknown, true, now);
         let rows: [(&str, Vec<View>, Option<usize>, bool); 9] = [
             ("none", vec![], None, true),
             ("an idle one", vec![quiet], Some(0), false),
@@ -153,7 +181,7 @@ mod tests {
     fn commands_that_follow_one_another_are_worth_a_second_connection() {
         let now = later();
         let just_used = View { spare_since: None, quiet_since: now - FAST / 2, ..idle(now) };
-        let grow = |connections: &[View]| for_client(connections, MANY, true, now).grow;
+        let grow = |connections: &[View]| for_client(connections, MANY, Kind::Unknown, true, now).grow;
         assert!(grow(&[just_used]));
         assert!(!grow(&[View { used: false, ..just_used }]), "the first one");
         assert!(!grow(&[View { quiet_since: now - FAST, ..just_used }]), "slow enough");
@@ -173,11 +201,51 @@ mod tests {
             (single, true, Some(0), false),
         ] {
             let expected = Placement { at, grow };
-            assert_eq!(for_client(&[stalled], limits, patient, now), expected, "{limits:?} {patient}");
+            assert_eq!(for_client(&[stalled], limits, Kind::Unknown, patient, now), expected, "{limits:?} {patient}");
             assert_eq!(for_listener(&[stalled], limits, patient), expected, "a listener: {limits:?} {patient}");
         }
         assert_eq!(for_listener(&[stalled, idle(now)], MANY, true), Placement { at: Some(1), grow: false });
         assert_eq!(for_listener(&[], MANY, false), Placement { at: None, grow: true });
+    }
+
+    #[test]
+    fn a_stream_is_alone_and_short_requests_are_apart_where_connections_can_be_made() {
+        let now = later();
+        let quiet = idle(now - FAST * 2);
+        let short = View { flows: 1, ..quiet };
+        let stream = View { flows: 1, taken: true, ..quiet };
+        let two = Limits { max: 2, may_grow: true };
+        for (what, kind, patient, connections, at, grow) in [
+            ("a stream takes a free one, and leaves one", Kind::Streaming, true, vec![quiet, quiet], Some(0), false),
+            ("a stream takes the last free one", Kind::Streaming, true, vec![quiet], Some(0), true),
+            ("a stream waits for one", Kind::Streaming, true, vec![short], None, true),
+            ("a stream has waited", Kind::Streaming, false, vec![short], Some(0), true),
+            ("a stream shares with streams", Kind::Streaming, true, vec![short, stream], Some(1), false),
+            ("a short one is apart", Kind::Short, true, vec![stream, View { flows: 5, ..quiet }], Some(1), false),
+            ("a short one waits for one", Kind::Short, true, vec![stream], None, true),
+            ("a short one has waited", Kind::Short, false, vec![stream], Some(0), true),
+            ("no further one may come", Kind::Short, true, vec![stream, stream], Some(0), false),
+            ("what is not known waits for nothing", Kind::Unknown, true, vec![stream], Some(0), true),
+        ] {
+            assert_eq!(for_client(&connections, two, kind, patient, now), Placement { at, grow }, "{what}");
+        }
+    }
+
+    #[test]
+    fn a_client_stays_where_its_next_request_suits() {
+        let free = idle(later());
+        let single = Limits { max: 1, may_grow: true };
+        for (what, others, kind, limits, stays) in [
+            ("nobody else", free, Kind::Streaming, MANY, true),
+            ("beside short ones", View { flows: 3, ..free }, Kind::Short, MANY, true),
+            ("a stream beside short ones", View { flows: 3, ..free }, Kind::Streaming, MANY, false),
+            ("beside a stream", View { flows: 1, taken: true, ..free }, Kind::Short, MANY, false),
+            ("the only connection there may be", View { flows: 1, taken: true, ..free }, Kind::Streaming, single, true),
+            ("it may be dead", View { suspect: true, ..free }, Kind::Short, MANY, false),
+            ("a client does not keep up", View { stalled: true, ..free }, Kind::Unknown, single, false),
+        ] {
+            assert_eq!(may_stay(others, limits, kind), stays, "{what}");
+        }
     }
 
     #[test]
@@ -204,18 +272,19 @@ mod tests {
     }
 
     fn any_view(now: Instant) -> impl Strategy<Value = View> {
-        let flags = (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>());
-        (0_usize..4, flags, 0_u64..120_000).prop_map(move |(flows, (stalled, full, suspect, spare, used), quiet)| {
-            View {
+        let flags = (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>());
+        (0_usize..4, flags, 0_u64..120_000).prop_map(
+            move |(flows, (taken, stalled, full, suspect, spare, used), quiet)| View {
                 flows,
+                taken: taken && flows > 0,
                 stalled,
                 full,
                 suspect,
                 spare_since: spare.then_some(now),
                 used,
                 quiet_since: now - Duration::from_millis(quiet),
-            }
-        })
+            },
+        )
     }
 
     proptest! {
@@ -226,15 +295,19 @@ mod tests {
         fn a_flow_is_placed_well_or_waits_for_something(
             connections in proptest::collection::vec(any_view(later()), 0..6),
             max in 1_usize..5, allowed: bool, patient: bool,
+            kind in prop_oneof![Just(Kind::Unknown), Just(Kind::Short), Just(Kind::Streaming)],
         ) {
             let limits = Limits { max, may_grow: allowed };
-            let placement = for_client(&connections, limits, patient, later());
+            let placement = for_client(&connections, limits, kind, patient, later());
             prop_assert!(!placement.grow || may_grow(&connections, limits));
             match placement.at {
                 Some(at) => {
                     prop_assert!(!connections[at].full);
                     let other_will_do = connections.iter().any(|one| !one.stalled && !one.full);
                     prop_assert!(!(connections[at].stalled && other_will_do));
+                    let alone = |one: &View| !one.stalled && !one.full && !one.suspect && one.flows == 0;
+                    let shares = kind == Kind::Streaming && connections[at].flows > 0;
+                    prop_assert!(!shares || !(connections.iter().any(alone) || (patient && placement.grow)));
                 }
                 None => prop_assert!(placement.grow || connections.iter().all(|one| one.full)),
             }

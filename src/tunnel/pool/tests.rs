@@ -44,14 +44,14 @@ fn is_on(lease: &Lease<Fake>, pool: &Pool<Fake>, at: usize) -> bool {
 #[tokio::test(start_paused = true)]
 async fn flows_spread_and_ask_for_more_until_there_are_enough() {
     let pool = pool(2, 1);
-    let first = pool.place(true).expect("a place");
+    let first = pool.place(Kind::Unknown, true).expect("a place");
     assert!(!pool.takes_wish(), "the first flow has the connection for itself");
-    let second = pool.place(true).expect("a place");
+    let second = pool.place(Kind::Unknown, true).expect("a place");
     assert!(is_on(&second, &pool, 0) && pool.takes_wish());
     pool.add(connection());
-    let third = pool.place(true).expect("a place");
+    let third = pool.place(Kind::Unknown, true).expect("a place");
     assert!(is_on(&third, &pool, 1));
-    let fourth = pool.place(true).expect("a place");
+    let fourth = pool.place(Kind::Unknown, true).expect("a place");
     assert!(is_on(&fourth, &pool, 1) && !pool.takes_wish(), "there are as many as may be");
     drop((first, second, third, fourth));
     assert!(pool.connections().iter().all(|pooled| pooled.load.load(Relaxed) == 0));
@@ -60,7 +60,7 @@ async fn flows_spread_and_ask_for_more_until_there_are_enough() {
 #[tokio::test(start_paused = true)]
 async fn a_refused_connection_is_not_asked_for_again_for_a_while() {
     let pool = pool(4, 1);
-    let _flows = (pool.place(true), pool.place(true));
+    let _flows = (pool.place(Kind::Unknown, true), pool.place(Kind::Unknown, true));
     assert!(pool.takes_wish());
     pool.growth_failed(false);
     let wishes_after = async |time| {
@@ -80,7 +80,7 @@ async fn a_refused_connection_is_not_asked_for_again_for_a_while() {
 #[tokio::test(start_paused = true)]
 async fn an_unused_connection_is_taken_out_after_its_time_and_the_last_one_stays() {
     let pool = pool(4, 3);
-    let busy = pool.place(true).expect("a place");
+    let busy = pool.place(Kind::Unknown, true).expect("a place");
     let begun = Instant::now();
     pool.needs_care().await;
     assert_eq!(begun.elapsed(), UNUSED);
@@ -97,7 +97,7 @@ async fn an_unused_connection_is_taken_out_after_its_time_and_the_last_one_stays
 async fn a_lazy_tunnels_connections_are_taken_out_when_none_has_had_a_flow_for_so_long() {
     let pool = pool(4, 2);
     let limit = Duration::from_secs(300);
-    let flow = pool.place(true).expect("a place");
+    let flow = pool.place(Kind::Unknown, true).expect("a place");
     let begun = Instant::now();
     let (unused, ()) = tokio::join!(pool.unused_for(limit), async {
         tokio::time::sleep(limit * 2).await;
@@ -110,16 +110,16 @@ async fn a_lazy_tunnels_connections_are_taken_out_when_none_has_had_a_flow_for_s
 #[tokio::test(start_paused = true)]
 async fn beside_a_client_that_does_not_keep_up_there_is_another_connection_or_a_short_wait() {
     let pool = pool(1, 1);
-    let slow = pool.place(true).expect("a place");
+    let slow = pool.place(Kind::Unknown, true).expect("a place");
     let stall = slow.stall();
-    assert!(pool.place(true).is_some(), "a single connection stays single");
+    assert!(pool.place(Kind::Unknown, true).is_some(), "a single connection stays single");
     pool.set_max(2);
-    assert!(pool.place(true).is_none() && pool.takes_wish(), "one more may come");
-    assert!(pool.place(false).is_some(), "none came");
+    assert!(pool.place(Kind::Unknown, true).is_none() && pool.takes_wish(), "one more may come");
+    assert!(pool.place(Kind::Unknown, false).is_some(), "none came");
     let mut changes = pool.changes();
     changes.mark_unchanged();
     drop(stall);
-    assert!(changes.has_changed().expect("open") && pool.place(true).is_some());
+    assert!(changes.has_changed().expect("open") && pool.place(Kind::Unknown, true).is_some());
 }
 
 #[tokio::test(start_paused = true)]
@@ -154,7 +154,7 @@ async fn a_connection_that_is_silent_is_given_up_and_one_that_answers_is_not() {
 async fn a_listener_leaves_a_client_that_does_not_keep_up_where_it_can_listen_elsewhere() {
     let pool = pool(2, 2);
     let listener = pool.place_listener(true).expect("a place");
-    let slow = pool.place(true).expect("a place");
+    let slow = pool.place(Kind::Unknown, true).expect("a place");
     assert!(is_on(&listener, &pool, 0) && is_on(&slow, &pool, 0));
     let stall = slow.stall();
     let begun = Instant::now();

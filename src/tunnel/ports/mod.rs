@@ -3,6 +3,7 @@
 //! The Engine's events only say when to ask for its list of containers, so that changes without a connection are not
 //! missed. Knows nothing of how flows are carried.
 
+mod looks;
 mod mapping;
 
 use std::collections::BTreeSet;
@@ -20,6 +21,7 @@ use crate::tunnel::dial::{Dial, Purpose};
 use crate::tunnel::uptime::state::{Availability, Status};
 use mapping::{Mapping, Wanted};
 
+pub(super) use looks::Looks;
 pub use mapping::{PortState, PortStatus};
 
 /// Longest wait for an answer of the Engine's.
@@ -43,12 +45,13 @@ pub(super) struct Ports {
     /// Ports agreed to with `dtunnel ports --open`.
     agreed: Mutex<BTreeSet<u16>>,
     clients: mpsc::Sender<(LocalStream, Purpose)>,
+    looks: Arc<Looks>,
 }
 
 impl Ports {
     /// Starts without ports. Their clients are sent to `clients`.
-    pub(super) fn new(clients: mpsc::Sender<(LocalStream, Purpose)>) -> Self {
-        Self { mappings: Mutex::default(), agreed: Mutex::default(), clients }
+    pub(super) fn new(clients: mpsc::Sender<(LocalStream, Purpose)>, looks: Arc<Looks>) -> Self {
+        Self { mappings: Mutex::default(), agreed: Mutex::default(), clients, looks }
     }
 
     pub(super) fn status(&self) -> Vec<PortStatus> {
@@ -164,9 +167,12 @@ async fn listen(ports: &Ports, dial: &Arc<dyn Dial>, target: &Target) -> Result<
     let mut changes = changes(dial).await?;
     let mut session = None;
     let mut settling: &[Duration] = &[];
+    let mut watch = ports.looks.watch();
     loop {
+        let look = watch.begins();
         let containers = list(dial, &mut session).await?;
         ports.apply(wanted(&containers, target), target);
+        watch.done(look);
         let retrying = async {
             while ports.try_again(target) {
                 tokio::time::sleep(TRY_AGAIN).await;
@@ -180,6 +186,7 @@ async fn listen(ports: &Ports, dial: &Arc<dyn Dial>, target: &Target) -> Result<
                 settling = &SETTLING;
             }
             () = tokio::time::sleep(pause.unwrap_or_default()), if pause.is_some() => settling = &settling[1..],
+            () = watch.wanted() => {}
             () = retrying => {}
         }
     }

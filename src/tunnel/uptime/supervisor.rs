@@ -111,9 +111,9 @@ impl Supervisor {
         self.settings.target().idle_timeout.is_some()
     }
 
-    /// Is it lazy and without flows?
+    /// Is it lazy, with no flow that waits for a connection?
     fn is_unused(&self) -> bool {
-        self.is_lazy() && self.counters.snapshot().flows_open == 0
+        self.is_lazy() && !self.counters.is_waited()
     }
 
     /// Does the connection fit the settings in force, which may have changed since it was begun?

@@ -1,0 +1,216 @@
+//! Where the answer to a request ends (RFC 9112 section 6.3).
+
+use super::super::guard::Chunks;
+
+/// Largest head of an answer that is read along, in bytes.
+const MAX_HEAD: usize = 64 << 10;
+
+/// What is known of an answer once some of it has been read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Progress {
+    /// It goes on.
+    More,
+    /// It has ended with the last byte that was read, and another request may follow.
+    Complete,
+    /// Where it ends cannot be told, or what follows it is no answer: it is raw, ends with the connection, or is odd.
+    Unframed,
+}
+
+/// The reading of one answer.
+#[derive(Debug)]
+pub(super) struct Answer {
+    state: State,
+    /// Was HEAD asked? Then there is no body, whatever the head says.
+    to_head: bool,
+    /// Its status, once its head has been read; not that of an interim answer.
+    status: Option<u16>,
+}
+
+#[derive(Debug)]
+enum State {
+    /// In the head, of which this has come.
+    Head(Vec<u8>),
+    Length(u64),
+    Chunks(Chunks),
+}
+
+/// What a head says of what follows it.
+enum Follows {
+    Nothing,
+    Length(u64),
+    Chunks,
+    /// 1xx: the answer itself.
+    Answer,
+}
+
+impl Answer {
+    pub(super) fn new(to_head: bool) -> Self {
+        Self { state: State::Head(Vec::new()), to_head, status: None }
+    }
+
+    /// Does it say that what was asked is done? False as long as that is not known.
+    pub(super) fn is_done(&self) -> bool {
+        self.status.is_some_and(|status| status < 400)
+    }
+
+    /// Reads on. After anything but [`Progress::More`] it is not asked again.
+    pub(super) fn feed(&mut self, mut input: &[u8]) -> Progress {
+        while !input.is_empty() {
+            let used = match &mut self.state {
+                State::Head(head) => {
+                    let before = head.len();
+                    head.extend_from_slice(&input[..input.len().min(MAX_HEAD + 1 - before)]);
+                    let from = before.saturating_sub(3);
+                    let Some(at) = head[from..].windows(4).position(|four| four == b"\r\n\r\n") else {
+                        if head.len() > MAX_HEAD {
+                            return Progress::Unframed;
+                        }
+                        return Progress::More;
+                    };
+                    let end = from + at + 4;
+                    let Some((status, follows)) = read_head(&head[..end], self.to_head) else {
+                        return Progress::Unframed;
+                    };
+                    if !matches!(follows, Follows::Answer) {
+                        self.status = Some(status);
+                    }
+                    let used = end - before;
+                    self.state = match follows {
+                        Follows::Answer => State::Head(Vec::new()),
+                        Follows::Nothing => return complete(&input[used..]),
+                        Follows::Length(length) => State::Length(length),
+                        Follows::Chunks => State::Chunks(Chunks::default()),
+                    };
+                    used
+                }
+                State::Length(left) => {
+                    let used = input.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
+                    *left -= used as u64;
+                    if *left == 0 {
+                        return complete(&input[used..]);
+                    }
+                    used
+                }
+                State::Chunks(chunks) => match chunks.feed(input) {
+                    Ok((used, true)) => return complete(&input[used..]),
+                    Ok((used, false)) => used,
+                    Err(_) => return Progress::Unframed,
+                },
+            };
+            input = &input[used..];
+        }
+        Progress::More
+    }
+}
+
+fn complete(behind: &[u8]) -> Progress {
+    if behind.is_empty() { Progress::Complete } else { Progress::Unframed }
+}
+
+/// The status of a head, and what follows it. None: that cannot be told, or nothing may follow it.
+fn read_head(head: &[u8], to_head: bool) -> Option<(u16, Follows)> {
+    let text = std::str::from_utf8(head).ok()?.strip_suffix("\r\n\r\n")?;
+    let mut lines = text.split("\r\n");
+    let line = lines.next()?.strip_prefix("HTTP/1.1 ")?;
+    let digits = line.get(..3).filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()))?;
+    let status: u16 = digits.parse().ok().filter(|_| matches!(line.as_bytes().get(3), None | Some(b' ')))?;
+    let (mut length, mut chunked) = (None, false);
+    for line in lines {
+        let (name, value) = line.split_once(':')?;
+        let value = value.trim_matches([' ', '\t']);
+        if name.eq_ignore_ascii_case("content-length") {
+            let digits = !value.is_empty() && value.len() <= 18 && value.bytes().all(|byte| byte.is_ascii_digit());
+            let new: u64 = value.parse().ok().filter(|_| digits && length.is_none())?;
+            length = Some(new);
+        } else if name.eq_ignore_ascii_case("transfer-encoding") {
+            if chunked || !value.eq_ignore_ascii_case("chunked") {
+                return None;
+            }
+            chunked = true;
+        } else if name.eq_ignore_ascii_case("connection") && !value.eq_ignore_ascii_case("keep-alive") {
+            // It ends with this answer, or becomes something else.
+            return None;
+        }
+    }
+    let follows = match (status, length, chunked) {
+        (101, ..) => return None,
+        (100..=199, ..) => Follows::Answer,
+        _ if to_head => Follows::Nothing,
+        (204 | 304, ..) => Follows::Nothing,
+        (_, Some(_), true) | (_, None, false) => return None,
+        (_, Some(0), false) => Follows::Nothing,
+        (_, Some(length), false) => Follows::Length(length),
+        (_, None, true) => Follows::Chunks,
+    };
+    Some((status, follows))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Where it ends, in whatever pieces it comes.
+    fn read(input: &[u8], to_head: bool) -> Progress {
+        let results = [1, 2, 3, 7, 1000].map(|piece| {
+            let mut answer = Answer::new(to_head);
+            let mut pieces = input.chunks(piece);
+            let progress = pieces.by_ref().map(|piece| answer.feed(piece)).find(|progress| *progress != Progress::More);
+            assert!(progress != Some(Progress::Complete) || pieces.next().is_none(), "it ends before its end");
+            progress.unwrap_or(Progress::More)
+        });
+        assert!(results.iter().all(|result| *result == results[0]), "{results:?}");
+        results[0]
+    }
+
+    #[test]
+    fn an_answer_ends_where_its_head_says() {
+        for (text, to_head) in [
+            ("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nOK", false),
+            ("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n", true),
+            ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", true),
+            ("HTTP/1.1 204 No Content\r\nApi-Version: 1.41\r\n\r\n", false),
+            ("HTTP/1.1 304 Not Modified\r\nContent-Length: 7\r\n\r\n", false),
+            ("HTTP/1.1 200 OK\r\ntransfer-encoding: Chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n", false),
+            ("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx", false),
+            ("HTTP/1.1 200 \r\nConnection: keep-alive\r\nContent-Length: 0\r\n\r\n", false),
+            ("HTTP/1.1 200\r\nContent-Length: 0\r\n\r\n", false),
+        ] {
+            assert_eq!(read(text.as_bytes(), to_head), Progress::Complete, "{text}");
+            assert_eq!(read(&text.as_bytes()[..text.len() - 1], to_head), Progress::More, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_has_no_certain_end_is_not_framed() {
+        for text in [
+            "HTTP/1.1 101 UPGRADED\r\nUpgrade: tcp\r\nConnection: Upgrade\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Type: application/vnd.docker.raw-stream\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nOK",
+            "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\nOK",
+            "HTTP/1.1 200 OK\r\nContent-Length: +2\r\n\r\nOK",
+            "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\nOK",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\nOK",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n",
+            "HTTP/1.1 204 No\r\n\r\nHTTP/1.1 200 OK\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nxy",
+            "HTTP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n",
+            "HTTP/1.1 2000 OK\r\nContent-Length: 0\r\n\r\n",
+            "HTTP/1.1 +20 OK\r\nContent-Length: 0\r\n\r\n",
+            "SSH-2.0-x\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nno colon\r\n\r\n",
+        ] {
+            let mut answer = Answer::new(false);
+            assert_eq!(answer.feed(text.as_bytes()), Progress::Unframed, "{text}");
+        }
+        let mut answer = Answer::new(false);
+        let mut progress = answer.feed(b"HTTP/1.1 200 OK\r\n");
+        for _ in 0..MAX_HEAD {
+            assert_eq!(progress, Progress::More);
+            progress = answer.feed(b"a: bbbbbbbbbbbb\r\n");
+            if progress != Progress::More {
+                break;
+            }
+        }
+        assert_eq!(progress, Progress::Unframed);
+    }
+}

@@ -1,0 +1,292 @@
+//! One client's connection: a request, its answer, and the next request.
+//!
+//! ```text
+//!                    its head is here          it is placed
+//!   Between ───────────────────────► Ready ───────────────────► Asked ──┐
+//!      ▲                                                                │
+//!      └──────────────── request and answer have both ended ────────────┘
+//!   any state ── what is not understood, or has no certain end ──► Blind
+//! ```
+//!
+//! In `Between` and `Ready` nothing of the client's is at the host, and nothing of the host's is missing here: the client's
+//! connection is bound to no channel.
+
+use std::sync::Mutex;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+
+use super::answer::{Answer, Progress};
+use crate::sync::lock;
+use crate::tunnel::dial::Kind;
+use crate::tunnel::guard::{Body, Chunks, read_head};
+
+/// Largest head of a request that is waited for, in bytes. (The longest header there is holds the credentials of all
+/// registries.)
+const MAX_HEAD: usize = 64 << 10;
+/// Longest method that is one.
+const MAX_METHOD: usize = 16;
+/// How long the rest of a head is waited for. What is not complete then is passed on as it is.
+const HEAD_TIME: Duration = Duration::from_secs(1);
+/// How often a request without an answer is sent once more.
+const MOST_REPEATS: u32 = 2;
+
+/// What becomes of bytes that came from the client.
+#[derive(Debug, PartialEq, Eq)]
+pub(in crate::tunnel) enum FromClient {
+    /// They belong to what is under way, and pass.
+    Pass(Bytes),
+    /// More is to come before anything can be done.
+    Wait,
+    /// There is something to be placed, see [`Exchange::ready`].
+    Ready,
+}
+
+/// The state of one client's connection. Its lock is held for no longer than a piece takes to be read.
+#[derive(Debug, Default)]
+pub(in crate::tunnel) struct Exchange(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    phase: Phase,
+    /// What has come from the client and belongs to the next request.
+    pending: BytesMut,
+    request: Request,
+    /// Of the answer to it.
+    answer: Option<Answer>,
+    /// Has anything of the answer come?
+    answered: bool,
+    repeats: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Phase {
+    #[default]
+    Between,
+    Ready,
+    Asked,
+    /// Whatever is pending has to be placed like a request.
+    BlindReady,
+    Blind,
+}
+
+/// The request that is ready or under way.
+#[derive(Debug, Default)]
+struct Request {
+    kind: Kind,
+    is_head: bool,
+    /// May other ports be published once it has been carried out?
+    changes_ports: bool,
+    /// Is it the last one of its connection, by its own word?
+    last: bool,
+    rest: Rest,
+    /// All of it, where it may be sent once more.
+    repeatable: Option<Bytes>,
+}
+
+/// What is to come of a request's body.
+#[derive(Debug, Default)]
+enum Rest {
+    #[default]
+    Nothing,
+    Length(u64),
+    Chunks(Chunks),
+}
+
+impl Rest {
+    /// Reads on. False: this is not, or not only, of the body.
+    fn feed(&mut self, mut input: &[u8]) -> bool {
+        while !input.is_empty() {
+            let used = match self {
+                Self::Nothing => return false,
+                Self::Length(left) => {
+                    let used = input.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
+                    *left -= used as u64;
+                    if *left == 0 {
+                        *self = Self::Nothing;
+                    }
+                    used
+                }
+                Self::Chunks(chunks) => match chunks.feed(input) {
+                    Ok((used, ended)) => {
+                        if ended {
+                            *self = Self::Nothing;
+                        }
+                        used
+                    }
+                    Err(_) => return false,
+                },
+            };
+            input = &input[used..];
+        }
+        true
+    }
+}
+
+impl Exchange {
+    /// Takes what has come from the client.
+    pub(in crate::tunnel) fn client_sent(&self, data: Bytes) -> FromClient {
+        let mut state = lock(&self.0);
+        match state.phase {
+            Phase::Blind => FromClient::Pass(data),
+            Phase::Asked => {
+                // A second request behind the first one, or a body that is odd: both pass as they are.
+                if !state.request.rest.feed(&data) {
+                    state.phase = Phase::Blind;
+                }
+                FromClient::Pass(data)
+            }
+            Phase::Between => {
+                let before = state.pending.len();
+                state.pending.extend_from_slice(&data);
+                state.gather(before)
+            }
+            Phase::Ready | Phase::BlindReady => {
+                if !state.request.rest.feed(&data) {
+                    state.phase = Phase::BlindReady;
+                }
+                state.pending.extend_from_slice(&data);
+                FromClient::Ready
+            }
+        }
+    }
+
+    /// Waits until the rest of a head is overdue, where some of it has come; what there is is ready then.
+    pub(in crate::tunnel) async fn overdue(&self) {
+        let is_begun = {
+            let state = lock(&self.0);
+            state.phase == Phase::Between && !state.pending.is_empty()
+        };
+        if !is_begun {
+            return std::future::pending().await;
+        }
+        tokio::time::sleep(HEAD_TIME).await;
+        lock(&self.0).phase = Phase::BlindReady;
+    }
+
+    /// Takes note of what has come from the host. True: it says that a request has been carried out which changes what is
+    /// published; said once for each.
+    pub(in crate::tunnel) fn host_sent(&self, data: &[u8]) -> bool {
+        let mut state = lock(&self.0);
+        if state.phase == Phase::Blind {
+            return false;
+        }
+        state.answered = true;
+        let is_asked = state.phase == Phase::Asked;
+        let progress = match state.answer.as_mut().filter(|_| is_asked) {
+            Some(answer) => answer.feed(data),
+            // Nobody has asked.
+            None => Progress::Unframed,
+        };
+        let is_done = state.answer.as_ref().is_some_and(Answer::is_done);
+        let holds = is_done && std::mem::take(&mut state.request.changes_ports);
+        match progress {
+            Progress::More => {}
+            Progress::Complete if !state.request.last && matches!(state.request.rest, Rest::Nothing) => {
+                *state = State::default();
+            }
+            Progress::Complete | Progress::Unframed => state.phase = Phase::Blind,
+        }
+        holds
+    }
+
+    /// What is to be placed: nothing of it has been sent.
+    pub(in crate::tunnel) fn ready(&self) -> Option<Kind> {
+        let state = lock(&self.0);
+        match state.phase {
+            Phase::Ready => Some(state.request.kind),
+            Phase::BlindReady => Some(Kind::Unknown),
+            Phase::Between | Phase::Asked | Phase::Blind => None,
+        }
+    }
+
+    /// It is placed: what is to be sent.
+    pub(in crate::tunnel) fn begin(&self) -> Bytes {
+        let mut state = lock(&self.0);
+        let pending = state.pending.split().freeze();
+        match state.phase {
+            Phase::Ready => {
+                state.phase = Phase::Asked;
+                state.answer = Some(Answer::new(state.request.is_head));
+                state.answered = false;
+                if state.request.repeatable.is_some() {
+                    state.request.repeatable = Some(pending.clone());
+                }
+            }
+            Phase::BlindReady => state.phase = Phase::Blind,
+            Phase::Between | Phase::Asked | Phase::Blind => {}
+        }
+        pending
+    }
+
+    /// Has the last request been answered, and is no other one here? Then the client's connection is bound to no channel.
+    pub(in crate::tunnel) fn is_between(&self) -> bool {
+        lock(&self.0).phase == Phase::Between
+    }
+
+    /// The client sends no more: whatever there is ends with the channel that it is on.
+    pub(in crate::tunnel) fn client_ended(&self) {
+        let mut state = lock(&self.0);
+        if state.phase != Phase::Asked {
+            state.phase = Phase::Blind;
+        }
+        state.request.last = true;
+    }
+
+    /// Its channel is gone. True where that is no matter: nothing is under way, or what is may be sent once more, for it is a
+    /// question without an answer yet (RFC 9110 section 9.2.2).
+    pub(in crate::tunnel) fn survives(&self) -> bool {
+        let mut state = lock(&self.0);
+        if state.phase != Phase::Asked || state.answered || state.repeats >= MOST_REPEATS {
+            return matches!(state.phase, Phase::Between | Phase::Ready | Phase::BlindReady);
+        }
+        let Some(whole) = state.request.repeatable.clone() else { return false };
+        state.pending = BytesMut::from(&whole[..]);
+        state.phase = Phase::Ready;
+        state.repeats += 1;
+        true
+    }
+}
+
+impl State {
+    /// Looks for a request in what is pending, of which so many bytes have been looked at before.
+    fn gather(&mut self, before: usize) -> FromClient {
+        let from = before.saturating_sub(3);
+        let end = self.pending[from..].windows(4).position(|four| four == b"\r\n\r\n").map(|at| from + at + 4);
+        let read = match end {
+            None if may_be_request(&self.pending) && self.pending.len() <= MAX_HEAD => return FromClient::Wait,
+            None => Err("no request"),
+            Some(end) => read_head(&self.pending[..end]).map(|(head, body, _)| (head, body, end)),
+        };
+        self.phase = Phase::BlindReady;
+        if let Ok((head, body, end)) = read {
+            let is_question = matches!(head.method.as_str(), "GET" | "HEAD");
+            self.request = Request {
+                kind: head.operation().map_or(Kind::Unknown, |operation| operation.kind),
+                is_head: head.method == "HEAD",
+                changes_ports: head.operation().is_some_and(|operation| operation.changes_ports),
+                last: head.last,
+                rest: match body {
+                    Body::None => Rest::Nothing,
+                    Body::Length(length) => Rest::Length(length),
+                    Body::Chunked => Rest::Chunks(Chunks::default()),
+                },
+                repeatable: (is_question && body == Body::None && !head.upgrade).then(Bytes::new),
+            };
+            if self.request.rest.feed(&self.pending[end..]) {
+                self.phase = Phase::Ready;
+            }
+        }
+        FromClient::Ready
+    }
+}
+
+/// May this become a request of HTTP/1? Method, a space, a path (RFC 9112 section 3).
+fn may_be_request(head: &[u8]) -> bool {
+    let method = head.iter().take_while(|byte| byte.is_ascii_uppercase()).count();
+    let behind = &head[method..];
+    method <= MAX_METHOD && (behind.is_empty() || (method > 0 && b" /".starts_with(&behind[..behind.len().min(2)])))
+}
+
+#[cfg(test)]
+mod tests;

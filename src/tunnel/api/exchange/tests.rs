@@ -1,0 +1,294 @@
+//! Conversations, in whatever pieces they come.
+
+use proptest::prelude::*;
+
+use super::*;
+
+const PING: &[u8] = b"HEAD /_ping HTTP/1.1\r\nHost: x\r\n\r\n";
+const PONG: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nApi-Version: 1.41\r\n\r\n";
+
+fn take(exchange: &Exchange, data: &[u8]) -> FromClient {
+    exchange.client_sent(Bytes::copy_from_slice(data))
+}
+
+fn hear(exchange: &Exchange, data: &[u8]) {
+    exchange.host_sent(data);
+}
+
+/// Sends a request whose head is complete with `data`; its kind.
+fn ask(exchange: &Exchange, data: &[u8]) -> Kind {
+    assert_eq!(take(exchange, data), FromClient::Ready);
+    let kind = exchange.ready().expect("ready");
+    assert_eq!(&exchange.begin()[..], data);
+    kind
+}
+
+fn is_free(exchange: &Exchange) -> bool {
+    matches!(lock(&exchange.0).phase, Phase::Between | Phase::Ready)
+}
+
+#[tokio::test(start_paused = true)]
+async fn half_a_head_is_waited_for_a_moment_and_passes_then_as_it_is() {
+    let exchange = Exchange::default();
+    let idle = tokio::time::timeout(Duration::from_secs(3600), exchange.overdue()).await;
+    assert!(idle.is_err(), "nothing has come");
+    assert_eq!(take(&exchange, b"POST"), FromClient::Wait);
+    exchange.overdue().await;
+    assert_eq!(exchange.ready(), Some(Kind::Unknown));
+    assert_eq!(&exchange.begin()[..], b"POST");
+    assert!(!exchange.survives());
+}
+
+#[test]
+fn request_and_answer_follow_one_another_and_leave_nothing_behind() {
+    let exchange = Exchange::default();
+    for (request, kind, answer) in [
+        (PING, Kind::Short, PONG),
+        (
+            b"GET /v1.41/containers/json HTTP/1.1\r\nHost: x\r\n\r\n",
+            Kind::Short,
+            b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]",
+        ),
+        (
+            b"GET /v1.41/containers/a/logs?follow=1 HTTP/1.1\r\nHost: x\r\n\r\n",
+            Kind::Streaming,
+            b"HTTP/1.1 404 No\r\nContent-Length: 2\r\n\r\n{}",
+        ),
+        (b"POST /v1.41/containers/a/wait HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}", Kind::Short, PONG),
+        (b"GET /nothing/known HTTP/1.1\r\nHost: x\r\n\r\n", Kind::Unknown, b"HTTP/1.1 204 No Content\r\n\r\n"),
+    ] {
+        assert!(exchange.is_between());
+        assert_eq!(ask(&exchange, request), kind);
+        assert!(!is_free(&exchange));
+        hear(&exchange, &answer[..10]);
+        assert!(!is_free(&exchange));
+        hear(&exchange, &answer[10..]);
+    }
+    assert!(exchange.is_between());
+}
+
+#[test]
+fn a_body_passes_behind_its_head_and_its_end_is_known() {
+    for (head, body) in
+        [("Content-Length: 7\r\n", "abcdefg"), ("Transfer-Encoding: chunked\r\n", "3\r\nabc\r\n0\r\n\r\n")]
+    {
+        let exchange = Exchange::default();
+        let head = format!("POST /images/load HTTP/1.1\r\nHost: x\r\n{head}\r\n{}", &body[..2]);
+        assert_eq!(ask(&exchange, head.as_bytes()), Kind::Streaming);
+        let rest = Bytes::copy_from_slice(&body.as_bytes()[2..]);
+        assert_eq!(exchange.client_sent(rest.clone()), FromClient::Pass(rest));
+        hear(&exchange, PONG);
+        assert!(exchange.is_between(), "{head}");
+    }
+}
+
+#[test]
+fn what_is_not_understood_stays_on_its_channel() {
+    let request: &[&[u8]] = &[
+        b"SSH-2.0-x\r\n",
+        b"get / HTTP/1.1\r\n",
+        b"PRI * HTTP/2.0\r\n\r\n",
+        b"\x16\x03\x01",
+        b"\r\n",
+        b"ABCDEFGHIJKLMNOPQRST",
+        b"GET //x HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /info HTTP/1.1\r\nHost: x\r\nContent-Length: x\r\n\r\n",
+        // A second request behind the first one.
+        b"GET /info HTTP/1.1\r\nHost: x\r\n\r\nGET /info HTTP/1.1\r\nHost: x\r\n\r\n",
+    ];
+    for data in request {
+        let exchange = Exchange::default();
+        assert_eq!(ask(&exchange, data), Kind::Unknown, "{data:?}");
+        assert!(!is_free(&exchange) && !exchange.survives());
+        assert_eq!(take(&exchange, b"x"), FromClient::Pass(Bytes::from_static(b"x")));
+    }
+    let mut long = b"GET /info HTTP/1.1\r\n".to_vec();
+    long.resize(MAX_HEAD + 1, b'a');
+    assert_eq!(ask(&Exchange::default(), &long), Kind::Unknown);
+}
+
+#[test]
+fn what_has_no_certain_end_stays_on_its_channel() {
+    let second: &[u8] = b"GET /info HTTP/1.1\r\nHost: x\r\n\r\n";
+    let blind = |what: &str, steps: &dyn Fn(&Exchange)| {
+        let exchange = Exchange::default();
+        ask(&exchange, PING);
+        steps(&exchange);
+        assert!(!is_free(&exchange), "{what}");
+        assert_eq!(take(&exchange, second), FromClient::Pass(Bytes::copy_from_slice(second)), "{what}");
+    };
+    blind("101", &|exchange| hear(exchange, b"HTTP/1.1 101 UPGRADED\r\n\r\n"));
+    blind("a raw stream", &|exchange| hear(exchange, b"HTTP/1.1 200 OK\r\n\r\nraw"));
+    blind("an answer too much", &|exchange| (hear(exchange, PONG), hear(exchange, PONG)).0);
+    blind("a second request before the answer", &|exchange| {
+        assert_eq!(take(exchange, PING), FromClient::Pass(Bytes::from_static(PING)));
+        hear(exchange, PONG);
+    });
+    blind("the client ends", &|exchange| {
+        exchange.client_ended();
+        hear(exchange, PONG);
+    });
+    let last = Exchange::default();
+    ask(&last, b"GET /_ping HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    hear(&last, PONG);
+    assert!(!is_free(&last));
+    let early = Exchange::default();
+    ask(&early, b"POST /images/load HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\na");
+    hear(&early, b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n");
+    assert!(!is_free(&early), "an answer before the end of its request");
+}
+
+#[test]
+fn a_question_without_an_answer_is_sent_again_and_nothing_else() {
+    let exchange = Exchange::default();
+    assert!(exchange.survives(), "nothing has been asked");
+    ask(&exchange, PING);
+    for _ in 0..MOST_REPEATS {
+        assert!(exchange.survives());
+        assert_eq!(exchange.ready(), Some(Kind::Short));
+        assert_eq!(&exchange.begin()[..], PING);
+    }
+    assert!(!exchange.survives(), "it is not sent for ever");
+    for request in [
+        &b"POST /containers/a/start HTTP/1.1\r\nHost: x\r\n\r\n"[..],
+        b"DELETE /containers/a HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /info HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx",
+        b"GET /containers/a/attach/ws HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n",
+    ] {
+        let exchange = Exchange::default();
+        ask(&exchange, request);
+        assert!(!exchange.survives(), "{}", String::from_utf8_lossy(request));
+    }
+    let answered = Exchange::default();
+    ask(&answered, PING);
+    hear(&answered, b"H");
+    assert!(!answered.survives());
+    // Half a head is kept for the next channel.
+    let half = Exchange::default();
+    assert_eq!(take(&half, &PING[..9]), FromClient::Wait);
+    assert!(half.survives() && is_free(&half));
+    assert_eq!(take(&half, &PING[9..]), FromClient::Ready);
+    assert_eq!(&half.begin()[..], PING);
+}
+
+#[test]
+fn what_changes_ports_is_told_once_it_has_been_carried_out() {
+    const DONE: &[u8] = b"HTTP/1.1 204 No Content\r\n\r\n";
+    for (request, answer, told) in [
+        ("POST /v1.41/containers/a/start", DONE, true),
+        ("POST /containers/a/restart?t=1", DONE, true),
+        ("DELETE /containers/a?force=1", DONE, true),
+        ("POST /containers/a/start", b"HTTP/1.1 304 Not Modified\r\n\r\n", true),
+        ("POST /containers/a/start", b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n", false),
+        ("POST /containers/a/pause", DONE, false),
+        ("DELETE /volumes/a", DONE, false),
+    ] {
+        let exchange = Exchange::default();
+        ask(&exchange, format!("{request} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes());
+        assert!(!exchange.host_sent(b"HTTP/1.1 100 Continue\r\n\r\n"));
+        assert!(!exchange.host_sent(&answer[..answer.len() - 1]), "{request}");
+        assert_eq!(exchange.host_sent(&answer[answer.len() - 1..]), told, "{request}");
+        assert!(exchange.is_between());
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Turn {
+    Request(Vec<u8>),
+    Answer(Vec<u8>),
+}
+
+fn any_turn() -> impl Strategy<Value = Turn> {
+    let body = proptest::collection::vec(any::<u8>(), 0..200);
+    let request = (0_usize..6, body.clone()).prop_map(|(kind, body)| {
+        let chunked = |body: &[u8]| [format!("{:x}\r\n", body.len()).as_bytes(), body, b"\r\n0\r\n\r\n"].concat();
+        let head = |text: &str| text.as_bytes().to_vec();
+        Turn::Request(match kind {
+            0 => PING.to_vec(),
+            1 => head("GET /v1.41/containers/json HTTP/1.1\r\nHost: x\r\n\r\n"),
+            2 => [
+                head(&format!("POST /images/load HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n", body.len())),
+                body,
+            ]
+            .concat(),
+            3 if !body.is_empty() => {
+                [head("POST /images/load HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"), chunked(&body)]
+                    .concat()
+            }
+            4 => body,
+            _ => head("GET /x HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"),
+        })
+    });
+    let answer = (0_usize..6, body).prop_map(|(kind, body)| {
+        let head = |text: &str| text.as_bytes().to_vec();
+        Turn::Answer(match kind {
+            0 => PONG.to_vec(),
+            1 => [head(&format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len())), body].concat(),
+            2 => head("HTTP/1.1 101 UPGRADED\r\n\r\n"),
+            3 => [head("HTTP/1.1 200 OK\r\n\r\n"), body].concat(),
+            4 => body,
+            _ => head("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 204 No\r\n\r\n"),
+        })
+    });
+    prop_oneof![request, answer]
+}
+
+proptest! {
+    /// Whatever either side says, in whatever pieces: every byte of the client's is sent once and in order.
+    #[test]
+    fn every_byte_of_the_clients_is_sent_once_and_in_order(
+        turns in proptest::collection::vec(any_turn(), 0..12),
+        piece in 1_usize..80,
+    ) {
+        let exchange = Exchange::default();
+        let (mut sent, mut came) = (Vec::new(), Vec::new());
+        for turn in turns {
+            match turn {
+                Turn::Answer(data) => data.chunks(piece).for_each(|data| hear(&exchange, data)),
+                Turn::Request(data) => for data in data.chunks(piece) {
+                    came.extend_from_slice(data);
+                    match take(&exchange, data) {
+                        FromClient::Pass(data) => sent.extend_from_slice(&data),
+                        FromClient::Wait => prop_assert!(exchange.ready().is_none() && is_free(&exchange)),
+                        FromClient::Ready => {
+                            prop_assert!(exchange.ready().is_some());
+                            sent.extend_from_slice(&exchange.begin());
+                        }
+                    }
+                },
+            }
+        }
+        prop_assert!(came.starts_with(&sent));
+        // What is missing is half a head.
+        prop_assert!(came.len() == sent.len() || exchange.is_between());
+    }
+}
+
+/// How it stands after these turns, each in pieces of this size.
+fn standing(turns: &[Turn], piece: usize) -> Vec<&'static str> {
+    let exchange = Exchange::default();
+    let after = turns.iter().map(|turn| {
+        match turn {
+            Turn::Answer(data) => data.chunks(piece).for_each(|data| hear(&exchange, data)),
+            Turn::Request(data) => data.chunks(piece).for_each(|data| {
+                if take(&exchange, data) == FromClient::Ready {
+                    exchange.begin();
+                }
+            }),
+        }
+        match lock(&exchange.0).phase {
+            Phase::Between => "between",
+            Phase::Ready | Phase::Asked => "asked",
+            Phase::BlindReady | Phase::Blind => "blind",
+        }
+    });
+    after.collect()
+}
+
+proptest! {
+    /// Where a request and an answer end does not depend on the pieces in which they come.
+    #[test]
+    fn pieces_make_no_difference(turns in proptest::collection::vec(any_turn(), 0..12), piece in 1_usize..80) {
+        prop_assert_eq!(standing(&turns, piece), standing(&turns, usize::MAX));
+    }
+}

@@ -1,0 +1,145 @@
+//! Each request finds its own way: a client's connection outlives the SSH connections that its requests went over.
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+
+use rustix::process::{Resource, getrlimit, setrlimit};
+
+use crate::lab::{Lab, answers, connect, remote, wait_for};
+
+const INFO: &[u8] = b"GET /info HTTP/1.1\r\nHost: docker\r\n\r\n";
+const PING: &[u8] = b"GET /_ping HTTP/1.1\r\nHost: docker\r\n\r\n";
+
+/// The answer to `request`, up to the OK at the end of its body; an error where it was cut or ended.
+fn ask(client: &mut UnixStream, request: &[u8]) -> std::io::Result<String> {
+    client.write_all(request)?;
+    let mut answer = Vec::new();
+    while !answer.windows(4).any(|four| four == b"\r\n\r\n") || !answer.ends_with(b"OK") {
+        let mut byte = [0];
+        client.read_exact(&mut byte)?;
+        answer.push(byte[0]);
+    }
+    Ok(String::from_utf8_lossy(&answer).into_owned())
+}
+
+#[test]
+fn a_thousand_clients_between_requests_do_not_notice_a_lost_connection() {
+    let Some(lab) = Lab::with_engine() else { return };
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    setrlimit(Resource::Nofile, limit).unwrap();
+    lab.ok(&["up", "lab"]);
+    let mut clients: Vec<UnixStream> = (0..1000).map(|_| connect(&lab.socket("lab"))).collect();
+    for round in 0..3 {
+        for (number, client) in clients.iter_mut().enumerate() {
+            let answer = ask(client, PING).unwrap_or_else(|e| panic!("client {number} in round {round}: {e}"));
+            assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+        }
+        // Who asks nothing is no flow of any connection.
+        let idle = |status: serde_json::Value| {
+            let connections = status["connections"].as_array().unwrap();
+            connections.iter().all(|connection| connection["flows"] == 0).then_some(status["flows_open"].clone())
+        };
+        assert_eq!(wait_for("all to be idle", || idle(lab.status("lab"))), 1000);
+        lab.sshd.cut_sessions();
+    }
+    drop(clients);
+    wait_for("all to be gone", || (lab.status("lab")["flows_open"] == 0).then_some(()));
+    assert_eq!(lab.status("lab")["flows_failed"], 0, "{}", lab.log("lab"));
+}
+
+/// A server that takes requests, answers none of them on its first connection, and all on later ones.
+fn silent_once(lab: &Lab) -> Arc<Mutex<Vec<String>>> {
+    let (connections, asked) = (Arc::new(AtomicUsize::new(0)), Arc::<Mutex<Vec<String>>>::default());
+    let seen = asked.clone();
+    let path = lab.path("remote/x.sock");
+    remote::serve_all(&path, move |mut stream| {
+        let mut request = vec![0; 4096];
+        let number = connections.fetch_add(1, Relaxed);
+        while let Ok(size @ 1..) = stream.read(&mut request) {
+            let asked = String::from_utf8_lossy(&request[..size]).into_owned();
+            seen.lock().unwrap().push(asked.clone());
+            if number > 0 || asked.contains("/_ping") {
+                let head = "HTTP/1.1 200 OK\r\nServer: Docker/20.10.0 (lab)\r\nApi-Version: 1.41\r\n";
+                let _ = stream.write_all(format!("{head}Content-Length: 2\r\n\r\nOK").as_bytes());
+            }
+        }
+    });
+    lab.ok(&["up", "lab", "--remote", path.to_str().unwrap()]);
+    asked
+}
+
+#[test]
+fn a_question_without_an_answer_is_asked_again_and_a_command_never() {
+    for (method, again) in [("GET", true), ("HEAD", true), ("POST", false), ("DELETE", false)] {
+        let lab = Lab::new("");
+        let asked = silent_once(&lab);
+        let mut client = connect(&lab.socket("lab"));
+        let line = format!("{method} /containers/x/json HTTP/1.1\r\nHost: docker\r\n\r\n");
+        client.write_all(line.as_bytes()).unwrap();
+        wait_for("the request", || asked.lock().unwrap().contains(&line).then_some(()));
+        lab.sshd.cut_sessions();
+        let mut answer = [0; 8];
+        let read = client.read_exact(&mut answer);
+        assert_eq!(read.is_ok(), again, "{method}: {read:?}");
+        assert_eq!(asked.lock().unwrap().iter().filter(|request| **request == line).count(), 1 + usize::from(again));
+    }
+}
+
+#[test]
+fn a_client_that_asks_nothing_is_let_go_where_the_tunnel_leads_elsewhere_and_one_that_asks_is_cut() {
+    let lab = Lab::new("");
+    for name in ["first", "second"] {
+        answers::serve(&lab.path(&format!("remote/{name}")), move |_| Some(format!("{name} OK")));
+    }
+    let (ssh_config, remote) = (lab.path("ssh_config"), |name: &str| lab.path(&format!("remote/{name}")));
+    let lead_to = |name: &str, more: &str| {
+        let remote = remote(name);
+        lab.write_config(&format!("ssh_config = {ssh_config:?}\n[profiles.lab]\nremote = {remote:?}\n{more}"));
+    };
+    lead_to("first", "");
+    lab.ok(&["up", "lab"]);
+    for more in ["", "access = \"read-only\"\n"] {
+        lead_to("first", "");
+        lab.ok(&["reload", "lab"]);
+        let mut client = connect(&lab.socket("lab"));
+        let answer = ask(&mut client, INFO).unwrap();
+        assert!(answer.contains("first"), "{answer}");
+        // To another Engine, or past a guard.
+        lead_to(if more.is_empty() { "second" } else { "first" }, more);
+        lab.ok(&["reload", "lab"]);
+        let answer = ask(&mut client, INFO);
+        assert!(answer.is_err(), "{answer:?}");
+    }
+}
+
+#[test]
+fn without_the_layer_a_client_is_bound_to_its_channel() {
+    let Some(lab) = Lab::with_engine() else { return };
+    let (ssh_config, remote) = (lab.path("ssh_config"), lab.remote_socket());
+    lab.write_config(&format!("ssh_config = {ssh_config:?}\n[profiles.lab]\nremote = {remote:?}\napi = false\n"));
+    lab.ok(&["up", "lab"]);
+    let mut client = connect(&lab.socket("lab"));
+    ask(&mut client, PING).unwrap();
+    lab.sshd.cut_sessions();
+    assert!(ask(&mut client, PING).and_then(|_| ask(&mut client, PING)).is_err());
+}
+
+#[test]
+fn a_lazy_tunnel_goes_idle_under_a_client_that_asks_nothing_and_serves_its_next_request() {
+    let Some(lab) = Lab::with_engine() else { return };
+    let (ssh_config, remote) = (lab.path("ssh_config"), lab.remote_socket());
+    lab.write_config(&format!(
+        "ssh_config = {ssh_config:?}\n[profiles.lab]\nremote = {remote:?}\nlazy = true\nidle_timeout = \"1s\"\n"
+    ));
+    lab.ok(&["up", "lab"]);
+    let mut client = connect(&lab.socket("lab"));
+    for _ in 0..2 {
+        let answer = ask(&mut client, PING).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+        wait_for("it to be idle", || (lab.state() == "idle").then_some(()));
+    }
+    assert_eq!(lab.status("lab")["flows_open"], 1);
+}
