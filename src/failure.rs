@@ -40,9 +40,7 @@ pub enum ExitCode {
 /// What failed, why, and what to do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
-    /// The exit code.
     pub exit: ExitCode,
-    /// What failed.
     pub message: String,
     /// Why, outermost first.
     pub causes: Vec<String>,

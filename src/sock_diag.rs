@@ -20,7 +20,6 @@ const ANSWER_SIZE: usize = 88;
 /// What the kernel says of a socket.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Found {
-    /// The user.
     pub uid: u32,
     /// 0 where no process has it any more.
     pub inode: u64,

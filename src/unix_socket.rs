@@ -32,7 +32,6 @@ pub fn connect_within(path: &Path, limit: Duration) -> io::Result<UnixStream> {
 /// Who is at the other end of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Peer {
-    /// The user.
     pub uid: u32,
     /// The process, where the system tells it: one outside of our PID namespace has no number here.
     pub pid: Option<u32>,

@@ -8,10 +8,8 @@ use super::state::State;
 /// A check and what came of it.
 #[derive(Debug, Clone, Serialize)]
 pub struct Outcome {
-    /// The check.
     #[serde(flatten)]
     pub rule: &'static Rule,
-    /// What came of it.
     #[serde(flatten)]
     pub state: State,
     /// What to do, with this host's own names.

@@ -53,7 +53,6 @@ pub struct Rule {
     pub id: &'static str,
     /// What is wrong where it finds something.
     pub title: &'static str,
-    /// How bad that is.
     pub severity: Severity,
     /// Its number in the CIS Docker Benchmark 1.6.0.
     pub cis: Option<&'static str>,

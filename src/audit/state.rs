@@ -13,7 +13,6 @@ pub(super) const UNTOLD: &str = "the Engine does not say";
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "state", content = "detail", rename_all = "lowercase")]
 pub enum State {
-    /// As it should be.
     Passed,
     /// Not as it should be; what was seen.
     Found(Vec<Evidence>),
@@ -21,7 +20,6 @@ pub enum State {
     Ignored {
         /// Why, in the user's words.
         reason: Option<String>,
-        /// What was seen.
         evidence: Vec<Evidence>,
     },
     /// Not to be seen; why not.

@@ -43,12 +43,7 @@ pub enum ClientError {
     Protocol(String),
     /// The daemon is of another version, whose protocol differs.
     #[error("the tunnel was started by dtunnel {version}, which speaks another protocol")]
-    Version {
-        /// The daemon's version.
-        version: String,
-        /// Its process id.
-        pid: u32,
-    },
+    Version { version: String, pid: u32 },
 }
 
 impl ClientError {
@@ -241,7 +236,6 @@ fn check_peer(stream: &UnixStream) -> Result<Option<u32>, ClientError> {
 /// What there is of a tunnel.
 #[derive(Debug)]
 pub enum Found {
-    /// Nothing.
     Down,
     /// A daemon, and what it says.
     Running(Box<TunnelStatus>),

@@ -10,13 +10,11 @@ use crate::config::Overrides;
 pub struct Options {
     /// The target, as on the command line.
     pub target: String,
-    /// The configuration file.
     pub config: PathBuf,
     /// Did the user name that file?
     pub config_named: bool,
     /// `-F`, `--local`, `--remote`, `--lazy`.
     pub overrides: Overrides,
-    /// `--timeout`.
     pub timeout: Duration,
     /// `-v`, how often.
     pub verbose: u8,

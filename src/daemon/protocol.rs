@@ -37,7 +37,6 @@ pub enum Request {
     },
     /// The answer to [`Event::Prompt`].
     Answer {
-        /// The prompt's id.
         id: u64,
         /// None: nobody wants to answer.
         answer: Option<Secret>,
@@ -70,21 +69,15 @@ pub enum Request {
 pub enum Event {
     /// The first word on every connection.
     Hello {
-        /// [`PROTOCOL`].
         protocol: u32,
         /// The daemon's version of dtunnel.
         version: String,
-        /// Its process id.
         pid: u32,
     },
     /// The answer to [`Request::Status`], and to [`Request::Watch`] once the tunnel is up.
-    Status {
-        /// The status.
-        status: Box<TunnelStatus>,
-    },
+    Status { status: Box<TunnelStatus> },
     /// Something that does not stop the tunnel but should be known.
     Warning {
-        /// What.
         message: String,
         /// Is it what a program on the way says, rather than a warning of ours?
         #[serde(default)]
@@ -92,7 +85,6 @@ pub enum Event {
     },
     /// What is being done now. Also a sign of life, every second.
     Step {
-        /// The step.
         step: Step,
         /// What went wrong before, where this is not the first attempt.
         #[serde(default)]
@@ -102,29 +94,18 @@ pub enum Event {
     Prompt {
         /// To be repeated in the answer.
         id: u64,
-        /// The question.
         question: Question,
     },
     /// A question needs no answer any more: somebody gave one, or it was withdrawn.
-    PromptOver {
-        /// The prompt's id.
-        id: u64,
-    },
+    PromptOver { id: u64 },
     /// The tunnel did not come up, or has failed since.
-    Failed {
-        /// Why.
-        failure: Failure,
-    },
+    Failed { failure: Failure },
     /// The configuration was read again, and holds.
-    Reloaded {
-        /// What should be known.
-        warnings: Vec<String>,
-    },
+    Reloaded { warnings: Vec<String> },
     /// Another daemon runs this tunnel already.
     AlreadyRunning,
     /// The tunnel is ending; this many flows are still open.
     Draining {
-        /// Open flows.
         flows: u64,
         /// How long they may take to finish, in milliseconds.
         #[serde(default)]
@@ -137,7 +118,6 @@ pub enum Event {
 /// Why there is no connection, while the next attempt is waited for or made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Trouble {
-    /// The last failure.
     pub message: String,
     /// Milliseconds until the next attempt; None while one is being made.
     pub next_ms: Option<u64>,
@@ -146,17 +126,13 @@ pub struct Trouble {
 /// A tunnel, as shown by `status --json` (docs/guide.md, "status").
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct TunnelStatus {
-    /// The tunnel's name.
     pub name: String,
-    /// Its state.
     pub state: State,
     /// Since when (RFC 3339, UTC); None where it is down.
     pub since: Option<String>,
     /// The host that is connected to.
     pub host: Option<String>,
-    /// The login name there.
     pub user: Option<String>,
-    /// The TCP port there.
     pub port: Option<u16>,
     /// The local endpoint, as `DOCKER_HOST` wants it.
     pub local: Option<String>,
@@ -164,11 +140,8 @@ pub struct TunnelStatus {
     pub remote: Option<String>,
     /// How flows reach it: `streamlocal`, `direct-tcpip` or `exec: COMMAND`.
     pub transport: Option<String>,
-    /// The SSH connections.
     pub connections: Vec<ConnectionStatus>,
-    /// Flows open now.
     pub flows_open: u64,
-    /// Flows ever begun.
     pub flows_total: u64,
     /// Flows that were refused by the host or cut.
     pub flows_failed: u64,
@@ -198,7 +171,6 @@ pub struct TunnelStatus {
     /// The last client that was reset because it did not read: when, who, and why.
     #[serde(default)]
     pub last_reset: Option<String>,
-    /// The daemon's process id.
     pub pid: Option<u32>,
     /// The words that the daemon was started with, which start it again.
     #[serde(default)]

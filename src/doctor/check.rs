@@ -6,7 +6,6 @@ use serde::Serialize;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
-    /// As it should be.
     Ok,
     /// It works, but there is something to know.
     Warning,
@@ -21,11 +20,9 @@ pub enum Verdict {
 pub struct Check {
     /// A short name that stays the same from version to version.
     pub id: &'static str,
-    /// What came of it.
     pub verdict: Verdict,
     /// How long it took, in milliseconds; None where it was not tried.
     pub ms: Option<f64>,
-    /// What was found.
     pub detail: String,
     /// What to do, where there is something to do.
     pub remedy: Option<String>,

@@ -12,7 +12,6 @@ const MAX_NAME: usize = 255;
 /// A running container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Container {
-    /// Its id.
     pub id: String,
     /// Its name, without the slash that the Engine puts before it, fit to be shown.
     pub name: String,
@@ -25,9 +24,7 @@ pub struct Container {
 /// A port of a container that the host publishes.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Published {
-    /// The host's address.
     pub address: IpAddr,
-    /// The host's port.
     pub port: u16,
     /// The port in the container.
     pub container_port: u16,

@@ -77,7 +77,6 @@ pub async fn ping(
 /// What an Engine says of itself when asked for more.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Version {
-    /// Its versions.
     pub engine: EngineVersion,
     /// Operating system, such as `linux`.
     pub os: String,

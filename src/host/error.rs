@@ -17,7 +17,6 @@ pub enum Error {
         host: String,
         /// The Engine's socket on the host.
         socket: String,
-        /// The login name there.
         user: String,
         /// What a command there said, in place of looking around; may be empty.
         said: String,
@@ -29,7 +28,6 @@ pub enum Error {
     Obstacle {
         /// `user@host:port`.
         host: String,
-        /// What.
         obstacle: Obstacle,
     },
     /// The socket was opened, but what listens there does not answer as an Engine does.
@@ -39,7 +37,6 @@ pub enum Error {
         host: String,
         /// The Engine's socket on the host.
         socket: String,
-        /// What went wrong.
         source: engine::Error,
     },
 }
@@ -58,37 +55,26 @@ pub enum Obstacle {
     /// There is one, which this login may not use.
     #[error("{user} may not use {socket} ({listing})")]
     Permission {
-        /// The socket.
         socket: String,
         /// Its mode, owner and group.
         listing: String,
-        /// The login's name.
         user: String,
         /// Is the user in the group `docker` by now, but this login is older?
         new_login: bool,
     },
     /// There is one, but its server forwards nothing and nothing on the host can stand in.
     #[error("its SSH server does not forward to {socket}")]
-    Prohibited {
-        /// The socket.
-        socket: String,
-    },
+    Prohibited { socket: String },
     /// There is one, but nobody answers there.
     #[error("nothing answers at {socket}: {said}")]
     NotListening {
-        /// The socket.
         socket: String,
         /// The words of the tools that tried.
         said: String,
     },
     /// The command that should speak to the Engine failed.
     #[error("`{command}` failed there: {said}")]
-    Command {
-        /// The command.
-        command: String,
-        /// Its words.
-        said: String,
-    },
+    Command { command: String, said: String },
 }
 
 impl Obstacle {

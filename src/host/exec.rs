@@ -15,13 +15,10 @@ use crate::ssh::Endpoint;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Tool {
-    /// The docker CLI.
     Docker,
-    /// socat.
     Socat,
     /// netcat with Unix sockets (OpenBSD's, ncat).
     Nc,
-    /// podman.
     Podman,
 }
 

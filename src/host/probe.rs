@@ -18,9 +18,7 @@ const MARK: &str = "dtunnel:";
 /// What was found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct HostProbe {
-    /// The login's name there.
     pub user: String,
-    /// Its groups.
     pub groups: Vec<String>,
     /// The sockets looked for, in the order in which they are preferred.
     pub sockets: Vec<Socket>,
@@ -33,9 +31,7 @@ pub struct HostProbe {
 /// A socket on the host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Socket {
-    /// Its path.
     pub path: String,
-    /// What is there.
     pub access: Access,
     /// Mode, owner and group, as `ls -l` shows them.
     pub listing: String,
@@ -44,7 +40,6 @@ pub struct Socket {
 /// May a socket be used?
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
-    /// Yes.
     Granted,
     /// It is there, but not for this login.
     Denied,

@@ -7,11 +7,9 @@ use russh::Names;
 pub struct Negotiated {
     /// The server's version, such as `SSH-2.0-OpenSSH_9.2p1`.
     pub server: String,
-    /// Key exchange.
     pub kex: String,
     /// Type of the host key.
     pub host_key: String,
-    /// Cipher.
     pub cipher: String,
     /// MAC; of no meaning where the cipher has its own.
     pub mac: String,

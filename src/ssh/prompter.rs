@@ -33,12 +33,10 @@ pub enum Question {
         host: String,
         /// Keys to be added, `ED25519 SHA256:…`.
         new: Vec<String>,
-        /// Those to be removed.
         old: Vec<String>,
     },
     /// The passphrase of a private key.
     Passphrase {
-        /// The key's file.
         file: String,
         /// Was the last answer wrong?
         again: bool,
@@ -60,7 +58,6 @@ pub enum Question {
         account: String,
         /// The instruction that came with it; may be empty.
         instruction: String,
-        /// The prompt.
         prompt: String,
         /// May the answer be seen while it is typed?
         echo: bool,
@@ -140,9 +137,7 @@ impl fmt::Debug for Secret {
 /// A question on its way to a person; dropping it means that there was nobody to ask.
 #[derive(Debug)]
 pub struct Ask {
-    /// The question.
     pub question: Question,
-    /// Where the answer goes.
     pub reply: oneshot::Sender<Secret>,
 }
 
@@ -184,7 +179,6 @@ impl Said {
 /// Time spent waiting for people.
 #[derive(Debug, Clone, Copy, Default)]
 struct Clock {
-    /// Questions open now.
     open: usize,
     /// Since when, if any is open.
     since: Option<Instant>,

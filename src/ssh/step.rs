@@ -17,7 +17,6 @@ pub enum Step {
     Connecting,
     /// Deciding whether the host's key is the right one.
     HostKey,
-    /// Logging in.
     Authenticating,
     /// Waiting for an agent to sign, which may be asking its owner or waiting for a touch.
     Confirming,
