@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// An error and what it comes from, in one line.
+/// An error and its sources, in one line.
 pub fn with_causes(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(error.source(), |cause| cause.source());
     causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
@@ -61,7 +61,7 @@ impl Failure {
         self
     }
 
-    /// An error with all that it comes from.
+    /// An error with all its sources.
     pub fn of(exit: ExitCode, error: &dyn std::error::Error, hint: Option<String>) -> Self {
         let mut causes = Vec::new();
         let mut cause = error.source();

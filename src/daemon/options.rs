@@ -1,11 +1,11 @@
-//! What a daemon is started with.
+//! The options that a daemon is started with.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::config::Overrides;
 
-/// What the daemon is to do.
+/// A daemon's options.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// The target, as on the command line.

@@ -1,13 +1,13 @@
-//! A step of the doctor's, and what came of it.
+//! A step of the doctor, and its verdict.
 
 use serde::Serialize;
 
-/// What came of a step.
+/// The verdict on a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
     Ok,
-    /// It works, but there is something to know.
+    /// The step works, but the user should know something.
     Warning,
     /// This is why there is no tunnel.
     Failed,
