@@ -10,11 +10,9 @@ use std::fmt;
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Address<'a> {
-    /// Login name.
     pub user: Option<&'a str>,
     /// A name or an address; an IPv6 address without its brackets.
     pub host: &'a str,
-    /// The port.
     pub port: Option<u16>,
 }
 

@@ -1,4 +1,4 @@
-//! Pauses that double, up to a longest one.
+//! Pauses that double, up to a maximum.
 
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ impl Backoff {
     }
 }
 
-/// Up to half of a pause is left to chance, so that many who wait for the same do not come at once.
+/// Up to half of a pause is random, so that many waiters do not retry at once.
 pub fn with_jitter(pause: Duration) -> Duration {
     pause.mul_f64(1.0 - fastrand::f64() / 2.0)
 }

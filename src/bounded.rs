@@ -1,10 +1,10 @@
-//! Work of the system's that may never end, for who does not wait for ever.
+//! A time limit for system calls that may block forever.
 
 use std::sync::mpsc;
 use std::time::Duration;
 
-/// The result of `work`, which is done on a thread of its own; None where it has not ended within `limit`. The thread then
-/// stays behind, with all that it has.
+/// The result of `work`, which is done on a thread of its own; None where it has not ended within `limit`. The thread
+/// then stays behind, with everything it holds.
 ///
 /// # Errors
 /// Where the system has no thread to give.

@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// An error and what it comes from, in one line.
+/// An error and its sources, in one line.
 pub fn with_causes(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(error.source(), |cause| cause.source());
     causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
@@ -40,9 +40,7 @@ pub enum ExitCode {
 /// What failed, why, and what to do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
-    /// The exit code.
     pub exit: ExitCode,
-    /// What failed.
     pub message: String,
     /// Why, outermost first.
     pub causes: Vec<String>,
@@ -63,7 +61,7 @@ impl Failure {
         self
     }
 
-    /// An error with all that it comes from.
+    /// An error with all its sources.
     pub fn of(exit: ExitCode, error: &dyn std::error::Error, hint: Option<String>) -> Self {
         let mut causes = Vec::new();
         let mut cause = error.source();

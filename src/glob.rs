@@ -1,6 +1,6 @@
-//! Patterns with `*` for any bytes and `?` for any one, as ssh_config and known_hosts have them
-//! (ssh_config(5), "PATTERNS"). The one matcher of this program: what is matched is often chosen by the
-//! other side, so no pattern may take more time than its length times that of the text.
+//! Patterns with `*` for any bytes and `?` for any one, as ssh_config and known_hosts have them (ssh_config(5),
+//! "PATTERNS"). The one matcher of this program: the text is often chosen by the other side, so matching takes at most
+//! the pattern's length times the text's.
 
 /// Does the whole of `text` fit `pattern`?
 ///
@@ -8,8 +8,8 @@
 pub fn matches(pattern: &str, text: &str) -> bool {
     let (pattern, text) = (pattern.as_bytes(), text.as_bytes());
     let (mut at, mut from) = (0, 0);
-    // The last `*`, and where what it stands for ends. An earlier one need never be looked at again:
-    // whatever it could give up, the later one can take.
+    // The last `*`, and where what it stands for ends. Earlier ones need no backtracking: the later `*` can match
+    // everything that they could give up.
     let mut star = None;
     while from < text.len() {
         match pattern.get(at) {

@@ -4,15 +4,15 @@
 //!
 //! - `cli`: one file a command, and the only module that prints;
 //! - `doctor`: every step from a target to its Engine, tried one by one;
-//! - `audit`: what is unsafe about an Engine, its door and what runs there;
-//! - `daemon`: a process around a tunnel: lock, control socket, log;
+//! - `audit`: finds what is unsafe about an Engine, the access to it and its containers;
+//! - `daemon`: the background process around a tunnel: lock, control socket, log;
 //! - `tunnel`: the product: listener, flows, supervision;
-//! - `host`: what is on the other machine: where its Engine is, and the way there;
-//! - `engine`: what is asked of Docker Engine through a tunnel;
+//! - `host`: the remote host: finding its Engine, and the route to it;
+//! - `engine`: our own requests to Docker Engine through a tunnel;
 //! - `ssh`: one authenticated connection; the only module that names russh;
 //! - `config`: profiles and ssh_config, resolved to a `Target`;
 //! - `failure`: a failure as people see it, with the exit code;
-//! - `address`, `text`, `shell_word`, `glob`, `backoff`, `bounded`, `sync`, `unix_socket`, `proc_net`, `sock_diag`: small tools of everyone's, which import nothing of ours.
+//! - `address`, `text`, `shell_word`, `glob`, `backoff`, `bounded`, `sync`, `unix_socket`, `proc_net`, `sock_diag`: small tools for all modules; they import no other module.
 //!
 //! docs/architecture.md tells how they work together. This library exists for the binary, the
 //! tests and the benchmarks; it promises no stable interface.

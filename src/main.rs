@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    // A shell that asks what could come next is answered, and nothing else happens.
+    // Answers a shell's request for completions, then exits.
     dtunnel::cli::complete();
     match dtunnel::cli::parse() {
         Ok(cli) => dtunnel::cli::run(cli),

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// An address of such a table, such as `0100007F:0947`: 32-bit words in the host's byte order, then the port, in
-/// hexadecimal. One that is IPv4 mapped into IPv6 is told as IPv4.
+/// hexadecimal. An IPv4-mapped IPv6 address is returned as IPv4.
 pub fn socket_address(text: &str, is_little_endian: bool) -> Option<SocketAddr> {
     let (address, port) = text.split_once(':')?;
     let port = u16::from_str_radix(port, 16).ok()?;

@@ -1,5 +1,5 @@
-//! Asks the kernel for one TCP socket by its two ends (sock_diag(7)): in constant time, where /proc/net/tcp is read line by
-//! line, of which a client that comes and goes without end leaves tens of thousands (TIME_WAIT).
+//! Asks the kernel for one TCP socket by its two ends (sock_diag(7)): in constant time, while /proc/net/tcp is read
+//! line by line, and a client that reconnects all the time leaves tens of thousands of lines (TIME_WAIT).
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -17,29 +17,29 @@ const REQUEST_SIZE: usize = 72;
 /// An `inet_diag_msg` behind its header.
 const ANSWER_SIZE: usize = 88;
 
-/// What the kernel says of a socket.
+/// The kernel's answer about a socket.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Found {
-    /// The user.
     pub uid: u32,
-    /// 0 where no process has it any more.
+    /// The inode; 0 if no process has the socket open any more.
     pub inode: u64,
     /// As in `tcp_states.h`.
     pub state: u8,
-    /// Bytes that were written, and that the other end's system has not acknowledged.
+    /// Bytes written that the peer's system has not acknowledged.
     pub unacknowledged: u32,
 }
 
-/// The socket whose own end is `local`; None where there is none. An IPv6 socket that speaks IPv4 is found by its IPv4 ends.
+/// The socket whose own end is `local`; None where there is none. An IPv6 socket that speaks IPv4 is found by its IPv4
+/// ends.
 ///
 /// # Errors
-/// Where the kernel cannot be asked so.
+/// If the kernel does not support the request.
 pub fn find(local: SocketAddr, remote: SocketAddr) -> io::Result<Option<Found>> {
     let socket =
         socket_with(AddressFamily::NETLINK, SocketType::DGRAM, SocketFlags::CLOEXEC, Some(netlink::SOCK_DIAG))?;
     sendto(&socket, &request(local, remote), SendFlags::empty(), &SocketAddrNetlink::new(0, 0))?;
     let mut answer = [0; 1024];
-    // The kernel has answered when it has taken the question.
+    // The kernel answers before send returns.
     let (size, _) = recv(&socket, &mut answer, RecvFlags::DONTWAIT)?;
     read(&answer[..size])
 }

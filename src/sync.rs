@@ -2,8 +2,8 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Locks `mutex`. Each critical section leaves its data whole at any moment, so that a panic in another one, which would
-/// have been reported already, breaks nothing here.
+/// Locks `mutex`. Every critical section keeps its data consistent at any moment, so a poisoned lock is safe to use;
+/// the panic itself was already reported.
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,7 +1,7 @@
 //! Text from outside (an Engine, a server, a host's tools, names of containers), made fit for a terminal, a
 //! log and a line of a report.
 //!
-//! Whoever takes such text in passes it through here. A terminal obeys control characters; a line break
+//! Every such text passes through here. A terminal obeys control characters; a line break
 //! would let the other side write lines of its own into our reports; and Unicode's format characters
 //! reorder or hide what people read (Unicode Technical Report 36, section 2.5; CVE-2021-42574).
 
@@ -33,20 +33,20 @@ pub fn shown_bytes(bytes: &[u8]) -> String {
     shown(&String::from_utf8_lossy(bytes))
 }
 
-/// What of several lines is worth showing: each as [`shown`] has it, empty ones left out, and of many the
-/// last `most`, for the cause comes last.
+/// The lines worth showing: each as by [`shown`], without empty ones, and at most the last `most`, since the cause
+/// comes last.
 pub fn last_lines(text: &str, most: usize) -> Vec<String> {
     let mut lines: Vec<String> = text.split(['\n', '\r']).map(shown).filter(|line| !line.is_empty()).collect();
     lines.split_off(lines.len().saturating_sub(most))
 }
 
-/// Does a line name an address on the web, where somebody may have to go?
+/// Does a line contain a web address that a person may have to visit?
 pub fn names_address(line: &str) -> bool {
     let line = line.to_ascii_lowercase();
     line.contains("https://") || line.contains("http://")
 }
 
-/// A character as it may be shown; None where it has no business in a line.
+/// A character as it may be shown; None if it must not appear in a line.
 fn plain(c: char) -> Option<char> {
     match c {
         '\t' | '\n' | '\r' | '\u{2028}' | '\u{2029}' => Some(' '),

@@ -10,8 +10,8 @@ use socket2::{Domain, SockAddr, Socket, Type};
 
 /// Connects to the socket at `path`.
 ///
-/// connect(2) waits, without end, where as many connections as the listener lets wait (listen(2), backlog) have not been
-/// accepted: a process that is stopped accepts none. On Linux it keeps to SO_SNDTIMEO (unix(7) does not say so;
+/// connect(2) blocks without limit while the listener's backlog (listen(2)) is full, as with a stopped process. On
+/// Linux it keeps to SO_SNDTIMEO (unix(7) does not say so;
 /// `unix_stream_connect` in the kernel does); other systems refuse such a connection at once.
 ///
 /// # Errors
@@ -32,7 +32,6 @@ pub fn connect_within(path: &Path, limit: Duration) -> io::Result<UnixStream> {
 /// Who is at the other end of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Peer {
-    /// The user.
     pub uid: u32,
     /// The process, where the system tells it: one outside of our PID namespace has no number here.
     pub pid: Option<u32>,

@@ -1,18 +1,18 @@
-//! What an Engine answers, as far as the checks look at it.
+//! The parts of an Engine's answers that the checks read.
 //!
-//! Every field is [`Told`]: one that is missing, null or of another type is unknown, and no check may take
-//! it for anything. (Engines differ in what they tell: Podman's, old ones, and proxies that leave things out.)
+//! Every field is [`Told`]: one that is missing, null or of another type is unknown, and no check may assume a value.
+//! (Podman, old Engines and filtering proxies leave fields out.)
 
 use std::collections::BTreeMap;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 
-/// A field of an answer; None where the Engine does not tell.
+/// A field of an answer; None if the Engine does not send it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Told<T>(pub(super) Option<T>);
 
-/// A list or map. Go writes an empty one as null, which is not the same as saying nothing.
+/// A list or map. Go writes an empty one as null, which differs from a missing field.
 pub(super) type List<T> = Told<Option<Vec<T>>>;
 pub(super) type Map<T> = Told<Option<BTreeMap<String, T>>>;
 

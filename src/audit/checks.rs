@@ -8,7 +8,7 @@ use super::facts::{Answer, Commands, Facts, Host};
 use super::state::{State, UNTOLD};
 use super::versions;
 
-/// Where the host tells nothing.
+/// The reason for an unknown result if the host gives no answer.
 const NO_COMMANDS: &str = "this login runs no commands";
 
 pub(super) fn socket_mode(facts: &Facts) -> State {
@@ -164,7 +164,7 @@ fn found_if(bad: bool, evidence: impl FnOnce() -> String) -> State {
     if bad { State::found([evidence()]) } else { State::Passed }
 }
 
-/// The same of what the Engine may not tell.
+/// The same for a field that the Engine may not send.
 fn told_if(bad: Option<bool>, evidence: impl FnOnce() -> String) -> State {
     bad.map_or_else(|| State::unknown(UNTOLD), |bad| found_if(bad, evidence))
 }
@@ -177,7 +177,7 @@ fn version(told: Option<&str>, judge: impl FnOnce(&str) -> Result<Option<String>
     }
 }
 
-/// A setting of dockerd's that should be `good`, and is `default` where nothing is said.
+/// A setting of dockerd that should be `good`, and is `default` if unset.
 fn setting(facts: &Facts, name: &str, good: bool, default: bool) -> State {
     let Some(host) = facts.host() else { return State::unknown(NO_COMMANDS) };
     let value = match host.setting(name) {
@@ -191,7 +191,7 @@ fn setting(facts: &Facts, name: &str, good: bool, default: bool) -> State {
     found_if(value != good, || format!("{name}: {value}"))
 }
 
-/// The Engine's socket on a host that tells of it.
+/// The Engine's socket, on a host that describes it.
 struct Socket<'a> {
     path: &'a str,
     mode: u32,
@@ -216,7 +216,7 @@ fn of_socket(facts: &Facts, judge: impl FnOnce(&Socket<'_>) -> State) -> State {
     judge(&Socket { path, mode: *mode, owner, group, host })
 }
 
-/// Addresses on which the Engine listens for anybody, as far as they are `meant`.
+/// The Engine's listening addresses without authentication, if `meant` selects them.
 fn listening(facts: &Facts, meant: impl Fn(IpAddr) -> bool) -> State {
     let mut evidence = Vec::new();
     let address = |text: &str| -> Option<IpAddr> {

@@ -1,18 +1,18 @@
-//! Judges what runs: one function a check, asked about every container that was looked into.
+//! Judges the running containers: one function a check, called for every inspected container.
 
 use super::answers::{Container, HostConfig};
 use super::facts::Facts;
 use super::state::{Evidence, State, UNTOLD};
 use crate::config::{DEFAULT_SOCKET, is_same_socket};
 
-/// Directories that a container has no business in, with all that is below them (CIS 5.6).
+/// Host directories that no container should mount, with everything below them (CIS 5.6).
 const SENSITIVE: [&str; 10] =
     ["/boot", "/dev", "/etc", "/lib", "/proc", "/sys", "/usr", "/root", "/var/lib/docker", "/var/lib/containerd"];
-/// The same, but what is below them may be harmless.
+/// The same without the directories below, which may be harmless.
 const SENSITIVE_ITSELF: [&str; 4] = ["/", "/var", "/run", "/var/run"];
 
-/// What is bad about a container, each thing in a few words (or none, where the check says it all); None
-/// where the Engine does not tell.
+/// The faults of a container, each in a few words (empty if the check's name says it all); None if the Engine does not
+/// send the field.
 pub(super) type Look = fn(&Container, &Facts) -> Option<Vec<String>>;
 
 pub(super) fn socket(container: &Container, facts: &Facts) -> Option<Vec<String>> {
@@ -56,7 +56,7 @@ pub(super) fn root(container: &Container, facts: &Facts) -> Option<Vec<String>> 
     if is_root { facts.confined_root().map(|confined| one(!confined, "")) } else { Some(Vec::new()) }
 }
 
-/// Looks into every container.
+/// Inspects every container.
 pub(super) fn each(facts: &Facts, look: Look) -> State {
     let Some(containers) = &facts.containers else { return State::unknown("the Engine does not list its containers") };
     let (mut evidence, mut untold) = (Vec::new(), Vec::new());
@@ -110,7 +110,7 @@ fn one(bad: bool, what: &str) -> Vec<String> {
     if bad { vec![what.into()] } else { Vec::new() }
 }
 
-/// What of the host is mounted into a container.
+/// The host paths mounted into a container.
 fn bind_sources(container: &Container) -> Option<Vec<&str>> {
     let mounts = container.mounts.items()?;
     Some(mounts.iter().filter(|mount| mount.r#type == "bind").map(|mount| mount.source.as_str()).collect())

@@ -1,5 +1,5 @@
-//! Gathers what the checks look at: from the Engine, from the host where it runs commands for us, and
-//! from the SSH connection. Changes nothing anywhere.
+//! Gathers the facts for the checks: from the Engine, from the host if it runs commands for us, and from the SSH
+//! connection. Changes nothing anywhere.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -19,11 +19,11 @@ use crate::ssh::{self, ConnectContext, Connection, OpenError, Prompter};
 
 /// Longest time for each question.
 const LIMIT: Duration = Duration::from_secs(10);
-/// Longest time for a connect to a port where nobody should be.
+/// Longest time to connect to a port that should be closed.
 const REACH: Duration = Duration::from_secs(3);
-/// Most containers that are looked into.
+/// Most containers that are inspected.
 const MOST_CONTAINERS: usize = 500;
-/// Begins each line of ours.
+/// Begins each line of our script's output.
 const MARK: &str = "dtunnel:";
 
 /// An answer of the Engine's, or why there is none.
@@ -31,9 +31,9 @@ const MARK: &str = "dtunnel:";
 pub(super) enum Answer<T> {
     /// It told.
     Told(T),
-    /// It says that there is no such thing.
+    /// The Engine says that the object does not exist.
     Absent,
-    /// It does not tell.
+    /// The Engine does not answer this.
     Unknown(String),
 }
 
@@ -43,14 +43,14 @@ impl<T> Default for Answer<T> {
     }
 }
 
-/// What the host lets this login do.
+/// Whether the host runs commands for this login.
 #[derive(Debug, Default)]
 pub(super) enum Commands {
-    /// It ran ours.
+    /// The host ran our script.
     Run(Host),
-    /// It runs none, or only its own.
+    /// The host runs no command, or only its own.
     Refused,
-    /// It did not end in time.
+    /// The script did not end in time.
     #[default]
     Unknown,
 }
@@ -69,18 +69,18 @@ pub(super) struct Facts {
     /// `GET /containers/ID/json` of those that run, each with the name to show; None where they were not
     /// listed.
     pub(super) containers: Option<Vec<(String, Container)>>,
-    /// Containers that were not looked into.
+    /// Containers that were not inspected.
     pub(super) more_containers: usize,
-    /// The socket on the host; None where it is not one.
+    /// The socket on the host; None if the Engine is not at a socket.
     pub(super) socket: Option<String>,
-    /// What the host's login tells.
+    /// The result of our script on the host.
     pub(super) commands: Commands,
     /// Ports of the target that took a connection from here; None where the way there is not direct.
     pub(super) reached: Option<Vec<u16>>,
     pub(super) ssh: ssh::Negotiated,
     pub(super) login: ssh::Login,
     pub(super) user: String,
-    /// Is a changed host key let pass (StrictHostKeyChecking no)?
+    /// Are changed host keys accepted (StrictHostKeyChecking no)?
     pub(super) any_host_key: bool,
     /// `DOCKER_CONTENT_TRUST` on this machine.
     pub(super) content_trust: bool,
@@ -96,12 +96,12 @@ impl Facts {
         Some(options.iter().any(|option| option.split(',').next() == Some(&wanted)))
     }
 
-    /// Is root in a container somebody else on the host?
+    /// Is root in a container another user on the host (user namespaces, rootless)?
     pub(super) fn confined_root(&self) -> Option<bool> {
         Some(self.has_option("userns")? || self.has_option("rootless")?)
     }
 
-    /// What the host itself says; None where it does not.
+    /// The host's own answers; None if it gave none.
     pub(super) fn host(&self) -> Option<&Host> {
         match &self.commands {
             Commands::Run(host) => Some(host),
@@ -110,20 +110,20 @@ impl Facts {
     }
 }
 
-/// What the host itself says.
+/// The host's own answers.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Host {
     /// Mode (octal), owner and group of the Engine's socket.
     pub(super) socket: Option<(u32, String, String)>,
     /// Members of the socket's group.
     pub(super) members: Vec<String>,
-    /// Is the host's user database such that they were found?
+    /// Can the host's user database list the group's members?
     pub(super) knows_members: bool,
-    /// dockerd's own options, where its process is to be seen.
+    /// dockerd's command-line options, if its process is visible.
     pub(super) options: Option<Vec<String>>,
     /// Its configuration; null where the file is not there, None where it cannot be read.
     pub(super) config: Option<Value>,
-    /// Addresses on which somebody listens; None where the host does not tell.
+    /// Listening addresses; None if the host does not list them.
     pub(super) listening: Option<Vec<(IpAddr, u16)>>,
 }
 
@@ -175,7 +175,7 @@ async fn of_engine(
         for container in listed.iter().take(MOST_CONTAINERS) {
             match answer(session.json(&format!("/containers/{}/json", container.id), LIMIT).await)? {
                 Answer::Told(told) => containers.push((container.name.clone(), told)),
-                // One that has ended meanwhile is none that runs.
+                // A container that has ended meanwhile no longer counts.
                 Answer::Absent => {}
                 Answer::Unknown(_) => containers.push((container.name.clone(), Container::default())),
             }
@@ -186,7 +186,7 @@ async fn of_engine(
     asked.await.map_err(|source| host::Error::Engine { host, socket, source })
 }
 
-/// An answer that says no is one as well; that the Engine is gone ends the audit.
+/// An error status is an answer as well; a lost Engine ends the audit.
 fn answer<T>(asked: Result<T, engine::Error>) -> Result<Answer<T>, engine::Error> {
     match asked {
         Ok(told) => Ok(Answer::Told(told)),
@@ -202,7 +202,7 @@ async fn of_host(connection: &Connection, socket: Option<&str>) -> Commands {
     match connection.run("exec sh", &script, LIMIT).await {
         Ok(output) => match Host::read(&output.stdout, socket) {
             Some(host) => Commands::Run(host),
-            // A command of the server's own took the place of ours, or none was started.
+            // The server ran a command of its own instead, or none.
             None if output.status.is_some() || begun.elapsed() < LIMIT => Commands::Refused,
             None => Commands::Unknown,
         },
@@ -275,7 +275,7 @@ impl Host {
                 "unreadable" => readable = false,
                 "listens" => drop(host.listening.get_or_insert_default()),
                 "listen" => {
-                    // From a host whose words are taken for little-endian, as nearly all are.
+                    // Assumes that the host is little-endian, as nearly all are.
                     let address = socket_address(value, true).map(|address| (address.ip(), address.port()));
                     host.listening.get_or_insert_default().extend(address);
                 }
@@ -310,7 +310,7 @@ impl Host {
         Some(given.unwrap_or_else(|| config[name].clone()))
     }
 
-    /// Where dockerd listens, as it was told. None: not known.
+    /// The addresses that dockerd was configured to listen on. None: not known.
     pub(super) fn hosts(&self) -> Option<Vec<String>> {
         let (options, config) = (self.options.as_ref()?, self.config.as_ref()?);
         let mut hosts: Vec<String> =
@@ -329,14 +329,14 @@ impl Host {
     }
 }
 
-/// The dockerd that has this socket: there may be several.
+/// The dockerd that owns this socket; a host may run several.
 fn choose(daemons: Vec<Vec<String>>, socket: Option<&str>) -> Option<Vec<String>> {
     let usual = socket.is_none_or(|path| path.trim_start_matches("/var") == "/run/docker.sock");
     let names = |options: &Vec<String>| options.iter().any(|o| socket.is_some_and(|path| o.ends_with(path)));
     let names_any = |options: &Vec<String>| options.iter().any(|o| o.contains("unix://"));
     let mut fitting = daemons.into_iter().filter(|options| names(options) || (usual && !names_any(options)));
     let chosen = fitting.next()?;
-    // With two that fit it is not known which one is meant.
+    // If two match, the right one is unknown.
     fitting.next().is_none().then_some(chosen)
 }
 

@@ -1,7 +1,7 @@
 //! The audit of an Engine's door: its socket, its network, SSH, its options, what runs, and its versions.
 //!
-//! Looks only, through a connection of its own. What cannot be seen is said to be unknown, never taken to
-//! be good or bad. Knows nothing of daemons or terminals. docs/audit.md lists the checks.
+//! Read-only, through a connection of its own. A fact that cannot be read is reported as unknown, never assumed to be
+//! good or bad. Knows nothing of daemons or terminals. docs/audit.md lists the checks.
 
 mod answers;
 mod checks;
@@ -24,7 +24,7 @@ pub use rules::RULES;
 pub use sarif::document as sarif;
 pub use state::{Evidence, State};
 
-/// Holds the names in `audit.ignore` against those of the checks.
+/// Checks that the names in `audit.ignore` are names of checks.
 ///
 /// # Errors
 /// [`config::Error::Setting`] of one that is no check, with the nearest one.
@@ -69,7 +69,7 @@ fn passed_over(state: State, ignored: Option<&IgnoredCheck>) -> State {
 mod tests {
     use super::*;
 
-    /// What is known without any answer: the login itself and this machine's environment.
+    /// The facts known without an Engine's answer: the login and this machine's environment.
     const OURS: [&str; 5] = ["ssh-root", "ssh-host-key", "ssh-algorithms", "ssh-quantum", "content-trust"];
 
     #[test]

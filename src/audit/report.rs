@@ -1,17 +1,15 @@
-//! All that an audit tells.
+//! An audit's report.
 
 use serde::Serialize;
 
 use super::rule::{Rule, Severity};
 use super::state::State;
 
-/// A check and what came of it.
+/// A check and its result.
 #[derive(Debug, Clone, Serialize)]
 pub struct Outcome {
-    /// The check.
     #[serde(flatten)]
     pub rule: &'static Rule,
-    /// What came of it.
     #[serde(flatten)]
     pub state: State,
     /// What to do, with this host's own names.
@@ -26,14 +24,14 @@ pub struct Report {
     pub host: String,
     /// 100, less what the findings weigh: 25 a critical one, 10, 4 and 1.
     pub score: u32,
-    /// The date of what is known of versions.
+    /// The date of the table of versions.
     pub versions_as_of: &'static str,
     /// One for each check.
     pub outcomes: Vec<Outcome>,
 }
 
 impl Outcome {
-    /// Is something not as it should be?
+    /// Are there findings?
     pub fn is_found(&self) -> bool {
         matches!(self.state, State::Found(_))
     }

@@ -1,4 +1,4 @@
-//! A check: how bad what it finds is, and how it comes to its answer.
+//! A check: its severity, and how it is decided.
 
 use serde::Serialize;
 
@@ -53,7 +53,6 @@ pub struct Rule {
     pub id: &'static str,
     /// What is wrong where it finds something.
     pub title: &'static str,
-    /// How bad that is.
     pub severity: Severity,
     /// Its number in the CIS Docker Benchmark 1.6.0.
     pub cis: Option<&'static str>,
@@ -64,12 +63,12 @@ pub struct Rule {
     pub(super) check: Check,
 }
 
-/// How a check comes to its answer.
+/// How a check is decided.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Check {
-    /// From all that is known.
+    /// From all facts together.
     Engine(fn(&Facts) -> State),
-    /// From each container that was looked into.
+    /// From each inspected container.
     EachContainer(Look),
 }
 

@@ -1,5 +1,5 @@
-//! What is looked at: every check with its severity, its number in the CIS Docker Benchmark 1.6.0, what to do, and the
-//! function that answers it.
+//! The list of checks, each with its severity, its number in the CIS Docker Benchmark 1.6.0, the remedy, and the
+//! function that decides it.
 
 use super::containers::Look;
 use super::facts::Facts;
@@ -28,7 +28,7 @@ const fn each(look: Look) -> Check {
     Check::EachContainer(look)
 }
 
-/// All of them, in the order in which they are told.
+/// All checks, in the order of the report.
 pub const RULES: &[Rule] = &[
     rule(
         "socket-mode",

@@ -1,4 +1,4 @@
-//! Findings as SARIF 2.1.0 (OASIS), for what collects them from many tools.
+//! Findings as SARIF 2.1.0 (OASIS), for programs that collect them from many tools.
 
 use serde_json::{Value, json};
 

@@ -1,4 +1,4 @@
-//! What came of a check, and what was seen.
+//! A check's result, and its evidence.
 
 use std::fmt;
 
@@ -6,25 +6,23 @@ use serde::Serialize;
 
 use crate::text;
 
-/// Why a check that asks the Engine is left open.
+/// The reason of an unknown result if the Engine did not answer.
 pub(super) const UNTOLD: &str = "the Engine does not say";
 
-/// What came of a check.
+/// A check's result.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "state", content = "detail", rename_all = "lowercase")]
 pub enum State {
-    /// As it should be.
     Passed,
-    /// Not as it should be; what was seen.
+    /// A finding, with its evidence.
     Found(Vec<Evidence>),
     /// Found, but the configuration says to pass it over (`audit.ignore`).
     Ignored {
         /// Why, in the user's words.
         reason: Option<String>,
-        /// What was seen.
         evidence: Vec<Evidence>,
     },
-    /// Not to be seen; why not.
+    /// Unknown, with the reason.
     Unknown(String),
 }
 
@@ -38,12 +36,12 @@ impl State {
     }
 }
 
-/// What was seen, fit to be shown: an Engine names its containers, paths and options.
+/// Evidence, made fit for a terminal: it contains names, paths and options from the Engine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Evidence {
     /// The container that it is about.
     pub container: Option<String>,
-    /// What; empty where the check says it all.
+    /// The fault; empty if the check's name says it all.
     pub text: String,
 }
 

@@ -1,7 +1,6 @@
-//! What is known of versions, shipped with dtunnel: no network is asked. The date is shown with what is
-//! judged by it.
+//! The table of versions, shipped with dtunnel: needs no network. Its date is shown with the results.
 
-/// The state of all that stands here.
+/// The date of this table.
 pub(super) const AS_OF: &str = "2026-08-23";
 
 /// Branches of Docker Engine that are maintained (project/BRANCHES-AND-TAGS.md of moby).

@@ -165,7 +165,7 @@ fn wait(terminal: &File, asker: &mut Option<&mut Asker<'_>>, signals: Option<&He
     }
 }
 
-/// Asks.
+/// Asks the question at the terminal or by SSH_ASKPASS.
 ///
 /// # Errors
 /// [`NoAnswer`].
@@ -320,11 +320,12 @@ fn read_line(terminal: &File, mut asker: Option<&mut Asker<'_>>) -> io::Result<R
     Ok(if line.is_empty() { Read::Interrupted } else { Read::Answer(secret(&line)) })
 }
 
-/// Asks `question` and reads a line that is not shown. The terminal's own line editing and signals are off meanwhile, and
-/// signals from elsewhere wait: one that ended or stopped this process half-way would leave the terminal without its echo.
+/// Asks `question` and reads a line that is not shown. The terminal's own line editing and signals are off meanwhile,
+/// and signals from elsewhere wait: one that ended or stopped this process half-way would leave the terminal without
+/// its echo.
 ///
-/// The question is shown once the echo is off, as in readpassphrase(3): who sees it may type at once, and nothing of that
-/// is shown or lost.
+/// The question is shown once the echo is off, as in readpassphrase(3): who sees it may type at once, and nothing of
+/// that is shown or lost.
 fn read_hidden(terminal: &File, question: &str, mut asker: Option<&mut Asker<'_>>) -> io::Result<Read> {
     let signals = Held::new();
     let mut mode = HiddenMode::enter(terminal)?;

@@ -12,9 +12,7 @@ use super::{Error, Profile, is_profile_name};
 /// A profile to be added.
 #[derive(Debug, Clone)]
 pub struct NewProfile {
-    /// Its name.
     pub name: String,
-    /// Its settings.
     pub profile: Profile,
 }
 

@@ -9,7 +9,6 @@ use super::paths::check_socket_path;
 /// The local end of a tunnel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LocalEndpoint {
-    /// A Unix socket.
     Unix(PathBuf),
     /// A loopback address; port 0 means any free one.
     Tcp(SocketAddr),

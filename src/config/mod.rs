@@ -67,33 +67,27 @@ pub enum Error {
     File {
         /// "read", "write", "create" …
         action: &'static str,
-        /// The file.
         path: PathBuf,
-        /// What the system said.
         source: std::io::Error,
     },
     /// The configuration file is not TOML, or a value has the wrong type or is out of range.
     #[error("{path}:{line}:{column}: {message}")]
     Syntax {
-        /// The file.
         path: PathBuf,
         /// 1-based line.
         line: usize,
         /// 1-based column, in characters.
         column: usize,
-        /// What is wrong there.
         message: String,
     },
     /// A key that this version does not know.
     #[error("{path}:{line}:{column}: unknown key `{key}` in {section}")]
     UnknownKey {
-        /// The file.
         path: PathBuf,
         /// 1-based line.
         line: usize,
         /// 1-based column, in characters.
         column: usize,
-        /// The key as written.
         key: String,
         /// `[defaults]`, `[profiles.NAME]` or "the top level".
         section: String,
@@ -105,99 +99,58 @@ pub enum Error {
     At {
         /// `FILE:LINE:COLUMN` of its value.
         place: String,
-        /// The setting.
         key: String,
-        /// What is wrong.
         error: Box<Error>,
     },
     /// A TARGET that is neither a profile name nor `[user@]host[:port]` nor `ssh://…`.
     #[error("`{input}` is not a target: {reason}")]
-    Target {
-        /// As given.
-        input: String,
-        /// Why not.
-        reason: &'static str,
-    },
+    Target { input: String, reason: &'static str },
     /// A profile name that cannot be used.
     #[error(
         "`{name}` is not a profile name: letters, digits, `.`, `_` and `-`, at most 64, beginning with a letter or digit"
     )]
-    ProfileName {
-        /// As given.
-        name: String,
-    },
+    ProfileName { name: String },
     /// `profile add` of a name that is there already.
     #[error("profile `{name}` already exists in {path}")]
-    ProfileExists {
-        /// Its name.
-        name: String,
-        /// The file.
-        path: PathBuf,
-    },
+    ProfileExists { name: String, path: PathBuf },
     /// `profile remove` or `show` of a name that is not there.
     #[error("no profile is named `{name}` in {path}")]
     NoProfile {
-        /// As given.
         name: String,
-        /// The file.
         path: PathBuf,
         /// The profile that is written most like it.
         nearest: Option<String>,
     },
     /// A local endpoint that is not `unix:PATH` or `tcp:LOOPBACK:PORT`.
     #[error("`{input}` is not a local endpoint: {reason}")]
-    Local {
-        /// As given.
-        input: String,
-        /// Why not.
-        reason: &'static str,
-    },
+    Local { input: String, reason: &'static str },
     /// A local socket in whose place others could put their own.
     #[error("a socket at {path} would not be private: {reason}")]
     LocalPlace {
-        /// The socket.
         path: PathBuf,
         /// What is wrong with its directory, or one above.
         reason: String,
     },
     /// A remote endpoint that is none.
     #[error("`{input}` is not a remote endpoint: {reason}")]
-    Remote {
-        /// As given.
-        input: String,
-        /// Why not.
-        reason: &'static str,
-    },
+    Remote { input: String, reason: &'static str },
     /// Settings of a profile that do not go together.
     #[error("{name}: {reason}")]
-    Setting {
-        /// The tunnel's name.
-        name: String,
-        /// Which, and why not.
-        reason: String,
-    },
+    Setting { name: String, reason: String },
     /// A Unix socket path that does not fit into `sun_path` (unix(7)).
     #[error("the socket path {path} has {length} bytes; this system allows {MAX_SOCKET_PATH}")]
     SocketPath {
-        /// The path.
         path: PathBuf,
         /// Its length in bytes.
         length: usize,
     },
     /// The runtime directory is not ours alone.
     #[error("the runtime directory {path} is not safe to use: {reason}")]
-    RuntimeDir {
-        /// The directory.
-        path: PathBuf,
-        /// What is wrong with it.
-        reason: String,
-    },
+    RuntimeDir { path: PathBuf, reason: String },
     /// A file that may hold commands could have been written by others.
     #[error("{path} is not trusted: {reason}")]
     NotTrusted {
-        /// The file.
         path: PathBuf,
-        /// Why not.
         reason: String,
         /// What to type.
         remedy: String,
@@ -208,7 +161,6 @@ pub enum Error {
     /// `ssh -G` refused the user's ssh_config.
     #[error("ssh could not resolve `{host}`: {message}")]
     SshConfig {
-        /// The host that was asked for.
         host: String,
         /// ssh's own words (its standard error).
         message: String,

@@ -81,7 +81,6 @@ pub(crate) fn spill_dirs() -> Vec<PathBuf> {
 pub struct RuntimeFiles {
     /// The Docker endpoint, unless the profile or `--local` puts it elsewhere.
     pub socket: PathBuf,
-    /// The control socket.
     pub control: PathBuf,
     /// The lock, held with flock(2) for the daemon's life.
     pub lock: PathBuf,

@@ -25,13 +25,10 @@ pub fn is_same_socket(a: &str, b: &str) -> bool {
 pub enum Remote {
     /// Wherever one is found: Docker's usual socket, rootless Docker's, Podman's.
     Auto,
-    /// A Unix socket.
     Socket(String),
     /// A TCP port, as the host sees it.
     Tcp {
-        /// Name or address.
         host: String,
-        /// Port.
         port: u16,
     },
     /// A command of the host's whose standard input and output speak to the Engine.

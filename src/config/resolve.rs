@@ -28,15 +28,10 @@ const DEFAULT_IDLE_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 pub struct Overrides {
     /// `-F`: as ssh's.
     pub ssh_config: Option<PathBuf>,
-    /// `--local`.
     pub local: Option<String>,
-    /// `--remote`.
     pub remote: Option<String>,
-    /// `--lazy`.
     pub lazy: bool,
-    /// `--remember`.
     pub remember: bool,
-    /// `--ports`.
     pub ports: bool,
     /// `--read-only`: the policy of that name, whatever `access` says.
     pub access_read_only: bool,

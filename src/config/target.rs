@@ -15,9 +15,7 @@ use crate::shell_word::shell_word;
 /// A check of `dtunnel audit` whose findings do not count.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IgnoredCheck {
-    /// Its name.
     pub check: String,
-    /// Why.
     pub reason: Option<String>,
     /// Where the configuration says so, `FILE:LINE:COLUMN`.
     pub place: Option<String>,
@@ -26,13 +24,11 @@ pub struct IgnoredCheck {
 /// A target, resolved: all that a tunnel needs to know.
 #[derive(Debug, Clone)]
 pub struct Target {
-    /// The tunnel's name.
     pub name: TunnelName,
     /// The host as the user names it: the ssh_config alias, the name or the address.
     pub destination: Destination,
     /// How to get there and log in.
     pub ssh: SshSettings,
-    /// The local end.
     pub local: LocalEndpoint,
     /// Where the Engine is on the host.
     pub remote: Remote,
@@ -40,7 +36,6 @@ pub struct Target {
     pub keepalive: Option<Duration>,
     /// Unanswered questions after which the connection is given up.
     pub keepalive_count: u32,
-    /// SSH connections at once.
     pub max_connections: usize,
     /// Most bytes on disk for one client that does not read.
     pub spill: u64,

@@ -15,44 +15,39 @@ use crate::config::{RuntimeFiles, TunnelName};
 use crate::failure::{ExitCode, Failure};
 use crate::unix_socket::{self, connect_within};
 
-/// Longest wait for a daemon's answer. It has it ready; but a machine may be very busy.
+/// Longest wait for a daemon's answer. The daemon answers at once, but the machine may be very busy.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
-/// How many warnings are kept while a question is open: a program on the way may say any number of lines.
+/// How many warnings are kept while a question is open: a ProxyCommand or server may print any number of lines.
 const MAX_KEPT: usize = 20;
 
-/// Why a daemon could not be talked to.
+/// Why communication with a daemon failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// The connection broke.
     #[error("the tunnel's daemon does not answer: {0}")]
     Broken(#[from] io::Error),
-    /// The daemon said nothing in time, or took nothing.
+    /// The daemon did not answer, or did not read, in time.
     #[error("the tunnel's daemon{} does not answer in time", .pid.map(|pid| format!(" (process {pid})")).unwrap_or_default())]
     Silent {
-        /// Its process, where the system tells.
+        /// The daemon's process id, if the system tells it.
         pid: Option<u32>,
     },
-    /// Somebody else listens there.
+    /// A process of another user listens there.
     #[error("the control socket is served by a process of uid {uid}, not by one of yours")]
     Stranger {
-        /// Whose process it is.
+        /// The other user's id.
         uid: u32,
     },
-    /// What came is not of this protocol.
+    /// The answer is not of this protocol.
     #[error("the tunnel's daemon sent something unexpected: {0}")]
     Protocol(String),
     /// The daemon is of another version, whose protocol differs.
     #[error("the tunnel was started by dtunnel {version}, which speaks another protocol")]
-    Version {
-        /// The daemon's version.
-        version: String,
-        /// Its process id.
-        pid: u32,
-    },
+    Version { version: String, pid: u32 },
 }
 
 impl ClientError {
-    /// The daemon's process, where it is known.
+    /// The daemon's process id, if known.
     pub fn pid(&self) -> Option<u32> {
         match self {
             Self::Silent { pid } => *pid,
@@ -82,14 +77,14 @@ impl From<ClientError> for Failure {
 #[derive(Debug)]
 pub struct Client {
     stream: BufReader<UnixStream>,
-    /// Events that were read while a question was open, and are for later.
+    /// Events that were read while a question was open, for later calls of [`Client::receive`].
     kept: VecDeque<Event>,
-    /// The process at the other end, where the system tells.
+    /// The process id at the other end, if the system tells it.
     peer: Option<u32>,
 }
 
 impl Client {
-    /// Connects to the control socket at `path`. None where nobody listens there.
+    /// Connects to the control socket at `path`. None if no process listens there.
     ///
     /// # Errors
     /// Each of [`ClientError`].
@@ -101,14 +96,13 @@ impl Client {
         }
     }
 
-    /// Takes over a stream that leads to a daemon, and hears its hello, once it is certain that it is a process
-    /// of this user's.
+    /// Takes over a stream to a daemon: checks that the process there is this user's, then reads its hello.
     ///
     /// # Errors
     /// Each of [`ClientError`].
     pub fn over(stream: UnixStream) -> Result<Self, ClientError> {
         let peer = check_peer(&stream)?;
-        // A daemon that does not read any more (SIGSTOP) must not keep us, either.
+        // A daemon that no longer reads (SIGSTOP) must not block us, either.
         stream.set_write_timeout(Some(ANSWER_TIMEOUT))?;
         let mut client = Self { stream: BufReader::new(stream), kept: VecDeque::new(), peer };
         match client.receive_soon()? {
@@ -120,19 +114,20 @@ impl Client {
         Ok(client)
     }
 
-    /// Asks.
+    /// Sends a request.
     ///
     /// # Errors
     /// [`ClientError::Broken`].
     pub fn send(&mut self, request: &Request) -> Result<(), ClientError> {
-        // May hold a password: overwritten after, and written in one go so that no copy grows.
+        // May hold a password: overwritten afterwards, and allocated in full, since a growing buffer would leave
+        // copies.
         let mut line = Zeroizing::new(Vec::with_capacity(MAX_LINE));
         serde_json::to_writer(&mut *line, request).map_err(io::Error::from)?;
         line.push(b'\n');
         self.stream.get_mut().write_all(&line).map_err(|e| self.broken(e))
     }
 
-    /// The next event, which a daemon in good health has ready. None at the end of the connection.
+    /// The next event, which a working daemon sends at once. None at the end of the connection.
     ///
     /// # Errors
     /// [`ClientError::Broken`], [`ClientError::Protocol`].
@@ -140,7 +135,7 @@ impl Client {
         self.receive(Duration::ZERO)
     }
 
-    /// The same of a daemon that may take `busy` before it has anything to say.
+    /// The same for a request on which the daemon may work for `busy` before it answers.
     ///
     /// # Errors
     /// As [`Client::receive_soon`].
@@ -171,15 +166,15 @@ impl Client {
         }
     }
 
-    /// Is the question `id` over? To be asked where [`Client::has_news`] says so, or when [`Client::news`] can be read.
-    /// Whatever else has come is for [`Client::receive`].
+    /// Is the question `id` over? To be called when [`Client::has_news`] is true or [`Client::news`] is readable. Other
+    /// events stay for [`Client::receive`].
     ///
     /// # Errors
     /// As [`Client::receive`].
     pub fn is_over(&mut self, id: u64) -> Result<bool, ClientError> {
         match self.read(Duration::ZERO)? {
             Some(Event::PromptOver { id: over }) => Ok(over == id),
-            // What is being done meanwhile is not worth keeping.
+            // Progress events are not worth keeping.
             Some(Event::Step { .. }) => Ok(false),
             Some(warning @ Event::Warning { .. }) => {
                 if self.kept.len() >= MAX_KEPT {
@@ -188,7 +183,7 @@ impl Client {
                 self.kept.push_back(warning);
                 Ok(false)
             }
-            // It ends what is followed, and the question with it.
+            // The event ends the wait, and the question with it.
             other => {
                 self.kept.extend(other);
                 Ok(true)
@@ -196,12 +191,12 @@ impl Client {
         }
     }
 
-    /// Has more come already than was looked at?
+    /// Are there buffered bytes that were not parsed yet?
     pub fn has_news(&self) -> bool {
         !self.stream.buffer().is_empty()
     }
 
-    /// What can be read when an event comes.
+    /// The file descriptor that becomes readable when an event arrives.
     pub fn news(&self) -> BorrowedFd<'_> {
         self.stream.get_ref().as_fd()
     }
@@ -214,7 +209,7 @@ impl Client {
         self.ask_status(&Request::Status)
     }
 
-    /// Asks something that is answered with the tunnel's status.
+    /// Sends a request that is answered with the tunnel's status.
     ///
     /// # Errors
     /// Each of [`ClientError`].
@@ -228,7 +223,7 @@ impl Client {
     }
 }
 
-/// Is it this user at the other end? The process there, where the system tells.
+/// Checks that the other end is this user's; returns its process id, if the system tells it.
 fn check_peer(stream: &UnixStream) -> Result<Option<u32>, ClientError> {
     let peer = unix_socket::peer(stream)?;
     if peer.uid == rustix::process::getuid().as_raw() {
@@ -238,12 +233,11 @@ fn check_peer(stream: &UnixStream) -> Result<Option<u32>, ClientError> {
     }
 }
 
-/// What there is of a tunnel.
+/// The state of a tunnel's daemon, as seen from its control socket.
 #[derive(Debug)]
 pub enum Found {
-    /// Nothing.
     Down,
-    /// A daemon, and what it says.
+    /// A daemon runs, with this status.
     Running(Box<TunnelStatus>),
     /// A daemon that gives no sensible answer.
     Unwell(ClientError),

@@ -23,18 +23,18 @@ use crate::ssh::Prompter;
 use crate::sync::lock;
 use crate::tunnel::{self, State, Tunnel};
 
-/// How the daemon's life goes, as its clients must know it.
+/// The daemon's stages of life, as its clients see them.
 #[derive(Debug, Clone)]
 pub(super) enum Life {
     Running,
-    /// It did not come up.
+    /// The tunnel did not come up.
     Failed(Failure),
-    /// It has ended and left nothing behind.
+    /// The tunnel has ended and left nothing behind.
     Stopped,
 }
 
 impl Life {
-    /// What there is to say of the end; None before.
+    /// The event that reports the end; None before the end.
     fn last_word(&self) -> Option<Event> {
         match self {
             Self::Running => None,
@@ -44,7 +44,7 @@ impl Life {
     }
 }
 
-/// What every client's task works with.
+/// The state that all clients' tasks share.
 #[derive(Debug)]
 pub(super) struct Control {
     pub(super) tunnel: Arc<Tunnel>,
@@ -54,18 +54,18 @@ pub(super) struct Control {
     /// Ends the tunnel.
     pub(super) stop: CancellationToken,
     pub(super) life: watch::Sender<Life>,
-    /// Knows how long people take to answer.
+    /// Measures how long people take to answer.
     pub(super) prompter: Prompter,
-    /// What the daemon was told at its start, and since.
+    /// The daemon's options, from its start and from reloads.
     pub(super) options: Mutex<Options>,
 }
 
-/// Who is at the other end of a control connection.
+/// The kind of client at the other end of a control connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Who {
-    /// Whoever started this daemon, and is told why it ends even before asking.
+    /// The process that started this daemon. It is told why the daemon ends, even without a request.
     Starter,
-    /// Anybody else of this user's.
+    /// Any other process of this user.
     Other,
 }
 
@@ -122,7 +122,7 @@ impl Control {
         Ok(warnings)
     }
 
-    /// Serves one client until it leaves or has heard of the end.
+    /// Serves one client until it disconnects or has been told of the tunnel's end.
     pub(super) async fn serve(&self, stream: UnixStream, who: Who) {
         if let Err(e) = self.converse(stream, who).await {
             tracing::debug!("a control connection ended: {e}");
@@ -141,7 +141,7 @@ impl Control {
                 biased;
                 request = requests.next() => request?,
                 last = life_ends(&mut life) => {
-                    // Nobody waits for a client that has nothing to ask, and holds its end open.
+                    // An idle client that keeps its connection open does not delay the end.
                     return match last.filter(|_| who == Who::Starter) {
                         Some(event) => send(&mut write, &event).await,
                         None => Ok(()),
@@ -185,7 +185,7 @@ impl Control {
         send(write, &Event::Stopped).await
     }
 
-    /// Tells how it goes until the tunnel is up or has failed, or the time is over.
+    /// Reports progress until the tunnel is up or has failed, or the time is up.
     async fn watch(
         &self,
         requests: &mut Requests,
@@ -206,7 +206,7 @@ impl Control {
         }
     }
 
-    /// Why a tunnel is not usable after `limit`: what its last attempt met.
+    /// Why a tunnel is not usable after `limit`: the error of its last attempt.
     fn out_of_time(&self, limit: Duration) -> Failure {
         let now = self.tunnel.watch().borrow().clone();
         let Some((cause, hint)) = now.last_error else {
@@ -260,7 +260,7 @@ impl Control {
                 }
                 State::Failed if stale != Some(now.since) => {
                     let (message, hint) = now.last_error.unwrap_or_default();
-                    // A host that may not be the one that is meant is told as such, whenever it is noticed.
+                    // A possible impostor is reported as such, whenever it is noticed.
                     let exit = match now.class {
                         Some(Class::HostKey) => ExitCode::HostKey,
                         _ => ExitCode::NotUp,
@@ -302,11 +302,11 @@ impl Control {
     }
 }
 
-/// What this process was started with, and was told since; none where that is not text.
+/// The words that this process was started with, plus the options of reloads; none if they are not UTF-8.
 fn arguments(told: &Overrides) -> Vec<String> {
     let words: Option<Vec<String>> = std::env::args_os().skip(1).map(|word| word.into_string().ok()).collect();
     let mut words = words.unwrap_or_default();
-    // Options stand before this, the target behind it.
+    // Options come before `--`, the target after it.
     let Some(end) = words.iter().position(|word| word == "--") else { return words };
     for (option, holds) in [("--ports", told.ports), ("--lazy", told.lazy)] {
         if holds && !words[..end].iter().any(|word| word == option) {
@@ -316,7 +316,7 @@ fn arguments(told: &Overrides) -> Vec<String> {
     words
 }
 
-/// Waits for the end, and says what there is to say of it.
+/// Waits for the end, and returns the event that reports it.
 async fn life_ends(life: &mut watch::Receiver<Life>) -> Option<Event> {
     life.wait_for(|life| !matches!(life, Life::Running)).await.ok().and_then(|life| life.last_word())
 }
@@ -332,7 +332,7 @@ async fn send(write: &mut OwnedWriteHalf, event: &Event) -> io::Result<()> {
     write.write_all(&line).await
 }
 
-/// Says one thing to a client that no task serves yet.
+/// Sends one event to a client that no task serves yet.
 pub(super) fn say(stream: &std::os::unix::net::UnixStream, events: &[Event]) {
     use std::io::Write;
     for event in events {
@@ -346,7 +346,7 @@ pub(super) fn say(stream: &std::os::unix::net::UnixStream, events: &[Event]) {
 /// The requests of one client.
 struct Requests {
     read: OwnedReadHalf,
-    /// What has come and was not looked at. May hold a password: it never grows, so that there is one copy.
+    /// Bytes received and not yet parsed. May hold a password: the buffer never grows, so that there is one copy.
     line: Zeroizing<Vec<u8>>,
 }
 
@@ -355,8 +355,8 @@ impl Requests {
         Self { read, line: Zeroizing::new(Vec::with_capacity(MAX_LINE)) }
     }
 
-    /// The next request; None at the end. A line that is too long or no request is an error, which
-    /// ends the connection. Cancel safe: what has come stays in `line`.
+    /// The next request; None at the end. A line that is too long or not a request is an error, which ends the
+    /// connection. Cancel safe: received bytes stay in `line`.
     async fn next(&mut self) -> io::Result<Option<Request>> {
         loop {
             if let Some(end) = self.line.iter().position(|byte| *byte == b'\n') {

@@ -1,5 +1,5 @@
-//! The lock of a tunnel: held for the daemon's life with flock(2), so that it is gone with the
-//! process however that ends. It, and no pid or socket file, decides who may run the tunnel.
+//! The lock of a tunnel: held for the daemon's life with flock(2), so that it is released however the process ends. The
+//! lock, not a pid or socket file, decides which process runs the tunnel.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, OFlags, flock};
 
-/// The lock, held. Dropping it removes the file and lets go.
+/// The held lock. Dropping it removes the file and releases the lock.
 #[derive(Debug)]
 pub(super) struct Lock {
     path: PathBuf,
@@ -35,7 +35,7 @@ impl Lock {
             // Its last holder may have removed the file between our open and our flock.
             let ours = file.metadata()?;
             if fs::metadata(path).is_ok_and(|now| (now.dev(), now.ino()) == (ours.dev(), ours.ino())) {
-                // Only for people: no other process can see who has it open.
+                // The process id is for people: other processes cannot tell who holds the lock.
                 let _ = file.set_len(0).and_then(|()| writeln!(&file, "{}", std::process::id()));
                 return Ok(Some(Self { path: path.into(), _file: file }));
             }

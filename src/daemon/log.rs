@@ -21,7 +21,7 @@ pub(super) fn start(path: &Path, verbose: u8, echo: bool) {
     let file = Mutex::new(RotatingFile { path: path.into(), open: None });
     let writer = if echo { BoxMakeWriter::new(file.and(io::stderr)) } else { BoxMakeWriter::new(file) };
     let subscriber = tracing_subscriber::fmt().with_max_level(level).with_target(false).with_ansi(false);
-    // A second start in one process keeps the first one's.
+    // A second call in one process keeps the first subscriber.
     let _ = subscriber.with_writer(writer).try_init();
     std::panic::set_hook(Box::new(|panic| tracing::error!("{panic}")));
 }
@@ -57,7 +57,7 @@ impl RotatingFile {
 
 impl Write for RotatingFile {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        // Whatever goes wrong, the next line tries again.
+        // After any error, the next line tries again.
         if let Ok((file, size)) = self.open()
             && file.write_all(line).is_ok()
         {

@@ -1,4 +1,4 @@
-//! What a service manager is told, and what it passes on (sd_notify(3), sd_listen_fds(3)).
+//! Messages to a service manager, and sockets passed by it (sd_notify(3), sd_listen_fds(3)).
 
 use std::io;
 
@@ -7,11 +7,11 @@ use sd_notify::NotifyState;
 
 use crate::tunnel::{Inherited, State, Status};
 
-/// The listening socket that was passed on to this process, if any. To be called while it has one
-/// thread: the variables that say so are removed.
+/// The listening socket that was passed on to this process, if any. To be called while the process has one thread: it
+/// removes the environment variables.
 ///
 /// # Errors
-/// What is wrong with it.
+/// What is wrong with the passed socket.
 pub fn inherited() -> io::Result<Option<Inherited>> {
     if std::env::var_os("LISTEN_FDS").is_none() {
         return Ok(None);
@@ -30,7 +30,7 @@ pub fn inherited() -> io::Result<Option<Inherited>> {
     }
 }
 
-/// Tells the manager how it goes.
+/// Reports the tunnel's state to the manager.
 pub(super) fn tell(status: &Status) {
     let text = match (status.state, &status.engine, &status.last_error) {
         (_, _, Some((error, _))) => format!("{}: {error}", status.state),

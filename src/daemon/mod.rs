@@ -1,4 +1,4 @@
-//! A process around a tunnel: started, locked, asked, logged.
+//! The background process around a tunnel: start, lock, control socket, log.
 //!
 //! One process per tunnel. [`spawn`] re-executes this program as the daemon, [`run`] is the
 //! daemon, and [`Client`] talks to one over its control socket. Nothing here prints.

@@ -1,22 +1,20 @@
-//! What a daemon is started with.
+//! The options that a daemon is started with.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::config::Overrides;
 
-/// What the daemon is to do.
+/// A daemon's options.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// The target, as on the command line.
     pub target: String,
-    /// The configuration file.
     pub config: PathBuf,
     /// Did the user name that file?
     pub config_named: bool,
     /// `-F`, `--local`, `--remote`, `--lazy`.
     pub overrides: Overrides,
-    /// `--timeout`.
     pub timeout: Duration,
     /// `-v`, how often.
     pub verbose: u8,

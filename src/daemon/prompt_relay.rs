@@ -1,4 +1,4 @@
-//! Brings questions to whoever is watching in a terminal, and the answers back.
+//! Passes questions to the clients that watch in a terminal, and the answers back.
 
 use std::sync::{Mutex, MutexGuard};
 
@@ -7,10 +7,10 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::ssh::{Ask, Question, Secret};
 use crate::sync::lock;
 
-/// The one question that is open, and who could answer it.
+/// The open question, and the watchers that could answer it.
 #[derive(Debug)]
 pub(super) struct PromptRelay {
-    /// What watchers see: the open question with its id.
+    /// The open question with its id, as watchers see it.
     open: watch::Sender<Option<(u64, Question)>>,
     state: Mutex<State>,
 }
@@ -20,7 +20,7 @@ struct State {
     next_id: u64,
     /// Watchers with a person behind them.
     people: usize,
-    /// Where the open question's answer goes.
+    /// The channel for the open question's answer.
     reply: Option<(u64, oneshot::Sender<Secret>)>,
 }
 
@@ -33,7 +33,7 @@ impl PromptRelay {
         lock(&self.state)
     }
 
-    /// Puts one question after the other, until those who ask are gone.
+    /// Puts the questions one after the other, until all senders are gone.
     pub(super) async fn run(&self, mut questions: mpsc::Receiver<Ask>) {
         let mut open = self.open.subscribe();
         while let Some(Ask { question, mut reply }) = questions.recv().await {
@@ -41,7 +41,7 @@ impl PromptRelay {
             {
                 let mut state = self.state();
                 if state.people == 0 {
-                    continue; // dropping `reply` says that there is nobody
+                    continue; // dropping `reply` means that no person can be asked
                 }
                 state.next_id += 1;
                 state.reply = Some((state.next_id, answer));
@@ -50,7 +50,7 @@ impl PromptRelay {
             tokio::select! {
                 Ok(secret) = answered => drop(reply.send(secret)),
                 () = reply.closed() => {}
-                // Withdrawn: nobody is left, or nobody wants to answer.
+                // Withdrawn, declined, or no watcher is left.
                 _ = open.wait_for(Option::is_none) => {}
             }
             self.withdraw();

@@ -1,7 +1,7 @@
-//! What is said over the control socket: one JSON object a line, UTF-8.
+//! The protocol of the control socket: one JSON object a line, UTF-8.
 //!
 //! The daemon begins with [`Event::Hello`]. Both sides are the same user's, but not always the
-//! same version's; unknown fields are passed over, an unknown `op` is answered by closing.
+//! same version's; unknown fields are ignored, an unknown `op` closes the connection.
 
 use std::time::Duration;
 
@@ -19,14 +19,14 @@ pub const PROTOCOL: u32 = 3;
 pub(super) const MAX_LINE: usize = 64 << 10;
 /// Longest event, in bytes, newline included: the status of a tunnel with thousands of ports.
 pub(super) const MAX_EVENT: usize = 8 << 20;
-/// How often one who waits for a tunnel hears of it, whether or not there is news.
+/// How often a waiting client gets an event, even if nothing has changed.
 pub(super) const SIGN_OF_LIFE: Duration = Duration::from_secs(1);
 
-/// What a client asks.
+/// A client's request.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "kebab-case")]
 pub enum Request {
-    /// Tell me how it goes until the tunnel is up or has failed; try at once if it is not up.
+    /// Report progress until the tunnel is up or has failed; try to connect at once if it is not up.
     Watch {
         /// Is there a person who can answer questions?
         interactive: bool,
@@ -37,19 +37,18 @@ pub enum Request {
     },
     /// The answer to [`Event::Prompt`].
     Answer {
-        /// The prompt's id.
         id: u64,
-        /// None: nobody wants to answer.
+        /// None: the person declined to answer.
         answer: Option<Secret>,
     },
     /// Tell me the status, once.
     Status,
-    /// Bring these published ports here, or with None all that wait for it. The answer is the status.
+    /// Forward these published ports, or with None all that wait for consent. The answer is the status.
     OpenPorts {
         /// As published on the host.
         ports: Option<Vec<u16>>,
     },
-    /// Make a new connection, which takes the old ones' place. The answer is the status.
+    /// Make a new connection, which replaces the old ones. The answer is the status.
     Reconnect,
     /// Read the configuration again; [`Event::Reloaded`] or [`Event::Failed`] says how that went.
     Reload {
@@ -64,35 +63,28 @@ pub enum Request {
     Down,
 }
 
-/// What the daemon says.
+/// A message from the daemon.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
 pub enum Event {
-    /// The first word on every connection.
+    /// The first message on every connection.
     Hello {
-        /// [`PROTOCOL`].
         protocol: u32,
         /// The daemon's version of dtunnel.
         version: String,
-        /// Its process id.
         pid: u32,
     },
     /// The answer to [`Request::Status`], and to [`Request::Watch`] once the tunnel is up.
-    Status {
-        /// The status.
-        status: Box<TunnelStatus>,
-    },
-    /// Something that does not stop the tunnel but should be known.
+    Status { status: Box<TunnelStatus> },
+    /// A warning: it does not stop the tunnel, but people should know it.
     Warning {
-        /// What.
         message: String,
-        /// Is it what a program on the way says, rather than a warning of ours?
+        /// Is it the message of a ProxyCommand or server, rather than a warning of ours?
         #[serde(default)]
         said: bool,
     },
-    /// What is being done now. Also a sign of life, every second.
+    /// The current step. Repeated every second as a sign of life.
     Step {
-        /// The step.
         step: Step,
         /// What went wrong before, where this is not the first attempt.
         #[serde(default)]
@@ -102,31 +94,20 @@ pub enum Event {
     Prompt {
         /// To be repeated in the answer.
         id: u64,
-        /// The question.
         question: Question,
     },
-    /// A question needs no answer any more: somebody gave one, or it was withdrawn.
-    PromptOver {
-        /// The prompt's id.
-        id: u64,
-    },
+    /// A question needs no answer any more: it was answered or withdrawn.
+    PromptOver { id: u64 },
     /// The tunnel did not come up, or has failed since.
-    Failed {
-        /// Why.
-        failure: Failure,
-    },
+    Failed { failure: Failure },
     /// The configuration was read again, and holds.
-    Reloaded {
-        /// What should be known.
-        warnings: Vec<String>,
-    },
+    Reloaded { warnings: Vec<String> },
     /// Another daemon runs this tunnel already.
     AlreadyRunning,
     /// The tunnel is ending; this many flows are still open.
     Draining {
-        /// Open flows.
         flows: u64,
-        /// How long they may take to finish, in milliseconds.
+        /// How long the flows may take to finish, in milliseconds.
         #[serde(default)]
         limit_ms: Option<u64>,
     },
@@ -137,7 +118,6 @@ pub enum Event {
 /// Why there is no connection, while the next attempt is waited for or made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Trouble {
-    /// The last failure.
     pub message: String,
     /// Milliseconds until the next attempt; None while one is being made.
     pub next_ms: Option<u64>,
@@ -146,72 +126,64 @@ pub struct Trouble {
 /// A tunnel, as shown by `status --json` (docs/guide.md, "status").
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct TunnelStatus {
-    /// The tunnel's name.
     pub name: String,
-    /// Its state.
     pub state: State,
     /// Since when (RFC 3339, UTC); None where it is down.
     pub since: Option<String>,
-    /// The host that is connected to.
+    /// The host that the tunnel connects to.
     pub host: Option<String>,
-    /// The login name there.
     pub user: Option<String>,
-    /// The TCP port there.
     pub port: Option<u16>,
     /// The local endpoint, as `DOCKER_HOST` wants it.
     pub local: Option<String>,
-    /// The Engine's socket on the host; `auto` as long as it was not looked for.
+    /// The Engine's socket on the host; `auto` until it was looked for.
     pub remote: Option<String>,
-    /// How flows reach it: `streamlocal`, `direct-tcpip` or `exec: COMMAND`.
+    /// How flows reach the Engine: `streamlocal`, `direct-tcpip` or `exec: COMMAND`.
     pub transport: Option<String>,
-    /// The SSH connections.
     pub connections: Vec<ConnectionStatus>,
-    /// Flows open now.
     pub flows_open: u64,
-    /// Flows ever begun.
     pub flows_total: u64,
-    /// Flows that were refused by the host or cut.
+    /// Flows that the host refused, or that were cut.
     pub flows_failed: u64,
     /// Bytes from the host.
     pub bytes_in: u64,
     /// Bytes to the host.
     pub bytes_out: u64,
-    /// What it was asked to be; None where it is not up.
+    /// The settings of the running tunnel; None if it is down.
     #[serde(default)]
     pub settings: Option<Settings>,
-    /// Where the configuration says otherwise by now, as the command sees it that asks.
+    /// Settings in which the tunnel differs from the configuration that the asking command has read.
     #[serde(default)]
     pub changed: Vec<Difference>,
-    /// What may be asked of the Engine, where a guard limits it: the policies' names.
+    /// The guard's policies by name, if a guard limits the requests to the Engine.
     #[serde(default)]
     pub access: Option<String>,
-    /// What is being asked, as far as a guard sees it.
+    /// The requests in progress, if a guard reads them.
     #[serde(default)]
     pub requests: Vec<RequestStatus>,
-    /// What containers publish; None where the tunnel does not bring it here.
+    /// The published ports; None if the tunnel does not forward them.
     #[serde(default)]
     pub ports: Option<Vec<PortStatus>>,
-    /// The Engine, once it has answered.
+    /// The Engine's versions, once it has answered.
     pub engine: Option<EngineVersion>,
-    /// What went wrong last; None while all is well.
+    /// The last failure; None while the tunnel works.
     pub last_error: Option<String>,
     /// The last client that was reset because it did not read: when, who, and why.
     #[serde(default)]
     pub last_reset: Option<String>,
-    /// The daemon's process id.
     pub pid: Option<u32>,
-    /// The words that the daemon was started with, which start it again.
+    /// The command line that the daemon was started with, for `restart`.
     #[serde(default)]
     pub arguments: Vec<String>,
 }
 
 impl TunnelStatus {
-    /// The shortest round-trip time of its connections that is known, in milliseconds.
+    /// The shortest known round-trip time of its connections, in milliseconds.
     pub fn round_trip_ms(&self) -> Option<f64> {
         self.connections.iter().filter_map(|connection| connection.rtt_ms).reduce(f64::min)
     }
 
-    /// Where it leads: the one form in which people are shown it.
+    /// Where the tunnel leads, in the form shown to people.
     pub fn address(&self) -> Option<Destination> {
         let host = self.host.clone()?;
         Some(Destination { user: self.user.clone(), host, port: self.port })
@@ -223,7 +195,7 @@ impl TunnelStatus {
             .map(|address| Destination { port: address.port.filter(|port| *port != 22), ..address }.to_string())
     }
 
-    /// The status of a tunnel that is not there.
+    /// The status of a tunnel that is down.
     pub fn down(name: &str) -> Self {
         Self {
             name: name.into(),

@@ -9,11 +9,12 @@ use crate::config::{ConfigFile, RuntimeFiles, Wanted, resolve, runtime_dir};
 use crate::failure::{ExitCode, Failure};
 use crate::tunnel::Tunnel;
 
-/// Longest wait for new settings to be read and for a connection with them; it goes on being made.
+/// Longest wait for new settings to be read and for a connection with them. After that the connection continues to be
+/// made.
 pub const CONNECTING: Duration = Duration::from_secs(60);
 
-/// Goes on with what the configuration says by now, and waits until that is in force; the warnings that go with it. What
-/// is wrong in it changes nothing, and what takes a restart is named while all else is taken on.
+/// Applies the current configuration, and waits until it is in force; returns the warnings. An invalid configuration
+/// changes nothing; settings that need a restart are named in a warning, all others are applied.
 pub(super) async fn reload(options: &Options, tunnel: &Tunnel) -> Result<Vec<String>, Failure> {
     let until = Instant::now() + CONNECTING;
     let before = tunnel.target();
@@ -25,7 +26,8 @@ pub(super) async fn reload(options: &Options, tunnel: &Tunnel) -> Result<Vec<Str
     })
     .await?;
     if before.has_profile && !wanted.has_profile() {
-        // Without its profile it would be without its guard as well. Editors replace files in two steps.
+        // Without its profile the tunnel would lose its guard as well. (Editors replace files in two steps, so the
+        // profile may be missing for a moment.)
         let message = format!("{} no longer has a profile named {}", options.config.display(), before.name);
         let hint = format!("add it again, or end the tunnel: dtunnel down {}", before.typed());
         return Err(as_before(Failure::new(ExitCode::Usage, message).hint(hint)));
@@ -57,7 +59,7 @@ pub(super) async fn reload(options: &Options, tunnel: &Tunnel) -> Result<Vec<Str
     Err(Failure::new(ExitCode::Other, message).hint(format!("dtunnel restart {}", before.typed())))
 }
 
-/// Does what takes its time while the tunnel goes on.
+/// Runs slow work while the tunnel continues.
 async fn beside_the_tunnel<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
 ) -> Result<T, Failure> {

@@ -30,23 +30,24 @@ use crate::host;
 use crate::ssh::{self, Prompter, Questions, Step};
 use crate::tunnel::{self, Inherited, Listener, SocketFile, State, Tunnel, bind_private};
 
-/// Longest wait at the end for clients to take their last word.
+/// Longest wait at the end for clients to read their last event.
 const LAST_WORD: Duration = Duration::from_secs(1);
 /// Pause after the control socket could not accept, most likely for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Runs the tunnel until it is told to end. `parent` is the other end of a control connection
-/// whose owner is waiting for the tunnel to come up; whatever fails is told there.
+/// Runs the tunnel until it is told to end. `parent` is a control connection to the process that waits for the tunnel
+/// to come up; failures are reported there.
 ///
 /// # Errors
-/// Why the tunnel did not come up; has been told to `parent`.
+/// Why the tunnel did not come up; already reported to `parent`.
 pub fn run(options: &Options, parent: StdUnixStream, inherited: Option<Inherited>) -> Result<(), Failure> {
     if !options.foreground {
         // A session of its own: no signals from the terminal (setsid(2)).
         let _ = rustix::process::setsid();
         let _ = std::env::set_current_dir("/");
     }
-    // Keys and passwords are in this process's memory: nobody is to read it, nor write it to a core file.
+    // Keys and passwords are in this process's memory: other processes must not read it, and no core file may contain
+    // it.
     crate::ssh::keep_memory_private();
     let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
     raise_open_files();
@@ -75,7 +76,7 @@ fn raise_open_files() {
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }
 
-/// What is there before the first connection is made.
+/// The daemon's parts that exist before the first connection.
 struct Prepared {
     tunnel: Arc<Tunnel>,
     prompter: Prompter,
@@ -83,9 +84,9 @@ struct Prepared {
     lock: Lock,
     control: std::os::unix::net::UnixListener,
     control_file: SocketFile,
-    /// Where it is kept where the Engine is.
+    /// The file that remembers where the Engine was found.
     route_file: PathBuf,
-    /// The log, where it is to go if the host is not reached.
+    /// The log's path, if the log is to be removed when the host is not reached.
     passing_log: Option<PathBuf>,
 }
 
@@ -101,7 +102,7 @@ fn prepare(options: &Options) -> Result<Option<Prepared>, Failure> {
     };
     let Some(lock) = Lock::take(&files.lock).map_err(failed(&files.lock))? else { return Ok(None) };
     let log_file = log_path(&name)?;
-    // The log of a name that is no profile and leads to no host, a misspelt one most likely, is not kept.
+    // A name that is not a profile and has no host is most likely misspelt: its log is not kept.
     let passing_log = (!log_file.exists() && !config.profiles.contains_key(&options.target)).then(|| log_file.clone());
     log::start(&log_file, options.verbose, options.foreground && options.verbose > 0);
     let (control, control_file) = bind_private(&files.control).map_err(failed(&files.control))?;
@@ -169,7 +170,7 @@ async fn supervise(
     let abandons = abandoned.clone();
     clients.spawn(async move {
         starter.serve(parent, Who::Starter).await;
-        // Whoever wanted it up is gone before it was (Ctrl-C): so does the tunnel.
+        // The client that wanted the tunnel has gone before it was up (Ctrl-C): end the tunnel.
         if starter.tunnel.watch().borrow().state == State::Starting {
             let reached = !matches!(starter.tunnel.watch().borrow().step, Step::Resolving | Step::Connecting);
             abandons.store(!reached, Relaxed);
@@ -189,7 +190,7 @@ async fn supervise(
         let following = follow(options, &control.tunnel, &route_file);
         tokio::pin!(running, asking, accepting, signals, following);
         loop {
-            // Only the tunnel's end ends this; the others go on beside it.
+            // Only the tunnel's end completes this; the other branches run beside it.
             tokio::select! {
                 result = &mut running => break result,
                 () = &mut asking => {}
@@ -199,7 +200,7 @@ async fn supervise(
             }
         }
     };
-    // What a program on the way has said is worth keeping in any case.
+    // Messages of a ProxyCommand are worth keeping in any case.
     let alone = !matches!(control.tunnel.target().ssh.proxy, Proxy::Command(_));
     let unreached = alone && (abandoned.load(Relaxed) || ended.as_ref().is_err_and(reached_nobody));
     let result = ended.map_err(Failure::from);
@@ -210,7 +211,7 @@ async fn supervise(
     if let Some(log) = passing_log.filter(|_| unreached) {
         let _ = std::fs::remove_file(log);
     }
-    // First nothing is left behind, then everybody hears of it.
+    // Clean up first, then tell the clients.
     let _ = tokio::task::spawn_blocking(ssh::end_proxy_commands).await;
     drop(listener);
     drop(control_file);
@@ -226,7 +227,7 @@ async fn supervise(
     result
 }
 
-/// Does this say that no host was there?
+/// Does this error mean that no host was found?
 fn reached_nobody(error: &tunnel::Error) -> bool {
     match error {
         tunnel::Error::Host(host::Error::Ssh(ssh::Error::Jump { .. }))
@@ -256,7 +257,7 @@ async fn accept(listener: &UnixListener, control: &Arc<Control>, clients: &mut J
     }
 }
 
-/// Keeps where the Engine is for the next time, and a service manager informed. Never ends.
+/// Remembers where the Engine is for the next start, and keeps a service manager informed. Never ends.
 async fn follow(options: &Options, tunnel: &Tunnel, route_file: &std::path::Path) {
     let mut status = tunnel.watch();
     let mut kept = status.borrow().route.clone();
@@ -269,7 +270,7 @@ async fn follow(options: &Options, tunnel: &Tunnel, route_file: &std::path::Path
         }
         let now = now.route;
         if now != kept {
-            // That it cannot be kept costs time only.
+            // A failure to store it costs only time.
             if let Some(route) = &now
                 && let Err(e) = std::fs::write(route_file, format!("{route}\n"))
             {

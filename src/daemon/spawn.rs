@@ -1,9 +1,8 @@
 //! Re-executes this program as the daemon.
 //!
-//! The daemon's first control connection is its standard input, one end of a socket pair made
-//! here: there is no moment in which the daemon runs and nobody could be told why it fails, and
-//! no waiting for a socket file to appear. If this end closes before the tunnel is up, however we
-//! end (Ctrl-C, SIGKILL), the daemon gives up and leaves nothing behind.
+//! The daemon's first control connection is its standard input, one end of a socket pair made here: the daemon can
+//! report a failure from its first moment on, and nobody waits for a socket file to appear. If this end closes before
+//! the tunnel is up, however this process ends (Ctrl-C, SIGKILL), the daemon gives up and leaves nothing behind.
 
 use std::ffi::OsString;
 use std::io;
@@ -16,10 +15,10 @@ use super::client::{Client, ClientError};
 /// Why the daemon could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum SpawnError {
-    /// The system would not.
+    /// The system refused to start a process.
     #[error("cannot start the tunnel's daemon: {0}")]
     Io(#[from] io::Error),
-    /// It started, but is not what it should be.
+    /// The process started, but does not answer as a daemon of this version.
     #[error(transparent)]
     Client(#[from] ClientError),
 }
@@ -44,7 +43,7 @@ pub fn spawn(args: &[OsString]) -> Result<(Client, Child), SpawnError> {
 /// null device.
 ///
 /// # Errors
-/// Where standard input is no Unix socket, as when a person starts the daemon by hand.
+/// If standard input is not a Unix socket, as when a person starts the daemon by hand.
 pub fn parent_connection() -> io::Result<UnixStream> {
     let stream = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
     stream.peer_addr()?;

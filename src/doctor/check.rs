@@ -1,14 +1,13 @@
-//! A step of the doctor's, and what came of it.
+//! A step of the doctor, and its verdict.
 
 use serde::Serialize;
 
-/// What came of a step.
+/// The verdict on a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
-    /// As it should be.
     Ok,
-    /// It works, but there is something to know.
+    /// The step works, but the user should know something.
     Warning,
     /// This is why there is no tunnel.
     Failed,
@@ -21,11 +20,9 @@ pub enum Verdict {
 pub struct Check {
     /// A short name that stays the same from version to version.
     pub id: &'static str,
-    /// What came of it.
     pub verdict: Verdict,
     /// How long it took, in milliseconds; None where it was not tried.
     pub ms: Option<f64>,
-    /// What was found.
     pub detail: String,
     /// What to do, where there is something to do.
     pub remedy: Option<String>,

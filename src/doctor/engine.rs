@@ -8,7 +8,7 @@ use crate::config::Remote;
 use crate::engine;
 use crate::host::{self, find_engine, open_engine};
 
-/// More than this between the host's clock and ours is worth a word.
+/// A larger difference between the host's clock and ours is reported.
 const SKEW: Duration = Duration::from_secs(5);
 
 /// Finds the Engine, and asks it for its version and the time.

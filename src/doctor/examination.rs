@@ -15,11 +15,11 @@ pub(super) const LIMIT: Duration = Duration::from_secs(10);
 /// Why a stage behind the login has nothing to look at. (None is begun without one.)
 pub(super) const NO_LOGIN: &str = "nobody is logged in";
 
-/// What a stage leaves of its own checks.
+/// What a stage does with the rest of its checks.
 pub(super) enum Stage {
-    /// It has made them all.
+    /// All checks were made.
     Complete,
-    /// Those that are left do not apply, for this reason.
+    /// The remaining checks do not apply, for this reason.
     Skips(&'static str),
 }
 

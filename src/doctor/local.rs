@@ -15,7 +15,7 @@ use crate::unix_socket::{self, connect_within};
 const CONNECTING: Duration = Duration::from_secs(1);
 
 /// Looks at the local endpoint and the directory it is in. `tunnel` is the endpoint of the target's own
-/// tunnel, as its daemon tells it; None where none runs. (That somebody listens says nothing of who.)
+/// tunnel, as its daemon tells it; None where none runs. (A listening process alone does not show whose it is.)
 pub(super) fn check(target: &Target, tunnel: Option<&str>) -> Check {
     let (verdict, detail, remedy) = if tunnel == Some(target.local.docker_host().as_str()) {
         up(&target.local)
@@ -28,7 +28,7 @@ pub(super) fn check(target: &Target, tunnel: Option<&str>) -> Check {
     Check { id: "local", verdict, ms: None, detail, remedy }
 }
 
-/// What of this side matters without a target: where sockets are made, and the programs that we rely on.
+/// The checks of this machine that need no target: the runtime directory, and the programs that dtunnel relies on.
 const MACHINE: [(&str, Look); 5] =
     [("runtime", runtime), ("ssh", ssh), ("agent", agent), ("docker", docker), ("environment", environment)];
 
@@ -111,7 +111,7 @@ fn agent() -> Found {
     }
 }
 
-/// What would make docker go elsewhere than `env` says.
+/// Settings that make docker use another endpoint than `env` sets.
 fn environment() -> Found {
     let fighting = ["DOCKER_CONTEXT", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH"];
     let set: Vec<&str> = fighting.into_iter().filter(|name| std::env::var_os(name).is_some()).collect();

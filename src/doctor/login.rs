@@ -1,4 +1,4 @@
-//! The login: key exchange, host key, and what of the user's is taken.
+//! The login: key exchange, host key, and authentication.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};

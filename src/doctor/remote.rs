@@ -8,7 +8,7 @@ use crate::config::Remote;
 use crate::host::{self, Access, HostProbe};
 use crate::ssh::{Connection, Endpoint, OpenError};
 
-/// Whose login it is, and which sockets of Engines are there.
+/// The login's user and groups, and the Engine sockets on the host.
 pub(super) async fn look_around(examination: &mut Examination<'_>) -> Result<Stage, host::Error> {
     let Some(connection) = examination.connection.clone() else { return Ok(Stage::Skips(NO_LOGIN)) };
     let begun = Instant::now();

@@ -17,7 +17,7 @@ const MAX_GREETING: u64 = 1024;
 /// Longest part of it that is shown, in characters.
 const MAX_LINE: usize = 255;
 
-/// What the target is, and what is to be said of its settings.
+/// The target, and notes on its settings.
 pub(super) async fn describe(examination: &mut Examination<'_>) -> Result<Stage, host::Error> {
     let target = examination.target;
     let way = match &target.ssh.proxy {
@@ -84,7 +84,7 @@ async fn steps(examination: &mut Examination<'_>) -> Result<(), ssh::Error> {
     match tokio::time::timeout(LIMIT, greeting).await {
         Ok(Ok(line)) => examination.ok(begun.elapsed(), shown(&line)),
         Ok(Err(said)) => return Err(ssh::no_greeting(host, port, &said)),
-        // Some only speak when they are spoken to; the connection itself tells what they are.
+        // Some servers speak only after the client; the SSH connection will identify them.
         Err(_) => {
             let silent = "nothing: it waits for the client to speak first, which an SSH server does not do";
             examination.add(Verdict::Warning, Some(begun.elapsed()), silent, None);

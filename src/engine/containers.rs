@@ -12,22 +12,19 @@ const MAX_NAME: usize = 255;
 /// A running container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Container {
-    /// Its id.
     pub id: String,
     /// Its name, without the slash that the Engine puts before it, fit to be shown.
     pub name: String,
     /// Does it use the host's own network?
     pub host_network: bool,
-    /// What it publishes, each address once.
+    /// Its published ports, each address once.
     pub published: Vec<Published>,
 }
 
 /// A port of a container that the host publishes.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Published {
-    /// The host's address.
     pub address: IpAddr,
-    /// The host's port.
     pub port: u16,
     /// The port in the container.
     pub container_port: u16,
@@ -35,7 +32,7 @@ pub struct Published {
     pub protocol: String,
 }
 
-/// As the Engine lists it.
+/// A container in the Engine's list.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub(super) struct Listed {
@@ -70,7 +67,7 @@ struct ListedPort {
 
 impl From<Listed> for Container {
     fn from(listed: Listed) -> Self {
-        // Links give a container further names, with a slash inside.
+        // Links give a container further names, which contain a slash.
         let names = listed.names.unwrap_or_default();
         let own = names.iter().map(|name| name.trim_start_matches('/')).find(|name| !name.contains('/'));
         let name = own.map_or_else(|| listed.id.chars().take(12).collect(), str::to_owned);
@@ -87,7 +84,7 @@ impl From<Listed> for Container {
 impl ListedPort {
     /// None where the port is only exposed.
     fn published(self) -> Option<Published> {
-        // Podman says nothing where it means every address.
+        // Podman leaves the address out if it means every address.
         let ip = if self.ip.is_empty() { "0.0.0.0" } else { &self.ip };
         let address = ip.parse().ok()?;
         if !matches!(self.protocol.as_str(), "tcp" | "udp" | "sctp") {

@@ -1,4 +1,4 @@
-//! What we ask Docker Engine through a tunnel, over any byte stream.
+//! Our own requests to Docker Engine through a tunnel, over any byte stream.
 //!
 //! Knows HTTP and the Engine API (docs.docker.com, "Docker Engine API"); nothing of SSH or of
 //! how the stream came to be. hyper speaks the HTTP; for the few questions asked here a whole
@@ -19,7 +19,7 @@ pub use session::{Changes, Session};
 
 use crate::text::shown;
 
-/// What an Engine says of itself, fit to be shown.
+/// An Engine's versions, made fit for a terminal.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EngineVersion {
     /// Its version, such as `27.3.1`.
@@ -28,17 +28,17 @@ pub struct EngineVersion {
     pub api_version: String,
 }
 
-/// Why the Engine gave no answer, or none that an Engine gives.
+/// Why the Engine gave no answer, or not an Engine's answer.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// It said nothing in time.
+    /// No answer in time.
     #[error("it did not answer within {}", humantime::format_duration(*.0))]
     Timeout(Duration),
-    /// The stream broke, or what came was not HTTP.
+    /// The stream broke, or the answer was not HTTP.
     #[error("it did not answer as an Engine does")]
     Http(#[from] hyper::Error),
-    /// An answer, but not one that says yes.
+    /// An answer with an error status.
     #[error("it answered with status {0}")]
     Status(StatusCode),
     /// An answer larger than any Engine's, or cut.
@@ -47,14 +47,14 @@ pub enum Error {
 }
 
 impl Error {
-    /// An answer that is not the JSON that was asked for; serde's words quote it.
+    /// An answer that is not the expected JSON; serde's message quotes it.
     fn json(error: serde_json::Error) -> Self {
         Self::Body(shown(&error.to_string()))
     }
 }
 
 /// Pings the Engine (`GET /_ping`) within `limit` and reads its versions from the answer's
-/// headers; where they say nothing (Podman's do not) it asks `/version` on the same stream.
+/// headers; if they have none (as Podman's), asks `/version` on the same stream.
 ///
 /// # Errors
 /// Each of [`Error`].
@@ -74,16 +74,15 @@ pub async fn ping(
     .await
 }
 
-/// What an Engine says of itself when asked for more.
+/// The details of an Engine's `/version`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Version {
-    /// Its versions.
     pub engine: EngineVersion,
     /// Operating system, such as `linux`.
     pub os: String,
     /// Architecture, such as `amd64`.
     pub arch: String,
-    /// The time of its host.
+    /// The time on the Engine's host.
     pub date: Option<SystemTime>,
 }
 
@@ -98,7 +97,7 @@ pub async fn version(
     converse(stream, limit, ask_version).await
 }
 
-/// Puts questions over a new HTTP connection.
+/// Sends requests over a new HTTP connection.
 async fn converse<T>(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     limit: Duration,

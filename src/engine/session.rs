@@ -22,7 +22,7 @@ const MAX_ANSWER: usize = 16 << 20;
 #[derive(Debug)]
 pub struct Session {
     sender: http1::SendRequest<Empty<Bytes>>,
-    /// Drives the connection. What goes wrong there is told to whoever waits for an answer.
+    /// Drives the connection. Its errors reach whoever waits for an answer.
     connection: AbortOnDropHandle<()>,
 }
 
@@ -65,7 +65,7 @@ impl Session {
         Ok(listed.into_iter().map(Container::from).collect())
     }
 
-    /// Listens, from the moment this returns on, to what changes the containers that run or their names
+    /// Subscribes to events that change the running containers or their names; none is missed after this returns
     /// (`GET /events`).
     ///
     /// # Errors
@@ -99,7 +99,7 @@ impl Session {
     }
 }
 
-/// The stream of changes. What has changed is to be asked for: the list of containers is the truth.
+/// The stream of changes. An event only says that something changed; the caller lists the containers anew.
 #[derive(Debug)]
 pub struct Changes {
     body: Incoming,

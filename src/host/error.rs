@@ -17,29 +17,26 @@ pub enum Error {
         host: String,
         /// The Engine's socket on the host.
         socket: String,
-        /// The login name there.
         user: String,
-        /// What a command there said, in place of looking around; may be empty.
+        /// The output of a command there, if the probe did not run; may be empty.
         said: String,
         /// What the server said.
         source: ssh::OpenError,
     },
-    /// The host was reached, and looking around there told what is in the way.
+    /// The host was reached, and the probe found the obstacle.
     #[error("reached {host}, but {obstacle}")]
     Obstacle {
         /// `user@host:port`.
         host: String,
-        /// What.
         obstacle: Obstacle,
     },
-    /// The socket was opened, but what listens there does not answer as an Engine does.
+    /// The socket was opened, but the program that listens there does not answer as an Engine.
     #[error("reached {socket} on {host}, but no Docker Engine answered there")]
     Engine {
         /// `user@host:port`.
         host: String,
         /// The Engine's socket on the host.
         socket: String,
-        /// What went wrong.
         source: engine::Error,
     },
 }
@@ -55,40 +52,29 @@ pub enum Obstacle {
         /// Is there a docker CLI, at least?
         docker_installed: bool,
     },
-    /// There is one, which this login may not use.
+    /// The socket exists, but this login may not use it.
     #[error("{user} may not use {socket} ({listing})")]
     Permission {
-        /// The socket.
         socket: String,
         /// Its mode, owner and group.
         listing: String,
-        /// The login's name.
         user: String,
         /// Is the user in the group `docker` by now, but this login is older?
         new_login: bool,
     },
-    /// There is one, but its server forwards nothing and nothing on the host can stand in.
+    /// The socket exists, but the server forwards nothing and the host has no bridge tool.
     #[error("its SSH server does not forward to {socket}")]
-    Prohibited {
-        /// The socket.
-        socket: String,
-    },
-    /// There is one, but nobody answers there.
+    Prohibited { socket: String },
+    /// The socket exists, but no process answers there.
     #[error("nothing answers at {socket}: {said}")]
     NotListening {
-        /// The socket.
         socket: String,
-        /// The words of the tools that tried.
+        /// The error messages of the tools tried.
         said: String,
     },
     /// The command that should speak to the Engine failed.
     #[error("`{command}` failed there: {said}")]
-    Command {
-        /// The command.
-        command: String,
-        /// Its words.
-        said: String,
-    },
+    Command { command: String, said: String },
 }
 
 impl Obstacle {
@@ -130,7 +116,7 @@ fn instead(said: &str) -> String {
     if said.is_empty() { String::new() } else { format!("; it runs no commands for this login: {said}") }
 }
 
-/// What kind of failure it is, for whoever must act on one that was only told.
+/// The kind of a failure, for programs that get only its text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {
     /// The host cannot be reached.
@@ -161,7 +147,7 @@ impl Error {
         }
     }
 
-    /// Can a later attempt succeed without anybody acting?
+    /// Can a later attempt succeed without a change by the user?
     pub fn may_pass(&self) -> bool {
         match self {
             Self::Ssh(error) => error.may_pass(),

@@ -11,21 +11,18 @@ use crate::config::Remote;
 use crate::shell_word::quoted;
 use crate::ssh::Endpoint;
 
-/// What can be found on a host and speaks to a socket through its standard input and output.
+/// A tool on the host that connects a socket to its standard input and output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Tool {
-    /// The docker CLI.
     Docker,
-    /// socat.
     Socat,
     /// netcat with Unix sockets (OpenBSD's, ncat).
     Nc,
-    /// podman.
     Podman,
 }
 
-/// The tools, best first: docker's and podman's end with the stream; the others have to be told.
+/// The tools, best first: docker's and podman's end with the stream; the others need options for that.
 pub(super) const TOOLS: [Tool; 4] = [Tool::Docker, Tool::Socat, Tool::Nc, Tool::Podman];
 
 impl Tool {
@@ -51,7 +48,7 @@ impl Tool {
             (Self::Docker, _) => {
                 ("docker system dial-stdio".into(), format!("docker -H {} system dial-stdio", quoted(&url)))
             }
-            // By default it gives the other direction half a second once one has ended.
+            // By default socat gives the other direction half a second once one has ended.
             (Self::Socat, _) => ("socat".into(), format!("socat -t 2000000 - {}", quoted(&socat))),
             // -N passes the end of our stream on; versions without it cannot do that.
             (Self::Nc, Remote::Socket(path)) => {
@@ -76,7 +73,7 @@ impl Tool {
     }
 }
 
-/// The endpoint that leads to a TCP port as the host sees it, with whatever is there to carry it.
+/// The endpoint that leads to a TCP port as the host sees it, through whichever tool is there.
 pub(crate) fn to_port(host: &str, port: u16) -> Endpoint {
     let script = format!(
         "if command -v socat >/dev/null; then exec socat -t 2000000 - {}; fi; \
@@ -94,11 +91,11 @@ pub(super) fn own_command(command: &str) -> Endpoint {
 }
 
 /// `command` under the shell described above, for a login shell of any kind: one line, quoted with
-/// single quotes, in which nothing stands that a csh or a fish would take as its own.
+/// single quotes, without characters that are special to csh or fish.
 ///
 /// `$1` is run with the channel as its standard input (a background command of a shell would have
-/// /dev/null). Nothing else keeps the channel's descriptors, so that the end of its output is seen.
-/// `$PPID` is the server's process for this login: the login shell has become this one by exec.
+/// /dev/null). Nothing else keeps the channel's descriptors, so that the end of its output is noticed.
+/// `$PPID` is the server's process for this login: the login shell replaced itself by this one (exec).
 fn guarded(command: &str) -> String {
     const GUARD: &str = "exec 3<&0 </dev/null; eval \"exec $1\" <&3 3<&- & b=$!; exec 3<&- >/dev/null; \
                          (while kill -0 $PPID && kill -0 $b; do sleep 2; done; kill $b) 2>/dev/null & w=$!; \
@@ -112,7 +109,7 @@ fn socat_tcp(host: &str, port: u16) -> String {
     if address.is_ipv6() { format!("TCP6:{address}") } else { format!("TCP:{address}") }
 }
 
-/// For socat, in whose addresses some characters have a meaning.
+/// Escapes a path for socat, whose addresses have special characters.
 fn escaped(path: &str) -> String {
     let special = |c| matches!(c, ':' | ',' | '!' | '"' | '\'' | '\\' | '(' | '[' | '{');
     path.chars().flat_map(|c| special(c).then_some('\\').into_iter().chain([c])).collect()

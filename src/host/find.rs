@@ -1,8 +1,8 @@
 //! The remote endpoint: finds the Engine on the host, and the way there.
 //!
-//! Forwarding (`direct-streamlocal`, `direct-tcpip`) is always tried first. What the server refuses is
-//! looked into with one command on the host, which tells a missing socket from one that this login may
-//! not use, and from a server that forwards nothing; for the last there are bridges.
+//! Forwarding (`direct-streamlocal`, `direct-tcpip`) is always tried first. If the server refuses, one command on the
+//! host finds the cause: a missing socket, a socket that this login may not use, or a server that forwards nothing; for
+//! the last case there are bridges.
 
 use std::fmt;
 use std::time::Duration;
@@ -17,21 +17,21 @@ use crate::text;
 
 /// Longest wait for the Engine's first answer.
 const ENGINE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Longest time for a bridge that failed to say why.
+/// Longest wait for the error message of a failed bridge.
 const COMPLAINT: Duration = Duration::from_secs(3);
-/// Most lines of what it says that are told.
+/// Most lines of its message that are shown.
 const MOST_LINES: usize = 3;
-/// Tried where the host lets nobody look around: Podman's socket for root, and rootless Docker's and
+/// Sockets to try if the host runs no command for us: Podman's socket for root, and rootless Docker's and
 /// Podman's for the first user of a host.
 const GUESSES: [&str; 3] =
     ["/run/podman/podman.sock", "/run/user/1000/docker.sock", "/run/user/1000/podman/podman.sock"];
 
-/// The way to an Engine on a host.
+/// The route to an Engine on a host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route {
-    /// Where it is; never [`Remote::Auto`].
+    /// The Engine's place on the host; never [`Remote::Auto`].
     remote: Remote,
-    /// What carries the flows where the server forwards nothing.
+    /// The command that carries the flows if the server forwards nothing.
     tool: Option<Tool>,
 }
 
@@ -40,7 +40,7 @@ impl Route {
         Self { remote, tool: None }
     }
 
-    /// Where an Engine is, most likely.
+    /// The most likely place of an Engine.
     pub(crate) fn usual() -> Self {
         Self::direct(Remote::Socket(DEFAULT_SOCKET.into()))
     }
@@ -50,7 +50,7 @@ impl Route {
         &self.remote
     }
 
-    /// How flows get there: `streamlocal`, `direct-tcpip`, or `exec` and what is run.
+    /// How flows get there: `streamlocal`, `direct-tcpip`, or `exec` and the command.
     pub fn transport(&self) -> String {
         match self.endpoint() {
             Endpoint::Streamlocal(_) => "streamlocal".into(),
@@ -59,7 +59,7 @@ impl Route {
         }
     }
 
-    /// What a channel for a flow leads to.
+    /// The endpoint of a flow's channel.
     pub fn endpoint(&self) -> Endpoint {
         if let Some(endpoint) = self.tool.and_then(|tool| tool.endpoint(&self.remote)) {
             return endpoint;
@@ -73,7 +73,7 @@ impl Route {
     }
 }
 
-/// As it is kept for the next `up`: `streamlocal:/run/user/1000/docker.sock`, `socat:/run/docker.sock`.
+/// The form stored for the next `up`: `streamlocal:/run/user/1000/docker.sock`, `socat:/run/docker.sock`.
 impl fmt::Display for Route {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.tool.map_or("streamlocal", Tool::program), self.remote)
@@ -100,15 +100,15 @@ impl std::str::FromStr for Route {
 enum Miss {
     /// The channel was not opened.
     Refused(OpenError),
-    /// It was opened, but no Engine answered.
+    /// The channel was opened, but no Engine answered.
     Silent(engine::Error),
 }
 
-/// Finds the Engine over `connection` and the way to it; `last` is the one that was of use before.
+/// Finds the Engine over `connection` and the route to it; `last` is the route that worked before.
 ///
 /// # Errors
-/// [`Error::Forwarding`], [`Error::Engine`], [`Error::Obstacle`], and [`Error::Ssh`] where the connection
-/// is lost meanwhile.
+/// [`Error::Forwarding`], [`Error::Engine`], [`Error::Obstacle`], and [`Error::Ssh`] if the connection is lost
+/// meanwhile.
 pub async fn find(
     connection: &Connection,
     target: &Target,
@@ -128,13 +128,13 @@ pub async fn find(
         match search.attempt(last).await? {
             Ok(engine) => return Ok((last.clone(), engine)),
             Err(Miss::Refused(error)) => missed = Miss::Refused(error),
-            // It was not the server; whatever it is, the probe tells.
+            // The server is not the cause; the probe finds it.
             Err(Miss::Silent(_)) => {}
         }
     }
     let auto = target.remote == Remote::Auto;
     if let (Miss::Silent(_), false) = (&missed, auto) {
-        // Something listens there, and whoever named it meant it.
+        // Something listens there, and the user named this socket.
         return Err(search.no_answer(&first, missed).await);
     }
     match HostProbe::take(connection, target.remote.socket()).await {
@@ -147,7 +147,7 @@ pub async fn find(
 /// Opens a stream to the Engine that was found at the end of `route`, within `limit`.
 ///
 /// # Errors
-/// [`Error::Forwarding`], [`Error::Engine`], and [`Error::Ssh`] where the connection is lost meanwhile.
+/// [`Error::Forwarding`], [`Error::Engine`], and [`Error::Ssh`] if the connection is lost meanwhile.
 pub async fn open(connection: &Connection, route: &Route, target: &Target, limit: Duration) -> Result<Channel, Error> {
     let search = Search { connection, target };
     let missed = match tokio::time::timeout(limit, connection.open(&route.endpoint())).await {
@@ -182,7 +182,7 @@ impl Search<'_> {
         Ok(engine::ping(channel.into_stream(), ENGINE_TIMEOUT).await.map_err(Miss::Silent))
     }
 
-    /// Tries each socket that may be used, and where forwarding is refused each tool. `first` was tried, and
+    /// Tries each usable socket, and if forwarding is refused each tool. `first` was already tried, and failed with
     /// `missed`.
     async fn by_probe(&self, probe: &HostProbe, first: &Route, missed: Miss) -> Result<(Route, EngineVersion), Error> {
         let named = |path: &str| self.target.remote == Remote::Auto || self.target.remote.socket() == Some(path);
@@ -204,7 +204,7 @@ impl Search<'_> {
                 },
             };
             if let Miss::Silent(source) = miss {
-                // Something listens there. No tool would make an Engine of it.
+                // Something listens there that is not an Engine: no tool would help.
                 silent.get_or_insert((direct, source));
                 continue;
             }
@@ -224,7 +224,7 @@ impl Search<'_> {
         })
     }
 
-    /// Without a look around, for which the server `said` something else: what an Engine's socket might be.
+    /// Tries the usual sockets, for a server that did not run the probe and `said` something else.
     async fn by_guessing(&self, first: &Route, missed: Miss, said: String) -> Result<(Route, EngineVersion), Error> {
         for path in GUESSES {
             let route = Route::direct(Remote::Socket(path.into()));
@@ -235,7 +235,7 @@ impl Search<'_> {
         Err(self.unexplained(first, missed, said))
     }
 
-    /// All that is known is how the first try ended, and what a command there `said`, if anything.
+    /// The error if only the first try's result is known, and what a command there `said`, if anything.
     fn unexplained(&self, route: &Route, missed: Miss, said: String) -> Error {
         let (host, socket, user) = (self.host(), route.remote.to_string(), self.target.ssh.user.clone());
         match missed {
@@ -244,7 +244,7 @@ impl Search<'_> {
         }
     }
 
-    /// Something listens, but it is no Engine; or the user's command failed, which says why.
+    /// Something listens, but it is not an Engine; or the user's command failed, with a message.
     async fn no_answer(&self, route: &Route, missed: Miss) -> Error {
         match self.complaint(route).await {
             Some(said) => self.error(Obstacle::Command { command: route.remote.to_string(), said }),
@@ -277,7 +277,7 @@ impl Search<'_> {
         Error::Obstacle { host: self.host(), obstacle }
     }
 
-    /// What a command that carried nothing says of itself.
+    /// The message of a command that carried no data.
     async fn complaint(&self, route: &Route) -> Option<String> {
         let Endpoint::Command { name, command } = route.endpoint() else { return None };
         let output = self.connection.run(&command, "", COMPLAINT).await.ok()?;

@@ -1,6 +1,6 @@
-//! Looks around on the host with one command: who are we there, which sockets, which tools.
+//! Probes the host with one command: the login, the sockets, the tools.
 //!
-//! The server answers all that can go wrong on the way to a socket alike; this tells them apart.
+//! The server gives one answer for all failures to open a socket; the probe tells them apart.
 
 use std::time::Duration;
 
@@ -10,21 +10,19 @@ use crate::shell_word::quoted;
 use crate::ssh::Connection;
 use crate::text::shown;
 
-/// Longest time for looking around.
+/// Longest time for the probe.
 const LIMIT: Duration = Duration::from_secs(5);
-/// Begins each line of ours, whatever else a login shell prints.
+/// Begins each line of the probe's output; a login shell may print other lines.
 const MARK: &str = "dtunnel:";
 
 /// What was found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct HostProbe {
-    /// The login's name there.
     pub user: String,
-    /// Its groups.
     pub groups: Vec<String>,
     /// The sockets looked for, in the order in which they are preferred.
     pub sockets: Vec<Socket>,
-    /// The tools that are there.
+    /// The tools found.
     pub tools: Vec<Tool>,
     /// Members of the group `docker`, as the host's files have it.
     pub docker_group: Option<String>,
@@ -33,9 +31,7 @@ pub struct HostProbe {
 /// A socket on the host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Socket {
-    /// Its path.
     pub path: String,
-    /// What is there.
     pub access: Access,
     /// Mode, owner and group, as `ls -l` shows them.
     pub listing: String,
@@ -44,20 +40,18 @@ pub struct Socket {
 /// May a socket be used?
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
-    /// Yes.
     Granted,
-    /// It is there, but not for this login.
+    /// The socket exists, but this login may not use it.
     Denied,
-    /// There is none, or not for us to see.
+    /// No socket, or none visible to this login.
     Absent,
 }
 
 impl HostProbe {
-    /// Looks around. `also` is looked at first.
+    /// Runs the probe. It checks the socket `also` first.
     ///
     /// # Errors
-    /// Where the server runs no commands for us: what it said instead, such as that the password has expired; may be
-    /// empty.
+    /// If the server runs no command for us: its message instead, such as that the password has expired; may be empty.
     pub async fn take(connection: &Connection, also: Option<&str>) -> Result<Self, String> {
         let output = connection.run("exec sh", &script(also), LIMIT).await.map_err(|_| String::new())?;
         Self::read(&output.stdout).ok_or(output.stderr)
@@ -78,7 +72,7 @@ impl HostProbe {
                     let mut words = value.split_whitespace();
                     let (mode, owner, group) = (words.next(), words.nth(1), words.next());
                     let listing = shown(&[mode, owner, group].map(Option::unwrap_or_default).join(" "));
-                    // One that cannot be shown as it is cannot be named, either.
+                    // A path that cannot be shown unchanged cannot be named in a setting, either.
                     let Some(path) = value.find(" /").map(|at| value[at + 1..].to_owned()) else { continue };
                     if shown(&path) != path {
                         continue;
@@ -96,7 +90,7 @@ impl HostProbe {
         complete.then_some(probe)
     }
 
-    /// A path that leads to one that was seen already (`/var/run` is `/run` on most hosts) counts once.
+    /// A path that leads to a socket already seen (`/var/run` is `/run` on most hosts) counts once.
     fn add(&mut self, socket: Socket) {
         let known = |other: &Socket| other.path.trim_start_matches("/var") == socket.path.trim_start_matches("/var");
         if !self.sockets.iter().any(known) {
@@ -116,7 +110,7 @@ impl HostProbe {
     }
 }
 
-/// POSIX shell, and read from standard input: no quoting for whatever the login shell is.
+/// POSIX shell, read from standard input, so that no quoting for the login shell is needed.
 fn script(also: Option<&str>) -> String {
     let also = also.map(quoted).unwrap_or_default();
     let tools: Vec<&str> = TOOLS.into_iter().map(Tool::program).collect();

@@ -12,17 +12,18 @@ use super::keys::{Credentials, SignError};
 use super::prompter::Prompter;
 use super::step::{News, OnStep, Step};
 
-/// Longest wait for a signature, which may take a touch, a PIN or its owner's word. Clocks stand still meanwhile.
+/// Longest wait for a signature, which may take a touch, a PIN or its owner's consent. Time limits are suspended
+/// meanwhile.
 const SIGNING: Duration = Duration::from_secs(120);
-/// An agent that has not signed after this asks somebody.
+/// An agent that has not signed after this time is assumed to be asking its owner.
 const SIGNED_BY_ITSELF: Duration = Duration::from_millis(500);
 
 /// Why an agent did not sign.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Refusal {
-    /// It said no.
+    /// The agent refused to sign.
     Refused,
-    /// It said nothing for too long.
+    /// The agent did not answer in time.
     Silent,
 }
 
@@ -42,12 +43,12 @@ impl Refusal {
 /// plain key.
 pub(super) struct AgentSigner<'a> {
     pub(super) agent: &'a mut AgentClient<UnixStream>,
-    /// Is the certificate the agent's own, rather than a file's?
+    /// Does the agent hold the certificate, rather than a file?
     pub(super) holds_certificate: bool,
     pub(super) prompter: &'a Prompter,
     pub(super) credentials: &'a Credentials,
     pub(super) on_step: &'a OnStep,
-    /// Why it did not sign.
+    /// Why the agent did not sign.
     pub(super) refusal: Option<Refusal>,
 }
 

@@ -28,7 +28,7 @@ const WITHOUT_AES: &[cipher::Name] = &[
     cipher::AES_128_CTR,
 ];
 
-/// What known_hosts says of a host, as far as it decides which of its keys is asked for.
+/// What known_hosts holds about a host and decides which host key algorithms are preferred.
 #[derive(Debug, Default)]
 pub(super) struct Known {
     /// The types of its plain keys.
@@ -39,19 +39,19 @@ pub(super) struct Known {
     pub(super) revocations: bool,
 }
 
-/// What is offered to a server: what ssh_config says, else our own lists. Nothing with SHA-1, CBC,
+/// The algorithms offered to a server: those of ssh_config, else our own lists. Nothing with SHA-1, CBC,
 /// 3DES or DSA unless ssh_config turns it on; key exchange begins with mlkem768x25519.
 ///
-/// Host keys are asked for in the order of `order_hostkeyalgs` in OpenSSH's sshconnect2.c, so that an
-/// honest server with several keys shows one that is known: as they are where the first one's type is
-/// known, otherwise known types first. A HostKeyAlgorithms list of the user's keeps its order.
+/// Host keys are asked for in the order of `order_hostkeyalgs` in OpenSSH's sshconnect2.c, so that an honest server
+/// with several keys shows a known one: unchanged if the first key's type is known, otherwise known types first. A
+/// HostKeyAlgorithms list of the user's keeps its order.
 ///
-/// Certificates come before all plain keys (russh has no other order): all of them where there is an
-/// authority; where there is none they are looked at only for being revoked, and then of known types only,
-/// since the plain key inside one of another type would be a changed key.
+/// Certificates come before all plain keys (russh has no other order): all of them where there is an authority; without
+/// an authority they serve only to detect revocation, and only known types are offered, since the plain key inside a
+/// certificate of another type would be a changed key.
 ///
 /// # Errors
-/// [`Error::NoAlgorithm`] where nothing is left of a list.
+/// [`Error::NoAlgorithm`] if a list ends up empty.
 pub(super) fn preferred(ssh: &SshSettings, known: &Known) -> Result<Preferred, Error> {
     let ciphers = if cpu_has_aes() { WITH_AES } else { WITHOUT_AES };
     let cipher = choose("Ciphers", &ssh.ciphers, ciphers, |name| {
@@ -87,7 +87,7 @@ pub(super) fn preferred(ssh: &SshSettings, known: &Known) -> Result<Preferred, E
         mac: Cow::Owned(mac),
         kex: Cow::Owned(kex),
         compression: Cow::Borrowed(if ssh.compression {
-            // "zlib@openssh.com" begins after the login, so that nobody who cannot log in gets at zlib.
+            // "zlib@openssh.com" begins after the login, so that zlib is not exposed before the login.
             &[compression::ZLIB_LEGACY, compression::ZLIB, compression::NONE]
         } else {
             &[compression::NONE]
@@ -101,7 +101,7 @@ fn certificate(name: &str) -> Option<Algorithm> {
     (!matches!(algorithm, Algorithm::Other(_)) && algorithm.to_certificate_type() == name).then_some(algorithm)
 }
 
-/// The names that are no key exchange but announce an extension (RFC 8308, strict KEX).
+/// The names in a key exchange list that announce an extension instead (RFC 8308, strict KEX).
 const KEX_EXTENSIONS: [kex::Name; 4] = [
     kex::EXTENSION_SUPPORT_AS_CLIENT,
     kex::EXTENSION_SUPPORT_AS_SERVER,
@@ -133,7 +133,7 @@ fn choose<N: Clone + PartialEq>(
 pub(super) fn pubkey_accepted(ssh: &SshSettings, name: &str) -> bool {
     match &ssh.pubkey_accepted_algorithms {
         Algorithms::Default => true,
-        // What `+` adds is older than the defaults; they stay.
+        // A list with `+` adds older algorithms to the defaults, which stay.
         Algorithms::And(_) => true,
         Algorithms::Exactly(names) => names.iter().any(|accepted| accepted == name),
     }

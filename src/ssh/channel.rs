@@ -12,36 +12,32 @@ use tokio::time::Instant;
 
 use crate::text;
 
-/// How long the end of a command's output is held back, so that one which failed is not taken for
-/// one that was done. It ends right after, unless it reads on.
+/// How long the end of a command's output is held back to wait for its exit status, so that a failed command is not
+/// taken for a finished one. A command usually exits right after its output ends, unless it still reads.
 const ENDING: Duration = Duration::from_secs(1);
-/// Most lines of a command's standard error that are told, and most bytes of it that are kept.
+/// Limits for a command's standard error: lines shown, and bytes kept.
 const MOST_LINES: usize = 3;
 const MAX_STDERR: usize = 2048;
 
 /// What a channel leads to on the host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Endpoint {
-    /// A Unix socket.
     Streamlocal(String),
     /// A TCP port, as the host sees it (RFC 4254 section 7.2).
     Tcp {
-        /// Name or address.
         host: String,
-        /// Port.
         port: u16,
     },
     /// Standard input and output of a command (RFC 4254 section 6.5).
     Command {
-        /// For people.
         name: String,
-        /// For the login shell there.
+        /// The command line, for the remote login shell.
         command: String,
     },
 }
 
 impl Endpoint {
-    /// Does a channel to it start a command on the host?
+    /// Does a channel to this endpoint start a command on the host?
     pub fn is_command(&self) -> bool {
         matches!(self, Self::Command { .. })
     }
@@ -57,11 +53,11 @@ impl fmt::Display for Endpoint {
     }
 }
 
-/// An open channel. Reading and writing go on independently, as do their ends. One that is dropped is
-/// closed (russh would leave it open on the server until the connection ends).
+/// An open channel. Reading and writing are independent and end independently. Dropping the channel closes it (russh
+/// would leave it open on the server until the connection ends).
 #[derive(Debug)]
 pub struct Channel {
-    /// None once it was split or made a stream.
+    /// None once the channel was split or made a stream.
     inner: Option<russh::Channel<Msg>>,
     is_command: bool,
 }
@@ -89,24 +85,24 @@ pub enum Received {
 /// The server did not open the channel.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// It refused. OpenSSH says `ConnectFailed` for all of: forwarding is prohibited, the socket is
+    /// The server refused. OpenSSH sends `ConnectFailed` for all of: forwarding is prohibited, the socket is
     /// missing, permission is denied.
     #[error("the server refused to open {endpoint}: {reason}")]
     Refused {
-        /// What it was to lead to.
+        /// The endpoint that the channel was for.
         endpoint: String,
         /// The reason, RFC 4254 section 5.1.
         reason: String,
-        /// Does it forward there at all?
+        /// Does the server forward to this kind of endpoint at all?
         prohibited: bool,
     },
-    /// The connection was lost meanwhile.
+    /// The connection was lost before the answer.
     #[error("the connection was lost while a channel was being opened")]
     Lost,
 }
 
 impl OpenError {
-    /// Did the server say that it does not forward there, ever? (OpenSSH says so of TCP ports only.)
+    /// Did the server say that it never forwards there? (OpenSSH says so for TCP ports only.)
     pub fn is_prohibited(&self) -> bool {
         matches!(self, Self::Refused { prohibited: true, .. })
     }
@@ -126,8 +122,8 @@ impl OpenError {
     }
 }
 
-/// A channel as a plain byte stream, for HTTP requests of our own. It cannot tell a cut from an
-/// end; flows use [`Channel::split`].
+/// A channel as a plain byte stream, for HTTP requests of our own. It reports a cut as an ordinary end; flows use
+/// [`Channel::split`].
 pub type ChannelStream = russh::ChannelStream<Msg>;
 
 impl Channel {
@@ -143,12 +139,12 @@ impl Channel {
         (ChannelReader { inner: read, command }, writer)
     }
 
-    /// Waits until something comes from the server, be it an end. For channels that nothing was sent on
-    /// yet; after this the channel is of no use. Cancel safe, and sees what is there already.
+    /// Waits until the server sends anything, even EOF or close. For channels on which nothing was sent yet; the
+    /// channel cannot be used afterwards. Cancel safe; also reports messages that arrived before the call.
     pub async fn touched(&mut self) {
         let Some(inner) = &mut self.inner else { return };
         loop {
-            // Unconstrained: a task that has used up its turn would be told that nothing is there.
+            // Unconstrained: a task that has used up its budget would be told that no message is there.
             let message = tokio::task::unconstrained(inner.wait()).await;
             if matches!(message, None | Some(ChannelMsg::Data { .. } | ChannelMsg::Eof | ChannelMsg::Close)) {
                 return;
@@ -163,7 +159,7 @@ impl Channel {
         }
     }
 
-    /// The two directions.
+    /// Splits the channel into its two directions.
     pub fn split(mut self) -> (ChannelReader, ChannelWriter) {
         let is_command = self.is_command;
         Self::halves(self.take(), is_command)
@@ -180,7 +176,7 @@ impl Channel {
     }
 }
 
-/// What the server sends.
+/// The receiving half of a channel.
 #[derive(Debug)]
 pub struct ChannelReader {
     inner: russh::ChannelReadHalf,
@@ -188,12 +184,12 @@ pub struct ChannelReader {
     command: Option<Command>,
 }
 
-/// What is known of the command at the other end.
+/// The state of the command at the other end, as known so far.
 #[derive(Debug, Default)]
 struct Command {
     /// When its output ended.
     ended: Option<Instant>,
-    /// Has that been told?
+    /// Has the end of output been reported to the caller?
     told: bool,
     /// Its exit status, once it has one; 128 for a signal.
     status: Option<u32>,
@@ -201,7 +197,7 @@ struct Command {
 }
 
 impl Command {
-    /// Its output and maybe itself have ended: is that an end, or did it fail? None: not known yet.
+    /// The command's output has ended: was it a regular end, or did the command fail? None: not known yet.
     fn verdict(&mut self) -> Option<Received> {
         match (self.ended, self.status) {
             _ if self.told => None,
@@ -218,8 +214,8 @@ impl Command {
 impl ChannelReader {
     /// The next piece. After [`Received::Closed`] there is nothing more. Cancel safe.
     ///
-    /// While nobody calls this, at most `channel_buffer_size` pieces wait here; then the whole
-    /// connection stands still (docs/architecture.md, "the trap").
+    /// While nobody calls this, at most `channel_buffer_size` pieces wait here; then the whole connection stalls
+    /// (docs/architecture.md, "the trap").
     pub async fn receive(&mut self) -> Received {
         loop {
             let held = self.command.as_ref().filter(|command| !command.told).and_then(|command| command.ended);
@@ -228,7 +224,7 @@ impl ChannelReader {
                 Some(ended) => match tokio::time::timeout_at(ended + ENDING, self.inner.wait()).await {
                     Ok(message) => message,
                     Err(_) => {
-                        // It reads on: only its output has ended.
+                        // The command still reads: only its output has ended.
                         self.command.iter_mut().for_each(|command| command.told = true);
                         return Received::Eof;
                     }
@@ -251,7 +247,7 @@ impl ChannelReader {
                     command.verdict()
                 }
                 (Some(ChannelMsg::ExtendedData { data, .. }), Some(command)) => {
-                    // The cause comes last.
+                    // The cause is in the last bytes.
                     command.stderr.extend_from_slice(&data);
                     let old = command.stderr.len().saturating_sub(MAX_STDERR);
                     command.stderr.drain(..old);
@@ -267,8 +263,8 @@ impl ChannelReader {
         }
     }
 
-    /// As [`ChannelReader::receive`], but [`Received::Closed`] comes only when the channel really is closed, not
-    /// when a command has failed: for one who waits for the server to be done with it.
+    /// As [`ChannelReader::receive`], but [`Received::Closed`] comes only when the channel really is closed, not when a
+    /// command has failed: for callers that wait until the server has released the channel.
     pub async fn receive_rest(&mut self) -> Received {
         loop {
             match self.inner.wait().await {
@@ -293,14 +289,14 @@ impl ChannelReader {
             .unwrap_or_default()
     }
 
-    /// What to say of a command that failed.
+    /// The message about a command that failed.
     pub fn complaint(&self) -> Option<String> {
         let status = self.status().filter(|status| *status != 0)?;
         Some(format!("the command on the host ended with {status}: {}", self.stderr()))
     }
 }
 
-/// What we send. The channel is closed when this is dropped.
+/// The sending half of a channel. Dropping it closes the channel.
 #[derive(Debug)]
 pub struct ChannelWriter {
     /// None once the channel is closed.
@@ -341,8 +337,7 @@ impl ChannelWriter {
         self.inner.as_ref().ok_or(Gone)?.data_bytes(data).await.map_err(|_| Gone)
     }
 
-    /// Tells the server that no more will be sent; receiving goes on (RFC 4254 section 5.3). Once
-    /// is enough: later calls do nothing.
+    /// Sends EOF; receiving goes on (RFC 4254 section 5.3). Later calls do nothing.
     ///
     /// # Errors
     /// [`Gone`].
@@ -353,7 +348,7 @@ impl ChannelWriter {
         self.inner.as_ref().ok_or(Gone)?.eof().await.map_err(|_| Gone)
     }
 
-    /// Tells a command to end. Returns whether it is one.
+    /// Sends the command a signal to end. Returns whether the channel runs a command.
     pub async fn terminate(&self) -> bool {
         if let Some(inner) = self.inner.as_ref().filter(|_| self.is_command) {
             let _ = inner.signal(Sig::TERM).await;
@@ -361,14 +356,14 @@ impl ChannelWriter {
         self.is_command
     }
 
-    /// Ends both directions at once, and a command as well. No error: a channel that is gone is closed.
+    /// Ends both directions at once, and a command as well. A channel that is already gone is no error.
     pub async fn close(mut self) {
         if let Some(inner) = self.inner.take() {
             close(inner, self.is_command).await;
         }
     }
 
-    /// The server has closed the channel: there is nothing left to be closed.
+    /// The server has closed the channel: nothing is left to close.
     pub fn closed(mut self) {
         self.inner = None;
     }

@@ -2,11 +2,11 @@
 
 use super::prompter::{Prompter, Question};
 
-/// How often a question is asked while the answer is neither.
+/// How often a question is asked while the answer is neither yes nor no.
 const MAX_ANSWERS: usize = 3;
 
-/// Asks until `read` finds a yes or no in the trimmed answer; too many answers that are neither are a no. None where
-/// nobody can be asked.
+/// Asks until `read` finds a yes or no in the trimmed answer; too many other answers count as no. None if there is no
+/// terminal to ask.
 pub(super) async fn confirm(
     prompter: &Prompter,
     question: &Question,

@@ -30,28 +30,27 @@ use super::uncoupled::Uncoupled;
 use super::vault::Kept;
 use crate::config::{Destination, Proxy, Target, UpdateHostKeys};
 
-/// Receive window of a channel, in bytes. What a server may send before it hears of us is in front of what else
-/// comes over the connection, the windows for our uploads above all. OpenSSH grants those 2 MiB at a time: where
-/// ours is no larger, an upload keeps pace with a download beside it (docs/architecture.md, "the trap").
+/// Receive window of a channel, in bytes. A server may send this much ahead of its other messages, such as the window
+/// adjustments for our uploads. OpenSSH grants those 2 MiB at a time: with a window no larger, an upload keeps pace
+/// with a concurrent download (docs/architecture.md, "the trap").
 const WINDOW: u32 = 2 << 20;
-/// The window where a round trip takes [`FAR`] or longer, or nobody knows. An upload beside a download that is not
-/// taken then gets half of what the download brings.
+/// The window if a round trip takes [`FAR`] or longer, or its time is unknown. An upload beside a download then gets
+/// about half the download's rate.
 const FAR_WINDOW: u32 = 4 << 20;
 /// 2 MiB a round trip are 200 MB/s then.
 const FAR: Duration = Duration::from_millis(10);
-/// Messages that may wait for a flow before its connection stands still; a message has at most
-/// 32 KiB.
+/// Messages that may wait for a flow before its connection stalls; a message has at most 32 KiB.
 const CHANNEL_MESSAGES: usize = 100;
-/// Longest time for which a session that has ended counts on the server: a command of ours under its small
-/// shell may take 2 s (`host/exec.rs`).
+/// Longest time for which the server counts a session that has ended: our command's shell wrapper may take 2 s
+/// (`host/exec.rs`).
 const ENDING_SESSION: Duration = Duration::from_secs(3);
 /// Pause before a command that the server refused is tried again.
 const ASK_AGAIN: Duration = Duration::from_millis(100);
-/// Longest time for saying good-bye.
+/// Longest time for sending the disconnect message.
 const GOODBYE: Duration = Duration::from_millis(500);
 /// Most bytes of a command's output that are kept.
 const MAX_OUTPUT: usize = 64 << 10;
-/// Longest wait for a server to tell of its keys.
+/// Longest wait for a server to announce its host keys.
 const ANNOUNCING: Duration = Duration::from_secs(2);
 /// An authenticated connection.
 pub struct Connection {
@@ -64,11 +63,11 @@ pub struct Connection {
     negotiated: watch::Receiver<Negotiated>,
     login: Login,
     credentials: Credentials,
-    /// Under which name a password of this host is kept.
+    /// The name under which this host's password is stored.
     password: Option<Kept>,
     /// The ProxyCommand this one runs through.
     _proxy: Option<Ends>,
-    /// The ends of its TCP connection, where it has one of its own.
+    /// Both addresses of its TCP connection; None over a jump host or ProxyCommand.
     ends: Option<(SocketAddr, SocketAddr)>,
     /// The connection this one runs through.
     hop: Option<Box<Connection>>,
@@ -227,7 +226,7 @@ impl Connection {
             hop: way.hop,
         };
         if !context.looks_only && target.ssh.update_host_keys == UpdateHostKeys::Ask && prompter.disturbs() {
-            // That it was not answered is not what a login fails for.
+            // A missing answer does not fail the login.
             let _ = prompter.within(limit, made.ask_about_host_keys(prompter)).await;
         }
         Ok(made)
@@ -240,7 +239,7 @@ impl Connection {
     /// [`OpenError`].
     pub async fn open(&self, endpoint: &Endpoint) -> Result<Channel, OpenError> {
         let (handle, endpoint) = (self.handle.clone(), endpoint.clone());
-        // A task of its own: russh forgets a channel whose opening is cancelled, the server does not.
+        // Runs in its own task: if opening is cancelled, russh forgets the channel while the server keeps it open.
         let opening = tokio::spawn(async move {
             let opened = match &endpoint {
                 Endpoint::Streamlocal(path) => handle.channel_open_direct_streamlocal(path).await,
@@ -248,7 +247,7 @@ impl Connection {
                     handle.channel_open_direct_tcpip(host, u32::from(*port), "127.0.0.1", 0).await
                 }
                 Endpoint::Command { command, .. } => match handle.channel_open_session().await {
-                    // Whether it is run is not waited for: that would be a round trip.
+                    // The reply to the exec request is not awaited: that would cost a round trip.
                     Ok(channel) => channel.exec(true, command.as_str()).await.map(|()| channel),
                     Err(error) => Err(error),
                 },
@@ -260,8 +259,8 @@ impl Connection {
         opening.await.unwrap_or(Err(OpenError::Lost))
     }
 
-    /// As [`Connection::open`]; a command that is refused is tried again for a while. A server with MaxSessions
-    /// counts one that has just ended, and tells nobody when it does not any more.
+    /// As [`Connection::open`]; a refused command is retried for a while. A server with MaxSessions still counts a
+    /// session that has just ended, and does not announce when it stops counting it.
     ///
     /// # Errors
     /// [`OpenError`].
@@ -322,8 +321,7 @@ impl Connection {
     }
 
     /// Has the system at the other end of the TCP connection acknowledged all that was sent (RFC 9293 section 3.4)? The
-    /// way
-    /// there is in order then, whatever keeps the server from answering. False where that cannot be told.
+    /// network path works then, whatever keeps the server from answering. False if the system does not say.
     pub fn is_acknowledged(&self) -> bool {
         #[cfg(target_os = "linux")]
         if let Some((ours, servers)) = self.ends {
@@ -333,14 +331,14 @@ impl Connection {
         self.hop.as_ref().is_some_and(|hop| hop.is_acknowledged())
     }
 
-    /// Asks the server for a sign of life and waits for it (`keepalive@openssh.com`). False where the
+    /// Sends the server a keepalive and waits for the answer (`keepalive@openssh.com`). False where the
     /// connection is lost.
     pub async fn ping(&self) -> bool {
         self.handle.send_ping().await.is_ok() && !self.handle.is_closed()
     }
 
-    /// Sends the server a sign of life. Ends when it is on its way, or, if it is to be `answered`, when it is:
-    /// then everything that the server had sent before was read, its own questions included.
+    /// Sends the server a keepalive. Returns once it is sent or, with `answered`, once the answer is here: then
+    /// everything that the server sent earlier was read, its own requests included.
     ///
     /// OpenSSH's ClientAliveInterval counts any packet of ours (packet.c, `keep_alive_timeouts`), so that one
     /// that wants no answer is enough; and better where little is read, for to answer a global request sshd waits
@@ -362,7 +360,7 @@ impl Connection {
     pub async fn learn_host_keys<T>(&self) -> T {
         let mut announced = self.announced.clone();
         announced.mark_changed();
-        // Where a person is to be asked, that has been done before the tunnel was up.
+        // With `UpdateHostKeys ask`, the person was asked before the tunnel was up.
         while announced.changed().await.is_ok() && self.verifier.target.ssh.update_host_keys == UpdateHostKeys::Yes {
             let keys = announced.borrow_and_update().clone();
             if let Some(update) = Update::of(&self.verifier, keys) {
@@ -407,7 +405,7 @@ impl Connection {
     /// Waits for the end of the connection and tells why, as far as is known.
     pub async fn ended(&self) -> Error {
         let mut ended = self.ended.clone();
-        // An error means that the session is gone without a word.
+        // An error means that the session ended without giving a reason.
         let message = match ended.wait_for(Option::is_some).await {
             Ok(ended) => ended.as_ref().map(|ended| ended.text.clone()).unwrap_or_default(),
             Err(_) => String::new(),
@@ -420,7 +418,7 @@ impl Connection {
         Error::Lost { host: self.host.clone(), message: "it no longer answers".into() }
     }
 
-    /// Says good-bye (RFC 4253 section 11.1), not waiting long for a server that does not listen.
+    /// Sends a disconnect message (RFC 4253 section 11.1), with a short limit for a server that does not read.
     pub async fn disconnect(&self) {
         let goodbye = async {
             let _ = self.handle.disconnect(Disconnect::ByApplication, "", "").await;
@@ -445,12 +443,11 @@ fn window(round_trip: Option<Duration>) -> u32 {
     if round_trip.is_some_and(|time| time < FAR) { WINDOW } else { FAR_WINDOW }
 }
 
-/// What a command on the host said.
+/// The result of a command on the host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Output {
     /// Its exit status, where it is known.
     pub status: Option<u32>,
-    /// What it wrote.
     pub stdout: String,
     /// What it complained about, in one line.
     pub stderr: String,

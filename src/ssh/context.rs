@@ -14,12 +14,12 @@ pub struct ConnectContext {
     pub prompter: Prompter,
     /// What is known of keys and passwords already.
     pub credentials: Credentials,
-    /// Who wants to know what happens.
+    /// The callback that receives the events.
     pub on_step: OnStep,
     /// Longest time for TCP in this attempt; None: `connect_timeout`.
     pub tcp_limit: Option<Duration>,
-    /// Is it for somebody who only looks? Then nothing is written down, such as host keys, nor asked about them, and no key is
-    /// handed to an agent.
+    /// Is it for somebody who only looks? Then nothing is written down, such as host keys, nor asked about them, and no
+    /// key is handed to an agent.
     pub looks_only: bool,
     /// Where on the route the host is.
     pub leg: Leg,

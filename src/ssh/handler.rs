@@ -43,7 +43,6 @@ impl Visit {
 /// How a connection ended.
 #[derive(Debug, Clone)]
 pub(super) struct Ended {
-    /// For people.
     pub(super) text: String,
     /// Did the server say so (RFC 4253 section 11.1), or was the connection just gone?
     pub(super) is_said: bool,

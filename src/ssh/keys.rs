@@ -1,4 +1,4 @@
-//! Private keys: found, opened, used for signatures; and what was unlocked once.
+//! Private keys: finding and opening them, signing with them, and the cache of unlocked keys.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -25,13 +25,13 @@ use crate::sync::lock;
 
 /// Largest key file that is read, in bytes; an RSA key of 16384 bits has about 13 KB.
 const MAX_KEY_FILE: u64 = 1 << 20;
-/// Longest time for which clocks stand still while a passphrase is tried.
+/// Longest time for which time limits are suspended while a passphrase is tried.
 const UNLOCKING: Duration = Duration::from_secs(60);
 /// How often a passphrase may be wrong, as with ssh.
 const PASSPHRASE_TRIES: usize = 3;
 
-/// What was unlocked for this tunnel, so that it can log in again by itself. Lives in the
-/// daemon's memory only; never shown by Debug.
+/// The keys and answers unlocked for this tunnel, so that it can log in again without a person. Kept in the daemon's
+/// memory only; never shown by Debug.
 #[derive(Clone, Default)]
 pub struct Credentials {
     unlocked: Arc<Mutex<Unlocked>>,
@@ -42,9 +42,9 @@ pub struct Credentials {
 struct Unlocked {
     /// Private keys that needed a passphrase.
     keys: HashMap<PathBuf, Arc<PrivateKey>>,
-    /// Passphrases that the keyring was asked for already: if one was wrong it is wrong the next time, too.
+    /// Keys whose passphrase was already read from the keyring: a wrong one would be wrong the next time, too.
     fetched: Vec<Kept>,
-    /// Keep in the keyring what people answer and turns out to be right?
+    /// Store answers that turn out to be right in the keyring?
     remember: bool,
     /// Has the agent asked somebody before it signed?
     agent_asks: bool,
@@ -64,7 +64,7 @@ impl Credentials {
         credentials
     }
 
-    /// The passphrase that the keyring has, the first time it is wanted.
+    /// The passphrase from the keyring; None from the second call for a key on.
     async fn fetch_once(&self, kept: &Kept) -> Option<Secret> {
         let new = self.with(|unlocked| {
             let new = !unlocked.fetched.contains(kept);
@@ -85,7 +85,7 @@ impl Credentials {
         self.with(|unlocked| unlocked.agent_asks)
     }
 
-    /// Is an answer that was right to be kept in the keyring?
+    /// Should right answers be stored in the keyring?
     pub(super) fn remember(&self) -> bool {
         self.with(|unlocked| unlocked.remember)
     }
@@ -95,11 +95,11 @@ impl Credentials {
     }
 }
 
-/// What is known of an identity file without its passphrase.
+/// The parts of an identity file that are readable without its passphrase.
 pub(super) struct KeyFile {
     pub(super) public: Option<PublicKey>,
     pub(super) has_private: bool,
-    /// Why the private half cannot be used, where that is known already.
+    /// Why the private half cannot be used, if that is already known.
     pub(super) unusable: Option<Skipped>,
     /// The certificate beside it, `NAME-cert.pub`.
     pub(super) certificate: Option<Certificate>,
@@ -130,7 +130,7 @@ impl KeyFile {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
                 beside.map(|public| Self { public: Some(public), has_private: false, unusable: None, certificate })
             }
-            // Its public half, if it is beside, may still lead to a key of the agent.
+            // A public key file beside it may still identify a key of the agent.
             Err(e) => {
                 tracing::warn!("cannot read the key {}: {e}", path.display());
                 let fix = (e.kind() == std::io::ErrorKind::PermissionDenied && is_mine(path))
@@ -142,7 +142,7 @@ impl KeyFile {
     }
 }
 
-/// Reads a certificate file. One that is not there is none; one that cannot be read is a warning.
+/// Reads a certificate file. A missing file is None; an unreadable one is a warning.
 pub(super) fn read_certificate(path: &Path) -> Option<Certificate> {
     let text = std::fs::read_to_string(path).ok()?;
     Certificate::from_openssh(text.trim())
@@ -150,7 +150,7 @@ pub(super) fn read_certificate(path: &Path) -> Option<Certificate> {
         .ok()
 }
 
-/// Reads a key file, refusing one that others may read, as ssh does.
+/// Reads a key file. Like ssh, refuses a file that others may read.
 fn read_key_file(path: &Path) -> std::io::Result<Zeroizing<String>> {
     let file = File::open(path)?;
     let meta = file.metadata()?;
@@ -173,7 +173,7 @@ fn is_mine(path: &Path) -> bool {
 
 /// Why a private key could not be used.
 pub(super) enum LoadError {
-    /// Nobody gave the passphrase.
+    /// No passphrase was given.
     Nobody,
     Other(String),
 }
@@ -221,8 +221,8 @@ pub(super) async fn load_key(
     Err(other(&"the passphrase was wrong three times"))
 }
 
-/// Opens an encrypted key. bcrypt-pbkdf is meant to be slow: not on the thread that carries the
-/// flows, and not in the time that the server has.
+/// Opens an encrypted key. bcrypt-pbkdf is meant to be slow: it runs off the thread that carries the flows, and outside
+/// the login's time limit.
 async fn decode(text: &Zeroizing<String>, passphrase: &Secret, prompter: &Prompter) -> Option<PrivateKey> {
     let _hold = prompter.hold(UNLOCKING);
     let (text, passphrase) = (text.clone(), passphrase.clone());
@@ -245,13 +245,13 @@ pub fn opens(path: &Path, passphrase: &Secret) -> bool {
     read_key_file(path).is_ok_and(|text| decode_secret_key(&text, Some(passphrase.reveal())).is_ok())
 }
 
-/// Signs with a key file that is opened, and its passphrase asked for, only once the server has
-/// said that it would accept the key.
+/// Signs with a key file. Opens it, and asks for its passphrase, only after the server has said that it would accept
+/// the key.
 pub(super) struct FileSigner {
     path: PathBuf,
     prompter: Prompter,
     credentials: Credentials,
-    /// Did nobody give the passphrase?
+    /// Was the passphrase asked for and not given?
     pub(super) nobody: bool,
 }
 

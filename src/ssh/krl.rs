@@ -1,7 +1,6 @@
 //! Key revocation lists (PROTOCOL.krl of OpenSSH): does one revoke this key or certificate?
 //!
-//! A list is read to its end before it is believed. What is wrong in it, and what is not known here, is an error: it
-//! may be what revokes the key.
+//! A list is read to its end before its answer counts. Invalid or unknown parts are an error: they may revoke the key.
 
 use russh::keys::ssh_key::public::KeyData;
 use russh::keys::{Certificate, PublicKey};
@@ -27,7 +26,7 @@ const CERT_EXTENSION: u8 = 0x39;
 /// Is `key`, the certificate about it, or the authority that signed that, revoked by `list`?
 ///
 /// # Errors
-/// What is wrong with the list, in words that follow the file's name.
+/// What is wrong with the list, as text that follows the file's name.
 pub(super) fn revokes(list: &[u8], key: &KeyData, certificate: Option<&Certificate>) -> Result<bool, String> {
     let keys = [Some(key), certificate.map(Certificate::signature_key)];
     let blobs = keys.into_iter().flatten().map(blob).collect::<Result<Vec<_>, _>>()?;
@@ -35,7 +34,7 @@ pub(super) fn revokes(list: &[u8], key: &KeyData, certificate: Option<&Certifica
     if reader.take(MAGIC.len())? != MAGIC || reader.uint32()? != FORMAT_VERSION {
         return Err("is a key revocation list of an unknown version".into());
     }
-    // Its own version, when it was made, and flags, of which none is known to ssh either.
+    // The list's version, its creation time, and flags; ssh knows no flags either.
     reader.take(3 * 8)?;
     // Something reserved, and a comment.
     reader.string()?;
@@ -67,7 +66,7 @@ fn hashed<D: Digest>(entry: &[u8], blobs: &[Vec<u8>]) -> Result<bool, String> {
     Ok(blobs.iter().any(|blob| D::digest(blob).as_slice() == entry))
 }
 
-/// Section 2: certificates of one authority, or of each.
+/// Section 2: certificates of one authority, or of every authority.
 fn certificates(section: &mut Reader, certificate: Option<&Certificate>) -> Result<bool, String> {
     let authority = section.string()?;
     // Reserved.
@@ -80,7 +79,7 @@ fn certificates(section: &mut Reader, certificate: Option<&Certificate>) -> Resu
         Some(certificate) if all || blob(certificate.signature_key())? == authority => Some(certificate),
         _ => None,
     };
-    // A serial of 0 is that of certificates which were given none (`is_cert_revoked` in OpenSSH's krl.c).
+    // Serial 0 means that the certificate was given none (`is_cert_revoked` in OpenSSH's krl.c).
     let serial = of_it.map(Certificate::serial).filter(|serial| *serial != 0);
     let mut revoked = false;
     while !section.is_empty() {
@@ -128,7 +127,7 @@ fn certificates(section: &mut Reader, certificate: Option<&Certificate>) -> Resu
     Ok(revoked)
 }
 
-/// The bit `at` of a number, the least significant one being 0, in its bytes, the most significant one first.
+/// The bit `at` (0 is the least significant) of a big-endian number.
 fn bit(bytes: &[u8], at: u64) -> bool {
     let index = usize::try_from(at / 8).ok().and_then(|index| bytes.len().checked_sub(index + 1));
     index.is_some_and(|index| bytes[index] >> (at % 8) & 1 == 1)
@@ -169,7 +168,7 @@ impl<'a> Reader<'a> {
         if self.is_empty() { Ok(()) } else { Err("is a key revocation list with data after its end".into()) }
     }
 
-    /// Is any of the strings what is looked for? Each is looked at.
+    /// Is any of the strings the wanted one? All of them are read.
     fn any(&mut self, mut is: impl FnMut(&[u8]) -> Result<bool, String>) -> Result<bool, String> {
         let mut found = false;
         while !self.is_empty() {
@@ -178,7 +177,7 @@ impl<'a> Reader<'a> {
         Ok(found)
     }
 
-    /// Something that came later: passed over if it says that it may be.
+    /// An extension of a later version: skipped unless it is marked critical.
     fn extension(&mut self) -> Result<(), String> {
         let name = String::from_utf8_lossy(self.string()?).into_owned();
         let is_critical = self.byte()? != 0;

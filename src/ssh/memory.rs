@@ -1,4 +1,4 @@
-//! What is in this process's memory is nobody else's.
+//! Protects this process's memory from other processes.
 
 /// Keeps other processes of this user from reading this one's memory (ptrace(2), /proc/PID/mem), and the
 /// system's collector from writing it into a file when it crashes (PR_SET_DUMPABLE in prctl(2)). Programs that

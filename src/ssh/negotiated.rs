@@ -1,19 +1,17 @@
-//! What a connection is like, for people who ask.
+//! Facts about a connection, for reports to people.
 
 use russh::Names;
 
-/// What was agreed on with a server in the key exchange (RFC 4253 section 7.1).
+/// The algorithms agreed on with a server in the key exchange (RFC 4253 section 7.1).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Negotiated {
     /// The server's version, such as `SSH-2.0-OpenSSH_9.2p1`.
     pub server: String,
-    /// Key exchange.
     pub kex: String,
     /// Type of the host key.
     pub host_key: String,
-    /// Cipher.
     pub cipher: String,
-    /// MAC; of no meaning where the cipher has its own.
+    /// MAC; meaningless if the cipher is an AEAD.
     pub mac: String,
     /// Is the handshake safe against dropped packets (PROTOCOL section 1.10 of OpenSSH)?
     pub strict: bool,
@@ -35,8 +33,8 @@ impl Negotiated {
 /// How a login went.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Login {
-    /// What was tried; the last one let us in.
+    /// The methods and keys tried; the last one succeeded.
     pub tried: Vec<String>,
-    /// What the server said, on the way, that it would accept.
+    /// The methods that the server offered during the login.
     pub offered: Vec<String>,
 }

@@ -1,10 +1,9 @@
-//! Passwords that are kept, in this process's memory and in the system keyring, each with the host keys for
-//! which it was given.
+//! Passwords stored in this process's memory and in the system keyring, each with the host keys that it was given for.
 //!
-//! That a key is in known_hosts does not make its host the one that a password was kept for: with
-//! `StrictHostKeyChecking accept-new` and an empty file whoever is in between is written down at the first
-//! connection, and is a known host at the second. So a password goes to the very keys (or the authority) that it
-//! was given for, or that such a host has proved to be its own (UpdateHostKeys), and to no other.
+//! A key in known_hosts does not prove that its host is the one that a password was stored for: with
+//! `StrictHostKeyChecking accept-new` and an empty file, an attacker in between is recorded at the first connection and
+//! known at the second. So a password is sent only to the keys (or the authority) that it was given for, and to keys
+//! that such a host has proved to be its own (UpdateHostKeys).
 
 use std::sync::{Arc, Mutex};
 
@@ -16,13 +15,14 @@ use super::prompter::Secret;
 use super::vault::{self, Kept, VaultError};
 use crate::sync::lock;
 
-/// How an entry of the keyring begins that says which hosts it is for. A password is a line, and has no lines.
+/// The first line of a keyring entry that lists its hosts. A password is a single line, so it cannot be mistaken for
+/// one.
 const BEGINNING: &str = "dtunnel-password-1\n";
-/// Most hosts that an entry is for: the last ones.
+/// Most hosts of an entry; the most recent ones are kept.
 const MOST_HOSTS: usize = 16;
 
-/// A password, and the hosts that it is for. Of an older dtunnel's entries, and where no key was known when it was
-/// stored, these are none: such a password is offered to nobody.
+/// A password and the hosts that it is for. An entry of an older dtunnel, or one stored when no key was known, has no
+/// hosts: its password is offered to no server.
 pub struct Bound {
     pub(super) password: Secret,
     pub(super) hosts: Vec<Identity>,
@@ -45,11 +45,11 @@ impl Bound {
         self.hosts.push(host.clone());
     }
 
-    /// As it is in the keyring: the hosts line by line, an empty line, the password.
+    /// The form in the keyring: one host a line, an empty line, the password.
     fn to_text(&self) -> Secret {
         let head: String = self.hosts.iter().map(|host| format!("{host}\n")).collect();
         let password = self.password.reveal();
-        // Room for all of it, so that no copy is left behind where it would have grown.
+        // Allocated in full: a growing buffer would leave copies behind.
         let mut text = String::with_capacity(BEGINNING.len() + head.len() + 1 + password.len());
         [BEGINNING, &head, "\n", password].iter().for_each(|part| text.push_str(part));
         Secret::new(text)
@@ -74,14 +74,14 @@ pub fn keep_password(kept: &Kept, bound: &Bound) -> Result<(), VaultError> {
     vault::keep(kept, &bound.to_text())
 }
 
-/// What there is for a login.
+/// The stored password for a login.
 pub(super) enum Found {
-    /// One that this very host may have.
+    /// A password stored for this host's key.
     Fits(Bound),
-    /// One that is kept for other hosts, or for none.
+    /// A password stored for other host keys, or for none.
     Unfit {
         hosts: Vec<Identity>,
-        /// Itself, where it is the keyring's.
+        /// The password, if it came from the keyring.
         kept: Option<Secret>,
     },
     Nothing,
@@ -97,14 +97,14 @@ pub(super) struct Passwords {
 struct State {
     /// Those that a server has accepted, by [`Kept::Password`].
     accepted: Vec<(Kept, Bound)>,
-    /// Those that the keyring had for a host: if one was wrong it is wrong the next time, too.
+    /// Passwords already read from the keyring: a wrong one would be wrong the next time, too.
     offered: Vec<Kept>,
-    /// Those that are in the keyring, for all this run knows.
+    /// Passwords that are in the keyring, as far as this run knows.
     in_keyring: Vec<Kept>,
 }
 
 impl Passwords {
-    /// The password for a host, from memory or from the keyring, each once. One from memory is taken out.
+    /// The password for a host, from memory or from the keyring, each once. A password in memory is removed from it.
     pub(super) async fn find(&self, kept: &Kept, trust: &Trust) -> Found {
         let (in_memory, offered) = self.with(|state| {
             let fits = |(whose, bound): &(Kept, Bound)| whose == kept && trust.is_one_of(&bound.hosts);
@@ -139,15 +139,15 @@ impl Passwords {
         });
     }
 
-    /// Puts one into the keyring. That it could not be kept is said in the log, and is no failure.
+    /// Stores a password in the keyring. A failure is only logged.
     pub(super) async fn keep(&self, kept: &Kept, bound: &Bound) {
         if store(kept, bound.to_text()).await {
             self.with(|state| state.in_keyring.push(kept.clone()));
         }
     }
 
-    /// The host has proved to have keys, and not to have others any more: what is kept for it is for those as well, and not for
-    /// these.
+    /// The host has proved that it has the `new` keys and no longer has the `old` ones: adds the former to its stored
+    /// passwords, and removes the latter.
     pub(super) async fn learnt(&self, kept: &Kept, trust: &Trust, new: &[PublicKey], old: &[KnownKey]) {
         let add = |bound: &mut Bound| {
             let is_for_it = trust.is_one_of(&bound.hosts);

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 use zeroize::Zeroizing;
 
-/// Something only a person can answer.
+/// A question that only a person can answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "ask", rename_all = "kebab-case")]
 pub enum Question {
@@ -27,18 +27,17 @@ pub enum Question {
         /// Other names under which this very key is known already, `name (file:line)`.
         also_known_as: Vec<String>,
     },
-    /// May known_hosts be changed as the host says (UpdateHostKeys `ask`)? The answer is `yes` or `no`.
+    /// May known_hosts be updated with the keys that the host announced (UpdateHostKeys `ask`)? The answer is `yes` or
+    /// `no`.
     UpdatedHostKeys {
         /// The host as it is looked up in known_hosts.
         host: String,
         /// Keys to be added, `ED25519 SHA256:…`.
         new: Vec<String>,
-        /// Those to be removed.
         old: Vec<String>,
     },
     /// The passphrase of a private key.
     Passphrase {
-        /// The key's file.
         file: String,
         /// Was the last answer wrong?
         again: bool,
@@ -49,7 +48,7 @@ pub enum Question {
         account: String,
         /// Was the last answer wrong?
         again: bool,
-        /// Why it takes a password: which keys were not used or refused.
+        /// Why a password is needed: which keys were refused or not used.
         #[serde(default)]
         notes: Vec<String>,
     },
@@ -60,7 +59,6 @@ pub enum Question {
         account: String,
         /// The instruction that came with it; may be empty.
         instruction: String,
-        /// The prompt.
         prompt: String,
         /// May the answer be seen while it is typed?
         echo: bool,
@@ -70,9 +68,9 @@ pub enum Question {
     },
 }
 
-/// An answer: never shown by Debug, overwritten in memory when dropped. It is serialised only for
-/// the control socket, which is the user's own, and then in hexadecimal: of text with a quote or a backslash
-/// the reader would make copies that nobody overwrites.
+/// An answer: never shown by Debug, overwritten in memory when dropped. It is serialised only for the user's own
+/// control socket, in hexadecimal: for text with a quote or a backslash the JSON reader would make copies that are
+/// never overwritten.
 #[derive(Clone, Default)]
 pub struct Secret(Zeroizing<String>);
 
@@ -137,26 +135,24 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// A question on its way to a person; dropping it means that there was nobody to ask.
+/// A question on its way to a person; dropping it means that no person could be asked.
 #[derive(Debug)]
 pub struct Ask {
-    /// The question.
     pub question: Question,
-    /// Where the answer goes.
     pub reply: oneshot::Sender<Secret>,
 }
 
 /// Puts questions to a person, and measures how long that takes.
 #[derive(Debug, Clone)]
 pub struct Prompter {
-    /// May people be kept from what they do, by an agent that asks them?
+    /// May an agent interrupt people with its own questions?
     disturbs: bool,
     questions: mpsc::Sender<Ask>,
-    /// Stands while people answer, and while one who is there visits an address.
+    /// Suspended while people answer, and while a person who watches visits a login page.
     clock: watch::Sender<Clock>,
-    /// Stands only while people answer.
+    /// Suspended only while people answer.
     clock_of_answers: watch::Sender<Clock>,
-    /// How many people see what is said.
+    /// How many people see the messages.
     people: watch::Sender<usize>,
     said: watch::Sender<Said>,
 }
@@ -164,7 +160,7 @@ pub struct Prompter {
 /// Most lines that are kept of what was said.
 const MOST_SAID: usize = 20;
 
-/// What programs on the way to the host say to the person, such as the address of a login page: the last lines.
+/// The last messages of programs on the way to the host for the person, such as the address of a login page.
 #[derive(Debug, Clone, Default)]
 pub struct Said {
     /// How many came before the lines that are kept.
@@ -173,7 +169,7 @@ pub struct Said {
 }
 
 impl Said {
-    /// The lines from the `seen`th on, which is set to the next one.
+    /// The lines from number `seen` on; sets `seen` to the number of the next line.
     pub fn since(&self, seen: &mut usize) -> Vec<String> {
         let lines = self.lines.iter().skip(seen.saturating_sub(self.dropped)).cloned().collect();
         *seen = self.dropped + self.lines.len();
@@ -184,7 +180,6 @@ impl Said {
 /// Time spent waiting for people.
 #[derive(Debug, Clone, Copy, Default)]
 struct Clock {
-    /// Questions open now.
     open: usize,
     /// Since when, if any is open.
     since: Option<Instant>,
@@ -213,28 +208,28 @@ impl Prompter {
         )
     }
 
-    /// A prompter for what nobody waits for: there is nobody to ask, and agents that ask are left alone.
+    /// A prompter for background work: no person can be asked, and agents that ask their owner are not used.
     pub fn for_nobody() -> Self {
         Self { disturbs: false, ..Self::new().0 }
     }
 
-    /// May people be kept from what they do, by an agent that asks them?
+    /// May an agent interrupt people with its own questions?
     pub(super) fn disturbs(&self) -> bool {
         self.disturbs
     }
 
-    /// The same without anybody to ask: what is said is heard all the same.
+    /// The same without a person to ask; messages are still passed on.
     pub(super) fn without_people(&self) -> Self {
         Self { questions: mpsc::channel(1).0, people: watch::Sender::new(0), ..self.clone() }
     }
 
-    /// Counts in a person who sees what is said, for as long as the value lives.
+    /// Counts a person who sees the messages, for as long as the returned value lives.
     pub fn attended(&self) -> Attended {
         self.people.send_modify(|people| *people += 1);
         Attended(self.people.clone())
     }
 
-    /// Passes on what a program says, in a line that is fit to be shown.
+    /// Passes on a program's message, as one line made fit for a terminal.
     pub fn tell(&self, line: String) {
         self.said.send_modify(|said| {
             said.lines.push_back(line);
@@ -245,19 +240,20 @@ impl Prompter {
         });
     }
 
-    /// The same of what every connection says once more, such as a server's banner: not if it is among the last lines.
+    /// The same for a message that every connection repeats, such as a server's banner: dropped if it is among the last
+    /// lines.
     pub(super) fn tell_once(&self, line: String) {
         if !self.said.borrow().lines.contains(&line) {
             self.tell(line);
         }
     }
 
-    /// What programs say, now and whenever there is more.
+    /// The messages of programs: those so far, and each further one.
     pub fn said(&self) -> watch::Receiver<Said> {
         self.said.subscribe()
     }
 
-    /// Asks, and waits for the answer. None where nobody can or wants to answer.
+    /// Asks, and waits for the answer. None if no person can be asked or the question is declined.
     pub async fn ask(&self, question: Question) -> Option<Secret> {
         let _open = OpenQuestion::new(&[&self.clock, &self.clock_of_answers]);
         let (reply, answer) = oneshot::channel();
@@ -265,7 +261,8 @@ impl Prompter {
         answer.await.ok()
     }
 
-    /// Stops the clock while somebody has to do something elsewhere: for as long as the value lives, and `limit` at most.
+    /// Suspends time limits while somebody has to act elsewhere: as long as the returned value lives, and at most for
+    /// `limit`.
     pub(super) fn hold(&self, limit: Duration) -> Hold {
         let open = OpenQuestion::new(&[&self.clock, &self.clock_of_answers]);
         Hold(AbortOnDropHandle::new(tokio::spawn(async move {
@@ -274,8 +271,8 @@ impl Prompter {
         })))
     }
 
-    /// The same while a person who sees what is said may visit an address in it. Nobody's clock stands where nobody is there,
-    /// nor that of those who cannot go there: a server can say what it likes.
+    /// The same while a person who sees the messages may visit an address in them. Without such a person no limit is
+    /// suspended, nor are the limits of callers that cannot visit it: a server could send any address.
     pub(super) fn hold_for_visit(&self, limit: Duration) -> Hold {
         let (clock, mut people) = (self.clock.clone(), self.people.subscribe());
         let visiting = async move {
@@ -297,7 +294,7 @@ impl Prompter {
         within(&self.clock, limit, work).await
     }
 
-    /// The same for somebody who cannot be asked: that others may visit an address gives no time to this one.
+    /// The same for a caller that cannot be asked: an address that others may visit does not extend this limit.
     pub async fn within_unattended<T>(&self, limit: Duration, work: impl Future<Output = T>) -> Option<T> {
         within(&self.clock_of_answers, limit, work).await
     }
@@ -306,7 +303,7 @@ impl Prompter {
 async fn within<T>(clock: &watch::Sender<Clock>, limit: Duration, work: impl Future<Output = T>) -> Option<T> {
     tokio::pin!(work);
     let start = Instant::now();
-    // What is open already has begun before.
+    // Questions that are already open began earlier.
     let already = clock.borrow().spent + clock.borrow().since.map_or(Duration::ZERO, |since| since.elapsed());
     let mut clock = clock.subscribe();
     loop {
@@ -321,7 +318,7 @@ async fn within<T>(clock: &watch::Sender<Clock>, limit: Duration, work: impl Fut
     }
 }
 
-/// A person who sees what is said; see [`Prompter::attended`].
+/// A person who sees the messages; see [`Prompter::attended`].
 #[derive(Debug)]
 pub struct Attended(watch::Sender<usize>);
 
@@ -331,7 +328,7 @@ impl Drop for Attended {
     }
 }
 
-/// Keeps clocks stopped while a question is open, also when the asking is cancelled.
+/// Suspends time limits while a question is open; dropping it, also on cancellation, ends that.
 struct OpenQuestion(Vec<watch::Sender<Clock>>);
 
 /// See [`Prompter::hold`].

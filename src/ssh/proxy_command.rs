@@ -1,7 +1,7 @@
-//! ProxyCommand (ssh_config(5)): a shell command in place of TCP, what it says to people, and its end.
+//! ProxyCommand (ssh_config(5)): a shell command in place of TCP, its messages to people, and its end.
 //!
-//! As with ssh it gets SIGHUP when the connection is not needed any more, so that its traps run; if it goes on
-//! nevertheless it is killed after [`GRACE`].
+//! As with ssh, the command gets SIGHUP when the connection is no longer needed, so that its traps run; if it does not
+//! end it is killed after [`GRACE`].
 
 use std::collections::VecDeque;
 use std::io;
@@ -23,21 +23,21 @@ use crate::text;
 
 /// Most lines that go to the log and the person, the first ones.
 const MOST_TOLD: usize = 50;
-/// Most lines that are kept of what it says, the last ones.
+/// Most lines of its standard error that are kept, the last ones.
 const MOST_LINES: usize = 5;
 /// Longest line, in bytes.
 const MAX_LINE: usize = 1000;
-/// Longest wait for the end of one that has closed its output, and for its last words.
+/// Longest wait for a command that has closed its output to exit, and for its last lines.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 /// Time between SIGHUP and SIGKILL.
 const GRACE: Duration = Duration::from_secs(2);
-/// Longest time for the system to end what is killed.
+/// Longest wait for a killed command to be gone.
 const KILLED: Duration = Duration::from_millis(500);
-/// How often it is looked whether one has ended.
+/// How often to check whether a command has ended.
 const LOOK: Duration = Duration::from_millis(10);
 
-/// Those that run, and how many are being ended. From one to the other they go under its lock, so that each is always
-/// counted.
+/// The running commands, and the number of those being ended. A command moves from one to the other under this lock, so
+/// that it is always counted.
 static RUNNING: Mutex<Running> = Mutex::new(Running { children: Vec::new(), ending: 0 });
 static ENDED: Condvar = Condvar::new();
 
@@ -53,8 +53,8 @@ fn running() -> MutexGuard<'static, Running> {
     lock(&RUNNING)
 }
 
-/// Ends all that run, and waits for it: before this process ends, which would leave them behind. Blocks for [`GRACE`] and
-/// [`KILLED`] at most.
+/// Ends all running commands and waits for their end. To be called before this process exits, which would leave them
+/// behind. Blocks for at most [`GRACE`] plus [`KILLED`].
 pub fn end_proxy_commands() {
     let children = running().children.clone();
     children.iter().for_each(end);
@@ -70,7 +70,7 @@ pub(super) struct ProxyCommand {
     _voice: Arc<Voice>,
 }
 
-/// A ProxyCommand as far as it speaks to people: what it says on standard error, and how it ends. Dropping it ends it.
+/// The part of a ProxyCommand that is for people: its standard error and how it ends. Dropping this ends the command.
 pub(super) struct Voice {
     command: String,
     child: Shared,
@@ -90,8 +90,8 @@ impl Drop for Ends {
 }
 
 impl ProxyCommand {
-    /// Runs `command` with the user's shell, as ssh does (`exec` so that the shell doesn't linger). What it says
-    /// goes to the log and to `prompter` at once: it may be what a person has to do.
+    /// Runs `command` with the user's shell, as ssh does (`exec` so that the shell doesn't linger). Its standard error
+    /// goes to the log and to `prompter` at once: it may tell a person what to do.
     ///
     /// # Errors
     /// [`Error::ProxyCommand`].
@@ -122,7 +122,7 @@ impl ProxyCommand {
 }
 
 impl Ends {
-    /// Why it brought no connection: its own words, where it has any, explain more than what we saw.
+    /// Why the command gave no connection: its own messages, if any, explain more than what we observed.
     pub(super) async fn explain(&self, seen: Error) -> Error {
         let voice = &self.0;
         if !matches!(seen, Error::Handshake { .. } | Error::Timeout { .. }) {
@@ -154,14 +154,15 @@ impl Ends {
     }
 }
 
-/// Has it end. What takes time is left to a thread, for runtimes end earlier; [`end_proxy_commands`] waits for it.
+/// Ends the command. A thread does the waiting, since the runtime may end earlier; [`end_proxy_commands`] waits for
+/// that thread.
 fn end(shared: &Shared) {
     let mut running = running();
     running.children.retain(|other| !Arc::ptr_eq(other, shared));
     let Some(mut child) = lock(shared).take() else { return };
     let pid = child.id().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
     let (Ok(None), Some(pid)) = (child.try_wait(), pid) else { return };
-    // It is not waited for elsewhere, so that the number is still its own.
+    // Nothing else reaps the child, so that the process id is still its own.
     let _ = kill_process(pid, Signal::HUP);
     running.ending += 1;
     drop(running);
@@ -198,7 +199,7 @@ fn ends_within(child: &mut Child, limit: Duration) -> bool {
     }
 }
 
-/// Reads what a child says, line by line, until it says no more.
+/// Reads a child's standard error line by line, to its end.
 async fn listen(mut stderr: ChildStderr, said: Arc<Mutex<VecDeque<String>>>, prompter: Prompter) {
     let mut line = Vec::new();
     let mut buffer = [0; 4096];
@@ -209,7 +210,7 @@ async fn listen(mut stderr: ChildStderr, said: Arc<Mutex<VecDeque<String>>>, pro
         if shown.is_empty() {
             return;
         }
-        // One that has more to say than anybody would read is not let fill log and terminal.
+        // A talkative command must not fill the log and the terminal.
         told += 1;
         if told <= MOST_TOLD {
             tracing::info!("ProxyCommand: {shown}");

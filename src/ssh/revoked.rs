@@ -1,8 +1,7 @@
-//! RevokedHostKeys files (ssh_config(5)): keys that are no host's any more.
+//! RevokedHostKeys files (ssh_config(5)): keys that no host may use any more.
 //!
 //! Plain lists of public keys and key revocation lists (ssh-keygen(1), "KEY REVOCATION LISTS") are read. A file
-//! that is missing or broken makes every key untrustworthy, as with ssh, since what cannot be read may be what
-//! revokes it.
+//! that is missing or broken makes every key untrusted, as with ssh, since the unreadable part may revoke it.
 
 use std::fs::File;
 use std::io::Read;
@@ -19,7 +18,7 @@ const MAX_FILE: u64 = 32 << 20;
 /// Does the list in `file` hold a host's key, its certificate, or the key of the authority that signed that?
 ///
 /// # Errors
-/// Why the list cannot be read, in words that follow the file's name.
+/// Why the list cannot be read, as text that follows the file's name.
 pub(super) fn lists(file: &Path, key: &KeyData, certificate: Option<&Certificate>) -> Result<bool, String> {
     let mut bytes = Vec::new();
     let opened = File::open(file).and_then(|opened| opened.take(MAX_FILE + 1).read_to_end(&mut bytes));

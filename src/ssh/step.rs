@@ -1,4 +1,4 @@
-//! What happens on the way to a connection.
+//! The steps of making a connection.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::negotiated::Negotiated;
 
-/// What is being done on the way to a connection.
+/// A step of making a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Step {
@@ -17,7 +17,6 @@ pub enum Step {
     Connecting,
     /// Deciding whether the host's key is the right one.
     HostKey,
-    /// Logging in.
     Authenticating,
     /// Waiting for an agent to sign, which may be asking its owner or waiting for a touch.
     Confirming,
@@ -38,14 +37,14 @@ impl fmt::Display for Step {
     }
 }
 
-/// What happens on the way to a connection.
+/// An event while a connection is being made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum News {
-    /// This is being done now.
+    /// This step has begun.
     Step(Step),
-    /// The key exchange is done, and this was agreed on.
+    /// The key exchange is done, with these algorithms.
     Agreed(Negotiated),
 }
 
-/// Who wants to know what happens.
+/// The callback that receives the events.
 pub(crate) type OnStep = Arc<dyn Fn(News) + Send + Sync>;

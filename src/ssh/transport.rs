@@ -53,7 +53,7 @@ pub(super) async fn tcp(target: &Target) -> Result<(BufReader<Tcp>, Greeting), E
 fn limit_silence(stream: &TcpStream, target: &Target) {
     let Some(keepalive) = target.keepalive else { return };
     let limit = keepalive.saturating_mul(target.keepalive_count.saturating_add(1)).as_millis();
-    // That it cannot be set costs time only.
+    // A failure to set it costs only time.
     let _ = rustix::net::sockopt::set_tcp_user_timeout(stream, u32::try_from(limit).unwrap_or(u32::MAX));
 }
 
@@ -78,7 +78,7 @@ impl Greeting {
     }
 }
 
-/// What a server is that said this where an SSH server greets.
+/// What kind of server sent this in place of an SSH greeting.
 pub(crate) fn no_greeting(host: &str, port: u16, said: &[u8]) -> Error {
     let what = match said {
         [b'H', b'T', b'T', b'P', b'/', ..] => Some("an HTTP server"),
@@ -119,7 +119,7 @@ async fn tcp_once(ssh: &SshSettings) -> Result<(TcpStream, Duration), Error> {
     if let Some(bind) = &ssh.bind_address {
         let mut own = tokio::net::lookup_host((bind.as_str(), 0)).await.map_err(failed)?;
         from = own.next();
-        // An address can only be reached from one of its own family.
+        // BindAddress can only reach addresses of its own family.
         addresses.retain(|address| from.is_none_or(|from| from.is_ipv4() == address.is_ipv4()));
     }
     let (stream, round_trip) = race(interleave(addresses), from).await.map_err(failed)?;
@@ -174,7 +174,7 @@ async fn race(mut addresses: VecDeque<SocketAddr>, from: Option<SocketAddr>) -> 
     }
 }
 
-/// A TCP connection that acknowledges small packets at once and lets others have their turn.
+/// A TCP connection that acknowledges small packets at once and yields to other tasks.
 ///
 /// sshd leaves Nagle's algorithm on: its next small packet waits for the acknowledgement of the one
 /// before, which would come 40 ms late (TCP_QUICKACK in tcp(7); it does not last, and is set again
@@ -187,7 +187,7 @@ pub(super) struct Tcp {
     stream: TcpStream,
     /// How long it took to connect.
     round_trip: Duration,
-    /// To be filled by the first read.
+    /// Filled by the first read.
     greeting: Option<Greeting>,
     /// Bytes read since others last had their turn.
     burst: usize,
@@ -208,12 +208,12 @@ impl Tcp {
 
 /// Bytes that are kept of a server's greeting.
 const MAX_GREETING: usize = 256;
-/// Bytes that are taken from the system at once: russh reads each packet in two pieces.
+/// Bytes read from the system at once: russh reads each packet in two pieces.
 const READ_BUFFER: usize = 128 << 10;
 /// Reads of at least this many bytes are bulk, which needs no hurry.
 #[cfg(target_os = "linux")]
 const BULK: usize = 16 << 10;
-/// After so many bytes in a row others have their turn; about 0.3 ms of work.
+/// After so many bytes in a row the task yields; about 0.3 ms of work.
 const BURST: usize = 256 << 10;
 
 impl AsyncRead for Tcp {
@@ -234,7 +234,7 @@ impl AsyncRead for Tcp {
         self.burst = if polled.is_ready() { self.burst + read } else { 0 };
         #[cfg(target_os = "linux")]
         if polled.is_ready() && read < BULK {
-            // That it cannot be set costs time only.
+            // A failure to set it costs only time.
             let _ = rustix::net::sockopt::set_tcp_quickack(&self.stream, true);
         }
         polled

@@ -1,10 +1,10 @@
-//! A stream whose writing never keeps its owner from reading.
+//! A stream that can always be read, even if the peer does not take what was written.
 //!
-//! russh's session waits until what it has to send is written, and reads nothing meanwhile. Where the stream is a
-//! channel of another session (a jump), or a ProxyCommand that does one thing at a time, the other side may wait
-//! for us to read before it takes more: a deadlock as soon as much goes both ways. So what is not taken at once
-//! waits here and goes out while the session reads. It stays bounded by itself, for a server's windows bound what is
-//! sent to it unread: 2 MiB a channel with OpenSSH.
+//! russh's session reads nothing while it waits for a write to finish. Where the stream is a channel of another session
+//! (a jump), or a ProxyCommand that does one thing at a time, the other side may wait for us to read before it accepts
+//! more: a deadlock as soon as much data flows in both directions. So data that is not accepted at once waits in this
+//! buffer and is written while the session reads. The server's windows bound the unread data, and so the buffer: 2 MiB
+//! a channel with OpenSSH.
 
 use std::io;
 use std::pin::Pin;
@@ -13,7 +13,7 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// Most bytes that wait; beyond it writing waits after all.
+/// Most bytes buffered; beyond this limit, writing waits after all.
 const MOST: usize = 64 << 20;
 
 /// The stream.
@@ -28,7 +28,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Uncoupled<S> {
         Self { inner, waiting: BytesMut::new() }
     }
 
-    /// Writes what waits, as far as it is taken.
+    /// Writes as much of the buffer as the stream accepts.
     fn poll_push(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.waiting.is_empty() {
             let written = ready!(Pin::new(&mut self.inner).poll_write(cx, &self.waiting))?;
@@ -37,7 +37,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Uncoupled<S> {
             }
             self.waiting.advance(written);
         }
-        // A burst's memory is not kept.
+        // Frees the memory of a burst.
         self.waiting = BytesMut::new();
         Pin::new(&mut self.inner).poll_flush(cx)
     }

@@ -2,7 +2,7 @@
 //!
 //! Secret Service on Linux desktops, Keychain on macOS; on a Linux without a session bus the
 //! kernel's own keyring (keyrings(7)), which keeps secrets until the machine restarts. Never
-//! required: whatever is wrong with it, people are asked instead.
+//! required: if the keyring fails, people are asked instead.
 
 use std::path::PathBuf;
 use std::sync::mpsc;
@@ -25,17 +25,17 @@ const PATIENCE_WITH_A_PERSON: Duration = Duration::from_secs(60);
 pub enum Kept {
     /// The passphrase of a private key.
     Passphrase(PathBuf),
-    /// A password: of which user, at the host with which name in known_hosts, reached on which way.
+    /// A password, by user, the host's name in known_hosts, and the route to it.
     Password(String),
-    /// The password of `user@HostName`, whichever host that was, as it was kept once. Never used: it could
-    /// be another's.
+    /// The password of `user@HostName`, as older versions stored it without the route. Never used: it could be another
+    /// host's.
     OldPassword(String),
 }
 
 impl Kept {
-    /// The password for a target. Whose it is, is told by what tells hosts apart: the name by which its key is
-    /// known (HostKeyAlias, or `[host]:port`), and the way there, since behind another jump host the same
-    /// address is another host.
+    /// The password for a target. It is stored under the properties that tell hosts apart: the name by which its key is
+    /// known (HostKeyAlias, or `[host]:port`), and the route, since behind another jump host the same address is
+    /// another host.
     ///
     /// # Errors
     /// [`config::Error::NoHome`].

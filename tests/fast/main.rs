@@ -4,5 +4,6 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod architecture;
+mod documented;
 mod reference;
 mod waits;

@@ -20,9 +20,7 @@ pub enum IdentityAgent {
 /// revoked key is refused under each of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HostKeyPolicy {
-    /// Refuse it.
     Strict,
-    /// Ask the user.
     Ask,
     /// Trust and remember it.
     AcceptNew,
@@ -33,7 +31,6 @@ pub enum HostKeyPolicy {
 /// What becomes of the keys that a host tells of (UpdateHostKeys in ssh_config(5)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UpdateHostKeys {
-    /// Nothing.
     No,
     /// A person is asked.
     Ask,
@@ -44,7 +41,6 @@ pub enum UpdateHostKeys {
 /// How the TCP connection to the server is made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Proxy {
-    /// Directly.
     None,
     /// Through these hosts, nearest first (ProxyJump).
     Jump(Vec<Destination>),
@@ -68,12 +64,9 @@ pub enum Algorithms {
 /// Which addresses of a name are tried (AddressFamily in ssh_config(5)).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum AddressFamily {
-    /// IPv4 and IPv6.
     #[default]
     Any,
-    /// IPv4 only.
     Inet,
-    /// IPv6 only.
     Inet6,
 }
 
@@ -91,23 +84,18 @@ pub struct AddToAgent {
 pub struct SshSettings {
     /// HostName: the name or address to connect to.
     pub host_name: String,
-    /// Port.
     pub port: u16,
-    /// User.
     pub user: String,
     /// IdentityFile, in order, tokens and `~` replaced.
     pub identity_files: Vec<PathBuf>,
     /// IdentitiesOnly: of the agent's keys, offer only those of `identity_files`.
     pub identities_only: bool,
-    /// IdentityAgent.
     pub identity_agent: IdentityAgent,
     /// UserKnownHostsFile; new keys go to the first.
     pub user_known_hosts: Vec<PathBuf>,
-    /// GlobalKnownHostsFile.
     pub global_known_hosts: Vec<PathBuf>,
     /// HostKeyAlias: look the host key up under this name.
     pub host_key_alias: Option<String>,
-    /// StrictHostKeyChecking.
     pub host_key_policy: HostKeyPolicy,
     /// RevokedHostKeys: files that list keys of no host any more.
     pub revoked_host_keys: Vec<PathBuf>,
@@ -131,37 +119,23 @@ pub struct SshSettings {
     pub keepalive_count: Option<u32>,
     /// ConnectTimeout, if set.
     pub connect_timeout: Option<Duration>,
-    /// PubkeyAuthentication.
     pub pubkey_authentication: bool,
-    /// PasswordAuthentication.
     pub password_authentication: bool,
-    /// KbdInteractiveAuthentication.
     pub keyboard_interactive_authentication: bool,
-    /// NumberOfPasswordPrompts.
     pub password_prompts: u32,
     /// PreferredAuthentications: these methods only, in this order.
     pub preferred_authentications: Option<Vec<String>>,
     /// CertificateFile, in order, tokens and `~` replaced.
     pub certificate_files: Vec<PathBuf>,
-    /// Ciphers.
     pub ciphers: Algorithms,
-    /// KexAlgorithms.
     pub kex_algorithms: Algorithms,
-    /// MACs.
     pub macs: Algorithms,
-    /// HostKeyAlgorithms.
     pub host_key_algorithms: Algorithms,
-    /// PubkeyAcceptedAlgorithms.
     pub pubkey_accepted_algorithms: Algorithms,
-    /// Compression.
     pub compression: bool,
-    /// AddressFamily.
     pub address_family: AddressFamily,
-    /// BindAddress.
     pub bind_address: Option<String>,
-    /// ConnectionAttempts.
     pub connection_attempts: u32,
-    /// UpdateHostKeys.
     pub update_host_keys: UpdateHostKeys,
     /// AddKeysToAgent, unless it is `no`.
     pub add_keys_to_agent: Option<AddToAgent>,

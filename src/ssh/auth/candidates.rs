@@ -21,7 +21,7 @@ pub(super) const AGENT_TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) struct Candidate {
     pub(super) source: Source,
     pub(super) certificate: Option<Certificate>,
-    /// Is it the agent's own certificate, rather than a file's?
+    /// Does the agent hold the certificate, rather than a file?
     pub(super) agent_holds_certificate: bool,
 }
 
@@ -160,8 +160,7 @@ impl Login<'_> {
     }
 }
 
-/// Is it one of the files that ssh looks for where nobody names any (ssh(1), `-i`)? That it is not there says
-/// nothing.
+/// Is it one of ssh's default identity files (ssh(1), `-i`)? A missing default file is not worth a message.
 fn is_ssh_default(path: &Path) -> bool {
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let kind = name.strip_prefix("id_").unwrap_or_default();

@@ -75,7 +75,7 @@ struct Login<'a> {
     account: String,
     /// What was tried, for people.
     tried: Tried,
-    /// What only a person could have given.
+    /// Answers that only a person could have given.
     needs: Vec<String>,
 }
 
@@ -86,7 +86,7 @@ enum Attempt {
     Partial(MethodSet),
     /// Not accepted; the server would take these.
     Failure(MethodSet),
-    /// There was nothing to try.
+    /// Nothing to try with this method.
     Nothing,
 }
 
@@ -107,7 +107,8 @@ impl Login<'_> {
         let mut untried = methods.clone();
         let mut offered: Option<MethodSet> = None;
         if self.context.looks_only {
-            // Somebody wants to know: a question that costs a round trip (RFC 4252 section 5.2).
+            // The "none" request costs a round trip, so it is sent only if the caller wants the list of methods (RFC
+            // 4252 section 5.2).
             let result = self.handle.authenticate_none(&self.target.ssh.user).await;
             self.still_open().await?;
             match result.map(Attempt::from) {
@@ -189,7 +190,7 @@ impl Login<'_> {
         self.target.ssh.missing_methods.iter().copied().filter(could_have_worked).collect()
     }
 
-    /// russh reports a lost connection as a failed attempt; this tells them apart.
+    /// russh reports a lost connection as a failed attempt; this check distinguishes the two.
     async fn still_open(&self) -> Result<(), Error> {
         if !self.handle.is_closed() {
             return Ok(());
@@ -215,13 +216,13 @@ impl Login<'_> {
         }
     }
 
-    /// The last one that was tried was accepted after all.
+    /// Records that the server accepted the last method tried.
     fn accepted(&mut self) {
         let last = self.tried.refused.pop();
         self.tried.accepted.extend(last);
     }
 
-    /// What a person should know before answering for want of a key; once is enough.
+    /// Notes on keys that were not used or refused, shown once before a person is asked for a password.
     fn notes(&self, told: bool) -> Vec<String> {
         if told { Vec::new() } else { self.tried.notes() }
     }

@@ -13,14 +13,14 @@ use crate::ssh::passwords::{Bound, Found};
 use crate::ssh::prompter::Question;
 use crate::ssh::vault::Kept;
 
-/// An answer within this time is no late one to something else.
+/// An answer within this time belongs to the current request, not to an earlier one.
 const AT_ONCE: Duration = Duration::from_secs(1);
 
 impl Login<'_> {
     pub(super) async fn password(&mut self) -> Result<Attempt, Error> {
         let mut last = Attempt::Nothing;
         let kept = Kept::password_for(self.target, &self.context.leg)?;
-        // One that was accepted before, or is in the keyring, goes first; neither is tried twice.
+        // A password that was accepted before, or is in the keyring, goes first; neither is tried twice.
         let (mut known, mut unfit) = match self.context.credentials.passwords.find(&kept, self.trust).await {
             Found::Fits(bound) => (Some(bound), None),
             Found::Unfit { hosts, kept: password } => {
@@ -60,7 +60,8 @@ impl Login<'_> {
                 Ok(Attempt::Failure(set)) if set.contains(&MethodKind::Password) => last = Attempt::Failure(set),
                 Ok(accepted @ (Attempt::Success | Attempt::Partial(_))) => {
                     self.accepted();
-                    // Who has typed what is kept for another host, and read that it is, means this one as well.
+                    // The user was told that this password is stored for another host and typed it anyway: it is meant
+                    // for this host as well.
                     let confirmed = unfit.take().filter(|unfit| unfit.password.reveal() == bound.password.reveal());
                     let keep = !was_known && (confirmed.is_some() || self.context.credentials.remember());
                     bound.hosts.extend(confirmed.into_iter().flat_map(|unfit| unfit.hosts));
@@ -79,9 +80,10 @@ impl Login<'_> {
     }
 
     /// The server says neither yes nor no to a password, and the time is almost over. If it answers another request at
-    /// once, it waits for a new password: SSH_MSG_USERAUTH_PASSWD_CHANGEREQ (RFC 4252 section 8), which russh passes over.
-    /// (Earlier it would not be asked: it may give up for that what it is still looking at, section 5.1.) One that is
-    /// slow answers in turn: what comes later is its answer to the password, and since another is to follow, the last one here.
+    /// once, it waits for a new password: SSH_MSG_USERAUTH_PASSWD_CHANGEREQ (RFC 4252 section 8), which russh passes
+    /// over. (Earlier it would not be asked: it may give up for that what it is still looking at, section 5.1.) One
+    /// that is slow answers in turn: what comes later is its answer to the password, and since another is to follow,
+    /// the last one here.
     async fn ask_after_silence(&mut self) -> Result<Result<AuthResult, russh::Error>, Error> {
         let asked = tokio::time::Instant::now();
         let answered = self.handle.authenticate_none(&self.target.ssh.user).await;
@@ -98,7 +100,7 @@ impl Login<'_> {
         }
     }
 
-    /// Says why a password that is kept is not offered here, and what to do if it should be.
+    /// Says why a stored password is not offered here, and how to allow it.
     fn skip_unfit(&mut self, kept: &Kept, hosts: &[Identity]) {
         let shown = self.trust.identity();
         let hosts: Vec<String> = hosts.iter().map(ToString::to_string).collect();
@@ -107,7 +109,7 @@ impl Login<'_> {
             hosts => format!("it is kept for the host with the key {}, and this one has {shown}", hosts.join(" or ")),
         };
         let typed = self.target.typed();
-        // What is stored is for the keys that are known; for a hop it is stored by another name.
+        // A stored password belongs to known host keys; a hop's is stored under another name.
         let line = if !self.context.leg.is_hop() && known_identities(self.target).contains(shown) {
             format!("dtunnel secret set {typed} --password")
         } else {

@@ -64,7 +64,7 @@ impl Login<'_> {
                 self.skip(candidate.label(), format!("PubkeyAcceptedAlgorithms has no {name}"), None);
                 continue;
             }
-            // Until the server has said otherwise.
+            // Assumed until the server says otherwise.
             self.tried.refused.push(candidate.label());
             let user = self.target.ssh.user.clone();
             let handle = &mut *self.handle;
@@ -121,7 +121,7 @@ impl Login<'_> {
                         }
                     }
                 }
-                // It was not refused: no signature could be made with it.
+                // The server did not refuse the key: signing with it failed.
                 Err(message) => {
                     self.still_open().await?;
                     tracing::warn!("{}: {message}", candidate.label());
@@ -129,7 +129,7 @@ impl Login<'_> {
                     let fix = refusal.map(|refusal| refusal.fix().to_owned());
                     self.skip(candidate.label(), printable(&message), fix);
                     if matches!(refusal, Some(Refusal::Silent)) {
-                        // Its late answer would be taken for that to another question.
+                        // A late answer of the agent would be taken for the answer to another request.
                         agent = None;
                     }
                 }
@@ -138,8 +138,7 @@ impl Login<'_> {
         Ok(last)
     }
 
-    /// AddKeysToAgent: a key that was of use is given to the agent. That it could not be is only
-    /// logged.
+    /// AddKeysToAgent: adds the key that logged in to the agent. A failure is only logged.
     async fn add_to_agent(&self, path: &Path, agent: &mut AgentClient<UnixStream>) {
         let Some(how) = self.target.ssh.add_keys_to_agent.filter(|_| !self.context.looks_only) else { return };
         let Ok(key) = load_key(path, &self.context.prompter, &self.context.credentials).await else { return };
@@ -164,7 +163,7 @@ impl Login<'_> {
             }
             Err(LoadError::Other(message)) => {
                 tracing::warn!("{message}");
-                // An agent may be able to read it, and else says why not in words of its own.
+                // The agent may be able to use this key; if not, its own error follows.
                 let fix = format!("ssh-add {}", shell_word(&path.to_string_lossy()));
                 self.skip(path.display().to_string(), printable(&message), Some(fix));
                 None
@@ -172,11 +171,11 @@ impl Login<'_> {
         }
     }
 
-    /// A key was refused: how it would be accepted the next time.
+    /// A hint for a refused key: how to get it accepted.
     fn note_refused(&mut self, candidate: &Candidate) {
         let ssh = &self.target.ssh;
         let port = if ssh.port == 22 { String::new() } else { format!(" -p {}", ssh.port) };
-        // Over a jump or a command the alias is the way.
+        // Over a jump host or ProxyCommand, the alias contains the way.
         let place = match ssh.proxy {
             Proxy::None => format!("{port} {}", self.account),
             _ => format!(" {}@{}", ssh.user, self.target.destination.host),

@@ -50,7 +50,7 @@ impl Error {
         }
     }
 
-    /// Can a later attempt succeed without anybody acting?
+    /// Can a later attempt succeed without a change by the user?
     pub fn may_pass(&self) -> bool {
         self.kind() == Kind::Unreachable || matches!(self, Self::AuthClosed { is_said: false, .. })
     }

@@ -23,9 +23,7 @@ pub enum Phase {
     Tcp,
     /// The server's first line.
     Greeting,
-    /// Key exchange.
     Handshake,
-    /// Logging in.
     Login,
 }
 
@@ -46,9 +44,7 @@ impl fmt::Display for Phase {
 pub enum TurnedAway {
     /// It says that too many log in at the moment (MaxStartups, sshd_config(5)).
     TooBusy,
-    /// It says nothing.
     Silent,
-    /// It says something else.
     Other,
 }
 
@@ -59,7 +55,6 @@ pub enum Error {
     /// The name has no address.
     #[error("cannot resolve the host name `{host}`")]
     Resolve {
-        /// The name.
         host: String,
         /// What the resolver said.
         source: io::Error,
@@ -67,9 +62,7 @@ pub enum Error {
     /// No address of the host accepted a TCP connection.
     #[error("cannot connect to {host} port {port}")]
     Connect {
-        /// The name or address.
         host: String,
-        /// The TCP port.
         port: u16,
         /// What the last address tried said.
         source: io::Error,
@@ -79,56 +72,30 @@ pub enum Error {
     ProxyCommand {
         /// The command, tokens replaced.
         command: String,
-        /// What the system said.
         source: io::Error,
     },
     /// A host on the way did not open a connection to the next one.
     #[error("the jump host {hop} cannot reach {host} port {port}: {reason}")]
-    Jump {
-        /// The host on the way.
-        hop: String,
-        /// The next one.
-        host: String,
-        /// Its port.
-        port: u16,
-        /// The server's reason.
-        reason: String,
-    },
+    Jump { hop: String, host: String, port: u16, reason: String },
     /// A step took longer than `connect_timeout`.
     #[error("{host} did not answer within {} ({step})", humantime::format_duration(*.limit))]
-    Timeout {
-        /// The host.
-        host: String,
-        /// In which step.
-        step: Phase,
-        /// The limit.
-        limit: Duration,
-    },
+    Timeout { host: String, step: Phase, limit: Duration },
     /// The server speaks no SSH, no common algorithm, or closed the connection half-way.
     #[error("the SSH handshake with {host} failed")]
-    Handshake {
-        /// The host.
-        host: String,
-        /// What went wrong.
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
+    Handshake { host: String, source: Box<dyn std::error::Error + Send + Sync> },
     /// The server closed the connection before it greeted, most likely because it is too busy
     /// (MaxStartups, PerSourcePenalties; sshd_config(5)).
     #[error("{host} turned the connection away{}", words(.message))]
     TurnedAway {
-        /// The host.
         host: String,
         /// What it said instead of a greeting.
         message: String,
-        /// What that means.
         why: TurnedAway,
     },
     /// Something answers, but it is no SSH server.
     #[error("{what} answers on {host} port {port}, not an SSH server{}", words(.message))]
     NotSsh {
-        /// The host.
         host: String,
-        /// The TCP port.
         port: u16,
         /// What it seems to be.
         what: &'static str,
@@ -142,15 +109,12 @@ pub enum Error {
         .ours.join(", ")
     )]
     NoCommonAlgorithm {
-        /// The host.
         host: String,
         /// What for: key exchange, host key …
         kind: &'static str,
         /// The keyword of ssh_config.
         keyword: &'static str,
-        /// Those that we offered.
         ours: Vec<String>,
-        /// Those that the server offered.
         theirs: Vec<String>,
     },
     /// A ProxyCommand ran, but brought no connection.
@@ -158,7 +122,6 @@ pub enum Error {
     Proxy {
         /// The command, tokens replaced.
         command: String,
-        /// How it ended, or that it did not.
         how: String,
         /// The last lines of what it said.
         said: Vec<String>,
@@ -170,9 +133,7 @@ pub enum Error {
     HostKeyChanged {
         /// The name it was looked up under.
         host: String,
-        /// Type of the known key.
         expected_type: String,
-        /// Fingerprint of the known key.
         expected: String,
         /// Where it is known from.
         file: PathBuf,
@@ -206,7 +167,6 @@ pub enum Error {
         host: String,
         /// Type of the key that came.
         key_type: String,
-        /// Its fingerprint.
         fingerprint: String,
         /// Why it was not asked about or not accepted.
         reason: Unconfirmed,
@@ -226,13 +186,11 @@ pub enum Error {
     /// The server ended the connection during login, for instance after too many keys.
     #[error("{host} closed the connection during login{}", words(.message))]
     AuthClosed {
-        /// The host.
         host: String,
         /// The server's words, if any.
         message: String,
         /// Are they the server's, or was the connection just gone, as where the network is cut?
         is_said: bool,
-        /// What had been tried.
         tried: Tried,
     },
     /// The server neither accepted nor refused the password: it wants a new one.
@@ -243,7 +201,6 @@ pub enum Error {
     PasswordExpired {
         /// `user@host`.
         account: String,
-        /// The TCP port.
         port: u16,
     },
     /// A question needs a person, and there is none (or none that wants to answer).
@@ -253,24 +210,19 @@ pub enum Error {
         account: String,
         /// What was tried, for people.
         tried: Tried,
-        /// What was needed.
         what: String,
         /// As with [`Error::Auth`].
         missing: Vec<MissingMethod>,
     },
     /// ssh_config lists no algorithm that we have.
     #[error("dtunnel supports none of the {keyword} in ssh_config for this host")]
-    NoAlgorithm {
-        /// The keyword.
-        keyword: &'static str,
-    },
+    NoAlgorithm { keyword: &'static str },
     /// A hop could not be resolved.
     #[error(transparent)]
     Config(#[from] crate::config::Error),
     /// The connection ended.
     #[error("the connection to {host} was lost{}", words(.message))]
     Lost {
-        /// The host.
         host: String,
         /// Why, as far as is known.
         message: String,

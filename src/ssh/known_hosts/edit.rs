@@ -1,4 +1,4 @@
-//! Writing: lines are added and taken out, the others stay as they are.
+//! Writing: adds and removes lines, and leaves the others unchanged.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -13,8 +13,8 @@ use sha1::Sha1;
 use super::entries::{MAX_FILE, entry, is_plain_name};
 use super::{Spoken, spoken};
 
-/// Takes the lines of `name` that have one of `keys` out of `file`; how many. The file of before is `FILE.old`, as with
-/// ssh.
+/// Removes the lines of `name` that have one of `keys` from `file`, and returns their number. The previous file is kept
+/// as `FILE.old`, as with ssh.
 ///
 /// # Errors
 /// What the system said.
@@ -98,7 +98,7 @@ pub(super) fn write_line(file: &Path, name: &str, hashed: bool, key: &PublicKey)
     file.write_all(line.as_bytes())
 }
 
-/// 20 bytes as ssh uses for a hashed name's salt. Not a secret, only to be unlike every other.
+/// A salt of 20 bytes for a hashed name, as ssh uses. It need not be secret, only unique.
 fn random_salt() -> io::Result<[u8; 20]> {
     let mut salt = [0; 20];
     getrandom::fill(&mut salt)?;

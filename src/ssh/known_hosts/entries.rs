@@ -1,4 +1,4 @@
-//! Reading: lines, and of which host they speak.
+//! Reading: the lines of a file, and the hosts that they name.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -11,7 +11,8 @@ use sha1::Sha1;
 
 use crate::glob;
 
-/// Largest known_hosts file that is read, in bytes; a large company's has a few MB. With a larger one no host is trusted.
+/// Largest known_hosts file that is read, in bytes; a large company's has a few MB. If a file is larger, no host is
+/// trusted.
 pub(super) const MAX_FILE: u64 = 32 << 20;
 
 /// A line that begins with `@revoked`, and is not a known_hosts line.
@@ -20,7 +21,8 @@ pub(super) struct BrokenRevocation(pub(super) String);
 /// Reads a file line by line.
 ///
 /// # Errors
-/// Why it cannot be read whole, in words that follow its name. One that cannot be opened has nothing in it, as for ssh.
+/// Why the file cannot be read to its end, as text that follows its name. A file that cannot be opened counts as empty,
+/// as for ssh.
 pub(super) fn for_each_entry(
     file: &Path,
     mut visit: impl FnMut(usize, Result<Entry, BrokenRevocation>),
@@ -48,7 +50,7 @@ pub(super) fn for_each_entry(
     Ok(())
 }
 
-/// Can a line that cannot be read be meant for `name`, by its second field?
+/// Can a line with invalid content be about `name`, judging by its second field?
 pub(super) fn may_speak_of(line: &str, name: &str) -> bool {
     let patterns = line.split_whitespace().nth(1).and_then(|patterns| patterns.parse().ok());
     patterns.is_none_or(|patterns| matches(&patterns, name))
@@ -56,7 +58,7 @@ pub(super) fn may_speak_of(line: &str, name: &str) -> bool {
 
 /// What a line says; None where it is empty or a comment.
 pub(super) fn entry(line: &str) -> Option<Result<Entry, russh::keys::ssh_key::Error>> {
-    // For ssh, a string of C, a NUL is its end.
+    // ssh reads lines as C strings, which end at a NUL.
     let line = line.split('\0').next().unwrap_or_default();
     // ssh splits the fields at any run of blanks and tabs.
     let line = line.split_whitespace().collect::<Vec<_>>().join(" ");

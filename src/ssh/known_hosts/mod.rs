@@ -25,7 +25,7 @@ pub(super) struct KnownKey {
     pub(super) key: PublicKey,
 }
 
-/// What the files say of a key.
+/// The verdict of the known_hosts files on a key.
 #[derive(Debug, Clone)]
 pub(super) enum Verdict {
     /// It is the host's key.
@@ -36,17 +36,17 @@ pub(super) enum Verdict {
     Changed(KnownKey),
 }
 
-/// What known_hosts files say of one name.
+/// The entries of known_hosts files for one name.
 #[derive(Debug, Default)]
 pub(super) struct KnownKeys {
     keys: Vec<KnownKey>,
-    /// What could not be read of them, and may revoke any key.
+    /// Why parts of the files could not be read; such a part may revoke any key.
     unread: Option<String>,
 }
 
 impl KnownKeys {
-    /// Reads all lines of `files` that speak of `name`. Files that do not exist and lines that
-    /// cannot be read are passed over, as ssh does; those that may revoke a key are not ([`Self::unread`]).
+    /// Reads all lines of `files` that speak of `name`. Files that do not exist and lines with invalid content are
+    /// skipped, as ssh does, except those that may revoke a key ([`Self::unread`]).
     pub(super) fn of(name: &str, files: &[PathBuf]) -> Self {
         let (mut known, mut unread) = (Vec::new(), None);
         for file in files {
@@ -70,7 +70,7 @@ impl KnownKeys {
         Self { keys: known, unread }
     }
 
-    /// Why the files cannot say whether a key of the name is revoked, where they cannot.
+    /// Why the files cannot tell whether a key of the name is revoked; None if they can.
     pub(super) fn unread(&self) -> Option<&str> {
         self.unread.as_deref()
     }
@@ -86,7 +86,7 @@ impl KnownKeys {
         self.keys.iter().filter(marked).map(|known| &known.key)
     }
 
-    /// What a host of the name is recognised by, without what is revoked.
+    /// The keys and authorities that identify a host of the name, without the revoked ones.
     pub(super) fn identities(&self) -> Vec<Identity> {
         let valid = self.keys.iter().filter(|known| self.revoked(&[known.key.key_data()]).is_none());
         let identity = |known: &KnownKey| match known.marker {
@@ -114,10 +114,9 @@ impl KnownKeys {
         marked.find(|known| keys.contains(&known.key.key_data()))
     }
 
-    /// What is known of the plain key `key`, as `check_hostkeys_by_key_or_type` in OpenSSH's hostfile.c: a
-    /// match wins over a mismatch, and a known key of *any* type that is not this one makes it a changed
-    /// key. Otherwise somebody in between would only have to show a key of another type to be taken for a
-    /// new host.
+    /// What is known of the plain key `key`, as `check_hostkeys_by_key_or_type` in OpenSSH's hostfile.c: a match wins
+    /// over a mismatch, and if other keys of *any* type are known, this one counts as changed. Otherwise an attacker in
+    /// between would only have to show a key of another type to be taken for a new host.
     pub(super) fn check(&self, key: &PublicKey) -> Verdict {
         let plain = || self.keys.iter().filter(|known| known.marker.is_none());
         if plain().any(|known| known.key.key_data() == key.key_data()) {
@@ -131,7 +130,7 @@ impl KnownKeys {
     }
 }
 
-/// Whom a line speaks of.
+/// The hosts that a line names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Spoken {
     /// The host: under its name, or that and one more, as ssh writes them.
@@ -149,7 +148,7 @@ pub(super) struct Line {
     pub(super) of: Spoken,
 }
 
-/// All lines of `files`, as seen from `name`. Of a file that is too large none: with it, no host is trusted.
+/// All lines of `files`, as seen from `name`. None of a file that is too large: no host is trusted then.
 pub(super) fn all_lines(name: &str, files: &[PathBuf]) -> Vec<Line> {
     let mut lines = Vec::new();
     for file in files {
@@ -174,8 +173,7 @@ fn spoken(patterns: &HostPatterns, name: &str) -> Spoken {
     }
 }
 
-/// Names other than `name` under which `key` is known, as `names (file:line)`; hashed ones cannot
-/// be named.
+/// Names other than `name` under which `key` is known, as `names (file:line)`; hashed names cannot be shown.
 pub(super) fn other_names(key: &PublicKey, files: &[PathBuf]) -> Vec<String> {
     let mut names = Vec::new();
     for file in files {
@@ -208,7 +206,7 @@ pub fn read_known_hosts(file: &std::path::Path, name: &str) {
         let _ = other_names(&found.key, &files);
     }
     let _ = (known.key_types(), known.authorities().count(), known.has_revoked());
-    // A line that is the host's speaks of its name, so that it was found.
+    // A line for the host names it, so it was found.
     let own = all_lines(name, &files).into_iter().filter(|line| line.of != Spoken::Others).count();
     assert_eq!(own, known.keys.len());
 }
