@@ -175,11 +175,11 @@ impl Dispatcher {
                 }
                 tokio::select! {
                     read = local.read() => match read {
-                        Ok(data) if data.is_empty() => {
+                        Ok(data) if !data.is_empty() => drop(exchange.client_sent(data)),
+                        Ok(_) => if exchange.is_over() {
                             local.finish();
                             return Ok(End::Done);
-                        }
-                        Ok(data) => drop(exchange.client_sent(data)),
+                        },
                         Err(_) => return Ok(End::ClientGone),
                     },
                     () = exchange.overdue() => {}

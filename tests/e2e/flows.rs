@@ -40,6 +40,26 @@ fn the_end_of_what_a_client_sends_arrives_and_the_answer_still_comes() {
 }
 
 #[test]
+fn half_a_request_and_an_end_arrive_as_they_are() {
+    let lab = Lab::new("");
+    let socket = tunnel_to(&lab, |mut stream| {
+        let mut all = Vec::new();
+        stream.read_to_end(&mut all).unwrap();
+        stream.write_all(&all).unwrap();
+    });
+    for text in ["POST", "HEAD /_ping HTTP/1.1\r\nHost:", "QUIT /\r\n"] {
+        let mut client = connect(&socket);
+        client.write_all(text.as_bytes()).unwrap();
+        client.shutdown(Shutdown::Write).unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).unwrap();
+        // The server keeps the first byte for itself.
+        assert_eq!(answer, text[1..]);
+    }
+    assert_eq!(flows_end(&lab)["flows_failed"], 0);
+}
+
+#[test]
 fn a_client_that_has_ended_its_side_reads_to_a_clean_end() {
     let lab = Lab::new("");
     let (release, released) = std::sync::mpsc::channel();

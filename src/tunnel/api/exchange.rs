@@ -224,6 +224,19 @@ impl Exchange {
         lock(&self.0).phase == Phase::Between
     }
 
+    /// The client has ended what it sends. True: nothing is under way, and its connection is over. Half a head is no request, and
+    /// is ready to be passed on as it is.
+    pub(in crate::tunnel) fn is_over(&self) -> bool {
+        let mut state = lock(&self.0);
+        if state.phase != Phase::Between {
+            return false;
+        }
+        if !state.pending.is_empty() {
+            state.phase = Phase::BlindReady;
+        }
+        state.pending.is_empty()
+    }
+
     /// The client sends no more: whatever there is ends with the channel that it is on.
     pub(in crate::tunnel) fn client_ended(&self) {
         let mut state = lock(&self.0);

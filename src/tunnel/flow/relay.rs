@@ -209,9 +209,10 @@ async fn outwards(local: &LocalStream, writer: &ChannelWriter, carriage: Carriag
             None => match read(local, carriage.exchange).await {
                 None => continue,
                 // It has ended with nothing under way: no end of the channel's can matter to it.
-                Some(Ok(data)) if data.is_empty() && carriage.exchange.is_some_and(Exchange::is_between) => {
+                Some(Ok(data)) if data.is_empty() && carriage.exchange.is_some_and(Exchange::is_over) => {
                     return Outward::Elsewhere;
                 }
+                Some(Ok(data)) if data.is_empty() && carriage.exchange.and_then(Exchange::ready).is_some() => continue,
                 Some(Ok(data)) if data.is_empty() => break,
                 Some(Ok(data)) => match carriage.exchange.map(|exchange| exchange.client_sent(data.clone())) {
                     None => data,
@@ -291,8 +292,12 @@ impl<'a> Inwards<'a> {
     async fn run(mut self, reader: &mut ChannelReader) -> Option<End> {
         let mut users = self.carriage.lease.users();
         loop {
+            let leaves = self.shared.leaving.load(Relaxed);
+            if leaves {
+                self.carriage.lease.park();
+            }
             if self.buffer.is_empty() {
-                if self.shared.leaving.load(Relaxed) {
+                if leaves {
                     return None;
                 }
                 if !self.carriage.is_command && self.carriage.exchange.is_some_and(Exchange::is_between) {

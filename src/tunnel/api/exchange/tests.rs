@@ -192,6 +192,17 @@ fn what_changes_ports_is_told_once_it_has_been_carried_out() {
     }
 }
 
+#[test]
+fn half_a_head_and_an_end_pass_as_they_are() {
+    let exchange = Exchange::default();
+    assert!(exchange.is_over(), "nothing was asked");
+    assert_eq!(take(&exchange, b"POST"), FromClient::Wait);
+    assert!(!exchange.is_over());
+    assert_eq!(exchange.ready(), Some(Kind::Unknown));
+    assert_eq!(&exchange.begin()[..], b"POST");
+    assert!(!exchange.is_over() && !exchange.survives());
+}
+
 #[derive(Debug, Clone)]
 enum Turn {
     Request(Vec<u8>),
