@@ -12,7 +12,8 @@
 //! - `ssh`: one authenticated connection; the only module that names russh;
 //! - `config`: profiles and ssh_config, resolved to a `Target`;
 //! - `failure`: a failure as people see it, with the exit code;
-//! - `address`, `text`, `shell_word`, `glob`, `backoff`, `bounded`, `sync`, `unix_socket`, `proc_net`, `sock_diag`: small tools for all modules; they import no other module.
+//! - `address`, `text`, `shell_word`, `glob`, `backoff`, `bounded`, `sync`, `unix_socket`, `proc_net`, `sock_diag`: small
+//!   tools for all modules; they import no other module.
 //!
 //! docs/architecture.md tells how they work together. This library exists for the binary, the
 //! tests and the benchmarks; it promises no stable interface.

@@ -84,7 +84,7 @@ pub(super) fn take_on(
     client.send(&options)?;
     let warnings = match client.receive(limit.max(daemon::CONNECTING))? {
         Some(Event::Reloaded { warnings }) => warnings,
-        // What is wrong with the configuration is all that matters then.
+        // Then only the error in the configuration matters.
         Some(Event::Failed { failure }) if failure.exit == ExitCode::Usage => return Err(failure),
         Some(Event::Failed { failure }) => {
             let causes = std::iter::once(failure.message).chain(failure.causes).collect();

@@ -17,7 +17,7 @@ use crate::failure::{ExitCode, Failure};
 
 /// How long a daemon that holds the lock may take to open its control socket.
 const STARTING: Duration = Duration::from_secs(2);
-/// How often that is looked at.
+/// The interval between checks for it.
 const LOOK: Duration = Duration::from_millis(10);
 
 /// A tunnel that is up.
@@ -71,7 +71,7 @@ impl Start {
     pub(super) fn check(&self, has_profile: bool) -> Result<(), Failure> {
         let config = self.global.config()?;
         if has_profile {
-            // Without it, it would come up without its guard as well.
+            // Without its profile the tunnel would come up without its guard.
             config.profile(&self.args.target)?;
         }
         self.global.resolved(&self.args.target, &config, self.args.tunnel.remote.clone()).map(drop)
@@ -133,7 +133,7 @@ pub(super) fn bring_up(
                 Watched::Gone => {}
             }
         } else {
-            // Its end is not waited for: what it leaves is gone before it tells why it ends.
+            // No need to wait for its end: the daemon cleans up before it reports why it ends.
             let (mut client, _) = daemon::spawn(&daemon_args(global, target, args)?).map_err(cannot_spawn)?;
             match watch(&mut client, target, progress, Clock::OfDaemon(args.timeout.0))? {
                 Watched::Up(status) => return Ok(Up { status: *status, already: false }),
@@ -199,7 +199,8 @@ pub(super) fn watch(client: &mut Client, target: &str, progress: &Progress, cloc
     // A daemon that fails at once may be gone before it reads this; its reason is still there.
     let _ = client.send(&Request::Watch { interactive: prompt::is_interactive(), limit_ms });
     loop {
-        // It keeps the time, for it knows of questions at other terminals; that it stands still is for us to see.
+        // The daemon keeps the time, for it knows of questions at other terminals; the client only notices if the
+        // daemon stalls.
         match client.receive(silence)? {
             Some(Event::Status { status }) => return Ok(Watched::Up(status)),
             Some(Event::Failed { failure }) => return Ok(Watched::Failed(failure)),

@@ -62,7 +62,7 @@ pub(super) fn targets() -> ArgValueCompleter {
         let config = configuration();
         let mut candidates = of_profiles(&config);
         let up = super::targets::running().into_iter().map(|name| (name.to_string(), "a tunnel".to_owned()));
-        // What is wrong with ssh_config is not for a Tab to tell.
+        // Completion does not report errors in ssh_config.
         let hosts = config::ssh_hosts(None, &config).unwrap_or_default();
         let hosts = hosts.into_iter().map(|host| (host, "Host of ssh_config".to_owned()));
         for (name, help) in up.chain(hosts) {

@@ -49,7 +49,7 @@ impl Shell {
         })
     }
 
-    /// What makes the shell fail that evaluates it, as a failed command does: `&&`, `set -e` and `try` see it. Forms
+    /// A word that makes the evaluating shell fail, as a failed command does: `&&`, `set -e` and `try` see it. Forms
     /// that are not evaluated have no such word, and get nothing.
     pub(super) fn failure(self) -> &'static str {
         match self {

@@ -1,4 +1,4 @@
-//! Signals that come while a terminal does not show what is typed: it must not be left so.
+//! Signals that arrive while the terminal's echo is off: the echo must be restored.
 //!
 //! A handler, once it is there, cannot be taken back (signal-hook(1.0), "unregistering"): between prompts it does what
 //! the system would.
@@ -92,7 +92,8 @@ impl Signals {
     }
 }
 
-/// The signals that this process was started to ignore, as bits (proc_pid_status(5)). Elsewhere than on Linux: none known.
+/// The signals that this process was started to ignore, as bits (proc_pid_status(5)). Elsewhere than on Linux: none
+/// known.
 fn ignored() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

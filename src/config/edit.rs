@@ -99,7 +99,7 @@ fn edit(path: &Path, change: impl FnOnce(&mut DocumentMut, &ConfigFile) -> Resul
     })?;
     change(&mut document, &config)?;
     let text = document.to_string();
-    // What we write must be what we can read.
+    // Checks that the written file can be read again.
     ConfigFile::parse(&text, path)?;
     replace_file(path, &text).map_err(|e| failed("write", e))
 }

@@ -209,7 +209,7 @@ impl ConfigFile {
         Self::parse(&read.unwrap_or_else(late)?, path)
     }
 
-    /// Is it what a file says, or that there is none? Otherwise nothing is known of what the user wants.
+    /// Was the file read, or found absent? Otherwise the user's settings are unknown.
     pub fn is_read(&self) -> bool {
         !self.path.as_os_str().is_empty()
     }
@@ -246,7 +246,7 @@ impl ConfigFile {
         self.places.get(&(section(profile), key.into())).cloned()
     }
 
-    /// An error in what a setting says, with the place where it says so.
+    /// An error in a setting's value, with the place of the setting.
     pub(super) fn at(&self, profile: Option<&str>, key: &str, error: Error) -> Error {
         match self.place(profile, key) {
             Some(place) => Error::At { place, key: key.into(), error: Box::new(error) },

@@ -1,4 +1,4 @@
-//! The keys of the configuration file: which there are, and where they stand.
+//! The keys of the configuration file, and their positions in it.
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -1,7 +1,7 @@
 //! From what the user wrote (a target, a profile, ssh_config) to a resolved [`Target`].
 //!
-//! Pure: reads files and asks `ssh -G`, but opens no network connection and needs no async
-//! runtime. It knows nothing of SSH sessions, tunnels or the daemon, and imports only `failure`, `text`, `glob` and such.
+//! Pure: reads files and asks `ssh -G`, but opens no network connection and needs no async runtime. It knows nothing of
+//! SSH sessions, tunnels or the daemon, and imports only `failure`, `text`, `glob` and such.
 
 mod access;
 mod allowed;
@@ -57,7 +57,7 @@ use std::path::PathBuf;
 
 use crate::failure::{ExitCode, Failure};
 
-/// Why a target could not be resolved. Everything here is the user's to mend: a bad argument, a
+/// Why a target could not be resolved. The user can fix each of these: a bad argument, a
 /// bad file, a directory that is not safe to use.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -91,10 +91,10 @@ pub enum Error {
         key: String,
         /// `[defaults]`, `[profiles.NAME]` or "the top level".
         section: String,
-        /// The known key that is written most like it.
+        /// The known key with the most similar spelling.
         nearest: Option<String>,
     },
-    /// What a setting says is wrong for another reason than its form.
+    /// A setting's value has the right type, but is invalid for another reason.
     #[error("{place}: `{key}`: {error}")]
     At {
         /// `FILE:LINE:COLUMN` of its value.
@@ -118,7 +118,7 @@ pub enum Error {
     NoProfile {
         name: String,
         path: PathBuf,
-        /// The profile that is written most like it.
+        /// The profile with the most similar name.
         nearest: Option<String>,
     },
     /// A local endpoint that is not `unix:PATH` or `tcp:LOOPBACK:PORT`.
@@ -131,7 +131,7 @@ pub enum Error {
         /// What is wrong with its directory, or one above.
         reason: String,
     },
-    /// A remote endpoint that is none.
+    /// An invalid remote endpoint.
     #[error("`{input}` is not a remote endpoint: {reason}")]
     Remote { input: String, reason: &'static str },
     /// Settings of a profile that do not go together.
@@ -144,7 +144,7 @@ pub enum Error {
         /// Its length in bytes.
         length: usize,
     },
-    /// The runtime directory is not ours alone.
+    /// Other users could change the runtime directory.
     #[error("the runtime directory {path} is not safe to use: {reason}")]
     RuntimeDir { path: PathBuf, reason: String },
     /// A file that may hold commands could have been written by others.

@@ -1,4 +1,4 @@
-//! Puts command line, profile, ssh_config and defaults together.
+//! Merges command line, profile, ssh_config and defaults.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -23,7 +23,7 @@ const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const DEFAULT_DRAIN: Duration = Duration::from_secs(5);
 const DEFAULT_WAIT: Duration = Duration::from_secs(30);
 const DEFAULT_IDLE_TIMEOUT: Duration = Duration::from_secs(15 * 60);
-/// What the command line says that the files may say otherwise.
+/// The options of the command line that override the files.
 #[derive(Debug, Clone, Default)]
 pub struct Overrides {
     /// `-F`: as ssh's.
@@ -37,7 +37,7 @@ pub struct Overrides {
     pub access_read_only: bool,
 }
 
-/// The profile's, then everybody's.
+/// The profile's value, else that of `[defaults]`.
 fn ignored_checks(name: &str, config: &ConfigFile, profile: &Profile) -> Vec<IgnoredCheck> {
     let settings = [(Some(name), &profile.audit), (None, &config.defaults.audit)];
     let of = |(profile, setting): (Option<&str>, &Option<AuditSetting>)| {
@@ -48,7 +48,7 @@ fn ignored_checks(name: &str, config: &ConfigFile, profile: &Profile) -> Vec<Ign
     settings.into_iter().flat_map(of).collect()
 }
 
-/// A login name goes to `ssh -G` as an argument, and is shown.
+/// Checks a login name, which becomes an argument of `ssh -G` and is shown to people.
 fn check_user(user: &str) -> Result<(), Error> {
     // The same as in `user@host`.
     match Destination::parse(&format!("{user}@host")) {
@@ -58,7 +58,7 @@ fn check_user(user: &str) -> Result<(), Error> {
     }
 }
 
-/// What a TARGET on the command line stands for: its tunnel's name, the place, and the profile.
+/// The meaning of a TARGET on the command line: the tunnel's name, the destination, and the profile.
 pub(super) fn identify<'a>(
     input: &str,
     config: &'a ConfigFile,
@@ -89,7 +89,7 @@ pub(super) fn access_of(
         true => Some(&AccessSetting::One(Policy::ReadOnly)),
         false => profile.and_then(|profile| profile.access.as_ref()).or(config.defaults.access.as_ref()),
     };
-    // What a profile allows beyond its own policy is not meant for a stricter one.
+    // A profile's `allow` extends its own policy, not the stricter one of `--read-only`.
     let allow = profile.and_then(|profile| profile.allow.as_deref()).filter(|_| !overrides.access_read_only);
     let binds = profile.and_then(|profile| profile.allowed_binds.as_deref());
     let access = Access::new(access, allow.unwrap_or_default(), binds.unwrap_or_default());
@@ -111,7 +111,7 @@ impl TunnelName {
     }
 }
 
-/// Resolves a TARGET. `default_socket` is the local endpoint where nobody names one.
+/// Resolves a TARGET. `default_socket` is the local endpoint if none is configured.
 ///
 /// # Errors
 /// Each of [`Error`].
@@ -150,7 +150,7 @@ pub fn resolve(
     let local = match (&overrides.local, &profile.local) {
         (Some(local), _) => LocalEndpoint::parse(local)?,
         (None, Some(local)) => LocalEndpoint::parse(local).map_err(|error| config.at(Some(input), "local", error))?,
-        // By way of the same checks: its directory's name comes from the environment.
+        // The same checks apply: its directory's name comes from the environment.
         (None, None) => match default_socket.to_str() {
             Some(path) => LocalEndpoint::parse(&format!("unix:{path}"))?,
             None => {

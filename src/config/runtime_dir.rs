@@ -1,8 +1,8 @@
 //! The runtime directory, which holds the tunnels' sockets and locks: one place that finds it, for reading as
-//! for writing, and sees to it that nobody else has made it.
+//! for writing, and checks that no other user created it.
 //!
-//! Whoever makes the directory can put a control socket there that is not a tunnel's, and be told passphrases.
-//! In `/tmp` that is anybody who knows our uid and comes first.
+//! Whoever creates the directory can put a fake control socket there and receive passphrases. In `/tmp` that could be
+//! any user who knows our uid and is first.
 
 use std::fs::{self, DirBuilder, Metadata, OpenOptions};
 use std::io;
@@ -109,7 +109,7 @@ pub(crate) fn check_socket_place(path: &Path) -> Result<(), Error> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
         result => result.map_err(failed)?,
     };
-    // The way first: what is found at its end is then what others cannot change.
+    // The path is checked first: then others cannot change what is found at its end.
     check_way(parent, &not_private)?;
     let meta = fs::metadata(parent).map_err(failed)?;
     if meta.mode() & 0o022 != 0 {

@@ -1,4 +1,4 @@
-//! What `config.toml` says of a tunnel, setting by setting, so that it can be told later what has changed since.
+//! The settings of a tunnel in `config.toml`, one by one, so that later changes can be named.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,31 +7,30 @@ use serde::{Deserialize, Serialize};
 use super::file::Defaults;
 use super::{ConfigFile, Profile};
 
-/// The settings that are said, by name, as text. What is not said is not here: it comes from ssh_config or is
-/// built in.
+/// The settings in the file, by name, as text. Settings that are absent come from ssh_config or are built in.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Said(BTreeMap<String, String>);
 
-/// How a setting that is said otherwise comes into force.
+/// How a changed setting takes effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Takes {
-    /// By itself: `up` has the tunnel read its configuration again.
+    /// By the next `up`, which makes the tunnel reload its configuration.
     Up,
-    /// By `reload`, which somebody has to want: it changes who may do what, or where the tunnel leads.
+    /// By an explicit `reload`: the setting changes permissions, or where the tunnel leads.
     Reload,
     /// By `restart`.
     Restart,
-    /// By `down` and another `up`, for it is on the command line.
+    /// By `down` and another `up`: the setting is on the command line.
     Down,
 }
 
 impl Said {
-    /// What is said of a target with this profile. Not here: host, user and port, `access`, `allow` and
-    /// `allowed_binds`, which are compared as what they come to.
+    /// The settings of a target with this profile. Without host, user, port, `access`, `allow` and `allowed_binds`,
+    /// whose resolved values are compared.
     pub(super) fn of(profile: Option<&Profile>, config: &ConfigFile) -> Self {
-        // Every key is named: a new one has to be thought of here.
+        // Every key is named, so that a new one cannot be forgotten here.
         let Defaults {
             remote: remote_of_all,
             keepalive: keepalive_of_all,
@@ -72,7 +71,7 @@ impl Said {
             ports,
             ports_fallback,
             ports_address,
-            // `dtunnel audit` reads it whenever it runs, and `profile list` the other one.
+            // `dtunnel audit` and `profile list` read these keys themselves.
             audit: _,
             description: _,
         } = profile.unwrap_or(&none);
@@ -99,14 +98,14 @@ impl Said {
         Self(settings.into_iter().filter_map(|(name, said)| Some((name.to_owned(), said?))).collect())
     }
 
-    /// Name, what is said here, and what is said by `other`; None: nothing.
+    /// Name, the value here, and the value in `other`; None: absent.
     pub(super) fn differences<'a>(&'a self, other: &'a Self) -> Vec<(&'a str, Option<&'a str>, Option<&'a str>)> {
         let names: BTreeSet<&String> = self.0.keys().chain(other.0.keys()).collect();
         let both = names.into_iter().map(|name| (name.as_str(), self.get(name), other.get(name)));
         both.filter(|(_, one, other)| one != other).collect()
     }
 
-    /// What takes a restart is what `running` says of it.
+    /// Takes the settings that need a restart from `running`.
     pub(super) fn keep_what_takes_a_restart(&mut self, running: &Self) {
         let is_kept = |name: &str| takes(name) == Takes::Restart;
         self.0.retain(|name, _| !is_kept(name));
@@ -120,7 +119,7 @@ impl Said {
     }
 }
 
-/// How it comes into force that a profile says otherwise.
+/// How a changed key of a profile takes effect.
 pub(super) fn takes(setting: &str) -> Takes {
     match setting {
         "local" => Takes::Restart,
@@ -129,7 +128,7 @@ pub(super) fn takes(setting: &str) -> Takes {
     }
 }
 
-/// The profile's, or else what holds for all.
+/// The profile's value, else that of `[defaults]`.
 fn text<T: Serialize>(profile: Option<&T>, all: Option<&T>) -> Option<String> {
     let value = serde_json::to_value(profile.or(all)?).ok()?;
     Some(value.as_str().map_or_else(|| value.to_string(), str::to_owned))
@@ -146,7 +145,7 @@ mod tests {
         Said::of(config.profiles.get("p"), &config)
     }
 
-    /// A value for each key of a profile that is no other one's business.
+    /// A different value for each key of a profile.
     #[test]
     fn every_setting_of_a_profile_is_told_when_it_changes() {
         let values = [

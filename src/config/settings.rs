@@ -1,9 +1,9 @@
-//! What a tunnel was asked to be, so that whoever asks for it again is told where it is something else.
+//! The settings of a running tunnel, and their comparison with those that a command asks for.
 //!
-//! A running tunnel describes itself in its status ([`Settings`]); a command works out what it would ask for
-//! ([`Wanted`]), and names each difference. A key of a profile more takes a line in [`super::said`], an option more one
-//! in [`Wanted::of`] and [`Wanted::differences`]. What ssh_config says is not compared: that would take a question to ssh,
-//! and its answer depends on where this machine is (`Match exec`).
+//! A running tunnel describes itself in its status ([`Settings`]); a command computes what it would ask for
+//! ([`Wanted`]), and names each difference. A new key of a profile needs a line in [`super::said`], a new option one in
+//! [`Wanted::of`] and [`Wanted::differences`]. Settings of ssh_config are not compared: that would need a call of ssh,
+//! and its answer depends on this machine's network (`Match exec`).
 
 use serde::{Deserialize, Serialize};
 
@@ -11,41 +11,41 @@ use super::resolve::{access_of, identify};
 use super::said::{self, Takes};
 use super::{Access, ConfigFile, Error, LocalEndpoint, Overrides, Ports, Remote, Said, Target};
 
-/// What a running tunnel is.
+/// The settings of a running tunnel.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Settings {
-    /// Where it goes, as a profile or the user names it. Empty where an older daemon does not say.
+    /// The destination, as a profile or the user names it. Empty if an older daemon does not send it.
     #[serde(default)]
     pub destination: String,
     /// What clients may ask of the Engine.
     pub access: Access,
     /// The local endpoint, as `DOCKER_HOST` wants it.
     pub local: String,
-    /// The Engine on the host, as it was asked for.
+    /// The Engine on the host, as requested.
     pub remote: String,
     /// Does it connect on first use?
     pub lazy: bool,
-    /// Does it bring published ports here?
+    /// Does it forward published ports?
     pub ports: bool,
-    /// Has it a profile? False where an older daemon does not say.
+    /// Does it have a profile? False if an older daemon does not send it.
     #[serde(default)]
     pub has_profile: bool,
     /// Was it started with `--read-only`?
     #[serde(default)]
     pub read_only: bool,
-    /// Does it keep answers in the keyring? None where an older daemon does not say.
+    /// Does it store answers in the keyring? None if an older daemon does not send it.
     #[serde(default)]
     pub remember: Option<bool>,
     /// The `-F` that it was started with.
     #[serde(default)]
     pub ssh_config: Option<String>,
-    /// What the configuration says besides. None where an older daemon does not say.
+    /// The other settings of the configuration. None if an older daemon does not send them.
     #[serde(default)]
     pub said: Option<Said>,
 }
 
 impl Settings {
-    /// Those of a target whose local endpoint is open at `local`, and which was started with these options.
+    /// The settings of a target whose local endpoint is open at `local`, started with these options.
     pub fn of(target: &Target, local: &str, overrides: &Overrides) -> Self {
         Self {
             destination: target.destination.to_string(),
@@ -63,7 +63,7 @@ impl Settings {
     }
 }
 
-/// What a command asks for. None: it does not mind.
+/// The settings that a command asks for. None: any value is accepted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wanted {
     destination: Option<String>,
@@ -79,7 +79,7 @@ pub struct Wanted {
     said: Said,
 }
 
-/// A setting in which a running tunnel is not what is asked for.
+/// A setting in which a running tunnel differs from the request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Difference {
     /// Its name, as in a profile or as the option.
@@ -99,16 +99,16 @@ impl std::fmt::Display for Difference {
 }
 
 impl Wanted {
-    /// What the command line and the profile ask for. Asks no ssh.
+    /// The settings that the command line and the profile ask for. Does not call ssh.
     ///
     /// # Errors
     /// [`Error::Target`], [`Error::Setting`], [`Error::Local`], [`Error::Remote`].
     pub fn of(input: &str, config: &ConfigFile, overrides: &Overrides) -> Result<Self, Error> {
         let (name, destination, profile) = identify(input, config)?;
-        // Each option is named: a new one has to be thought of here.
+        // Each option is named, so that a new one cannot be forgotten here.
         let Overrides { ssh_config, local, remote, lazy, remember, ports, access_read_only } = overrides;
         Ok(Self {
-            // Without a configuration, which may be broken, a profile's name says nothing of its host.
+            // Without a valid configuration, the host of a profile's name is unknown.
             destination: config.is_read().then(|| destination.to_string()),
             has_profile: profile.is_some(),
             access: access_of(input, &name, profile, config, overrides)?,
@@ -128,18 +128,18 @@ impl Wanted {
         self.has_profile
     }
 
-    /// What clients are to ask.
+    /// The wanted policy for clients.
     pub fn access(&self) -> &Access {
         &self.access
     }
 
-    /// The same of a tunnel that is named by its own name, which says nothing of where it leads.
+    /// The same for a tunnel given by its own name, which does not tell its destination.
     #[must_use]
     pub fn wherever(self) -> Self {
         Self { destination: None, ..self }
     }
 
-    /// Where `running` is not what is asked for.
+    /// The settings in which `running` differs from the request.
     pub fn differences(&self, running: &Settings) -> Vec<Difference> {
         let mut found = Vec::new();
         let mut differ = |setting: &str, running: &str, wanted: &str, takes| {
@@ -147,7 +147,7 @@ impl Wanted {
             found.push(Difference { setting, running, wanted, takes });
         };
         if self.destination.is_some() && running.has_profile && !self.has_profile {
-            // All else follows from it.
+            // All other differences follow from this one.
             differ("its profile", "known to the tunnel only", "in the configuration", Takes::Down);
             return found;
         }
@@ -158,7 +158,7 @@ impl Wanted {
             differ("host", &running.destination, destination, Takes::Reload);
         }
         if self.access.in_force() != running.access.in_force() {
-            // A reload keeps to the options of `up`.
+            // A reload keeps the options of `up`.
             let takes = if self.read_only || running.read_only { Takes::Down } else { Takes::Reload };
             differ("access", &running.access.to_string(), &self.access.to_string(), takes);
         }
@@ -191,13 +191,13 @@ impl Wanted {
         found
     }
 
-    /// The same for a command that only passes by: that more is refused than the profile wants is no
-    /// difference to it, that something passes which the profile forbids is one, and so is all that may lead elsewhere.
+    /// The same for a command that only uses the tunnel: a stricter guard than the profile's is no difference, a laxer
+    /// one is, and so is any setting that may lead to another host.
     pub fn differences_in_passing(&self, running: &Settings) -> Vec<Difference> {
         let mut found = self.differences(running);
         found.retain(|difference| match difference.setting.as_str() {
-            // All that may lead to another host or Engine; who logs in there may be somebody who can do less.
-            // Without a configuration, which may be broken, nothing is known of it.
+            // Settings that may lead to another host or Engine; the user may differ, e.g. an account with fewer rights.
+            // Without a valid configuration the wanted settings are unknown.
             "its profile" | "host" | "remote" | "jump" | "ssh_config" | "-F" | "identity_files" => {
                 self.destination.is_some()
             }
@@ -208,10 +208,10 @@ impl Wanted {
     }
 }
 
-/// A setting that nobody says: it comes from ssh_config, or is built in.
+/// The text for an absent setting: it comes from ssh_config, or is built in.
 const UNSAID: &str = "unset";
 
-/// Is this the endpoint at `open`? Port 0 is any.
+/// Is this the endpoint at `open`? Port 0 matches any port.
 fn is_at(wanted: &LocalEndpoint, open: &str) -> bool {
     match (wanted, LocalEndpoint::parse(open)) {
         (LocalEndpoint::Tcp(wanted), Ok(LocalEndpoint::Tcp(open))) if wanted.port() == 0 => wanted.ip() == open.ip(),

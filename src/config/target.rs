@@ -1,4 +1,4 @@
-//! What the user meant: all that a tunnel needs to know of where it leads.
+//! The resolved target: everything that a tunnel needs to connect.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -21,7 +21,7 @@ pub struct IgnoredCheck {
     pub place: Option<String>,
 }
 
-/// A target, resolved: all that a tunnel needs to know.
+/// A resolved target: everything that a tunnel needs.
 #[derive(Debug, Clone)]
 pub struct Target {
     pub name: TunnelName,
@@ -32,9 +32,9 @@ pub struct Target {
     pub local: LocalEndpoint,
     /// Where the Engine is on the host.
     pub remote: Remote,
-    /// Silence after which the server is asked for a sign of life; None never asks.
+    /// Time without data from the server after which a keepalive is sent; None: never.
     pub keepalive: Option<Duration>,
-    /// Unanswered questions after which the connection is given up.
+    /// Unanswered keepalives after which the connection is given up.
     pub keepalive_count: u32,
     pub max_connections: usize,
     /// Most bytes on disk for one client that does not read.
@@ -48,34 +48,34 @@ pub struct Target {
     /// After how long without a flow a lazy tunnel closes its connections; None for one that is not
     /// lazy.
     pub idle_timeout: Option<Duration>,
-    /// ssh_config of the hops.
+    /// The ssh_config that applies to the hops.
     pub ssh_config: SshConfigSource,
-    /// Keep in the system keyring what people answer and the server accepts.
+    /// Store answers that the server accepts in the system keyring.
     pub remember: bool,
     /// What clients may ask of the Engine.
     pub access: Access,
-    /// Read the requests of clients along, so that each finds its own way?
+    /// Are requests read along, so that each finds its own way?
     pub api: bool,
-    /// Which published ports are brought here.
+    /// Which published ports are forwarded.
     pub ports: Ports,
-    /// Take another local port where the published one cannot be had.
+    /// Take another local port if the published one is taken or privileged.
     pub ports_fallback: bool,
     /// The local address for ports that are published on every address; None: loopback.
     pub ports_address: Option<IpAddr>,
     /// What `dtunnel audit` does not count.
     pub audit_ignore: Vec<IgnoredCheck>,
-    /// Was it said to be lazy, which it cannot be with ports?
+    /// Did the user ask for a lazy tunnel, which is ignored with ports?
     pub(super) lazy_in_vain: bool,
-    /// What of this the configuration says.
+    /// The settings that come from the configuration.
     pub(super) said: Said,
     /// Is there a profile of its name?
     pub has_profile: bool,
 }
 
 impl Target {
-    /// The settings of the hop `destination` at `leg` of the route, from the same ssh_config. As with `ssh -J`, the first hop
-    /// is reached as its own ProxyJump or ProxyCommand says, each other one through the hop before it. A hop that would be
-    /// reached through itself (`Host *` with a ProxyJump) is reached directly.
+    /// The settings of the hop `destination` at `leg` of the route, from the same ssh_config. As with `ssh -J`, the
+    /// first hop is reached as its own ProxyJump or ProxyCommand says, each other one through the hop before it. A hop
+    /// that would be reached through itself (`Host *` with a ProxyJump) is reached directly.
     ///
     /// # Errors
     /// As [`resolve`](super::resolve()).
@@ -100,8 +100,8 @@ impl Target {
         Address { user: Some(&ssh.user), host: &ssh.host_name, port: Some(ssh.port) }.to_string()
     }
 
-    /// These settings for a tunnel that is running: what takes a restart stays as it is there. The local endpoint that was
-    /// wanted, where it is another one.
+    /// These settings for a running tunnel: those that need a restart keep its values. Returns the wanted local
+    /// endpoint if it differs.
     pub fn for_running(&mut self, running: &Self) -> Option<LocalEndpoint> {
         if self.local == running.local {
             return None;
@@ -115,12 +115,12 @@ impl Target {
         self.ssh == other.ssh && self.remote == other.remote
     }
 
-    /// Would the same connection do for both?
+    /// Can both use the same connection?
     pub fn leads_as(&self, other: &Self) -> bool {
         self.ends_as(other) && (self.keepalive, self.keepalive_count) == (other.keepalive, other.keepalive_count)
     }
 
-    /// The TARGET that leads here, as a word for a line that is to be typed.
+    /// The TARGET argument that leads here, quoted for a command line to type.
     pub fn typed(&self) -> String {
         let name = self.name.as_str();
         shell_word(&if is_profile_name(name) { name.to_owned() } else { self.destination.to_string() })
@@ -150,7 +150,7 @@ impl Target {
         Ok(Some(hops.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")))
     }
 
-    /// What the user should know, such as keywords of ssh_config that matter here and are not obeyed.
+    /// Warnings for the user, such as relevant keywords of ssh_config that are not obeyed.
     pub fn warnings(&self) -> Vec<String> {
         let keywords = self.ssh.not_obeyed.iter();
         let mut warnings: Vec<String> =

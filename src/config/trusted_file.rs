@@ -1,7 +1,6 @@
-//! Files that may hold commands, and so are believed only if nobody else could have written them: the rule of
-//! `read_config_file_depth` in OpenSSH's readconf.c. The file is what is checked, not the directories above it:
-//! in a directory that others may write they can put a file of their own in its place, which is then refused
-//! for its owner.
+//! Files that may hold commands, and so are used only if no other user could have written them: the rule of
+//! `read_config_file_depth` in OpenSSH's readconf.c. Only the file is checked, not the directories above it: in a
+//! directory that others may write they can replace the file by their own, which is then refused because of its owner.
 
 use std::fs::File;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -16,7 +15,7 @@ use super::Error;
 pub(super) fn check(file: &File, path: &Path) -> Result<(), Error> {
     let meta = file.metadata().map_err(|source| Error::File { action: "read", path: path.into(), source })?;
     let kind = meta.file_type();
-    // A device such as /dev/null has nobody's words in it.
+    // A device such as /dev/null has no content of other users.
     if kind.is_char_device() || kind.is_block_device() {
         return Ok(());
     }

@@ -355,8 +355,7 @@ impl Connection {
     }
 
     /// Learns the host's other keys as it tells of them, each proved to be its own, and forgets those that it has no
-    /// more
-    /// (`hostkeys-00@openssh.com`, PROTOCOL section 2.5 of OpenSSH). Never ends.
+    /// more (`hostkeys-00@openssh.com`, PROTOCOL section 2.5 of OpenSSH). Never ends.
     pub async fn learn_host_keys<T>(&self) -> T {
         let mut announced = self.announced.clone();
         announced.mark_changed();
@@ -373,8 +372,7 @@ impl Connection {
     /// The same once, for `UpdateHostKeys ask`: now, while the person who wanted the connection is there.
     async fn ask_about_host_keys(&self, prompter: &Prompter) {
         // sshd tells of its keys at once; no other server is known to. (A ping would not be sent before: russh has its
-        // session
-        // begin with the server's first word.)
+        // session begin with the server's first word.)
         if !self.negotiated.borrow().server.contains("OpenSSH") {
             return;
         }

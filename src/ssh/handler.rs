@@ -21,8 +21,8 @@ const MOST_NAMES: usize = 30;
 
 /// Most lines of its banners that a server can have shown and written to the log.
 const MOST_BANNER_LINES: usize = 30;
-/// Longest time for a person who sees it to log in at an address that a banner names. (The server's own LoginGraceTime may be over
-/// before.)
+/// Longest time for a person who sees it to log in at an address that a banner names. (The server's own LoginGraceTime
+/// may be over before.)
 const VISIT: Duration = Duration::from_secs(300);
 
 /// Time that a person has to visit an address that the server's banner names.

@@ -1,6 +1,7 @@
-//! What a host that tells of its keys changes in known_hosts (UpdateHostKeys in ssh_config(5)): which keys are added, and which
-//! it does not have any more. As `client_input_hostkeys` in OpenSSH's clientloop.c decides, and stricter where something is
-//! removed: then each key that it tells of has to be proved, and the one that it has shown must be among them.
+//! What a host that tells of its keys changes in known_hosts (UpdateHostKeys in ssh_config(5)): which keys are added,
+//! and which it does not have any more. As `client_input_hostkeys` in OpenSSH's clientloop.c decides, and stricter
+//! where something is removed: then each key that it tells of has to be proved, and the one that it has shown must be
+//! among them.
 
 use russh::keys::ssh_key::known_hosts::Marker;
 use russh::keys::{Algorithm, PublicKey};

@@ -13,8 +13,7 @@ use super::tokens::Tokens;
 use crate::config::name::{is_host_name, is_user_name};
 use crate::config::{ConfigFile, Destination, Error, Paths};
 
-/// Keywords that decide whom we trust or how we get there, that dtunnel does not know, and the
-/// values at which they do nothing.
+/// Keywords about trust or the route that dtunnel does not support, and the values at which they have no effect.
 const NOT_OBEYED: &[(&str, &[&str])] = &[
     ("bindinterface", &["none"]),
     ("nohostauthenticationforlocalhost", &["no", "false"]),
@@ -22,10 +21,10 @@ const NOT_OBEYED: &[(&str, &[&str])] = &[
     ("verifyhostkeydns", &["no", "false"]),
 ];
 
-/// The same, where there is no ssh binary to obey them.
+/// The same without an ssh binary that would obey them.
 const NOT_OBEYED_WITHOUT_SSH: &[(&str, &[&str])] = &[("canonicalizehostname", &["no", "false"])];
 
-/// The least bits of an RSA key where nobody says otherwise (RequiredRSASize in ssh_config(5)).
+/// The default minimum size of an RSA key in bits (RequiredRSASize in ssh_config(5)).
 const REQUIRED_RSA_SIZE: u32 = 1024;
 
 /// Asks what ssh_config says of `destination`; its user and port, where given, win over the
@@ -38,7 +37,7 @@ pub(in crate::config) fn query(
     source: &SshConfigSource,
     paths: &Paths,
 ) -> Result<SshSettings, Error> {
-    // Before ssh or anybody else sees them: they may come to stand in a command (ProxyCommand, Match exec).
+    // Checked before ssh sees them: they may be inserted into a command (ProxyCommand, Match exec).
     check_names(&destination.host, destination.user.as_deref().unwrap_or_default())?;
     let settings = interpret(destination, &ask(destination, source, paths)?, paths)?;
     check_names(&settings.host_name, &settings.user)?;
@@ -62,7 +61,7 @@ fn check_names(host: &str, user: &str) -> Result<(), Error> {
 /// From keywords to settings. Keywords that are absent have ssh's defaults (ssh_config(5)).
 fn interpret(destination: &Destination, answer: &Answer, paths: &Paths) -> Result<SshSettings, Error> {
     let get = |key: &str| answer.get(key);
-    // A newer ssh says so itself.
+    // A newer ssh reports this itself.
     if let Some(why) = get("refuseconnection") {
         let message = format!("RefuseConnection is set for it: {why}");
         return Err(Error::SshConfig { host: destination.host.clone(), message });
@@ -112,7 +111,7 @@ fn interpret(destination: &Destination, answer: &Answer, paths: &Paths) -> Resul
     };
     let revoked_host_keys = match get("revokedhostkeys") {
         None | Some("none") => Vec::new(),
-        // `ssh -G` puts several names beside each other, and quotes none.
+        // `ssh -G` prints several names on one line, without quotes.
         Some(names) => match tokens.path(names) {
             one if one.exists() => vec![one],
             _ => names.split_whitespace().map(|name| tokens.path(name)).collect(),
@@ -182,7 +181,7 @@ fn interpret(destination: &Destination, answer: &Answer, paths: &Paths) -> Resul
         },
         bind_address: get("bindaddress").map(Into::into),
         connection_attempts: get("connectionattempts").and_then(|n| n.parse().ok()).unwrap_or(1).max(1),
-        // As ssh: by itself only where the user's known_hosts is where it always is.
+        // As ssh: enabled by default only if UserKnownHostsFile has its default value.
         update_host_keys: match get("updatehostkeys") {
             Some("no" | "false") => UpdateHostKeys::No,
             Some("ask") => UpdateHostKeys::Ask,
@@ -209,7 +208,7 @@ fn interpret(destination: &Destination, answer: &Answer, paths: &Paths) -> Resul
     })
 }
 
-/// `ask` would need a person at a moment when none may be there; it is named in a warning.
+/// `ask` needs a person at a moment when none may be present; a warning names it.
 fn add_to_agent(value: &str) -> Option<AddToAgent> {
     let (first, lifetime) = value.split_once(' ').unwrap_or((value, ""));
     let seconds = |text: &str| text.parse().ok().filter(|seconds| *seconds != 0);
@@ -220,7 +219,7 @@ fn add_to_agent(value: &str) -> Option<AddToAgent> {
     }
 }
 
-/// Whose process this is, where the environment does not say it: id(1).
+/// The user's name by id(1), if the environment does not give it.
 fn account() -> String {
     let output = std::process::Command::new("id").arg("-un").output().map(|output| output.stdout).unwrap_or_default();
     String::from_utf8_lossy(&output).trim().to_owned()
@@ -235,7 +234,7 @@ pub(in crate::config) fn source_of(option: &Path, paths: &Paths) -> SshConfigSou
     }
 }
 
-/// Makes what it can of the words of `ssh -G`, whatever they are. For fuzzing.
+/// Interprets any text as the output of `ssh -G`. For fuzzing.
 #[cfg(fuzzing)]
 pub fn read_ssh_answer(text: &str) -> Option<SshSettings> {
     let lines = text.lines().filter_map(|line| line.split_once(' '));

@@ -1,4 +1,4 @@
-//! What the user's ssh_config says of a host.
+//! The settings of the user's ssh_config for a host.
 
 mod interpret;
 mod query;

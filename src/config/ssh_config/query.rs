@@ -28,12 +28,12 @@ const LIMIT: Duration = Duration::from_secs(9);
 /// One keyword, in lower case, and its arguments.
 pub(super) type Line = (String, String);
 
-/// What is said of a host.
+/// The keywords that apply to a host.
 #[derive(Debug, Default)]
 pub(super) struct Answer {
     /// With the user's files.
     pub(super) lines: Vec<Line>,
-    /// Without any: ssh's own defaults, where there is an ssh to tell.
+    /// Without any file: ssh's own defaults, if there is an ssh binary.
     pub(super) defaults: Vec<Line>,
 }
 
@@ -54,7 +54,7 @@ impl Answer {
     }
 }
 
-/// Asks ssh, or where there is none the file itself.
+/// Asks ssh, or without an ssh binary reads the file.
 ///
 /// # Errors
 /// [`Error::SshConfig`] with ssh's own words, [`Error::File`] where the file cannot be read.
@@ -86,14 +86,14 @@ pub(super) fn with_ssh(destination: &Destination, source: &SshConfigSource) -> R
     Ok(Some(Answer { lines: finish(lines)?, defaults: finish(defaults)? }))
 }
 
-/// What a program has written when it ends, which it must by `until`: `Match exec` runs whatever stands there, and
-/// CanonicalizeHostname asks name servers.
+/// The output of a program, which must end by `until`: `Match exec` runs any command, and CanonicalizeHostname asks
+/// name servers.
 fn output_until(child: Child, until: Instant) -> io::Result<Output> {
     let pid = Pid::from_child(&child);
-    // What it has started may hold its streams for longer than it lives itself.
+    // Its child processes may hold its streams open after it has ended.
     let left = until.saturating_duration_since(Instant::now());
     bounded::within(left, "ssh -G", move || child.wait_with_output())?.unwrap_or_else(|| {
-        // With the commands that it has started, where they are not at the person's terminal, who ends them all by Ctrl-C.
+        // Kills its commands as well, unless they run at the person's terminal, where Ctrl-C ends them all.
         let _ = if is_session_of_its_own() {
             kill_process_group(pid, Signal::TERM)
         } else {
@@ -105,15 +105,15 @@ fn output_until(child: Child, until: Instant) -> io::Result<Output> {
     })
 }
 
-/// A daemon's process has no terminal that would tell its children of Ctrl-C. By nix: a session that was begun outside of our
-/// PID namespace is number 0, which rustix's `Pid` cannot be.
+/// A daemon's process has no terminal that would send Ctrl-C to its children. By nix: a session that was begun outside
+/// of our PID namespace is number 0, which rustix's `Pid` cannot be.
 fn is_session_of_its_own() -> bool {
     getsid(None).is_ok_and(|session| session == getpid())
 }
 
 fn start(destination: &Destination, source: &SshConfigSource) -> io::Result<Child> {
     let mut command = Command::new("ssh");
-    // As for a session at a terminal: without one `UpdateHostKeys ask` is told as `no` (ssh.c).
+    // As for a session at a terminal: otherwise ssh reports `UpdateHostKeys ask` as `no` (ssh.c).
     command.arg("-G").arg("-tt").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     match source {
         SshConfigSource::Default => {}
@@ -185,7 +185,7 @@ fn read(source: &SshConfigSource, paths: &Paths) -> Result<Option<(PathBuf, SshC
         Err(e) if e.kind() == io::ErrorKind::NotFound && !named => return Ok(None),
         Err(source) => return Err((file, Problem::System(source))),
     };
-    // As ssh: not for a file that was named, but for whatever is included.
+    // As ssh: a file given by name is not checked, all included files are.
     let trusted = if named { Ok(()) } else { trusted_file::check(&opened, &file) };
     trusted.and_then(|()| check_includes(&file, paths, 0)).map_err(|error| (file.clone(), Problem::Ours(error)))?;
     let rules = ParseRule::ALLOW_UNKNOWN_FIELDS | ParseRule::ALLOW_UNSUPPORTED_FIELDS;
@@ -195,7 +195,7 @@ fn read(source: &SshConfigSource, paths: &Paths) -> Result<Option<(PathBuf, SshC
     }
 }
 
-/// Are the files that `file` includes to be trusted, and those that they include? Found as the crate finds them.
+/// Checks that the files included by `file`, directly or not, are trusted. Finds them as the crate does.
 fn check_includes(file: &Path, paths: &Paths, depth: usize) -> Result<(), Error> {
     let text = match std::fs::read(file) {
         Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),

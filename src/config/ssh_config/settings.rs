@@ -1,4 +1,4 @@
-//! What ssh_config says of a host, as far as it is obeyed.
+//! The supported settings of ssh_config for a host.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -28,7 +28,7 @@ pub enum HostKeyPolicy {
     Off,
 }
 
-/// What becomes of the keys that a host tells of (UpdateHostKeys in ssh_config(5)).
+/// What to do with the keys that a host announces (UpdateHostKeys in ssh_config(5)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UpdateHostKeys {
     No,
@@ -52,7 +52,7 @@ pub enum Proxy {
 /// A list of algorithms (Ciphers, KexAlgorithms, MACs … in ssh_config(5)).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Algorithms {
-    /// Nobody has said anything: dtunnel's own list and order.
+    /// No setting: dtunnel's own list and order.
     #[default]
     Default,
     /// ssh's defaults and these (`+`): dtunnel's own, then these.
@@ -79,7 +79,7 @@ pub struct AddToAgent {
     pub lifetime: Option<u32>,
 }
 
-/// What ssh_config says of one host, as far as it is obeyed.
+/// The supported settings of ssh_config for one host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SshSettings {
     /// HostName: the name or address to connect to.
@@ -115,7 +115,7 @@ pub struct SshSettings {
     pub proxy: Proxy,
     /// ServerAliveInterval, if not 0.
     pub keepalive: Option<Duration>,
-    /// ServerAliveCountMax; only said where `keepalive` is.
+    /// ServerAliveCountMax; only set if `keepalive` is.
     pub keepalive_count: Option<u32>,
     /// ConnectTimeout, if set.
     pub connect_timeout: Option<Duration>,
