@@ -138,3 +138,65 @@ fn shown(path: &str) -> String {
     let shown: String = path.escape_debug().take(MAX_PATH).collect();
     if shown.len() < path.len() { shown + "…" } else { shown }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Access, ConfigFile, Overrides, Policy, resolve};
+
+    fn guard(policies: &[Policy], allow: &[&str], place: Option<&str>) -> Result<Option<Arc<Guard>>, Error> {
+        let config = ConfigFile::parse("", std::path::Path::new("config.toml")).expect("valid");
+        let overrides = Overrides { ssh_config: Some("none".into()), ..Overrides::default() };
+        let mut target = resolve("lab", &config, &overrides, std::path::Path::new("/run/x.sock")).expect("resolved");
+        target.access = Access {
+            policies: policies.to_vec(),
+            allow: allow.iter().map(|name| (*name).to_owned()).collect(),
+            allow_place: place.map(Into::into),
+            ..Access::default()
+        };
+        Guard::of(&target)
+    }
+
+    #[test]
+    fn a_tunnel_that_is_limited_has_a_guard() {
+        use Policy::{Containers, NoPrivileged, ReadOnly};
+        for (policies, allow, place, expected) in [
+            (&[][..], &[][..], None, Ok(None)),
+            (&[ReadOnly], &[], None, Ok(Some("read-only"))),
+            (&[NoPrivileged, Containers], &["images.push"], None, Ok(Some("containers, no-privileged"))),
+            (&[ReadOnly], &["images.pusch"], None, Err("lab")),
+            (&[ReadOnly], &["images.pusch"], Some("c.toml:3"), Err("c.toml:3")),
+        ] {
+            let found = guard(policies, allow, place);
+            let found = match &found {
+                Ok(guard) => Ok(guard.as_ref().map(|guard| guard.label())),
+                Err(Error::Access { name, reason }) => {
+                    assert!(reason.contains("did you mean `images.push`?"), "{reason}");
+                    Err(name.as_str())
+                }
+                Err(other) => panic!("{other}"),
+            };
+            assert_eq!(found, expected, "{policies:?} {allow:?}");
+        }
+    }
+
+    #[test]
+    fn requests_are_shown_while_they_are_answered_up_to_a_bound() {
+        let guard = guard(&[Policy::ReadOnly], &[], None).expect("rules").expect("limited");
+        let shown = || guard.requests().into_iter().map(|request| request.path).collect::<Vec<_>>();
+        assert!(shown().is_empty());
+        let who = Who { pid: Some(7), command: Some("docker".into()) };
+        let open = ["/_ping", "/a\nb", &format!("/{}", "x".repeat(MAX_PATH))];
+        let mut open: Vec<Open> = open.iter().map(|path| guard.begins("GET", path, &who)).collect();
+        let cut = format!("/{}…", "x".repeat(MAX_PATH - 1));
+        assert_eq!(shown(), ["/_ping", "/a\\nb", &cut]);
+        let first = guard.requests().swap_remove(0);
+        assert_eq!((first.method.as_str(), first.pid, first.command.as_deref()), ("GET", Some(7), Some("docker")));
+        drop(open.remove(0));
+        assert_eq!(shown(), ["/a\\nb", &cut]);
+        open.extend((0..MOST_SHOWN).map(|_| guard.begins("GET", "/info", &who)));
+        assert_eq!(shown().len(), MOST_SHOWN);
+        drop(open);
+        assert!(shown().is_empty());
+    }
+}
