@@ -401,9 +401,8 @@ impl Dispatcher {
         tokio::spawn(async move {
             closing.close().await;
             drop(lease);
-            if !endpoint.is_command() && !pooled.is_ending() {
-                pooled.open_spare(&endpoint).await;
-                pool.spare_opened();
+            if !pooled.is_ending() {
+                open_for_next(pooled, pool, endpoint).await;
             }
         });
     }
@@ -419,13 +418,7 @@ impl Dispatcher {
     fn prepare_next(&self, lease: Lease) {
         let (pooled, pool, endpoint) = (lease.pooled.clone(), self.pool.clone(), self.status.endpoint());
         drop(lease);
-        if endpoint.is_command() {
-            return;
-        }
-        tokio::spawn(async move {
-            pooled.open_spare(&endpoint).await;
-            pool.spare_opened();
-        });
+        tokio::spawn(open_for_next(pooled, pool, endpoint));
     }
 
     /// Lets flows finish that are moving bytes, for at most the target's `drain`.
@@ -476,6 +469,14 @@ fn refuse(local: LocalStream, reason: String) -> Result<Placed, String> {
 async fn close_unwanted(opening: JoinHandle<Result<Channel, OpenError>>, _lease: Lease) {
     if let Ok(Ok(channel)) = opening.await {
         hang_up::let_go(channel).await;
+    }
+}
+
+/// Opens a spare channel for the next flow. Not where it would be a command on the host.
+async fn open_for_next(pooled: Arc<PooledConnection>, pool: Arc<Pool>, endpoint: Endpoint) {
+    if !endpoint.is_command() {
+        pooled.open_spare(&endpoint).await;
+        pool.spare_opened();
     }
 }
 

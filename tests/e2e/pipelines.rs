@@ -45,16 +45,21 @@ fn save_into_load(lab: &Lab, name: &str) {
     assert_eq!(lab.status("lab")["flows_failed"], 0, "{}", lab.log("lab"));
 }
 
+#[track_caller]
+fn save_into_load_on_fresh_tunnels(lab: &Lab, name: &str) {
+    for _ in 0..2 {
+        lab.ok(&["up", "lab"]);
+        save_into_load(lab, name);
+        save_into_load(lab, name);
+        lab.ok(&["down", "lab"]);
+    }
+}
+
 #[test]
 fn an_image_is_saved_into_load_on_a_fresh_tunnel() {
     let Some(lab) = Lab::with_engine() else { return };
     make_image(&lab, "fresh:1");
-    for _ in 0..2 {
-        lab.ok(&["up", "lab"]);
-        save_into_load(&lab, "fresh:1");
-        save_into_load(&lab, "fresh:1");
-        lab.ok(&["down", "lab"]);
-    }
+    save_into_load_on_fresh_tunnels(&lab, "fresh:1");
 }
 
 #[test]
@@ -62,12 +67,7 @@ fn an_image_is_saved_into_load_with_nothing_kept_on_disk() {
     let Some(lab) = Lab::with_engine() else { return };
     make_image(&lab, "apart:1");
     set(&lab, "spill = 0");
-    for _ in 0..2 {
-        lab.ok(&["up", "lab"]);
-        save_into_load(&lab, "apart:1");
-        save_into_load(&lab, "apart:1");
-        lab.ok(&["down", "lab"]);
-    }
+    save_into_load_on_fresh_tunnels(&lab, "apart:1");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Where the answer to a request ends (RFC 9112 section 6.3).
 
-use super::super::guard::Chunks;
+use crate::tunnel::guard::{Body, Rest, content_length, head_end};
 
 /// Largest head of an answer that is read along, in bytes.
 const MAX_HEAD: usize = 64 << 10;
@@ -30,15 +30,12 @@ pub(super) struct Answer {
 enum State {
     /// In the head, of which this has come.
     Head(Vec<u8>),
-    Length(u64),
-    Chunks(Chunks),
+    Body(Rest),
 }
 
 /// What a head says of what follows it.
 enum Follows {
-    Nothing,
-    Length(u64),
-    Chunks,
+    Body(Body),
     /// 1xx: the answer itself.
     Answer,
 }
@@ -60,14 +57,12 @@ impl Answer {
                 State::Head(head) => {
                     let before = head.len();
                     head.extend_from_slice(&input[..input.len().min(MAX_HEAD + 1 - before)]);
-                    let from = before.saturating_sub(3);
-                    let Some(at) = head[from..].windows(4).position(|four| four == b"\r\n\r\n") else {
+                    let Some(end) = head_end(head, before) else {
                         if head.len() > MAX_HEAD {
                             return Progress::Unframed;
                         }
                         return Progress::More;
                     };
-                    let end = from + at + 4;
                     let Some((status, follows)) = read_head(&head[..end], self.to_head) else {
                         return Progress::Unframed;
                     };
@@ -77,26 +72,18 @@ impl Answer {
                     let used = end - before;
                     self.state = match follows {
                         Follows::Answer => State::Head(Vec::new()),
-                        Follows::Nothing => return complete(&input[used..]),
-                        Follows::Length(length) => State::Length(length),
-                        Follows::Chunks => State::Chunks(Chunks::default()),
+                        Follows::Body(body) => State::Body(Rest::from(body)),
                     };
                     used
                 }
-                State::Length(left) => {
-                    let used = input.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
-                    *left -= used as u64;
-                    if *left == 0 {
-                        return complete(&input[used..]);
-                    }
-                    used
-                }
-                State::Chunks(chunks) => match chunks.feed(input) {
-                    Ok((used, true)) => return complete(&input[used..]),
-                    Ok((used, false)) => used,
+                State::Body(rest) => match rest.feed(input) {
+                    Ok(used) => used,
                     Err(_) => return Progress::Unframed,
                 },
             };
+            if matches!(&self.state, State::Body(rest) if rest.has_ended()) {
+                return complete(&input[used..]);
+            }
             input = &input[used..];
         }
         Progress::More
@@ -119,8 +106,7 @@ fn read_head(head: &[u8], to_head: bool) -> Option<(u16, Follows)> {
         let (name, value) = line.split_once(':')?;
         let value = value.trim_matches([' ', '\t']);
         if name.eq_ignore_ascii_case("content-length") {
-            let digits = !value.is_empty() && value.len() <= 18 && value.bytes().all(|byte| byte.is_ascii_digit());
-            let new: u64 = value.parse().ok().filter(|_| digits && length.is_none())?;
+            let new = content_length(value).filter(|_| length.is_none())?;
             length = Some(new);
         } else if name.eq_ignore_ascii_case("transfer-encoding") {
             if chunked || !value.eq_ignore_ascii_case("chunked") {
@@ -135,12 +121,11 @@ fn read_head(head: &[u8], to_head: bool) -> Option<(u16, Follows)> {
     let follows = match (status, length, chunked) {
         (101, ..) => return None,
         (100..=199, ..) => Follows::Answer,
-        _ if to_head => Follows::Nothing,
-        (204 | 304, ..) => Follows::Nothing,
+        _ if to_head => Follows::Body(Body::None),
+        (204 | 304, ..) => Follows::Body(Body::None),
         (_, Some(_), true) | (_, None, false) => return None,
-        (_, Some(0), false) => Follows::Nothing,
-        (_, Some(length), false) => Follows::Length(length),
-        (_, None, true) => Follows::Chunks,
+        (_, Some(length), false) => Follows::Body(Body::Length(length)),
+        (_, None, true) => Follows::Body(Body::Chunked),
     };
     Some((status, follows))
 }

@@ -19,7 +19,7 @@ use bytes::{Bytes, BytesMut};
 use super::answer::{Answer, Progress};
 use crate::sync::lock;
 use crate::tunnel::dial::Kind;
-use crate::tunnel::guard::{Body, Chunks, read_head};
+use crate::tunnel::guard::{Body, Rest, head_end, read_head};
 
 /// Largest head of a request that is waited for, in bytes. (The longest header there is holds the credentials of all
 /// registries.)
@@ -84,45 +84,6 @@ struct Request {
     repeatable: Option<Bytes>,
 }
 
-/// What is to come of a request's body.
-#[derive(Debug, Default)]
-enum Rest {
-    #[default]
-    Nothing,
-    Length(u64),
-    Chunks(Chunks),
-}
-
-impl Rest {
-    /// Reads on. False: this is not, or not only, of the body.
-    fn feed(&mut self, mut input: &[u8]) -> bool {
-        while !input.is_empty() {
-            let used = match self {
-                Self::Nothing => return false,
-                Self::Length(left) => {
-                    let used = input.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
-                    *left -= used as u64;
-                    if *left == 0 {
-                        *self = Self::Nothing;
-                    }
-                    used
-                }
-                Self::Chunks(chunks) => match chunks.feed(input) {
-                    Ok((used, ended)) => {
-                        if ended {
-                            *self = Self::Nothing;
-                        }
-                        used
-                    }
-                    Err(_) => return false,
-                },
-            };
-            input = &input[used..];
-        }
-        true
-    }
-}
-
 impl Exchange {
     /// Takes what has come from the client.
     pub(in crate::tunnel) fn client_sent(&self, data: Bytes) -> FromClient {
@@ -131,7 +92,7 @@ impl Exchange {
             Phase::Blind => FromClient::Pass(data),
             Phase::Asked => {
                 // A second request behind the first one, or a body that is odd: both pass as they are.
-                if !state.request.rest.feed(&data) {
+                if !state.request.rest.takes_all(&data) {
                     state.phase = Phase::Blind;
                 }
                 FromClient::Pass(data)
@@ -142,7 +103,7 @@ impl Exchange {
                 state.gather(before)
             }
             Phase::Ready | Phase::BlindReady => {
-                if !state.request.rest.feed(&data) {
+                if !state.request.rest.takes_all(&data) {
                     state.phase = Phase::BlindReady;
                 }
                 state.pending.extend_from_slice(&data);
@@ -182,7 +143,7 @@ impl Exchange {
         let holds = is_done && std::mem::take(&mut state.request.changes_ports);
         match progress {
             Progress::More => {}
-            Progress::Complete if !state.request.last && matches!(state.request.rest, Rest::Nothing) => {
+            Progress::Complete if !state.request.last && state.request.rest.has_ended() => {
                 *state = State::default();
             }
             Progress::Complete | Progress::Unframed => state.phase = Phase::Blind,
@@ -264,9 +225,7 @@ impl Exchange {
 impl State {
     /// Looks for a request in what is pending, of which so many bytes have been looked at before.
     fn gather(&mut self, before: usize) -> FromClient {
-        let from = before.saturating_sub(3);
-        let end = self.pending[from..].windows(4).position(|four| four == b"\r\n\r\n").map(|at| from + at + 4);
-        let read = match end {
+        let read = match head_end(&self.pending, before) {
             None if may_be_request(&self.pending) && self.pending.len() <= MAX_HEAD => return FromClient::Wait,
             None => Err("no request"),
             Some(end) => read_head(&self.pending[..end]).map(|(head, body, _)| (head, body, end)),
@@ -279,14 +238,10 @@ impl State {
                 is_head: head.method == "HEAD",
                 changes_ports: head.operation().is_some_and(|operation| operation.changes_ports),
                 last: head.last,
-                rest: match body {
-                    Body::None => Rest::Nothing,
-                    Body::Length(length) => Rest::Length(length),
-                    Body::Chunked => Rest::Chunks(Chunks::default()),
-                },
+                rest: Rest::from(body),
                 repeatable: (is_question && body == Body::None && !head.upgrade).then(Bytes::new),
             };
-            if self.request.rest.feed(&self.pending[end..]) {
+            if self.request.rest.takes_all(&self.pending[end..]) {
                 self.phase = Phase::Ready;
             }
         }

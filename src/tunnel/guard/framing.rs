@@ -7,9 +7,9 @@
 
 use std::collections::VecDeque;
 
-use super::chunks::Chunks;
-use super::head::{self, Body, Head};
+use super::head::{self, Head};
 use super::refusal::{Refusal, TOO_LATE};
+use super::rest::Rest;
 
 /// Largest head, in bytes. The longest header there is holds the credentials of all registries.
 const MAX_HEAD: usize = 48 << 10;
@@ -24,10 +24,8 @@ const IN_ITS_PLACE: &[u8] = b"GET / HTTP/1.1\r\nhost: refused\r\nconnection: clo
 enum State {
     /// In a head, of which this has come.
     Head(Vec<u8>),
-    /// In a body of so many more bytes.
-    Body(u64),
-    /// In a body of chunks.
-    Chunk(Chunks),
+    /// In a body, of which this is to come.
+    Body(Rest),
     /// Behind a request for an upgrade: what comes now is not for HTTP, if it is granted.
     Held(Vec<u8>),
     /// Behind a request that was refused, or the last one: nothing more is read.
@@ -84,24 +82,16 @@ impl Framing {
                     }
                     used
                 }
-                State::Body(left) => {
-                    let used = input.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
-                    out.extend_from_slice(&input[..used]);
-                    *left -= used as u64;
-                    if *left == 0 {
-                        self.ended();
-                    }
-                    used
-                }
-                State::Chunk(chunk) => {
-                    let (used, ended) = match chunk.feed(input) {
-                        Ok(fed) => fed,
+                State::Body(rest) => {
+                    let used = match rest.feed(input) {
+                        Ok(used) => used,
                         Err(refusal) => {
                             self.state = State::Over;
                             self.broken = Some(refusal);
                             return Err(refusal);
                         }
                     };
+                    let ended = rest.has_ended();
                     out.extend_from_slice(&input[..used]);
                     if ended {
                         self.ended();
@@ -191,10 +181,9 @@ impl Framing {
                 };
                 out.extend_from_slice(&written);
                 self.seen.push_back(Ok(head));
-                match body {
-                    Body::None => self.ended(),
-                    Body::Length(length) => self.state = State::Body(length),
-                    Body::Chunked => self.state = State::Chunk(Chunks::default()),
+                match Rest::from(body) {
+                    Rest::Nothing => self.ended(),
+                    rest => self.state = State::Body(rest),
                 }
             }
             Err(refusal) => self.refuse(refusal, out),
@@ -207,11 +196,10 @@ fn take_head(head: &mut Vec<u8>, input: &[u8]) -> (usize, bool) {
     let before = head.len();
     let room = (MAX_HEAD - before).min(input.len());
     head.extend_from_slice(&input[..room]);
-    let from = before.saturating_sub(3);
-    match head[from..].windows(4).position(|four| four == b"\r\n\r\n") {
-        Some(at) => {
-            head.truncate(from + at + 4);
-            (head.len() - before, true)
+    match head::head_end(head, before) {
+        Some(end) => {
+            head.truncate(end);
+            (end - before, true)
         }
         None => (room, false),
     }

@@ -71,6 +71,18 @@ struct Headers<'a> {
     upgrades: Vec<&'a str>,
 }
 
+/// Where a head ends of which so many bytes have been looked at before: behind its empty line.
+pub(in crate::tunnel) fn head_end(bytes: &[u8], before: usize) -> Option<usize> {
+    let from = before.saturating_sub(3);
+    bytes[from..].windows(4).position(|four| four == b"\r\n\r\n").map(|at| from + at + 4)
+}
+
+/// The value of a Content-Length header, where it is a plain number (RFC 9110 section 8.6).
+pub(in crate::tunnel) fn content_length(value: &str) -> Option<u64> {
+    let plain = !value.is_empty() && value.len() <= 18 && value.bytes().all(|b| b.is_ascii_digit());
+    value.parse().ok().filter(|_| plain)
+}
+
 /// Reads a complete head; what it is, how its body is framed, and how it is written.
 ///
 /// # Errors
@@ -175,8 +187,7 @@ impl<'a> Headers<'a> {
         match name {
             "host" if self.host.replace(value).is_some() => return Err("it has two Host headers"),
             "content-length" => {
-                let digits = !value.is_empty() && value.len() <= 18 && value.bytes().all(|b| b.is_ascii_digit());
-                let new = value.parse().ok().filter(|_| digits).ok_or("its Content-Length is not a plain number")?;
+                let new = content_length(value).ok_or("its Content-Length is not a plain number")?;
                 if self.length.replace(new).is_some() {
                     return Err("it has two Content-Length headers");
                 }

@@ -25,6 +25,7 @@ mod queries;
 mod query;
 mod reach;
 mod refusal;
+mod rest;
 mod stream;
 mod switched;
 mod target;
@@ -42,12 +43,12 @@ use crate::sync::lock;
 use crate::tunnel::client::peer::Who;
 use policy::Rules;
 
-pub(in crate::tunnel) use chunks::Chunks;
 pub use framing::Framing;
 pub use head::Head;
-pub(in crate::tunnel) use head::{Body, read as read_head};
+pub(in crate::tunnel) use head::{Body, content_length, head_end, read as read_head};
 pub(super) use proxy::serve;
 pub use refusal::Refusal;
+pub(in crate::tunnel) use rest::Rest;
 
 /// Most requests that are shown at once.
 const MOST_SHOWN: usize = 200;
