@@ -203,7 +203,8 @@ fn a_service_manager_is_told_when_it_is_ready_how_it_goes_and_when_it_ends() {
     manager.hears("READY=1");
     echo(&lab).unwrap();
     lab.sshd.stop();
-    manager.hears(&format!("STATUS=reconnecting: the connection to {} was lost", lab.sshd.address));
+    // Which reason it hears is a race: that the connection was lost may be passed over for what the next attempt met.
+    manager.hears("STATUS=reconnecting: ");
     lab.sshd.start_again();
     manager.hears("STATUS=up: Engine");
     run(Command::new("kill").arg(up.id().to_string()));
