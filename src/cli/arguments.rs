@@ -1,4 +1,4 @@
-//! The words of `up` and of the daemon that it starts: written and read.
+//! Writes and reads the arguments of `up` and of the daemon that `up` starts.
 
 use std::ffi::OsString;
 
@@ -66,13 +66,13 @@ pub(super) struct DaemonArgs {
 }
 
 impl TunnelArgs {
-    /// Those of commands that bring a tunnel up on the way.
+    /// Default arguments with this time-out, for commands that bring a tunnel up as a side effect.
     pub(super) fn on_the_way(timeout: config::Duration) -> Self {
         Self { local: None, remote: None, lazy: false, ports: false, read_only: false, remember: false, timeout }
     }
 }
 
-/// The arguments of the daemon: those that decide what it does, none that is a secret.
+/// The daemon's command line. It holds no secrets.
 pub(super) fn daemon_args(global: &Global, target: &str, args: &TunnelArgs) -> Result<Vec<OsString>, Failure> {
     let (config, named) = global.config_path()?;
     let mut list: Vec<OsString> = vec!["daemon".into(), "--config".into(), config.into()];
@@ -154,7 +154,7 @@ impl Started {
     }
 }
 
-/// What a daemon was told at its start.
+/// The options of the daemon or `up --foreground` with this command line. None for any other command line.
 pub(super) fn started_as(arguments: &[String]) -> Option<daemon::Options> {
     let Started { global, what } = Started::read(arguments)?;
     match what {
@@ -169,7 +169,7 @@ pub(super) fn started_as(arguments: &[String]) -> Option<daemon::Options> {
     }
 }
 
-/// The words that a daemon was started with, so that it can be started again. None for a tunnel in the foreground.
+/// Parses a daemon's command line, so that the daemon can be started again. None for a tunnel in the foreground.
 pub(super) fn daemon_started_as(arguments: &[String]) -> Option<(Global, DaemonArgs)> {
     let Started { mut global, what } = Started::read(arguments)?;
     let What::Daemon(args) = what else { return None };

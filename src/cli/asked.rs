@@ -1,5 +1,5 @@
-//! What is asked of a tunnel that runs already: it takes effect, or is refused with what resolves it. And what holds of
-//! a tunnel, in a few words.
+//! Compares the settings a command asks for with those of the running tunnel,
+//! and applies or refuses them. Also formats a tunnel's settings in short.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -84,7 +84,7 @@ pub(super) fn take_on(
     client.send(&options)?;
     let warnings = match client.receive(limit.max(daemon::CONNECTING))? {
         Some(Event::Reloaded { warnings }) => warnings,
-        // Then only the error in the configuration matters.
+        // A usage error is in the configuration and needs no advice about the tunnel.
         Some(Event::Failed { failure }) if failure.exit == ExitCode::Usage => return Err(failure),
         Some(Event::Failed { failure }) => {
             let causes = std::iter::once(failure.message).chain(failure.causes).collect();
@@ -108,14 +108,14 @@ pub(super) fn changed_since(status: &TunnelStatus) -> Vec<Difference> {
     let differences = || {
         let running = status.settings.as_ref()?;
         let start = started_as(&status.arguments)?;
-        // Without a configuration that can be read nothing is known of it, and `status` works all the same.
+        // `status` works without a readable configuration.
         let config = ConfigFile::load(&start.config, start.config_named).ok()?;
         Some(Wanted::of(&start.target, &config, &start.overrides).ok()?.differences(running))
     };
     differences().unwrap_or_default()
 }
 
-/// A sentence for a tunnel whose configuration has changed; None where it has not.
+/// A sentence for a tunnel whose configuration has changed since it was loaded; None without a change.
 pub(super) fn changed(status: &TunnelStatus) -> Option<String> {
     let takes = status.changed.iter().map(|difference| difference.takes).max()?;
     let command = match takes {

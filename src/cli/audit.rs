@@ -159,7 +159,7 @@ fn of_containers(report: &Report, all: bool) -> String {
             }
         }
     }
-    // The worst of each decides, then the name.
+    // Sorted by their worst severity, then by name.
     let mut containers: Vec<_> = containers.into_iter().collect();
     let worst = |found: &[(&Outcome, &Evidence)]| found.first().map(|(finding, _)| finding.rule.severity);
     containers.sort_by_key(|(_, found)| std::cmp::Reverse(worst(found)));
@@ -201,7 +201,7 @@ fn cis(finding: &Outcome) -> String {
     finding.rule.cis.map(|cis| format!(" (CIS {cis})")).unwrap_or_default()
 }
 
-/// Most lines of evidence that are shown of one finding.
+/// Limit of evidence lines shown per finding.
 const MOST_LINES: usize = 5;
-/// Most containers that are shown.
+/// Limit of containers shown.
 const MOST_CONTAINERS: usize = 10;

@@ -1,4 +1,4 @@
-//! Brings a tunnel up, or waits for one that is coming up, and asks the person what its daemon asks.
+//! Brings a tunnel up, or waits for one that is coming up, and answers its daemon's questions from the terminal.
 
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,7 @@ use crate::failure::{ExitCode, Failure};
 
 /// How long a daemon that holds the lock may take to open its control socket.
 const STARTING: Duration = Duration::from_secs(2);
-/// The interval between checks for it.
+/// The interval between attempts to connect to it.
 const LOOK: Duration = Duration::from_millis(10);
 
 /// A tunnel that is up.
@@ -62,12 +62,12 @@ pub(super) struct Start {
 }
 
 impl Start {
-    /// Reads the words that a daemon was started with. None for a tunnel in the foreground.
+    /// Parses a daemon's command line. None for a tunnel in the foreground.
     pub(super) fn of(arguments: &[String]) -> Option<Self> {
         daemon_started_as(arguments).map(|(global, args)| Self { global, args })
     }
 
-    /// Checks, while it runs, that it can be started again: a profile's tunnel needs its profile.
+    /// Checks, before the tunnel is taken down, that it can be started again: a profile's tunnel needs its profile.
     pub(super) fn check(&self, has_profile: bool) -> Result<(), Failure> {
         let config = self.global.config()?;
         if has_profile {
@@ -121,10 +121,10 @@ pub(super) fn bring_up(
                 }
                 let options = Request::Reload { lazy: args.lazy, ports: args.ports };
                 asked::take_on(&mut client, target, &wanted, &different, options, args.timeout.0)?;
-                // It may have to connect for that.
+                // The reload may require a connection first.
                 continue;
             }
-            // Somebody else is bringing it up, or it has lost its connection: wait along.
+            // Another client is bringing it up, or it is reconnecting: wait as well.
             match watch(&mut client, target, progress, Clock::Ours(args.timeout.0))? {
                 Watched::Up(status) if different.is_empty() => return Ok(Up { status: *status, already: true }),
                 Watched::Up(_) => continue,
@@ -133,7 +133,7 @@ pub(super) fn bring_up(
                 Watched::Gone => {}
             }
         } else {
-            // No need to wait for its end: the daemon cleans up before it reports why it ends.
+            // No wait for the old daemon's end: it cleans up before it reports its reason.
             let (mut client, _) = daemon::spawn(&daemon_args(global, target, args)?).map_err(cannot_spawn)?;
             match watch(&mut client, target, progress, Clock::OfDaemon(args.timeout.0))? {
                 Watched::Up(status) => return Ok(Up { status: *status, already: false }),
@@ -157,7 +157,7 @@ pub(super) fn bring_up(
     }
 }
 
-/// A name that has no address may be a profile's, misspelt.
+/// Adds a hint if the target could not be resolved and resembles a profile's name.
 pub(super) fn with_name_hint(failure: Failure, target: &str, config: &ConfigFile) -> Failure {
     match nearest_profile(target, config) {
         Some(hint) if failure.exit == ExitCode::Unreachable => failure.hint(hint),
@@ -184,23 +184,23 @@ pub(super) enum Watched {
 pub(super) enum Clock {
     /// The client: a tunnel that ran before has no time-out while it reconnects.
     Ours(Duration),
-    /// The daemon's, which was told this limit when it was started.
+    /// The daemon, which got this limit on its command line.
     OfDaemon(Duration),
 }
 
-/// Follows a daemon until its tunnel is up or has failed, or the time is over, and asks the person what it
-/// asks.
+/// Follows a daemon until its tunnel is up, has failed or the limit has
+/// passed. Answers its questions from the terminal.
 pub(super) fn watch(client: &mut Client, target: &str, progress: &Progress, clock: Clock) -> Result<Watched, Failure> {
     let mut line = progress.line(target);
     let (limit_ms, silence) = match clock {
         Clock::Ours(limit) => (Some(u64::try_from(limit.as_millis()).unwrap_or(u64::MAX)), limit),
         Clock::OfDaemon(limit) => (None, limit),
     };
-    // A daemon that fails at once may be gone before it reads this; its reason is still there.
+    // A daemon that fails at once may exit before it reads this; its reason can still be received.
     let _ = client.send(&Request::Watch { interactive: prompt::is_interactive(), limit_ms });
     loop {
-        // The daemon keeps the time, for it knows of questions at other terminals; the client only notices if the
-        // daemon stalls.
+        // The daemon applies the limit because it knows of questions at other
+        // terminals. The client's limit only catches a daemon that stalls.
         match client.receive(silence)? {
             Some(Event::Status { status }) => return Ok(Watched::Up(status)),
             Some(Event::Failed { failure }) => return Ok(Watched::Failed(failure)),
@@ -213,7 +213,7 @@ pub(super) fn watch(client: &mut Client, target: &str, progress: &Progress, cloc
                     Ok(answer) => Some(answer),
                     Err(NoAnswer::NoTerminal) => None,
                     Err(NoAnswer::Over) => continue,
-                    // As if the signal had come: the daemon sees us go and leaves nothing behind.
+                    // As on SIGINT: the daemon sees the connection close and cleans up.
                     Err(NoAnswer::Interrupted) => ui::interrupted(),
                 };
                 client.send(&Request::Answer { id, answer })?;

@@ -1,4 +1,4 @@
-//! `dtunnel completions`, and what the shells ask for at each Tab.
+//! `dtunnel completions`, and the answers to the shells' completion requests.
 
 use std::ffi::OsStr;
 
@@ -11,7 +11,7 @@ use super::ui;
 use crate::config::{self, ConfigFile, Profile};
 use crate::failure::{ExitCode, Failure};
 
-/// The environment variable with which a shell's script asks for completions.
+/// The environment variable with which a shell's script requests completions.
 const VARIABLE: &str = "COMPLETE";
 
 #[derive(Debug, Args)]
@@ -29,7 +29,7 @@ enum Shell {
     Powershell,
 }
 
-/// Answers a shell that asks what could come next; then the process ends.
+/// Answers a shell's completion request and exits, if there is one.
 pub(super) fn complete(commands: fn() -> clap::Command) {
     CompleteEnv::with_factory(commands).var(VARIABLE).complete();
 }
@@ -46,8 +46,8 @@ pub(super) fn completions(args: &CompletionsArgs) -> Result<(), Failure> {
     ui::print(&if let Shell::Zsh = args.shell { fit_for_fpath(&script) } else { script.into_owned() })
 }
 
-/// zsh loads a file of $fpath at the first Tab and runs it for that very Tab: it has to complete then, not only
-/// to say which function will. Sourced, as by `source <(dtunnel completions zsh)`, it says so.
+/// zsh loads a file from $fpath at the first Tab and runs it for that Tab: then the script must complete at once. When
+/// sourced, as by `source <(dtunnel completions zsh)`, it must only register the function.
 fn fit_for_fpath(script: &str) -> String {
     let Some((functions, registration)) = script.trim_end().rsplit_once('\n') else { return script.into() };
     let function = registration.split_ascii_whitespace().nth(1).unwrap_or_default();
@@ -74,7 +74,7 @@ pub(super) fn targets() -> ArgValueCompleter {
     })
 }
 
-/// Completes a TARGET of a command about tunnels that are up: these first.
+/// Completes a TARGET for a command about running tunnels, which come first.
 pub(super) fn running() -> ArgValueCompleter {
     ArgValueCompleter::new(|begun: &OsStr| {
         let mut candidates: Vec<_> =
@@ -93,7 +93,7 @@ pub(super) fn profiles() -> ArgValueCompleter {
     ArgValueCompleter::new(|begun: &OsStr| fitting(of_profiles(&configuration()), begun))
 }
 
-/// The configuration; None where it cannot be read.
+/// The configuration; the default one if the file cannot be read.
 fn configuration() -> ConfigFile {
     let named = std::env::var_os("DTUNNEL_CONFIG").filter(|path| !path.is_empty()).map(Into::into);
     let path = named.or_else(|| config::config_path().ok());

@@ -1,4 +1,4 @@
-//! `dtunnel context`: docker's own contexts for tunnels, by way of the docker CLI.
+//! `dtunnel context`: manages docker contexts for tunnels through the docker CLI.
 
 use std::process::{Command, Stdio};
 
@@ -48,9 +48,9 @@ impl ContextCommand {
 #[derive(Debug, Serialize)]
 struct Shown {
     context: String,
-    /// Its endpoint; None once it is removed.
+    /// Its endpoint; None once it was removed.
     host: Option<String>,
-    /// Does docker use it now?
+    /// Whether it is docker's current context.
     current: bool,
 }
 
@@ -86,7 +86,7 @@ impl Context {
         &self.endpoints.docker.host
     }
 
-    /// Has dtunnel made it?
+    /// Whether dtunnel created it.
     pub(super) fn is_ours(&self) -> bool {
         self.metadata.description.starts_with(OURS)
     }
@@ -168,7 +168,7 @@ fn remove(global: &Global, target: &str) -> Result<String, Failure> {
     Ok(name)
 }
 
-/// Does docker use it now? (Older CLIs have no `context show`.)
+/// Whether it is docker's current context. Older CLIs have no `context show`.
 fn is_current(name: &str) -> Result<bool, Failure> {
     let list = docker(&["context", "ls", "--format", "{{.Current}} {{.Name}}"])?;
     Ok(list.lines().any(|line| line == format!("true {name}")))
@@ -195,15 +195,15 @@ fn endpoint(global: &Global, target: &str) -> Result<(TunnelName, String, bool),
     }
 }
 
-/// A tunnel's name as docker takes names of contexts.
+/// A context name for the tunnel: docker allows only some characters.
 fn name_of(tunnel: &TunnelName) -> String {
     let plain = |c: char| if c.is_ascii_alphanumeric() || "_.+-".contains(c) { c } else { '-' };
     let name: String = tunnel.as_str().chars().map(plain).collect();
-    // At least two characters, and none of docker's own names.
+    // docker requires two characters and reserves `default`.
     if name.len() < 2 || name == "default" { format!("dtunnel-{name}") } else { name }
 }
 
-/// The context of this name, if there is one.
+/// The context of this name, if it exists.
 fn existing(name: &str) -> Result<Option<Context>, Failure> {
     Ok(all()?.into_iter().find(|context| context.name == name))
 }
@@ -223,10 +223,10 @@ pub(super) fn all() -> Result<Vec<Context>, Failure> {
         .map_err(|e| Failure::new(ExitCode::Other, format!("docker's contexts cannot be read: {e}")))
 }
 
-/// Runs the docker CLI; its standard output.
+/// Runs the docker CLI and returns its standard output.
 fn docker(args: &[&str]) -> Result<String, Failure> {
     let mut command = Command::new("docker");
-    // What is set for one shell must not decide on what is kept for all.
+    // A context is stored for all shells, so this shell's variables must not affect it.
     command.args(args).env_remove("DOCKER_HOST").env_remove("DOCKER_CONTEXT").stdin(Stdio::null());
     let output = command.output().map_err(|e| {
         Failure::new(ExitCode::Other, format!("cannot run docker: {e}"))

@@ -58,7 +58,7 @@ pub(super) fn doctor(global: &Global, args: &DoctorArgs) -> Result<(), Failure> 
         Some(name) => {
             let config = global.config()?;
             let target = global.resolved(name, &config, args.remote.clone())?;
-            // Only its own daemon knows that it is the target's tunnel which listens there.
+            // Only the tunnel's own daemon can tell that the listener at the local endpoint is this tunnel.
             let running = match daemon::find(&runtime_dir()?, &target.name)? {
                 Found::Running(status) => status.local,
                 Found::Down | Found::Unwell(_) => None,
@@ -68,7 +68,7 @@ pub(super) fn doctor(global: &Global, args: &DoctorArgs) -> Result<(), Failure> 
             })?
             .map_err(|error| {
                 let failure = Failure::from(error);
-                // What to do is in the check's lines; here only the verdict, and a name that was misspelt.
+                // The check's own lines hold the remedy. Here: the verdict, and a hint for a misspelt name.
                 let hint = nearest_profile(name, &config).filter(|_| failure.exit == ExitCode::Unreachable);
                 Failure { causes: Vec::new(), hint, ..failure }
             })
@@ -104,7 +104,7 @@ fn of(checks: &[Check], verdict: Verdict) -> Vec<&'static str> {
     checks.iter().filter(|check| check.verdict == verdict).map(|check| check.id).collect()
 }
 
-/// The report's last sentence.
+/// The report's summary line.
 pub(super) fn summary(target: Option<&str>, checks: &[Check]) -> String {
     let what = target.map_or("this machine".into(), text::shown);
     match (of(checks, Verdict::Failed).as_slice(), of(checks, Verdict::Warning).as_slice()) {

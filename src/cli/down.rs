@@ -12,7 +12,7 @@ use crate::config::{ConfigFile, RuntimeFiles, TunnelName};
 use crate::daemon::{Client, Event, Request};
 use crate::failure::Failure;
 
-/// How long flows may take to finish where an older daemon does not report its `drain`.
+/// Limit for open flows to finish if an older daemon does not report its `drain`.
 const UNTOLD: Duration = Duration::from_secs(600);
 
 #[derive(Debug, Args)]
@@ -28,7 +28,7 @@ pub(super) struct DownArgs {
     pub(super) json: bool,
 }
 
-/// What `--json` prints of each.
+/// One element of the `--json` output.
 #[derive(Debug, Serialize)]
 struct Taken {
     name: String,
@@ -37,7 +37,7 @@ struct Taken {
 
 pub(super) fn down(global: &Global, args: &DownArgs) -> Result<(), Failure> {
     let (config, tunnels) = if args.all {
-        // A configuration file that is broken must not keep anything up.
+        // `--all` works without a readable configuration.
         targets::runtime()?;
         (ConfigFile::default(), targets::running().into_iter().map(|name| (name.to_string(), name)).collect())
     } else if args.targets.is_empty() {
@@ -73,12 +73,12 @@ pub(super) fn down(global: &Global, args: &DownArgs) -> Result<(), Failure> {
     last.map_or(Ok(()), |last| last.map(drop))
 }
 
-/// Takes a tunnel down, and says so if `aloud`; false where it was not up.
+/// Takes a tunnel down and, if `aloud`, reports it. Returns false if it was not up.
 pub(super) fn take_down(target: &str, name: &TunnelName, aloud: bool) -> Result<bool, Failure> {
     let files = RuntimeFiles::new(&targets::runtime()?, name)?;
     let Some(mut client) = Client::connect(&files.control)? else {
-        // What a killed daemon left is replaced by the next `up`; whoever asks for it to go
-        // expects it gone. The sockets only: nobody listens there.
+        // Removes the sockets of a killed daemon, which nobody listens on
+        // any more. Other files are replaced by the next `up`.
         for stale in [&files.socket, &files.control] {
             let _ = std::fs::remove_file(stale);
         }

@@ -1,4 +1,4 @@
-//! `dtunnel env`, and what tells a shell where its docker goes.
+//! `dtunnel env`, and the variables that point a shell's docker to a tunnel.
 
 use std::ffi::OsString;
 use std::io::IsTerminal;
@@ -66,7 +66,7 @@ impl Environment {
 
 pub(super) fn env(global: &Global, args: &EnvArgs) -> Result<(), Failure> {
     let shell = args.shell.unwrap_or_else(Shell::guess);
-    // Whatever goes wrong: a shell that evaluates nothing would go on with the host that it had.
+    // On any failure: a shell that evaluates no output would keep its previous host.
     ui::if_it_fails(shell.failure());
     if args.unset {
         return ui::print(&shell.script(&OURS.map(Change::Clear)));
@@ -79,7 +79,7 @@ pub(super) fn env(global: &Global, args: &EnvArgs) -> Result<(), Failure> {
     };
     let environment = Environment::new(&chosen.target, status);
     if environment.host.contains(char::is_control) {
-        // A socket that a service manager has passed on can be anywhere; not each shell could be told.
+        // A socket from a service manager can have any path; some shells cannot quote control characters.
         let host = &environment.host;
         return Err(Failure::new(ExitCode::Other, format!("the endpoint {host:?} holds control characters")));
     }
@@ -99,7 +99,7 @@ fn usable(global: &Global, chosen: &Chosen) -> Result<TunnelStatus, Failure> {
     }
 }
 
-/// Makes the shell fail that evaluates the output of a command line which could not even be read.
+/// Prints a failing word for a shell that evaluates the output, if the command line is invalid and may be one of `env`.
 pub(super) fn refuse_to_be_evaluated(words: &[OsString], commands: &clap::Command) {
     if !(means_env(words, commands) || is_piped_as_text(words) && names_no_command(words, commands)) {
         return;
@@ -114,21 +114,21 @@ pub(super) fn refuse_to_be_evaluated(words: &[OsString], commands: &clap::Comman
     let _ = ui::print(shell.unwrap_or_else(Shell::guess).failure());
 }
 
-/// Is the command unknown? `eval "$(dtunnel export p)"` would otherwise go on with the shell's previous host.
+/// Is the command unknown? Without a failing word `eval "$(dtunnel export p)"` would keep the shell's previous host.
 fn names_no_command(words: &[OsString], commands: &clap::Command) -> bool {
     let at = super::words::next_word(words, 1).map(|at| if words[at] == "--" { at + 1 } else { at });
     let word = at.and_then(|at| words.get(at)).map(|word| word.to_string_lossy());
     word.is_some_and(|word| word != "help" && commands.find_subcommand(&*word).is_none())
 }
 
-/// Does something read standard output that could be a shell? A terminal does not, nor does what asks for JSON. Whatever else
-/// reads it is told by the exit code that there is nothing to read.
+/// Whether standard output may be read by a shell: it is no terminal,
+/// and JSON was not requested. Other readers must check the exit code.
 fn is_piped_as_text(words: &[OsString]) -> bool {
     !std::io::stdout().is_terminal() && !words.iter().any(|word| word == "--json")
 }
 
-/// May a wrong command line be one of `env`, whose output is evaluated? Also where the word is misspelt, or was taken for
-/// something else, as in `dtunnel --config env TARGET`.
+/// Whether an invalid command line may be one of `env`, whose output is evaluated. Includes misspelt commands, and
+/// `env` taken for an option's value, as in `dtunnel --config env TARGET`.
 fn means_env(words: &[OsString], commands: &clap::Command) -> bool {
     let command = super::words::command_at(words).map(|at| words[at].to_string_lossy());
     if let Some(word) = command.filter(|word| commands.find_subcommand(&**word).is_some()) {
@@ -136,7 +136,7 @@ fn means_env(words: &[OsString], commands: &clap::Command) -> bool {
     }
     let words = words.iter().skip(1).map(|word| word.to_string_lossy());
     let first = words.clone().find(|word| !word.starts_with('-'));
-    // One slip: a letter that is wrong, missing or too many, or two that changed places.
+    // One typing error: a wrong, missing or extra letter, or two letters swapped.
     first.is_some_and(|word| strsim::osa_distance(&word.to_lowercase(), "env") <= 1)
         || words.into_iter().any(|w| w == "env")
 }

@@ -1,6 +1,6 @@
 //! Three examples for each command, shown by `--help` and in the manual pages. A test reads each as a command line.
 
-/// A command by its words, and its examples: what to type, and what that does.
+/// A command's words, and its examples: a command line and what it does.
 type Examples = (&'static str, [(&'static str, &'static str); 3]);
 
 const ALL: &[Examples] = &[
@@ -305,12 +305,12 @@ const ALL: &[Examples] = &[
     ),
 ];
 
-/// The examples of a command, by its words below `dtunnel`.
+/// The three examples of a command, by its words after `dtunnel`.
 pub fn examples(command: &str) -> Option<&'static [(&'static str, &'static str); 3]> {
     ALL.iter().find(|(words, _)| *words == command).map(|(_, examples)| examples)
 }
 
-/// Gives each command's help its examples.
+/// Adds the examples to the help of each command.
 pub(super) fn attach(command: clap::Command, words: &str) -> clap::Command {
     let below = |name: &str| format!("{words} {name}").trim_start().to_owned();
     let names: Vec<String> = command.get_subcommands().map(|sub| sub.get_name().to_owned()).collect();

@@ -1,4 +1,4 @@
-//! `dtunnel exec` and `dtunnel shell`: a command, or the user's shell, whose docker is a tunnel's.
+//! `dtunnel exec` and `dtunnel shell`: runs a command, or the user's shell, with docker pointed to a tunnel.
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, IsTerminal};
@@ -31,7 +31,7 @@ pub(super) struct ExecArgs {
     timeout: config::Duration,
 }
 
-/// `exec -- COMMAND` leaves the target out. clap takes this `--` away; doubled, the second one is the first of the words.
+/// `exec -- COMMAND` omits the target. clap drops this `--`, so it is doubled: the second becomes the first of `words`.
 pub(super) fn keep_first_marker(words: Vec<OsString>) -> Vec<OsString> {
     let Some(exec) = super::words::command_at(&words).filter(|at| words[*at] == "exec") else { return words };
     let marker = super::words::next_word(&words, exec + 1).filter(|at| words[*at] == "--");
@@ -61,7 +61,7 @@ pub(super) fn exec(global: &Global, args: &ExecArgs) -> Result<(), Failure> {
         Some((target, words)) => (Some(target.to_string_lossy()), words),
         None => (None, args.words.as_slice()),
     };
-    // clap leaves a `--` that follows the target among the words of the command.
+    // clap keeps a `--` that follows the target in the command's words.
     let (marked, words) = match words.split_first() {
         Some((first, rest)) if first == "--" => (true, rest),
         _ => (false, words),
@@ -75,7 +75,7 @@ pub(super) fn exec(global: &Global, args: &ExecArgs) -> Result<(), Failure> {
     become_command(Command::new(program).args(arguments), program, &Environment::new(&chosen.target, status))
 }
 
-/// Brings the tunnel up. A failure here has its own exit code: the command was not run.
+/// Brings the tunnel up. A failure has its own exit code, since the command was not run.
 fn bring_up(
     global: &Global,
     given: Option<&str>,
@@ -90,7 +90,7 @@ fn bring_up(
     up.map_err(|failure| Failure { exit: ExitCode::NoTunnel, ..failure })
 }
 
-/// `exec docker ps`: is the first word a command, and the target was left out?
+/// Detects `exec docker ps`: the target is missing and the first word is a program.
 fn forgotten_target(global: &Global, chosen: &Chosen, words: &[OsString]) -> Result<(), Failure> {
     let target = &chosen.target;
     if target.contains(['@', ':']) || !is_program(target) {
@@ -104,7 +104,7 @@ fn forgotten_target(global: &Global, chosen: &Chosen, words: &[OsString]) -> Res
         .hint(format!("dtunnel exec TARGET -- {target}{words}")))
 }
 
-/// Would a shell find this program?
+/// Whether PATH holds this program.
 fn is_program(name: &str) -> bool {
     let runs =
         |path: &std::path::Path| std::fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.mode() & 0o111 != 0);

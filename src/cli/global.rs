@@ -1,4 +1,4 @@
-//! The options of every command, and how values are written in all of them.
+//! The options common to all commands, and their value formats.
 
 use std::path::PathBuf;
 
@@ -38,7 +38,7 @@ pub(super) enum Color {
 impl Global {
     /// The configuration file, and whether the user named it.
     pub(super) fn config_path(&self) -> Result<(PathBuf, bool), Failure> {
-        // An empty variable is one that is not set, as for ssh and docker.
+        // An empty variable counts as unset, as for ssh and docker.
         let of_environment = || std::env::var_os("DTUNNEL_CONFIG").filter(|path| !path.is_empty()).map(PathBuf::from);
         match self.config.clone().or_else(of_environment) {
             Some(path) => Ok((absolute(&path), true)),
@@ -51,7 +51,7 @@ impl Global {
         Ok(ConfigFile::load(&path, named)?)
     }
 
-    /// What a TARGET stands for, as `up` would take it with this `--remote`.
+    /// Resolves a TARGET with this `--remote`, as `up` would.
     pub(super) fn resolved(
         &self,
         target: &str,
@@ -63,7 +63,7 @@ impl Global {
         Ok(resolve(target, config, &overrides, &files.socket)?)
     }
 
-    /// `-F`, fit for a process with another working directory.
+    /// The `-F` file as an absolute path, for a process with another working directory; `none` stays.
     pub(super) fn ssh_config(&self) -> Option<PathBuf> {
         self.ssh_config.as_ref().map(|path| if path.as_os_str() == "none" { path.clone() } else { absolute(path) })
     }
@@ -73,7 +73,7 @@ pub(super) fn absolute(path: &std::path::Path) -> PathBuf {
     std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf())
 }
 
-/// A length of time on the command line, where a bare number is in seconds.
+/// Parses a duration from the command line. A bare number is in seconds.
 pub(super) fn duration(text: &str) -> Result<config::Duration, String> {
     match text.parse() {
         Ok(seconds) => Ok(config::Duration(std::time::Duration::from_secs(seconds))),

@@ -1,4 +1,4 @@
-//! `dtunnel profile import`: profiles from what names hosts already.
+//! `dtunnel profile import`: creates profiles from docker contexts, DOCKER_HOST and ssh_config.
 
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
@@ -97,7 +97,7 @@ fn find(global: &Global, args: &ImportArgs, config: &ConfigFile) -> Result<BTree
         }
     };
     if wanted(Source::Contexts) {
-        // Without the CLI there are no contexts; that matters only to those who asked for them.
+        // A missing docker CLI matters only if `--from contexts` was given.
         let contexts = match context::all() {
             Err(failure) if args.from.contains(&Source::Contexts) => return Err(failure),
             contexts => contexts.unwrap_or_default(),
@@ -123,7 +123,7 @@ fn find(global: &Global, args: &ImportArgs, config: &ConfigFile) -> Result<BTree
     Ok(found)
 }
 
-/// The profile that leads where an `ssh://` URL does, as the docker CLI reads it: a path names the socket.
+/// A profile for an `ssh://` URL, read as the docker CLI does: a path names the socket. None for other URLs.
 fn of_url(url: &str, description: &str) -> Option<Profile> {
     let rest = url.strip_prefix("ssh://")?;
     let (authority, path) = match rest.find('/') {
@@ -141,7 +141,7 @@ fn of_url(url: &str, description: &str) -> Option<Profile> {
     })
 }
 
-/// A profile as it stands in the file.
+/// A profile as it is written to the configuration file.
 pub(super) fn as_toml(name: &str, profile: &Profile) -> Result<String, Failure> {
     let text = toml_edit::ser::to_string(profile).map_err(|e| Failure::new(ExitCode::Other, e.to_string()))?;
     Ok(format!("[profiles.{}]\n{text}", toml_edit::Key::new(name)))

@@ -14,7 +14,7 @@ use crate::config::log_path;
 use crate::daemon::log_tail;
 use crate::failure::{ExitCode, Failure};
 
-/// How often `--follow` looks for more.
+/// Poll interval of `--follow`.
 const LOOK: Duration = Duration::from_millis(200);
 
 #[derive(Debug, Args)]
@@ -58,7 +58,7 @@ pub(super) fn logs(global: &Global, args: &LogsArgs) -> Result<(), Failure> {
     }
 }
 
-/// Reads what was added since `end` (inode and length), and updates `end`. A new file is read from its start.
+/// Reads the data after `end` (inode and length), and updates `end`. A new file is read from its start.
 fn read_on(path: &Path, end: &mut (u64, u64)) -> io::Result<String> {
     let mut file = File::open(path)?;
     let meta = file.metadata()?;

@@ -1,6 +1,6 @@
-//! The command line: one file a command. Only this module prints.
+//! The command line: one file per command. Only this module prints.
 //!
-//! Arguments are declared here and in the commands' files; what they mean is the other modules'.
+//! Arguments are declared here and in the commands' files; other modules implement their effects.
 
 mod arguments;
 mod asked;
@@ -117,7 +117,7 @@ enum Command {
 }
 
 impl Command {
-    /// Is what it prints for programs, errors and warnings included?
+    /// Whether its output is JSON, errors and warnings included.
     fn json(&self) -> bool {
         match self {
             Self::Up(args) => args.json,
@@ -139,20 +139,20 @@ impl Command {
     }
 }
 
-/// The command line, with the examples of each command's `--help`.
+/// The command line's definition, with the examples of each command's `--help`.
 pub fn command() -> clap::Command {
     examples::attach(Cli::command(), "")
 }
 
-/// Answers a shell that asks for completions, where one does.
+/// Answers a shell's completion request and exits, if there is one.
 pub fn complete() {
     completions::complete(command);
 }
 
-/// Reads the command line.
+/// Parses the command line.
 ///
 /// # Errors
-/// The exit code, once what is wrong, the help or the version was printed.
+/// The exit code, after the usage error, the help or the version was printed.
 pub fn parse() -> Result<Cli, ExitCode> {
     let words = exec::keep_first_marker(std::env::args_os().collect());
     let read = command().try_get_matches_from(&words).and_then(|matches| Cli::from_arg_matches(&matches));
@@ -167,11 +167,11 @@ pub fn parse() -> Result<Cli, ExitCode> {
     })
 }
 
-/// Runs what the command line says; prints what failed.
+/// Runs the parsed command; prints its failure.
 pub fn run(cli: Cli) -> ExitCode {
     let Cli { global, command } = cli;
     ui::Ui::decide(&global, command.json());
-    // Any of them may come to ask for a passphrase, or find one in the keyring.
+    // Any command may ask for a passphrase, or read one from the keyring.
     crate::ssh::keep_memory_private();
     match dispatch(&global, command) {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,4 +1,4 @@
-//! How values look to people: tables, marks, colours, sizes.
+//! Output for people: tables, marks, colours, sizes.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -15,13 +15,13 @@ pub(super) const HINT: Style = AnsiColor::Cyan.on_default().bold();
 pub(super) const WARN: Style = AnsiColor::Yellow.on_default().bold();
 const GOOD: Style = AnsiColor::Green.on_default();
 
-/// Rows under a header; a block of lines for each row where the terminal is too narrow for
-/// that, since a path that is broken over two lines cannot be copied.
+/// Formats rows under a header. If the terminal is too narrow, each row
+/// becomes a block of lines: a path wrapped by the terminal cannot be copied.
 pub(super) fn table(header: &[&str], rows: &[Vec<String>], width: Option<usize>) -> String {
     blocks(header, rows, width).concat()
 }
 
-/// The same with a column STATE, in colour: `state` tells that of a row.
+/// A [`table`] with a coloured column STATE: `state` returns the state of a row.
 pub(super) fn states(
     header: &[&str],
     rows: &[Vec<String>],
@@ -39,19 +39,19 @@ pub(super) fn states(
             State::Failed => ERROR,
             State::Down => Style::new().dimmed(),
         };
-        // The name, in front of it, has no blanks.
+        // The name before the state has no blanks.
         let word = format!(" {state}");
         text += &block.replacen(&word, &format!(" {style}{state}{style:#}"), 1);
     }
     text
 }
 
-/// Columns of the terminal on standard output, if it is one.
+/// Width of the terminal on standard output, in columns. None if it is no terminal.
 pub(super) fn width() -> Option<usize> {
     Term::stdout().size_checked().map(|(_, columns)| usize::from(columns))
 }
 
-/// The header, unless each row is a block, then each row.
+/// The header and one line per row, or, if they don't fit, one block per row and no header.
 fn blocks(header: &[&str], rows: &[Vec<String>], width: Option<usize>) -> Vec<String> {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header(header);
@@ -73,17 +73,17 @@ fn blocks(header: &[&str], rows: &[Vec<String>], width: Option<usize>) -> Vec<St
     rows.iter().map(block).collect()
 }
 
-/// The mark before a line that says that all went well.
+/// The mark before a success line.
 pub(super) fn check() -> String {
     format!("{GOOD}✔{GOOD:#}")
 }
 
-/// The mark before a line that says what to know.
+/// The mark before a warning line.
 pub(super) fn mark_warning() -> String {
     format!("{WARN}!{WARN:#}")
 }
 
-/// The mark before a line that says what failed.
+/// The mark before a failure line.
 pub(super) fn mark_failure() -> String {
     format!("{ERROR}✘{ERROR:#}")
 }
@@ -98,7 +98,7 @@ pub(super) fn severity(severity: Severity) -> String {
     format!("{style}{severity}{style:#}")
 }
 
-/// `1.5 GB`: for people, in powers of 1000.
+/// Formats a size as `1.5 GB`, in powers of 1000.
 pub(super) fn bytes(count: u64) -> String {
     let mut value = count as f64;
     for unit in ["B", "kB", "MB", "GB", "TB"] {
@@ -111,7 +111,7 @@ pub(super) fn bytes(count: u64) -> String {
     String::new()
 }
 
-/// `2h 5m`: the two largest units.
+/// Formats a duration as `2h 5m`: its two largest units.
 pub(super) fn span(duration: Duration) -> String {
     let text = humantime::format_duration(Duration::from_secs(duration.as_secs())).to_string();
     text.split(' ').take(2).collect::<Vec<_>>().join(" ")

@@ -25,7 +25,7 @@ pub(super) struct PortsArgs {
     open: Vec<Option<u16>>,
 }
 
-/// A port, or None for `all`.
+/// Parses a port. None means `all`.
 fn port(text: &str) -> Result<Option<u16>, String> {
     match text {
         "all" => Ok(None),
@@ -68,7 +68,7 @@ pub(super) fn ports(global: &Global, args: &PortsArgs) -> Result<(), Failure> {
     })
 }
 
-/// Asks for ports, and waits until the daemon has looked.
+/// Has the daemon forward the ports (None: all that wait), and returns its status after the next look.
 fn open(client: &mut Client, ports: Option<Vec<u16>>) -> Result<TunnelStatus, Failure> {
     client.ask_status(&Request::OpenPorts { ports }).map_err(Failure::from)
 }
@@ -77,7 +77,7 @@ fn waiting(status: &TunnelStatus) -> impl Iterator<Item = &PortStatus> {
     status.ports.iter().flatten().filter(|port| port.state == PortState::Waiting)
 }
 
-/// Each port once, whatever the number of its addresses.
+/// Each waiting port once, however many addresses it has.
 fn waiting_once(status: &TunnelStatus) -> Vec<&PortStatus> {
     let mut ports: Vec<&PortStatus> = Vec::new();
     for port in waiting(status) {

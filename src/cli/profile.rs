@@ -186,7 +186,7 @@ fn edit(path: &std::path::Path) -> Result<(), Failure> {
     if let Some(dir) = path.parent() {
         std::fs::create_dir_all(dir).map_err(|e| other(format!("cannot create {}: {e}", dir.display())))?;
     }
-    // An editor may be given with options, so the shell takes it apart, as git does.
+    // The editor's setting may hold options, so a shell splits it, as for git.
     let status = Command::new("sh").arg("-c").arg(format!("{editor} \"$1\"")).arg("sh").arg(path).status();
     let status = status.map_err(|e| other(format!("cannot run {editor}: {e}")))?;
     if !status.success() {

@@ -1,4 +1,4 @@
-//! What people see while they wait, and are asked meanwhile.
+//! Progress display and questions during a wait.
 
 use std::sync::Mutex;
 use std::time::Duration;
@@ -14,10 +14,10 @@ use crate::sync::lock;
 /// How often the spinner turns.
 const TICK: Duration = Duration::from_millis(120);
 
-/// What people see while they wait: a spinner a target, on a terminal.
+/// The progress display: a spinner per target, on a terminal.
 pub(super) struct Progress {
     spinners: Option<MultiProgress>,
-    /// One question at a time.
+    /// Serialises questions.
     asking: Mutex<()>,
 }
 
@@ -47,7 +47,7 @@ impl Progress {
         }
     }
 
-    /// Shows a message of a ProxyCommand or server to the person who waits.
+    /// Shows a message of a ProxyCommand or server to the user.
     pub(super) fn tell(&self, target: &str, message: &str) {
         let say = || ui().said(&format!("{target}: {message}"));
         match &self.spinners {
@@ -65,16 +65,16 @@ impl Progress {
     }
 }
 
-/// One target's line; gone from the screen when dropped.
+/// One target's progress line, removed from the screen on drop.
 pub(super) struct Line {
     spinner: Option<ProgressBar>,
-    /// The last message, where there is no spinner.
+    /// The last message, if there is no spinner.
     told: Option<(String, Option<String>)>,
 }
 
 impl Line {
     pub(super) fn step(&mut self, target: &str, step: &str, trouble: Option<&Trouble>) {
-        // Short, with the cause first of what may be cut off: a narrow terminal shows one line.
+        // A narrow terminal shows one line, so the cause comes before text that may be cut off.
         let doing = match trouble {
             None => step.to_owned(),
             Some(Trouble { message, next_ms: None }) => format!("{step} again: {message}"),
@@ -86,7 +86,7 @@ impl Line {
             spinner.set_message(format!("{target}: {doing}"));
             return;
         }
-        // The same step is told again as a sign of life.
+        // The daemon repeats a step as a sign of life.
         let told = (step.to_owned(), trouble.map(|trouble| trouble.message.clone()));
         if ui().is_verbose() && self.told.as_ref() != Some(&told) {
             ui().note(&format!("{target}: {doing}"));

@@ -1,4 +1,4 @@
-//! Puts the daemon's questions to the person at the terminal.
+//! Asks the daemon's questions at the terminal.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, OpenOptions};
@@ -17,7 +17,7 @@ use crate::daemon::Client;
 use crate::failure::{ExitCode, Failure};
 use crate::ssh::{Prompter, Question, Secret};
 
-/// Longest answer, in bytes: a line beyond it is no passphrase.
+/// Longest answer, in bytes. No passphrase is longer.
 const MAX_ANSWER: usize = 16 << 10;
 const CTRL_C: u8 = 0x03;
 const CTRL_D: u8 = 0x04;
@@ -31,9 +31,9 @@ const CTRL_BACKSLASH: u8 = 0x1c;
 pub(super) enum NoAnswer {
     /// Ctrl-C.
     Interrupted,
-    /// There is no terminal (any more).
+    /// There is no terminal, or it was lost.
     NoTerminal,
-    /// The question needs no answer any more.
+    /// The question was answered elsewhere or dropped.
     Over,
 }
 
@@ -46,13 +46,13 @@ impl From<NoAnswer> for Failure {
     }
 }
 
-/// Can anybody be asked, at a terminal or by SSH_ASKPASS?
+/// Whether a terminal or SSH_ASKPASS is available for questions.
 pub(super) fn is_interactive() -> bool {
     askpass().is_some() || terminal().is_ok()
 }
 
-/// The program to ask with instead of the terminal, by ssh's rules (ssh(1), ENVIRONMENT): where
-/// there is no terminal but a display, or where SSH_ASKPASS_REQUIRE says so.
+/// The program to ask with instead of the terminal, by ssh's rules (ssh(1), ENVIRONMENT): if there is a display but no
+/// terminal, or if SSH_ASKPASS_REQUIRE says so.
 fn askpass() -> Option<OsString> {
     let set = |name| std::env::var_os(name).filter(|value| !value.is_empty());
     let program = set("SSH_ASKPASS")?;
@@ -67,27 +67,27 @@ fn askpass() -> Option<OsString> {
 fn ask_with(program: &OsStr, text: &str) -> Result<Secret, NoAnswer> {
     let asking = Command::new(program).arg(text).stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
     let mut child = asking.map_err(|_| NoAnswer::NoTerminal)?;
-    // Room for all that is read, so that no copy is left behind where it would have grown.
+    // Allocated in full, since growing would leave a copy of the secret in memory.
     let mut answer = Zeroizing::new(Vec::with_capacity(2 * MAX_ANSWER));
     let read = child.stdout.take().map(|output| output.take(MAX_ANSWER as u64 + 1).read_to_end(&mut answer));
     let status = child.wait().map_err(|_| NoAnswer::NoTerminal)?;
-    // A dialogue that was cancelled ends with an error, as Ctrl-C does at a terminal.
+    // A cancelled dialogue exits with an error, as Ctrl-C does at a terminal.
     if !status.success() || !matches!(read, Some(Ok(_))) || answer.len() > MAX_ANSWER {
         return Err(NoAnswer::NoTerminal);
     }
     Ok(secret(&answer))
 }
 
-/// The line that was typed, without its end.
+/// The typed line without its line ending.
 fn secret(line: &[u8]) -> Secret {
     let end = line.iter().rposition(|byte| !b"\r\n".contains(byte)).map_or(0, |last| last + 1);
     Secret::new(String::from_utf8_lossy(&line[..end]).into_owned())
 }
 
-/// A secret that a program has printed: its first line, for `pass` has others behind it.
+/// The first line of a program's output, as a secret. `pass` prints other data on later lines.
 ///
 /// # Errors
-/// Where there is none, or more than any answer has.
+/// The line is empty, too long or not UTF-8, or the input cannot be read.
 pub(super) fn first_line(input: impl io::Read) -> io::Result<Secret> {
     let mut text = Zeroizing::new(Vec::with_capacity(2 * MAX_ANSWER));
     input.take(MAX_ANSWER as u64 + 1).read_to_end(&mut text)?;
@@ -105,17 +105,17 @@ fn terminal() -> io::Result<File> {
     OpenOptions::new().read(true).write(true).open("/dev/tty")
 }
 
-/// The daemon that asks. When another terminal answers, it ends the question here.
+/// A question's daemon and number. The daemon ends the question once another terminal has answered.
 pub(super) struct Asker<'a> {
     pub(super) client: &'a mut Client,
     pub(super) id: u64,
 }
 
 impl Asker<'_> {
-    /// Has the daemon ended the question?
+    /// Whether the daemon has ended the question.
     fn is_over(&mut self) -> bool {
         while self.client.has_news() {
-            // A daemon that is gone asks nobody anything.
+            // The daemon's end ends its questions.
             if self.client.is_over(self.id).unwrap_or(true) {
                 return true;
             }
@@ -128,12 +128,12 @@ impl Asker<'_> {
 enum Input {
     /// A key or line.
     Typed,
-    /// The question needs no answer any more.
+    /// The question was answered elsewhere or dropped.
     Over,
     Signal(i32),
 }
 
-/// Waits for the person's next key or line, for the end of the question, or for a signal.
+/// Waits for the user's next key or line, for the end of the question, or for a signal.
 fn wait(terminal: &File, asker: &mut Option<&mut Asker<'_>>, signals: Option<&Held>) -> io::Result<Input> {
     loop {
         if asker.as_deref_mut().is_some_and(Asker::is_over) {
@@ -152,7 +152,7 @@ fn wait(terminal: &File, asker: &mut Option<&mut Asker<'_>>, signals: Option<&He
                 polled => polled?,
             };
             let has_come = |index: usize| all.get(index).is_some_and(|fd| !fd.revents().is_empty());
-            // Signals first: what has been typed is not lost.
+            // Signals take precedence; typed input stays readable.
             match (has_come(0), of_signals == 2 && has_come(1)) {
                 (_, true) => false,
                 (true, false) => return Ok(Input::Typed),
@@ -170,7 +170,7 @@ fn wait(terminal: &File, asker: &mut Option<&mut Asker<'_>>, signals: Option<&He
 /// # Errors
 /// [`NoAnswer`].
 pub(super) fn ask(question: &Question, mut asker: Option<&mut Asker<'_>>) -> Result<Secret, NoAnswer> {
-    // It may have waited for another one's turn at this terminal.
+    // The question may have ended while another one occupied this terminal.
     if asker.as_deref_mut().is_some_and(Asker::is_over) {
         return Err(NoAnswer::Over);
     }
@@ -205,10 +205,10 @@ enum Read {
     Over,
 }
 
-/// Does work that may have questions, which are put to whoever is at the terminal.
+/// Runs work that may have questions, and asks them at the terminal.
 ///
 /// # Errors
-/// Where it cannot even begin.
+/// The runtime cannot be started.
 pub(super) fn while_answering<T>(work: impl AsyncFnOnce(&Prompter) -> T) -> Result<T, Failure> {
     let (prompter, mut questions) = Prompter::new();
     let _person = is_interactive().then(|| prompter.attended());
@@ -221,7 +221,7 @@ pub(super) fn while_answering<T>(work: impl AsyncFnOnce(&Prompter) -> T) -> Resu
                 match tokio::task::spawn_blocking(move || ask(&question, None)).await {
                     Ok(Ok(answer)) => drop(reply.send(answer)),
                     Ok(Err(NoAnswer::Interrupted)) => ui::interrupted(),
-                    // Nobody is there: the reply is dropped, which says so.
+                    // No terminal: dropping the reply reports that.
                     _ => {}
                 }
             }
@@ -248,7 +248,7 @@ pub(super) fn while_answering<T>(work: impl AsyncFnOnce(&Prompter) -> T) -> Resu
     Ok(result)
 }
 
-/// Asks for a yes at the terminal; whatever else is answered is a no.
+/// Asks a yes-or-no question at the terminal. Any answer but yes is a no.
 ///
 /// # Errors
 /// [`NoAnswer`].
@@ -262,7 +262,7 @@ pub(super) fn confirm(question: &str) -> Result<bool, NoAnswer> {
     }
 }
 
-/// The question in words, much as ssh puts it.
+/// The question's text, worded much as in ssh.
 fn text(question: &Question) -> String {
     match question {
         Question::HostKey { host, key_type, fingerprint, also_known_as } => {
@@ -308,7 +308,7 @@ fn read_line(terminal: &File, mut asker: Option<&mut Asker<'_>>) -> io::Result<R
     if matches!(wait(terminal, &mut asker, None)?, Input::Over) {
         return Ok(Read::Over);
     }
-    // A code may be shown, and is a secret all the same: read once, as what is hidden.
+    // A code is a secret even if shown: read into one buffer, as hidden input is.
     let mut line = Zeroizing::new(Vec::with_capacity(MAX_ANSWER));
     let mut byte = [0];
     while line.len() < MAX_ANSWER && (&mut &*terminal).read(&mut byte)? > 0 {
@@ -320,12 +320,11 @@ fn read_line(terminal: &File, mut asker: Option<&mut Asker<'_>>) -> io::Result<R
     Ok(if line.is_empty() { Read::Interrupted } else { Read::Answer(secret(&line)) })
 }
 
-/// Asks `question` and reads a line that is not shown. The terminal's own line editing and signals are off meanwhile,
-/// and signals from elsewhere wait: one that ended or stopped this process half-way would leave the terminal without
-/// its echo.
+/// Asks `question` and reads a line without echo. The terminal's line editing and signal keys are off meanwhile, and
+/// signals from elsewhere are deferred: one that ended or stopped this process would leave the terminal without echo.
 ///
-/// The question is shown once the echo is off, as in readpassphrase(3): who sees it may type at once, and nothing of
-/// that is shown or lost.
+/// The question is printed once the echo is off, as in readpassphrase(3):
+/// what the user types after seeing it is neither echoed nor lost.
 fn read_hidden(terminal: &File, question: &str, mut asker: Option<&mut Asker<'_>>) -> io::Result<Read> {
     let signals = Held::new();
     let mut mode = HiddenMode::enter(terminal)?;
@@ -344,7 +343,7 @@ fn read_hidden(terminal: &File, question: &str, mut asker: Option<&mut Asker<'_>
                     CTRL_C => break true,
                     CTRL_D if answer.is_empty() => break true,
                     CTRL_Z => {
-                        // The terminal would send it to all of the job.
+                        // The terminal would send SIGTSTP to the whole job.
                         let _ = rustix::process::kill_current_process_group(Signal::TSTP);
                         SIGTSTP
                     }
@@ -357,7 +356,7 @@ fn read_hidden(terminal: &File, question: &str, mut asker: Option<&mut Asker<'_>
                         continue;
                     }
                     c if BACKSPACE.contains(&c) => {
-                        // A character of UTF-8 goes as a whole.
+                        // Removes all bytes of a UTF-8 character.
                         while answer.pop().is_some_and(|last| last & 0xc0 == 0x80) {}
                         continue;
                     }
@@ -377,7 +376,7 @@ fn read_hidden(terminal: &File, question: &str, mut asker: Option<&mut Asker<'_>
             ui::killed_by(signal);
         }
         signals::stop();
-        // What it was stopped by, where that was this process itself.
+        // Discards the SIGTSTP that this process sent itself.
         signals.take();
         answer.clear();
         mode = HiddenMode::enter(terminal)?;
@@ -391,7 +390,7 @@ fn read_hidden(terminal: &File, question: &str, mut asker: Option<&mut Asker<'_>
     Ok(Read::Answer(secret(&answer)))
 }
 
-/// The terminal without echo, line editing and signals, until dropped.
+/// Switches off the terminal's echo, line editing and signal keys until dropped.
 struct HiddenMode<'a> {
     terminal: &'a File,
     before: Termios,

@@ -44,7 +44,7 @@ pub(super) struct ReloadArgs {
     pub(super) json: bool,
 }
 
-/// The tunnels to act on, with their names as typed.
+/// The tunnels to act on, with their targets as typed.
 fn meant(
     global: &Global,
     command: &str,
@@ -56,7 +56,7 @@ fn meant(
     let names = || up.iter().map(ToString::to_string).collect::<Vec<_>>();
     if all {
         let dir = targets::runtime()?;
-        // One that was killed leaves its sockets behind.
+        // A killed daemon leaves its sockets behind.
         let is_up = |name: &TunnelName| !matches!(daemon::find(&dir, name), Ok(Found::Down));
         return Ok((
             ConfigFile::default(),
@@ -103,7 +103,7 @@ fn again(
         Found::Unwell(error) => return Err(error.into()),
     };
     asked::has_these_files(global, target, &status)?;
-    // What would not come up again stays as it is.
+    // A tunnel that could not be started again is left running.
     let start = Start::of(&status.arguments).ok_or_else(|| {
         Failure::new(ExitCode::Other, format!("{target} runs in the foreground, so dtunnel cannot start it again"))
             .hint("if it is a service: systemctl --user restart; otherwise end it and start it as before")
@@ -113,7 +113,7 @@ fn again(
     start.bring_up(timeout, progress)
 }
 
-/// What `reload --json` prints of each.
+/// One element of the `--json` output of `reload`.
 #[derive(Debug, Serialize)]
 struct Reloaded {
     name: String,

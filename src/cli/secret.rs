@@ -140,7 +140,7 @@ fn resolved(global: &Global, target: &str) -> Result<Target, Failure> {
     global.resolved(target, &global.config()?, None)
 }
 
-/// Everything that could be kept for a target.
+/// Every secret that may be stored for a target.
 fn all_of(target: &Target) -> Result<Vec<Kept>, Failure> {
     let files = target.ssh.identity_files.iter().cloned().map(Kept::Passphrase);
     let passwords = [Kept::password_for(target, &Leg::default())?, Kept::OldPassword(target.account())];

@@ -1,4 +1,4 @@
-//! `dtunnel service`: a tunnel as a service of the user's, under systemd or launchd.
+//! `dtunnel service`: installs a tunnel as a user service, under systemd or launchd.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -46,12 +46,12 @@ struct Service {
     stop: Vec<Vec<String>>,
 }
 
-/// What the service's files are made from.
+/// The data for the service's files.
 struct About<'a> {
     name: &'a str,
     target: &'a str,
     program: &'a Path,
-    /// `--config FILE` and `-F FILE`, where they were given.
+    /// `--config FILE` and `-F FILE`, if given.
     options: Vec<String>,
     local: &'a Path,
     socket: bool,
@@ -107,7 +107,7 @@ fn uninstall(global: &Global, config: &ConfigFile, target: &str) -> Result<(), F
 
 fn plan(global: &Global, config: &ConfigFile, target: &str, socket: bool) -> Result<Service, Failure> {
     let other = |message: String| Failure::new(ExitCode::Other, message);
-    // What cannot be resolved would fail as a service, where nobody sees it.
+    // An unresolvable target would fail later as a service, where nobody sees it.
     let resolved = global.resolved(target, config, None)?;
     let name = &resolved.name;
     let program = std::env::current_exe().map_err(|e| other(format!("cannot find this program: {e}")))?;
@@ -128,7 +128,7 @@ fn plan(global: &Global, config: &ConfigFile, target: &str, socket: bool) -> Res
     Ok(if cfg!(target_os = "macos") { launchd(&about, &home) } else { systemd(&about, &home) })
 }
 
-/// Whatever goes into a line of a unit or a property list has to be one line, and text.
+/// Checks that every value fits a line of a unit or a property list: valid UTF-8 without control characters.
 fn checked(about: About<'_>) -> Result<About<'_>, Failure> {
     let paths = [Some(about.program), Some(about.local)].into_iter().flatten();
     let paths = paths.map(|path| path.to_str().ok_or_else(|| path.display().to_string()));
@@ -148,7 +148,7 @@ fn no_line(word: &str) -> Failure {
     Failure::new(ExitCode::Usage, format!("`{}`: {reason}", word.escape_debug()))
 }
 
-/// Runs the service manager's commands, or says which they are where there is none.
+/// Runs the service manager's commands, or prints them if there is no service manager.
 fn tell(commands: &[Vec<String>]) -> Result<(), Failure> {
     for words in commands {
         let shown = words.join(" ");

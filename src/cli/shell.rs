@@ -1,10 +1,10 @@
-//! Words of the shells: how each sets and clears a variable, safely quoted.
+//! Shell syntax: how each shell sets and clears a variable, safely quoted.
 
 use std::path::Path;
 
 use clap::ValueEnum;
 
-/// A shell, or another form in which an environment is written down.
+/// A shell, or another format for an environment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum Shell {
     Bash,
@@ -20,14 +20,14 @@ pub(super) enum Shell {
     Json,
 }
 
-/// Changes to the environment, in order.
+/// A change to the environment.
 pub(super) enum Change<'a> {
     Set(&'a str, &'a str),
     Clear(&'a str),
 }
 
 impl Shell {
-    /// The shell that runs us: our parent process if that is one, else $SHELL, else sh.
+    /// The shell that runs dtunnel: the parent process if that is a shell, else $SHELL, else sh.
     pub(super) fn guess() -> Self {
         let parent = rustix::process::getppid()
             .and_then(|pid| std::fs::read_to_string(format!("/proc/{}/comm", pid.as_raw_nonzero())).ok());
@@ -49,8 +49,8 @@ impl Shell {
         })
     }
 
-    /// A word that makes the evaluating shell fail, as a failed command does: `&&`, `set -e` and `try` see it. Forms
-    /// that are not evaluated have no such word, and get nothing.
+    /// A word that makes the evaluating shell fail, as a failed command does:
+    /// `&&`, `set -e` and `try` see it. Empty for formats that are not evaluated.
     pub(super) fn failure(self) -> &'static str {
         match self {
             Self::Bash | Self::Zsh | Self::Sh | Self::Fish => "false;\n",
@@ -61,7 +61,7 @@ impl Shell {
         }
     }
 
-    /// The changes in this shell's words.
+    /// The changes in this shell's syntax.
     pub(super) fn script(self, changes: &[Change<'_>]) -> String {
         if self == Self::Json {
             let object: serde_json::Map<String, serde_json::Value> = changes
@@ -95,13 +95,13 @@ impl Shell {
                 Self::Powershell => format!("$env:{name} = $null;"),
                 Self::Nu => format!("hide-env --ignore-errors {name}"),
                 Self::Elvish => format!("unset-env {name};"),
-                // docker takes an empty variable for one that is not set.
+                // docker treats an empty variable as unset.
                 Self::Dotenv => format!("{name}="),
             },
         }
     }
 
-    /// A value as a single word of this shell, whatever is in it.
+    /// Quotes any value as a single word of this shell.
     fn quote(self, value: &str) -> String {
         let plain = |c: char| c.is_ascii_alphanumeric() || "/:._-+@".contains(c);
         let is_plain = !value.is_empty() && value.chars().all(plain);
@@ -153,7 +153,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
-        /// Held against real shells: whatever the value, it arrives as it is and nothing is run.
+        /// Checked with real shells: the value arrives unchanged, and nothing in it is run.
         #[test]
         fn a_value_passes_a_real_shell_unchanged(value in "[ -~äß€]{0,40}") {
             for (shell, programs) in [(Shell::Sh, ["sh", "dash"].as_slice()), (Shell::Bash, &["bash"])] {

@@ -1,7 +1,7 @@
 //! Signals that arrive while the terminal's echo is off: the echo must be restored.
 //!
-//! A handler, once it is there, cannot be taken back (signal-hook(1.0), "unregistering"): between prompts it does what
-//! the system would.
+//! signal-hook cannot unregister a handler (signal-hook(1.0), "unregistering").
+//! Between prompts the handler therefore emulates the system's default action.
 
 use std::io;
 use std::os::unix::net::UnixStream;
@@ -14,27 +14,27 @@ use signal_hook::low_level::{self, pipe};
 
 /// Signals that end or stop this process.
 const ALL: [i32; 5] = [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP];
-/// Signals that a tunnel in this process (`up --foreground`) handles.
+/// Signals handled by a tunnel in this process (`up --foreground`).
 const OF_A_TUNNEL: [i32; 3] = [SIGHUP, SIGINT, SIGTERM];
 
 static SIGNALS: OnceLock<Option<Signals>> = OnceLock::new();
 static A_TUNNEL_IS_HERE: AtomicBool = AtomicBool::new(false);
 
 struct Signals {
-    /// Whether signals have their default effect.
+    /// Whether signals take their default action.
     by_default: Arc<AtomicBool>,
-    /// The last signal that came; 0 for none.
+    /// The last signal received; 0 for none.
     came: Arc<AtomicUsize>,
-    /// Readable once a signal has come.
+    /// Readable after a signal.
     news: UnixStream,
 }
 
-/// Signals are a tunnel's in this very process, which ends in its own way. Said before anybody is asked.
+/// Leaves SIGHUP, SIGINT and SIGTERM to the tunnel in this process. Call it before the first question.
 pub(super) fn leave_to_tunnel() {
     A_TUNNEL_IS_HERE.store(true, Ordering::SeqCst);
 }
 
-/// While this lives signals wait to be taken. At most one at a time, as there is one terminal.
+/// Defers signals until taken or dropped. At most one exists at a time, since there is one terminal.
 pub(super) struct Held(Option<&'static Signals>);
 
 impl Held {
@@ -46,12 +46,12 @@ impl Held {
         Self(signals)
     }
 
-    /// Readable once a signal has come.
+    /// Readable after a signal.
     pub(super) fn news(&self) -> Option<&UnixStream> {
         self.0.map(|signals| &signals.news)
     }
 
-    /// The signal that has come, if any.
+    /// Takes the last signal received, if any.
     pub(super) fn take(&self) -> Option<i32> {
         let signals = self.0?;
         let mut bytes = [0; 64];
@@ -79,7 +79,7 @@ impl Signals {
         let ignored = ignored();
         for signal in ALL {
             let is_anothers = OF_A_TUNNEL.contains(&signal) && A_TUNNEL_IS_HERE.load(Ordering::SeqCst);
-            // nohup(1), and jobs in the background.
+            // Set by nohup(1) and for background jobs.
             let is_ignored = ignored >> (signal - 1) & 1 == 1;
             if is_anothers || is_ignored {
                 continue;
@@ -92,15 +92,14 @@ impl Signals {
     }
 }
 
-/// The signals that this process was started to ignore, as bits (proc_pid_status(5)). Elsewhere than on Linux: none
-/// known.
+/// The signals this process was started to ignore, as a bit mask (proc_pid_status(5)). 0 on systems other than Linux.
 fn ignored() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
 }
 
-/// Stops this process, as Ctrl-Z does; returns when it goes on.
+/// Stops this process, as Ctrl-Z does; returns when it is continued.
 pub(super) fn stop() {
     let _ = low_level::emulate_default_handler(SIGTSTP);
 }

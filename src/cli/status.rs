@@ -13,9 +13,9 @@ use crate::daemon::{self, Found, TunnelStatus};
 use crate::failure::{ExitCode, Failure};
 use crate::tunnel::State;
 
-/// Pause between two lines of `--watch`, where none is said.
+/// Default interval of `--watch`.
 const EVERY: Duration = Duration::from_secs(2);
-/// Shortest pause between two lines of `--watch`.
+/// Minimum interval of `--watch`.
 const SHORTEST: Duration = Duration::from_millis(100);
 
 #[derive(Debug, Args)]
@@ -34,7 +34,7 @@ pub(super) struct StatusArgs {
 
 pub(super) fn status(global: &Global, args: &StatusArgs) -> Result<(), Failure> {
     let (mut given, mut interval) = (args.targets.clone(), args.watch.map(|value| value.map(|duration| duration.0)));
-    // `--watch 1`: a length of time and no target, as watch(1) and ping(8) have it.
+    // `--watch 1` gives an interval, not a target, as in watch(1) and ping(8).
     if let (Some(None), [first, ..]) = (interval, given.as_slice())
         && let Ok(duration) = super::global::duration(first)
     {
@@ -42,7 +42,7 @@ pub(super) fn status(global: &Global, args: &StatusArgs) -> Result<(), Failure> 
         given.remove(0);
     }
     let (named, default) = if given.is_empty() {
-        // What is up is to be seen whatever is wrong with the configuration.
+        // Running tunnels are shown even if the configuration is broken.
         (Vec::new(), default(global))
     } else {
         (global.choose_all(&given)?.1.into_iter().map(|(_, name)| name).collect(), None)
@@ -61,7 +61,7 @@ pub(super) fn status(global: &Global, args: &StatusArgs) -> Result<(), Failure> 
         }
         false => table(&statuses, output::width()),
     })?;
-    // Of those that were asked for, by name or as the default.
+    // The tunnels named on the command line, or the default one.
     let asked_for = |status: &&TunnelStatus| {
         !named.is_empty() || default.as_ref().is_some_and(|default| default.as_str() == status.name)
     };
@@ -74,13 +74,13 @@ pub(super) fn status(global: &Global, args: &StatusArgs) -> Result<(), Failure> 
     Err(Failure::new(ExitCode::NotUp, format!("{} {are} not up", not_up.join(", "))))
 }
 
-/// The default target that somebody has set.
+/// The default target, if set explicitly.
 fn default(global: &Global) -> Option<TunnelName> {
     let config = global.config().unwrap_or_default();
     targets::set_default(&config).and_then(|target| TunnelName::of_target(&target, &config).ok())
 }
 
-/// The named tunnels, or all that are up and the default one.
+/// The named tunnels, or all running ones and the default one.
 fn wanted(named: &[TunnelName], default: Option<&TunnelName>) -> Result<Vec<TunnelStatus>, Failure> {
     if !named.is_empty() {
         return ask(named);
@@ -88,7 +88,7 @@ fn wanted(named: &[TunnelName], default: Option<&TunnelName>) -> Result<Vec<Tunn
     let mut names = targets::running();
     names.extend(default.filter(|default| !names.contains(default)).cloned());
     let mut statuses = ask(&names)?;
-    // A stale control socket is not a tunnel, unless it was asked for.
+    // A stale control socket is shown only if it is the default target's.
     statuses
         .retain(|status| status.state != State::Down || default.is_some_and(|default| default.as_str() == status.name));
     Ok(statuses)
@@ -123,7 +123,7 @@ pub(super) fn ask(names: &[TunnelName]) -> Result<Vec<TunnelStatus>, Failure> {
     Ok(statuses)
 }
 
-/// Lines for logs, pipes and simple terminals. Ends when their reader is gone.
+/// Prints status lines for logs, pipes and simple terminals. Ends when the reader closes the pipe.
 fn watch(named: &[TunnelName], interval: Duration) -> Result<(), Failure> {
     let mut out = std::io::stdout().lock();
     loop {
@@ -139,7 +139,7 @@ fn watch(named: &[TunnelName], interval: Duration) -> Result<(), Failure> {
     }
 }
 
-/// One tunnel at one moment.
+/// One tunnel's status line.
 fn line(status: &TunnelStatus) -> String {
     let now = humantime::format_rfc3339_seconds(SystemTime::now());
     let time = status.round_trip_ms().map(|ms| format!(" rtt={ms:.1}ms")).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Which tunnel a command means: the TARGET, or the default one, and what a name that is none was meant to be.
+//! Finds the tunnel that a command means: the TARGET or the default one, with suggestions for unknown names.
 
 use std::path::PathBuf;
 
@@ -9,7 +9,7 @@ use crate::daemon;
 use crate::failure::{ExitCode, Failure};
 use crate::shell_word::shell_word;
 
-/// The variable that names the default target of a shell or a directory.
+/// The environment variable that names the default target of a shell or a directory.
 pub(super) const VARIABLE: &str = "DTUNNEL_TARGET";
 
 /// A tunnel that a command is about.
@@ -25,7 +25,8 @@ impl Global {
     /// The tunnel of `given`, or of the default target.
     ///
     /// # Errors
-    /// No target, and no default; a configuration that is broken, unless the tunnel runs: then it is warned of.
+    /// There is no target and no default, or the configuration is broken.
+    /// A broken one is only a warning if the tunnel runs.
     pub(super) fn choose(&self, given: Option<&str>) -> Result<Chosen, Failure> {
         let read = self.config();
         let target = match (given.map(str::to_owned).or_else(of_environment), &read) {
@@ -38,7 +39,7 @@ impl Global {
         Ok(Chosen { target, name, config })
     }
 
-    /// The tunnels of `targets`, each once, with the word for it.
+    /// The tunnels of `targets`, each once, with its target as typed.
     ///
     /// # Errors
     /// As [`Global::choose`].
@@ -57,7 +58,7 @@ impl Global {
         if config::log_path(name).is_ok_and(|log| log.exists()) {
             return None;
         }
-        // What is wrong in ssh_config is for those who connect.
+        // Errors in ssh_config are reported when connecting.
         let hosts = config::ssh_hosts(self.ssh_config().as_deref(), config).unwrap_or_default();
         if hosts.iter().any(|host| host == target) {
             return None;
@@ -72,7 +73,7 @@ impl Global {
     }
 }
 
-/// Each tunnel once, with the first of the words for it.
+/// Removes duplicate tunnels; the first target of each is kept.
 pub(super) fn each_once<Name: PartialEq>(named: Vec<(String, Name)>) -> Vec<(String, Name)> {
     let mut once: Vec<(String, Name)> = Vec::new();
     for (target, name) in named {
@@ -83,7 +84,7 @@ pub(super) fn each_once<Name: PartialEq>(named: Vec<(String, Name)>) -> Vec<(Str
     once
 }
 
-/// The tunnel of a target, which may be given by the tunnel's own name as well: that is what `status` shows.
+/// The tunnel of a target. A running tunnel's own name, as shown by `status`, is accepted as well.
 fn named(target: &str, config: &ConfigFile) -> Result<TunnelName, Failure> {
     match running().into_iter().find(|name| name.as_str() == target) {
         Some(name) => Ok(name),
@@ -91,8 +92,8 @@ fn named(target: &str, config: &ConfigFile) -> Result<TunnelName, Failure> {
     }
 }
 
-/// The configuration, or none where it is broken but every target runs: what runs must not be out of reach for it.
-/// A profile's tunnel has the profile's name, so that the name alone leads to it.
+/// The configuration. A broken one is replaced by the default one if every target runs, so that running tunnels stay
+/// reachable: a profile's tunnel has the profile's name, which suffices to find it.
 fn in_spite_of_faults(read: Result<ConfigFile, Failure>, targets: &[String]) -> Result<ConfigFile, Failure> {
     let failure = match read {
         Ok(config) => return Ok(config),
@@ -109,12 +110,12 @@ fn in_spite_of_faults(read: Result<ConfigFile, Failure>, targets: &[String]) -> 
     Ok(none)
 }
 
-/// Where the tunnels' sockets are.
+/// The runtime directory, which holds the tunnels' sockets.
 pub(super) fn runtime() -> Result<PathBuf, Failure> {
     Ok(runtime_dir()?)
 }
 
-/// The tunnels that run, or did until they were killed.
+/// The tunnels that run, and those whose daemon was killed.
 pub(super) fn running() -> Vec<TunnelName> {
     runtime().map(|dir| daemon::list(&dir)).unwrap_or_default()
 }
@@ -140,7 +141,7 @@ pub(super) fn default_target(global: &Global) -> Option<String> {
     of_environment().or_else(|| of_configuration(&global.config().ok()?).ok())
 }
 
-/// The default target that somebody has set, if any; the only profile is none.
+/// The default target, if set explicitly. The only profile does not count.
 pub(super) fn set_default(config: &ConfigFile) -> Option<String> {
     of_environment().or_else(|| config.default.clone())
 }
@@ -155,7 +156,7 @@ pub(super) fn none_given(command: &str, all: &str, some: &[String]) -> Failure {
         .hint(format!("dtunnel {command} TARGET…"))
 }
 
-/// "did you mean …?" for a target that is no profile but is written much like one.
+/// "did you mean …?" for a target that is no profile but resembles one.
 pub(super) fn nearest_profile(target: &str, config: &ConfigFile) -> Option<String> {
     if config.profiles.contains_key(target) {
         return None;

@@ -1,10 +1,10 @@
-//! What people read, as snapshots (snapshots/*.snap): from fixed values, without servers or root.
+//! Snapshots (snapshots/*.snap) of the program's output, from fixed values, without servers or root.
 
 mod errors;
 mod help;
 mod tables;
 
-/// Holds a text against the stored one. Colours are left out.
+/// Compares a text with its snapshot, without colours.
 fn assert_text(name: &str, text: &str) {
     let mut settings = insta::Settings::clone_current();
     settings.set_snapshot_path(concat!(env!("CARGO_MANIFEST_DIR"), "/src/cli/snapshots"));

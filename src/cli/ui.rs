@@ -1,7 +1,7 @@
-//! What this process says to people and to programs: quiet, JSON and colour are decided once, here.
+//! The process's output to people and programs: quiet, JSON and colour are applied here only.
 //!
-//! The value is the process's, as its standard streams are: a signal or a question during a login needs it as well as a
-//! command does. Commands hand over what they have, as a value and as text, and do not look at the options.
+//! The setting is global to the process, as its standard streams are: signals and questions during a login need it as
+//! well as commands do. Commands pass their results as a value and as text, and do not read the options.
 
 use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
@@ -14,14 +14,14 @@ use super::output::{ERROR, HINT, WARN};
 use crate::failure::{ExitCode, Failure};
 use crate::text;
 
-/// Exit code of a program that Ctrl-C has ended, as shells report it (128 + SIGINT).
+/// Exit code of a program ended by Ctrl-C, as shells report it (128 + SIGINT).
 const INTERRUPTED: i32 = 130;
 
 static UI: OnceLock<Ui> = OnceLock::new();
-/// Printed to standard output where this process fails: it makes the shell that evaluates it fail, too.
+/// Printed to standard output if this process fails: makes the shell that evaluates it fail as well.
 static IF_IT_FAILS: OnceLock<&'static str> = OnceLock::new();
 
-/// How this process prints.
+/// The process's output settings.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Ui {
     /// Prints only errors and results (`-q`).
@@ -32,12 +32,12 @@ pub(super) struct Ui {
     color: Color,
 }
 
-/// How this process prints; the defaults before the command line was read.
+/// The process's output settings; the defaults before the command line was parsed.
 pub(super) fn ui() -> Ui {
     UI.get().copied().unwrap_or_default()
 }
 
-/// Has standard output say `word` where this process fails.
+/// Sets the `word` to print to standard output if this process fails.
 pub(super) fn if_it_fails(word: &'static str) {
     let _ = IF_IT_FAILS.set(word);
 }
@@ -54,17 +54,17 @@ pub(super) fn interrupted() -> ! {
     std::process::exit(INTERRUPTED)
 }
 
-/// Ends the process as a signal does that has come.
+/// Ends the process as this signal would.
 pub(super) fn killed_by(signal: i32) -> ! {
     print_failing_word();
     let _ = signal_hook::low_level::emulate_default_handler(signal);
     std::process::exit(128 + signal)
 }
 
-/// Prints to standard output. A reader that has gone away is no error of ours.
+/// Prints to standard output. A closed pipe is no error.
 ///
 /// # Errors
-/// Where standard output cannot be written, as on a full disk.
+/// Standard output cannot be written, as on a full disk.
 pub(super) fn print(text: &str) -> Result<(), Failure> {
     let mut out = stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
@@ -76,19 +76,19 @@ pub(super) fn print(text: &str) -> Result<(), Failure> {
 }
 
 impl Ui {
-    /// Decides from the options of a command line, and makes that the process's way to speak.
+    /// Sets the process's output settings from its options.
     pub(super) fn decide(global: &Global, json: bool) {
         let ui = Self { quiet: global.quiet, json, verbose: global.verbose > 0, color: global.color };
         let _ = UI.set(ui);
         match ui.color {
-            // NO_COLOR, CLICOLOR and pipes are anstream's to judge.
+            // anstream evaluates NO_COLOR, CLICOLOR and pipes.
             Color::Auto => {}
             Color::Always => anstream::ColorChoice::Always.write_global(),
             Color::Never => anstream::ColorChoice::Never.write_global(),
         }
     }
 
-    /// For a command line that could not be read: its words tell whether a program reads the error.
+    /// Settings for a command line that could not be parsed: `--json` among its words means a program reads the error.
     pub(super) fn of_words(words: &[OsString]) -> Self {
         Self { json: words.iter().skip(1).any(|word| word == "--json"), ..Self::default() }
     }
@@ -113,7 +113,7 @@ impl Ui {
     /// Prints a result for programs only, and computes it only then.
     ///
     /// # Errors
-    /// As [`print`], and those of finding it out.
+    /// As [`print`], and those of the computation.
     pub(super) fn for_programs<T>(self, value: impl FnOnce() -> Result<T, Failure>) -> Result<(), Failure>
     where
         T: serde::Serialize,
@@ -121,10 +121,10 @@ impl Ui {
         if self.json { self.result(&value()?, String::new) } else { Ok(()) }
     }
 
-    /// One of a series of results: the line for programs or for people.
+    /// Formats one of a series of results, for programs or for people.
     ///
     /// # Errors
-    /// Where the value has no JSON.
+    /// The value cannot be serialised to JSON.
     pub(super) fn line<T>(self, value: &T, text: impl FnOnce() -> String) -> Result<String, Failure>
     where
         T: serde::Serialize + ?Sized,
@@ -135,7 +135,7 @@ impl Ui {
         serde_json::to_string(value).map(|json| json + "\n").map_err(|e| Failure::new(ExitCode::Other, e.to_string()))
     }
 
-    /// Prints a part of a result as soon as there is one; programs get all of it in the end.
+    /// Prints a part of a result early, for people; programs get the whole result in the end.
     ///
     /// # Errors
     /// As [`print`].
@@ -143,7 +143,7 @@ impl Ui {
         if self.json { Ok(()) } else { print(&text()) }
     }
 
-    /// Prints what was done; the text for people is one that `-q` does without.
+    /// Prints what was done: `value` for programs, `text` for people. `-q` omits the text.
     ///
     /// # Errors
     /// As [`print`].
@@ -156,14 +156,14 @@ impl Ui {
 
     // ---- messages, on standard error
 
-    /// A message for people; `-q` and `--json` do without it.
+    /// Prints a message for people, unless `-q` or `--json` is given.
     pub(super) fn note(self, message: &str) {
         if !self.quiet && !self.json {
             eprintln!("{message}");
         }
     }
 
-    /// A warning; `-q` does without it.
+    /// Prints a warning, unless `-q` is given.
     pub(super) fn warning(self, message: &str) {
         match self {
             Self { quiet: true, .. } => {}
@@ -172,8 +172,8 @@ impl Ui {
         }
     }
 
-    /// What somebody on the way to the host says. An address is where the person has to go: `-q` and `--json` do not keep it
-    /// back.
+    /// Prints a message of a server or ProxyCommand, even with `-q` and
+    /// `--json`: it may be an address that the user has to open.
     pub(super) fn said(self, message: &str) {
         match self {
             Self { quiet: false, json: false, .. } => eprintln!("{message}"),
@@ -189,7 +189,7 @@ impl Ui {
         self.error(failure);
     }
 
-    /// The same for one of several failures, where more is to come.
+    /// Prints one of several failures; the process goes on.
     pub(super) fn error(self, failure: &Failure) {
         if self.json {
             return error_object(failure);
@@ -197,7 +197,7 @@ impl Ui {
         eprint!("{}", error_text(failure));
     }
 
-    /// Prints what is wrong with a command line.
+    /// Prints a usage error of the command line.
     pub(super) fn usage_error(self, error: &clap::Error) {
         if !self.json {
             let _ = error.print();
@@ -208,24 +208,24 @@ impl Ui {
         error_object(&Failure::new(ExitCode::Usage, message).hint("`--help` shows the options"));
     }
 
-    // ---- what else depends on the options
+    // ---- other effects of the options
 
-    /// Is more wanted than usual (`-v`)?
+    /// Whether more output is requested (`-v`).
     pub(super) fn is_verbose(self) -> bool {
         self.verbose
     }
 
-    /// Does a spinner show what is waited for? Steps as lines, JSON and quiet exclude it.
+    /// Whether a spinner shows the progress. Not with steps as lines (`-v`), JSON or quiet.
     pub(super) fn spins(self) -> bool {
         std::io::stderr().is_terminal() && !self.json && !self.quiet && !self.verbose
     }
 
-    /// May a command that prints a result ask something as well?
+    /// Whether a command that prints a result may also ask questions.
     pub(super) fn may_ask(self) -> bool {
         !self.json && std::io::stdin().is_terminal() && std::io::stderr().is_terminal()
     }
 
-    /// Has a full screen colours? (anstream, which judges for streams, does not see it.)
+    /// Whether a full screen has colours; anstream decides for streams only.
     pub(super) fn has_coloured_screen(self) -> bool {
         let no_color = || std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         match self.color {

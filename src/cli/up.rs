@@ -21,7 +21,7 @@ pub(super) fn up(global: &Global, args: &UpArgs) -> Result<(), Failure> {
         [] if !args.all => return Err(targets::none_given("up", "every profile", &profiles())),
         [] => profiles(),
         given => {
-            // A word that is no target stands for itself, and fails by itself.
+            // An invalid target is kept as it is, and fails on its own.
             let name = |target: &String| TunnelName::of_target(target, &config).map_err(|_| target.clone());
             let named = given.iter().map(|target| (target.clone(), name(target))).collect();
             targets::each_once(named).into_iter().map(|(target, _)| target).collect()
@@ -77,7 +77,7 @@ pub(super) fn report(targets: &[String], results: Vec<Result<Up, Failure>>) -> R
         }
     }
     ui().done(&statuses, || text)?;
-    // The last failure is the caller's to print; its code is the program's unless they differ.
+    // The caller prints the last failure. Its exit code is the process's, unless the failures' codes differ.
     let Some(mut last) = failures.pop() else { return Ok(()) };
     for failure in &failures {
         ui().error(failure);
@@ -88,7 +88,7 @@ pub(super) fn report(targets: &[String], results: Vec<Result<Up, Failure>>) -> R
     Err(last)
 }
 
-/// Says that a tunnel is up, and how to use it; of several each is a line.
+/// Reports that a tunnel is up, and how to use it. With several tunnels: one line each.
 fn announcement(target: &str, up: &Up, several: bool) -> String {
     let status = &up.status;
     let address = status.address().map(|address| address.to_string()).unwrap_or_default();
@@ -104,7 +104,7 @@ fn announcement(target: &str, up: &Up, several: bool) -> String {
     text
 }
 
-/// The same daemon in this very process, and its watcher in a thread.
+/// Runs the daemon in this process, and watches it from this thread.
 fn foreground(global: &Global, args: &UpArgs, target: &str, config: &ConfigFile) -> Result<(), Failure> {
     let other = |e: std::io::Error| Failure::new(ExitCode::Other, e.to_string());
     let (ours, theirs) = UnixStream::pair().map_err(other)?;
@@ -133,7 +133,7 @@ fn foreground(global: &Global, args: &UpArgs, target: &str, config: &ConfigFile)
     })
 }
 
-/// The background process.
+/// Runs the background process.
 pub(super) fn daemon(global: &Global, args: &DaemonArgs) -> Result<(), Failure> {
     let parent = daemon::parent_connection().map_err(|_| {
         Failure::new(ExitCode::Usage, "this is the background process of `dtunnel up`, not for use by hand")

@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::ui::ui;
 use crate::failure::Failure;
 
-/// What `--version` says behind the program's name.
+/// The text of `--version` after the program's name.
 pub(super) const LINE: &str = env!("DTUNNEL_VERSION");
 
 #[derive(Debug, Args)]
@@ -16,7 +16,7 @@ pub(super) struct VersionArgs {
     pub(super) json: bool,
 }
 
-/// What `--json` prints. What a build does not know is null.
+/// The `--json` output. Data unknown to the build is null.
 #[derive(Debug, Serialize)]
 struct Version {
     version: &'static str,

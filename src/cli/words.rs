@@ -1,13 +1,13 @@
-//! A command line's words, as far as they tell something before all of it is read.
+//! Looks into a command line's words before it is parsed.
 
 use std::ffi::OsString;
 
-/// The place of the command among the words of a command line, as far as that can be told without reading it all.
+/// The index of the command among the words, found without parsing the options.
 pub(super) fn command_at(words: &[OsString]) -> Option<usize> {
     next_word(words, 1).filter(|at| words[*at] != "--")
 }
 
-/// The next word from `at` on that is neither an option nor the value of one; `--` is one.
+/// The index of the next word from `at` on that is neither an option nor the value of one; `--` counts as a word.
 pub(super) fn next_word(words: &[OsString], mut at: usize) -> Option<usize> {
     loop {
         let word = words.get(at)?.to_string_lossy();

@@ -1,4 +1,4 @@
-//! Each error once, with its causes, its hint and its exit code, as people see it.
+//! Each error once, with its causes, its hint and its exit code, as printed.
 
 use std::io;
 use std::path::PathBuf;
@@ -142,7 +142,7 @@ fn logins() -> Vec<ssh::Error> {
     ]
 }
 
-/// The groups above have each kind once at least: a new one is missed here.
+/// The groups above hold each kind of error at least once: a new kind does not compile here.
 fn number(error: &ssh::Error) -> usize {
     use ssh::Error;
     match error {

@@ -1,8 +1,8 @@
-//! The help of every command (`-h`; docs/cli.md has the long one).
+//! The short help (`-h`) of every command; docs/cli.md has the long one.
 
 use super::super::command;
 
-/// Columns of help texts here.
+/// Width of the help texts, in columns.
 const WIDTH: usize = 100;
 
 fn add(text: &mut String, path: &str, command: &mut clap::Command) {

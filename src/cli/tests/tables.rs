@@ -11,7 +11,7 @@ use crate::doctor::{Check, Verdict};
 use crate::engine::EngineVersion;
 use crate::tunnel::{ConnectionStatus, PortState, PortStatus, State};
 
-/// A width at which a row is a line, and one at which it is a block.
+/// A width that fits a row on one line, and one that does not.
 const WIDE: Option<usize> = Some(200);
 const NARROW: Option<usize> = Some(60);
 
@@ -81,7 +81,7 @@ fn up() -> TunnelStatus {
 }
 
 fn statuses() -> Vec<TunnelStatus> {
-    // Far from where `3days 2h` would become another text while this runs.
+    // Not close to a time at which `3days 2h` would change during the test.
     let since = SystemTime::now() - Duration::from_secs(3 * 86_400 + 2 * 3600 + 1800);
     let since = Some(humantime::format_rfc3339_seconds(since).to_string());
     let reconnecting = TunnelStatus {
@@ -140,7 +140,7 @@ fn doctor_as_lines() {
     assert_text("doctor", &format!("{lines}\n{summaries}"));
 }
 
-/// An audit with something found, something ignored and something unknown.
+/// An audit with a finding, an ignored one and an unknown one.
 fn report() -> Report {
     let line =
         |container: Option<&str>, text: &str| Evidence { container: container.map(Into::into), text: text.into() };

@@ -1,4 +1,4 @@
-//! What `dtunnel top` shows, and how it comes by it.
+//! The data of `dtunnel top`, and how it is collected.
 
 use std::collections::HashMap;
 use std::time::Instant;
@@ -8,21 +8,21 @@ use crate::config::{RuntimeFiles, TunnelName, runtime_dir};
 use crate::daemon::{Client, Request, TunnelStatus};
 use crate::tunnel::State;
 
-/// Seconds that the sparklines reach back.
+/// Length of the sparklines, in seconds.
 const HISTORY: usize = 120;
 
-/// What is shown.
+/// The data on the screen.
 pub(super) struct App {
     pub(super) tunnels: Vec<TunnelStatus>,
     pub(super) rates: HashMap<String, Rates>,
-    /// The selected one, by name, so that it stays selected when others come and go.
+    /// The selected tunnel by name, so that it stays selected when others come and go.
     pub(super) selected: Option<String>,
-    /// What came of the last key.
+    /// The result of the last key.
     pub(super) message: Option<String>,
     pub(super) colour: bool,
 }
 
-/// Bytes a second of one tunnel, the newest last.
+/// One tunnel's throughput in bytes per second, the newest last.
 #[derive(Debug, Default)]
 pub(super) struct Rates {
     last: Option<(Instant, u64, u64)>,
@@ -31,7 +31,7 @@ pub(super) struct Rates {
 }
 
 impl App {
-    /// Asks every daemon, side by side: one that hangs must not hold the others up.
+    /// Asks the daemons in parallel: one that hangs must not delay the others.
     pub(super) fn refresh(&mut self, only: Option<&TunnelName>) {
         let names = only.map_or_else(
             || runtime_dir().map(|dir| crate::daemon::list(&dir)).unwrap_or_default(),

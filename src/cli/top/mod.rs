@@ -1,4 +1,4 @@
-//! `dtunnel top`: the tunnels as they are, on a full screen.
+//! `dtunnel top`: live status of the tunnels on a full screen.
 
 mod app;
 mod view;
@@ -16,7 +16,7 @@ use crate::config::TunnelName;
 use crate::failure::{ExitCode, Failure};
 use app::App;
 
-/// How often the daemons are asked.
+/// Poll interval of the daemons.
 const REFRESH: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Args)]

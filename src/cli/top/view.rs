@@ -1,4 +1,4 @@
-//! What the screen looks like; knows nothing of daemons and keys.
+//! The screen's layout; independent of daemons and keys.
 
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
@@ -11,13 +11,13 @@ use crate::cli::{asked, output};
 use crate::daemon::TunnelStatus;
 use crate::tunnel::{PortState, State};
 
-/// Below so many columns only what matters most is shown.
+/// Below this width, in columns, less important columns are hidden.
 const WIDE: u16 = 100;
-/// Below so many columns names and states are all there is room for.
+/// Below this width, in columns, only names and states are shown.
 const NARROW: u16 = 64;
-/// Below so many rows there is room for the tunnels and nothing else.
+/// Below this height, in rows, only the tunnels are shown.
 const LOW: u16 = 5;
-/// Below so many rows there is no room for the selected tunnel's details.
+/// Below this height, in rows, the selected tunnel's details are hidden.
 const TALL: u16 = 14;
 
 pub(super) fn draw(app: &App, frame: &mut Frame<'_>) {
@@ -111,7 +111,7 @@ fn draw_details(app: &App, tunnel: &TunnelStatus, frame: &mut Frame<'_>, area: R
     frame.render_widget(Paragraph::new(lines(app, tunnel)), rest);
 }
 
-/// Everything else of a tunnel, what matters most first: the end may not fit.
+/// The tunnel's other details, the most important first: the last ones may not fit.
 fn lines<'a>(app: &App, tunnel: &'a TunnelStatus) -> Vec<Line<'a>> {
     let mut lines = Vec::new();
     if let Some(error) = &tunnel.last_error {
