@@ -1,5 +1,5 @@
-//! Compares the settings a command asks for with those of the running tunnel,
-//! and applies or refuses them. Also formats a tunnel's settings in short.
+//! Compares the settings a command asks for with those of the running tunnel, and applies or refuses them. Also formats
+//! a tunnel's settings in short.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;

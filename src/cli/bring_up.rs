@@ -188,8 +188,8 @@ pub(super) enum Clock {
     OfDaemon(Duration),
 }
 
-/// Follows a daemon until its tunnel is up, has failed or the limit has
-/// passed. Answers its questions from the terminal.
+/// Follows a daemon until its tunnel is up, has failed or the limit has passed. Answers
+/// its questions from the terminal.
 pub(super) fn watch(client: &mut Client, target: &str, progress: &Progress, clock: Clock) -> Result<Watched, Failure> {
     let mut line = progress.line(target);
     let (limit_ms, silence) = match clock {
@@ -199,8 +199,8 @@ pub(super) fn watch(client: &mut Client, target: &str, progress: &Progress, cloc
     // A daemon that fails at once may exit before it reads this; its reason can still be received.
     let _ = client.send(&Request::Watch { interactive: prompt::is_interactive(), limit_ms });
     loop {
-        // The daemon applies the limit because it knows of questions at other
-        // terminals. The client's limit only catches a daemon that stalls.
+        // The daemon applies the limit because it knows of questions at other terminals. The client's limit only
+        // catches a daemon that stalls.
         match client.receive(silence)? {
             Some(Event::Status { status }) => return Ok(Watched::Up(status)),
             Some(Event::Failed { failure }) => return Ok(Watched::Failed(failure)),

@@ -121,8 +121,8 @@ fn names_no_command(words: &[OsString], commands: &clap::Command) -> bool {
     word.is_some_and(|word| word != "help" && commands.find_subcommand(&*word).is_none())
 }
 
-/// Whether standard output may be read by a shell: it is no terminal,
-/// and JSON was not requested. Other readers must check the exit code.
+/// Whether standard output may be read by a shell: it is no terminal, and JSON was not requested. Other
+/// readers must check the exit code.
 fn is_piped_as_text(words: &[OsString]) -> bool {
     !std::io::stdout().is_terminal() && !words.iter().any(|word| word == "--json")
 }

@@ -15,8 +15,8 @@ pub(super) const HINT: Style = AnsiColor::Cyan.on_default().bold();
 pub(super) const WARN: Style = AnsiColor::Yellow.on_default().bold();
 const GOOD: Style = AnsiColor::Green.on_default();
 
-/// Formats rows under a header. If the terminal is too narrow, each row
-/// becomes a block of lines: a path wrapped by the terminal cannot be copied.
+/// Formats rows under a header. If the terminal is too narrow, each row becomes a block of lines: a path wrapped by
+/// the terminal cannot be copied.
 pub(super) fn table(header: &[&str], rows: &[Vec<String>], width: Option<usize>) -> String {
     blocks(header, rows, width).concat()
 }

@@ -323,8 +323,8 @@ fn read_line(terminal: &File, mut asker: Option<&mut Asker<'_>>) -> io::Result<R
 /// Asks `question` and reads a line without echo. The terminal's line editing and signal keys are off meanwhile, and
 /// signals from elsewhere are deferred: one that ended or stopped this process would leave the terminal without echo.
 ///
-/// The question is printed once the echo is off, as in readpassphrase(3):
-/// what the user types after seeing it is neither echoed nor lost.
+/// The question is printed once the echo is off, as in readpassphrase(3): what the user types after seeing
+/// it is neither echoed nor lost.
 fn read_hidden(terminal: &File, question: &str, mut asker: Option<&mut Asker<'_>>) -> io::Result<Read> {
     let signals = Held::new();
     let mut mode = HiddenMode::enter(terminal)?;

@@ -49,8 +49,8 @@ impl Shell {
         })
     }
 
-    /// A word that makes the evaluating shell fail, as a failed command does:
-    /// `&&`, `set -e` and `try` see it. Empty for formats that are not evaluated.
+    /// A word that makes the evaluating shell fail, as a failed command does: `&&`, `set -e` and `try` see it. Empty
+    /// for formats that are not evaluated.
     pub(super) fn failure(self) -> &'static str {
         match self {
             Self::Bash | Self::Zsh | Self::Sh | Self::Fish => "false;\n",

@@ -1,7 +1,7 @@
 //! Signals that arrive while the terminal's echo is off: the echo must be restored.
 //!
-//! signal-hook cannot unregister a handler (signal-hook(1.0), "unregistering").
-//! Between prompts the handler therefore emulates the system's default action.
+//! signal-hook cannot unregister a handler (signal-hook(1.0), "unregistering"). Between prompts the handler therefore
+//! emulates the system's default action.
 
 use std::io;
 use std::os::unix::net::UnixStream;

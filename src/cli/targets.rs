@@ -25,8 +25,8 @@ impl Global {
     /// The tunnel of `given`, or of the default target.
     ///
     /// # Errors
-    /// There is no target and no default, or the configuration is broken.
-    /// A broken one is only a warning if the tunnel runs.
+    /// There is no target and no default, or the configuration is broken. A broken one is only
+    /// a warning if the tunnel runs.
     pub(super) fn choose(&self, given: Option<&str>) -> Result<Chosen, Failure> {
         let read = self.config();
         let target = match (given.map(str::to_owned).or_else(of_environment), &read) {

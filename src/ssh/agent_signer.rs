@@ -1,4 +1,4 @@
-//! Signatures of an ssh-agent, which may ask its owner first or wait for a touch.
+//! Signatures by an ssh-agent, which may first ask its owner or wait for a touch.
 
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ pub(super) enum Refusal {
 }
 
 impl Refusal {
-    /// The line to type, or what to do.
+    /// The line to type, or the action to take.
     pub(super) fn fix(self) -> &'static str {
         match self {
             Self::Refused => {
@@ -39,11 +39,10 @@ impl Refusal {
     }
 }
 
-/// Signs with a key of the agent. For a certificate that is in a file the agent knows only the
-/// plain key.
+/// Signs with a key of the agent. For a certificate from a file, the agent holds only the plain key.
 pub(super) struct AgentSigner<'a> {
     pub(super) agent: &'a mut AgentClient<UnixStream>,
-    /// Does the agent hold the certificate, rather than a file?
+    /// Whether the agent, rather than a file, holds the certificate.
     pub(super) holds_certificate: bool,
     pub(super) prompter: &'a Prompter,
     pub(super) credentials: &'a Credentials,

@@ -1,4 +1,4 @@
-//! Which algorithms are offered, and in which order.
+//! The algorithms offered to a server, and their order.
 
 use std::borrow::Cow;
 
@@ -8,8 +8,8 @@ use russh::{Preferred, cipher, compression, kex, mac};
 use super::error::Error;
 use crate::config::{Algorithms, SshSettings};
 
-/// Ciphers, AES-GCM first: with AES in the CPU it is 1.3 times as fast as ChaCha20-Poly1305 and
-/// no slower than OpenSSH (docs/architecture.md, "The data plane").
+/// Ciphers with AES-GCM first: with AES instructions it is 1.3 times as fast as ChaCha20-Poly1305 and as fast as
+/// OpenSSH (docs/architecture.md, "The data plane").
 const WITH_AES: &[cipher::Name] = &[
     cipher::AES_256_GCM,
     cipher::AES_128_GCM,
@@ -18,7 +18,7 @@ const WITH_AES: &[cipher::Name] = &[
     cipher::AES_192_CTR,
     cipher::AES_128_CTR,
 ];
-/// The same where AES would be computed in software, slower and with timing to worry about.
+/// Ciphers with ChaCha20 first: AES in software is slower and prone to timing attacks.
 const WITHOUT_AES: &[cipher::Name] = &[
     cipher::CHACHA20_POLY1305,
     cipher::AES_256_GCM,
@@ -28,27 +28,27 @@ const WITHOUT_AES: &[cipher::Name] = &[
     cipher::AES_128_CTR,
 ];
 
-/// What known_hosts holds about a host and decides which host key algorithms are preferred.
+/// What known_hosts holds about a host; decides the order of the host key algorithms.
 #[derive(Debug, Default)]
 pub(super) struct Known {
-    /// The types of its plain keys.
+    /// The types of the host's plain keys.
     pub(super) types: Vec<Algorithm>,
-    /// Is there an authority for its certificates?
+    /// Whether an authority for its certificates is known.
     pub(super) authority: bool,
-    /// Could an authority be revoked, by a marker or a file?
+    /// Whether an authority may be revoked, by a marker or a file.
     pub(super) revocations: bool,
 }
 
-/// The algorithms offered to a server: those of ssh_config, else our own lists. Nothing with SHA-1, CBC,
-/// 3DES or DSA unless ssh_config turns it on; key exchange begins with mlkem768x25519.
+/// The algorithms offered to a server: those of ssh_config, else dtunnel's own lists. SHA-1, CBC, 3DES and DSA are off
+/// unless ssh_config turns them on; key exchange begins with mlkem768x25519.
 ///
-/// Host keys are asked for in the order of `order_hostkeyalgs` in OpenSSH's sshconnect2.c, so that an honest server
-/// with several keys shows a known one: unchanged if the first key's type is known, otherwise known types first. A
-/// HostKeyAlgorithms list of the user's keeps its order.
+/// Host key algorithms are ordered as by `order_hostkeyalgs` in OpenSSH's sshconnect2.c, so that an honest server with
+/// several keys shows a known one: unchanged if the first key's type is known, otherwise known types first. The user's
+/// HostKeyAlgorithms list keeps its order.
 ///
-/// Certificates come before all plain keys (russh has no other order): all of them where there is an authority; without
-/// an authority they serve only to detect revocation, and only known types are offered, since the plain key inside a
-/// certificate of another type would be a changed key.
+/// Certificates come before all plain keys (russh has no other order). With an authority, all types are offered.
+/// Without one, certificates serve only to detect revocation, and only known types are offered: the plain key inside a
+/// certificate of another type would count as a changed key.
 ///
 /// # Errors
 /// [`Error::NoAlgorithm`] if a list ends up empty.
@@ -71,7 +71,7 @@ pub(super) fn preferred(ssh: &SshSettings, known: &Known) -> Result<Preferred, E
     let mut key = choose("HostKeyAlgorithms", &ssh.host_key_algorithms, &safe.cloned().collect::<Vec<_>>(), plain)?;
     let is_known = |algorithm: &Algorithm| known.types.iter().any(|k| same_key_type(k, algorithm));
     if !matches!(ssh.host_key_algorithms, Algorithms::Exactly(_)) && !key.first().is_some_and(is_known) {
-        // Stable: within the known and the others the order stays.
+        // A stable sort keeps the order within the known types and within the others.
         key.sort_by_key(|algorithm| !is_known(algorithm));
     }
     let mut certificates = match &ssh.host_key_algorithms {
@@ -87,7 +87,7 @@ pub(super) fn preferred(ssh: &SshSettings, known: &Known) -> Result<Preferred, E
         mac: Cow::Owned(mac),
         kex: Cow::Owned(kex),
         compression: Cow::Borrowed(if ssh.compression {
-            // "zlib@openssh.com" begins after the login, so that zlib is not exposed before the login.
+            // "zlib@openssh.com" starts after the login, so that zlib is not exposed before it.
             &[compression::ZLIB_LEGACY, compression::ZLIB, compression::NONE]
         } else {
             &[compression::NONE]
@@ -95,7 +95,7 @@ pub(super) fn preferred(ssh: &SshSettings, known: &Known) -> Result<Preferred, E
     })
 }
 
-/// The type of key in a certificate of this algorithm; None for one of plain keys.
+/// The key type of a certificate algorithm; None for a plain key's algorithm.
 fn certificate(name: &str) -> Option<Algorithm> {
     let algorithm = Algorithm::new_certificate(name).ok()?;
     (!matches!(algorithm, Algorithm::Other(_)) && algorithm.to_certificate_type() == name).then_some(algorithm)
@@ -128,18 +128,18 @@ fn choose<N: Clone + PartialEq>(
     if chosen.is_empty() { Err(Error::NoAlgorithm { keyword }) } else { Ok(chosen) }
 }
 
-/// May a key or certificate of this kind be offered (PubkeyAcceptedAlgorithms)? `name` is the
-/// signature's, `rsa-sha2-512` for instance.
+/// Whether PubkeyAcceptedAlgorithms allows a key or certificate of this kind. `name` is that of the
+/// signature, such as `rsa-sha2-512`.
 pub(super) fn pubkey_accepted(ssh: &SshSettings, name: &str) -> bool {
     match &ssh.pubkey_accepted_algorithms {
         Algorithms::Default => true,
-        // A list with `+` adds older algorithms to the defaults, which stay.
+        // A list with `+` only adds older algorithms to the defaults.
         Algorithms::And(_) => true,
         Algorithms::Exactly(names) => names.iter().any(|accepted| accepted == name),
     }
 }
 
-/// Do two algorithm names stand for the same type of key? (RSA keys sign with several hashes.)
+/// Whether two algorithm names stand for the same type of key. RSA keys sign with several hashes.
 fn same_key_type(a: &Algorithm, b: &Algorithm) -> bool {
     match (a, b) {
         (Algorithm::Rsa { .. }, Algorithm::Rsa { .. }) => true,
@@ -147,8 +147,8 @@ fn same_key_type(a: &Algorithm, b: &Algorithm) -> bool {
     }
 }
 
-/// The signature of a key: RSA with the best of SHA-2 that the server takes, `rsa-sha2-512` where
-/// it does not say (RFC 8332 section 3.3). None where the server takes RSA with SHA-1 only.
+/// The hash for an RSA signature: the best SHA-2 that the server accepts, or `rsa-sha2-512` if it does not say (RFC
+/// 8332 section 3.3). None if the server accepts RSA with SHA-1 only.
 pub(super) fn rsa_hash(server: Option<Option<HashAlg>>) -> Option<HashAlg> {
     server.unwrap_or(Some(HashAlg::Sha512))
 }

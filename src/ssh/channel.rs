@@ -1,5 +1,5 @@
-//! One SSH channel to a socket, a port or a command on the host (RFC 4254 sections 5 to 7; PROTOCOL
-//! section 2.4 of OpenSSH for `direct-streamlocal@openssh.com`).
+//! An SSH channel to a socket, a port or a command on the host (RFC 4254 sections 5 to 7; PROTOCOL section 2.4 of
+//! OpenSSH for `direct-streamlocal@openssh.com`).
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -19,7 +19,7 @@ const ENDING: Duration = Duration::from_secs(1);
 const MOST_LINES: usize = 3;
 const MAX_STDERR: usize = 2048;
 
-/// What a channel leads to on the host.
+/// The remote endpoint of a channel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Endpoint {
     Streamlocal(String),
@@ -37,7 +37,7 @@ pub enum Endpoint {
 }
 
 impl Endpoint {
-    /// Does a channel to this endpoint start a command on the host?
+    /// Whether a channel to this endpoint starts a command on the host.
     pub fn is_command(&self) -> bool {
         matches!(self, Self::Command { .. })
     }
@@ -57,7 +57,7 @@ impl fmt::Display for Endpoint {
 /// would leave it open on the server until the connection ends).
 #[derive(Debug)]
 pub struct Channel {
-    /// None once the channel was split or made a stream.
+    /// None after the channel was split or turned into a stream.
     inner: Option<russh::Channel<Msg>>,
     is_command: bool,
 }
@@ -70,30 +70,29 @@ impl Drop for Channel {
     }
 }
 
-/// What came from the server.
+/// A message from the server.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Received {
-    /// Bytes of the remote end.
+    /// Data from the remote end.
     Data(Bytes),
-    /// The remote end will send no more, but still reads.
+    /// The remote end will send no more data, but still reads.
     Eof,
-    /// The channel is closed, or its connection lost. Without an [`Received::Eof`] before it, the
-    /// stream was cut.
+    /// The channel is closed or its connection lost. Without an [`Received::Eof`] before it, the stream was truncated.
     Closed,
 }
 
 /// The server did not open the channel.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// The server refused. OpenSSH sends `ConnectFailed` for all of: forwarding is prohibited, the socket is
-    /// missing, permission is denied.
+    /// The server refused. OpenSSH sends `ConnectFailed` for prohibited forwarding, a missing socket
+    /// and denied permission alike.
     #[error("the server refused to open {endpoint}: {reason}")]
     Refused {
-        /// The endpoint that the channel was for.
+        /// The channel's endpoint.
         endpoint: String,
-        /// The reason, RFC 4254 section 5.1.
+        /// The reason from the server (RFC 4254 section 5.1).
         reason: String,
-        /// Does the server forward to this kind of endpoint at all?
+        /// Whether the server never forwards to this kind of endpoint.
         prohibited: bool,
     },
     /// The connection was lost before the answer.
@@ -102,7 +101,7 @@ pub enum OpenError {
 }
 
 impl OpenError {
-    /// Did the server say that it never forwards there? (OpenSSH says so for TCP ports only.)
+    /// Whether the server never forwards to this kind of endpoint. OpenSSH reports that for TCP ports only.
     pub fn is_prohibited(&self) -> bool {
         matches!(self, Self::Refused { prohibited: true, .. })
     }
@@ -122,8 +121,8 @@ impl OpenError {
     }
 }
 
-/// A channel as a plain byte stream, for HTTP requests of our own. It reports a cut as an ordinary end; flows use
-/// [`Channel::split`].
+/// A channel as a plain byte stream, for dtunnel's own HTTP requests. It reports a truncated stream as an ordinary end;
+/// flows use [`Channel::split`].
 pub type ChannelStream = russh::ChannelStream<Msg>;
 
 impl Channel {
@@ -144,7 +143,7 @@ impl Channel {
     pub async fn touched(&mut self) {
         let Some(inner) = &mut self.inner else { return };
         loop {
-            // Unconstrained: a task that has used up its budget would be told that no message is there.
+            // Unconstrained: a task that has used up its budget would be told that no message is available.
             let message = tokio::task::unconstrained(inner.wait()).await;
             if matches!(message, None | Some(ChannelMsg::Data { .. } | ChannelMsg::Eof | ChannelMsg::Close)) {
                 return;
@@ -165,12 +164,12 @@ impl Channel {
         Self::halves(self.take(), is_command)
     }
 
-    /// Ends both directions at once.
+    /// Closes both directions at once.
     pub async fn close(self) {
         self.split().1.close().await;
     }
 
-    /// See [`ChannelStream`]. The channel is closed when the stream is dropped.
+    /// Turns the channel into a [`ChannelStream`], which closes it on drop.
     pub fn into_stream(mut self) -> ChannelStream {
         self.take().into_stream()
     }
@@ -180,16 +179,16 @@ impl Channel {
 #[derive(Debug)]
 pub struct ChannelReader {
     inner: russh::ChannelReadHalf,
-    /// None where the channel leads to a socket.
+    /// None if the channel leads to a socket.
     command: Option<Command>,
 }
 
-/// The state of the command at the other end, as known so far.
+/// The known state of the command at the other end.
 #[derive(Debug, Default)]
 struct Command {
     /// When its output ended.
     ended: Option<Instant>,
-    /// Has the end of output been reported to the caller?
+    /// Whether the end of output was reported to the caller.
     told: bool,
     /// Its exit status, once it has one; 128 for a signal.
     status: Option<u32>,
@@ -197,7 +196,7 @@ struct Command {
 }
 
 impl Command {
-    /// The command's output has ended: was it a regular end, or did the command fail? None: not known yet.
+    /// Whether the ended output is a regular end or the command failed. None if not known yet.
     fn verdict(&mut self) -> Option<Received> {
         match (self.ended, self.status) {
             _ if self.told => None,
@@ -212,9 +211,9 @@ impl Command {
 }
 
 impl ChannelReader {
-    /// The next piece. After [`Received::Closed`] there is nothing more. Cancel safe.
+    /// Returns the next message. After [`Received::Closed`] there is nothing more. Cancel safe.
     ///
-    /// While nobody calls this, at most `channel_buffer_size` pieces wait here; then the whole connection stalls
+    /// If nobody calls this, up to `channel_buffer_size` messages wait here; then the whole connection stalls
     /// (docs/architecture.md, "the trap").
     pub async fn receive(&mut self) -> Received {
         loop {
@@ -224,7 +223,7 @@ impl ChannelReader {
                 Some(ended) => match tokio::time::timeout_at(ended + ENDING, self.inner.wait()).await {
                     Ok(message) => message,
                     Err(_) => {
-                        // The command still reads: only its output has ended.
+                        // The command is still running and reads; only its output has ended.
                         self.command.iter_mut().for_each(|command| command.told = true);
                         return Received::Eof;
                     }
@@ -247,13 +246,13 @@ impl ChannelReader {
                     command.verdict()
                 }
                 (Some(ChannelMsg::ExtendedData { data, .. }), Some(command)) => {
-                    // The cause is in the last bytes.
+                    // The cause of a failure is in the last bytes.
                     command.stderr.extend_from_slice(&data);
                     let old = command.stderr.len().saturating_sub(MAX_STDERR);
                     command.stderr.drain(..old);
                     None
                 }
-                // The server runs no commands.
+                // The server refused to run the command.
                 (Some(ChannelMsg::Failure), Some(_)) => Some(Received::Closed),
                 (Some(_), _) => None,
             };
@@ -263,8 +262,8 @@ impl ChannelReader {
         }
     }
 
-    /// As [`ChannelReader::receive`], but [`Received::Closed`] comes only when the channel really is closed, not when a
-    /// command has failed: for callers that wait until the server has released the channel.
+    /// As [`ChannelReader::receive`], but a failed command is not reported as [`Received::Closed`]: for callers that
+    /// wait until the server has released the channel.
     pub async fn receive_rest(&mut self) -> Received {
         loop {
             match self.inner.wait().await {
@@ -276,12 +275,12 @@ impl ChannelReader {
         }
     }
 
-    /// The command's exit status, once it is known.
+    /// The command's exit status, if known.
     pub(super) fn status(&self) -> Option<u32> {
         self.command.as_ref().and_then(|command| command.status)
     }
 
-    /// The last lines of what the command wrote to its standard error, in one line.
+    /// The last lines of the command's standard error, joined into one line.
     pub(super) fn stderr(&self) -> String {
         self.command
             .as_ref()
@@ -289,7 +288,7 @@ impl ChannelReader {
             .unwrap_or_default()
     }
 
-    /// The message about a command that failed.
+    /// The message about a failed command; None if it has not failed.
     pub fn complaint(&self) -> Option<String> {
         let status = self.status().filter(|status| *status != 0)?;
         Some(format!("the command on the host ended with {status}: {}", self.stderr()))
@@ -302,7 +301,7 @@ pub struct ChannelWriter {
     /// None once the channel is closed.
     inner: Option<russh::ChannelWriteHalf<Msg>>,
     is_command: bool,
-    /// Has EOF been sent?
+    /// Whether EOF was sent.
     ended: AtomicBool,
 }
 
@@ -317,13 +316,13 @@ impl Drop for ChannelWriter {
 
 async fn close(inner: russh::ChannelWriteHalf<Msg>, is_command: bool) {
     if is_command {
-        // A server does not end a command because its channel is closed (RFC 4254 section 6.9).
+        // A server does not end a command when its channel closes (RFC 4254 section 6.9).
         let _ = inner.signal(Sig::TERM).await;
     }
     let _ = inner.close().await;
 }
 
-/// The channel or its connection is gone.
+/// The channel or its connection no longer exists.
 #[derive(Debug, thiserror::Error)]
 #[error("the channel is gone")]
 pub struct Gone;
@@ -337,7 +336,7 @@ impl ChannelWriter {
         self.inner.as_ref().ok_or(Gone)?.data_bytes(data).await.map_err(|_| Gone)
     }
 
-    /// Sends EOF; receiving goes on (RFC 4254 section 5.3). Later calls do nothing.
+    /// Sends EOF; receiving continues (RFC 4254 section 5.3). Later calls do nothing.
     ///
     /// # Errors
     /// [`Gone`].
@@ -348,7 +347,7 @@ impl ChannelWriter {
         self.inner.as_ref().ok_or(Gone)?.eof().await.map_err(|_| Gone)
     }
 
-    /// Sends the command a signal to end. Returns whether the channel runs a command.
+    /// Sends SIGTERM to the command. Returns whether the channel runs a command.
     pub async fn terminate(&self) -> bool {
         if let Some(inner) = self.inner.as_ref().filter(|_| self.is_command) {
             let _ = inner.signal(Sig::TERM).await;
@@ -356,14 +355,14 @@ impl ChannelWriter {
         self.is_command
     }
 
-    /// Ends both directions at once, and a command as well. A channel that is already gone is no error.
+    /// Closes both directions at once, and ends a command as well. A channel that is already closed is no error.
     pub async fn close(mut self) {
         if let Some(inner) = self.inner.take() {
             close(inner, self.is_command).await;
         }
     }
 
-    /// The server has closed the channel: nothing is left to close.
+    /// Drops the writer after the server has closed the channel, without closing it again.
     pub fn closed(mut self) {
         self.inner = None;
     }

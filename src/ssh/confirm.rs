@@ -1,12 +1,12 @@
-//! A question with the answers yes and no.
+//! Yes-or-no questions.
 
 use super::prompter::{Prompter, Question};
 
-/// How often a question is asked while the answer is neither yes nor no.
+/// How often a question is asked if the answer is neither yes nor no.
 const MAX_ANSWERS: usize = 3;
 
-/// Asks until `read` finds a yes or no in the trimmed answer; too many other answers count as no. None if there is no
-/// terminal to ask.
+/// Asks until `read` finds a yes or no in the trimmed answer; too many other answers count as no.
+/// None if there is no terminal.
 pub(super) async fn confirm(
     prompter: &Prompter,
     question: &Question,
@@ -27,7 +27,7 @@ mod tests {
     use super::*;
     use crate::ssh::Secret;
 
-    /// The outcome, and how many of the answers were taken.
+    /// Returns the outcome and the number of answers read.
     async fn with_answers(answers: &[&str]) -> (Option<bool>, usize) {
         let (prompter, mut questions) = Prompter::new();
         let question = Question::UpdatedHostKeys { host: "h".into(), new: Vec::new(), old: Vec::new() };

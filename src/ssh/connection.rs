@@ -1,4 +1,4 @@
-//! One authenticated connection: made, used for channels, lost.
+//! An authenticated connection: setup, channels, and loss.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -31,24 +31,23 @@ use super::vault::Kept;
 use crate::config::{Destination, Proxy, Target, UpdateHostKeys};
 
 /// Receive window of a channel, in bytes. A server may send this much ahead of its other messages, such as the window
-/// adjustments for our uploads. OpenSSH grants those 2 MiB at a time: with a window no larger, an upload keeps pace
-/// with a concurrent download (docs/architecture.md, "the trap").
+/// adjustments for uploads. OpenSSH grants those 2 MiB at a time: with a window no larger, an upload keeps pace with a
+/// concurrent download (docs/architecture.md, "the trap").
 const WINDOW: u32 = 2 << 20;
 /// The window if a round trip takes [`FAR`] or longer, or its time is unknown. An upload beside a download then gets
 /// about half the download's rate.
 const FAR_WINDOW: u32 = 4 << 20;
-/// 2 MiB a round trip are 200 MB/s then.
+/// At this round trip, a window of 2 MiB allows 200 MB/s.
 const FAR: Duration = Duration::from_millis(10);
 /// Messages that may wait for a flow before its connection stalls; a message has at most 32 KiB.
 const CHANNEL_MESSAGES: usize = 100;
-/// Longest time for which the server counts a session that has ended: our command's shell wrapper may take 2 s
-/// (`host/exec.rs`).
+/// Longest time that the server counts a session after its end: dtunnel's shell wrapper may take 2 s (`host/exec.rs`).
 const ENDING_SESSION: Duration = Duration::from_secs(3);
-/// Pause before a command that the server refused is tried again.
+/// Pause before a refused command is tried again.
 const ASK_AGAIN: Duration = Duration::from_millis(100);
 /// Longest time for sending the disconnect message.
 const GOODBYE: Duration = Duration::from_millis(500);
-/// Most bytes of a command's output that are kept.
+/// Limit for the stored output of a command, in bytes.
 const MAX_OUTPUT: usize = 64 << 10;
 /// Longest wait for a server to announce its host keys.
 const ANNOUNCING: Duration = Duration::from_secs(2);
@@ -57,7 +56,7 @@ pub struct Connection {
     handle: Arc<Handle<Client>>,
     host: String,
     ended: watch::Receiver<Option<Ended>>,
-    /// The keys that the host says it has.
+    /// The host keys announced by the server.
     announced: watch::Receiver<Vec<PublicKey>>,
     verifier: Arc<Verifier>,
     negotiated: watch::Receiver<Negotiated>,
@@ -83,8 +82,8 @@ impl Connection {
     /// Connects, checks the host key and logs in.
     ///
     /// # Errors
-    /// Each of [`Error`]. Each step takes at most `target.connect_timeout`, not counting the time
-    /// that people take to answer.
+    /// Any [`Error`]. Each step takes at most `target.connect_timeout`, not counting the
+    /// time for questions to the user.
     pub async fn establish(target: &Target, context: &ConnectContext) -> Result<Self, Error> {
         (context.on_step)(News::Step(Step::Connecting));
         let host = &target.ssh.host_name;
@@ -232,14 +231,14 @@ impl Connection {
         Ok(made)
     }
 
-    /// Opens a channel to `endpoint` on the host. Where the caller does not wait for the answer, the channel
-    /// is closed as soon as it is open.
+    /// Opens a channel to `endpoint` on the host. If the caller is cancelled, the channel is
+    /// closed as soon as it is open.
     ///
     /// # Errors
     /// [`OpenError`].
     pub async fn open(&self, endpoint: &Endpoint) -> Result<Channel, OpenError> {
         let (handle, endpoint) = (self.handle.clone(), endpoint.clone());
-        // Runs in its own task: if opening is cancelled, russh forgets the channel while the server keeps it open.
+        // In its own task: if opening is cancelled, russh forgets the channel while the server keeps it open.
         let opening = tokio::spawn(async move {
             let opened = match &endpoint {
                 Endpoint::Streamlocal(path) => handle.channel_open_direct_streamlocal(path).await,
@@ -276,11 +275,11 @@ impl Connection {
         }
     }
 
-    /// Runs `command` in the login shell there, with `input` as its standard input, and waits for its
-    /// end. Of its output at most 64 KiB are kept.
+    /// Runs `command` in the remote login shell, with `input` as its standard input, and waits for its end. Stores
+    /// at most 64 KiB of its output.
     ///
     /// # Errors
-    /// [`OpenError`]; a command that is not done within `limit` is ended, and its status unknown.
+    /// [`OpenError`]. A command that exceeds `limit` is ended, and its status is unknown.
     pub async fn run(&self, command: &str, input: &str, limit: Duration) -> Result<Output, OpenError> {
         let endpoint = Endpoint::Command { name: command.into(), command: command.into() };
         let (mut reader, writer) = self.open_in_turn(&endpoint).await?.split();
@@ -303,25 +302,25 @@ impl Connection {
         };
         let _ = tokio::time::timeout(limit, running).await;
         let (status, stderr) = (reader.status(), reader.stderr());
-        // The reader first: an unread channel would hold up the whole connection.
+        // The reader first: an unread channel would stall the whole connection.
         drop(reader);
         writer.close().await;
         let stdout = String::from_utf8_lossy(&stdout).into_owned();
         Ok(Output { status, stdout, stderr })
     }
 
-    /// What was agreed on with the server.
+    /// The algorithms negotiated with the server.
     pub fn negotiated(&self) -> Negotiated {
         self.negotiated.borrow().clone()
     }
 
-    /// How the login went.
+    /// The methods tried and offered during the login.
     pub fn login(&self) -> &Login {
         &self.login
     }
 
-    /// Has the system at the other end of the TCP connection acknowledged all that was sent (RFC 9293 section 3.4)? The
-    /// network path works then, whatever keeps the server from answering. False if the system does not say.
+    /// Whether the peer's TCP stack has acknowledged all data sent (RFC 9293 section 3.4). If so, the network path
+    /// works, and the server itself is slow to answer. False if the system does not report it.
     pub fn is_acknowledged(&self) -> bool {
         #[cfg(target_os = "linux")]
         if let Some((ours, servers)) = self.ends {
@@ -331,35 +330,34 @@ impl Connection {
         self.hop.as_ref().is_some_and(|hop| hop.is_acknowledged())
     }
 
-    /// Sends the server a keepalive and waits for the answer (`keepalive@openssh.com`). False where the
-    /// connection is lost.
+    /// Sends a keepalive (`keepalive@openssh.com`) and waits for the answer. False if the connection is lost.
     pub async fn ping(&self) -> bool {
         self.handle.send_ping().await.is_ok() && !self.handle.is_closed()
     }
 
-    /// Sends the server a keepalive. Returns once it is sent or, with `answered`, once the answer is here: then
-    /// everything that the server sent earlier was read, its own requests included.
+    /// Sends a keepalive. Returns once it is sent or, with `answered`, once the answer has arrived: then everything the
+    /// server sent earlier was read, its own requests included.
     ///
-    /// OpenSSH's ClientAliveInterval counts any packet of ours (packet.c, `keep_alive_timeouts`), so that one
-    /// that wants no answer is enough; and better where little is read, for to answer a global request sshd waits
-    /// until all that it has is written, and gives up after ClientAliveInterval times ClientAliveCountMax
-    /// (`ssh_packet_write_wait`). Other servers may want their own questions answered.
+    /// OpenSSH's ClientAliveInterval counts any packet from the client (packet.c, `keep_alive_timeouts`), so a
+    /// keepalive without an answer suffices. It is also better if little is read: to answer a global request sshd waits
+    /// until all its data is written, and gives up after ClientAliveInterval times ClientAliveCountMax
+    /// (`ssh_packet_write_wait`). Other servers may require answers to their own requests.
     pub async fn show_life(&self, answered: bool) {
         if answered || !self.negotiated.borrow().server.contains("OpenSSH") {
             let _ = self.handle.send_ping().await;
             return;
         }
         let _ = self.handle.send_keepalive(false).await;
-        // A question that russh's session answers by itself, in turn: what was given to it before is on its way.
+        // russh's session processes this local request in order, so earlier messages are being sent.
         let _ = self.handle.best_supported_rsa_hash().await;
     }
 
-    /// Learns the host's other keys as it tells of them, each proved to be its own, and forgets those that it has no
-    /// more (`hostkeys-00@openssh.com`, PROTOCOL section 2.5 of OpenSSH). Never ends.
+    /// Adds further host keys that the server announces and proves, and removes those it no longer has
+    /// (`hostkeys-00@openssh.com`, PROTOCOL section 2.5 of OpenSSH). Never returns.
     pub async fn learn_host_keys<T>(&self) -> T {
         let mut announced = self.announced.clone();
         announced.mark_changed();
-        // With `UpdateHostKeys ask`, the person was asked before the tunnel was up.
+        // With `UpdateHostKeys ask`, the user was asked before the tunnel was up.
         while announced.changed().await.is_ok() && self.verifier.target.ssh.update_host_keys == UpdateHostKeys::Yes {
             let keys = announced.borrow_and_update().clone();
             if let Some(update) = Update::of(&self.verifier, keys) {
@@ -369,10 +367,10 @@ impl Connection {
         std::future::pending().await
     }
 
-    /// The same once, for `UpdateHostKeys ask`: now, while the person who wanted the connection is there.
+    /// Handles one announcement for `UpdateHostKeys ask`, while the user waits for the connection.
     async fn ask_about_host_keys(&self, prompter: &Prompter) {
-        // sshd tells of its keys at once; no other server is known to. (A ping would not be sent before: russh has its
-        // session begin with the server's first word.)
+        // sshd announces its keys right after the login; no other server is known to announce any. A ping would not
+        // help, since russh starts its session with the server's first message.
         if !self.negotiated.borrow().server.contains("OpenSSH") {
             return;
         }
@@ -400,7 +398,7 @@ impl Connection {
         }
     }
 
-    /// Waits for the end of the connection and tells why, as far as is known.
+    /// Waits for the end of the connection and returns its reason, if known.
     pub async fn ended(&self) -> Error {
         let mut ended = self.ended.clone();
         // An error means that the session ended without giving a reason.
@@ -411,7 +409,7 @@ impl Connection {
         Error::Lost { host: self.host.clone(), message }
     }
 
-    /// The error of a connection that is given up because nothing comes from it.
+    /// The error for a connection closed because the server no longer answers.
     pub fn silent(&self) -> Error {
         Error::Lost { host: self.host.clone(), message: "it no longer answers".into() }
     }
@@ -426,17 +424,17 @@ impl Connection {
     }
 }
 
-/// How a host is reached.
+/// The route to a host.
 struct Way {
-    /// Our end of TCP and its own, where TCP is ours.
+    /// The local and remote address of the TCP connection; None over a jump host or ProxyCommand.
     ends: Option<(SocketAddr, SocketAddr)>,
-    /// The connection to the host before it, where there is one.
+    /// The connection to the previous hop, if any.
     hop: Option<Box<Connection>>,
-    /// How long its first answer took, where that is known.
+    /// The time until the first answer, if known.
     round_trip: Option<Duration>,
 }
 
-/// See [`WINDOW`].
+/// Chooses the receive window, [`WINDOW`] or [`FAR_WINDOW`].
 fn window(round_trip: Option<Duration>) -> u32 {
     if round_trip.is_some_and(|time| time < FAR) { WINDOW } else { FAR_WINDOW }
 }
@@ -444,9 +442,9 @@ fn window(round_trip: Option<Duration>) -> u32 {
 /// The result of a command on the host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Output {
-    /// Its exit status, where it is known.
+    /// Its exit status, if known.
     pub status: Option<u32>,
     pub stdout: String,
-    /// What it complained about, in one line.
+    /// The last lines of its standard error, joined into one line.
     pub stderr: String,
 }

@@ -1,4 +1,4 @@
-//! What a connection is made with, wherever it leads.
+//! The context of a connection attempt, whatever its host.
 
 use std::time::Duration;
 
@@ -7,31 +7,31 @@ use super::prompter::Prompter;
 use super::step::OnStep;
 use crate::config::Leg;
 
-/// What a connection is made with: the same for a host and for the hops on the way to it.
+/// The context of a connection attempt: the same for a host and for the hops on the route to it.
 #[derive(Clone)]
 pub struct ConnectContext {
-    /// Who is asked what only a person knows.
+    /// Asks the user.
     pub prompter: Prompter,
-    /// What is known of keys and passwords already.
+    /// The keys and passwords unlocked so far.
     pub credentials: Credentials,
     /// The callback that receives the events.
     pub on_step: OnStep,
-    /// Longest time for TCP in this attempt; None: `connect_timeout`.
+    /// Limit for TCP in this attempt; None means `connect_timeout`.
     pub tcp_limit: Option<Duration>,
-    /// Is it for somebody who only looks? Then nothing is written down, such as host keys, nor asked about them, and no
-    /// key is handed to an agent.
+    /// Whether the caller only inspects the host. If so, nothing such as a host key is stored or asked about, and
+    /// no key is added to an agent.
     pub looks_only: bool,
-    /// Where on the route the host is.
+    /// The host's place on the route.
     pub leg: Leg,
 }
 
 impl ConnectContext {
-    /// For a tunnel.
+    /// The context of a tunnel's connection.
     pub fn new(prompter: Prompter, credentials: Credentials, on_step: OnStep) -> Self {
         Self { prompter, credentials, on_step, tcp_limit: None, looks_only: false, leg: Leg::default() }
     }
 
-    /// For one who looks only.
+    /// The context of a caller that only inspects the host.
     pub fn looking_only(prompter: Prompter, on_step: OnStep) -> Self {
         Self { looks_only: true, ..Self::new(prompter, Credentials::new(false), on_step) }
     }

@@ -1,4 +1,4 @@
-//! What a server says on its own, as russh hands it to us.
+//! Messages that a server sends on its own, as russh reports them.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -16,16 +16,16 @@ use super::step::{News, OnStep, Step};
 use crate::sync::lock;
 use crate::text::{self, shown as printable};
 
-/// Most names of algorithms that are told.
+/// Limit of algorithm names in a message.
 const MOST_NAMES: usize = 30;
 
-/// Most lines of its banners that a server can have shown and written to the log.
+/// Limit of banner lines shown and logged per connection.
 const MOST_BANNER_LINES: usize = 30;
-/// Longest time for a person who sees it to log in at an address that a banner names. (The server's own LoginGraceTime
-/// may be over before.)
+/// Longest time for a user who sees the banner to log in at an address in it. The server's
+/// LoginGraceTime may be shorter.
 const VISIT: Duration = Duration::from_secs(300);
 
-/// Time that a person has to visit an address that the server's banner names.
+/// Suspends the time limit while the user visits an address from the server's banner.
 #[derive(Clone, Default)]
 pub(super) struct Visit(Arc<Mutex<Option<Hold>>>);
 
@@ -44,15 +44,15 @@ impl Visit {
 #[derive(Debug, Clone)]
 pub(super) struct Ended {
     pub(super) text: String,
-    /// Did the server say so (RFC 4253 section 11.1), or was the connection just gone?
+    /// Whether the server announced it (RFC 4253 section 11.1). False if the connection was lost.
     pub(super) is_said: bool,
 }
 
-/// russh's view of us.
+/// dtunnel's handler for russh's session.
 pub(super) struct Client {
     pub(super) prompter: Prompter,
     pub(super) visit: Visit,
-    /// Lines of banners that were told.
+    /// Number of banner lines shown.
     pub(super) banner_lines: usize,
     pub(super) host: String,
     pub(super) verifier: Arc<Verifier>,
@@ -62,7 +62,7 @@ pub(super) struct Client {
     pub(super) on_step: OnStep,
 }
 
-/// What can go wrong inside russh's session: its own errors, or our verdict on the host key.
+/// An error inside russh's session: russh's own, or the verdict on the host key.
 #[derive(Debug)]
 pub(super) enum Failure {
     Russh(russh::Error),
@@ -87,7 +87,7 @@ impl Failure {
                     AlgorithmKind::Compression => ("compression", "Compression"),
                     AlgorithmKind::Mac => ("MAC", "MACs"),
                 };
-                // The other side's list is as long as it likes.
+                // The server's list may have any length.
                 let shown = |names: Vec<String>| names.iter().take(MOST_NAMES).map(|name| printable(name)).collect();
                 Error::NoCommonAlgorithm { host: host.into(), kind, keyword, ours: shown(ours), theirs: shown(theirs) }
             }
@@ -150,8 +150,8 @@ impl client::Handler for Client {
         Ok(())
     }
 
-    // A server has no business opening channels to us: we never asked for forwarding. russh's
-    // defaults accept; dropping the handle refuses.
+    // dtunnel never requests forwarding, so no channel from the server is allowed. russh accepts by
+    // default; dropping the handle refuses.
 
     async fn server_channel_open_forwarded_tcpip(
         &mut self,

@@ -1,4 +1,4 @@
-//! Is this the host we mean? The decision ssh makes between key exchange and login.
+//! Host key verification, between key exchange and login.
 
 use std::net::IpAddr;
 use std::sync::OnceLock;
@@ -15,27 +15,26 @@ use super::prompter::{Prompter, Question};
 use super::revoked;
 use crate::config::{Algorithms, HostKeyPolicy, Target};
 
-/// Checks the keys of one host.
+/// Checks the keys of a host.
 #[derive(Debug)]
 pub(super) struct Verifier {
     pub(super) target: Target,
-    /// The name in known_hosts.
+    /// The host's name in known_hosts.
     pub(super) name: String,
     known: KnownKeys,
-    /// What is known of the name without its port; asked where nothing is known of the key else.
+    /// The known keys of the name without its port; used if nothing else is known of the key.
     known_without_port: Option<KnownKeys>,
-    /// CheckHostIP: the name of the address, and what is known of it.
+    /// CheckHostIP: the address's name in known_hosts, and its known keys.
     of_address: Option<(String, KnownKeys)>,
     prompter: Prompter,
-    /// Is it for somebody who only looks? Then no key is asked about or written down.
+    /// Whether the caller only inspects the host. If so, no key is asked about or stored.
     pub(super) looks_only: bool,
     /// Set once the host is trusted.
     trust: OnceLock<Trust>,
 }
 
 impl Verifier {
-    /// Reads what is known of the target's host, which was reached at `address` where it was reached
-    /// directly.
+    /// Reads the known keys of the target's host. `address` is set if it was reached directly.
     pub(super) fn new(target: &Target, prompter: &Prompter, looks_only: bool, address: Option<IpAddr>) -> Self {
         let ssh = &target.ssh;
         let name = known_name(target);
@@ -57,7 +56,7 @@ impl Verifier {
         }
     }
 
-    /// What decides on the keys that are asked for.
+    /// The known keys' effect on the host key algorithms.
     pub(super) fn known(&self) -> Known {
         let all = || [Some(&self.known), self.known_without_port.as_ref()].into_iter().flatten();
         let types = self.known.key_types();
@@ -67,14 +66,14 @@ impl Verifier {
         Known { types, authority, revocations }
     }
 
-    /// How the host came to be trusted; None before it is.
+    /// Why the host is trusted; None before that.
     pub(super) fn trust(&self) -> Option<&Trust> {
         self.trust.get()
     }
 
-    /// Decides. Ok means: go on. A certificate that is not good enough is looked at as the plain
-    /// key that it is about, as ssh does. Where ssh would go on with less (StrictHostKeyChecking no, and a
-    /// changed or revoked key) this does not: there is no tunnel without forwarding.
+    /// Decides whether to trust the host; Ok means yes. Like ssh, it checks the plain key of a certificate that is not
+    /// valid. Unlike ssh, it never continues with fewer features (StrictHostKeyChecking no with a changed or revoked
+    /// key), since a tunnel needs forwarding.
     ///
     /// # Errors
     /// [`Error::HostKeyChanged`], [`Error::HostKeyRevoked`], [`Error::HostKeyUncheckable`],
@@ -82,12 +81,12 @@ impl Verifier {
     pub(super) async fn verify(&self, presented: &PublicKeyOrCertificate) -> Result<(), Error> {
         let (by, authority) = self.trusted_by(presented).await?;
         let trust = Trust { key: Identity::of_key(&presented.public_key()), authority, by };
-        // The first is the only one: russh asks at the first key exchange.
+        // Set once: russh verifies the key at the first key exchange only.
         let _ = self.trust.set(trust);
         Ok(())
     }
 
-    /// What makes the host trusted, and which authority, if it is one.
+    /// What makes the host trusted, and the authority, if it is one.
     async fn trusted_by(&self, presented: &PublicKeyOrCertificate) -> Result<(TrustedBy, Option<Identity>), Error> {
         let key = &presented.public_key();
         self.check_revocations(presented)?;
@@ -119,14 +118,14 @@ impl Verifier {
             let in_users_file = matches!(users.check(key), Verdict::Known);
             return Ok((if in_users_file { TrustedBy::UsersFile } else { TrustedBy::Known }, None));
         }
-        // Another key under the plain name says nothing of this port, as with ssh.
+        // As in ssh, another key under the name without its port does not count as a change.
         match &self.known_without_port {
             Some(known) if matches!(known.check(key), Verdict::Known) => Ok((TrustedBy::Known, None)),
             _ => self.decide_on_unknown(key).await.map(|by| (by, None)),
         }
     }
 
-    /// Is the key, or the authority that signed it, revoked; or could it be, and cannot be looked up?
+    /// Fails if the key, or the authority that signed it, is revoked, or if that cannot be checked.
     fn check_revocations(&self, presented: &PublicKeyOrCertificate) -> Result<(), Error> {
         let ssh = &self.target.ssh;
         let host = || self.name.clone();
@@ -160,7 +159,7 @@ impl Verifier {
         }
     }
 
-    /// RequiredRSASize.
+    /// Checks RequiredRSASize.
     fn check_size(&self, key: &PublicKey) -> Result<(), Error> {
         let least = self.target.ssh.required_rsa_size;
         match rsa_bits(key) {
@@ -172,8 +171,7 @@ impl Verifier {
         }
     }
 
-    /// Is this host named by a certificate of an authority that is trusted for it (PROTOCOL.certkeys
-    /// of OpenSSH)?
+    /// Checks that a trusted authority's certificate names this host (PROTOCOL.certkeys of OpenSSH).
     fn check_certificate(&self, certificate: &Certificate, known: &KnownKeys) -> Result<(), &'static str> {
         let trusted: Vec<_> = known.authorities().map(|key| key.fingerprint(HashAlg::Sha256)).collect();
         if !trusted.contains(&certificate.signature_key().fingerprint(HashAlg::Sha256)) {
@@ -214,7 +212,8 @@ impl Verifier {
         if !is_plain_name(&self.target.ssh.host_name) {
             return Err(refused(Unconfirmed::OddName));
         }
-        // As ssh ("If there are no hostfiles [...] then don't try to touch the disk"): each time it would be as new.
+        // As in ssh ("If there are no hostfiles [...] then don't try to touch the disk"): the host
+        // would be new at every connection.
         if self.target.ssh.user_known_hosts.is_empty() {
             return Err(refused(Unconfirmed::NoFile));
         }
@@ -231,7 +230,7 @@ impl Verifier {
         Ok(by)
     }
 
-    /// Could a key that the host tells of be one of its own, by what revokes keys and how long they have to be?
+    /// Whether an announced key passes the checks of revocation and size.
     pub(super) fn is_good(&self, key: &PublicKey) -> bool {
         self.check_revocations(&PublicKeyOrCertificate::from(key.clone())).is_ok() && self.check_size(key).is_ok()
     }
@@ -256,7 +255,7 @@ impl Verifier {
         }
     }
 
-    /// Writes the key down. That it could not be written does not make it less trusted.
+    /// Adds the key to known_hosts. A failure is only logged: the key stays trusted.
     pub(super) fn remember(&self, key: &PublicKey) {
         let Some(file) = self.target.ssh.user_known_hosts.first().filter(|_| !self.looks_only) else { return };
         match append(file, &self.name, self.target.ssh.hash_known_hosts, key) {
@@ -268,8 +267,7 @@ impl Verifier {
     }
 }
 
-/// The name under which the target's host is looked up in known_hosts: its HostKeyAlias, else `host` or
-/// `[host]:port`.
+/// The host's name in known_hosts: its HostKeyAlias, else `host` or `[host]:port`.
 pub(super) fn known_name(target: &Target) -> String {
     match &target.ssh.host_key_alias {
         Some(alias) => alias.to_ascii_lowercase(),
@@ -277,14 +275,14 @@ pub(super) fn known_name(target: &Target) -> String {
     }
 }
 
-/// As ssh: a host on another port may be known by its plain name alone.
+/// The known keys of the name without its port. As in ssh, they count for a host on another port.
 fn known_without_port(target: &Target) -> Option<KnownKeys> {
     let ssh = &target.ssh;
     (ssh.port != 22 && ssh.host_key_alias.is_none())
         .then(|| KnownKeys::of(&ssh.host_name.to_ascii_lowercase(), &files(target)))
 }
 
-/// The keys and authorities by which the target's host is known now: what a password that somebody stores is for.
+/// The host's known keys and authorities. A password stored by the user is bound to them.
 pub fn known_identities(target: &Target) -> Vec<Identity> {
     let known = KnownKeys::of(&known_name(target), &files(target));
     match (known.identities(), known_without_port(target)) {
@@ -309,19 +307,19 @@ fn files(target: &Target) -> Vec<std::path::PathBuf> {
     target.ssh.user_known_hosts.iter().chain(&target.ssh.global_known_hosts).cloned().collect()
 }
 
-/// `ED25519 SHA256:…`.
+/// Formats as `ED25519 SHA256:…`.
 pub(super) fn fingerprint_and_type(key: &PublicKey) -> String {
     format!("{} {}", type_name(key), fingerprint(key))
 }
 
-/// How long an RSA key is; None for others.
+/// The size of an RSA key, in bits; None for other types.
 pub(super) fn rsa_bits(key: &PublicKey) -> Option<u32> {
     let modulus = key.key_data().rsa()?.n().as_positive_bytes()?;
     let leading = modulus.first().map_or(0, |byte| byte.leading_zeros());
     u32::try_from(modulus.len() * 8).ok()?.checked_sub(leading)
 }
 
-/// `ED25519`, `ECDSA`, `RSA`: ssh's words for people.
+/// The key's type in ssh's words: `ED25519`, `ECDSA`, `RSA`.
 fn type_name(key: &PublicKey) -> String {
     match key.algorithm() {
         Algorithm::Ed25519 => "ED25519".into(),

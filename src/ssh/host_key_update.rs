@@ -1,7 +1,6 @@
-//! What a host that tells of its keys changes in known_hosts (UpdateHostKeys in ssh_config(5)): which keys are added,
-//! and which it does not have any more. As `client_input_hostkeys` in OpenSSH's clientloop.c decides, and stricter
-//! where something is removed: then each key that it tells of has to be proved, and the one that it has shown must be
-//! among them.
+//! UpdateHostKeys (ssh_config(5)): which of a host's announced keys are added to known_hosts, and which old ones are
+//! removed. Follows `client_input_hostkeys` in OpenSSH's clientloop.c, but is stricter about removals: then every
+//! announced key has to be proved, and the key used in this connection must be among them.
 
 use russh::keys::ssh_key::known_hosts::Marker;
 use russh::keys::{Algorithm, PublicKey};
@@ -13,22 +12,22 @@ use super::known_hosts::{self, KnownKey, Spoken};
 use super::prompter::{Prompter, Question};
 use crate::config::{Algorithms, UpdateHostKeys};
 
-/// Most keys that a host may tell of: it has a handful.
+/// Limit of announced keys; hosts have a handful.
 const MOST_KEYS: usize = 16;
 
 /// A change of known_hosts.
 #[derive(Debug)]
 pub(super) struct Update {
-    /// Keys that are not known yet.
+    /// Announced keys that are not known yet.
     pub(super) new: Vec<PublicKey>,
-    /// Those that are known, and that it did not tell of.
+    /// Known keys that were not announced.
     pub(super) old: Vec<KnownKey>,
-    /// What it has to prove to have.
+    /// Keys that the host has to prove it holds.
     pub(super) to_prove: Vec<PublicKey>,
 }
 
 impl Update {
-    /// What follows from what the host says it has, if anything.
+    /// The update for the announced keys; None if nothing changes or nothing may change.
     pub(super) fn of(verifier: &Verifier, announced: Vec<PublicKey>) -> Option<Self> {
         let ssh = &verifier.target.ssh;
         let trust = verifier.trust()?;
@@ -75,7 +74,7 @@ impl Update {
         Some(Self { new, old, to_prove })
     }
 
-    /// Asks a person, under `UpdateHostKeys ask`. False where nobody says yes.
+    /// Asks the user, under `UpdateHostKeys ask`. False without a yes.
     pub(super) async fn is_agreed_to(&self, verifier: &Verifier, prompter: &Prompter) -> bool {
         let question = Question::UpdatedHostKeys {
             host: verifier.name.clone(),
@@ -90,7 +89,7 @@ impl Update {
         confirm(prompter, &question, read).await == Some(true)
     }
 
-    /// Writes it down, once everything is proved. That it could not be written is said in the log.
+    /// Writes the update to known_hosts, after all keys were proved. A failure is only logged.
     pub(super) fn make(&self, verifier: &Verifier) {
         self.new.iter().for_each(|key| verifier.remember(key));
         let mut files: Vec<_> = self.old.iter().map(|known| &known.file).collect();
@@ -109,7 +108,7 @@ impl Update {
     }
 }
 
-/// Does HostKeyAlgorithms have it?
+/// Whether HostKeyAlgorithms lists the key's type.
 fn is_wanted(key: &PublicKey, algorithms: &Algorithms) -> bool {
     let Algorithms::Exactly(names) = algorithms else { return true };
     let has = |name: &str| names.iter().any(|listed| listed == name);

@@ -1,10 +1,10 @@
-//! Which host this is, and how it came to be trusted: what `host_key` finds out, and kept passwords are bound to.
+//! Host identities, and why a host is trusted. `host_key` determines them; stored passwords are bound to them.
 
 use std::fmt;
 
 use russh::keys::{HashAlg, PublicKey};
 
-/// What tells a host from every other one: its key, or the authority that signed it.
+/// Identifies a host: its key, or the authority that signed it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity(String);
 
@@ -17,55 +17,55 @@ impl Identity {
         Self(format!("CA {}", fingerprint(key)))
     }
 
-    /// One that was written down. Whatever it says: an unknown one is no host's.
+    /// Reads a stored identity. Invalid text matches no host.
     pub(super) fn written(text: &str) -> Self {
         Self(text.into())
     }
 }
 
-/// `SHA256:…`, or `CA SHA256:…`.
+/// Formats as `SHA256:…` or `CA SHA256:…`.
 impl fmt::Display for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
 }
 
-/// How a host came to be trusted.
+/// Why a host is trusted.
 #[derive(Debug, Clone)]
 pub(super) struct Trust {
-    /// Of its key.
+    /// The identity of its key.
     pub(super) key: Identity,
-    /// The authority for whose signature it is trusted, if that is why.
+    /// The authority of its certificate, if that is why it is trusted.
     pub(super) authority: Option<Identity>,
     pub(super) by: TrustedBy,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum TrustedBy {
-    /// A plain key of its own in the user's files: it may tell of its others.
+    /// A plain key in the user's files: the host may announce its other keys.
     UsersFile,
-    /// Something else that was known before.
+    /// Another entry known before.
     Known,
-    /// A person who was asked just now.
+    /// The user, asked during this connection.
     Person,
-    /// Nobody: StrictHostKeyChecking lets new keys pass.
+    /// No check: StrictHostKeyChecking accepts new keys.
     Nobody,
 }
 
 impl Trust {
-    /// What a password that is given to this host is for: the authority where there is one, since a host with
-    /// certificates gets new keys.
+    /// The identity that a password is stored for: the authority if there is one, since a host
+    /// with certificates gets new keys.
     pub(super) fn identity(&self) -> &Identity {
         self.authority.as_ref().unwrap_or(&self.key)
     }
 
-    /// Is this one of `hosts`?
+    /// Whether it is one of `hosts`.
     pub(super) fn is_one_of(&self, hosts: &[Identity]) -> bool {
         hosts.contains(&self.key) || self.authority.as_ref().is_some_and(|authority| hosts.contains(authority))
     }
 }
 
-/// `SHA256:…`, as ssh shows it.
+/// The key's fingerprint as `SHA256:…`, in ssh's format.
 pub(super) fn fingerprint(key: &PublicKey) -> String {
     key.fingerprint(HashAlg::Sha256).to_string()
 }

@@ -25,9 +25,9 @@ use crate::sync::lock;
 
 /// Largest key file that is read, in bytes; an RSA key of 16384 bits has about 13 KB.
 const MAX_KEY_FILE: u64 = 1 << 20;
-/// Longest time for which time limits are suspended while a passphrase is tried.
+/// Limit for suspending the time limits while a passphrase is tried.
 const UNLOCKING: Duration = Duration::from_secs(60);
-/// How often a passphrase may be wrong, as with ssh.
+/// Number of wrong passphrases allowed, as in ssh.
 const PASSPHRASE_TRIES: usize = 3;
 
 /// The keys and answers unlocked for this tunnel, so that it can log in again without a person. Kept in the daemon's
@@ -42,11 +42,11 @@ pub struct Credentials {
 struct Unlocked {
     /// Private keys that needed a passphrase.
     keys: HashMap<PathBuf, Arc<PrivateKey>>,
-    /// Keys whose passphrase was already read from the keyring: a wrong one would be wrong the next time, too.
+    /// Keys whose passphrase was read from the keyring: a wrong one would be wrong again.
     fetched: Vec<Kept>,
-    /// Store answers that turn out to be right in the keyring?
+    /// Whether correct answers are stored in the keyring.
     remember: bool,
-    /// Has the agent asked somebody before it signed?
+    /// Whether the agent is known to ask its owner before it signs.
     agent_asks: bool,
 }
 
@@ -57,7 +57,7 @@ impl fmt::Debug for Credentials {
 }
 
 impl Credentials {
-    /// Nothing unlocked yet. With `remember`, right answers go into the system keyring.
+    /// Starts with nothing unlocked. With `remember`, correct answers go into the system keyring.
     pub fn new(remember: bool) -> Self {
         let credentials = Self::default();
         credentials.with(|unlocked| unlocked.remember = remember);
@@ -80,12 +80,12 @@ impl Credentials {
         self.with(|unlocked| unlocked.agent_asks = true);
     }
 
-    /// Has the agent asked somebody before it signed, as far as is known?
+    /// Whether the agent is known to ask its owner before it signs.
     pub(super) fn agent_asks(&self) -> bool {
         self.with(|unlocked| unlocked.agent_asks)
     }
 
-    /// Should right answers be stored in the keyring?
+    /// Whether correct answers are stored in the keyring.
     pub(super) fn remember(&self) -> bool {
         self.with(|unlocked| unlocked.remember)
     }
@@ -106,7 +106,7 @@ pub(super) struct KeyFile {
 }
 
 impl KeyFile {
-    /// None where there is neither the file nor its `.pub`.
+    /// Reads an identity file; None if neither the file nor its `.pub` exists.
     pub(super) fn find(path: &Path) -> Option<Self> {
         let mut name = path.as_os_str().to_owned();
         name.push(".pub");
@@ -115,8 +115,8 @@ impl KeyFile {
         let certificate = read_certificate(Path::new(&certificate));
         let beside = std::fs::read_to_string(&name).ok().and_then(|text| text.parse::<PublicKey>().ok());
         match read_key_file(path) {
-            // An OpenSSH private key shows its public half even when it is encrypted. IdentityFile
-            // may also name a public key whose private half is in the agent.
+            // An encrypted OpenSSH private key has a readable public key. IdentityFile may also name a public key whose
+            // private key is in the agent.
             Ok(text) => {
                 let inside = PrivateKey::from_openssh(text.as_bytes()).ok().map(|key| key.public_key().clone());
                 let itself = text.parse::<PublicKey>().ok();
@@ -230,17 +230,17 @@ async fn decode(text: &Zeroizing<String>, passphrase: &Secret, prompter: &Prompt
     decoding.await.ok().flatten()
 }
 
-/// russh takes an encrypted PKCS#8 file without a passphrase for a broken one.
+/// russh reports an encrypted PKCS#8 file without a passphrase as broken.
 fn is_encrypted(text: &str, error: &russh::keys::Error) -> bool {
     matches!(error, russh::keys::Error::KeyIsEncrypted) || text.contains("-----BEGIN ENCRYPTED PRIVATE KEY-----")
 }
 
-/// Does opening this key take a passphrase? False where it cannot be read at all.
+/// Whether this key needs a passphrase. False if it cannot be read.
 pub fn needs_passphrase(path: &Path) -> bool {
     read_key_file(path).is_ok_and(|text| decode_secret_key(&text, None).is_err_and(|e| is_encrypted(&text, &e)))
 }
 
-/// Does this passphrase open the key?
+/// Whether this passphrase decrypts the key.
 pub fn opens(path: &Path, passphrase: &Secret) -> bool {
     read_key_file(path).is_ok_and(|text| decode_secret_key(&text, Some(passphrase.reveal())).is_ok())
 }
@@ -251,7 +251,7 @@ pub(super) struct FileSigner {
     path: PathBuf,
     prompter: Prompter,
     credentials: Credentials,
-    /// Was the passphrase asked for and not given?
+    /// Whether the passphrase was needed but nobody could give it.
     pub(super) nobody: bool,
 }
 

@@ -1,4 +1,4 @@
-//! Key revocation lists (PROTOCOL.krl of OpenSSH): does one revoke this key or certificate?
+//! Key revocation lists (PROTOCOL.krl of OpenSSH): whether one revokes a key or certificate.
 //!
 //! A list is read to its end before its answer counts. Invalid or unknown parts are an error: they may revoke the key.
 
@@ -7,7 +7,7 @@ use russh::keys::{Certificate, PublicKey};
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
 
-/// How a list begins.
+/// The magic number at the start of a list.
 pub(super) const MAGIC: &[u8] = b"SSHKRL\n\0";
 const FORMAT_VERSION: u32 = 1;
 
@@ -23,10 +23,10 @@ const SERIAL_BITMAP: u8 = 0x22;
 const KEY_ID: u8 = 0x23;
 const CERT_EXTENSION: u8 = 0x39;
 
-/// Is `key`, the certificate about it, or the authority that signed that, revoked by `list`?
+/// Whether `list` revokes `key`, its certificate or the authority that signed that.
 ///
 /// # Errors
-/// What is wrong with the list, as text that follows the file's name.
+/// Why the list is invalid, as text that follows the file's name.
 pub(super) fn revokes(list: &[u8], key: &KeyData, certificate: Option<&Certificate>) -> Result<bool, String> {
     let keys = [Some(key), certificate.map(Certificate::signature_key)];
     let blobs = keys.into_iter().flatten().map(blob).collect::<Result<Vec<_>, _>>()?;
@@ -34,9 +34,9 @@ pub(super) fn revokes(list: &[u8], key: &KeyData, certificate: Option<&Certifica
     if reader.take(MAGIC.len())? != MAGIC || reader.uint32()? != FORMAT_VERSION {
         return Err("is a key revocation list of an unknown version".into());
     }
-    // The list's version, its creation time, and flags; ssh knows no flags either.
+    // The list's version, creation time and flags. ssh ignores flags as well.
     reader.take(3 * 8)?;
-    // Something reserved, and a comment.
+    // A reserved field, and a comment.
     reader.string()?;
     reader.string()?;
     let mut revoked = false;
@@ -66,7 +66,7 @@ fn hashed<D: Digest>(entry: &[u8], blobs: &[Vec<u8>]) -> Result<bool, String> {
     Ok(blobs.iter().any(|blob| D::digest(blob).as_slice() == entry))
 }
 
-/// Section 2: certificates of one authority, or of every authority.
+/// Section type 1: certificates of one authority, or of all authorities.
 fn certificates(section: &mut Reader, certificate: Option<&Certificate>) -> Result<bool, String> {
     let authority = section.string()?;
     // Reserved.
@@ -79,7 +79,7 @@ fn certificates(section: &mut Reader, certificate: Option<&Certificate>) -> Resu
         Some(certificate) if all || blob(certificate.signature_key())? == authority => Some(certificate),
         _ => None,
     };
-    // Serial 0 means that the certificate was given none (`is_cert_revoked` in OpenSSH's krl.c).
+    // Serial 0 means that the certificate has none (`is_cert_revoked` in OpenSSH's krl.c).
     let serial = of_it.map(Certificate::serial).filter(|serial| *serial != 0);
     let mut revoked = false;
     while !section.is_empty() {
@@ -133,7 +133,7 @@ fn bit(bytes: &[u8], at: u64) -> bool {
     index.is_some_and(|index| bytes[index] >> (at % 8) & 1 == 1)
 }
 
-/// Takes the types of RFC 4251 section 5 off the front.
+/// Reads the data types of RFC 4251 section 5 from the front of the slice.
 struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
@@ -168,7 +168,7 @@ impl<'a> Reader<'a> {
         if self.is_empty() { Ok(()) } else { Err("is a key revocation list with data after its end".into()) }
     }
 
-    /// Is any of the strings the wanted one? All of them are read.
+    /// Whether any of the strings matches. Reads all of them.
     fn any(&mut self, mut is: impl FnMut(&[u8]) -> Result<bool, String>) -> Result<bool, String> {
         let mut found = false;
         while !self.is_empty() {
@@ -177,7 +177,7 @@ impl<'a> Reader<'a> {
         Ok(found)
     }
 
-    /// An extension of a later version: skipped unless it is marked critical.
+    /// Skips an extension of a later version, unless it is marked critical.
     fn extension(&mut self) -> Result<(), String> {
         let name = String::from_utf8_lossy(self.string()?).into_owned();
         let is_critical = self.byte()? != 0;
@@ -199,7 +199,7 @@ mod tests {
         output.status.success()
     }
 
-    /// Lists of every kind, as ssh-keygen makes them, against what it says of each key and certificate itself.
+    /// Compares lists of every kind, made by ssh-keygen, with its own verdict on each key and certificate.
     #[test]
     fn what_is_revoked_is_what_ssh_keygen_says() {
         let dir = tempfile::tempdir().expect("a directory");
@@ -207,7 +207,7 @@ mod tests {
         for (name, kind) in [("ca", "ed25519"), ("other-ca", "ecdsa"), ("a", "ed25519"), ("b", "rsa"), ("c", "ecdsa")] {
             assert!(keygen(dir, &["-q", "-N", "", "-C", name, "-t", kind, "-f", name]));
         }
-        // Name, authority, id and serial of the certificates.
+        // Name, authority, id and serial of each certificate.
         let certificates = [("a", "ca", "one", "7"), ("b", "ca", "two", "70"), ("c", "other-ca", "one", "0")];
         for (name, authority, id, serial) in certificates {
             assert!(keygen(
@@ -250,7 +250,7 @@ mod tests {
                     assert_eq!(ours, Ok(revoked), "{text} {options:?}: {file}");
                     verdicts[usize::from(revoked)] += 1;
                 }
-                // Cut anywhere, it is no list, but where a section ends: then ssh-keygen reads it, too.
+                // A list cut anywhere is invalid, except at the end of a section: ssh-keygen reads that as well.
                 for length in 0..list.len() {
                     let cut = revokes(&list[..length], key.key_data(), Some(&certificate));
                     if cut.is_ok() && name == "a" {

@@ -1,7 +1,7 @@
-//! One authenticated SSH connection: connect, host key, login, hops, channels.
+//! An authenticated SSH connection: connect, host key, login, hops, channels.
 //!
-//! The only module that names russh. It knows nothing of tunnels, Docker or the daemon; questions
-//! that need a person go out through a [`Prompter`], whoever is at its other end.
+//! The only module that uses russh. It is independent of tunnels, Docker and the daemon; questions to the
+//! user go through a [`Prompter`].
 
 mod agent_signer;
 mod algorithms;

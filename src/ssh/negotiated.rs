@@ -13,7 +13,7 @@ pub struct Negotiated {
     pub cipher: String,
     /// MAC; meaningless if the cipher is an AEAD.
     pub mac: String,
-    /// Is the handshake safe against dropped packets (PROTOCOL section 1.10 of OpenSSH)?
+    /// Whether the handshake is protected against dropped packets (strict KEX, PROTOCOL section 1.10 of OpenSSH).
     pub strict: bool,
 }
 
@@ -30,7 +30,7 @@ impl Negotiated {
     }
 }
 
-/// How a login went.
+/// The login methods tried and offered.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Login {
     /// The methods and keys tried; the last one succeeded.

@@ -1,9 +1,9 @@
-//! Passwords stored in this process's memory and in the system keyring, each with the host keys that it was given for.
+//! Passwords stored in this process's memory and in the system keyring, each with the host keys it was given for.
 //!
-//! A key in known_hosts does not prove that its host is the one that a password was stored for: with
-//! `StrictHostKeyChecking accept-new` and an empty file, an attacker in between is recorded at the first connection and
-//! known at the second. So a password is sent only to the keys (or the authority) that it was given for, and to keys
-//! that such a host has proved to be its own (UpdateHostKeys).
+//! A key in known_hosts does not prove that a password was stored for its host: with `StrictHostKeyChecking
+//! accept-new` and an empty file, a man in the middle is recorded at the first connection and known at the second. So
+//! a password is sent only to the keys (or the authority) it was given for, and to keys that such a host has proved
+//! to be its own (UpdateHostKeys).
 
 use std::sync::{Arc, Mutex};
 
@@ -15,26 +15,26 @@ use super::prompter::Secret;
 use super::vault::{self, Kept, VaultError};
 use crate::sync::lock;
 
-/// The first line of a keyring entry that lists its hosts. A password is a single line, so it cannot be mistaken for
-/// one.
+/// The first line of a keyring entry that lists its hosts. A password is a single line, so
+/// it cannot be mistaken for one.
 const BEGINNING: &str = "dtunnel-password-1\n";
-/// Most hosts of an entry; the most recent ones are kept.
+/// Limit of hosts per entry; the most recent ones are kept.
 const MOST_HOSTS: usize = 16;
 
-/// A password and the hosts that it is for. An entry of an older dtunnel, or one stored when no key was known, has no
-/// hosts: its password is offered to no server.
+/// A password and its hosts. An entry of an older dtunnel, or one stored when no key was known, has no hosts: its
+/// password is offered to no server.
 pub struct Bound {
     pub(super) password: Secret,
     pub(super) hosts: Vec<Identity>,
 }
 
 impl Bound {
-    /// A password for `hosts`.
+    /// A password bound to `hosts`.
     pub fn new(password: Secret, hosts: Vec<Identity>) -> Self {
         Self { password, hosts }
     }
 
-    /// Adds a host, in place of the oldest one where there are many.
+    /// Adds a host; at the limit it replaces the oldest one.
     pub(super) fn add(&mut self, host: &Identity) {
         if self.hosts.contains(host) {
             return;
@@ -66,7 +66,7 @@ impl Bound {
     }
 }
 
-/// Puts a password into the keyring, in place of the one before.
+/// Stores a password in the keyring and replaces the previous one.
 ///
 /// # Errors
 /// [`VaultError`].
@@ -95,11 +95,11 @@ pub(super) struct Passwords {
 
 #[derive(Default)]
 struct State {
-    /// Those that a server has accepted, by [`Kept::Password`].
+    /// Passwords that a server has accepted, by [`Kept::Password`].
     accepted: Vec<(Kept, Bound)>,
-    /// Passwords already read from the keyring: a wrong one would be wrong the next time, too.
+    /// Passwords that were read from the keyring: a wrong one would be wrong again.
     offered: Vec<Kept>,
-    /// Passwords that are in the keyring, as far as this run knows.
+    /// Passwords that this run knows to be in the keyring.
     in_keyring: Vec<Kept>,
 }
 
@@ -131,7 +131,7 @@ impl Passwords {
         })
     }
 
-    /// Keeps a password for the next login there.
+    /// Stores a password in memory for the next login.
     pub(super) fn put(&self, kept: Kept, bound: Bound) {
         self.with(|state| {
             state.accepted.retain(|(whose, _)| *whose != kept);

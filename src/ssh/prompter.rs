@@ -1,4 +1,4 @@
-//! Questions that need a person, and time that is spent waiting for one.
+//! Questions to the user, and the time spent waiting for answers.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -12,25 +12,24 @@ use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 use zeroize::Zeroizing;
 
-/// A question that only a person can answer.
+/// A question that only the user can answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "ask", rename_all = "kebab-case")]
 pub enum Question {
-    /// Is this the host's key? The answer is `yes`, `no` or the fingerprint itself.
+    /// Confirm the host's key. The answer is `yes`, `no` or the fingerprint itself.
     HostKey {
-        /// The host as it is looked up in known_hosts.
+        /// The host's name in known_hosts.
         host: String,
         /// `ED25519`, `RSA` …
         key_type: String,
         /// `SHA256:…`
         fingerprint: String,
-        /// Other names under which this very key is known already, `name (file:line)`.
+        /// Other names in known_hosts with the same key, as `name (file:line)`.
         also_known_as: Vec<String>,
     },
-    /// May known_hosts be updated with the keys that the host announced (UpdateHostKeys `ask`)? The answer is `yes` or
-    /// `no`.
+    /// Update known_hosts with the keys that the host announced (UpdateHostKeys `ask`). The answer is `yes` or `no`.
     UpdatedHostKeys {
-        /// The host as it is looked up in known_hosts.
+        /// The host's name in known_hosts.
         host: String,
         /// Keys to be added, `ED25519 SHA256:…`.
         new: Vec<String>,
@@ -39,48 +38,47 @@ pub enum Question {
     /// The passphrase of a private key.
     Passphrase {
         file: String,
-        /// Was the last answer wrong?
+        /// Whether the previous answer was wrong.
         again: bool,
     },
     /// The account's password.
     Password {
         /// `user@host`.
         account: String,
-        /// Was the last answer wrong?
+        /// Whether the previous answer was wrong.
         again: bool,
-        /// Why a password is needed: which keys were refused or not used.
+        /// Why a password is needed: the keys that were refused or not used.
         #[serde(default)]
         notes: Vec<String>,
     },
-    /// A prompt of the server's own (keyboard-interactive, RFC 4256), shown with control
-    /// characters removed.
+    /// A prompt from the server (keyboard-interactive, RFC 4256), shown without control characters.
     Server {
         /// `user@host`.
         account: String,
-        /// The instruction that came with it; may be empty.
+        /// The instruction sent with it; may be empty.
         instruction: String,
         prompt: String,
-        /// May the answer be seen while it is typed?
+        /// Whether the answer is shown while it is typed.
         echo: bool,
-        /// As of [`Question::Password`].
+        /// As in [`Question::Password`].
         #[serde(default)]
         notes: Vec<String>,
     },
 }
 
-/// An answer: never shown by Debug, overwritten in memory when dropped. It is serialised only for the user's own
-/// control socket, in hexadecimal: for text with a quote or a backslash the JSON reader would make copies that are
-/// never overwritten.
+/// An answer, hidden from Debug and overwritten in memory on drop. It is serialised only for the user's
+/// own control socket, in hexadecimal: for text with a quote or a backslash the JSON reader would make
+/// copies that are never overwritten.
 #[derive(Clone, Default)]
 pub struct Secret(Zeroizing<String>);
 
 impl Secret {
-    /// Takes the text over.
+    /// Takes ownership of the text.
     pub fn new(text: String) -> Self {
         Self(Zeroizing::new(text))
     }
 
-    /// The text.
+    /// The plain text of the secret.
     pub fn reveal(&self) -> &str {
         &self.0
     }
@@ -135,35 +133,35 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// A question on its way to a person; dropping it means that no person could be asked.
+/// A question to the user; dropping it reports that nobody could be asked.
 #[derive(Debug)]
 pub struct Ask {
     pub question: Question,
     pub reply: oneshot::Sender<Secret>,
 }
 
-/// Puts questions to a person, and measures how long that takes.
+/// Asks the user, and measures how long that takes.
 #[derive(Debug, Clone)]
 pub struct Prompter {
-    /// May an agent interrupt people with its own questions?
+    /// Whether an agent may ask the user its own questions.
     disturbs: bool,
     questions: mpsc::Sender<Ask>,
-    /// Suspended while people answer, and while a person who watches visits a login page.
+    /// Suspended while the user answers, and while an attending user visits a login page.
     clock: watch::Sender<Clock>,
-    /// Suspended only while people answer.
+    /// Suspended only while the user answers.
     clock_of_answers: watch::Sender<Clock>,
-    /// How many people see the messages.
+    /// Number of users who see the messages.
     people: watch::Sender<usize>,
     said: watch::Sender<Said>,
 }
 
-/// Most lines that are kept of what was said.
+/// Limit of stored message lines.
 const MOST_SAID: usize = 20;
 
-/// The last messages of programs on the way to the host for the person, such as the address of a login page.
+/// The last messages to the user from programs on the route, such as the address of a login page.
 #[derive(Debug, Clone, Default)]
 pub struct Said {
-    /// How many came before the lines that are kept.
+    /// Number of lines dropped before the stored ones.
     dropped: usize,
     lines: VecDeque<String>,
 }
@@ -177,23 +175,23 @@ impl Said {
     }
 }
 
-/// Time spent waiting for people.
+/// Time spent waiting for users.
 #[derive(Debug, Clone, Copy, Default)]
 struct Clock {
     open: usize,
-    /// Since when, if any is open.
+    /// When the first open question began, if any is open.
     since: Option<Instant>,
-    /// Time spent on those before.
+    /// Time spent on earlier questions.
     spent: Duration,
 }
 
-/// What comes out of a [`Prompter`].
+/// The receiver of a [`Prompter`]'s questions.
 pub type Questions = mpsc::Receiver<Ask>;
 
 impl Prompter {
-    /// A prompter whose questions come out of the receiver.
+    /// A prompter, and the receiver of its questions.
     pub fn new() -> (Self, Questions) {
-        // One question at a time is the rule; a hop and its next may overlap.
+        // One question at a time is usual; those of a hop and the next may overlap.
         let (questions, receiver) = mpsc::channel(4);
         (
             Self {
@@ -208,28 +206,28 @@ impl Prompter {
         )
     }
 
-    /// A prompter for background work: no person can be asked, and agents that ask their owner are not used.
+    /// A prompter for background work: nobody can be asked, and agents that ask their owner are not used.
     pub fn for_nobody() -> Self {
         Self { disturbs: false, ..Self::new().0 }
     }
 
-    /// May an agent interrupt people with its own questions?
+    /// Whether an agent may ask the user its own questions.
     pub(super) fn disturbs(&self) -> bool {
         self.disturbs
     }
 
-    /// The same without a person to ask; messages are still passed on.
+    /// A copy that asks nobody; messages are still passed on.
     pub(super) fn without_people(&self) -> Self {
         Self { questions: mpsc::channel(1).0, people: watch::Sender::new(0), ..self.clone() }
     }
 
-    /// Counts a person who sees the messages, for as long as the returned value lives.
+    /// Counts a user who sees the messages, for as long as the returned value lives.
     pub fn attended(&self) -> Attended {
         self.people.send_modify(|people| *people += 1);
         Attended(self.people.clone())
     }
 
-    /// Passes on a program's message, as one line made fit for a terminal.
+    /// Passes on a program's message, as one line safe for a terminal.
     pub fn tell(&self, line: String) {
         self.said.send_modify(|said| {
             said.lines.push_back(line);
@@ -240,20 +238,20 @@ impl Prompter {
         });
     }
 
-    /// The same for a message that every connection repeats, such as a server's banner: dropped if it is among the last
-    /// lines.
+    /// Passes on a message that every connection repeats, such as a server's banner. Dropped if
+    /// it is among the stored lines.
     pub(super) fn tell_once(&self, line: String) {
         if !self.said.borrow().lines.contains(&line) {
             self.tell(line);
         }
     }
 
-    /// The messages of programs: those so far, and each further one.
+    /// The stored messages of programs, and updates for further ones.
     pub fn said(&self) -> watch::Receiver<Said> {
         self.said.subscribe()
     }
 
-    /// Asks, and waits for the answer. None if no person can be asked or the question is declined.
+    /// Asks, and waits for the answer. None if nobody can be asked or the question is declined.
     pub async fn ask(&self, question: Question) -> Option<Secret> {
         let _open = OpenQuestion::new(&[&self.clock, &self.clock_of_answers]);
         let (reply, answer) = oneshot::channel();
@@ -261,8 +259,7 @@ impl Prompter {
         answer.await.ok()
     }
 
-    /// Suspends time limits while somebody has to act elsewhere: as long as the returned value lives, and at most for
-    /// `limit`.
+    /// Suspends time limits while the user acts elsewhere: as long as the returned value lives, for at most `limit`.
     pub(super) fn hold(&self, limit: Duration) -> Hold {
         let open = OpenQuestion::new(&[&self.clock, &self.clock_of_answers]);
         Hold(AbortOnDropHandle::new(tokio::spawn(async move {
@@ -271,8 +268,8 @@ impl Prompter {
         })))
     }
 
-    /// The same while a person who sees the messages may visit an address in them. Without such a person no limit is
-    /// suspended, nor are the limits of callers that cannot visit it: a server could send any address.
+    /// As [`Self::hold`], while a user who sees the messages may visit an address in them. Without such a user no time
+    /// limit is suspended, nor are the limits of callers that cannot visit it: a server could send any address.
     pub(super) fn hold_for_visit(&self, limit: Duration) -> Hold {
         let (clock, mut people) = (self.clock.clone(), self.people.subscribe());
         let visiting = async move {
@@ -288,13 +285,13 @@ impl Prompter {
         })))
     }
 
-    /// Runs `work` for at most `limit`, not counting the time that people take to answer or to visit an address. None
-    /// where the time is up.
+    /// Runs `work` for at most `limit`, not counting the time that users take to answer or to visit an address.
+    /// None if the limit is exceeded.
     pub async fn within<T>(&self, limit: Duration, work: impl Future<Output = T>) -> Option<T> {
         within(&self.clock, limit, work).await
     }
 
-    /// The same for a caller that cannot be asked: an address that others may visit does not extend this limit.
+    /// As [`Self::within`] for a caller that cannot be asked: others' visits to an address do not extend this limit.
     pub async fn within_unattended<T>(&self, limit: Duration, work: impl Future<Output = T>) -> Option<T> {
         within(&self.clock_of_answers, limit, work).await
     }
@@ -303,7 +300,7 @@ impl Prompter {
 async fn within<T>(clock: &watch::Sender<Clock>, limit: Duration, work: impl Future<Output = T>) -> Option<T> {
     tokio::pin!(work);
     let start = Instant::now();
-    // Questions that are already open began earlier.
+    // Time spent on questions before this call does not extend the limit.
     let already = clock.borrow().spent + clock.borrow().since.map_or(Duration::ZERO, |since| since.elapsed());
     let mut clock = clock.subscribe();
     loop {
@@ -318,7 +315,7 @@ async fn within<T>(clock: &watch::Sender<Clock>, limit: Duration, work: impl Fut
     }
 }
 
-/// A person who sees the messages; see [`Prompter::attended`].
+/// Counts a user who sees the messages, until dropped; see [`Prompter::attended`].
 #[derive(Debug)]
 pub struct Attended(watch::Sender<usize>);
 
@@ -328,10 +325,10 @@ impl Drop for Attended {
     }
 }
 
-/// Suspends time limits while a question is open; dropping it, also on cancellation, ends that.
+/// Suspends time limits while a question is open, until dropped (cancellation included).
 struct OpenQuestion(Vec<watch::Sender<Clock>>);
 
-/// See [`Prompter::hold`].
+/// Suspends time limits until dropped; see [`Prompter::hold`].
 pub(super) struct Hold(#[allow(dead_code, reason = "dropping it is its use")] AbortOnDropHandle<()>);
 
 impl OpenQuestion {

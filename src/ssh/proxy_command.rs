@@ -1,7 +1,7 @@
-//! ProxyCommand (ssh_config(5)): a shell command in place of TCP, its messages to people, and its end.
+//! ProxyCommand (ssh_config(5)): a shell command in place of TCP, its messages and its end.
 //!
-//! As with ssh, the command gets SIGHUP when the connection is no longer needed, so that its traps run; if it does not
-//! end it is killed after [`GRACE`].
+//! As with ssh, the command gets SIGHUP when the connection is no longer needed, so that its traps run. If it does not
+//! end, it is killed after [`GRACE`].
 
 use std::collections::VecDeque;
 use std::io;
@@ -21,9 +21,9 @@ use super::prompter::Prompter;
 use crate::sync::lock;
 use crate::text;
 
-/// Most lines that go to the log and the person, the first ones.
+/// Limit of lines sent to the log and the user; the first ones are taken.
 const MOST_TOLD: usize = 50;
-/// Most lines of its standard error that are kept, the last ones.
+/// Limit of stored lines of its standard error; the last ones are kept.
 const MOST_LINES: usize = 5;
 /// Longest line, in bytes.
 const MAX_LINE: usize = 1000;
@@ -33,15 +33,15 @@ const LAST_WORDS: Duration = Duration::from_millis(500);
 const GRACE: Duration = Duration::from_secs(2);
 /// Longest wait for a killed command to be gone.
 const KILLED: Duration = Duration::from_millis(500);
-/// How often to check whether a command has ended.
+/// Poll interval for the end of a command.
 const LOOK: Duration = Duration::from_millis(10);
 
-/// The running commands, and the number of those being ended. A command moves from one to the other under this lock, so
-/// that it is always counted.
+/// The running commands, and the number of those being ended. A command moves from one to the other under this lock,
+/// so that it is always counted.
 static RUNNING: Mutex<Running> = Mutex::new(Running { children: Vec::new(), ending: 0 });
 static ENDED: Condvar = Condvar::new();
 
-/// None once it is being ended.
+/// None while or after it is ended.
 type Shared = Arc<Mutex<Option<Child>>>;
 
 struct Running {
@@ -53,8 +53,8 @@ fn running() -> MutexGuard<'static, Running> {
     lock(&RUNNING)
 }
 
-/// Ends all running commands and waits for their end. To be called before this process exits, which would leave them
-/// behind. Blocks for at most [`GRACE`] plus [`KILLED`].
+/// Ends all running commands and waits for their end. Must be called before this process exits, or the commands would
+/// survive it. Blocks for at most [`GRACE`] plus [`KILLED`].
 pub fn end_proxy_commands() {
     let children = running().children.clone();
     children.iter().for_each(end);
@@ -70,17 +70,17 @@ pub(super) struct ProxyCommand {
     _voice: Arc<Voice>,
 }
 
-/// The part of a ProxyCommand that is for people: its standard error and how it ends. Dropping this ends the command.
+/// A ProxyCommand's standard error and exit status. Dropping it ends the command.
 pub(super) struct Voice {
     command: String,
     child: Shared,
-    /// The last lines, fit to be shown.
+    /// The last lines, safe for a terminal.
     said: Arc<Mutex<VecDeque<String>>>,
-    /// Reads them.
+    /// The task that reads them.
     listening: tokio::sync::Mutex<AbortOnDropHandle<()>>,
 }
 
-/// Ends a ProxyCommand when dropped, whoever else still has its streams.
+/// Ends a ProxyCommand on drop, whoever still holds its streams.
 pub(super) struct Ends(Arc<Voice>);
 
 impl Drop for Ends {
@@ -91,7 +91,7 @@ impl Drop for Ends {
 
 impl ProxyCommand {
     /// Runs `command` with the user's shell, as ssh does (`exec` so that the shell doesn't linger). Its standard error
-    /// goes to the log and to `prompter` at once: it may tell a person what to do.
+    /// goes to the log and to `prompter` at once, since it may tell the user to act.
     ///
     /// # Errors
     /// [`Error::ProxyCommand`].
@@ -122,7 +122,7 @@ impl ProxyCommand {
 }
 
 impl Ends {
-    /// Why the command gave no connection: its own messages, if any, explain more than what we observed.
+    /// Why the command gave no connection: its own messages, if any, explain more than the observed error.
     pub(super) async fn explain(&self, seen: Error) -> Error {
         let voice = &self.0;
         if !matches!(seen, Error::Handshake { .. } | Error::Timeout { .. }) {
@@ -154,15 +154,15 @@ impl Ends {
     }
 }
 
-/// Ends the command. A thread does the waiting, since the runtime may end earlier; [`end_proxy_commands`] waits for
-/// that thread.
+/// Ends the command. A thread waits for it, since the runtime may end earlier;
+/// [`end_proxy_commands`] waits for that thread.
 fn end(shared: &Shared) {
     let mut running = running();
     running.children.retain(|other| !Arc::ptr_eq(other, shared));
     let Some(mut child) = lock(shared).take() else { return };
     let pid = child.id().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
     let (Ok(None), Some(pid)) = (child.try_wait(), pid) else { return };
-    // Nothing else reaps the child, so that the process id is still its own.
+    // Nothing else reaps the child, so its process id cannot have been reused.
     let _ = kill_process(pid, Signal::HUP);
     running.ending += 1;
     drop(running);
@@ -174,7 +174,7 @@ fn end(shared: &Shared) {
         self::running().ending -= 1;
         ENDED.notify_all();
     };
-    // Without a thread the child was dropped, which kills it.
+    // If no thread can be started, the child was dropped, which kills it.
     if std::thread::Builder::new().name("proxy-command".into()).spawn(ending).is_err() {
         self::running().ending -= 1;
     }
@@ -210,7 +210,7 @@ async fn listen(mut stderr: ChildStderr, said: Arc<Mutex<VecDeque<String>>>, pro
         if shown.is_empty() {
             return;
         }
-        // A talkative command must not fill the log and the terminal.
+        // Limits what a talkative command writes to the log and the terminal.
         told += 1;
         if told <= MOST_TOLD {
             tracing::info!("ProxyCommand: {shown}");

@@ -1,7 +1,7 @@
 //! RevokedHostKeys files (ssh_config(5)): keys that no host may use any more.
 //!
-//! Plain lists of public keys and key revocation lists (ssh-keygen(1), "KEY REVOCATION LISTS") are read. A file
-//! that is missing or broken makes every key untrusted, as with ssh, since the unreadable part may revoke it.
+//! Reads plain lists of public keys and key revocation lists (ssh-keygen(1), "KEY REVOCATION LISTS"). A missing or
+//! broken file makes every key untrusted, as with ssh, since the unreadable part may revoke it.
 
 use std::fs::File;
 use std::io::Read;
@@ -12,10 +12,10 @@ use russh::keys::{Certificate, PublicKey};
 
 use super::krl;
 
-/// Largest file that is read, in bytes.
+/// Size limit of a file, in bytes.
 const MAX_FILE: u64 = 32 << 20;
 
-/// Does the list in `file` hold a host's key, its certificate, or the key of the authority that signed that?
+/// Whether the list in `file` holds a host's key, its certificate, or the key of the authority that signed that.
 ///
 /// # Errors
 /// Why the list cannot be read, as text that follows the file's name.
@@ -47,7 +47,7 @@ fn read(bytes: &[u8], key: &KeyData, certificate: Option<&Certificate>) -> Resul
     Ok(found)
 }
 
-/// Looks for a host's key in a list, whatever is in it. For fuzzing.
+/// Looks for a host's key in a list with any content. For fuzzing.
 #[cfg(fuzzing)]
 pub fn read_revoked_keys(bytes: &[u8]) {
     const CERTIFICATE: &str = "ssh-ed25519-cert-v01@openssh.com AAAAIHNzaC1lZDI1NTE5LWNlcnQtdjAxQG9wZW5zc2guY29tAAAAIDjO3YXqF29AH1OVyXPT0P/mgQ1bkaYpQ+47KlY703isAAAAIE9wmlJDkGlFA3NdH+sLSuipZGJwj9YLiYIMmk3KekeuAAAAAAAAAEYAAAACAAAAA29uZQAAAAgAAAAEaG9zdAAAAAAAAAAA//////////8AAAAAAAAAAAAAAAAAAAAzAAAAC3NzaC1lZDI1NTE5AAAAIBYbwYaYpPsfGr7xEjr32GXfREN96FusK6pTxr7b0wk5AAAAUwAAAAtzc2gtZWQyNTUxOQAAAEDXrrnkb8wn1RT4SsgodA+t7sW0PQTr4obb49k2EyYb0pSg6o0/PaYzzj8+GrXce+/jxY/5D7smN+LZTJv/+V0H";

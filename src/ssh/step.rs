@@ -15,10 +15,10 @@ pub enum Step {
     Resolving,
     /// TCP connection and key exchange.
     Connecting,
-    /// Deciding whether the host's key is the right one.
+    /// Host key verification.
     HostKey,
     Authenticating,
-    /// Waiting for an agent to sign, which may be asking its owner or waiting for a touch.
+    /// Waiting for an agent's signature, which may need its owner's consent or a touch.
     Confirming,
     /// Waiting for the Engine's first answer.
     Engine,

@@ -1,4 +1,4 @@
-//! The byte stream under an SSH connection where it is TCP.
+//! The TCP connection under an SSH connection.
 
 use std::collections::VecDeque;
 use std::io;
@@ -18,13 +18,13 @@ use crate::config::{AddressFamily, SshSettings, Target};
 use crate::sync::lock;
 use crate::text;
 
-/// How long one address may keep the next one waiting (RFC 8305 section 5).
+/// Head start of an address before the next one is tried (RFC 8305 section 5).
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
-/// Pause between ConnectionAttempts, as ssh's.
+/// Pause between connection attempts, as in ssh.
 const ATTEMPTS_PAUSE: Duration = Duration::from_secs(1);
 
-/// Connects to the first of the host's addresses that accepts, as often as ConnectionAttempts says.
+/// Connects to the first of the host's addresses that accepts. Repeated as set by ConnectionAttempts.
 ///
 /// # Errors
 /// [`Error::Resolve`], [`Error::Connect`].
@@ -47,25 +47,25 @@ pub(super) async fn tcp(target: &Target) -> Result<(BufReader<Tcp>, Greeting), E
     }
 }
 
-/// What we send must be acknowledged for as long as the keepalives may go unanswered: on a dead link
-/// with much to send the keepalives themselves would not get out (TCP_USER_TIMEOUT in tcp(7)).
+/// Limits the wait for acknowledgements to the time that keepalives may go unanswered: on a dead link with a full send
+/// buffer the keepalives themselves would not be sent (TCP_USER_TIMEOUT in tcp(7)).
 #[cfg(target_os = "linux")]
 fn limit_silence(stream: &TcpStream, target: &Target) {
     let Some(keepalive) = target.keepalive else { return };
     let limit = keepalive.saturating_mul(target.keepalive_count.saturating_add(1)).as_millis();
-    // A failure to set it costs only time.
+    // Without this option only the detection takes longer.
     let _ = rustix::net::sockopt::set_tcp_user_timeout(stream, u32::try_from(limit).unwrap_or(u32::MAX));
 }
 
 #[cfg(not(target_os = "linux"))]
 fn limit_silence(_: &TcpStream, _: &Target) {}
 
-/// The first bytes that came from the server.
+/// The first bytes received from the server.
 #[derive(Clone, Default)]
 pub(super) struct Greeting(Arc<Mutex<Vec<u8>>>);
 
 impl Greeting {
-    /// Why there is no greeting (RFC 4253 section 4.2), if there is none.
+    /// The error if the server has sent no identification line (RFC 4253 section 4.2); None if it has.
     pub(super) fn refusal(&self, host: &str, port: u16) -> Option<Error> {
         let text = lock(&self.0);
         (!text.windows(4).any(|part| part == b"SSH-")).then(|| no_greeting(host, port, &text))
@@ -78,11 +78,11 @@ impl Greeting {
     }
 }
 
-/// What kind of server sent this in place of an SSH greeting.
+/// The error for a server that sent `said` in place of an SSH identification line.
 pub(crate) fn no_greeting(host: &str, port: u16, said: &[u8]) -> Error {
     let what = match said {
         [b'H', b'T', b'T', b'P', b'/', ..] => Some("an HTTP server"),
-        // A record of TLS: alert or handshake, version 3.x (RFC 8446 section 5.1).
+        // A TLS record: alert or handshake, version 3.x (RFC 8446 section 5.1).
         [0x15 | 0x16, 3, ..] => Some("a TLS server"),
         [b'2', b'2', b'0', b' ' | b'-', ..] => Some("a mail or FTP server"),
         [b'*', b' ', b'O', b'K', ..] | [b'+', b'O', b'K', ..] => Some("a mail server"),
@@ -94,7 +94,7 @@ pub(crate) fn no_greeting(host: &str, port: u16, said: &[u8]) -> Error {
         let message = if said.is_ascii() { message } else { String::new() };
         return Error::NotSsh { host, port, what, message };
     }
-    // sshd's own words (MAXSTARTUPS in sshd.c).
+    // The text of sshd (MAXSTARTUPS in sshd.c).
     let why = match message.as_str() {
         "" => TurnedAway::Silent,
         words if words.contains("Exceeded MaxStartups") => TurnedAway::TooBusy,
@@ -103,7 +103,7 @@ pub(crate) fn no_greeting(host: &str, port: u16, said: &[u8]) -> Error {
     Error::TurnedAway { host, message, why }
 }
 
-/// The connection, and how long the winning attempt took.
+/// Returns the connection and the duration of the successful attempt.
 async fn tcp_once(ssh: &SshSettings) -> Result<(TcpStream, Duration), Error> {
     let (host, port) = (&ssh.host_name, ssh.port);
     let resolve = |source| Error::Resolve { host: host.clone(), source };
@@ -119,7 +119,7 @@ async fn tcp_once(ssh: &SshSettings) -> Result<(TcpStream, Duration), Error> {
     if let Some(bind) = &ssh.bind_address {
         let mut own = tokio::net::lookup_host((bind.as_str(), 0)).await.map_err(failed)?;
         from = own.next();
-        // BindAddress can only reach addresses of its own family.
+        // A BindAddress can connect only to its own address family.
         addresses.retain(|address| from.is_none_or(|from| from.is_ipv4() == address.is_ipv4()));
     }
     let (stream, round_trip) = race(interleave(addresses), from).await.map_err(failed)?;
@@ -140,8 +140,7 @@ async fn connect(to: SocketAddr, from: Option<SocketAddr>) -> io::Result<(TcpStr
     Ok((stream, began.elapsed()))
 }
 
-/// One address family after the other, beginning with the resolver's first choice (RFC 8305
-/// section 4).
+/// Alternates between the address families, beginning with that of the resolver's first choice (RFC 8305 section 4).
 fn interleave(addresses: Vec<SocketAddr>) -> VecDeque<SocketAddr> {
     let first_is_v6 = addresses.first().is_some_and(SocketAddr::is_ipv6);
     let (mut a, mut b): (VecDeque<_>, VecDeque<_>) = addresses.into_iter().partition(|x| x.is_ipv6() == first_is_v6);
@@ -153,8 +152,8 @@ fn interleave(addresses: Vec<SocketAddr>) -> VecDeque<SocketAddr> {
     mixed
 }
 
-/// Tries the addresses, each a little later than the one before; dropping the rest once one has
-/// accepted ends them.
+/// Starts a connection attempt to each address in turn, each a little later than the previous one. The
+/// first success cancels the others.
 async fn race(mut addresses: VecDeque<SocketAddr>, from: Option<SocketAddr>) -> io::Result<(TcpStream, Duration)> {
     let mut last = io::Error::new(io::ErrorKind::AddrNotAvailable, "the name has no address");
     let mut attempts = JoinSet::new();
@@ -176,44 +175,42 @@ async fn race(mut addresses: VecDeque<SocketAddr>, from: Option<SocketAddr>) -> 
 
 /// A TCP connection that acknowledges small packets at once and yields to other tasks.
 ///
-/// sshd leaves Nagle's algorithm on: its next small packet waits for the acknowledgement of the one
-/// before, which would come 40 ms late (TCP_QUICKACK in tcp(7); it does not last, and is set again
-/// after each small read).
+/// sshd leaves Nagle's algorithm on: its next small packet waits for the acknowledgement of the previous one, which
+/// would come 40 ms late (TCP_QUICKACK in tcp(7); it does not last, and is set again after each small read).
 ///
-/// A session that always finds more to read would keep the thread for as long as tokio lets it, which
-/// with 32 KiB packets is some 4 MB of decryption; whoever waits for one byte on another connection
-/// would wait for that.
+/// A session that always finds more to read would occupy the thread for as long as tokio allows, which with 32 KiB
+/// packets is some 4 MB of decryption. Another connection would wait that long for a single byte.
 pub(super) struct Tcp {
     stream: TcpStream,
-    /// How long it took to connect.
+    /// The duration of the connection attempt.
     round_trip: Duration,
     /// Filled by the first read.
     greeting: Option<Greeting>,
-    /// Bytes read since others last had their turn.
+    /// Bytes read since the task last yielded.
     burst: usize,
 }
 
 impl Tcp {
-    /// How long the server's system took to answer (RFC 9293 section 3.5, the handshake).
+    /// The duration of the TCP handshake (RFC 9293 section 3.5).
     pub(super) fn round_trip(&self) -> Duration {
         self.round_trip
     }
 
-    /// Our end and the other one.
+    /// The local and the remote address.
     pub(super) fn ends(&self) -> Option<(SocketAddr, SocketAddr)> {
         let canonical = |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
         Some((canonical(self.stream.local_addr().ok()?), canonical(self.stream.peer_addr().ok()?)))
     }
 }
 
-/// Bytes that are kept of a server's greeting.
+/// Limit of stored bytes of a server's first data.
 const MAX_GREETING: usize = 256;
-/// Bytes read from the system at once: russh reads each packet in two pieces.
+/// Bytes per read from the system. russh reads each packet in two pieces.
 const READ_BUFFER: usize = 128 << 10;
-/// Reads of at least this many bytes are bulk, which needs no hurry.
+/// Reads of at least this many bytes are bulk data, whose acknowledgement is not urgent.
 #[cfg(target_os = "linux")]
 const BULK: usize = 16 << 10;
-/// After so many bytes in a row the task yields; about 0.3 ms of work.
+/// Bytes read in a row before the task yields: about 0.3 ms of work.
 const BURST: usize = 256 << 10;
 
 impl AsyncRead for Tcp {
@@ -234,7 +231,7 @@ impl AsyncRead for Tcp {
         self.burst = if polled.is_ready() { self.burst + read } else { 0 };
         #[cfg(target_os = "linux")]
         if polled.is_ready() && read < BULK {
-            // A failure to set it costs only time.
+            // Without this option only the server's next packet is late.
             let _ = rustix::net::sockopt::set_tcp_quickack(&self.stream, true);
         }
         polled

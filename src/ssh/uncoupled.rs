@@ -1,10 +1,10 @@
-//! A stream that can always be read, even if the peer does not take what was written.
+//! A stream that can always be read, even if the peer does not accept written data.
 //!
-//! russh's session reads nothing while it waits for a write to finish. Where the stream is a channel of another session
-//! (a jump), or a ProxyCommand that does one thing at a time, the other side may wait for us to read before it accepts
+//! russh's session reads nothing while it waits for a write. If the stream is a channel of another session (a jump),
+//! or a ProxyCommand that does one thing at a time, the other side may wait for dtunnel to read before it accepts
 //! more: a deadlock as soon as much data flows in both directions. So data that is not accepted at once waits in this
-//! buffer and is written while the session reads. The server's windows bound the unread data, and so the buffer: 2 MiB
-//! a channel with OpenSSH.
+//! buffer and is written while the session reads. The server's windows limit the unread data, and so the buffer: 2
+//! MiB per channel with OpenSSH.
 
 use std::io;
 use std::pin::Pin;
@@ -13,10 +13,10 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// Most bytes buffered; beyond this limit, writing waits after all.
+/// Limit of the buffer, in bytes. Beyond it, writing waits.
 const MOST: usize = 64 << 20;
 
-/// The stream.
+/// The stream with its write buffer.
 #[derive(Debug)]
 pub(super) struct Uncoupled<S> {
     inner: S,
@@ -37,7 +37,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Uncoupled<S> {
             }
             self.waiting.advance(written);
         }
-        // Frees the memory of a burst.
+        // Frees the memory after a burst.
         self.waiting = BytesMut::new();
         Pin::new(&mut self.inner).poll_flush(cx)
     }
@@ -71,7 +71,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Uncoupled<S> {
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.poll_push(cx) {
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-            // The rest goes out while the session reads.
+            // The rest is written while the session reads.
             Poll::Ready(Ok(())) | Poll::Pending => Poll::Ready(Ok(())),
         }
     }
@@ -87,7 +87,7 @@ mod tests {
     use super::*;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-    /// Two ends that both write much before they read.
+    /// Two ends that both write much data before they read.
     #[tokio::test]
     async fn writing_much_does_not_wait_for_the_other_side_to_read() {
         let (one, other) = tokio::io::duplex(1000);

@@ -1,4 +1,4 @@
-//! The keys to offer: those that the agent holds, and those of files.
+//! The keys to offer, from the agent and from files.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -17,15 +17,15 @@ use crate::text::shown as printable;
 /// Longest wait for an ssh-agent's list of keys.
 pub(super) const AGENT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A key to offer, by itself or with a certificate.
+/// A key to offer, plain or with a certificate.
 pub(super) struct Candidate {
     pub(super) source: Source,
     pub(super) certificate: Option<Certificate>,
-    /// Does the agent hold the certificate, rather than a file?
+    /// Whether the agent, rather than a file, holds the certificate.
     pub(super) agent_holds_certificate: bool,
 }
 
-/// Where the private half is.
+/// The location of the private key.
 #[derive(Clone)]
 pub(super) enum Source {
     Agent { key: PublicKey, comment: String },
@@ -59,8 +59,8 @@ impl Login<'_> {
         }
         match tokio::time::timeout(AGENT_TIMEOUT, AgentClient::connect_uds(&path)).await {
             Ok(Ok(mut agent)) => {
-                // Lets keys that are restricted to certain hosts be used (ssh-add -h). Agents other
-                // than OpenSSH's do not know it, and need not.
+                // Required for keys restricted to certain hosts (ssh-add -h). Agents other than OpenSSH's don't
+                // know it and don't need it.
                 if let Some(binding) = self.handle.agent_session_binding()
                     && tokio::time::timeout(AGENT_TIMEOUT, agent.bind_session(binding, false)).await.is_err()
                 {
@@ -83,9 +83,8 @@ impl Login<'_> {
         }
     }
 
-    /// The keys to offer, in ssh's order: those of the agent that ssh_config names, the agent's
-    /// others unless IdentitiesOnly, then the files that the agent does not hold. A certificate
-    /// goes before the key it is about.
+    /// The keys to offer, in ssh's order: the agent's keys named in ssh_config, the agent's other keys unless
+    /// IdentitiesOnly is set, then the files whose keys the agent does not hold. A certificate goes before its key.
     pub(super) async fn candidates(&mut self, agent: Option<&mut AgentClient<UnixStream>>) -> Vec<Candidate> {
         let mut held: Vec<(PublicKey, String)> = Vec::new();
         let mut held_certificates: Vec<(Certificate, String)> = Vec::new();
@@ -160,7 +159,7 @@ impl Login<'_> {
     }
 }
 
-/// Is it one of ssh's default identity files (ssh(1), `-i`)? A missing default file is not worth a message.
+/// Whether it is one of ssh's default identity files (ssh(1), `-i`). A missing default file is not reported.
 fn is_ssh_default(path: &Path) -> bool {
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let kind = name.strip_prefix("id_").unwrap_or_default();

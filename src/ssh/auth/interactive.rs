@@ -7,7 +7,7 @@ use crate::ssh::error::Error;
 use crate::ssh::prompter::Question;
 use crate::text::shown as printable;
 
-/// Rounds of keyboard-interactive a server may ask for in one attempt. RFC 4256 sets no end.
+/// Limit of keyboard-interactive rounds in one attempt. RFC 4256 sets none.
 const MAX_ROUNDS: usize = 16;
 
 impl Login<'_> {

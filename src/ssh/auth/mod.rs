@@ -1,5 +1,5 @@
-//! Logging in (RFC 4252, RFC 4256): keys of the agent and of files, then keyboard-interactive and
-//! password, in ssh's order, several in a row where the server wants that.
+//! Login (RFC 4252, RFC 4256): keys of the agent and of files, then keyboard-interactive and password, in ssh's order;
+//! several in a row if the server requires that.
 
 mod candidates;
 mod interactive;
@@ -19,10 +19,10 @@ use super::identity::Trust;
 use super::negotiated;
 use crate::config::{MissingMethod, Target};
 
-/// Methods completed in a row before a server that never says "success" is given up.
+/// Limit of methods completed in a row without a "success" from the server.
 const MAX_PARTIAL: usize = 8;
 
-/// Logs in.
+/// Logs in to the server.
 ///
 /// # Errors
 /// [`Error::Auth`], [`Error::AuthClosed`], [`Error::NeedsPerson`].
@@ -33,7 +33,7 @@ pub(super) async fn login(
     trust: Option<&Trust>,
     context: &ConnectContext,
 ) -> Result<negotiated::Login, Error> {
-    // russh connects nowhere before the host's key was checked.
+    // russh completes no connection without a checked host key.
     let Some(trust) = trust else {
         let reason = "it showed none".into();
         return Err(Error::HostKeyUncheckable { host: target.ssh.host_name.clone(), reason });
@@ -53,19 +53,19 @@ pub(super) async fn login(
     Ok(negotiated::Login { tried: [refused, accepted].concat(), offered: offered.iter().flat_map(names).collect() })
 }
 
-/// The names of methods.
+/// The methods' names in the protocol (RFC 4252), such as `publickey`.
 fn names(methods: &MethodSet) -> Vec<String> {
     methods.iter().map(|method| <&str>::from(method).to_owned()).collect()
 }
 
-/// Is there a cache of Kerberos tickets, where the variable or MIT's default says?
+/// Whether a Kerberos ticket cache exists, at KRB5CCNAME or at MIT's default path.
 fn has_kerberos_ticket() -> bool {
     let uid = rustix::process::getuid().as_raw();
     std::env::var_os("KRB5CCNAME").is_some_and(|name| !name.is_empty())
         || std::path::Path::new(&format!("/tmp/krb5cc_{uid}")).exists()
 }
 
-/// One login under way.
+/// A login in progress.
 struct Login<'a> {
     handle: &'a mut Handle<Client>,
     ended: &'a watch::Receiver<Option<Ended>>,
@@ -73,9 +73,9 @@ struct Login<'a> {
     trust: &'a Trust,
     context: &'a ConnectContext,
     account: String,
-    /// What was tried, for people.
+    /// The methods and keys tried, for messages.
     tried: Tried,
-    /// Answers that only a person could have given.
+    /// The missing answers that only the user could have given.
     needs: Vec<String>,
 }
 
@@ -84,9 +84,9 @@ enum Attempt {
     Success,
     /// Accepted, but the server wants another method as well.
     Partial(MethodSet),
-    /// Not accepted; the server would take these.
+    /// Refused; the server would accept these methods.
     Failure(MethodSet),
-    /// Nothing to try with this method.
+    /// There was nothing to try with this method.
     Nothing,
 }
 
@@ -101,7 +101,7 @@ impl From<AuthResult> for Attempt {
 }
 
 impl Login<'_> {
-    /// Logs in; what the server said last that it would accept.
+    /// Logs in. Returns the methods that the server last offered.
     async fn run(&mut self) -> Result<Option<MethodSet>, Error> {
         let methods = self.methods();
         let mut untried = methods.clone();
@@ -144,8 +144,8 @@ impl Login<'_> {
         }
     }
 
-    /// The methods that are enabled, in order: ssh's own, without what we do not speak (GSSAPI,
-    /// host-based), or PreferredAuthentications.
+    /// The enabled methods in order: PreferredAuthentications, or ssh's own order. GSSAPI and
+    /// host-based are not supported.
     fn methods(&self) -> Vec<MethodKind> {
         let ssh = &self.target.ssh;
         let mut methods = vec![MethodKind::PublicKey, MethodKind::KeyboardInteractive, MethodKind::Password];
@@ -178,8 +178,8 @@ impl Login<'_> {
         }
     }
 
-    /// Which ways that ssh_config chooses and that are not here could have led in. russh leaves `gssapi-with-mic` out
-    /// of what a server offers; without a Kerberos ticket it would have been of no use in any case.
+    /// The methods set in ssh_config that dtunnel lacks and that could have worked. russh drops `gssapi-with-mic` from
+    /// the server's list; without a Kerberos ticket it could not have worked.
     fn missing(&self, offered: Option<&MethodSet>) -> Vec<MissingMethod> {
         let takes = |method: &MethodKind| offered.is_none_or(|set| set.contains(method));
         let could_have_worked = |method: &MissingMethod| match method {
@@ -195,7 +195,7 @@ impl Login<'_> {
         if !self.handle.is_closed() {
             return Ok(());
         }
-        // The reason follows at once: the session's task is ending.
+        // The session's task is ending and reports the reason right away.
         let mut ended = self.ended.clone();
         let ended = ended.wait_for(Option::is_some).await.ok().and_then(|ended| ended.clone());
         let is_said = ended.as_ref().is_some_and(|ended| ended.is_said);
@@ -222,7 +222,7 @@ impl Login<'_> {
         self.tried.accepted.extend(last);
     }
 
-    /// Notes on keys that were not used or refused, shown once before a person is asked for a password.
+    /// Notes on skipped and refused keys, shown once before the user is asked for a password.
     fn notes(&self, told: bool) -> Vec<String> {
         if told { Vec::new() } else { self.tried.notes() }
     }

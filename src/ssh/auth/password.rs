@@ -1,4 +1,4 @@
-//! A password (RFC 4252 section 8): the one that is kept for this host, or the one that a person types.
+//! Password login (RFC 4252 section 8), with the password stored for this host or one typed by the user.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ impl Login<'_> {
     pub(super) async fn password(&mut self) -> Result<Attempt, Error> {
         let mut last = Attempt::Nothing;
         let kept = Kept::password_for(self.target, &self.context.leg)?;
-        // A password that was accepted before, or is in the keyring, goes first; neither is tried twice.
+        // A password that was accepted before, or is in the keyring, goes first. Each is tried once.
         let (mut known, mut unfit) = match self.context.credentials.passwords.find(&kept, self.trust).await {
             Found::Fits(bound) => (Some(bound), None),
             Found::Unfit { hosts, kept: password } => {
@@ -60,8 +60,8 @@ impl Login<'_> {
                 Ok(Attempt::Failure(set)) if set.contains(&MethodKind::Password) => last = Attempt::Failure(set),
                 Ok(accepted @ (Attempt::Success | Attempt::Partial(_))) => {
                     self.accepted();
-                    // The user was told that this password is stored for another host and typed it anyway: it is meant
-                    // for this host as well.
+                    // The user typed this password despite the note that it is stored for another host, so it is
+                    // meant for this host as well.
                     let confirmed = unfit.take().filter(|unfit| unfit.password.reveal() == bound.password.reveal());
                     let keep = !was_known && (confirmed.is_some() || self.context.credentials.remember());
                     bound.hosts.extend(confirmed.into_iter().flat_map(|unfit| unfit.hosts));
@@ -79,11 +79,11 @@ impl Login<'_> {
         Ok(last)
     }
 
-    /// The server says neither yes nor no to a password, and the time is almost over. If it answers another request at
-    /// once, it waits for a new password: SSH_MSG_USERAUTH_PASSWD_CHANGEREQ (RFC 4252 section 8), which russh passes
-    /// over. (Earlier it would not be asked: it may give up for that what it is still looking at, section 5.1.) One
-    /// that is slow answers in turn: what comes later is its answer to the password, and since another is to follow,
-    /// the last one here.
+    /// Probes a server that has neither accepted nor refused a password when the time is almost over. If it answers
+    /// another request at once, it waits for a new password: SSH_MSG_USERAUTH_PASSWD_CHANGEREQ (RFC 4252 section 8),
+    /// which russh ignores. The probe must not come earlier: on a new request a server may abandon the one in progress
+    /// (section 5.1). A slow server answers in order: a late answer is the one to the password and, since the answer to
+    /// the probe is still to come, the last one used here.
     async fn ask_after_silence(&mut self) -> Result<Result<AuthResult, russh::Error>, Error> {
         let asked = tokio::time::Instant::now();
         let answered = self.handle.authenticate_none(&self.target.ssh.user).await;
@@ -100,7 +100,7 @@ impl Login<'_> {
         }
     }
 
-    /// Says why a stored password is not offered here, and how to allow it.
+    /// Reports why a stored password is not offered to this host, and how to allow it.
     fn skip_unfit(&mut self, kept: &Kept, hosts: &[Identity]) {
         let shown = self.trust.identity();
         let hosts: Vec<String> = hosts.iter().map(ToString::to_string).collect();

@@ -1,4 +1,4 @@
-//! Public keys (RFC 4252 section 7), one after the other.
+//! Public key login (RFC 4252 section 7), one key after another.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -29,7 +29,7 @@ impl Login<'_> {
             let public = match &candidate.source {
                 Source::Agent { key, .. } => key.clone(),
                 Source::File { public: Some(key), .. } => key.clone(),
-                // Even the public half is behind the passphrase (an old PEM file without .pub).
+                // The public key is encrypted as well (an old PEM file without .pub).
                 Source::File { path, public: None } => match self.unlock(path).await {
                     Some(key) => key.public_key().clone(),
                     None => continue,
@@ -64,7 +64,7 @@ impl Login<'_> {
                 self.skip(candidate.label(), format!("PubkeyAcceptedAlgorithms has no {name}"), None);
                 continue;
             }
-            // Assumed until the server says otherwise.
+            // Counts as refused until the server accepts it.
             self.tried.refused.push(candidate.label());
             let user = self.target.ssh.user.clone();
             let handle = &mut *self.handle;
@@ -121,7 +121,7 @@ impl Login<'_> {
                         }
                     }
                 }
-                // The server did not refuse the key: signing with it failed.
+                // The server did not refuse the key: the signature failed.
                 Err(message) => {
                     self.still_open().await?;
                     tracing::warn!("{}: {message}", candidate.label());
@@ -129,7 +129,7 @@ impl Login<'_> {
                     let fix = refusal.map(|refusal| refusal.fix().to_owned());
                     self.skip(candidate.label(), printable(&message), fix);
                     if matches!(refusal, Some(Refusal::Silent)) {
-                        // A late answer of the agent would be taken for the answer to another request.
+                        // The agent's late answer would be taken for that to the next request.
                         agent = None;
                     }
                 }
@@ -163,7 +163,7 @@ impl Login<'_> {
             }
             Err(LoadError::Other(message)) => {
                 tracing::warn!("{message}");
-                // The agent may be able to use this key; if not, its own error follows.
+                // The agent may be able to use this key; if not, it reports its own error.
                 let fix = format!("ssh-add {}", shell_word(&path.to_string_lossy()));
                 self.skip(path.display().to_string(), printable(&message), Some(fix));
                 None
@@ -171,11 +171,11 @@ impl Login<'_> {
         }
     }
 
-    /// A hint for a refused key: how to get it accepted.
+    /// Records a hint for a refused key: the line that installs it on the host.
     fn note_refused(&mut self, candidate: &Candidate) {
         let ssh = &self.target.ssh;
         let port = if ssh.port == 22 { String::new() } else { format!(" -p {}", ssh.port) };
-        // Over a jump host or ProxyCommand, the alias contains the way.
+        // Over a jump host or ProxyCommand, the alias stands for the whole route.
         let place = match ssh.proxy {
             Proxy::None => format!("{port} {}", self.account),
             _ => format!(" {}@{}", ssh.user, self.target.destination.host),

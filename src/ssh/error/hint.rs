@@ -1,11 +1,11 @@
-//! What the user can do about each failure. The texts are held by the snapshots in `cli/tests`.
+//! Hints for each failure. The snapshots in `cli/tests` hold the texts.
 
 use std::io;
 
 use super::{Error, Phase, Unconfirmed};
 
 impl Error {
-    /// What to do about it, for the line `hint:`.
+    /// The action to take, for the line `hint:`.
     pub fn hint(&self) -> Option<String> {
         let missing = match self {
             Self::Auth { missing, .. } | Self::NeedsPerson { missing, .. } => missing.as_slice(),

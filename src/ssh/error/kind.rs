@@ -1,22 +1,22 @@
-//! What follows from a failure: the exit code, and whether to try again.
+//! The effect of a failure: its exit code, and whether dtunnel tries again.
 
 use super::{Error, Phase};
 
-/// What kind of failure this is: decides the exit code and whether time can cure it.
+/// The kind of a failure: decides its exit code and whether dtunnel tries again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// The host cannot be reached; may pass.
+    /// The host cannot be reached; a later attempt may succeed.
     Unreachable,
-    /// The host key was refused; stays until somebody acts.
+    /// The host key was refused; needs the user's action.
     HostKey,
-    /// The login was refused or needs a person; stays until somebody acts.
+    /// The login was refused or needs a terminal; needs the user's action.
     Auth,
-    /// A setting is wrong; stays until somebody acts.
+    /// A setting is wrong; needs the user's action.
     Config,
 }
 
 impl Error {
-    /// Did the attempt fail before the host was reached?
+    /// Whether the attempt failed before the host was reached.
     pub fn is_unreached(&self) -> bool {
         match self {
             Self::Resolve { .. } | Self::Connect { .. } => true,
@@ -25,7 +25,7 @@ impl Error {
         }
     }
 
-    /// What kind of failure this is.
+    /// The kind of this failure.
     pub fn kind(&self) -> Kind {
         match self {
             Self::Resolve { .. }
@@ -50,7 +50,7 @@ impl Error {
         }
     }
 
-    /// Can a later attempt succeed without a change by the user?
+    /// Whether a later attempt can succeed without the user's action.
     pub fn may_pass(&self) -> bool {
         self.kind() == Kind::Unreachable || matches!(self, Self::AuthClosed { is_said: false, .. })
     }

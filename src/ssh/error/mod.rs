@@ -1,4 +1,4 @@
-//! Why there is no SSH connection.
+//! Errors of connecting and logging in over SSH.
 
 use std::fmt;
 use std::io;
@@ -14,14 +14,14 @@ mod tried;
 pub use kind::Kind;
 pub use tried::{Skipped, Tried};
 
-/// A part of making a connection that has a time limit.
+/// A phase of connecting that has a time limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
-    /// Finding the name's addresses.
+    /// DNS resolution.
     Resolution,
-    /// TCP, where nothing of SSH is at work yet.
+    /// The TCP connection, before any SSH.
     Tcp,
-    /// The server's first line.
+    /// The server's identification line.
     Greeting,
     Handshake,
     Login,
@@ -39,10 +39,10 @@ impl fmt::Display for Phase {
     }
 }
 
-/// Why a server closes before it greets, as far as it says.
+/// Why a server closed the connection before its identification line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TurnedAway {
-    /// It says that too many log in at the moment (MaxStartups, sshd_config(5)).
+    /// It reported too many logins in progress (MaxStartups, sshd_config(5)).
     TooBusy,
     Silent,
     Other,
@@ -56,7 +56,7 @@ pub enum Error {
     #[error("cannot resolve the host name `{host}`")]
     Resolve {
         host: String,
-        /// What the resolver said.
+        /// The resolver's error.
         source: io::Error,
     },
     /// No address of the host accepted a TCP connection.
@@ -64,45 +64,45 @@ pub enum Error {
     Connect {
         host: String,
         port: u16,
-        /// What the last address tried said.
+        /// The error of the last address tried.
         source: io::Error,
     },
-    /// ProxyCommand could not be started.
+    /// The ProxyCommand could not be started.
     #[error("cannot run the ProxyCommand `{command}`")]
     ProxyCommand {
         /// The command, tokens replaced.
         command: String,
         source: io::Error,
     },
-    /// A host on the way did not open a connection to the next one.
+    /// A jump host did not open a connection to the next host.
     #[error("the jump host {hop} cannot reach {host} port {port}: {reason}")]
     Jump { hop: String, host: String, port: u16, reason: String },
     /// A step took longer than `connect_timeout`.
     #[error("{host} did not answer within {} ({step})", humantime::format_duration(*.limit))]
     Timeout { host: String, step: Phase, limit: Duration },
-    /// The server speaks no SSH, no common algorithm, or closed the connection half-way.
+    /// The server speaks no SSH or closed the connection during the handshake.
     #[error("the SSH handshake with {host} failed")]
     Handshake { host: String, source: Box<dyn std::error::Error + Send + Sync> },
-    /// The server closed the connection before it greeted, most likely because it is too busy
+    /// The server closed the connection before its identification line, most likely because it is too busy
     /// (MaxStartups, PerSourcePenalties; sshd_config(5)).
     #[error("{host} turned the connection away{}", words(.message))]
     TurnedAway {
         host: String,
-        /// What it said instead of a greeting.
+        /// The server's text in place of its identification line.
         message: String,
         why: TurnedAway,
     },
-    /// Something answers, but it is no SSH server.
+    /// Another kind of server answers on this port.
     #[error("{what} answers on {host} port {port}, not an SSH server{}", words(.message))]
     NotSsh {
         host: String,
         port: u16,
-        /// What it seems to be.
+        /// The kind of server it seems to be.
         what: &'static str,
-        /// The beginning of what it said.
+        /// The beginning of the server's data.
         message: String,
     },
-    /// Each side has algorithms, but none of one kind is the same.
+    /// The two sides have no algorithm of one kind in common.
     #[error(
         "{host} and dtunnel have no {kind} in common: the server offers {}; dtunnel offers {}",
         .theirs.join(", "),
@@ -110,86 +110,86 @@ pub enum Error {
     )]
     NoCommonAlgorithm {
         host: String,
-        /// What for: key exchange, host key …
+        /// The kind of algorithm: key exchange, host key …
         kind: &'static str,
-        /// The keyword of ssh_config.
+        /// Its ssh_config keyword.
         keyword: &'static str,
         ours: Vec<String>,
         theirs: Vec<String>,
     },
-    /// A ProxyCommand ran, but brought no connection.
+    /// The ProxyCommand ran but gave no connection.
     #[error("the ProxyCommand `{command}` {how}{}", words(&.said.join("; ")))]
     Proxy {
         /// The command, tokens replaced.
         command: String,
         how: String,
-        /// The last lines of what it said.
+        /// The last lines of its standard error.
         said: Vec<String>,
     },
-    /// The host's key is another than the known one.
+    /// The server's key differs from the known one.
     #[error(
         "the host key of {host} has CHANGED: {expected_type} {expected} in {file}:{line}, but the server sent {key_type} {fingerprint}"
     )]
     HostKeyChanged {
-        /// The name it was looked up under.
+        /// The host's name in known_hosts.
         host: String,
         expected_type: String,
         expected: String,
-        /// Where it is known from.
+        /// The file that holds the known key.
         file: PathBuf,
-        /// 1-based line there.
+        /// Its line number there, from 1.
         line: usize,
-        /// Type of the key that came.
+        /// Type of the key that the server sent.
         key_type: String,
-        /// Fingerprint of the key that came.
+        /// Fingerprint of the key that the server sent.
         fingerprint: String,
     },
     /// The host's key, or the authority that signed it, is revoked.
     #[error("the host key of {host} is marked as revoked in {place}")]
     HostKeyRevoked {
-        /// The name it was looked up under.
+        /// The host's name in known_hosts.
         host: String,
-        /// What says so: a file, or its line (`FILE:LINE`).
+        /// The file that revokes it, or its line (`FILE:LINE`).
         place: String,
     },
-    /// Something that has a say in the trust in the host's key cannot be asked.
+    /// A source that may revoke the host's key cannot be checked.
     #[error("the host key of {host} cannot be checked: {reason}")]
     HostKeyUncheckable {
-        /// The name it would be looked up under.
+        /// The host's name in known_hosts.
         host: String,
-        /// What cannot be asked, and why.
+        /// The source, and why it cannot be checked.
         reason: String,
     },
-    /// The host's key is not known, and nobody said that it may be trusted.
+    /// The host's key is unknown and was not confirmed.
     #[error("the host key of {host} is not known ({key_type} {fingerprint}) and {reason}")]
     HostKeyUnknown {
-        /// The name it was looked up under.
+        /// The host's name in known_hosts.
         host: String,
-        /// Type of the key that came.
+        /// Type of the key that the server sent.
         key_type: String,
         fingerprint: String,
         /// Why it was not asked about or not accepted.
         reason: Unconfirmed,
     },
-    /// The server accepted none of the ways to log in.
+    /// The server accepted no login method.
     #[error("{account} could not log in: {tried}{}", accepts(.offered))]
     Auth {
         /// `user@host`.
         account: String,
-        /// What was tried, for people.
+        /// The methods and keys tried.
         tried: Tried,
-        /// What the server would still have accepted; empty where it did not say.
+        /// The methods the server would still accept; empty if unknown.
         offered: Vec<String>,
-        /// Ways that ssh_config chooses, that could have worked, and that dtunnel does not have.
+        /// Methods set in ssh_config that could have worked but are not supported by dtunnel.
         missing: Vec<MissingMethod>,
     },
     /// The server ended the connection during login, for instance after too many keys.
     #[error("{host} closed the connection during login{}", words(.message))]
     AuthClosed {
         host: String,
-        /// The server's words, if any.
+        /// The server's message; may be empty.
         message: String,
-        /// Are they the server's, or was the connection just gone, as where the network is cut?
+        /// Whether the server sent the message. False if the connection was lost, as on a network failure.
         is_said: bool,
         tried: Tried,
     },
@@ -203,18 +203,18 @@ pub enum Error {
         account: String,
         port: u16,
     },
-    /// A question needs a person, and there is none (or none that wants to answer).
+    /// A question needs the user, and there is no terminal, or the user declined.
     #[error("{account} could not log in: {tried}; {what} is needed, and there is no terminal to ask for it")]
     NeedsPerson {
         /// `user@host`.
         account: String,
-        /// What was tried, for people.
+        /// The methods and keys tried.
         tried: Tried,
         what: String,
-        /// As with [`Error::Auth`].
+        /// As in [`Error::Auth`].
         missing: Vec<MissingMethod>,
     },
-    /// ssh_config lists no algorithm that we have.
+    /// ssh_config lists no algorithm that dtunnel supports.
     #[error("dtunnel supports none of the {keyword} in ssh_config for this host")]
     NoAlgorithm { keyword: &'static str },
     /// A hop could not be resolved.
@@ -224,25 +224,25 @@ pub enum Error {
     #[error("the connection to {host} was lost{}", words(.message))]
     Lost {
         host: String,
-        /// Why, as far as is known.
+        /// The reason, if known; may be empty.
         message: String,
     },
 }
 
-/// Why a key that is not known was not accepted.
+/// Why an unknown key was not accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unconfirmed {
-    /// ssh_config says so.
+    /// StrictHostKeyChecking is `yes`.
     Strict,
-    /// A line for it would be a pattern, or several names.
+    /// The host's name in known_hosts would be a pattern or several names.
     OddName,
     /// UserKnownHostsFile is `none`.
     NoFile,
-    /// Whoever only looks asks nobody.
+    /// The caller only inspects the host and does not ask.
     NotAsked,
-    /// There was nobody to ask.
+    /// There was no terminal to ask.
     Nobody,
-    /// Somebody said no, or nothing that is an answer.
+    /// The user said no, or gave no valid answer.
     Refused,
 }
 

@@ -1,15 +1,15 @@
-//! What was tried to log in, and what came of it.
+//! The login methods and keys tried, and the results.
 
 use std::fmt;
 
-/// A key or an agent that was not used for logging in.
+/// A key or an agent that was not used for the login.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Skipped {
     /// The file or agent.
     pub what: String,
     /// Why it was not used.
     pub why: String,
-    /// The line to type, where there is one.
+    /// The line to type, if there is one.
     pub fix: Option<String>,
 }
 
@@ -19,16 +19,16 @@ impl fmt::Display for Skipped {
     }
 }
 
-/// What came of the ways to log in.
+/// The results of the login methods and keys.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Tried {
-    /// What the server accepted, but it wanted more.
+    /// Accepted by the server, which then required another method.
     pub accepted: Vec<String>,
-    /// What the server refused.
+    /// Refused by the server.
     pub refused: Vec<String>,
-    /// What it was not asked about.
+    /// Not offered to the server.
     pub skipped: Vec<Skipped>,
-    /// The line that would have a refused key accepted.
+    /// The line that installs a refused key on the host.
     pub copy_id: Option<String>,
 }
 
@@ -49,12 +49,12 @@ impl fmt::Display for Tried {
 }
 
 impl Tried {
-    /// What to do so that the next time more is accepted.
+    /// The line that would let a skipped or refused key be accepted next time.
     pub(super) fn hint(&self) -> Option<String> {
         self.skipped.iter().find_map(|skipped| skipped.fix.clone()).or_else(|| self.copy_id.clone())
     }
 
-    /// The same in lines, for a person who is about to be asked for a password.
+    /// The same as separate lines, shown before a question for a password.
     pub(in crate::ssh) fn notes(&self) -> Vec<String> {
         let fix = |fix: &Option<String>| fix.as_ref().map(|fix| format!("; {fix}")).unwrap_or_default();
         let skipped = self.skipped.iter().map(|skipped| format!("skipped {skipped}{}", fix(&skipped.fix)));

@@ -1,4 +1,4 @@
-//! Writing: adds and removes lines, and leaves the others unchanged.
+//! Adds and removes lines of a file; the other lines stay unchanged.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -17,9 +17,9 @@ use super::{Spoken, spoken};
 /// as `FILE.old`, as with ssh.
 ///
 /// # Errors
-/// What the system said.
+/// Any I/O error.
 pub(in crate::ssh) fn remove(file: &Path, name: &str, keys: &[&PublicKey]) -> io::Result<usize> {
-    // A link to a file elsewhere stays one.
+    // Writes through a symbolic link, so that the link stays.
     let file = &file.canonicalize()?;
     let mut bytes = Vec::new();
     File::open(file)?.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
@@ -39,7 +39,7 @@ pub(in crate::ssh) fn remove(file: &Path, name: &str, keys: &[&PublicKey]) -> io
         return Ok(0);
     }
     let dir = file.parent().unwrap_or(Path::new("/"));
-    // Made with mode 0600.
+    // Created with mode 0600.
     let mut new = tempfile::NamedTempFile::new_in(dir)?;
     new.write_all(&kept.concat())?;
     new.as_file().sync_all()?;
@@ -53,11 +53,11 @@ pub(in crate::ssh) fn remove(file: &Path, name: &str, keys: &[&PublicKey]) -> io
     Ok(removed)
 }
 
-/// Adds a line for `name` to `file`, which is created with mode 0600 (and its directory with 0700)
-/// if it is missing. One write with O_APPEND, so that two processes never mix their lines.
+/// Adds a line for `name` to `file`, which is created with mode 0600 (and its directory with 0700) if missing. One
+/// write with O_APPEND, so that two processes never mix their lines.
 ///
 /// # Errors
-/// What the system said; InvalidInput where a line could not speak of `name` alone.
+/// Any I/O error; InvalidInput if the name would be a pattern or several names.
 pub(in crate::ssh) fn append(file: &Path, name: &str, hashed: bool, key: &PublicKey) -> io::Result<()> {
     let plain = match name.strip_prefix('[').and_then(|rest| rest.rsplit_once("]:")) {
         Some((host, port)) => is_plain_name(host) && port.parse::<u16>().is_ok(),
@@ -86,7 +86,7 @@ pub(super) fn write_line(file: &Path, name: &str, hashed: bool, key: &PublicKey)
     let key = key.to_openssh().map_err(io::Error::other)?;
     let mut line = format!("{} {}\n", patterns.to_string(), key.trim_end());
     let mut file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(file)?;
-    // A last line without its newline must not swallow ours.
+    // A last line without a newline must not run into the new one.
     if file.seek(SeekFrom::End(0))? > 0 {
         let mut last = [0];
         file.seek(SeekFrom::End(-1))?;

@@ -1,4 +1,4 @@
-//! Reading: the lines of a file, and the hosts that they name.
+//! Reads the lines of a file and matches host names.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -50,13 +50,13 @@ pub(super) fn for_each_entry(
     Ok(())
 }
 
-/// Can a line with invalid content be about `name`, judging by its second field?
+/// Whether a line with invalid content may be about `name`, judging by its second field.
 pub(super) fn may_speak_of(line: &str, name: &str) -> bool {
     let patterns = line.split_whitespace().nth(1).and_then(|patterns| patterns.parse().ok());
     patterns.is_none_or(|patterns| matches(&patterns, name))
 }
 
-/// What a line says; None where it is empty or a comment.
+/// Parses a line; None for an empty line or a comment.
 pub(super) fn entry(line: &str) -> Option<Result<Entry, russh::keys::ssh_key::Error>> {
     // ssh reads lines as C strings, which end at a NUL.
     let line = line.split('\0').next().unwrap_or_default();
@@ -65,8 +65,8 @@ pub(super) fn entry(line: &str) -> Option<Result<Entry, russh::keys::ssh_key::Er
     (!line.is_empty() && !line.starts_with('#')).then(|| Entry::from_str(&line))
 }
 
-/// Does a line's first field speak of `name`? (Lower case, with `[name]:port` where the port is not
-/// 22.) A negated pattern that matches rules the line out, whatever else matches.
+/// Whether the first field of a line matches `name` (lower case, with `[name]:port` for a port other than 22). A
+/// matching negated pattern excludes the line, whatever else matches.
 pub(super) fn matches(patterns: &HostPatterns, name: &str) -> bool {
     match patterns {
         HostPatterns::HashedName { salt, hash } => {
@@ -86,14 +86,14 @@ pub(super) fn matches(patterns: &HostPatterns, name: &str) -> bool {
     }
 }
 
-/// The name a host is looked up and written under: `host`, or `[host]:port`.
+/// The host's name in known_hosts: `host`, or `[host]:port` for a port other than 22.
 pub(in crate::ssh) fn lookup_name(host: &str, port: u16) -> String {
     let host = host.to_ascii_lowercase();
     if port == 22 { host } else { format!("[{host}]:{port}") }
 }
 
-/// May a line speak of a host of this name, and of no other? (`check_host_key` in OpenSSH's sshconnect.c:
-/// "Don't ever try to write an invalid name to a known hosts file".)
+/// Whether a line with this name would match this host only (`check_host_key` in OpenSSH's sshconnect.c: "Don't ever
+/// try to write an invalid name to a known hosts file").
 pub(in crate::ssh) fn is_plain_name(name: &str) -> bool {
     let odd = |c: char| c.is_whitespace() || c.is_control() || "@?*#[]|'\"\\,!".contains(c);
     !name.is_empty() && !name.contains(odd)

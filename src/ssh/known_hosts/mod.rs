@@ -15,11 +15,11 @@ use entries::{BrokenRevocation, for_each_entry, matches, may_speak_of};
 pub(super) use edit::{append, remove};
 pub(super) use entries::{is_plain_name, lookup_name};
 
-/// A line that speaks of the host.
+/// A line that matches the host.
 #[derive(Debug, Clone)]
 pub(super) struct KnownKey {
     pub(super) file: PathBuf,
-    /// 1-based.
+    /// Line number, from 1.
     pub(super) line: usize,
     pub(super) marker: Option<Marker>,
     pub(super) key: PublicKey,
@@ -28,11 +28,11 @@ pub(super) struct KnownKey {
 /// The verdict of the known_hosts files on a key.
 #[derive(Debug, Clone)]
 pub(super) enum Verdict {
-    /// It is the host's key.
+    /// The key is known for the host.
     Known,
-    /// No key is known.
+    /// No key of the host is known.
     Unknown,
-    /// Other keys are known, of whatever type, and not this one.
+    /// Only other keys of the host are known, of any type.
     Changed(KnownKey),
 }
 
@@ -45,8 +45,8 @@ pub(super) struct KnownKeys {
 }
 
 impl KnownKeys {
-    /// Reads all lines of `files` that speak of `name`. Files that do not exist and lines with invalid content are
-    /// skipped, as ssh does, except those that may revoke a key ([`Self::unread`]).
+    /// Reads all lines of `files` that match `name`. Missing files and invalid lines are skipped, as in ssh, except
+    /// those that may revoke a key ([`Self::unread`]).
     pub(super) fn of(name: &str, files: &[PathBuf]) -> Self {
         let (mut known, mut unread) = (Vec::new(), None);
         for file in files {
@@ -75,12 +75,12 @@ impl KnownKeys {
         self.unread.as_deref()
     }
 
-    /// The types of the plain keys known, without those that are revoked.
+    /// The types of the known plain keys, without those of revoked keys.
     pub(super) fn key_types(&self) -> Vec<Algorithm> {
         self.keys.iter().filter(|known| known.marker.is_none()).map(|known| known.key.algorithm()).collect()
     }
 
-    /// The certificate authorities of the name. (Whether one is revoked, [`Self::revoked`] says.)
+    /// The certificate authorities of the name, revoked ones included; see [`Self::revoked`].
     pub(super) fn authorities(&self) -> impl Iterator<Item = &PublicKey> {
         let marked = |known: &&KnownKey| known.marker == Some(Marker::CertAuthority);
         self.keys.iter().filter(marked).map(|known| &known.key)
@@ -103,20 +103,20 @@ impl KnownKeys {
         found
     }
 
-    /// Is any key of the name revoked?
+    /// Whether any key of the name is revoked.
     pub(super) fn has_revoked(&self) -> bool {
         self.keys.iter().any(|known| known.marker == Some(Marker::Revoked))
     }
 
-    /// The line that revokes one of `keys`: a host's, or that of the authority that signed it.
+    /// The line that revokes one of `keys`: a host's key, or that of the authority that signed it.
     pub(super) fn revoked(&self, keys: &[&KeyData]) -> Option<&KnownKey> {
         let mut marked = self.keys.iter().filter(|known| known.marker == Some(Marker::Revoked));
         marked.find(|known| keys.contains(&known.key.key_data()))
     }
 
-    /// What is known of the plain key `key`, as `check_hostkeys_by_key_or_type` in OpenSSH's hostfile.c: a match wins
-    /// over a mismatch, and if other keys of *any* type are known, this one counts as changed. Otherwise an attacker in
-    /// between would only have to show a key of another type to be taken for a new host.
+    /// The verdict on the plain key `key`, as by `check_hostkeys_by_key_or_type` in OpenSSH's hostfile.c: a match wins
+    /// over a mismatch, and if other keys of *any* type are known, this one counts as changed. Otherwise a man in the
+    /// middle could pass for a new host by showing a key of another type.
     pub(super) fn check(&self, key: &PublicKey) -> Verdict {
         let plain = || self.keys.iter().filter(|known| known.marker.is_none());
         if plain().any(|known| known.key.key_data() == key.key_data()) {
@@ -130,25 +130,25 @@ impl KnownKeys {
     }
 }
 
-/// The hosts that a line names.
+/// The hosts that a line matches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Spoken {
-    /// The host: under its name, or that and one more, as ssh writes them.
+    /// The host: under its name, or that and one other, as written by ssh.
     Host,
-    /// The host, in a pattern or a longer list, which somebody wrote by hand.
+    /// The host, by a pattern or a longer list, as written by hand.
     Complex,
-    /// Others only.
+    /// Other hosts only.
     Others,
 }
 
-/// A line of a file.
+/// A line of a known_hosts file.
 #[derive(Debug)]
 pub(super) struct Line {
     pub(super) known: KnownKey,
     pub(super) of: Spoken,
 }
 
-/// All lines of `files`, as seen from `name`. None of a file that is too large: no host is trusted then.
+/// All lines of `files`, matched against `name`. Files that are too large give no lines: no host is trusted then.
 pub(super) fn all_lines(name: &str, files: &[PathBuf]) -> Vec<Line> {
     let mut lines = Vec::new();
     for file in files {
@@ -162,7 +162,7 @@ pub(super) fn all_lines(name: &str, files: &[PathBuf]) -> Vec<Line> {
     lines
 }
 
-/// See `hostspec_is_complex` in OpenSSH's clientloop.c.
+/// Classifies a line's first field, as `hostspec_is_complex` in OpenSSH's clientloop.c.
 fn spoken(patterns: &HostPatterns, name: &str) -> Spoken {
     match patterns {
         patterns if !matches(patterns, name) => Spoken::Others,
@@ -191,7 +191,7 @@ pub(super) fn other_names(key: &PublicKey, files: &[PathBuf]) -> Vec<String> {
     names
 }
 
-/// Reads a file for a name, whatever is in it. For fuzzing.
+/// Reads a file with any content for a name. For fuzzing.
 #[cfg(fuzzing)]
 pub fn read_known_hosts(file: &std::path::Path, name: &str) {
     let files = [file.to_path_buf()];
@@ -206,7 +206,7 @@ pub fn read_known_hosts(file: &std::path::Path, name: &str) {
         let _ = other_names(&found.key, &files);
     }
     let _ = (known.key_types(), known.authorities().count(), known.has_revoked());
-    // A line for the host names it, so it was found.
+    // A line for the host matches its name, so it must have been found.
     let own = all_lines(name, &files).into_iter().filter(|line| line.of != Spoken::Others).count();
     assert_eq!(own, known.keys.len());
 }

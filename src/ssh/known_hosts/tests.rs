@@ -1,4 +1,4 @@
-//! Held against ssh-keygen where it has an answer.
+//! Compared with ssh-keygen where possible.
 
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -59,7 +59,7 @@ fn what_may_revoke_a_key_is_read_or_nothing_is_trusted() {
         KnownKeys::of("host", &[file.path().into()])
     };
     let bad = key(KEY);
-    // A NUL ends a line for ssh.
+    // ssh ends a line at a NUL.
     for text in [format!("@revoked * {KEY}\0\n"), format!("@revoked * {KEY}\0 \0rest\n")] {
         assert!(known(&text).revoked(&[bad.key_data()]).is_some(), "{text:?}");
     }
@@ -71,7 +71,7 @@ fn what_may_revoke_a_key_is_read_or_nothing_is_trusted() {
         let unread = known.unread().unwrap_or_else(|| panic!("{text:?}"));
         assert!(unread.contains(":2 begins with @revoked"), "{unread}");
     }
-    // Of a type that no host is asked for: it is read, and revokes nothing of ours.
+    // A key type that dtunnel does not request: it is read, and revokes no other key.
     let dsa = "ssh-dss AAAAB3NzaC1kc3MAAACBALy1DE9jEY+YjlFmLYzQH6DfXE1J0fGHjW6YKVpKLJ/0kvaAoySLnorv7AOIlSpAwshUL2Gmbeud6t8SIbPWy7TBqAHMjd/CGKxPa4bCG03vDhkswNW4iGurQ4EeCHJdM0MiZQO36rmlWeqhxDJ5IaR7yn6DtTMetIyKpCQvZ0D1AAAAFQDGNf6Tj6fW+EGDeJ8bKs6IAhm/KQAAAIBMK37TxrYrdQ3WP39L1snSY+kJfSJ6kHwwTJhvDXbWvo7n0rYAQix7/uwxoKsaMcfETkAaQ7JFXm3aiUhG2kb/JKmMGQeVR+ptR7dPG+imHI0SymNewljmLdvrrSQWgT/GXTqTEPS3aZKUuYI6vIGsTdLeCRtpYZnkMFwIplUx+gAAAIEAoz222gr010xkQbpT3fZp0da3zw+TGZ0LPMT4hSozEIKJ4prXldR0TW0gB/PGgw9NwDutvAAHcHbKUhXJSbj6fl2jCuMRNUcjgDiXzrTzQhbLvLe3yaXxo6C1S/q9cpvvzfqHEI8qkR4V9YGiddVjp6pOV3IPjYmQDshXj+kHfDA=";
     for text in [
         format!("@revoked * {dsa}"),
@@ -87,7 +87,7 @@ fn what_may_revoke_a_key_is_read_or_nothing_is_trusted() {
     let known = KnownKeys::of("host", &[file.path().into()]);
     assert!(known.unread().is_some_and(|reason| reason.ends_with("has more than 33554432 bytes")));
     assert_eq!(KnownKeys::of("host", &["/nonexistent".into(), "/".into()]).unread(), None, "as for ssh");
-    // Nothing is mapped at its beginning.
+    // Offset 0 of a process's memory cannot be read.
     #[cfg(target_os = "linux")]
     assert!(
         KnownKeys::of("host", &["/proc/self/mem".into()]).unread().is_some_and(|why| why.contains("cannot be read"))
@@ -182,11 +182,11 @@ fn what_is_known_of_a_name_is_told_by_what_marks_its_lines() {
     let (plain, authority) = (Identity::of_key(&key(KEY)), Identity::of_authority(&key(ECDSA)));
     assert_eq!(all.identities(), [plain.clone(), authority], "each once");
     assert!(all.has_revoked());
-    // A host is not recognised by what is revoked, wherever that is said.
+    // A revoked key does not identify a host, in whichever line it is revoked.
     let revoked = known(&format!("host {KEY}\n@cert-authority * {ECDSA}\n@revoked * {ECDSA}\n"));
     assert_eq!(revoked.identities(), [plain]);
     assert!(!known(&format!("host {KEY}\n@cert-authority * {ECDSA}\n@revoked other {OTHER}\n")).has_revoked());
-    // Of several other keys the one of its type is told.
+    // Of several other keys, the one of the same type is reported.
     let Verdict::Changed(other) = known(&format!("host {ECDSA}\nhost {OTHER}\n")).check(&key(KEY)) else {
         panic!("not changed")
     };
@@ -233,14 +233,14 @@ fn a_file_that_is_too_large_or_cannot_be_replaced_stays_as_it_is() {
         assert_eq!(remove(&file, "host", &[&key(KEY)]).ok(), fits.then_some(1), "{size}");
     }
     assert_eq!(std::fs::metadata(&file).expect("there").len(), MAX_FILE + 1);
-    // What stands where the file of before belongs is not taken away.
+    // A directory in place of the backup file is not removed.
     std::fs::remove_file(dir.path().join("known_hosts.old")).expect("of the first one");
     std::fs::create_dir(dir.path().join("known_hosts.old")).expect("created");
     std::fs::write(&file, &line).expect("written");
     let kept = remove(&file, "host", &[&key(KEY)]).expect_err("a directory");
     assert_ne!(kept.kind(), std::io::ErrorKind::AlreadyExists, "what keeps it from going away is told");
     assert_eq!(std::fs::read_to_string(&file).expect("read"), line);
-    // Two lines for one name tell nobody that they are for the same.
+    // Two hashed lines for one name differ.
     let hashed = dir.path().join("hashed");
     for _ in 0..2 {
         append(&hashed, "host", true, &key(KEY)).expect("written");
@@ -278,7 +278,7 @@ fn field() -> impl Strategy<Value = String> {
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(128) })]
 
-    /// Against ssh-keygen(1): which lines speak of a name.
+    /// Compared with ssh-keygen(1): the lines that match a name.
     #[test]
     fn the_lines_found_are_those_that_ssh_keygen_finds(
         lines in prop::collection::vec((prop::sample::select(vec!["", "@cert-authority ", "@revoked ", "# ", "\t"]), field(), any::<bool>()), 0..8),
