@@ -1,18 +1,18 @@
 //! The parts of an Engine's answers that the checks read.
 //!
-//! Every field is [`Told`]: one that is missing, null or of another type is unknown, and no check may assume a value.
-//! (Podman, old Engines and filtering proxies leave fields out.)
+//! Every field is [`Told`]: a field that is missing, null or of another type is unknown, and no check may assume a
+//! value. Podman, old Engines and filtering proxies leave fields out.
 
 use std::collections::BTreeMap;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 
-/// A field of an answer; None if the Engine does not send it.
+/// A field of an answer; None if the Engine does not send it or it has another type.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Told<T>(pub(super) Option<T>);
 
-/// A list or map. Go writes an empty one as null, which differs from a missing field.
+/// A list or map. Go writes an empty one as null; a missing field is unknown.
 pub(super) type List<T> = Told<Option<Vec<T>>>;
 pub(super) type Map<T> = Told<Option<BTreeMap<String, T>>>;
 
@@ -162,7 +162,7 @@ pub(super) struct HostConfig {
     pub(super) security_opt: List<String>,
     pub(super) devices: List<Device>,
     pub(super) memory: Told<i64>,
-    /// Null where there is no limit.
+    /// Null means no limit.
     pub(super) pids_limit: Told<Option<i64>>,
 }
 

@@ -1,4 +1,4 @@
-//! Judges the facts about the Engine, its door and its host: one function a check, named as the check is.
+//! Checks of the Engine, the access to it and its host: one function per check, with the check's name.
 
 use std::net::IpAddr;
 
@@ -8,7 +8,7 @@ use super::facts::{Answer, Commands, Facts, Host};
 use super::state::{State, UNTOLD};
 use super::versions;
 
-/// The reason for an unknown result if the host gives no answer.
+/// The reason for an unknown result if the host runs no commands.
 const NO_COMMANDS: &str = "this login runs no commands";
 
 pub(super) fn socket_mode(facts: &Facts) -> State {
@@ -20,7 +20,7 @@ pub(super) fn socket_owner(facts: &Facts) -> State {
         if socket.owner == "root" && matches!(socket.group, "root" | "docker") {
             return State::Passed;
         }
-        // Rootless, it is the user's own.
+        // In rootless mode the socket is the user's own.
         told_if(facts.has_option("rootless").map(|yes| !(yes && socket.owner == facts.user)), || socket.listing())
     })
 }
@@ -164,7 +164,7 @@ fn found_if(bad: bool, evidence: impl FnOnce() -> String) -> State {
     if bad { State::found([evidence()]) } else { State::Passed }
 }
 
-/// The same for a field that the Engine may not send.
+/// As [`found_if`], for a field that the Engine may not send.
 fn told_if(bad: Option<bool>, evidence: impl FnOnce() -> String) -> State {
     bad.map_or_else(|| State::unknown(UNTOLD), |bad| found_if(bad, evidence))
 }
@@ -177,7 +177,7 @@ fn version(told: Option<&str>, judge: impl FnOnce(&str) -> Result<Option<String>
     }
 }
 
-/// A setting of dockerd that should be `good`, and is `default` if unset.
+/// Checks that a dockerd setting is `good`; if unset, it is `default`.
 fn setting(facts: &Facts, name: &str, good: bool, default: bool) -> State {
     let Some(host) = facts.host() else { return State::unknown(NO_COMMANDS) };
     let value = match host.setting(name) {
@@ -191,7 +191,7 @@ fn setting(facts: &Facts, name: &str, good: bool, default: bool) -> State {
     found_if(value != good, || format!("{name}: {value}"))
 }
 
-/// The Engine's socket, on a host that describes it.
+/// The Engine's socket, if the host describes it.
 struct Socket<'a> {
     path: &'a str,
     mode: u32,
@@ -216,14 +216,14 @@ fn of_socket(facts: &Facts, judge: impl FnOnce(&Socket<'_>) -> State) -> State {
     judge(&Socket { path, mode: *mode, owner, group, host })
 }
 
-/// The Engine's listening addresses without authentication, if `meant` selects them.
+/// The Engine's listening addresses without authentication, as far as `meant` selects them.
 fn listening(facts: &Facts, meant: impl Fn(IpAddr) -> bool) -> State {
     let mut evidence = Vec::new();
     let address = |text: &str| -> Option<IpAddr> {
         let host = text.rsplit_once(':').map_or(text, |(host, _)| host).trim_matches(['[', ']']);
         match host {
             "localhost" => Some(IpAddr::from([127, 0, 0, 1])),
-            // Docker's own reading of tcp://:2375.
+            // Docker's default for tcp://:2375.
             "" => Some(IpAddr::from([0, 0, 0, 0])),
             host => host.parse().ok(),
         }
@@ -266,7 +266,7 @@ pub(super) fn seccomp(facts: &Facts) -> State {
 pub(super) fn icc(facts: &Facts) -> State {
     const ICC: &str = "com.docker.network.bridge.enable_icc";
     let options = match &facts.bridge {
-        // Without a default bridge no containers are on one.
+        // Without a default bridge, no container is connected to one.
         Answer::Absent => return State::Passed,
         Answer::Unknown(why) => return State::unknown(why),
         Answer::Told(network) => network.options.get().and_then(|options| options.as_ref()),
@@ -278,7 +278,7 @@ pub(super) fn icc(facts: &Facts) -> State {
     }
 }
 
-/// None where it is not told.
+/// The insecure registries; None if the Engine does not send them.
 fn of_registries(facts: &Facts) -> Option<Vec<String>> {
     let config = facts.info.registry_config.get()?;
     let networks = config.insecure_registry_cidrs.items()?;

@@ -1,4 +1,4 @@
-//! Judges the running containers: one function a check, called for every inspected container.
+//! Checks of the running containers: one function per check, called for each inspected container.
 
 use super::answers::{Container, HostConfig};
 use super::facts::Facts;
@@ -8,11 +8,11 @@ use crate::config::{DEFAULT_SOCKET, is_same_socket};
 /// Host directories that no container should mount, with everything below them (CIS 5.6).
 const SENSITIVE: [&str; 10] =
     ["/boot", "/dev", "/etc", "/lib", "/proc", "/sys", "/usr", "/root", "/var/lib/docker", "/var/lib/containerd"];
-/// The same without the directories below, which may be harmless.
+/// As [`SENSITIVE`], but without the directories below, which may be harmless.
 const SENSITIVE_ITSELF: [&str; 4] = ["/", "/var", "/run", "/var/run"];
 
-/// The faults of a container, each in a few words (empty if the check's name says it all); None if the Engine does not
-/// send the field.
+/// The faults of a container, in a few words each (empty if the check's name suffices). None if the
+/// Engine does not send the field.
 pub(super) type Look = fn(&Container, &Facts) -> Option<Vec<String>>;
 
 pub(super) fn socket(container: &Container, facts: &Facts) -> Option<Vec<String>> {
@@ -56,7 +56,7 @@ pub(super) fn root(container: &Container, facts: &Facts) -> Option<Vec<String>> 
     if is_root { facts.confined_root().map(|confined| one(!confined, "")) } else { Some(Vec::new()) }
 }
 
-/// Inspects every container.
+/// Applies a check to every inspected container.
 pub(super) fn each(facts: &Facts, look: Look) -> State {
     let Some(containers) = &facts.containers else { return State::unknown("the Engine does not list its containers") };
     let (mut evidence, mut untold) = (Vec::new(), Vec::new());
@@ -82,7 +82,7 @@ fn host_config(container: &Container) -> Option<&HostConfig> {
 
 pub(super) fn host_namespaces(container: &Container, _: &Facts) -> Option<Vec<String>> {
     let config = host_config(container)?;
-    // Not CgroupnsMode: on the first version of control groups every container shares that one.
+    // CgroupnsMode is left out: with control groups version 1, every container shares the host's.
     let modes = [
         ("NetworkMode", &config.network_mode),
         ("PidMode", &config.pid_mode),

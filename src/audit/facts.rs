@@ -1,5 +1,5 @@
-//! Gathers the facts for the checks: from the Engine, from the host if it runs commands for us, and from the SSH
-//! connection. Changes nothing anywhere.
+//! Gathers the facts for the checks: from the Engine, from the host if it runs commands, and from
+//! the SSH connection. Read-only.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -17,23 +17,23 @@ use crate::proc_net::socket_address;
 use crate::shell_word::quoted;
 use crate::ssh::{self, ConnectContext, Connection, OpenError, Prompter};
 
-/// Longest time for each question.
+/// Time limit of each request.
 const LIMIT: Duration = Duration::from_secs(10);
-/// Longest time to connect to a port that should be closed.
+/// Time limit of connecting to a port that should be closed.
 const REACH: Duration = Duration::from_secs(3);
-/// Most containers that are inspected.
+/// Limit of inspected containers.
 const MOST_CONTAINERS: usize = 500;
-/// Begins each line of our script's output.
+/// Prefix of each line of the script's output.
 const MARK: &str = "dtunnel:";
 
-/// An answer of the Engine's, or why there is none.
+/// An answer of the Engine, or why there is none.
 #[derive(Debug)]
 pub(super) enum Answer<T> {
-    /// It told.
+    /// The Engine's answer.
     Told(T),
-    /// The Engine says that the object does not exist.
+    /// The object does not exist.
     Absent,
-    /// The Engine does not answer this.
+    /// The Engine does not answer this request, for this reason.
     Unknown(String),
 }
 
@@ -43,65 +43,65 @@ impl<T> Default for Answer<T> {
     }
 }
 
-/// Whether the host runs commands for this login.
+/// Whether the host runs commands for this login, with their result.
 #[derive(Debug, Default)]
 pub(super) enum Commands {
-    /// The host ran our script.
+    /// The host ran the script.
     Run(Host),
-    /// The host runs no command, or only its own.
+    /// The host runs no command, or only a fixed one.
     Refused,
     /// The script did not end in time.
     #[default]
     Unknown,
 }
 
-/// What is known.
+/// The facts for the checks.
 #[derive(Debug, Default)]
 pub(super) struct Facts {
-    /// `GET /info`; all of it is unknown where it is refused.
+    /// `GET /info`; every field is unknown if the request was refused.
     pub(super) info: Info,
-    /// `GET /version`, as well.
+    /// `GET /version`; every field is unknown if the request was refused.
     pub(super) version: Version,
     /// `GET /networks/bridge`.
     pub(super) bridge: Answer<Network>,
     /// `GET /swarm`.
     pub(super) swarm: Answer<Swarm>,
-    /// `GET /containers/ID/json` of those that run, each with the name to show; None where they were not
-    /// listed.
+    /// `GET /containers/ID/json` of the running containers, each with its display name. None
+    /// if they could not be listed.
     pub(super) containers: Option<Vec<(String, Container)>>,
-    /// Containers that were not inspected.
+    /// Number of containers that were not inspected.
     pub(super) more_containers: usize,
     /// The socket on the host; None if the Engine is not at a socket.
     pub(super) socket: Option<String>,
-    /// The result of our script on the host.
+    /// The result of the script on the host.
     pub(super) commands: Commands,
-    /// Ports of the target that took a connection from here; None where the way there is not direct.
+    /// The target's ports that accepted a connection from this machine; None if the host is not reached directly.
     pub(super) reached: Option<Vec<u16>>,
     pub(super) ssh: ssh::Negotiated,
     pub(super) login: ssh::Login,
     pub(super) user: String,
-    /// Are changed host keys accepted (StrictHostKeyChecking no)?
+    /// Whether changed host keys are accepted (StrictHostKeyChecking no).
     pub(super) any_host_key: bool,
     /// `DOCKER_CONTENT_TRUST` on this machine.
     pub(super) content_trust: bool,
-    /// `2026-11-24`.
+    /// The date, as `2026-11-24`.
     pub(super) today: String,
 }
 
 impl Facts {
-    /// Is a security option of this name set?
+    /// Whether a security option of this name is set; None if unknown.
     pub(super) fn has_option(&self, name: &str) -> Option<bool> {
         let wanted = format!("name={name}");
         let options = self.info.security_options.items()?;
         Some(options.iter().any(|option| option.split(',').next() == Some(&wanted)))
     }
 
-    /// Is root in a container another user on the host (user namespaces, rootless)?
+    /// Whether root in a container is another user on the host (user namespaces or rootless mode).
     pub(super) fn confined_root(&self) -> Option<bool> {
         Some(self.has_option("userns")? || self.has_option("rootless")?)
     }
 
-    /// The host's own answers; None if it gave none.
+    /// The script's result; None if there is none.
     pub(super) fn host(&self) -> Option<&Host> {
         match &self.commands {
             Commands::Run(host) => Some(host),
@@ -110,24 +110,24 @@ impl Facts {
     }
 }
 
-/// The host's own answers.
+/// The script's result on the host.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Host {
     /// Mode (octal), owner and group of the Engine's socket.
     pub(super) socket: Option<(u32, String, String)>,
     /// Members of the socket's group.
     pub(super) members: Vec<String>,
-    /// Can the host's user database list the group's members?
+    /// Whether the host's user database lists the group's members.
     pub(super) knows_members: bool,
     /// dockerd's command-line options, if its process is visible.
     pub(super) options: Option<Vec<String>>,
-    /// Its configuration; null where the file is not there, None where it cannot be read.
+    /// dockerd's configuration file: null if it is missing, None if it cannot be read.
     pub(super) config: Option<Value>,
-    /// Listening addresses; None if the host does not list them.
+    /// Listening addresses; None if the host cannot list them.
     pub(super) listening: Option<Vec<(IpAddr, u16)>>,
 }
 
-/// Connects and gathers.
+/// Connects to the host and gathers the facts.
 pub(super) async fn gather(target: &Target, prompter: &Prompter) -> Result<Facts, host::Error> {
     let context = ConnectContext::looking_only(prompter.clone(), Arc::new(|_| {}));
     let connection = Connection::establish(target, &context).await?;
@@ -175,7 +175,7 @@ async fn of_engine(
         for container in listed.iter().take(MOST_CONTAINERS) {
             match answer(session.json(&format!("/containers/{}/json", container.id), LIMIT).await)? {
                 Answer::Told(told) => containers.push((container.name.clone(), told)),
-                // A container that has ended meanwhile no longer counts.
+                // A container that has ended in the meantime is left out.
                 Answer::Absent => {}
                 Answer::Unknown(_) => containers.push((container.name.clone(), Container::default())),
             }
@@ -186,7 +186,7 @@ async fn of_engine(
     asked.await.map_err(|source| host::Error::Engine { host, socket, source })
 }
 
-/// An error status is an answer as well; a lost Engine ends the audit.
+/// An error status is an answer as well; a lost connection to the Engine ends the audit.
 fn answer<T>(asked: Result<T, engine::Error>) -> Result<Answer<T>, engine::Error> {
     match asked {
         Ok(told) => Ok(Answer::Told(told)),
@@ -202,7 +202,7 @@ async fn of_host(connection: &Connection, socket: Option<&str>) -> Commands {
     match connection.run("exec sh", &script, LIMIT).await {
         Ok(output) => match Host::read(&output.stdout, socket) {
             Some(host) => Commands::Run(host),
-            // The server ran a command of its own instead, or none.
+            // The server ran a fixed command instead, or none.
             None if output.status.is_some() || begun.elapsed() < LIMIT => Commands::Refused,
             None => Commands::Unknown,
         },
@@ -211,7 +211,7 @@ async fn of_host(connection: &Connection, socket: Option<&str>) -> Commands {
     }
 }
 
-/// The ports that take a connection from here.
+/// The ports that accept a connection from this machine.
 async fn reach(host: &str) -> Vec<u16> {
     let try_port = |port: u16| async move {
         let connected = tokio::time::timeout(REACH, TcpStream::connect((host, port))).await;
@@ -221,7 +221,7 @@ async fn reach(host: &str) -> Vec<u16> {
     plain.into_iter().chain(tls).collect()
 }
 
-/// POSIX shell, read from standard input.
+/// The POSIX shell script, read from standard input.
 fn script(socket: &str) -> String {
     let socket = quoted(socket);
     format!(
@@ -275,7 +275,7 @@ impl Host {
                 "unreadable" => readable = false,
                 "listens" => drop(host.listening.get_or_insert_default()),
                 "listen" => {
-                    // Assumes that the host is little-endian, as nearly all are.
+                    // Assumes a little-endian host; big-endian ones are rare.
                     let address = socket_address(value, true).map(|address| (address.ip(), address.port()));
                     host.listening.get_or_insert_default().extend(address);
                 }
@@ -293,7 +293,7 @@ impl Host {
         complete.then_some(host)
     }
 
-    /// A setting of dockerd's: from its options, else from its file. The outer None: not known.
+    /// A dockerd setting, from its options or its file. The outer None means unknown.
     pub(super) fn setting(&self, name: &str) -> Option<Value> {
         let (options, config) = (self.options.as_ref()?, self.config.as_ref()?);
         let flag = format!("--{name}");
@@ -302,7 +302,7 @@ impl Host {
             if let Some(value) = option.strip_prefix(&format!("{flag}=")) {
                 given = Some(value.into());
             } else if *option == flag {
-                // A flag that is on, or a value that follows.
+                // A flag without a value, or an option with one.
                 let next = options.get(at + 1).filter(|next| !next.starts_with('-'));
                 given = Some(next.map_or("true", String::as_str).into());
             }
@@ -310,7 +310,7 @@ impl Host {
         Some(given.unwrap_or_else(|| config[name].clone()))
     }
 
-    /// The addresses that dockerd was configured to listen on. None: not known.
+    /// The addresses that dockerd is configured to listen on; None if unknown.
     pub(super) fn hosts(&self) -> Option<Vec<String>> {
         let (options, config) = (self.options.as_ref()?, self.config.as_ref()?);
         let mut hosts: Vec<String> =
@@ -329,14 +329,14 @@ impl Host {
     }
 }
 
-/// The dockerd that owns this socket; a host may run several.
+/// The options of the dockerd with this socket; a host may run several daemons.
 fn choose(daemons: Vec<Vec<String>>, socket: Option<&str>) -> Option<Vec<String>> {
     let usual = socket.is_none_or(|path| path.trim_start_matches("/var") == "/run/docker.sock");
     let names = |options: &Vec<String>| options.iter().any(|o| socket.is_some_and(|path| o.ends_with(path)));
     let names_any = |options: &Vec<String>| options.iter().any(|o| o.contains("unix://"));
     let mut fitting = daemons.into_iter().filter(|options| names(options) || (usual && !names_any(options)));
     let chosen = fitting.next()?;
-    // If two match, the right one is unknown.
+    // If several match, the right one is unknown.
     fitting.next().is_none().then_some(chosen)
 }
 

@@ -1,7 +1,7 @@
-//! The audit of an Engine's door: its socket, its network, SSH, its options, what runs, and its versions.
+//! Audits the access to an Engine: its socket, its network, SSH, its options, its containers, and its versions.
 //!
-//! Read-only, through a connection of its own. A fact that cannot be read is reported as unknown, never assumed to be
-//! good or bad. Knows nothing of daemons or terminals. docs/audit.md lists the checks.
+//! Read-only, over a separate connection. A fact that cannot be read is reported as unknown, never assumed to be good
+//! or bad. Independent of daemons and terminals. docs/audit.md lists the checks.
 
 mod answers;
 mod checks;
@@ -27,7 +27,7 @@ pub use state::{Evidence, State};
 /// Checks that the names in `audit.ignore` are names of checks.
 ///
 /// # Errors
-/// [`config::Error::Setting`] of one that is no check, with the nearest one.
+/// [`config::Error::Setting`] for an unknown name, with the nearest known one.
 pub fn check_ignored(target: &Target) -> Result<(), config::Error> {
     let Some(unknown) = target.audit_ignore.iter().find(|ignored| RULES.iter().all(|rule| rule.id != ignored.check))
     else {
@@ -39,7 +39,7 @@ pub fn check_ignored(target: &Target) -> Result<(), config::Error> {
     Err(config::Error::Setting { name: unknown.place.clone().unwrap_or_else(|| target.name.to_string()), reason })
 }
 
-/// Connects, looks and judges.
+/// Gathers the facts and runs all checks.
 ///
 /// # Errors
 /// Why the Engine was not reached.
@@ -69,7 +69,7 @@ fn passed_over(state: State, ignored: Option<&IgnoredCheck>) -> State {
 mod tests {
     use super::*;
 
-    /// The facts known without an Engine's answer: the login and this machine's environment.
+    /// Checks that need no answer from the Engine: those of the login and of this machine's environment.
     const OURS: [&str; 5] = ["ssh-root", "ssh-host-key", "ssh-algorithms", "ssh-quantum", "content-trust"];
 
     #[test]

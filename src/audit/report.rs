@@ -1,4 +1,4 @@
-//! An audit's report.
+//! The report of an audit.
 
 use serde::Serialize;
 
@@ -12,26 +12,26 @@ pub struct Outcome {
     pub rule: &'static Rule,
     #[serde(flatten)]
     pub state: State,
-    /// What to do, with this host's own names.
+    /// The remedy, with this host's names filled in.
     #[serde(skip)]
     pub remedy: String,
 }
 
-/// An audit.
+/// The report of an audit.
 #[derive(Debug, Serialize)]
 pub struct Report {
     /// `user@host:port`.
     pub host: String,
-    /// 100, less what the findings weigh: 25 a critical one, 10, 4 and 1.
+    /// 100 minus the weights of the findings: 25 for critical, 10 for high, 4 for medium, 1 for low.
     pub score: u32,
     /// The date of the table of versions.
     pub versions_as_of: &'static str,
-    /// One for each check.
+    /// One outcome per check.
     pub outcomes: Vec<Outcome>,
 }
 
 impl Outcome {
-    /// Are there findings?
+    /// Whether this is a finding.
     pub fn is_found(&self) -> bool {
         matches!(self.state, State::Found(_))
     }

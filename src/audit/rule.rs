@@ -1,4 +1,4 @@
-//! A check: its severity, and how it is decided.
+//! The definition of a check: its severity, texts and function.
 
 use serde::Serialize;
 
@@ -6,25 +6,25 @@ use super::containers::{self, Look};
 use super::facts::Facts;
 use super::state::State;
 
-/// How bad it is.
+/// The severity of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
-    /// Worth doing.
+    /// An improvement worth making.
     Low,
     /// Makes an attack easier, or its damage larger.
     Medium,
-    /// A way to root on the host for whoever is in a container, or near one.
+    /// A way to root on the host for an attacker in a container or next to one.
     High,
-    /// A way to root on the host for whoever is on its network, or logged in there.
+    /// A way to root on the host for an attacker on its network or logged in there.
     Critical,
 }
 
 impl Severity {
-    /// Every one, the worst first.
+    /// All severities, the highest first.
     pub const ALL: [Self; 4] = [Self::Critical, Self::High, Self::Medium, Self::Low];
 
-    /// What a finding takes from the score.
+    /// The points that a finding subtracts from the score.
     pub(super) fn weight(self) -> u32 {
         match self {
             Self::Critical => 25,
@@ -49,31 +49,31 @@ impl std::fmt::Display for Severity {
 /// A check.
 #[derive(Debug, Serialize)]
 pub struct Rule {
-    /// Its name, which stays the same from version to version.
+    /// Its name, stable across versions.
     pub id: &'static str,
-    /// What is wrong where it finds something.
+    /// The finding, in a few words.
     pub title: &'static str,
     pub severity: Severity,
     /// Its number in the CIS Docker Benchmark 1.6.0.
     pub cis: Option<&'static str>,
-    /// What to do, to be pasted where it can be.
+    /// The remedy; a command line where possible.
     pub remedy: &'static str,
-    /// What answers it.
+    /// The function that runs the check.
     #[serde(skip)]
     pub(super) check: Check,
 }
 
-/// How a check is decided.
+/// The input of a check.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Check {
-    /// From all facts together.
+    /// All facts at once.
     Engine(fn(&Facts) -> State),
-    /// From each inspected container.
+    /// Each inspected container in turn.
     EachContainer(Look),
 }
 
 impl Rule {
-    /// Answers the check.
+    /// Runs the check.
     pub(super) fn judge(&self, facts: &Facts) -> State {
         match self.check {
             Check::Engine(judge) => judge(facts),

@@ -1,5 +1,5 @@
-//! The list of checks, each with its severity, its number in the CIS Docker Benchmark 1.6.0, the remedy, and the
-//! function that decides it.
+//! The list of checks, each with its severity, its number in the CIS Docker Benchmark
+//! 1.6.0, its remedy and its function.
 
 use super::containers::Look;
 use super::facts::Facts;

@@ -1,4 +1,4 @@
-//! Findings as SARIF 2.1.0 (OASIS), for programs that collect them from many tools.
+//! Findings as SARIF 2.1.0 (OASIS), for code scanners.
 
 use serde_json::{Value, json};
 
@@ -36,7 +36,7 @@ pub fn document(report: &Report) -> Value {
                 State::Passed | State::Unknown(_) => return None,
             };
             let evidence: Vec<String> = evidence.iter().map(ToString::to_string).collect();
-            // Section 3.27.23: an empty list says that it is not suppressed.
+            // Section 3.27.23: an empty list means not suppressed.
             let suppressions: Vec<Value> = suppressed
                 .map(|reason| json!({ "kind": "external", "justification": reason.as_deref().unwrap_or_default() }))
                 .into_iter()
@@ -74,7 +74,7 @@ fn level(severity: Severity) -> &'static str {
     }
 }
 
-/// A number between 0 and 10, as code scanners sort by.
+/// A number from 0 to 10, by which code scanners sort.
 fn security_severity(severity: Severity) -> &'static str {
     match severity {
         Severity::Critical => "9.5",

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::text;
 
-/// The reason of an unknown result if the Engine did not answer.
+/// The reason for an unknown result if the Engine did not answer.
 pub(super) const UNTOLD: &str = "the Engine does not say";
 
 /// A check's result.
@@ -16,9 +16,9 @@ pub enum State {
     Passed,
     /// A finding, with its evidence.
     Found(Vec<Evidence>),
-    /// Found, but the configuration says to pass it over (`audit.ignore`).
+    /// A finding that the configuration ignores (`audit.ignore`).
     Ignored {
-        /// Why, in the user's words.
+        /// The reason from the configuration.
         reason: Option<String>,
         evidence: Vec<Evidence>,
     },
@@ -36,12 +36,12 @@ impl State {
     }
 }
 
-/// Evidence, made fit for a terminal: it contains names, paths and options from the Engine.
+/// Evidence, made safe for a terminal: it contains names, paths and options from the Engine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Evidence {
-    /// The container that it is about.
+    /// The container concerned; None for the Engine itself.
     pub container: Option<String>,
-    /// The fault; empty if the check's name says it all.
+    /// The fault; empty if the check's name suffices.
     pub text: String,
 }
 

@@ -1,14 +1,14 @@
-//! The table of versions, shipped with dtunnel: needs no network. Its date is shown with the results.
+//! The table of versions, built into dtunnel, so that no network access is needed. Results show its date.
 
 /// The date of this table.
 pub(super) const AS_OF: &str = "2026-08-23";
 
-/// Branches of Docker Engine that are maintained (project/BRANCHES-AND-TAGS.md of moby).
+/// Maintained branches of Docker Engine (project/BRANCHES-AND-TAGS.md of moby).
 const ENGINE: &[&str] = &["29", "25.0"];
-/// The newest one known; later ones are not judged.
+/// The newest major version in the table; later ones are not judged.
 const ENGINE_NEWEST: u32 = 29;
 
-/// containerd's branches and the last day of their support (RELEASES.md of containerd).
+/// containerd's branches and the end of their support (RELEASES.md of containerd).
 const CONTAINERD: &[(&str, &str)] = &[
     ("1.0", "2018-12-05"),
     ("1.1", "2019-10-23"),
@@ -24,12 +24,12 @@ const CONTAINERD: &[(&str, &str)] = &[
     ("2.3", "2028-04-27"),
 ];
 
-/// The first version of each branch of runc without CVE-2024-21626, CVE-2025-31133, CVE-2025-52565 and
-/// CVE-2025-52881; branches before these have none.
+/// The first version of each runc branch without CVE-2024-21626, CVE-2025-31133, CVE-2025-52565 and CVE-2025-52881.
+/// Earlier branches have no fixed version.
 const RUNC: &[(&str, [u32; 3])] = &[("1.2", [1, 2, 8]), ("1.3", [1, 3, 3])];
 const RUNC_FIRST: [u32; 3] = [1, 2, 8];
 
-/// Series of the kernel and the end of their support (kernel.org, longterm releases).
+/// Kernel series and the end of their support (kernel.org, longterm releases).
 const KERNEL: &[(&str, &str)] = &[
     ("3.10", "2017-11-05"),
     ("3.16", "2020-06-11"),
@@ -46,19 +46,19 @@ const KERNEL: &[(&str, &str)] = &[
     ("6.18", "2027-12-31"),
 ];
 
-/// `20.10.24+dfsg1` as numbers.
+/// Parses a version such as `20.10.24+dfsg1`.
 fn numbers(version: &str) -> Option<[u32; 3]> {
     let plain = version.trim_start_matches('v').split(['-', '+', '~', ' ']).next()?;
     let mut parts = plain.split('.').map(|part| part.parse::<u32>().ok());
     Some([parts.next()??, parts.next().flatten()?, parts.next().flatten().unwrap_or(0)])
 }
 
-/// A version as people see it: its numbers only. None where it has none.
+/// The branch of a version, such as `20.10`; None if it has no numbers.
 fn branch(version: &str) -> Option<String> {
     numbers(version).map(|[major, minor, _]| format!("{major}.{minor}"))
 }
 
-/// What is wrong with an Engine's version. Err where it cannot be judged.
+/// The fault of an Engine's version, if any. Err if it cannot be judged.
 pub(super) fn engine(version: &str) -> Result<Option<String>, String> {
     let [major, minor, _] = numbers(version).ok_or_else(|| format!("{version} is not a known version"))?;
     let maintained = ENGINE.iter().any(|branch| *branch == major.to_string() || *branch == format!("{major}.{minor}"));
@@ -71,18 +71,18 @@ pub(super) fn engine(version: &str) -> Result<Option<String>, String> {
     )))
 }
 
-/// What is wrong with an Engine's newest API version: Docker 29's own client begins with 1.44.
+/// The fault of an Engine's newest API version, if any: Docker 29's own client requires 1.44.
 pub(super) fn api(version: &str) -> Result<Option<String>, String> {
     let [major, minor, _] = numbers(version).ok_or_else(|| format!("{version} is not a known version"))?;
     Ok(((major, minor) < (1, 44)).then(|| format!("the newest API is {version}; docker 29 needs at least 1.44")))
 }
 
-/// What is wrong with containerd's version, on this day.
+/// The fault of containerd's version on this day, if any.
 pub(super) fn containerd(version: &str, today: &str) -> Result<Option<String>, String> {
     ended("containerd", version, CONTAINERD, today)
 }
 
-/// What is wrong with a kernel, on this day. Distributions go on with series of their own.
+/// The fault of a kernel's version on this day, if any. Distributions maintain series of their own.
 pub(super) fn kernel(version: &str, today: &str) -> Result<Option<String>, String> {
     let known = branch(version).is_some_and(|branch| KERNEL.iter().any(|(known, _)| *known == branch));
     if !known {
@@ -96,11 +96,11 @@ fn ended(what: &str, version: &str, known: &[(&str, &str)], today: &str) -> Resu
     let Some((_, end)) = known.iter().find(|(name, _)| *name == branch) else {
         return Err(format!("{what} {version}: this branch is not known (as of {AS_OF})"));
     };
-    // Dates of this form are in order as texts are.
+    // Dates of this form sort as text.
     Ok((*end < today).then(|| format!("{what} {version}: support ended on {end} (as of {AS_OF})")))
 }
 
-/// What is wrong with runc's version.
+/// The fault of runc's version, if any.
 pub(super) fn runc(version: &str) -> Result<Option<String>, String> {
     let now = numbers(version).ok_or_else(|| format!("{version} is not a known version of runc"))?;
     let first = RUNC.iter().find(|(name, _)| branch(version).as_deref() == Some(*name)).map_or(RUNC_FIRST, |(_, v)| *v);

@@ -1,9 +1,9 @@
-//! What somebody may have meant.
+//! Suggestions for misspelt words.
 
-/// How alike two keys must be written to be suggested for one another (Jaro-Winkler, 0 to 1).
+/// Minimum similarity of a suggestion (Jaro-Winkler, 0 to 1).
 const ALIKE: f64 = 0.75;
 
-/// The candidate written most like `word`, if any is alike.
+/// The candidate most similar to `word`, if any is similar enough.
 pub fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<String> {
     candidates
         .map(|candidate| (strsim::jaro_winkler(word, candidate), candidate))

@@ -1,4 +1,4 @@
-//! The control socket's side in the daemon: one task a client.
+//! The daemon's side of the control socket: one task per client.
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -23,18 +23,18 @@ use crate::ssh::Prompter;
 use crate::sync::lock;
 use crate::tunnel::{self, State, Tunnel};
 
-/// The daemon's stages of life, as its clients see them.
+/// The daemon's state, as seen by its clients.
 #[derive(Debug, Clone)]
 pub(super) enum Life {
     Running,
     /// The tunnel did not come up.
     Failed(Failure),
-    /// The tunnel has ended and left nothing behind.
+    /// The tunnel has ended and cleaned up.
     Stopped,
 }
 
 impl Life {
-    /// The event that reports the end; None before the end.
+    /// The event that reports the end; None while the tunnel runs.
     fn last_word(&self) -> Option<Event> {
         match self {
             Self::Running => None,
@@ -44,26 +44,26 @@ impl Life {
     }
 }
 
-/// The state that all clients' tasks share.
+/// The state shared by the tasks of all clients.
 #[derive(Debug)]
 pub(super) struct Control {
     pub(super) tunnel: Arc<Tunnel>,
     pub(super) prompts: PromptRelay,
-    /// The local endpoint, as `DOCKER_HOST` wants it.
+    /// The local endpoint, in the form of `DOCKER_HOST`.
     pub(super) docker_host: String,
     /// Ends the tunnel.
     pub(super) stop: CancellationToken,
     pub(super) life: watch::Sender<Life>,
-    /// Measures how long people take to answer.
+    /// Asks the user and measures the time for answers.
     pub(super) prompter: Prompter,
     /// The daemon's options, from its start and from reloads.
     pub(super) options: Mutex<Options>,
 }
 
-/// The kind of client at the other end of a control connection.
+/// The client of a control connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Who {
-    /// The process that started this daemon. It is told why the daemon ends, even without a request.
+    /// The process that started this daemon. It gets the reason for the daemon's end even without a request.
     Starter,
     /// Any other process of this user.
     Other,
@@ -110,7 +110,7 @@ impl Control {
         lock(&self.options)
     }
 
-    /// Reads the configuration again, with these options besides those of before.
+    /// Reloads the configuration, with these options added to the previous ones.
     pub(super) async fn reload(&self, lazy: bool, ports: bool) -> Result<Vec<String>, Failure> {
         let mut wanted = self.options().clone();
         wanted.overrides.lazy |= lazy;
@@ -122,7 +122,7 @@ impl Control {
         Ok(warnings)
     }
 
-    /// Serves one client until it disconnects or has been told of the tunnel's end.
+    /// Serves a client until it disconnects or was told of the tunnel's end.
     pub(super) async fn serve(&self, stream: UnixStream, who: Who) {
         if let Err(e) = self.converse(stream, who).await {
             tracing::debug!("a control connection ended: {e}");
@@ -141,7 +141,7 @@ impl Control {
                 biased;
                 request = requests.next() => request?,
                 last = life_ends(&mut life) => {
-                    // An idle client that keeps its connection open does not delay the end.
+                    // An idle client with an open connection does not delay the end.
                     return match last.filter(|_| who == Who::Starter) {
                         Some(event) => send(&mut write, &event).await,
                         None => Ok(()),
@@ -185,7 +185,7 @@ impl Control {
         send(write, &Event::Stopped).await
     }
 
-    /// Reports progress until the tunnel is up or has failed, or the time is up.
+    /// Reports progress until the tunnel is up, has failed or the limit has passed.
     async fn watch(
         &self,
         requests: &mut Requests,
@@ -206,7 +206,7 @@ impl Control {
         }
     }
 
-    /// Why a tunnel is not usable after `limit`: the error of its last attempt.
+    /// The failure of a tunnel that is not usable after `limit`: the error of its last attempt.
     fn out_of_time(&self, limit: Duration) -> Failure {
         let now = self.tunnel.watch().borrow().clone();
         let Some((cause, hint)) = now.last_error else {
@@ -234,7 +234,7 @@ impl Control {
         for message in self.tunnel.target().warnings() {
             send(write, &Event::Warning { message, said: false }).await?;
         }
-        // A tunnel that had failed before is tried again, and may fail anew.
+        // A tunnel that has failed before is tried again, and may fail again.
         let stale = (status.borrow().state == State::Failed).then(|| status.borrow().since);
         if !status.borrow().state.is_usable() {
             self.tunnel.retry_now();
@@ -242,7 +242,7 @@ impl Control {
         let mut signs = tokio::time::interval(SIGN_OF_LIFE);
         let (mut due, mut shown) = (false, None);
         let (mut said, mut heard) = (self.prompter.said(), 0);
-        // The question that was passed on and is open.
+        // The open question that was sent to the client.
         let mut asked = None;
         loop {
             let lines = said.borrow_and_update().since(&mut heard);
@@ -260,7 +260,7 @@ impl Control {
                 }
                 State::Failed if stale != Some(now.since) => {
                     let (message, hint) = now.last_error.unwrap_or_default();
-                    // A possible impostor is reported as such, whenever it is noticed.
+                    // A possible impostor is reported whenever it is detected.
                     let exit = match now.class {
                         Some(Class::HostKey) => ExitCode::HostKey,
                         _ => ExitCode::NotUp,
@@ -302,7 +302,7 @@ impl Control {
     }
 }
 
-/// The words that this process was started with, plus the options of reloads; none if they are not UTF-8.
+/// This process's command line, plus the options of reloads. Empty if it is not UTF-8.
 fn arguments(told: &Overrides) -> Vec<String> {
     let words: Option<Vec<String>> = std::env::args_os().skip(1).map(|word| word.into_string().ok()).collect();
     let mut words = words.unwrap_or_default();
@@ -321,7 +321,7 @@ async fn life_ends(life: &mut watch::Receiver<Life>) -> Option<Event> {
     life.wait_for(|life| !matches!(life, Life::Running)).await.ok().and_then(|life| life.last_word())
 }
 
-/// In whole milliseconds.
+/// Whole milliseconds.
 fn in_ms(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
@@ -332,7 +332,7 @@ async fn send(write: &mut OwnedWriteHalf, event: &Event) -> io::Result<()> {
     write.write_all(&line).await
 }
 
-/// Sends one event to a client that no task serves yet.
+/// Sends events to a client that no task serves yet.
 pub(super) fn say(stream: &std::os::unix::net::UnixStream, events: &[Event]) {
     use std::io::Write;
     for event in events {
@@ -343,10 +343,10 @@ pub(super) fn say(stream: &std::os::unix::net::UnixStream, events: &[Event]) {
     }
 }
 
-/// The requests of one client.
+/// Reads the requests of a client.
 struct Requests {
     read: OwnedReadHalf,
-    /// Bytes received and not yet parsed. May hold a password: the buffer never grows, so that there is one copy.
+    /// Bytes received and not yet parsed. May hold a password: the buffer never grows, so that only one copy exists.
     line: Zeroizing<Vec<u8>>,
 }
 
@@ -355,7 +355,7 @@ impl Requests {
         Self { read, line: Zeroizing::new(Vec::with_capacity(MAX_LINE)) }
     }
 
-    /// The next request; None at the end. A line that is too long or not a request is an error, which ends the
+    /// The next request; None at the end of the connection. An invalid or too long line is an error, which ends the
     /// connection. Cancel safe: received bytes stay in `line`.
     async fn next(&mut self) -> io::Result<Option<Request>> {
         loop {
@@ -417,7 +417,7 @@ mod tests {
         let (read, _write) = ours.into_split();
         let mut requests = Requests::new(read);
         let endless = async {
-            // The other end may stop listening half-way.
+            // The other end may stop reading early.
             let _ = theirs.write_all(&vec![b'x'; MAX_LINE + 1]).await;
         };
         let (next, ()) = tokio::join!(requests.next(), endless);

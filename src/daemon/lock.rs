@@ -1,5 +1,5 @@
-//! The lock of a tunnel: held for the daemon's life with flock(2), so that it is released however the process ends. The
-//! lock, not a pid or socket file, decides which process runs the tunnel.
+//! A tunnel's lock: an flock(2) held for the daemon's life, so that any end of the process releases it. The lock, not a
+//! pid or socket file, decides which process runs the tunnel.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -16,7 +16,7 @@ pub(super) struct Lock {
 }
 
 impl Lock {
-    /// Takes the lock. None where another process holds it.
+    /// Takes the lock; None if another process holds it.
     pub(super) fn take(path: &Path) -> io::Result<Option<Self>> {
         loop {
             let file = OpenOptions::new()
@@ -32,10 +32,10 @@ impl Lock {
                 Err(rustix::io::Errno::WOULDBLOCK) => return Ok(None),
                 Err(e) => return Err(e.into()),
             }
-            // Its last holder may have removed the file between our open and our flock.
+            // The previous holder may have removed the file between open and flock.
             let ours = file.metadata()?;
             if fs::metadata(path).is_ok_and(|now| (now.dev(), now.ino()) == (ours.dev(), ours.ino())) {
-                // The process id is for people: other processes cannot tell who holds the lock.
+                // The process id is for the user: other processes cannot see who holds the lock.
                 let _ = file.set_len(0).and_then(|()| writeln!(&file, "{}", std::process::id()));
                 return Ok(Some(Self { path: path.into(), _file: file }));
             }
@@ -45,7 +45,7 @@ impl Lock {
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        // While it is still held: nobody else can have the same file locked.
+        // Removed while locked, so that no other process has this file locked.
         let _ = fs::remove_file(&self.path);
     }
 }

@@ -1,4 +1,4 @@
-//! The tunnel's log file. A log that cannot be written never stops the tunnel.
+//! The tunnel's log file. A log that cannot be written does not stop the tunnel.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
@@ -9,24 +9,24 @@ use std::sync::Mutex;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::fmt::writer::{BoxMakeWriter, MakeWriterExt};
 
-/// Size at which the log is renamed to `NAME.log.1` (replacing the one before) and begun anew,
-/// in bytes. So a tunnel's logs take at most twice this.
+/// Size in bytes at which the log is renamed to `NAME.log.1`, which it replaces. A tunnel's
+/// logs take at most twice this.
 const MAX_LOG: u64 = 1 << 20;
 
-/// Sends what is traced to the file at `path`, and with `echo` to standard error as well.
+/// Writes log messages to the file at `path`, and with `echo` to standard error as well.
 ///
-/// russh's own messages (of the `log` crate) go nowhere: they could hold what must not be logged.
+/// russh's own messages (of the `log` crate) are dropped: they may contain secrets.
 pub(super) fn start(path: &Path, verbose: u8, echo: bool) {
     let level = if verbose > 0 { LevelFilter::DEBUG } else { LevelFilter::INFO };
     let file = Mutex::new(RotatingFile { path: path.into(), open: None });
     let writer = if echo { BoxMakeWriter::new(file.and(io::stderr)) } else { BoxMakeWriter::new(file) };
     let subscriber = tracing_subscriber::fmt().with_max_level(level).with_target(false).with_ansi(false);
-    // A second call in one process keeps the first subscriber.
+    // A second call in the same process keeps the first subscriber.
     let _ = subscriber.with_writer(writer).try_init();
     std::panic::set_hook(Box::new(|panic| tracing::error!("{panic}")));
 }
 
-/// A file that is renamed away when it has grown.
+/// A log file that is renamed at [`MAX_LOG`].
 struct RotatingFile {
     path: PathBuf,
     /// The file and its size, once opened.
@@ -57,7 +57,7 @@ impl RotatingFile {
 
 impl Write for RotatingFile {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        // After any error, the next line tries again.
+        // After an error, the next line tries again.
         if let Ok((file, size)) = self.open()
             && file.write_all(line).is_ok()
         {
@@ -74,7 +74,7 @@ impl Write for RotatingFile {
 /// The last `lines` of a log that may have been rotated, oldest first.
 ///
 /// # Errors
-/// Where neither file can be read.
+/// Neither file can be read.
 pub(crate) fn tail(path: &Path, lines: usize) -> io::Result<Vec<String>> {
     let mut old = path.to_path_buf().into_os_string();
     old.push(".1");

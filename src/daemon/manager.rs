@@ -1,4 +1,4 @@
-//! Messages to a service manager, and sockets passed by it (sd_notify(3), sd_listen_fds(3)).
+//! Messages to a service manager, and the sockets it passes (sd_notify(3), sd_listen_fds(3)).
 
 use std::io;
 
@@ -7,11 +7,11 @@ use sd_notify::NotifyState;
 
 use crate::tunnel::{Inherited, State, Status};
 
-/// The listening socket that was passed on to this process, if any. To be called while the process has one thread: it
+/// The listening socket passed by a service manager, if any. Must be called while the process has one thread, since it
 /// removes the environment variables.
 ///
 /// # Errors
-/// What is wrong with the passed socket.
+/// The passed socket is not usable.
 pub fn inherited() -> io::Result<Option<Inherited>> {
     if std::env::var_os("LISTEN_FDS").is_none() {
         return Ok(None);
@@ -30,7 +30,7 @@ pub fn inherited() -> io::Result<Option<Inherited>> {
     }
 }
 
-/// Reports the tunnel's state to the manager.
+/// Reports the tunnel's state to the service manager.
 pub(super) fn tell(status: &Status) {
     let text = match (status.state, &status.engine, &status.last_error) {
         (_, _, Some((error, _))) => format!("{}: {error}", status.state),
@@ -38,7 +38,7 @@ pub(super) fn tell(status: &Status) {
         (State::Idle, ..) => "idle: connects on first use".into(),
         (state, ..) => state.to_string(),
     };
-    // A line break would begin another assignment (sd_notify(3)).
+    // A line break would start another assignment (sd_notify(3)).
     let text = text.replace(char::is_control, " ");
     let mut states = vec![NotifyState::Status(&text)];
     if status.state.is_usable() {
@@ -49,7 +49,7 @@ pub(super) fn tell(status: &Status) {
     }
 }
 
-/// Tells the manager that the end has begun.
+/// Reports the beginning of the end to the service manager.
 pub(super) fn tell_stopping() {
     let _ = sd_notify::notify(&[NotifyState::Stopping]);
 }

@@ -1,7 +1,7 @@
 //! The background process around a tunnel: start, lock, control socket, log.
 //!
-//! One process per tunnel. [`spawn`] re-executes this program as the daemon, [`run`] is the
-//! daemon, and [`Client`] talks to one over its control socket. Nothing here prints.
+//! One process per tunnel. [`spawn`] re-executes this program as the daemon, [`run`] is the daemon, and [`Client`]
+//! talks to it over its control socket. This module prints nothing.
 
 mod client;
 mod control;

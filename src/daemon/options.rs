@@ -1,23 +1,23 @@
-//! The options that a daemon is started with.
+//! The options of a daemon.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::config::Overrides;
 
-/// A daemon's options.
+/// The options that a daemon is started with.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// The target, as on the command line.
     pub target: String,
     pub config: PathBuf,
-    /// Did the user name that file?
+    /// Whether the user named the configuration file.
     pub config_named: bool,
     /// `-F`, `--local`, `--remote`, `--lazy`.
     pub overrides: Overrides,
     pub timeout: Duration,
-    /// `-v`, how often.
+    /// Number of `-v` options.
     pub verbose: u8,
-    /// Stay a child of the terminal, and log there as well.
+    /// Runs in the foreground and, with `-v`, logs to the terminal as well.
     pub foreground: bool,
 }

@@ -1,4 +1,4 @@
-//! Passes questions to the clients that watch in a terminal, and the answers back.
+//! Relays questions to clients at a terminal, and their answers back.
 
 use std::sync::{Mutex, MutexGuard};
 
@@ -7,10 +7,10 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::ssh::{Ask, Question, Secret};
 use crate::sync::lock;
 
-/// The open question, and the watchers that could answer it.
+/// The open question, and the watchers that may answer it.
 #[derive(Debug)]
 pub(super) struct PromptRelay {
-    /// The open question with its id, as watchers see it.
+    /// The open question with its id, as sent to watchers.
     open: watch::Sender<Option<(u64, Question)>>,
     state: Mutex<State>,
 }
@@ -18,7 +18,7 @@ pub(super) struct PromptRelay {
 #[derive(Debug, Default)]
 struct State {
     next_id: u64,
-    /// Watchers with a person behind them.
+    /// Number of watchers with a terminal.
     people: usize,
     /// The channel for the open question's answer.
     reply: Option<(u64, oneshot::Sender<Secret>)>,
@@ -33,7 +33,7 @@ impl PromptRelay {
         lock(&self.state)
     }
 
-    /// Puts the questions one after the other, until all senders are gone.
+    /// Asks the questions one after another, until all senders are dropped.
     pub(super) async fn run(&self, mut questions: mpsc::Receiver<Ask>) {
         let mut open = self.open.subscribe();
         while let Some(Ask { question, mut reply }) = questions.recv().await {
@@ -50,7 +50,7 @@ impl PromptRelay {
             tokio::select! {
                 Ok(secret) = answered => drop(reply.send(secret)),
                 () = reply.closed() => {}
-                // Withdrawn, declined, or no watcher is left.
+                // Withdrawn, declined, or no watcher left.
                 _ = open.wait_for(Option::is_none) => {}
             }
             self.withdraw();
@@ -62,19 +62,18 @@ impl PromptRelay {
         self.open.send_replace(None);
     }
 
-    /// The open question, now and whenever it changes.
+    /// The open question and its changes.
     pub(super) fn watch(&self) -> watch::Receiver<Option<(u64, Question)>> {
         self.open.subscribe()
     }
 
-    /// Counts a person in, for as long as the returned value lives.
+    /// Counts a watcher with a terminal, for as long as the returned value lives.
     pub(super) fn person(&self) -> Person<'_> {
         self.state().people += 1;
         Person(self)
     }
 
-    /// An answer, or the refusal to give one. Answers to other questions than the open one are
-    /// dropped.
+    /// An answer, or the refusal to answer. Answers to other questions than the open one are dropped.
     pub(super) fn answer(&self, id: u64, answer: Option<Secret>) {
         let mut state = self.state();
         if state.reply.as_ref().is_some_and(|(open, _)| *open == id)
@@ -89,7 +88,7 @@ impl PromptRelay {
     }
 }
 
-/// A person who can answer.
+/// A watcher with a terminal.
 pub(super) struct Person<'a>(&'a PromptRelay);
 
 impl Drop for Person<'_> {

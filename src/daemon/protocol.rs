@@ -1,7 +1,7 @@
-//! The protocol of the control socket: one JSON object a line, UTF-8.
+//! The protocol of the control socket: one JSON object per line, UTF-8.
 //!
-//! The daemon begins with [`Event::Hello`]. Both sides are the same user's, but not always the
-//! same version's; unknown fields are ignored, an unknown `op` closes the connection.
+//! The daemon begins with [`Event::Hello`]. Both sides belong to the same user but may have different versions: unknown
+//! fields are ignored, an unknown `op` closes the connection.
 
 use std::time::Duration;
 
@@ -13,9 +13,9 @@ use crate::failure::Failure;
 use crate::ssh::{Question, Secret, Step};
 use crate::tunnel::{ConnectionStatus, PortStatus, RequestStatus, State};
 
-/// The version of this protocol; another one needs the daemon's own version of dtunnel.
+/// The version of this protocol. A daemon with another one needs its own version of dtunnel.
 pub const PROTOCOL: u32 = 3;
-/// Longest request, in bytes, newline included. An answer is a password at most.
+/// Longest request, in bytes, newline included. Passwords are the longest answers.
 pub(super) const MAX_LINE: usize = 64 << 10;
 /// Longest event, in bytes, newline included: the status of a tunnel with thousands of ports.
 pub(super) const MAX_EVENT: usize = 8 << 20;
@@ -28,38 +28,38 @@ pub(super) const SIGN_OF_LIFE: Duration = Duration::from_secs(1);
 pub enum Request {
     /// Report progress until the tunnel is up or has failed; try to connect at once if it is not up.
     Watch {
-        /// Is there a person who can answer questions?
+        /// Whether the client has a terminal for questions.
         interactive: bool,
-        /// After how long to give it up, in milliseconds, not counting the time that people take to answer.
-        /// None: the daemon's own time for coming up, [`super::Options::timeout`], is enough.
+        /// Time limit in milliseconds, not counting the time for answers. None means the daemon's own limit for coming
+        /// up, [`super::Options::timeout`].
         #[serde(default)]
         limit_ms: Option<u64>,
     },
     /// The answer to [`Event::Prompt`].
     Answer {
         id: u64,
-        /// None: the person declined to answer.
+        /// None: the user declined to answer.
         answer: Option<Secret>,
     },
-    /// Tell me the status, once.
+    /// Request the status once.
     Status,
-    /// Forward these published ports, or with None all that wait for consent. The answer is the status.
+    /// Forward these published ports, or with None all that wait for consent. Answered by the status.
     OpenPorts {
-        /// As published on the host.
+        /// Port numbers on the host.
         ports: Option<Vec<u16>>,
     },
-    /// Make a new connection, which replaces the old ones. The answer is the status.
+    /// Open a new connection, which replaces the old ones. Answered by the status.
     Reconnect,
-    /// Read the configuration again; [`Event::Reloaded`] or [`Event::Failed`] says how that went.
+    /// Reload the configuration. Answered by [`Event::Reloaded`] or [`Event::Failed`].
     Reload {
-        /// From now on as if started with `--lazy`.
+        /// Adds the option `--lazy`.
         #[serde(default)]
         lazy: bool,
-        /// From now on as if started with `--ports`.
+        /// Adds the option `--ports`.
         #[serde(default)]
         ports: bool,
     },
-    /// End the tunnel; [`Event::Stopped`] says when it has.
+    /// End the tunnel. [`Event::Stopped`] reports the end.
     Down,
 }
 
@@ -76,50 +76,50 @@ pub enum Event {
     },
     /// The answer to [`Request::Status`], and to [`Request::Watch`] once the tunnel is up.
     Status { status: Box<TunnelStatus> },
-    /// A warning: it does not stop the tunnel, but people should know it.
+    /// A warning for the user; the tunnel continues.
     Warning {
         message: String,
-        /// Is it the message of a ProxyCommand or server, rather than a warning of ours?
+        /// Whether it is the message of a ProxyCommand or server, rather than dtunnel's.
         #[serde(default)]
         said: bool,
     },
     /// The current step. Repeated every second as a sign of life.
     Step {
         step: Step,
-        /// What went wrong before, where this is not the first attempt.
+        /// The previous attempt's failure; None for the first attempt.
         #[serde(default)]
         trouble: Option<Trouble>,
     },
-    /// A question for a person.
+    /// A question to the user.
     Prompt {
-        /// To be repeated in the answer.
+        /// Repeated in the answer.
         id: u64,
         question: Question,
     },
-    /// A question needs no answer any more: it was answered or withdrawn.
+    /// A question was answered or withdrawn.
     PromptOver { id: u64 },
     /// The tunnel did not come up, or has failed since.
     Failed { failure: Failure },
-    /// The configuration was read again, and holds.
+    /// The configuration was reloaded and is in force.
     Reloaded { warnings: Vec<String> },
     /// Another daemon runs this tunnel already.
     AlreadyRunning,
     /// The tunnel is ending; this many flows are still open.
     Draining {
         flows: u64,
-        /// How long the flows may take to finish, in milliseconds.
+        /// Time limit for the flows to finish, in milliseconds.
         #[serde(default)]
         limit_ms: Option<u64>,
     },
-    /// The tunnel has ended and left nothing behind.
+    /// The tunnel has ended and cleaned up.
     Stopped,
 }
 
-/// Why there is no connection, while the next attempt is waited for or made.
+/// The last attempt's failure, while the next one is pending or in progress.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Trouble {
     pub message: String,
-    /// Milliseconds until the next attempt; None while one is being made.
+    /// Milliseconds until the next attempt; None while it is in progress.
     pub next_ms: Option<u64>,
 }
 
@@ -128,22 +128,22 @@ pub struct Trouble {
 pub struct TunnelStatus {
     pub name: String,
     pub state: State,
-    /// Since when (RFC 3339, UTC); None where it is down.
+    /// Start of the state (RFC 3339, UTC); None if the tunnel is down.
     pub since: Option<String>,
     /// The host that the tunnel connects to.
     pub host: Option<String>,
     pub user: Option<String>,
     pub port: Option<u16>,
-    /// The local endpoint, as `DOCKER_HOST` wants it.
+    /// The local endpoint, in the form of `DOCKER_HOST`.
     pub local: Option<String>,
-    /// The Engine's socket on the host; `auto` until it was looked for.
+    /// The Engine's socket on the host; `auto` until it was found.
     pub remote: Option<String>,
     /// How flows reach the Engine: `streamlocal`, `direct-tcpip` or `exec: COMMAND`.
     pub transport: Option<String>,
     pub connections: Vec<ConnectionStatus>,
     pub flows_open: u64,
     pub flows_total: u64,
-    /// Flows that the host refused, or that were cut.
+    /// Number of flows refused by the host or cut.
     pub flows_failed: u64,
     /// Bytes from the host.
     pub bytes_in: u64,
@@ -152,7 +152,7 @@ pub struct TunnelStatus {
     /// The settings of the running tunnel; None if it is down.
     #[serde(default)]
     pub settings: Option<Settings>,
-    /// Settings in which the tunnel differs from the configuration that the asking command has read.
+    /// Settings in which the tunnel differs from the configuration, as read by the command that asks.
     #[serde(default)]
     pub changed: Vec<Difference>,
     /// The guard's policies by name, if a guard limits the requests to the Engine.
@@ -168,11 +168,11 @@ pub struct TunnelStatus {
     pub engine: Option<EngineVersion>,
     /// The last failure; None while the tunnel works.
     pub last_error: Option<String>,
-    /// The last client that was reset because it did not read: when, who, and why.
+    /// The last client that was reset because it did not read: time, client and reason.
     #[serde(default)]
     pub last_reset: Option<String>,
     pub pid: Option<u32>,
-    /// The command line that the daemon was started with, for `restart`.
+    /// The daemon's command line, for `restart`.
     #[serde(default)]
     pub arguments: Vec<String>,
 }
@@ -183,13 +183,13 @@ impl TunnelStatus {
         self.connections.iter().filter_map(|connection| connection.rtt_ms).reduce(f64::min)
     }
 
-    /// Where the tunnel leads, in the form shown to people.
+    /// The tunnel's destination, for display.
     pub fn address(&self) -> Option<Destination> {
         let host = self.host.clone()?;
         Some(Destination { user: self.user.clone(), host, port: self.port })
     }
 
-    /// The same without the usual port.
+    /// The destination without the default port.
     pub fn short_address(&self) -> Option<String> {
         self.address()
             .map(|address| Destination { port: address.port.filter(|port| *port != 22), ..address }.to_string())

@@ -1,4 +1,4 @@
-//! Reading the configuration again, at SIGHUP and when a client asks.
+//! Reloads the configuration, on SIGHUP and on a client's request.
 
 use std::time::Duration;
 
@@ -9,12 +9,12 @@ use crate::config::{ConfigFile, RuntimeFiles, Wanted, resolve, runtime_dir};
 use crate::failure::{ExitCode, Failure};
 use crate::tunnel::Tunnel;
 
-/// Longest wait for new settings to be read and for a connection with them. After that the connection continues to be
-/// made.
+/// Time limit for reading new settings and connecting with them. After it, the connection
+/// attempt continues in the background.
 pub const CONNECTING: Duration = Duration::from_secs(60);
 
-/// Applies the current configuration, and waits until it is in force; returns the warnings. An invalid configuration
-/// changes nothing; settings that need a restart are named in a warning, all others are applied.
+/// Applies the current configuration and waits until it is in force; returns the warnings. An invalid configuration
+/// changes nothing. Settings that need a restart are named in a warning; all others are applied.
 pub(super) async fn reload(options: &Options, tunnel: &Tunnel) -> Result<Vec<String>, Failure> {
     let until = Instant::now() + CONNECTING;
     let before = tunnel.target();
@@ -26,14 +26,14 @@ pub(super) async fn reload(options: &Options, tunnel: &Tunnel) -> Result<Vec<Str
     })
     .await?;
     if before.has_profile && !wanted.has_profile() {
-        // Without its profile the tunnel would lose its guard as well. (Editors replace files in two steps, so the
-        // profile may be missing for a moment.)
+        // Without its profile the tunnel would lose its guard. Editors replace files in two steps, so the profile
+        // may be missing for a moment.
         let message = format!("{} no longer has a profile named {}", options.config.display(), before.name);
         let hint = format!("add it again, or end the tunnel: dtunnel down {}", before.typed());
         return Err(as_before(Failure::new(ExitCode::Usage, message).hint(hint)));
     }
     tunnel.narrow(wanted.access()).map_err(|error| as_before(error.into()))?;
-    // ssh's files may hold commands, which take their time.
+    // ssh_config may run commands, which take time.
     let (asked, name) = (options.clone(), before.name.clone());
     let mut target = beside_the_tunnel(move || {
         let files = RuntimeFiles::new(&runtime_dir()?, &name)?;
@@ -59,7 +59,7 @@ pub(super) async fn reload(options: &Options, tunnel: &Tunnel) -> Result<Vec<Str
     Err(Failure::new(ExitCode::Other, message).hint(format!("dtunnel restart {}", before.typed())))
 }
 
-/// Runs slow work while the tunnel continues.
+/// Runs slow work on another thread while the tunnel continues.
 async fn beside_the_tunnel<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
 ) -> Result<T, Failure> {

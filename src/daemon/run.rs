@@ -30,24 +30,24 @@ use crate::host;
 use crate::ssh::{self, Prompter, Questions, Step};
 use crate::tunnel::{self, Inherited, Listener, SocketFile, State, Tunnel, bind_private};
 
-/// Longest wait at the end for clients to read their last event.
+/// Time limit at the end for clients to read their last event.
 const LAST_WORD: Duration = Duration::from_secs(1);
-/// Pause after the control socket could not accept, most likely for want of file descriptors.
+/// Pause after the control socket failed to accept, most likely for lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Runs the tunnel until it is told to end. `parent` is a control connection to the process that waits for the tunnel
-/// to come up; failures are reported there.
+/// Runs the tunnel until its end. `parent` is a control connection to the process that waits for the tunnel to come
+/// up; failures are reported there.
 ///
 /// # Errors
 /// Why the tunnel did not come up; already reported to `parent`.
 pub fn run(options: &Options, parent: StdUnixStream, inherited: Option<Inherited>) -> Result<(), Failure> {
     if !options.foreground {
-        // A session of its own: no signals from the terminal (setsid(2)).
+        // Its own session gets no signals from the terminal (setsid(2)).
         let _ = rustix::process::setsid();
         let _ = std::env::set_current_dir("/");
     }
-    // Keys and passwords are in this process's memory: other processes must not read it, and no core file may contain
-    // it.
+    // This process's memory holds keys and passwords: other processes must not read it, and it must
+    // not be dumped to a core file.
     crate::ssh::keep_memory_private();
     let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
     raise_open_files();
@@ -70,13 +70,13 @@ pub fn run(options: &Options, parent: StdUnixStream, inherited: Option<Inherited
     }
 }
 
-/// Each flow takes a few descriptors, and the usual soft limit of 1024 is for programs that use select(2).
+/// Each flow needs several descriptors; the usual soft limit of 1024 is meant for programs that use select(2).
 fn raise_open_files() {
     let limit = getrlimit(Resource::Nofile);
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }
 
-/// The daemon's parts that exist before the first connection.
+/// The daemon's parts that are created before the first connection.
 struct Prepared {
     tunnel: Arc<Tunnel>,
     prompter: Prompter,
@@ -84,13 +84,13 @@ struct Prepared {
     lock: Lock,
     control: std::os::unix::net::UnixListener,
     control_file: SocketFile,
-    /// The file that remembers where the Engine was found.
+    /// The file that stores the Engine's route for the next start.
     route_file: PathBuf,
-    /// The log's path, if the log is to be removed when the host is not reached.
+    /// The log's path, if the log is removed when no host is reached.
     passing_log: Option<PathBuf>,
 }
 
-/// Takes the lock and reads the configuration. None where another daemon runs this tunnel.
+/// Takes the lock and reads the configuration. None if another daemon runs this tunnel.
 fn prepare(options: &Options) -> Result<Option<Prepared>, Failure> {
     let config = ConfigFile::load(&options.config, options.config_named)?;
     let name = TunnelName::of_target(&options.target, &config)?;
@@ -102,7 +102,7 @@ fn prepare(options: &Options) -> Result<Option<Prepared>, Failure> {
     };
     let Some(lock) = Lock::take(&files.lock).map_err(failed(&files.lock))? else { return Ok(None) };
     let log_file = log_path(&name)?;
-    // A name that is not a profile and has no host is most likely misspelt: its log is not kept.
+    // A name without a profile or a host is most likely misspelt: its log is removed.
     let passing_log = (!log_file.exists() && !config.profiles.contains_key(&options.target)).then(|| log_file.clone());
     log::start(&log_file, options.verbose, options.foreground && options.verbose > 0);
     let (control, control_file) = bind_private(&files.control).map_err(failed(&files.control))?;
@@ -128,11 +128,11 @@ fn serve(
     parent: StdUnixStream,
     inherited: Option<Inherited>,
 ) -> Result<(), Failure> {
-    // One thread: a daemon is one tunnel, and its work is moving bytes.
+    // One thread: a daemon serves one tunnel, and mostly moves bytes.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|e| Failure::new(ExitCode::Other, format!("cannot start: {e}")))?;
     let result = runtime.block_on(supervise(options, prepared, parent, inherited));
-    // Does not wait for a passphrase that is still being tried.
+    // Does not wait for the check of a passphrase in progress.
     runtime.shutdown_background();
     result
 }
@@ -170,7 +170,7 @@ async fn supervise(
     let abandons = abandoned.clone();
     clients.spawn(async move {
         starter.serve(parent, Who::Starter).await;
-        // The client that wanted the tunnel has gone before it was up (Ctrl-C): end the tunnel.
+        // The starting client has gone before the tunnel was up (Ctrl-C): end the tunnel.
         if starter.tunnel.watch().borrow().state == State::Starting {
             let reached = !matches!(starter.tunnel.watch().borrow().step, Step::Resolving | Step::Connecting);
             abandons.store(!reached, Relaxed);
@@ -190,7 +190,7 @@ async fn supervise(
         let following = follow(options, &control.tunnel, &route_file);
         tokio::pin!(running, asking, accepting, signals, following);
         loop {
-            // Only the tunnel's end completes this; the other branches run beside it.
+            // Only the tunnel's end completes this; the other branches run alongside.
             tokio::select! {
                 result = &mut running => break result,
                 () = &mut asking => {}
@@ -200,7 +200,7 @@ async fn supervise(
             }
         }
     };
-    // Messages of a ProxyCommand are worth keeping in any case.
+    // A ProxyCommand's messages are worth keeping in any case.
     let alone = !matches!(control.tunnel.target().ssh.proxy, Proxy::Command(_));
     let unreached = alone && (abandoned.load(Relaxed) || ended.as_ref().is_err_and(reached_nobody));
     let result = ended.map_err(Failure::from);
@@ -227,7 +227,7 @@ async fn supervise(
     result
 }
 
-/// Does this error mean that no host was found?
+/// Whether the error means that no host was reached.
 fn reached_nobody(error: &tunnel::Error) -> bool {
     match error {
         tunnel::Error::Host(host::Error::Ssh(ssh::Error::Jump { .. }))
@@ -236,7 +236,7 @@ fn reached_nobody(error: &tunnel::Error) -> bool {
     }
 }
 
-/// Serves the control socket. Never ends.
+/// Serves the control socket. Never returns.
 async fn accept(listener: &UnixListener, control: &Arc<Control>, clients: &mut JoinSet<()>) {
     let me = rustix::process::getuid().as_raw();
     loop {
@@ -257,7 +257,7 @@ async fn accept(listener: &UnixListener, control: &Arc<Control>, clients: &mut J
     }
 }
 
-/// Remembers where the Engine is for the next start, and keeps a service manager informed. Never ends.
+/// Stores the Engine's route for the next start, and keeps a service manager informed. Never returns.
 async fn follow(options: &Options, tunnel: &Tunnel, route_file: &std::path::Path) {
     let mut status = tunnel.watch();
     let mut kept = status.borrow().route.clone();
@@ -270,7 +270,7 @@ async fn follow(options: &Options, tunnel: &Tunnel, route_file: &std::path::Path
         }
         let now = now.route;
         if now != kept {
-            // A failure to store it costs only time.
+            // If it cannot be stored, only the next start is slower.
             if let Some(route) = &now
                 && let Err(e) = std::fs::write(route_file, format!("{route}\n"))
             {
@@ -282,8 +282,7 @@ async fn follow(options: &Options, tunnel: &Tunnel, route_file: &std::path::Path
     std::future::pending().await
 }
 
-/// SIGTERM and SIGINT end the tunnel as `down` does; at SIGHUP it reads its configuration again.
-/// Never ends.
+/// SIGTERM and SIGINT end the tunnel as `down` does; SIGHUP reloads its configuration. Never returns.
 async fn obey_signals(control: &Control) {
     let stop = || {
         manager::tell_stopping();

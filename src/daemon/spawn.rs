@@ -1,8 +1,8 @@
 //! Re-executes this program as the daemon.
 //!
-//! The daemon's first control connection is its standard input, one end of a socket pair made here: the daemon can
-//! report a failure from its first moment on, and nobody waits for a socket file to appear. If this end closes before
-//! the tunnel is up, however this process ends (Ctrl-C, SIGKILL), the daemon gives up and leaves nothing behind.
+//! The daemon's first control connection is its standard input, one end of a socket pair created here. So the daemon
+//! can report a failure from its start, and no client waits for a socket file to appear. If this end closes before the
+//! tunnel is up, however this process ends (Ctrl-C, SIGKILL), the daemon ends and cleans up.
 
 use std::ffi::OsString;
 use std::io;
@@ -23,11 +23,10 @@ pub enum SpawnError {
     Client(#[from] ClientError),
 }
 
-/// Starts `dtunnel` with the arguments `args` (which must lead to [`super::run`]) and returns the
-/// connection to it.
+/// Starts `dtunnel` with the arguments `args` (which must lead to [`super::run`]) and returns the connection to it.
 ///
 /// # Errors
-/// Each of [`SpawnError`].
+/// Any [`SpawnError`].
 pub fn spawn(args: &[OsString]) -> Result<(Client, Child), SpawnError> {
     let (ours, theirs) = UnixStream::pair()?;
     let child = Command::new(std::env::current_exe()?)
@@ -39,11 +38,10 @@ pub fn spawn(args: &[OsString]) -> Result<(Client, Child), SpawnError> {
     Ok((Client::over(ours)?, child))
 }
 
-/// In the daemon: takes the connection to its parent over from standard input, which becomes the
-/// null device.
+/// Called in the daemon: takes the connection to its parent from standard input, which becomes the null device.
 ///
 /// # Errors
-/// If standard input is not a Unix socket, as when a person starts the daemon by hand.
+/// Standard input is not a Unix socket, as when a user starts the daemon by hand.
 pub fn parent_connection() -> io::Result<UnixStream> {
     let stream = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
     stream.peer_addr()?;

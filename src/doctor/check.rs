@@ -1,29 +1,29 @@
-//! A step of the doctor, and its verdict.
+//! The result of one of the doctor's checks.
 
 use serde::Serialize;
 
-/// The verdict on a step.
+/// The verdict of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
     Ok,
-    /// The step works, but the user should know something.
+    /// The check passed, with a note for the user.
     Warning,
-    /// This is why there is no tunnel.
+    /// The reason why there is no tunnel.
     Failed,
-    /// Not tried, because a step before it failed or it does not apply.
+    /// Not run: an earlier check failed, or it does not apply.
     Skipped,
 }
 
-/// One step, tried.
+/// A check and its result.
 #[derive(Debug, Clone, Serialize)]
 pub struct Check {
-    /// A short name that stays the same from version to version.
+    /// A short name, stable across versions.
     pub id: &'static str,
     pub verdict: Verdict,
-    /// How long it took, in milliseconds; None where it was not tried.
+    /// Its duration in milliseconds; None if it was not run.
     pub ms: Option<f64>,
     pub detail: String,
-    /// What to do, where there is something to do.
+    /// The remedy, if there is one.
     pub remedy: Option<String>,
 }

@@ -1,4 +1,4 @@
-//! The Engine behind all of it, and its clock.
+//! Checks the Engine and its clock.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -8,10 +8,10 @@ use crate::config::Remote;
 use crate::engine;
 use crate::host::{self, find_engine, open_engine};
 
-/// A larger difference between the host's clock and ours is reported.
+/// Largest difference between the host's clock and this machine's that is not reported.
 const SKEW: Duration = Duration::from_secs(5);
 
-/// Finds the Engine, and asks it for its version and the time.
+/// Finds the Engine and requests its version and time.
 pub(super) async fn ask(examination: &mut Examination<'_>) -> Result<Stage, host::Error> {
     let Some(connection) = examination.connection.clone() else { return Ok(Stage::Skips(NO_LOGIN)) };
     let begun = Instant::now();
@@ -45,7 +45,7 @@ pub(super) async fn ask(examination: &mut Examination<'_>) -> Result<Stage, host
     let Some(theirs) = version.date else {
         return Ok(Stage::Skips("the Engine did not tell the time"));
     };
-    // The answer was made about half a round trip ago; the header has whole seconds.
+    // The Engine answered about half a round trip earlier; its Date header has whole seconds.
     let ours = asked + time / 2;
     let (skew, word) = match theirs.duration_since(ours) {
         Ok(skew) => (skew, "ahead"),

@@ -1,4 +1,4 @@
-//! A target under examination: what its stages have found so far, and the checks that they make.
+//! The state of an examination: the results of its stages so far, and its checks.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,13 +9,13 @@ use crate::failure;
 use crate::host::{self, HostProbe};
 use crate::ssh::{Connection, Prompter};
 
-/// Longest time for each small step.
+/// Time limit of each small step.
 pub(super) const LIMIT: Duration = Duration::from_secs(10);
 
-/// Why a stage behind the login has nothing to look at. (None is begun without one.)
+/// Why a stage after the login has nothing to check. Not reached: such a stage needs a login.
 pub(super) const NO_LOGIN: &str = "nobody is logged in";
 
-/// What a stage does with the rest of its checks.
+/// How a stage treats its remaining checks.
 pub(super) enum Stage {
     /// All checks were made.
     Complete,
@@ -26,12 +26,12 @@ pub(super) enum Stage {
 pub(super) struct Examination<'a> {
     pub(super) target: &'a Target,
     pub(super) prompter: &'a Prompter,
-    /// From the login on.
+    /// Set by the login.
     pub(super) connection: Option<Arc<Connection>>,
-    /// From the look at the host on, where the login runs commands.
+    /// Set by the host's check, if the login runs commands.
     pub(super) probe: Option<HostProbe>,
     on_check: &'a mut dyn FnMut(Check),
-    /// The checks of the present stage that are still to be made.
+    /// The current stage's remaining checks.
     left: &'static [&'static str],
 }
 
@@ -40,12 +40,12 @@ impl<'a> Examination<'a> {
         Self { target, prompter, connection: None, probe: None, on_check, left: &[] }
     }
 
-    /// A stage begins that makes these checks, in this order.
+    /// Begins a stage with these checks, in this order.
     pub(super) fn begin(&mut self, checks: &'static [&'static str]) {
         self.left = checks;
     }
 
-    /// The next check of this stage.
+    /// Adds the result of the stage's next check.
     pub(super) fn add(
         &mut self,
         verdict: Verdict,
@@ -67,7 +67,7 @@ impl<'a> Examination<'a> {
         self.add(Verdict::Failed, None, failure::with_causes(error), error.hint());
     }
 
-    /// Skips the checks that this stage has not made.
+    /// Skips the stage's remaining checks.
     pub(super) fn skip_left(&mut self, why: &str) {
         while !self.left.is_empty() {
             self.add(Verdict::Skipped, None, why, None);

@@ -1,4 +1,4 @@
-//! The local end: may a tunnel be there, and is one?
+//! Checks of this machine: the local endpoint, and the programs that dtunnel relies on.
 
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener};
@@ -11,11 +11,11 @@ use super::check::{Check, Verdict};
 use crate::config::{LocalEndpoint, Target, runtime_dir};
 use crate::unix_socket::{self, connect_within};
 
-/// Longest wait to be connected to a program of this machine.
+/// Time limit of connecting to a program on this machine.
 const CONNECTING: Duration = Duration::from_secs(1);
 
-/// Looks at the local endpoint and the directory it is in. `tunnel` is the endpoint of the target's own
-/// tunnel, as its daemon tells it; None where none runs. (A listening process alone does not show whose it is.)
+/// Checks the local endpoint and its directory. `tunnel` is the endpoint of the target's own tunnel, as reported by its
+/// daemon; None if it does not run. A listening process alone does not show whose tunnel it is.
 pub(super) fn check(target: &Target, tunnel: Option<&str>) -> Check {
     let (verdict, detail, remedy) = if tunnel == Some(target.local.docker_host().as_str()) {
         up(&target.local)
@@ -32,7 +32,7 @@ pub(super) fn check(target: &Target, tunnel: Option<&str>) -> Check {
 const MACHINE: [(&str, Look); 5] =
     [("runtime", runtime), ("ssh", ssh), ("agent", agent), ("docker", docker), ("environment", environment)];
 
-/// Looks at this side alone.
+/// Runs the checks of this machine that need no target.
 pub(super) fn check_machine(on_check: &mut dyn FnMut(Check)) {
     for (id, look) in MACHINE {
         let (verdict, detail, remedy) = look();
@@ -65,7 +65,7 @@ fn docker() -> Found {
     }
 }
 
-/// The tunnel's own endpoint.
+/// Checks the running tunnel's endpoint.
 fn up(endpoint: &LocalEndpoint) -> Found {
     if let LocalEndpoint::Unix(path) = endpoint
         && let Ok(meta) = std::fs::symlink_metadata(path)
@@ -111,7 +111,7 @@ fn agent() -> Found {
     }
 }
 
-/// Settings that make docker use another endpoint than `env` sets.
+/// Settings that point docker to another endpoint than `env` does.
 fn environment() -> Found {
     let fighting = ["DOCKER_CONTEXT", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH"];
     let set: Vec<&str> = fighting.into_iter().filter(|name| std::env::var_os(name).is_some()).collect();
@@ -128,7 +128,7 @@ fn in_path(program: &str) -> Option<PathBuf> {
 }
 
 fn unix(path: &Path) -> Found {
-    // (Where the default is not safe, there is no target to be looked at either.)
+    // If the runtime directory is unsafe, resolving the target has failed already.
     if let Err(error) = runtime_dir() {
         return (Verdict::Failed, error.to_string(), error.hint());
     }
@@ -148,7 +148,7 @@ fn unix(path: &Path) -> Found {
     match connect_within(path, CONNECTING) {
         Ok(stream) => {
             let holder = holder(&stream);
-            // A service's socket (`dtunnel service install --socket`), which starts the tunnel at its first use.
+            // The socket of a service (`dtunnel service install --socket`), which starts the tunnel on first use.
             if holder.as_ref().is_some_and(|(program, _)| program == "systemd" || program == "launchd") {
                 return (Verdict::Ok, format!("the service manager listens on {shown}"), None);
             }
@@ -164,7 +164,7 @@ fn unix(path: &Path) -> Found {
     }
 }
 
-/// The program that listens there and its process, where the system tells.
+/// The listening program and its process id, if the system tells.
 fn holder(stream: &UnixStream) -> Option<(String, u32)> {
     let pid = unix_socket::peer(stream).ok()?.pid?;
     let program = std::fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;

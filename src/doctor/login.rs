@@ -9,7 +9,7 @@ use crate::host;
 use crate::ssh::{self, ConnectContext, Connection, News, OnStep, Step};
 use crate::sync::lock;
 
-/// Logs in as a tunnel does, but learns no key.
+/// Logs in as a tunnel does, but stores no host key.
 pub(super) async fn log_in(examination: &mut Examination<'_>) -> Result<Stage, host::Error> {
     let connection = connect(examination).await?;
     examination.connection = Some(Arc::new(connection));
@@ -30,7 +30,7 @@ async fn connect(examination: &mut Examination<'_>) -> Result<Connection, ssh::E
         Connection::establish(examination.target, &ConnectContext::looking_only(examination.prompter.clone(), on_step))
             .await;
     let (steps, agreed) = lock(&heard).clone();
-    // With hops each of them takes these steps: the last one's are the target's.
+    // Each hop takes these steps as well; the last ones are the target's.
     let at = |wanted: Step| steps.iter().rev().find(|(step, _)| *step == wanted).map(|(_, at)| *at);
     let between = |from: Step, to: Option<Instant>| match (at(from), to) {
         (Some(from), Some(to)) => to.saturating_duration_since(from),

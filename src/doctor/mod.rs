@@ -1,7 +1,7 @@
-//! Every step from a target to its Engine, tried one by one, each with its time and a verdict.
+//! Checks every step from a target to its Engine, each with its time and a verdict.
 //!
-//! Changes nothing, here or there: no key is learnt, no socket made, no tunnel touched. Knows nothing
-//! of daemons or terminals; whoever asks is handed each [`Check`] as it is done.
+//! Read-only on both machines: stores no host key, creates no socket, touches no tunnel. Independent of daemons and
+//! terminals; the caller receives each [`Check`] when it is done.
 
 mod check;
 mod engine;
@@ -19,7 +19,7 @@ use crate::ssh::Prompter;
 pub use check::{Check, Verdict};
 use examination::{Examination, Stage};
 
-/// The checks that a stage makes, in order, and what makes them.
+/// A stage: its checks in order, and the function that runs them.
 struct Row {
     checks: &'static [&'static str],
     run: for<'e, 'a> fn(&'e mut Examination<'a>) -> Running<'e>,
@@ -27,26 +27,26 @@ struct Row {
 
 type Running<'e> = Pin<Box<dyn Future<Output = Result<Stage, host::Error>> + 'e>>;
 
-/// All of them, in order. The local end is looked at last, whatever came of these.
+/// All stages, in order. The local endpoint is checked last, whatever their result.
 const STAGES: [Row; 6] = [
     Row { checks: &["target"], run: |e| Box::pin(way::describe(e)) },
     Row { checks: &["resolve", "tcp", "greeting"], run: |e| Box::pin(way::reach(e)) },
-    // One attempt of the SSH library's makes all three.
+    // One attempt of the SSH library covers all three.
     Row { checks: &["key-exchange", "host-key", "login"], run: |e| Box::pin(login::log_in(e)) },
     Row { checks: &["host"], run: |e| Box::pin(remote::look_around(e)) },
     Row { checks: &["forwarding"], run: |e| Box::pin(remote::forwarding(e)) },
     Row { checks: &["engine", "clock"], run: |e| Box::pin(engine::ask(e)) },
 ];
 
-/// Looks at this machine alone: whether tunnels can be made here.
+/// Checks whether this machine can run tunnels, without a target.
 pub fn examine_machine(on_check: &mut dyn FnMut(Check)) {
     local::check_machine(on_check);
 }
 
-/// Tries all stages. `tunnel` is the local endpoint of the target's tunnel, where one runs.
+/// Runs all stages. `tunnel` is the local endpoint of the target's tunnel, if it runs.
 ///
 /// # Errors
-/// Why the first step failed that did.
+/// The failure of the first stage that failed.
 pub async fn examine(
     target: &Target,
     tunnel: Option<&str>,

@@ -1,4 +1,4 @@
-//! The host behind the login: who one is there, and whether its SSH server forwards.
+//! Checks of the host after the login: the user, and the server's forwarding.
 
 use std::time::Instant;
 
@@ -39,7 +39,7 @@ pub(super) async fn look_around(examination: &mut Examination<'_>) -> Result<Sta
     Ok(Stage::Complete)
 }
 
-/// Does the server forward, and if not, which setting is it, most likely?
+/// Checks whether the server forwards and, if not, which setting most likely forbids it.
 pub(super) async fn forwarding(examination: &mut Examination<'_>) -> Result<Stage, host::Error> {
     let Some(connection) = examination.connection.clone() else { return Ok(Stage::Skips(NO_LOGIN)) };
     let probe = examination.probe.take();
@@ -68,8 +68,8 @@ pub(super) async fn forwarding(examination: &mut Examination<'_>) -> Result<Stag
     Ok(Stage::Complete)
 }
 
-/// A port where nobody listens tells: a server that may connect says that it failed to, one that
-/// may not says that it is prohibited.
+/// Tries a port that nobody listens on: a server that may connect reports a failed connection, one
+/// that may not reports prohibition.
 async fn likely_setting(connection: &Connection, usable: bool) -> String {
     let nowhere = Endpoint::Tcp { host: "127.0.0.1".into(), port: 1 };
     let prohibited = match tokio::time::timeout(LIMIT, connection.open(&nowhere)).await {

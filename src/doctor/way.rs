@@ -1,4 +1,4 @@
-//! The way to the host's SSH server: the target's words, its address, TCP, the greeting.
+//! Checks of the route to the host's SSH server: the target's settings, its address, TCP, the greeting.
 
 use std::time::{Duration, Instant};
 
@@ -12,9 +12,9 @@ use crate::host;
 use crate::ssh::{self, Phase};
 use crate::text;
 
-/// Longest greeting of a server that is read, in bytes (RFC 4253 section 4.2: 255 a line).
+/// Limit of a server's greeting, in bytes (RFC 4253 section 4.2: 255 per line).
 const MAX_GREETING: u64 = 1024;
-/// Longest part of it that is shown, in characters.
+/// Limit of its displayed part, in characters.
 const MAX_LINE: usize = 255;
 
 /// The target, and notes on its settings.
@@ -35,7 +35,7 @@ pub(super) async fn describe(examination: &mut Examination<'_>) -> Result<Stage,
     Ok(Stage::Complete)
 }
 
-/// Name, TCP, greeting: as the connection will do it, but one by one.
+/// Resolves the name, connects and reads the greeting, in the connection's way but step by step.
 pub(super) async fn reach(examination: &mut Examination<'_>) -> Result<Stage, host::Error> {
     if examination.target.ssh.proxy != Proxy::None {
         return Ok(Stage::Skips("a jump host or a ProxyCommand makes this connection"));
@@ -84,7 +84,7 @@ async fn steps(examination: &mut Examination<'_>) -> Result<(), ssh::Error> {
     match tokio::time::timeout(LIMIT, greeting).await {
         Ok(Ok(line)) => examination.ok(begun.elapsed(), shown(&line)),
         Ok(Err(said)) => return Err(ssh::no_greeting(host, port, &said)),
-        // Some servers speak only after the client; the SSH connection will identify them.
+        // Some servers wait for the client to speak first; the SSH connection will identify them.
         Err(_) => {
             let silent = "nothing: it waits for the client to speak first, which an SSH server does not do";
             examination.add(Verdict::Warning, Some(begun.elapsed()), silent, None);
@@ -93,7 +93,7 @@ async fn steps(examination: &mut Examination<'_>) -> Result<(), ssh::Error> {
     Ok(())
 }
 
-/// A server's greeting, fit for a terminal.
+/// A server's greeting, safe for a terminal.
 fn shown(line: &str) -> String {
     text::shown_at_most(line, MAX_LINE)
 }

@@ -1,4 +1,4 @@
-//! Running containers, and what they publish.
+//! Running containers and their published ports.
 
 use std::net::IpAddr;
 
@@ -6,22 +6,22 @@ use serde::Deserialize;
 
 use crate::text;
 
-/// Longest name that is taken, in characters; the Engine's own are shorter.
+/// Limit of a container's name, in characters; the Engine's own are shorter.
 const MAX_NAME: usize = 255;
 
 /// A running container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Container {
     pub id: String,
-    /// Its name, without the slash that the Engine puts before it, fit to be shown.
+    /// Its name, without the Engine's leading slash, safe for a terminal.
     pub name: String,
-    /// Does it use the host's own network?
+    /// Whether it uses the host's network.
     pub host_network: bool,
-    /// Its published ports, each address once.
+    /// Its published ports; each address once.
     pub published: Vec<Published>,
 }
 
-/// A port of a container that the host publishes.
+/// A port of a container, published on the host.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Published {
     pub address: IpAddr,
@@ -67,7 +67,7 @@ struct ListedPort {
 
 impl From<Listed> for Container {
     fn from(listed: Listed) -> Self {
-        // Links give a container further names, which contain a slash.
+        // Links give a container additional names, which contain a slash.
         let names = listed.names.unwrap_or_default();
         let own = names.iter().map(|name| name.trim_start_matches('/')).find(|name| !name.contains('/'));
         let name = own.map_or_else(|| listed.id.chars().take(12).collect(), str::to_owned);
@@ -82,9 +82,9 @@ impl From<Listed> for Container {
 }
 
 impl ListedPort {
-    /// None where the port is only exposed.
+    /// None if the port is only exposed.
     fn published(self) -> Option<Published> {
-        // Podman leaves the address out if it means every address.
+        // Podman omits the address for all addresses.
         let ip = if self.ip.is_empty() { "0.0.0.0" } else { &self.ip };
         let address = ip.parse().ok()?;
         if !matches!(self.protocol.as_str(), "tcp" | "udp" | "sctp") {

@@ -1,8 +1,7 @@
-//! Our own requests to Docker Engine through a tunnel, over any byte stream.
+//! dtunnel's own requests to Docker Engine through a tunnel, over any byte stream.
 //!
-//! Knows HTTP and the Engine API (docs.docker.com, "Docker Engine API"); nothing of SSH or of
-//! how the stream came to be. hyper speaks the HTTP; for the few questions asked here a whole
-//! Engine client (bollard) would double the binary.
+//! Uses HTTP and the Engine API (docs.docker.com, "Docker Engine API"); independent of SSH and of the stream's origin.
+//! Uses hyper for HTTP: for so few requests, a complete Engine client (bollard) would double the binary.
 
 mod containers;
 mod session;
@@ -19,7 +18,7 @@ pub use session::{Changes, Session};
 
 use crate::text::shown;
 
-/// An Engine's versions, made fit for a terminal.
+/// An Engine's versions, made safe for a terminal.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EngineVersion {
     /// Its version, such as `27.3.1`.
@@ -28,11 +27,11 @@ pub struct EngineVersion {
     pub api_version: String,
 }
 
-/// Why the Engine gave no answer, or not an Engine's answer.
+/// Why a request to the Engine failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// No answer in time.
+    /// No answer within the limit.
     #[error("it did not answer within {}", humantime::format_duration(*.0))]
     Timeout(Duration),
     /// The stream broke, or the answer was not HTTP.
@@ -41,23 +40,23 @@ pub enum Error {
     /// An answer with an error status.
     #[error("it answered with status {0}")]
     Status(StatusCode),
-    /// An answer larger than any Engine's, or cut.
+    /// The answer is too large, cut, or not the expected JSON.
     #[error("its answer could not be read: {0}")]
     Body(String),
 }
 
 impl Error {
-    /// An answer that is not the expected JSON; serde's message quotes it.
+    /// For an answer that is not the expected JSON; serde's message quotes it.
     fn json(error: serde_json::Error) -> Self {
         Self::Body(shown(&error.to_string()))
     }
 }
 
-/// Pings the Engine (`GET /_ping`) within `limit` and reads its versions from the answer's
-/// headers; if they have none (as Podman's), asks `/version` on the same stream.
+/// Pings the Engine (`GET /_ping`) within `limit` and reads its versions from the answer's headers. If they are missing
+/// (as with Podman), requests `/version` on the same stream.
 ///
 /// # Errors
-/// Each of [`Error`].
+/// Any [`Error`].
 pub async fn ping(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     limit: Duration,
@@ -86,10 +85,10 @@ pub struct Version {
     pub date: Option<SystemTime>,
 }
 
-/// Asks the Engine for its version (`GET /version`) within `limit`.
+/// Requests the Engine's version (`GET /version`) within `limit`.
 ///
 /// # Errors
-/// Each of [`Error`].
+/// Any [`Error`].
 pub async fn version(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     limit: Duration,
@@ -97,7 +96,7 @@ pub async fn version(
     converse(stream, limit, ask_version).await
 }
 
-/// Sends requests over a new HTTP connection.
+/// Runs requests over a new HTTP connection.
 async fn converse<T>(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     limit: Duration,
@@ -144,8 +143,7 @@ mod tests {
     use super::*;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-    /// What `ping` makes of a peer that reads and answers as told: for answers that no real Engine
-    /// can be made to give.
+    /// The result of `ping` with a peer that sends these answers, which no real Engine sends.
     async fn ping_of(answers: &[&str]) -> Result<EngineVersion, Error> {
         let (ours, mut theirs) = tokio::io::duplex(64 << 10);
         let peer = async {

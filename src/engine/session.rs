@@ -1,4 +1,4 @@
-//! One HTTP connection to an Engine: questions one after the other, or the stream of its events.
+//! One HTTP connection to an Engine: requests one after another, or the stream of its events.
 
 use std::time::Duration;
 
@@ -15,19 +15,19 @@ use tokio_util::task::AbortOnDropHandle;
 use super::Error;
 use super::containers::{Container, Listed};
 
-/// Largest answer that is read, in bytes: a list of some ten thousand containers.
+/// Limit of an answer, in bytes: a list of some ten thousand containers.
 const MAX_ANSWER: usize = 16 << 20;
 
-/// A connection. It ends when this is dropped.
+/// A connection, closed on drop.
 #[derive(Debug)]
 pub struct Session {
     sender: http1::SendRequest<Empty<Bytes>>,
-    /// Drives the connection. Its errors reach whoever waits for an answer.
+    /// Drives the connection. Its errors reach the caller that waits for an answer.
     connection: AbortOnDropHandle<()>,
 }
 
 impl Session {
-    /// Takes over a stream that leads to an Engine.
+    /// Starts HTTP on a stream that leads to an Engine.
     ///
     /// # Errors
     /// [`Error::Http`].
@@ -37,7 +37,7 @@ impl Session {
         Ok(Self { sender, connection })
     }
 
-    /// The answer to a question, its headers first.
+    /// Requests `path`; returns the answer's headers and body.
     ///
     /// # Errors
     /// [`Error::Http`], [`Error::Status`], [`Error::Body`].
@@ -47,29 +47,29 @@ impl Session {
         Ok((parts.headers, body.to_bytes()))
     }
 
-    /// The answer to `path` within `limit`, read from JSON.
+    /// Requests `path` within `limit`; returns the parsed JSON answer.
     ///
     /// # Errors
-    /// Each of [`Error`].
+    /// Any [`Error`].
     pub async fn json<T: DeserializeOwned>(&mut self, path: &str, limit: Duration) -> Result<T, Error> {
         let answer = tokio::time::timeout(limit, self.get(path)).await.map_err(|_| Error::Timeout(limit))?;
         serde_json::from_slice(&answer?.1).map_err(Error::json)
     }
 
-    /// The containers that run (`GET /containers/json`), within `limit`.
+    /// The running containers (`GET /containers/json`), within `limit`.
     ///
     /// # Errors
-    /// Each of [`Error`].
+    /// Any [`Error`].
     pub async fn containers(&mut self, limit: Duration) -> Result<Vec<Container>, Error> {
         let listed: Vec<Listed> = self.json("/containers/json", limit).await?;
         Ok(listed.into_iter().map(Container::from).collect())
     }
 
-    /// Subscribes to events that change the running containers or their names; none is missed after this returns
-    /// (`GET /events`).
+    /// Subscribes to events that change the running containers or their names (`GET /events`). No event
+    /// is missed after this returns.
     ///
     /// # Errors
-    /// Each of [`Error`].
+    /// Any [`Error`].
     pub async fn changes(mut self, limit: Duration) -> Result<Changes, Error> {
         // {"type":["container"],"event":["start","die","destroy","rename"]}
         const PATH: &str = "/events?filters=%7B%22type%22%3A%5B%22container%22%5D%2C\
@@ -86,20 +86,20 @@ impl Session {
         match answer.status() {
             StatusCode::OK => Ok(answer),
             other => {
-                // Read to its end, so that the connection can be asked the next thing.
+                // Read to its end, so that the connection can be used for the next request.
                 let _ = Limited::new(answer.into_body(), MAX_ANSWER).collect().await;
                 Err(Error::Status(other))
             }
         }
     }
 
-    /// Has the other end closed it?
+    /// Whether the other end has closed the connection.
     pub fn is_closed(&self) -> bool {
         self.sender.is_closed() || self.connection.is_finished()
     }
 }
 
-/// The stream of changes. An event only says that something changed; the caller lists the containers anew.
+/// The stream of changes. An event reports only that something changed; the caller lists the containers again.
 #[derive(Debug)]
 pub struct Changes {
     body: Incoming,
@@ -110,7 +110,7 @@ impl Changes {
     /// Waits for the next change. Cancel safe.
     ///
     /// # Errors
-    /// [`Error::Http`] where the stream broke, [`Error::Body`] where it ended.
+    /// [`Error::Http`] if the stream broke, [`Error::Body`] if it ended.
     pub async fn next(&mut self) -> Result<(), Error> {
         loop {
             match self.body.frame().await {

@@ -1,4 +1,4 @@
-//! Why an Engine on a host was not reached.
+//! Errors of reaching an Engine on a host.
 
 use crate::failure::{ExitCode, Failure};
 use crate::{engine, ssh};
@@ -18,9 +18,9 @@ pub enum Error {
         /// The Engine's socket on the host.
         socket: String,
         user: String,
-        /// The output of a command there, if the probe did not run; may be empty.
+        /// The output of a fixed command on the host, if the probe did not run; may be empty.
         said: String,
-        /// What the server said.
+        /// The server's error.
         source: ssh::OpenError,
     },
     /// The host was reached, and the probe found the obstacle.
@@ -41,15 +41,15 @@ pub enum Error {
     },
 }
 
-/// What is in the way of an Engine, once its host has been reached.
+/// The obstacle to an Engine on a host that was reached.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Obstacle {
     /// No socket of an Engine.
     #[error("there is no Docker socket at {}", .looked.join(", "))]
     NoSocket {
-        /// Where one was looked for.
+        /// The paths searched.
         looked: Vec<String>,
-        /// Is there a docker CLI, at least?
+        /// Whether the docker CLI is installed there.
         docker_installed: bool,
     },
     /// The socket exists, but this login may not use it.
@@ -59,10 +59,10 @@ pub enum Obstacle {
         /// Its mode, owner and group.
         listing: String,
         user: String,
-        /// Is the user in the group `docker` by now, but this login is older?
+        /// Whether the user was added to the group `docker` after this login began.
         new_login: bool,
     },
-    /// The socket exists, but the server forwards nothing and the host has no bridge tool.
+    /// The socket exists, but the server does not forward and the host has no bridge tool.
     #[error("its SSH server does not forward to {socket}")]
     Prohibited { socket: String },
     /// The socket exists, but no process answers there.
@@ -72,7 +72,7 @@ pub enum Obstacle {
         /// The error messages of the tools tried.
         said: String,
     },
-    /// The command that should speak to the Engine failed.
+    /// The command that should connect to the Engine failed.
     #[error("`{command}` failed there: {said}")]
     Command { command: String, said: String },
 }
@@ -116,25 +116,25 @@ fn instead(said: &str) -> String {
     if said.is_empty() { String::new() } else { format!("; it runs no commands for this login: {said}") }
 }
 
-/// The kind of a failure, for programs that get only its text.
+/// The class of a failure, for programs that get only its text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {
     /// The host cannot be reached.
     Unreachable,
     /// Its host key was refused.
     HostKey,
-    /// The login was refused, or needs a person.
+    /// The login was refused, or needs a terminal.
     Auth,
     /// A setting is wrong.
     Config,
-    /// The host was reached, its Engine was not.
+    /// The host was reached, but not its Engine.
     Engine,
-    /// Anything on this machine.
+    /// A failure on this machine.
     Other,
 }
 
 impl Error {
-    /// What kind of failure this is.
+    /// The class of this failure.
     pub fn class(&self) -> Class {
         match self {
             Self::Ssh(error) => match error.kind() {
@@ -147,7 +147,7 @@ impl Error {
         }
     }
 
-    /// Can a later attempt succeed without a change by the user?
+    /// Whether a later attempt can succeed without the user's action.
     pub fn may_pass(&self) -> bool {
         match self {
             Self::Ssh(error) => error.may_pass(),
@@ -155,11 +155,11 @@ impl Error {
         }
     }
 
-    /// What to do about it, for the line `hint:`.
+    /// The action to take, for the line `hint:`.
     pub fn hint(&self) -> Option<String> {
         Some(match self {
             Self::Ssh(error) => return error.hint(),
-            // OpenSSH answers all of these alike (docs/architecture.md, "Negotiated about sshd").
+            // OpenSSH sends the same error for all of these (docs/architecture.md, "Negotiated about sshd").
             Self::Forwarding { socket, user, .. } => format!(
                 "sshd does not say which, so look at each: is Docker running there ({socket} present)? may {user} use it \
                  (`ls -l {socket}`; being in the group `docker` takes a new login)? does sshd_config permit it \

@@ -1,8 +1,8 @@
-//! Commands on the host that carry a flow where its SSH server forwards nothing.
+//! Commands on the host that carry a flow if its SSH server does not forward.
 //!
-//! A server does not end a command when the connection that started it is gone, and a command that
-//! waits for the Engine would stay for ever. So each runs under a small shell that ends it when the
-//! server's process for this login has ended, or when the server passes on a signal.
+//! A server does not end a command when its connection ends, so a command that waits for the Engine would run for ever.
+//! Each command therefore runs under a small shell that ends it when the server's process for this login has ended, or
+//! when the server passes on a signal.
 
 use serde::{Deserialize, Serialize};
 
@@ -36,8 +36,7 @@ impl Tool {
         }
     }
 
-    /// The command that speaks to the Engine at `remote`, and its name for people. None where the tool
-    /// cannot.
+    /// The command that connects to the Engine at `remote`, and its display name. None if the tool does not support it.
     fn command(self, remote: &Remote) -> Option<(String, String)> {
         let (url, socat) = match remote {
             Remote::Socket(path) => (format!("unix://{path}"), format!("UNIX-CONNECT:{}", escaped(path))),
@@ -48,9 +47,9 @@ impl Tool {
             (Self::Docker, _) => {
                 ("docker system dial-stdio".into(), format!("docker -H {} system dial-stdio", quoted(&url)))
             }
-            // By default socat gives the other direction half a second once one has ended.
+            // By default socat closes the other direction half a second after one has ended.
             (Self::Socat, _) => ("socat".into(), format!("socat -t 2000000 - {}", quoted(&socat))),
-            // -N passes the end of our stream on; versions without it cannot do that.
+            // -N passes on the end of the stream; versions without -N cannot.
             (Self::Nc, Remote::Socket(path)) => {
                 let path = quoted(path);
                 let command = format!(
@@ -66,14 +65,14 @@ impl Tool {
         })
     }
 
-    /// The endpoint that leads to `remote` through this tool.
+    /// The endpoint of `remote` through this tool; None if the tool does not support it.
     pub(super) fn endpoint(self, remote: &Remote) -> Option<Endpoint> {
         let (name, command) = self.command(remote)?;
         Some(Endpoint::Command { name, command: guarded(&command) })
     }
 }
 
-/// The endpoint that leads to a TCP port as the host sees it, through whichever tool is there.
+/// The endpoint of a TCP port, as the host sees it, through any available tool.
 pub(crate) fn to_port(host: &str, port: u16) -> Endpoint {
     let script = format!(
         "if command -v socat >/dev/null; then exec socat -t 2000000 - {}; fi; \
@@ -85,17 +84,17 @@ pub(crate) fn to_port(host: &str, port: u16) -> Endpoint {
     Endpoint::Command { name, command: guarded(&format!("sh -c {}", quoted(&script))) }
 }
 
-/// The endpoint of the user's own `command:…`, which may be more than one simple command.
+/// The endpoint of the user's `command:…`, which may be a compound command.
 pub(super) fn own_command(command: &str) -> Endpoint {
     Endpoint::Command { name: command.into(), command: guarded(&format!("sh -c {}", quoted(command))) }
 }
 
-/// `command` under the shell described above, for a login shell of any kind: one line, quoted with
-/// single quotes, without characters that are special to csh or fish.
+/// `command` under the shell described above, for any login shell: one line, in single quotes, without characters
+/// that are special to csh or fish.
 ///
-/// `$1` is run with the channel as its standard input (a background command of a shell would have
-/// /dev/null). Nothing else keeps the channel's descriptors, so that the end of its output is noticed.
-/// `$PPID` is the server's process for this login: the login shell replaced itself by this one (exec).
+/// `$1` runs with the channel as its standard input (a shell's background command would have /dev/null). No other
+/// process keeps the channel's descriptors, so that the end of its output is noticed. `$PPID` is the server's process
+/// for this login, since the login shell replaced itself by this one (exec).
 fn guarded(command: &str) -> String {
     const GUARD: &str = "exec 3<&0 </dev/null; eval \"exec $1\" <&3 3<&- & b=$!; exec 3<&- >/dev/null; \
                          (while kill -0 $PPID && kill -0 $b; do sleep 2; done; kill $b) 2>/dev/null & w=$!; \
@@ -103,7 +102,7 @@ fn guarded(command: &str) -> String {
     format!("exec sh -c '{GUARD}' dtunnel {}", quoted(command))
 }
 
-/// A TCP port, as socat names it.
+/// A TCP port in socat's syntax.
 fn socat_tcp(host: &str, port: u16) -> String {
     let address = Address::of(host, port);
     if address.is_ipv6() { format!("TCP6:{address}") } else { format!("TCP:{address}") }

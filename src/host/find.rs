@@ -1,8 +1,8 @@
-//! The remote endpoint: finds the Engine on the host, and the way there.
+//! Finds the Engine on the host and the route to it.
 //!
 //! Forwarding (`direct-streamlocal`, `direct-tcpip`) is always tried first. If the server refuses, one command on the
-//! host finds the cause: a missing socket, a socket that this login may not use, or a server that forwards nothing; for
-//! the last case there are bridges.
+//! host finds the cause: a missing socket, a socket that this login may not use, or a server that does not forward. In
+//! the last case a tool on the host is used as a bridge.
 
 use std::fmt;
 use std::time::Duration;
@@ -15,23 +15,23 @@ use crate::engine::{self, EngineVersion};
 use crate::ssh::{Channel, Connection, Endpoint, OpenError};
 use crate::text;
 
-/// Longest wait for the Engine's first answer.
+/// Time limit of the Engine's first answer.
 const ENGINE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Longest wait for the error message of a failed bridge.
+/// Time limit of a failed bridge's error message.
 const COMPLAINT: Duration = Duration::from_secs(3);
-/// Most lines of its message that are shown.
+/// Limit of lines shown of that message.
 const MOST_LINES: usize = 3;
-/// Sockets to try if the host runs no command for us: Podman's socket for root, and rootless Docker's and
-/// Podman's for the first user of a host.
+/// Sockets to try if the host runs no commands: Podman's socket for root, and those of rootless Docker and Podman
+/// for the first user of a host.
 const GUESSES: [&str; 3] =
     ["/run/podman/podman.sock", "/run/user/1000/docker.sock", "/run/user/1000/podman/podman.sock"];
 
 /// The route to an Engine on a host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route {
-    /// The Engine's place on the host; never [`Remote::Auto`].
+    /// The Engine's address on the host; never [`Remote::Auto`].
     remote: Remote,
-    /// The command that carries the flows if the server forwards nothing.
+    /// The command that carries the flows if the server does not forward.
     tool: Option<Tool>,
 }
 
@@ -40,17 +40,17 @@ impl Route {
         Self { remote, tool: None }
     }
 
-    /// The most likely place of an Engine.
+    /// The route to the Engine's default socket.
     pub(crate) fn usual() -> Self {
         Self::direct(Remote::Socket(DEFAULT_SOCKET.into()))
     }
 
-    /// Where the Engine is on the host.
+    /// The Engine's address on the host.
     pub fn remote(&self) -> &Remote {
         &self.remote
     }
 
-    /// How flows get there: `streamlocal`, `direct-tcpip`, or `exec` and the command.
+    /// The transport of flows: `streamlocal`, `direct-tcpip`, or `exec` and the command.
     pub fn transport(&self) -> String {
         match self.endpoint() {
             Endpoint::Streamlocal(_) => "streamlocal".into(),
@@ -96,7 +96,7 @@ impl std::str::FromStr for Route {
     }
 }
 
-/// Why a try did not succeed.
+/// Why an attempt failed.
 enum Miss {
     /// The channel was not opened.
     Refused(OpenError),
@@ -104,11 +104,10 @@ enum Miss {
     Silent(engine::Error),
 }
 
-/// Finds the Engine over `connection` and the route to it; `last` is the route that worked before.
+/// Finds the Engine over `connection`, and the route to it. `last` is the route that worked before.
 ///
 /// # Errors
-/// [`Error::Forwarding`], [`Error::Engine`], [`Error::Obstacle`], and [`Error::Ssh`] if the connection is lost
-/// meanwhile.
+/// [`Error::Forwarding`], [`Error::Engine`], [`Error::Obstacle`], and [`Error::Ssh`] if the connection is lost.
 pub async fn find(
     connection: &Connection,
     target: &Target,
@@ -134,7 +133,7 @@ pub async fn find(
     }
     let auto = target.remote == Remote::Auto;
     if let (Miss::Silent(_), false) = (&missed, auto) {
-        // Something listens there, and the user named this socket.
+        // A program listens there, and the user named this socket.
         return Err(search.no_answer(&first, missed).await);
     }
     match HostProbe::take(connection, target.remote.socket()).await {
@@ -144,10 +143,10 @@ pub async fn find(
     }
 }
 
-/// Opens a stream to the Engine that was found at the end of `route`, within `limit`.
+/// Opens a stream to the Engine at the end of `route`, within `limit`.
 ///
 /// # Errors
-/// [`Error::Forwarding`], [`Error::Engine`], and [`Error::Ssh`] if the connection is lost meanwhile.
+/// [`Error::Forwarding`], [`Error::Engine`], and [`Error::Ssh`] if the connection is lost.
 pub async fn open(connection: &Connection, route: &Route, target: &Target, limit: Duration) -> Result<Channel, Error> {
     let search = Search { connection, target };
     let missed = match tokio::time::timeout(limit, connection.open(&route.endpoint())).await {
@@ -182,8 +181,8 @@ impl Search<'_> {
         Ok(engine::ping(channel.into_stream(), ENGINE_TIMEOUT).await.map_err(Miss::Silent))
     }
 
-    /// Tries each usable socket, and if forwarding is refused each tool. `first` was already tried, and failed with
-    /// `missed`.
+    /// Tries each usable socket and, if forwarding is refused, each tool. `first` was already
+    /// tried and failed with `missed`.
     async fn by_probe(&self, probe: &HostProbe, first: &Route, missed: Miss) -> Result<(Route, EngineVersion), Error> {
         let named = |path: &str| self.target.remote == Remote::Auto || self.target.remote.socket() == Some(path);
         let mut usable: Vec<Remote> =
@@ -204,7 +203,7 @@ impl Search<'_> {
                 },
             };
             if let Miss::Silent(source) = miss {
-                // Something listens there that is not an Engine: no tool would help.
+                // The listener is no Engine: no tool would help.
                 silent.get_or_insert((direct, source));
                 continue;
             }
@@ -224,7 +223,7 @@ impl Search<'_> {
         })
     }
 
-    /// Tries the usual sockets, for a server that did not run the probe and `said` something else.
+    /// Tries the usual sockets, for a server that did not run the probe but printed `said` instead.
     async fn by_guessing(&self, first: &Route, missed: Miss, said: String) -> Result<(Route, EngineVersion), Error> {
         for path in GUESSES {
             let route = Route::direct(Remote::Socket(path.into()));
@@ -235,7 +234,7 @@ impl Search<'_> {
         Err(self.unexplained(first, missed, said))
     }
 
-    /// The error if only the first try's result is known, and what a command there `said`, if anything.
+    /// The error if only the first attempt's result is known. `said` is the output of a fixed command there, if any.
     fn unexplained(&self, route: &Route, missed: Miss, said: String) -> Error {
         let (host, socket, user) = (self.host(), route.remote.to_string(), self.target.ssh.user.clone());
         match missed {
@@ -244,7 +243,7 @@ impl Search<'_> {
         }
     }
 
-    /// Something listens, but it is not an Engine; or the user's command failed, with a message.
+    /// The error of a listener that is no Engine, or of the user's command that failed with a message.
     async fn no_answer(&self, route: &Route, missed: Miss) -> Error {
         match self.complaint(route).await {
             Some(said) => self.error(Obstacle::Command { command: route.remote.to_string(), said }),
@@ -277,7 +276,7 @@ impl Search<'_> {
         Error::Obstacle { host: self.host(), obstacle }
     }
 
-    /// The message of a command that carried no data.
+    /// The error message of a command that carried no data.
     async fn complaint(&self, route: &Route) -> Option<String> {
         let Endpoint::Command { name, command } = route.endpoint() else { return None };
         let output = self.connection.run(&command, "", COMPLAINT).await.ok()?;

@@ -1,6 +1,6 @@
-//! What is on the other machine: where its Engine is, and the way there.
+//! The remote host: where its Engine is, and the route to it.
 //!
-//! Knows nothing of tunnels: `doctor` and `audit` use it over a connection of their own.
+//! Independent of tunnels: `doctor` and `audit` use it over a separate connection.
 
 mod error;
 mod exec;

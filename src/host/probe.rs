@@ -1,6 +1,6 @@
-//! Probes the host with one command: the login, the sockets, the tools.
+//! Probes the host with one command, for the login, the sockets and the tools.
 //!
-//! The server gives one answer for all failures to open a socket; the probe tells them apart.
+//! The server sends the same error for all failures to open a socket; the probe distinguishes them.
 
 use std::time::Duration;
 
@@ -10,21 +10,21 @@ use crate::shell_word::quoted;
 use crate::ssh::Connection;
 use crate::text::shown;
 
-/// Longest time for the probe.
+/// Time limit of the probe.
 const LIMIT: Duration = Duration::from_secs(5);
-/// Begins each line of the probe's output; a login shell may print other lines.
+/// Prefix of each line of the probe's output; a login shell may print other lines.
 const MARK: &str = "dtunnel:";
 
-/// What was found.
+/// The probe's result.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct HostProbe {
     pub user: String,
     pub groups: Vec<String>,
-    /// The sockets looked for, in the order in which they are preferred.
+    /// The sockets looked for, in order of preference.
     pub sockets: Vec<Socket>,
     /// The tools found.
     pub tools: Vec<Tool>,
-    /// Members of the group `docker`, as the host's files have it.
+    /// The group `docker` with its members, from the host's files.
     pub docker_group: Option<String>,
 }
 
@@ -37,7 +37,7 @@ pub struct Socket {
     pub listing: String,
 }
 
-/// May a socket be used?
+/// Whether this login may use a socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
     Granted,
@@ -51,7 +51,7 @@ impl HostProbe {
     /// Runs the probe. It checks the socket `also` first.
     ///
     /// # Errors
-    /// If the server runs no command for us: its message instead, such as that the password has expired; may be empty.
+    /// The server's message if it runs no commands, for instance that the password has expired. May be empty.
     pub async fn take(connection: &Connection, also: Option<&str>) -> Result<Self, String> {
         let output = connection.run("exec sh", &script(also), LIMIT).await.map_err(|_| String::new())?;
         Self::read(&output.stdout).ok_or(output.stderr)
@@ -72,7 +72,7 @@ impl HostProbe {
                     let mut words = value.split_whitespace();
                     let (mode, owner, group) = (words.next(), words.nth(1), words.next());
                     let listing = shown(&[mode, owner, group].map(Option::unwrap_or_default).join(" "));
-                    // A path that cannot be shown unchanged cannot be named in a setting, either.
+                    // A path that cannot be displayed unchanged cannot be named in a setting either.
                     let Some(path) = value.find(" /").map(|at| value[at + 1..].to_owned()) else { continue };
                     if shown(&path) != path {
                         continue;
@@ -90,7 +90,7 @@ impl HostProbe {
         complete.then_some(probe)
     }
 
-    /// A path that leads to a socket already seen (`/var/run` is `/run` on most hosts) counts once.
+    /// Adds a socket, unless another path to it was added: `/var/run` is `/run` on most hosts.
     fn add(&mut self, socket: Socket) {
         let known = |other: &Socket| other.path.trim_start_matches("/var") == socket.path.trim_start_matches("/var");
         if !self.sockets.iter().any(known) {
@@ -98,19 +98,19 @@ impl HostProbe {
         }
     }
 
-    /// The sockets that may be used.
+    /// The sockets that this login may use.
     pub fn usable(&self) -> impl Iterator<Item = &Socket> {
         self.sockets.iter().filter(|socket| socket.access == Access::Granted)
     }
 
-    /// Is the user in the group `docker`, but not yet in this login?
+    /// Whether the user was added to the group `docker` after this login began.
     pub(super) fn needs_new_login(&self) -> bool {
         let listed = |group: &str| group.split([':', ',']).any(|member| member == self.user);
         self.docker_group.as_deref().is_some_and(listed) && !self.groups.iter().any(|group| group == "docker")
     }
 }
 
-/// POSIX shell, read from standard input, so that no quoting for the login shell is needed.
+/// The POSIX shell script, read from standard input, so that no quoting for the login shell is needed.
 fn script(also: Option<&str>) -> String {
     let also = also.map(quoted).unwrap_or_default();
     let tools: Vec<&str> = TOOLS.into_iter().map(Tool::program).collect();

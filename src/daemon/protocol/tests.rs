@@ -1,4 +1,4 @@
-//! What is said, word for word: a daemon may be older or newer than who speaks to it (golden/*.snap).
+//! The messages byte for byte: a daemon and its clients may have different versions (golden/*.snap).
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,7 @@ use crate::config::{Access, Policy, Takes};
 use crate::failure::ExitCode;
 use crate::tunnel::PortState;
 
-/// Holds the lines against those that are stored.
+/// Compares the lines with the stored ones.
 fn assert_golden(name: &str, lines: &[String]) {
     let mut settings = insta::Settings::clone_current();
     settings.set_snapshot_path("golden");
@@ -16,7 +16,7 @@ fn assert_golden(name: &str, lines: &[String]) {
     settings.bind(|| insta::assert_snapshot!(name, lines.join("\n")));
 }
 
-/// The lines that are stored.
+/// The stored lines.
 fn stored(name: &str) -> Vec<String> {
     let path = format!("{}/src/daemon/protocol/golden/{name}.snap", env!("CARGO_MANIFEST_DIR"));
     let text = std::fs::read_to_string(&path).expect(&path);
@@ -28,7 +28,7 @@ fn line(value: &impl Serialize) -> String {
     serde_json::to_string(value).expect("JSON")
 }
 
-/// Each kind of request has a number, so that a new one is missed here.
+/// Each kind of request has a number, so that a new one does not compile here.
 fn number_of_request(request: &Request) -> usize {
     match request {
         Request::Watch { .. } => 0,
@@ -224,7 +224,7 @@ fn every_event_is_said_and_read_as_ever() {
     }
 }
 
-/// Words of daemons and commands from before some fields, and of later ones with a field more.
+/// Messages of versions that lack some fields, and of later ones with an additional field.
 #[test]
 fn other_versions_are_understood() {
     for request in
