@@ -4,11 +4,11 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use serde::{Deserialize, Serialize};
 
-/// Counters that flows write and others read. Each is exact; they are not read at one instant.
+/// Counters written by flows. Each is exact, but they are not read at the same instant.
 #[derive(Debug, Default)]
 pub struct Counters {
     flows_open: AtomicU64,
-    /// Those of clients that wait for a place on a connection.
+    /// Flows whose clients wait for a place on a connection.
     waiting: AtomicU64,
     flows_total: AtomicU64,
     flows_failed: AtomicU64,
@@ -16,14 +16,14 @@ pub struct Counters {
     bytes_out: AtomicU64,
 }
 
-/// The counters at one moment.
+/// A snapshot of the counters.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Snapshot {
     /// Flows open now.
     pub flows_open: u64,
     /// Flows ever begun.
     pub flows_total: u64,
-    /// Flows that were refused by the host or cut.
+    /// Number of flows refused by the host or cut.
     pub flows_failed: u64,
     /// Bytes from the host.
     pub bytes_in: u64,
@@ -49,13 +49,13 @@ impl Counters {
         self.flows_failed.fetch_add(u64::from(failed), Relaxed);
     }
 
-    /// A flow waits for a place as long as what this returns lives.
+    /// Counts a flow as waiting for a place, for as long as the returned value lives.
     pub(super) fn flow_waits(&self) -> Waiting<'_> {
         self.waiting.fetch_add(1, Relaxed);
         Waiting(self)
     }
 
-    /// Does a flow wait for a place?
+    /// Whether any flow waits for a place.
     pub(super) fn is_waited(&self) -> bool {
         self.waiting.load(Relaxed) > 0
     }
@@ -68,7 +68,7 @@ impl Counters {
         self.bytes_out.fetch_add(bytes as u64, Relaxed);
     }
 
-    /// The counters now.
+    /// Reads all counters.
     pub fn snapshot(&self) -> Snapshot {
         Snapshot {
             flows_open: self.flows_open.load(Relaxed),
@@ -80,7 +80,7 @@ impl Counters {
     }
 }
 
-/// A flow that waits for a place.
+/// Counts a waiting flow until dropped.
 #[derive(Debug)]
 pub(super) struct Waiting<'a>(&'a Counters);
 

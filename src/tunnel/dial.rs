@@ -1,5 +1,5 @@
 //! The purpose of a flow, and the interface ([`Dial`]) through which the guard and the published ports open one. They
-//! know nothing of connections, placement or supervision.
+//! are independent of connections, placement and supervision.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use super::client::peer::Who;
 use super::counters::Counters;
 use crate::config::Target;
 
-/// Where a flow leads.
+/// The destination of a flow.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Leads {
     /// To the Engine.
@@ -23,31 +23,31 @@ pub(super) enum Leads {
     },
 }
 
-/// How much may go over a flow, which decides where it is placed.
+/// The amount of data on a flow, which decides its placement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) enum Kind {
-    /// Not known: what goes over it is not read, or is no operation that is known.
+    /// Unknown: the data is not read, or belongs to no known operation.
     #[default]
     Unknown,
-    /// A question with an answer that is bounded, and fits into memory whether its client takes it or not.
+    /// A request with a bounded answer, which fits into memory even if the client does not read it.
     Short,
-    /// Without a bound, in one direction at least.
+    /// Unbounded, in one direction at least.
     Streaming,
 }
 
-/// What a flow is for.
+/// The purpose of a flow.
 #[derive(Debug, Clone)]
 pub(super) struct Purpose {
-    /// Where it leads.
+    /// The destination.
     pub(super) leads: Leads,
-    /// Does it serve a client? Such a flow is counted, and bound to the host and guard that its client connected to.
-    /// The tunnel's own flows only listen, and are cut when their connection is held up.
+    /// Whether it serves a client. Such a flow is counted, and bound to the host and guard that its client connected
+    /// to. The tunnel's own flows only listen, and are cut if they stall their connection.
     pub(super) is_clients: bool,
-    /// The client, where a guard is between it and the Engine.
+    /// The client, if a guard is between it and the Engine.
     pub(super) behind_guard: Option<Who>,
     /// The counters of its published port.
     pub(super) counters: Option<Arc<Counters>>,
-    /// How much may go over it.
+    /// The amount of data.
     pub(super) kind: Kind,
 }
 
@@ -72,28 +72,28 @@ impl Purpose {
         Self { leads: Leads::ToPort { host, port }, counters: Some(counters), ..Self::client() }
     }
 
-    /// Does it serve a client of the Engine?
+    /// Whether it serves a client of the Engine.
     pub(super) fn is_clients_to_engine(&self) -> bool {
         self.is_clients && self.is_to_engine()
     }
 
-    /// Does it lead to the Engine?
+    /// Whether it leads to the Engine.
     pub(super) fn is_to_engine(&self) -> bool {
         self.leads == Leads::ToEngine
     }
 }
 
-/// What guard and ports need of the tunnel.
+/// The tunnel's interface for the guard and the published ports.
 pub(super) trait Dial: Send + Sync {
-    /// Opens a flow, placed like any other, and returns a stream to its end.
+    /// Opens a flow, placed like any other, and returns a stream to its local end.
     ///
     /// # Errors
-    /// The system has no more sockets.
+    /// The system is out of sockets.
     fn dial(self: Arc<Self>, purpose: Purpose) -> std::io::Result<UnixStream>;
 
     /// The settings in force.
     fn target(&self) -> Arc<Target>;
 
-    /// The last failure, for people; None where there is none.
+    /// The last failure, as text; None if there is none.
     fn last_error(&self) -> Option<String>;
 }

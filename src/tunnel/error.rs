@@ -16,7 +16,7 @@ pub enum Error {
     Listen {
         /// The endpoint.
         endpoint: LocalEndpoint,
-        /// The system's error, or a configuration error that was found before.
+        /// The system's error, or an earlier configuration error.
         source: std::io::Error,
     },
     /// The Engine was not reached.
@@ -30,7 +30,7 @@ pub enum Error {
     Access {
         /// The tunnel's name.
         name: String,
-        /// What, and why not.
+        /// The operation, and why it is not accepted.
         reason: String,
     },
     /// The tunnel was not up within the limit.
@@ -40,7 +40,7 @@ pub enum Error {
         host: String,
         /// The limit, `up --timeout`.
         limit: Duration,
-        /// What was being done.
+        /// The step in progress.
         step: ssh::Step,
     },
 }
@@ -57,13 +57,13 @@ impl From<ssh::Error> for Error {
 }
 
 impl Error {
-    /// What kind of failure this is.
+    /// The class of this failure.
     pub fn class(&self) -> Class {
         match self {
             Self::Host(error) => error.class(),
             Self::Access { .. } => Class::Config,
             Self::Timeout { step: ssh::Step::Engine, .. } => Class::Engine,
-            // (A server that is silent during a login is one that hangs; a refusal is told as such.)
+            // A server that is silent during the login hangs; it would report a refusal.
             Self::Timeout { step: ssh::Step::Confirming, .. } => Class::Auth,
             Self::Timeout { step: ssh::Step::HostKey, .. } => Class::HostKey,
             Self::Timeout { .. } => Class::Unreachable,
@@ -71,12 +71,12 @@ impl Error {
         }
     }
 
-    /// The error and its causes, in one line.
+    /// The error and its causes, as one line.
     pub fn with_causes(&self) -> String {
         failure::with_causes(self)
     }
 
-    /// The server's refusal before its greeting, if that is the error: it may be busy, and accept later.
+    /// The server's refusal before its greeting, if that is the error. The server may be busy, and accept later.
     pub(super) fn turned_away(&self) -> Option<ssh::TurnedAway> {
         match self {
             Self::Host(host::Error::Ssh(ssh::Error::TurnedAway { why, .. })) => Some(*why),
@@ -84,12 +84,12 @@ impl Error {
         }
     }
 
-    /// Did the attempt fail before the host was reached?
+    /// Whether the attempt failed before the host was reached.
     pub fn is_unreached(&self) -> bool {
         matches!(self, Self::Host(host::Error::Ssh(error)) if error.is_unreached())
     }
 
-    /// Can a later attempt succeed without anybody acting?
+    /// Whether a later attempt can succeed without the user's action.
     pub fn may_pass(&self) -> bool {
         match self {
             Self::Host(error) => error.may_pass(),
@@ -98,7 +98,7 @@ impl Error {
         }
     }
 
-    /// What to do about it, for the line `hint:`.
+    /// The action to take, for the line `hint:`.
     pub fn hint(&self) -> Option<String> {
         Some(match self {
             Self::Listen { endpoint: LocalEndpoint::Tcp(_), .. } => "choose another port, or 0 for any free one".into(),

@@ -1,42 +1,43 @@
-//! Where the answer to a request ends (RFC 9112 section 6.3).
+//! Finds the end of an answer (RFC 9112 section 6.3).
 
 use crate::tunnel::guard::{Body, Rest, content_length, head_end};
 
-/// Largest head of an answer that is read along, in bytes.
+/// Limit of an answer's head, in bytes.
 const MAX_HEAD: usize = 64 << 10;
 
-/// What is known of an answer once some of it has been read.
+/// The state of an answer after some of it was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Progress {
-    /// It goes on.
+    /// The answer continues.
     More,
-    /// It has ended with the last byte that was read, and another request may follow.
+    /// The answer has ended with the last byte read, and another request may follow.
     Complete,
-    /// Where it ends cannot be told, or what follows it is no answer: it is raw, ends with the connection, or is odd.
+    /// The end cannot be determined, or what follows is no answer: the stream is raw, ends with
+    /// the connection, or is invalid.
     Unframed,
 }
 
-/// The reading of one answer.
+/// Reads one answer.
 #[derive(Debug)]
 pub(super) struct Answer {
     state: State,
-    /// Was HEAD asked? Then there is no body, whatever the head says.
+    /// Whether it answers a HEAD request, and so has no body whatever the head says.
     to_head: bool,
-    /// Its status, once its head has been read; not that of an interim answer.
+    /// The status, once the head was read. Interim answers (1xx) do not count.
     status: Option<u16>,
 }
 
 #[derive(Debug)]
 enum State {
-    /// In the head, of which this has come.
+    /// In the head; holds its bytes so far.
     Head(Vec<u8>),
     Body(Rest),
 }
 
-/// What a head says of what follows it.
+/// What follows a head.
 enum Follows {
     Body(Body),
-    /// 1xx: the answer itself.
+    /// The final answer, after an interim one (1xx).
     Answer,
 }
 
@@ -45,12 +46,12 @@ impl Answer {
         Self { state: State::Head(Vec::new()), to_head, status: None }
     }
 
-    /// Does it say that what was asked is done? False as long as that is not known.
+    /// Whether the answer reports success (status below 400). False until the status is known.
     pub(super) fn is_done(&self) -> bool {
         self.status.is_some_and(|status| status < 400)
     }
 
-    /// Reads on. After anything but [`Progress::More`] it is not asked again.
+    /// Reads more input. Must not be called again after another result than [`Progress::More`].
     pub(super) fn feed(&mut self, mut input: &[u8]) -> Progress {
         while !input.is_empty() {
             let used = match &mut self.state {
@@ -94,7 +95,7 @@ fn complete(behind: &[u8]) -> Progress {
     if behind.is_empty() { Progress::Complete } else { Progress::Unframed }
 }
 
-/// The status of a head, and what follows it. None: that cannot be told, or nothing may follow it.
+/// The status in a head, and what follows the head. None if that cannot be determined or nothing may follow.
 fn read_head(head: &[u8], to_head: bool) -> Option<(u16, Follows)> {
     let text = std::str::from_utf8(head).ok()?.strip_suffix("\r\n\r\n")?;
     let mut lines = text.split("\r\n");
@@ -114,7 +115,7 @@ fn read_head(head: &[u8], to_head: bool) -> Option<(u16, Follows)> {
             }
             chunked = true;
         } else if name.eq_ignore_ascii_case("connection") && !value.eq_ignore_ascii_case("keep-alive") {
-            // It ends with this answer, or becomes something else.
+            // The connection closes after this answer or switches protocols.
             return None;
         }
     }
@@ -134,7 +135,7 @@ fn read_head(head: &[u8], to_head: bool) -> Option<(u16, Follows)> {
 mod tests {
     use super::*;
 
-    /// Where it ends, in whatever pieces it comes.
+    /// Reads the input in pieces of several sizes; all must give the same result.
     fn read(input: &[u8], to_head: bool) -> Progress {
         let results = [1, 2, 3, 7, 1000].map(|piece| {
             let mut answer = Answer::new(to_head);

@@ -8,7 +8,7 @@
 //!   any state ── what is not understood, or has no certain end ──► Blind
 //! ```
 //!
-//! In `Between` and `Ready` nothing of the client's is at the host, and nothing of the host's is missing here: the client's
+//! In `Between` and `Ready` no part of a request is at the host and no part of an answer is pending: the client's
 //! connection is bound to no channel.
 
 use std::sync::Mutex;
@@ -21,40 +21,39 @@ use crate::sync::lock;
 use crate::tunnel::dial::Kind;
 use crate::tunnel::guard::{Body, Rest, head_end, read_head};
 
-/// Largest head of a request that is waited for, in bytes. (The longest header there is holds the credentials of all
-/// registries.)
+/// Limit of a request's head, in bytes. The longest known header holds the credentials of all registries.
 const MAX_HEAD: usize = 64 << 10;
-/// Longest method that is one.
+/// Limit of a method's length.
 const MAX_METHOD: usize = 16;
-/// How long the rest of a head is waited for. What is not complete then is passed on as it is.
+/// How long the rest of a head is waited for. An incomplete head is then passed on unchanged.
 const HEAD_TIME: Duration = Duration::from_secs(1);
-/// How often a request without an answer is sent once more.
+/// How often a request without an answer is sent again.
 const MOST_REPEATS: u32 = 2;
 
-/// What becomes of bytes that came from the client.
+/// What to do with data from the client.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::tunnel) enum FromClient {
-    /// They belong to what is under way, and pass.
+    /// Send it on: it belongs to the request in progress.
     Pass(Bytes),
-    /// More is to come before anything can be done.
+    /// Wait for more data.
     Wait,
-    /// There is something to be placed, see [`Exchange::ready`].
+    /// Place the pending data on a channel; see [`Exchange::ready`].
     Ready,
 }
 
-/// The state of one client's connection. Its lock is held for no longer than a piece takes to be read.
+/// The state of one client's connection. The lock is held only while one piece is read.
 #[derive(Debug, Default)]
 pub(in crate::tunnel) struct Exchange(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
     phase: Phase,
-    /// What has come from the client and belongs to the next request.
+    /// Data from the client that belongs to the next request.
     pending: BytesMut,
     request: Request,
-    /// Of the answer to it.
+    /// The answer to the request.
     answer: Option<Answer>,
-    /// Has anything of the answer come?
+    /// Whether any part of the answer has arrived.
     answered: bool,
     repeats: u32,
 }
@@ -65,33 +64,33 @@ enum Phase {
     Between,
     Ready,
     Asked,
-    /// Whatever is pending has to be placed like a request.
+    /// The pending data must be placed like a request.
     BlindReady,
     Blind,
 }
 
-/// The request that is ready or under way.
+/// The request that is ready or in progress.
 #[derive(Debug, Default)]
 struct Request {
     kind: Kind,
     is_head: bool,
-    /// May other ports be published once it has been carried out?
+    /// Whether its success may change the published ports.
     changes_ports: bool,
-    /// Is it the last one of its connection, by its own word?
+    /// Whether it is the last one of its connection, by its headers.
     last: bool,
     rest: Rest,
-    /// All of it, where it may be sent once more.
+    /// The complete request, if it may be sent again.
     repeatable: Option<Bytes>,
 }
 
 impl Exchange {
-    /// Takes what has come from the client.
+    /// Takes data from the client.
     pub(in crate::tunnel) fn client_sent(&self, data: Bytes) -> FromClient {
         let mut state = lock(&self.0);
         match state.phase {
             Phase::Blind => FromClient::Pass(data),
             Phase::Asked => {
-                // A second request behind the first one, or a body that is odd: both pass as they are.
+                // A second request after the first one, or an invalid body: both are passed on unchanged.
                 if !state.request.rest.takes_all(&data) {
                     state.phase = Phase::Blind;
                 }
@@ -112,7 +111,7 @@ impl Exchange {
         }
     }
 
-    /// Waits until the rest of a head is overdue, where some of it has come; what there is is ready then.
+    /// Waits until the rest of a started head is overdue. The data received so far is then ready.
     pub(in crate::tunnel) async fn overdue(&self) {
         let is_begun = {
             let state = lock(&self.0);
@@ -125,8 +124,8 @@ impl Exchange {
         lock(&self.0).phase = Phase::BlindReady;
     }
 
-    /// Takes note of what has come from the host. True: it says that a request has been carried out which changes what is
-    /// published; said once for each.
+    /// Records data from the host. Returns true, once per request, if it reports the success of a request that
+    /// changes the published ports.
     pub(in crate::tunnel) fn host_sent(&self, data: &[u8]) -> bool {
         let mut state = lock(&self.0);
         if state.phase == Phase::Blind {
@@ -136,7 +135,7 @@ impl Exchange {
         let is_asked = state.phase == Phase::Asked;
         let progress = match state.answer.as_mut().filter(|_| is_asked) {
             Some(answer) => answer.feed(data),
-            // Nobody has asked.
+            // No request is in progress.
             None => Progress::Unframed,
         };
         let is_done = state.answer.as_ref().is_some_and(Answer::is_done);
@@ -151,7 +150,7 @@ impl Exchange {
         holds
     }
 
-    /// What is to be placed: nothing of it has been sent.
+    /// The kind of the pending data if it is ready to be placed; none of it was sent yet.
     pub(in crate::tunnel) fn ready(&self) -> Option<Kind> {
         let state = lock(&self.0);
         match state.phase {
@@ -161,7 +160,7 @@ impl Exchange {
         }
     }
 
-    /// It is placed: what is to be sent.
+    /// Marks the pending data as placed, and returns it for sending.
     pub(in crate::tunnel) fn begin(&self) -> Bytes {
         let mut state = lock(&self.0);
         let pending = state.pending.split().freeze();
@@ -180,13 +179,14 @@ impl Exchange {
         pending
     }
 
-    /// Has the last request been answered, and is no other one here? Then the client's connection is bound to no channel.
+    /// Whether the last request was answered and no other one has begun. The client's connection
+    /// is then bound to no channel.
     pub(in crate::tunnel) fn is_between(&self) -> bool {
         lock(&self.0).phase == Phase::Between
     }
 
-    /// The client has ended what it sends. True: nothing is under way, and its connection is over. Half a head is no request, and
-    /// is ready to be passed on as it is.
+    /// The client has ended its direction. True if no request is in progress, so that the connection is over. An
+    /// incomplete head becomes ready, and is passed on unchanged.
     pub(in crate::tunnel) fn is_over(&self) -> bool {
         let mut state = lock(&self.0);
         if state.phase != Phase::Between {
@@ -198,7 +198,7 @@ impl Exchange {
         state.pending.is_empty()
     }
 
-    /// The client sends no more: whatever there is ends with the channel that it is on.
+    /// The client sends no more data: a request in progress ends with its channel.
     pub(in crate::tunnel) fn client_ended(&self) {
         let mut state = lock(&self.0);
         if state.phase != Phase::Asked {
@@ -207,8 +207,8 @@ impl Exchange {
         state.request.last = true;
     }
 
-    /// Its channel is gone. True where that is no matter: nothing is under way, or what is may be sent once more, for it is a
-    /// question without an answer yet (RFC 9110 section 9.2.2).
+    /// The channel was lost. Returns true if the connection can continue: no request is in progress, or it is safe,
+    /// still unanswered, and may be sent again (RFC 9110 section 9.2.2).
     pub(in crate::tunnel) fn survives(&self) -> bool {
         let mut state = lock(&self.0);
         if state.phase != Phase::Asked || state.answered || state.repeats >= MOST_REPEATS {
@@ -223,7 +223,7 @@ impl Exchange {
 }
 
 impl State {
-    /// Looks for a request in what is pending, of which so many bytes have been looked at before.
+    /// Looks for a request in the pending data, of which `before` bytes were searched earlier.
     fn gather(&mut self, before: usize) -> FromClient {
         let read = match head_end(&self.pending, before) {
             None if may_be_request(&self.pending) && self.pending.len() <= MAX_HEAD => return FromClient::Wait,
@@ -249,7 +249,7 @@ impl State {
     }
 }
 
-/// May this become a request of HTTP/1? Method, a space, a path (RFC 9112 section 3).
+/// Whether this may become an HTTP/1 request: method, space, path (RFC 9112 section 3).
 fn may_be_request(head: &[u8]) -> bool {
     let method = head.iter().take_while(|byte| byte.is_ascii_uppercase()).count();
     let behind = &head[method..];

@@ -1,7 +1,7 @@
-//! The Engine's API as it passes: where a request ends and where its answer does, so that each request finds its own way.
+//! Finds the ends of requests and answers of the Engine API as they pass, so that each request can use another channel.
 //!
-//! Reads along and changes nothing. Whatever is not fully understood makes the rest of that connection blind: its bytes
-//! pass as they are, and stay on the channel where they began. Knows no socket and no SSH.
+//! Reads only and changes nothing. Data that is not fully understood makes the rest of that connection blind: its bytes
+//! pass unchanged and stay on their channel. Independent of sockets and SSH.
 
 mod answer;
 mod exchange;

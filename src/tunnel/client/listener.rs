@@ -1,4 +1,4 @@
-//! The local endpoint: opened so that at no moment anybody else can connect, removed at the end.
+//! The local endpoint: private from its creation, removed at the end.
 
 use std::fs;
 use std::io;
@@ -21,16 +21,16 @@ use crate::tunnel::client::peer;
 use crate::tunnel::error::Error;
 use crate::unix_socket::connect_within;
 
-/// Pause after accepting failed, most likely for want of file descriptors, before it is tried again.
+/// Pause after a failed accept, most likely for lack of file descriptors.
 pub(in crate::tunnel) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Longest wait for a program that may listen at our endpoint to be connected to.
+/// Time limit of connecting to a program that may listen at the endpoint.
 const CONNECTING: Duration = Duration::from_secs(1);
-/// Most clients of other users that are answered with a 403 at a time; more are closed without an answer.
+/// Limit of clients of other users that are answered with a 403 at a time; more are closed without an answer.
 const MOST_TURNED_AWAY: usize = 16;
-/// Longest time to answer one of them.
+/// Time limit of such an answer.
 const TURNING_AWAY: Duration = Duration::from_secs(2);
-/// Most bytes read of their requests.
+/// Limit of bytes read of their requests.
 const MOST_UNREAD: u64 = 64 << 10;
 
 /// The open local endpoint. Dropping it closes it and removes its socket file.
@@ -53,7 +53,7 @@ pub enum Inherited {
 
 #[derive(Debug)]
 enum Kind {
-    /// None: the file belongs to the service manager.
+    /// None if the service manager owns the socket file.
     Unix {
         listener: UnixListener,
         _file: Option<SocketFile>,
@@ -87,11 +87,10 @@ impl Listener {
         }
     }
 
-    /// Takes over an endpoint that a service manager has opened (sd_listen_fds(3)), whose file stays the
-    /// manager's.
+    /// Takes over an endpoint opened by a service manager (sd_listen_fds(3)), which keeps the socket file.
     ///
     /// # Errors
-    /// [`Error::Listen`]; so is a TCP port that others can reach.
+    /// [`Error::Listen`], also for a TCP port that others can reach.
     pub fn inherit(inherited: Inherited, expected: &LocalEndpoint) -> Result<Self, Error> {
         let failed = |source| Error::Listen { endpoint: expected.clone(), source };
         match inherited {
@@ -117,12 +116,12 @@ impl Listener {
         }
     }
 
-    /// The endpoint; a TCP port of 0 has become the real one.
+    /// The endpoint. A TCP port of 0 is replaced by the assigned one.
     pub fn endpoint(&self) -> &LocalEndpoint {
         &self.endpoint
     }
 
-    /// The next client of this user. Others are turned away here. Cancel safe.
+    /// Returns the next client of this user, and rejects those of others. Cancel safe.
     pub(in crate::tunnel) async fn accept(&self) -> LocalStream {
         loop {
             match self.try_accept().await {
@@ -159,13 +158,13 @@ impl Listener {
 }
 
 impl Listener {
-    /// Answers a client of another user with the reason, in a task, where it speaks HTTP.
+    /// Answers a client of another user with the reason, in a separate task, if it speaks HTTP.
     fn turn_away(&self, stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) {
         let mut clients = lock(&self.turned_away);
         while clients.try_join_next().is_some() {}
         if clients.len() < MOST_TURNED_AWAY {
             clients.spawn(async move {
-                // Best effort.
+                // Failures are ignored: the client is rejected in any case.
                 let _ = tokio::time::timeout(TURNING_AWAY, refuse(stream)).await;
             });
         }
@@ -206,7 +205,7 @@ pub(in crate::tunnel) fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener
     TcpListener::from_std(listener)
 }
 
-/// A socket file that dtunnel made; dropping it removes the file, unless another has replaced it.
+/// A socket file created by dtunnel. Dropping it removes the file, unless another has replaced it.
 #[derive(Debug)]
 pub(crate) struct SocketFile {
     path: PathBuf,
@@ -224,13 +223,13 @@ impl Drop for SocketFile {
     }
 }
 
-/// Listens on a Unix socket with mode 0600 from its first moment on.
+/// Listens on a Unix socket that has mode 0600 from its creation.
 ///
 /// # Errors
-/// AddrInUse where somebody listens there, AlreadyExists where the file is not a socket.
+/// AddrInUse if a program listens there, AlreadyExists if the file is not a socket.
 pub(crate) fn bind_private(path: &Path) -> io::Result<(StdUnixListener, SocketFile)> {
     remove_stale(path)?;
-    // The process's mask decides a new socket's mode (unix(7)): no chmod after, no window.
+    // The process's umask sets a new socket's mode (unix(7)); a chmod afterwards would leave a window.
     let before = rustix::process::umask(Mode::from_raw_mode(0o177));
     let bound = StdUnixListener::bind(path);
     rustix::process::umask(before);

@@ -1,7 +1,7 @@
-//! Who is at the other end of a local connection: only this user may be.
+//! Identifies the program at the other end of a local connection: only this user's are allowed.
 //!
-//! A Unix socket tells by itself (SO_PEERCRED in unix(7), getpeereid(3)). A loopback TCP
-//! connection does not, but Linux tells the owner of every socket (sock_diag(7), and /proc/net/tcp in proc(5)).
+//! A Unix socket gives its peer's user (SO_PEERCRED in unix(7), getpeereid(3)). A loopback TCP connection does not, but
+//! Linux gives the owner of every socket (sock_diag(7), and /proc/net/tcp in proc(5)).
 
 use std::io::{self, BufRead, BufReader};
 use std::net::SocketAddr;
@@ -11,10 +11,10 @@ use tokio::net::{TcpStream, UnixStream};
 use super::stream::LocalStream;
 use crate::proc_net;
 
-/// The process at the other end.
+/// The client process.
 #[derive(Debug, Clone, Default)]
 pub(in crate::tunnel) struct Who {
-    /// Its process, where the system tells.
+    /// Its process id, if the system tells.
     pub(in crate::tunnel) pid: Option<u32>,
     /// The name of its program, without arguments, which may hold secrets.
     pub(in crate::tunnel) command: Option<String>,
@@ -48,7 +48,7 @@ impl std::fmt::Display for Who {
     }
 }
 
-/// The process of ours that has the TCP socket `client`, connected to `server`.
+/// This user's process with the TCP socket `client`, connected to `server`.
 fn holder_of(client: SocketAddr, server: SocketAddr) -> Option<u32> {
     let inode = owner_of(client, server).ok()??.inode;
     let socket = format!("socket:[{inode}]");
@@ -62,21 +62,21 @@ fn holder_of(client: SocketAddr, server: SocketAddr) -> Option<u32> {
     processes.filter_map(|process| process.file_name().to_str()?.parse().ok()).find(|pid| has(*pid))
 }
 
-/// Is the client's owner this user?
+/// Whether the client belongs to this user.
 pub(in crate::tunnel) fn is_this_user_unix(stream: &UnixStream) -> io::Result<bool> {
     Ok(stream.peer_cred()?.uid() == rustix::process::getuid().as_raw())
 }
 
-/// Is the client's owner this user? Other systems than Linux do not tell, and any client counts as this user's
-/// (docs/security.md). On Linux a client whose owner is not found, such as a closed one, does not.
+/// Whether the client belongs to this user. Systems other than Linux don't tell, and every client counts as this user's
+/// (docs/security.md). On Linux a client without a known owner, such as a closed one, does not.
 pub(in crate::tunnel) fn is_this_user_tcp(stream: &TcpStream) -> io::Result<bool> {
     if !cfg!(target_os = "linux") {
         return Ok(true);
     }
     let (client, server) = (stream.peer_addr()?, stream.local_addr()?);
     let owner = owner_of(client, server)?;
-    // After a reset another user's socket could take the client's port, and would have been found instead. As long as
-    // this end is connected (no ENOTCONN from getpeername(2)), the port was not free.
+    // After a reset, another user's socket could take over the client's port and would be found instead. While this end
+    // is connected (no ENOTCONN from getpeername(2)), the port was not free.
     let connected = stream.peer_addr().is_ok_and(|now| now == client);
     Ok(connected && owner.is_some_and(|owner| owner.uid == rustix::process::getuid().as_raw()))
 }
@@ -102,12 +102,12 @@ fn owner_of(client: SocketAddr, server: SocketAddr) -> io::Result<Option<Owner>>
     let (client, server) = (canonical(client), canonical(server));
     #[cfg(target_os = "linux")]
     {
-        // Without sock_diag (a container's filter, no tcp_diag), /proc has the same in tables.
+        // Fallback without sock_diag (a container's filter, no tcp_diag): the same tables in /proc.
         if let Ok(found) = crate::sock_diag::find(client, server) {
             return Ok(found.and_then(|found| Owner::of_client(found.state, found.uid, found.inode)));
         }
     }
-    // An IPv6 socket can speak IPv4, as those of Java do.
+    // An IPv6 socket can speak IPv4, as Java's do.
     for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
         let table = match std::fs::File::open(table) {
             Ok(table) => BufReader::new(table),
@@ -122,12 +122,12 @@ fn owner_of(client: SocketAddr, server: SocketAddr) -> io::Result<Option<Owner>>
     Ok(None)
 }
 
-/// ESTABLISHED, FIN_WAIT1 and FIN_WAIT2: the latter for a client that has ended its side and still reads
-/// (`tcp_states.h`).
+/// ESTABLISHED, FIN_WAIT1 and FIN_WAIT2. The latter two are clients that have closed their sending direction
+/// and still read (`tcp_states.h`).
 const STATES_OF_CLIENTS: [u8; 3] = [1, 4, 5];
 
-/// The owner of the socket `local` that is connected to `remote`, in a table such as /proc/net/tcp. A closed socket
-/// stays listed for a while with inode 0 and uid 0, whoever owned it: it has no owner.
+/// The owner of the socket `local`, connected to `remote`, in a table such as /proc/net/tcp. A closed socket stays
+/// listed for a while with inode 0 and uid 0, whoever owned it: it has no owner.
 fn entry_of(local: SocketAddr, remote: SocketAddr, table: impl BufRead) -> io::Result<Option<Owner>> {
     let is = |text: &str, address| proc_net::socket_address(text, cfg!(target_endian = "little")) == Some(address);
     for line in table.lines() {
@@ -161,7 +161,7 @@ mod tests {
         }
     }
 
-    /// As those of Java are.
+    /// Java's sockets are such.
     #[tokio::test]
     async fn a_client_that_speaks_ipv4_with_an_ipv6_socket_is_recognised() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a listener");
@@ -206,7 +206,7 @@ mod tests {
         let owner = |table: String| entry_of(client, server, table.as_bytes()).expect("read");
         assert_eq!(owner(table("01", 1001, 7)), Some(Owner { uid: 1001, inode: 7 }));
         assert_eq!(owner(table("05", 1001, 7)), Some(Owner { uid: 1001, inode: 7 }));
-        // Closed: FIN_WAIT2 and TIME_WAIT of nobody's.
+        // Closed sockets in FIN_WAIT2 and TIME_WAIT belong to nobody.
         for state in ["01", "04", "05", "06"] {
             assert_eq!(owner(table(state, 0, 0)), None, "{state}");
         }

@@ -1,10 +1,10 @@
-//! One accepted connection: read, written, ended or cut.
+//! An accepted connection: read, written, closed or reset.
 //!
-//! A cut download must look cut. TCP has a reset for that. A Unix socket's peer sees a reset
-//! (ECONNRESET) only if we close with bytes of its own still unread (unix(7) does not say so;
-//! `unix_release_sock` in Linux does it). So the last byte of what the client sent is forwarded
-//! but left in the receive queue until more comes: closing then cuts, and [`LocalStream::finish`]
-//! takes the byte out first. On other systems than Linux such a cut looks like an end.
+//! A truncated download must look truncated. TCP has a reset for that. A Unix socket's peer sees a reset (ECONNRESET)
+//! only if the other end is closed with unread bytes in its receive queue (not in unix(7), but `unix_release_sock` in
+//! Linux does it). So the last byte of the client's data is forwarded but left in the receive queue until more
+//! arrives: closing then resets, and [`LocalStream::finish`] takes the byte out first. On systems other than Linux
+//! such a reset looks like a regular end.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -19,8 +19,8 @@ use rustix::net::{RecvFlags, Shutdown, recv, shutdown, sockopt};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
-/// Most bytes read at once. Two of the 32 KiB packets that a channel carries: larger reads only
-/// wait longer for the server's window.
+/// Limit of a read, in bytes. Two of a channel's 32 KiB packets: larger reads would only wait
+/// longer for the server's window.
 const MAX_READ: usize = 64 << 10;
 
 /// A local client's connection.
@@ -28,7 +28,7 @@ const MAX_READ: usize = 64 << 10;
 pub(in crate::tunnel) enum LocalStream {
     Unix {
         stream: UnixStream,
-        /// Was the first byte of the receive queue already returned? Written by the one reader only.
+        /// Whether the first byte of the receive queue was already returned. Written only by the one reader.
         held: AtomicBool,
     },
     Tcp(TcpStream),
@@ -45,10 +45,10 @@ impl LocalStream {
         Ok(Self::Tcp(stream))
     }
 
-    /// Registers it with the current runtime.
+    /// Registers the stream with the current runtime.
     ///
     /// # Errors
-    /// The system's error, most likely out of descriptors or memory.
+    /// The system's error, most likely for lack of descriptors or memory.
     pub(in crate::tunnel) fn move_here(self) -> io::Result<Self> {
         Ok(match self {
             Self::Unix { stream, held } => Self::Unix { stream: UnixStream::from_std(stream.into_std()?)?, held },
@@ -63,7 +63,7 @@ impl LocalStream {
         }
     }
 
-    /// The next bytes, none at the end of the stream. Cancel safe; one reader at a time.
+    /// The next bytes; empty at the end of the stream. Cancel safe; one reader at a time.
     pub(in crate::tunnel) async fn read(&self) -> io::Result<Bytes> {
         match self {
             Self::Tcp(stream) => loop {
@@ -77,7 +77,7 @@ impl LocalStream {
             },
             Self::Unix { stream, held } => loop {
                 let ready = stream.ready(Interest::READABLE).await?;
-                // Check for the end before reading the queue: after the end no more bytes arrive.
+                // The end is checked before the queue is read: after the end no more bytes arrive.
                 let ended = ready.is_read_closed();
                 match stream.try_io(Interest::READABLE, || read_all_but_one(stream.as_fd(), held, ended)) {
                     Ok(bytes) => return Ok(bytes),
@@ -107,7 +107,7 @@ impl LocalStream {
         }
     }
 
-    /// As [`AsyncRead`]. Leaves no byte in the queue, so that this stream cannot be cut visibly.
+    /// As [`AsyncRead`]. Leaves no byte in the queue, so that this stream cannot be reset visibly.
     pub(in crate::tunnel) fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Unix { stream, .. } => Pin::new(stream).poll_read(cx, buf),
@@ -123,13 +123,13 @@ impl LocalStream {
         }
     }
 
-    /// Ends our direction; reading goes on.
+    /// Closes the sending direction; receiving continues.
     pub(in crate::tunnel) fn shutdown_write(&self) -> io::Result<()> {
         Ok(shutdown(self.fd(), Shutdown::Write)?)
     }
 
-    /// Waits until the client has closed both directions. (A second descriptor is watched, so that clearing its
-    /// readiness does not affect a writer.)
+    /// Waits until the client has closed both directions. Uses a second descriptor, since clearing its
+    /// readiness must not affect a writer.
     pub(in crate::tunnel) async fn gone(&self) -> io::Result<()> {
         self.watched()?.gone().await
     }
@@ -137,13 +137,13 @@ impl LocalStream {
     /// A handle that sees the client's end while another task owns the stream.
     ///
     /// # Errors
-    /// The system's error, most likely out of descriptors.
+    /// The system's error, most likely for lack of descriptors.
     pub(in crate::tunnel) fn watched(&self) -> io::Result<Watched> {
-        // Only its readiness is used, which any socket family has.
+        // Only its readiness is used, so any socket family fits.
         Ok(Watched(UnixStream::from_std(dup(self.fd())?.into())?))
     }
 
-    /// Closes after a clean end of both directions.
+    /// Closes after a regular end of both directions.
     pub(in crate::tunnel) fn finish(self) {
         if let Self::Unix { stream, held } = &self
             && held.load(Relaxed)
@@ -152,7 +152,7 @@ impl LocalStream {
         }
     }
 
-    /// Closes so that the client sees a reset, where it has sent anything at all.
+    /// Closes so that the client sees a reset. On a Unix socket that requires that the client has sent any data.
     pub(in crate::tunnel) fn reset(self) {
         if let Self::Tcp(stream) = &self {
             let _ = sockopt::set_socket_linger(stream, Some(Duration::ZERO));
@@ -170,14 +170,14 @@ impl Watched {
             if self.0.ready(Interest::WRITABLE).await?.is_write_closed() {
                 return Ok(());
             }
-            // Nothing is written here; this makes the next `ready` wait for a change.
+            // No data is written: this makes the next `ready` wait for a change.
             let _ = self.0.try_io(Interest::WRITABLE, || Err::<(), _>(io::ErrorKind::WouldBlock.into()));
         }
     }
 }
 
-/// Reads what is queued but leaves the last byte there, see the module's text. Errors with
-/// WouldBlock where nothing new is queued.
+/// Reads the queue but leaves the last byte there; see the module's comment. Fails with WouldBlock if
+/// there is nothing new in the queue.
 fn read_all_but_one(fd: BorrowedFd<'_>, held: &AtomicBool, ended: bool) -> io::Result<Bytes> {
     let queued = usize::try_from(ioctl_fionread(fd)?).unwrap_or(usize::MAX);
     let old = usize::from(held.load(Relaxed));
@@ -185,7 +185,7 @@ fn read_all_but_one(fd: BorrowedFd<'_>, held: &AtomicBool, ended: bool) -> io::R
         if !ended {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        // A reset is not an end; a dtunnel peer cuts in this way, too.
+        // A reset is not an end. A dtunnel peer also resets in this way.
         return sockopt::socket_error(fd)?.map(|()| Bytes::new()).map_err(Into::into);
     }
     let more_than_fits = queued > MAX_READ;
@@ -194,7 +194,7 @@ fn read_all_but_one(fd: BorrowedFd<'_>, held: &AtomicBool, ended: bool) -> io::R
     if take > 0 {
         let (read, _) = recv(fd, &mut buffer[..take], RecvFlags::DONTWAIT)?;
         if more_than_fits || read < take {
-            // The rest of the queue is enough to cut with.
+            // The rest of the queue suffices for a reset.
             held.store(false, Relaxed);
             buffer.truncate(read);
             return Ok(Bytes::from(buffer).slice(old..));
@@ -276,7 +276,7 @@ mod tests {
         }
     }
 
-    /// As between a guard and the flow that carries its client.
+    /// As between a guard and its client's flow.
     #[cfg(target_os = "linux")]
     #[tokio::test]
     async fn a_cut_at_the_far_end_of_a_pair_is_no_end() {

@@ -1,4 +1,4 @@
-//! How a channel is closed.
+//! Closes channels.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use crate::ssh::{Channel, ChannelReader, ChannelWriter, Received};
 /// Usually the Engine sees the end and closes at once.
 const LINGER: Duration = Duration::from_secs(5);
 
-/// Most bytes read from the host meanwhile: a host that goes on sending does not close by itself.
+/// Limit of bytes read from the host meanwhile: a host that continues to send does not close the channel on its own.
 const MOST_LINGERING: usize = 256 << 10;
 
 /// Closes a channel that carries no flow.
@@ -17,15 +17,15 @@ pub(in crate::tunnel) async fn let_go(channel: Channel) {
     hang_up(reader, writer, true).await;
 }
 
-/// Closes a channel, best by letting the host close it first: russh 0.65 keeps a few KB of a channel that dtunnel
-/// closes first, and a session counts on the server until it has ended there (MaxSessions).
+/// Closes a channel; preferably the host closes it first: russh 0.65 keeps a few KB of a channel that dtunnel closes
+/// first, and a session counts on the server until it has ended there (MaxSessions).
 pub(super) async fn hang_up(mut reader: ChannelReader, writer: ChannelWriter, politely: bool) {
     let mut closed = politely && linger(&mut reader, &writer, MOST_LINGERING).await;
     if !closed && writer.terminate().await {
-        // What a command had written before it ended comes first, however much that is.
+        // The output that a command has written before its end is read first, without a limit.
         closed = linger(&mut reader, &writer, usize::MAX).await;
     }
-    // The reader first: an unread channel would hold up the whole connection.
+    // The reader first: an unread channel would stall the whole connection.
     drop(reader);
     if closed {
         writer.closed();
@@ -34,8 +34,8 @@ pub(super) async fn hang_up(mut reader: ChannelReader, writer: ChannelWriter, po
     }
 }
 
-/// Sends EOF, if it was not sent, and waits for the host to close the channel. False after [`LINGER`], or `room` more
-/// bytes.
+/// Sends EOF, if not sent before, and waits for the host to close the channel. False after
+/// [`LINGER`], or `room` more bytes.
 async fn linger(reader: &mut ChannelReader, writer: &ChannelWriter, mut room: usize) -> bool {
     let ending = async {
         let _ = writer.eof().await;

@@ -1,4 +1,4 @@
-//! One flow: bytes both ways between a client and a channel, and the buffer for a client that does not keep up.
+//! A flow: copies data both ways between a client and a channel, with a buffer for a slow client.
 
 pub(super) mod hang_up;
 mod pace;

@@ -1,7 +1,7 @@
-//! Decides whether a flow with a slow client reads on from its connection.
+//! Decides whether a flow with a slow client continues to read from its connection.
 //!
-//! A flow that takes nothing from its channel stops its whole SSH connection (docs/architecture.md, "the
-//! trap"). That is right where nothing else is on it, and wrong where anything is:
+//! A flow that takes nothing from its channel stalls its whole SSH connection (docs/architecture.md, "the trap"). That
+//! is right if nothing else uses the connection, and wrong otherwise:
 //!
 //! ```text
 //! connection    kept for the client     the client    then
@@ -11,62 +11,62 @@
 //! shared        above half              stands        it is read
 //! shared        the bound               any           makes room within GRACE, or is reset
 //! ```
-//! Pure decisions: knows no channels, no files and no clock.
+//! Pure decisions: independent of channels, files and the clock.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How often a connection that is left unread is read for a moment, to send the server a sign of life. A
-/// server with `ClientAliveInterval 1` and `ClientAliveCountMax 2` gives up after 3 s.
+/// How often an unread connection is read for a moment, to send the server a sign of life. A server with
+/// `ClientAliveInterval 1` and `ClientAliveCountMax 2` gives up after 3 s.
 const ROUND: Duration = Duration::from_secs(1);
-/// Longest wait for a client that moves, for each piece of at most 32 KiB.
+/// Longest wait per piece of at most 32 KiB for a client that makes progress.
 const PACE: Duration = Duration::from_millis(20);
-/// Longest wait at the bound, and so the longest delay that one client causes to others at a time.
+/// Longest wait at the limit, and so the longest delay that one client causes to others at a time.
 const GRACE: Duration = Duration::from_secs(1);
-/// A client that takes fewer bytes in [`WINDOW`] to twice as long does not move.
+/// A client that takes fewer bytes than this in one to two [`WINDOW`]s makes no progress.
 const MOVING: usize = 256 << 10;
 const WINDOW: Duration = Duration::from_secs(1);
 
-/// The facts of one decision.
+/// The input of a decision.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::tunnel) struct Pressure {
-    /// Is memory full, or is there something beyond it?
+    /// Whether memory is full, or bytes are stored beyond it.
     pub(in crate::tunnel) full: bool,
-    /// Does anything else use the connection?
+    /// Whether the connection is used by anything else.
     pub(in crate::tunnel) shared: bool,
-    /// Does the flow itself have bytes to send?
+    /// Whether the flow has bytes to send.
     pub(in crate::tunnel) sending: bool,
-    /// Is more than half of the spill limit used?
+    /// Whether more than half of the spill limit is used.
     pub(in crate::tunnel) past_half: bool,
-    /// Is the spill limit reached?
+    /// Whether the spill limit is reached.
     pub(in crate::tunnel) at_limit: bool,
 }
 
-/// What the flow does next.
+/// The next step of the flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::tunnel) enum Step {
-    /// Take the next piece.
+    /// Read the next piece.
     Read,
-    /// Begin to send a sign of life, and take pieces until it is sent.
+    /// Begin to send a sign of life, and read pieces until it is sent.
     Round,
-    /// Take nothing until this time, or until something changes.
+    /// Read nothing until this time, or until something changes.
     Wait(Option<Instant>),
-    /// End the flow: others have waited long enough.
+    /// Reset the flow: others have waited long enough.
     Reset,
 }
 
-/// State from one decision to the next.
+/// The state between decisions.
 #[derive(Debug)]
 pub(in crate::tunnel) struct Pace {
-    /// Since when the connection is left unread.
+    /// Since when the connection is unread.
     held: Option<Instant>,
-    /// Pieces that may still be taken before the sign of life is sent.
+    /// Pieces that may still be read before the sign of life is sent.
     round: Option<usize>,
     at_limit: Option<Instant>,
-    /// The last piece: its time, and the bytes of it that the client has not made room for yet.
+    /// The last piece: its time, and the part of it that the client has not made room for yet, in bytes.
     last: (Instant, usize),
-    /// Bytes taken by the client: start of the window, bytes in it, bytes in the window before.
+    /// Bytes taken by the client: start of the window, bytes in it, bytes in the previous window.
     window: (Instant, usize, usize),
 }
 
@@ -112,7 +112,7 @@ impl Pace {
         Step::Read
     }
 
-    /// A sign of life is on its way; at most `pieces` are taken meanwhile.
+    /// A sign of life is being sent; at most `pieces` are read meanwhile.
     pub(in crate::tunnel) fn round_begins(&mut self, pieces: usize) {
         self.round = Some(pieces);
     }
@@ -180,10 +180,10 @@ mod tests {
             assert!(pace.received(now, 1), "as many as were allowed");
             pace.round_ends(now);
         }
-        // A client that takes a byte now and then changes nothing of that.
+        // A client that takes a byte now and then makes no difference.
         pace.taken(now, 1);
         assert_eq!(pace.step(now, ALONE), Step::Wait(Some(now + ROUND)));
-        // Alone at the bound it holds its connection up.
+        // Alone at the limit, it stalls its connection.
         assert_eq!(pace.step(later(&mut now, ROUND), Pressure { at_limit: true, ..ALONE }), Step::Wait(None));
         assert_eq!(pace.step(later(&mut now, 9 * GRACE), Pressure { at_limit: true, ..ALONE }), Step::Wait(None));
     }

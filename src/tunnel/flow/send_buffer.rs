@@ -1,6 +1,5 @@
-//! Buffers the host's bytes until the client takes them: in memory up to a bound, then in a file.
-//! Bytes keep their order: the client gets those in memory first, then those in the file, then those gathered for the
-//! file.
+//! Buffers data from the host until the client takes it: in memory up to a limit, then in a file. The order is kept:
+//! first the data in memory, then that in the file, then that gathered for the file.
 
 use std::collections::VecDeque;
 use std::io;
@@ -9,23 +8,22 @@ use bytes::{Buf, Bytes};
 
 use super::spill::{BLOCK, Outcome, Spill};
 
-/// Bytes that may wait for one client in memory. Enough that a client which pauses does not pause the
-/// host at once.
+/// Limit of bytes in memory per client. Large enough that a client's short pause does not pause the host at once.
 const BOUND: usize = 4 << 20;
-/// Pieces below this size are merged: an allocation for a few bytes costs more than the bytes.
+/// Pieces smaller than this are merged: an allocation for a few bytes costs more than the bytes.
 const SMALL: usize = 4 << 10;
 
-/// Pieces of a stream, in order.
+/// The pieces of a stream, in order.
 #[derive(Debug)]
 pub(in crate::tunnel) struct SendBuffer {
     pieces: VecDeque<Bytes>,
     size: usize,
-    /// Most bytes beyond memory.
+    /// Limit of bytes beyond memory.
     limit: u64,
-    /// Do new bytes go beyond memory? From a full memory on, until the file is empty.
+    /// Whether new bytes go beyond memory. Set when memory is full, cleared when the file is empty.
     spilling: bool,
     spill: Spill,
-    /// The newest bytes, for the next block.
+    /// The newest bytes, gathered for the next block.
     gathered: Vec<u8>,
     /// The last block's memory, for reuse.
     spare: Vec<u8>,
@@ -77,12 +75,12 @@ impl SendBuffer {
         }
     }
 
-    /// The next piece for the client; empty where none is in memory.
+    /// The next piece for the client; empty if none is in memory.
     pub(in crate::tunnel) fn front(&self) -> Bytes {
         self.pieces.front().cloned().unwrap_or_default()
     }
 
-    /// Removes `taken` bytes, which the client has taken, from the first piece.
+    /// Removes `taken` bytes from the first piece, which the client has taken.
     pub(in crate::tunnel) fn advance(&mut self, taken: usize) {
         self.size -= taken;
         if let Some(piece) = self.pieces.front_mut() {
@@ -94,28 +92,28 @@ impl SendBuffer {
         self.begin();
     }
 
-    /// No bytes wait, in memory or on disk.
+    /// Whether no bytes wait, in memory or on disk.
     pub(in crate::tunnel) fn is_empty(&self) -> bool {
         self.pieces.is_empty() && !self.spilling
     }
 
-    /// Is memory full?
+    /// Whether memory is full.
     pub(in crate::tunnel) fn is_full(&self) -> bool {
         self.size >= BOUND
     }
 
-    /// Is memory empty enough to read from the host again? With a gap to [`is_full`](Self::is_full), or a slightly slow
-    /// client would stop and start its connection with every piece.
+    /// Whether there is room in memory to read from the host again. The gap to [`is_full`](Self::is_full) prevents a
+    /// slightly slow client from stopping and starting its connection with every piece.
     pub(in crate::tunnel) fn has_room(&self) -> bool {
         self.size <= BOUND / 2 && !self.spilling
     }
 
-    /// Bytes beyond memory.
+    /// Number of bytes beyond memory.
     pub(in crate::tunnel) fn spilled(&self) -> u64 {
         self.spill.bytes() + self.gathered.len() as u64
     }
 
-    /// Is the bound beyond memory reached, or is there nothing beyond it?
+    /// Whether the limit beyond memory is reached, or bytes are not stored there at all.
     pub(in crate::tunnel) fn is_at_limit(&self) -> bool {
         match self.limit {
             0 => self.is_full(),
@@ -123,22 +121,22 @@ impl SendBuffer {
         }
     }
 
-    /// Is more than half of the bound used?
+    /// Whether more than half of the limit is used.
     pub(in crate::tunnel) fn is_past_half(&self) -> bool {
         self.limit > 0 && self.spilled() >= self.limit / 2
     }
 
-    /// Is a disk access under way or due?
+    /// Whether a disk access is in progress or due.
     pub(in crate::tunnel) fn needs_disk(&self) -> bool {
         self.spill.is_busy()
     }
 
-    /// Must the disk be waited for before more is pushed?
+    /// Whether the disk must be waited for before more is pushed.
     pub(in crate::tunnel) fn is_behind(&self) -> bool {
         self.spill.is_busy() && self.gathered.len() >= 2 * BLOCK
     }
 
-    /// Why nothing more can be kept.
+    /// Why no more bytes can be stored.
     pub(in crate::tunnel) fn limit_reason(&self) -> String {
         match (&self.broken, self.limit) {
             (Some(reason), _) => format!("its unread data cannot be kept on disk ({reason})"),
@@ -147,7 +145,7 @@ impl SendBuffer {
         }
     }
 
-    /// Begins a disk access where one is due: a load or a store.
+    /// Begins a disk access if one is due: a load or a store.
     fn begin(&mut self) {
         if !self.spilling || self.spill.is_busy() {
             return;
@@ -169,10 +167,10 @@ impl SendBuffer {
         }
     }
 
-    /// Waits for the end of a disk access; never ends where there is none. Cancel safe.
+    /// Waits for the end of a disk access; never returns if there is none. Cancel safe.
     ///
     /// # Errors
-    /// Bytes that were kept are lost.
+    /// Stored bytes are lost.
     pub(in crate::tunnel) async fn disk(&mut self) -> io::Result<()> {
         match self.spill.accessed().await? {
             Outcome::Stored(memory) => self.spare = memory,
@@ -228,7 +226,7 @@ mod tests {
         assert!(buffer.is_empty());
     }
 
-    /// Whatever the sizes and whoever is faster, the bytes that come out are those that went in.
+    /// Whatever the sizes and whichever side is faster, the output equals the input.
     #[tokio::test]
     async fn bytes_keep_their_order_through_memory_and_file() {
         let mut random = 1_u64;
@@ -240,7 +238,7 @@ mod tests {
         let (mut sent, mut taken, mut most) = (0_u64, 0_u64, 0);
         let all = 120_u64 << 20;
         while taken < all {
-            // First it fills, then the client catches up.
+            // First the buffer fills, then the client catches up.
             let fast = sent < all && (sent - taken < 30 << 20 || next(3) == 0);
             if fast && !buffer.is_behind() {
                 let size = (next(70_000) + 1).min((all - sent) as usize);

@@ -1,8 +1,8 @@
-//! A temporary file of one flow: blocks of bytes, taken out in the order in which they were put in.
+//! A temporary file of one flow: blocks of bytes, read in the order in which they were written.
 //!
-//! The file has no name (O_TMPFILE, or unlinked at once), so that nothing is left however the process
-//! ends, and is this user's only. Disks can be slow and full: each access is a blocking task of its own,
-//! one at a time, never on the connection's thread.
+//! The file has no name (O_TMPFILE, or unlinked at once), so that nothing remains however the process ends, and
+//! only this user can read it. Disks can be slow and full: each access is a separate blocking task, one at a time,
+//! never on the connection's thread.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::fs::{DirBuilder, File, Permissions};
@@ -16,37 +16,37 @@ use tokio::task::JoinHandle;
 
 use crate::config::spill_dirs;
 
-/// Bytes of a block. Written and read at once: a fraction of a millisecond where the page cache takes it.
+/// Bytes per block. Accessed as a whole: a fraction of a millisecond in the page cache.
 pub(in crate::tunnel) const BLOCK: usize = 1 << 20;
-/// Longest time for one access. A slower disk is not used.
+/// Time limit of an access. A slower disk is not used.
 const SLOWEST: Duration = Duration::from_secs(5);
 
-/// The result of an access.
+/// The result of an access, with its block.
 #[derive(Debug)]
 enum Done {
-    /// The block was written at this place; its memory may be used again.
+    /// The block was written at this position; its memory can be reused.
     Stored(Arc<File>, u64, Vec<u8>),
-    /// It could not be written, and is given back.
+    /// The block could not be written, and is returned.
     Failed(io::Error, Vec<u8>),
-    /// The oldest block.
+    /// The oldest block was read.
     Loaded(io::Result<Vec<u8>>),
 }
 
 /// The result of an access, for the buffer.
 pub(in crate::tunnel) enum Outcome {
-    /// This memory may be used again.
+    /// This memory can be reused.
     Stored(Vec<u8>),
     /// The block could not be stored.
     Failed(io::Error, Vec<u8>),
-    /// The oldest block.
+    /// The oldest block was read.
     Loaded(Vec<u8>),
 }
 
-/// A file without a name. Freed blocks are used again, lowest first; an empty file is closed.
+/// A file without a name. Freed blocks are reused, the lowest first; an empty file is closed.
 #[derive(Debug, Default)]
 pub(in crate::tunnel) struct Spill {
     file: Option<Arc<File>>,
-    /// Places of the blocks, in units of a block, oldest first.
+    /// Positions of the stored blocks, in units of a block, the oldest first.
     stored: VecDeque<u64>,
     free: BTreeSet<u64>,
     /// The file's length, in blocks.
@@ -56,7 +56,7 @@ pub(in crate::tunnel) struct Spill {
 }
 
 impl Spill {
-    /// Bytes in the file, or being written to it.
+    /// Number of bytes in the file or being written to it.
     pub(in crate::tunnel) fn bytes(&self) -> u64 {
         (self.stored.len() + usize::from(self.storing)) as u64 * BLOCK as u64
     }
@@ -69,7 +69,7 @@ impl Spill {
         !self.stored.is_empty()
     }
 
-    /// Begins to store a block. Not while it is busy.
+    /// Begins to store a block. Must not be called while busy.
     pub(in crate::tunnel) fn store(&mut self, block: Vec<u8>) {
         let place = self.free.pop_first().unwrap_or_else(|| {
             self.size += 1;
@@ -89,7 +89,7 @@ impl Spill {
         }));
     }
 
-    /// Begins to load the oldest block, where there is one. Not while it is busy.
+    /// Begins to load the oldest block, if there is one. Must not be called while busy.
     pub(in crate::tunnel) fn load(&mut self) {
         let (Some(file), Some(place)) = (self.file.clone(), self.stored.front().copied()) else { return };
         self.access = Some(tokio::task::spawn_blocking(move || {
@@ -98,13 +98,13 @@ impl Spill {
         }));
     }
 
-    /// Waits for the end of the current access; never ends where there is none. Cancel safe.
+    /// Waits for the end of the current access; never returns if there is none. Cancel safe.
     ///
     /// # Errors
     /// A block cannot be read back, or the disk is too slow.
     pub(in crate::tunnel) async fn accessed(&mut self) -> io::Result<Outcome> {
         let Some(access) = &mut self.access else { return std::future::pending().await };
-        // A cancelled wait starts its clock again: only moving bytes cancel it.
+        // A cancelled wait restarts its time limit, but only progress of the flow cancels it.
         let done = tokio::time::timeout(SLOWEST, access).await;
         self.access = None;
         let done = done.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?.map_err(io::Error::other)?;
@@ -130,7 +130,7 @@ impl Spill {
         })
     }
 
-    /// Closes the file, on a blocking thread: freeing a large file takes a while.
+    /// Closes the file on a blocking thread: freeing a large file takes a while.
     fn give_back(&mut self) {
         (self.size, self.free) = (0, BTreeSet::new());
         if let (Some(file), Ok(runtime)) = (self.file.take(), tokio::runtime::Handle::try_current()) {
@@ -145,7 +145,7 @@ impl Drop for Spill {
     }
 }
 
-/// A new file in the best directory that has room for one.
+/// Creates a file in the first suitable directory.
 fn open() -> io::Result<Arc<File>> {
     let mut error = io::Error::new(io::ErrorKind::NotFound, "there is no directory on disk for it");
     for dir in spill_dirs() {
@@ -170,7 +170,7 @@ fn on_disk(dir: &Path) -> io::Result<()> {
     // linux/magic.h: TMPFS, RAMFS, NFS.
     const NOT: [u32; 3] = [0x0102_1994, 0x8584_58f6, 0x6969];
     let kind = rustix::fs::statfs(dir)?.f_type;
-    // The type's width differs from system to system; the magic numbers have 32 bits.
+    // The type's width differs between systems; the magic numbers have 32 bits.
     if NOT.iter().any(|not| i128::from(*not) == i128::from(kind)) {
         return Err(io::Error::other("it is in memory or on a network"));
     }

@@ -1,4 +1,4 @@
-//! Conversations, in whatever pieces they come.
+//! Conversations, in pieces of all sizes.
 
 use proptest::prelude::*;
 
@@ -15,7 +15,7 @@ fn hear(exchange: &Exchange, data: &[u8]) {
     exchange.host_sent(data);
 }
 
-/// Sends a request whose head is complete with `data`; its kind.
+/// Sends a request with a complete head; returns its kind.
 fn ask(exchange: &Exchange, data: &[u8]) -> Kind {
     assert_eq!(take(exchange, data), FromClient::Ready);
     let kind = exchange.ready().expect("ready");
@@ -93,7 +93,7 @@ fn what_is_not_understood_stays_on_its_channel() {
         b"ABCDEFGHIJKLMNOPQRST",
         b"GET //x HTTP/1.1\r\nHost: x\r\n\r\n",
         b"GET /info HTTP/1.1\r\nHost: x\r\nContent-Length: x\r\n\r\n",
-        // A second request behind the first one.
+        // A second request after the first one.
         b"GET /info HTTP/1.1\r\nHost: x\r\n\r\nGET /info HTTP/1.1\r\nHost: x\r\n\r\n",
     ];
     for data in request {
@@ -163,7 +163,7 @@ fn a_question_without_an_answer_is_sent_again_and_nothing_else() {
     ask(&answered, PING);
     hear(&answered, b"H");
     assert!(!answered.survives());
-    // Half a head is kept for the next channel.
+    // An incomplete head is kept for the next channel.
     let half = Exchange::default();
     assert_eq!(take(&half, &PING[..9]), FromClient::Wait);
     assert!(half.survives() && is_free(&half));
@@ -245,7 +245,7 @@ fn any_turn() -> impl Strategy<Value = Turn> {
 }
 
 proptest! {
-    /// Whatever either side says, in whatever pieces: every byte of the client's is sent once and in order.
+    /// Whatever either side sends, in pieces of any size: every byte from the client is sent once and in order.
     #[test]
     fn every_byte_of_the_clients_is_sent_once_and_in_order(
         turns in proptest::collection::vec(any_turn(), 0..12),
@@ -270,12 +270,12 @@ proptest! {
             }
         }
         prop_assert!(came.starts_with(&sent));
-        // What is missing is half a head.
+        // Only an incomplete head may be missing.
         prop_assert!(came.len() == sent.len() || exchange.is_between());
     }
 }
 
-/// How it stands after these turns, each in pieces of this size.
+/// The states after these turns, with all data in pieces of this size.
 fn standing(turns: &[Turn], piece: usize) -> Vec<&'static str> {
     let exchange = Exchange::default();
     let after = turns.iter().map(|turn| {
@@ -297,7 +297,7 @@ fn standing(turns: &[Turn], piece: usize) -> Vec<&'static str> {
 }
 
 proptest! {
-    /// Where a request and an answer end does not depend on the pieces in which they come.
+    /// The end of a request or answer does not depend on the sizes of the pieces.
     #[test]
     fn pieces_make_no_difference(turns in proptest::collection::vec(any_turn(), 0..12), piece in 1_usize..80) {
         prop_assert_eq!(standing(&turns, piece), standing(&turns, usize::MAX));
