@@ -1,5 +1,5 @@
-//! The strict reading and hyper's agree, on whatever can be put together from the words of HTTP. (The fuzz target
-//! of the same name finds the words by itself.)
+//! Compares the strict reader with hyper on requests composed of HTTP fragments. The fuzz target of the same
+//! name finds its own fragments.
 
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
@@ -14,7 +14,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::framing::Framing;
 
-/// Methods, targets, headers, ends and bodies, whole and broken.
+/// Methods, targets, headers, ends and bodies, valid and invalid.
 const WORDS: &[&str] = &[
     "GET ",
     "POST ",
@@ -75,7 +75,7 @@ const WORDS: &[&str] = &[
 
 type Seen = (String, String);
 
-/// What is written for these bytes, what was seen, and whether all of it was taken.
+/// The output for these bytes, the requests seen, and whether all bytes were accepted.
 fn read(bytes: &[u8], piece: usize) -> (Vec<u8>, Vec<Option<Seen>>, bool) {
     let (mut framing, mut written) = (Framing::default(), Vec::new());
     let whole = bytes.chunks(piece).try_for_each(|piece| framing.feed(piece, &mut written)).is_ok();
@@ -83,7 +83,7 @@ fn read(bytes: &[u8], piece: usize) -> (Vec<u8>, Vec<Option<Seen>>, bool) {
     (written, seen.collect(), whole)
 }
 
-/// The requests that hyper sees, all of whose bodies are read.
+/// The requests that hyper sees, with their bodies read.
 fn by_hyper(bytes: &[u8]) -> Vec<Seen> {
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     let seen = Arc::new(Mutex::new(Vec::new()));

@@ -1,4 +1,4 @@
-//! Questions to the Engine about what is there, before a request may pass.
+//! Requests to the Engine about existing objects, made before a client's request may pass.
 
 use std::future::Future;
 
@@ -7,13 +7,13 @@ use hyper::body::Bytes;
 
 use super::refusal::Refused;
 
-/// How the Engine is asked.
+/// Sends requests to the Engine.
 pub(super) trait Ask: Sync {
-    /// The answer to a GET.
+    /// The status and body of the answer to a GET.
     fn get(&self, path: &str) -> impl Future<Output = Result<(StatusCode, Bytes), Refused>> + Send;
 }
 
-/// Asks for what must be there.
+/// Requests an object that must exist.
 pub(super) async fn ask(engine: &impl Ask, path: &str, what: &str) -> Result<Bytes, Refused> {
     match engine.get(path).await? {
         (StatusCode::OK, answer) => Ok(answer),

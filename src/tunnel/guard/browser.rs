@@ -1,5 +1,5 @@
-//! Clients over TCP that are none of this machine's programs: a page in a browser can reach a loopback port, and a name that
-//! leads there can be made by anybody (DNS rebinding).
+//! Refuses requests from browsers: a web page can reach a loopback port, and anybody can create a name that
+//! resolves to it (DNS rebinding).
 
 use std::net::IpAddr;
 
@@ -8,7 +8,7 @@ use hyper::StatusCode;
 use super::head::Head;
 use super::refusal::Refused;
 
-/// Refuses what a browser may have sent.
+/// Refuses a request that may come from a browser.
 ///
 /// # Errors
 /// Why it is refused.
@@ -20,12 +20,12 @@ pub(super) fn check(head: &Head) -> Result<(), Refused> {
         Some(host) if !is_loopback(host) => {
             Err((StatusCode::FORBIDDEN, format!("its Host {} is not loopback", host.escape_debug())))
         }
-        // HTTP/1.0, which no browser speaks.
+        // HTTP/1.0, which browsers do not speak.
         None | Some(_) => Ok(()),
     }
 }
 
-/// `localhost`, `127.0.0.1:2375`, `[::1]:2375`.
+/// Whether it is `localhost`, `127.0.0.1:2375`, `[::1]:2375` or the like.
 fn is_loopback(host: &str) -> bool {
     let name = match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,

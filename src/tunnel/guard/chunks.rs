@@ -1,14 +1,14 @@
-//! A body in chunks, told from what comes behind it.
+//! Finds the end of a chunked body.
 
 use super::refusal::Refusal;
 
-/// Where in a body of chunks the reading is (RFC 9112 section 7.1). Extensions and trailers are refused: nobody sends any.
+/// The position in a chunked body (RFC 9112 section 7.1). Extensions and trailers are refused: no client sends any.
 #[derive(Debug)]
 pub(in crate::tunnel) enum Chunks {
-    /// In the line that gives the size.
+    /// In the line with the size.
     Size(Vec<u8>),
     Data(u64),
-    /// What must follow the data of a chunk, or of the last one.
+    /// The bytes that must follow a chunk's data; true after the last chunk.
     End(&'static [u8], bool),
 }
 
@@ -19,10 +19,10 @@ impl Default for Chunks {
 }
 
 impl Chunks {
-    /// How much of the input it takes, and whether the body has ended. The input is not empty.
+    /// Returns how much of the input (which is not empty) belongs to the body, and whether the body has ended.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// Why the body is invalid.
     pub(in crate::tunnel) fn feed(&mut self, input: &[u8]) -> Result<(usize, bool), Refusal> {
         match self {
             Self::Size(line) => {

@@ -1,5 +1,5 @@
-//! What holds for all containers of an Engine, asked where a request names it: it may repeat a default, and not
-//! choose something that confines less.
+//! The Engine's defaults for all containers, read when a request names one of them: a request may repeat a default, but
+//! not choose an option that confines less.
 
 use std::collections::BTreeMap;
 
@@ -10,17 +10,17 @@ use super::ask::{Ask, ask};
 use super::bodies::{Reference, Version, is_in, is_private, shown};
 use super::refusal::{Refused, forbidden};
 
-/// The runtime of every Engine, by its two names: the program, and containerd's way to run it.
+/// The runtime that every Engine has, by its two names: the program, and containerd's way to run it.
 const RUNC: [&str; 2] = ["runc", "io.containerd.runc.v2"];
-/// Programs that confine no more than runc does: as a default they are no sandbox that would be left by asking for runc.
+/// Programs that confine no more than runc. If one is the default, asking for runc leaves no sandbox.
 const LIKE_RUNC: [&str; 4] = ["runc", "docker-runc", "crun", "nvidia-container-runtime"];
-/// The profiles of the Engine's own, by their names since 17.05 and since 23. `unconfined` is none at all, than which
-/// each is narrower.
+/// The Engine's own profiles, by their names since 17.05 and since 23. `unconfined` is no
+/// profile: every profile is narrower.
 const OWN_PROFILES: [&str; 3] = ["default", "builtin", "unconfined"];
-/// The oldest version whose seccomp profile allowed what later ones do not (20.10; 19.03 had no io_uring).
+/// The oldest version whose seccomp profile allowed more than later ones (20.10; 19.03 had no io_uring).
 const OLDEST: Version = Version(20, 0, 0);
 
-/// What the Engine says of itself.
+/// The Engine's `/info`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub(super) struct Info {
@@ -32,7 +32,7 @@ pub(super) struct Info {
     docker_root_dir: String,
 }
 
-/// A runtime that the Engine knows.
+/// A runtime known to the Engine.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Runtime {
@@ -40,28 +40,28 @@ struct Runtime {
 }
 
 impl Info {
-    /// Is the default one that confines no more than runc?
+    /// Whether the default runtime confines no more than runc.
     fn is_like_runc(&self) -> bool {
         let path = self.runtimes.get(&self.default_runtime).map(|runtime| runtime.path.as_str()).unwrap_or_default();
         let program = path.rsplit('/').next().unwrap_or_default();
         RUNC.contains(&self.default_runtime.as_str()) || LIKE_RUNC.contains(&program)
     }
 
-    /// Asks for it.
+    /// Requests the Engine's info.
     ///
     /// # Errors
-    /// There is no answer that can be read.
+    /// There is no valid answer.
     pub(super) async fn of(engine: &impl Ask) -> Result<Self, Refused> {
         let info = ask(engine, "/info", "info").await?;
         serde_json::from_slice(&info)
             .map_err(|e| (StatusCode::BAD_GATEWAY, format!("the Engine's info cannot be read: {e}")))
     }
 
-    /// May a container have this directory of the host's for being below an entry? Containers write in the Engine's own, and
-    /// can have put a link there.
+    /// Checks that a container may have this host directory below an entry. Containers write in the Engine's own
+    /// directory, and could have created a link there.
     ///
     /// # Errors
-    /// It is the Engine's.
+    /// The directory is the Engine's.
     pub(super) fn may_be_below(&self, source: &str) -> Result<(), Refused> {
         let root = self.docker_root_dir.trim_end_matches('/');
         if root.is_empty() || !is_in(source, root) {
@@ -74,10 +74,11 @@ impl Info {
         )))
     }
 
-    /// Is it what the Engine does anyway? What it does is written in where that belongs to it.
+    /// Checks that a reference equals the Engine's default, and writes the default into the
+    /// body if the body must name it.
     ///
     /// # Errors
-    /// It is something else.
+    /// It differs from the default.
     pub(super) fn settle(&self, what: Reference<'_>) -> Result<(), Refused> {
         let other = |field: &str, value: &str, default: &str| {
             Err(forbidden(format!(
@@ -102,7 +103,7 @@ impl Info {
                 shown(&self.logging_driver)
             ))),
             Reference::HostCgroupns(set) => {
-                // Engines say so where a private one is what they give.
+                // Engines with this option use a private namespace by default.
                 if self.security_options.iter().any(|option| option.starts_with("name=cgroupns")) {
                     return other("CgroupnsMode", "host", "private");
                 }
@@ -114,8 +115,8 @@ impl Info {
         }
     }
 
-    /// May a container have a profile that is no wider than that of the Engines before this version, or, without
-    /// one, than that of any?
+    /// Checks that a container may have a profile that is no wider than that of all Engines or, with `before`, than
+    /// that of Engines before this version.
     fn seccomp(&self, before: Option<Version>) -> Result<(), Refused> {
         let profile = self.security_options.iter().find_map(|option| option.strip_prefix("name=seccomp,profile="));
         if let Some(profile) = profile.filter(|profile| !OWN_PROFILES.contains(profile)) {
@@ -163,7 +164,7 @@ mod tests {
             ("nvidia", "nvidia", true),
             ("nvidia", "runc", true),
             ("runc", "nvidia", false),
-            // A sandbox for all is not left by naming the usual one.
+            // Naming the usual runtime must not leave a sandbox that is the default for all containers.
             ("runsc", "runc", false),
             ("runsc", "io.containerd.runc.v2", false),
             ("", "runc", false),
@@ -184,7 +185,7 @@ mod tests {
             ("builtin", "29.4.1", Some(Version(29, 4, 2)), true),
             ("builtin", "29.4.2", Some(Version(29, 4, 2)), false),
             ("builtin", "29.10.0", Some(Version(29, 4, 2)), false),
-            // Not Moby's numbers.
+            // Not Moby's version numbers.
             ("default", "5.2.1", Some(Version(25, 0, 0)), false),
             ("default", "20", Some(Version(25, 0, 0)), false),
             ("default", "dev", Some(Version(25, 0, 0)), false),
@@ -193,7 +194,7 @@ mod tests {
                 format!(r#"{{"SecurityOptions":["name=seccomp,profile={profile}"],"ServerVersion":"{version}"}}"#);
             assert_eq!(seccomp(&info, before), passes, "{profile} {version} {before:?}");
         }
-        // Without seccomp the Engine itself refuses a profile.
+        // Without seccomp support the Engine itself refuses a profile.
         assert!(seccomp("{}", None));
         for (driver, passes) in [("journald", true), ("syslog", false), ("", false)] {
             let info = r#"{"LoggingDriver":"journald"}"#;

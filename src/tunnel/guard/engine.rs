@@ -23,25 +23,25 @@ use crate::tunnel::dial::{Dial, Purpose};
 
 pub(super) type Body = UnsyncBoxBody<Bytes, hyper::Error>;
 
-/// The Engine, as one client's connection asks it: one request after the other.
+/// The Engine, as used by one client's connection: one request after another.
 pub(super) struct EngineSide {
     tunnel: Arc<dyn Dial>,
-    /// Where it led when the client came.
+    /// The tunnel's target when the client connected.
     target: Arc<Target>,
-    /// Who asks.
+    /// The client.
     who: Who,
-    /// The connection, once there was something to ask.
+    /// The connection, opened by the first request.
     upstream: Mutex<Option<Upstream>>,
-    /// Whose Engine it is, once it has answered over this connection.
+    /// The vendor of the Engine; None until it has answered over this connection.
     make: std::sync::Mutex<Option<Make>>,
 }
 
-/// Whose Engine it is.
+/// The vendor of the Engine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Make {
-    /// Docker's, or one that does not say.
+    /// Docker's, or an unknown one.
     Docker,
-    /// Podman's, which makes texts of command lines out of bodies (cmd/podman/common/create_opts.go): with this name.
+    /// Podman, by this name. It builds command lines from bodies (cmd/podman/common/create_opts.go).
     Podman(String),
 }
 
@@ -66,12 +66,12 @@ impl EngineSide {
         Self { target: tunnel.target(), tunnel, who, upstream: Mutex::new(None), make: std::sync::Mutex::default() }
     }
 
-    /// Whose it is. None: it has not answered yet.
+    /// The vendor of the Engine; None until it has answered.
     pub(super) fn make(&self) -> Option<Make> {
         lock(&self.make).clone()
     }
 
-    /// Asks it.
+    /// Sends a request and returns the answer.
     ///
     /// # Errors
     /// Why there is no answer.
@@ -97,7 +97,7 @@ impl EngineSide {
         match current.sender.try_send_request(request).await {
             Ok(answer) => Ok(answer),
             Err(mut failed) => match failed.take_message() {
-                // The Engine had closed the connection meanwhile: nothing of the request was sent.
+                // The Engine closed the connection in the meantime: no part of the request was sent.
                 Some(request) => {
                     let current = upstream.insert(self.connect().await.map_err(|e| unreachable(&e))?);
                     current.sender.send_request(request).await.map_err(|e| unreachable(&e))
@@ -113,7 +113,7 @@ impl EngineSide {
         }
         let stream = self.tunnel.clone().dial(Purpose::guarded(self.who.clone())).map_err(|e| e.to_string())?;
         let stream = TokioIo::new(EngineStream { inner: stream, deaf: false });
-        // It may be another one.
+        // The new connection may reach another Engine.
         *lock(&self.make) = None;
         let (sender, connection) = client::conn::http1::handshake(stream).await.map_err(|e| e.to_string())?;
         let connection = tokio::spawn(async move { drop(connection.with_upgrades().await) });
@@ -121,16 +121,16 @@ impl EngineSide {
     }
 }
 
-/// A connection to the Engine. When the Engine takes no more of a request it may have answered already, and
-/// closed: that answer is read before the connection counts as broken, so writing never fails on that.
+/// A connection to the Engine. If the Engine stops reading a request, it may have answered already and closed the
+/// connection. That answer is read before the connection counts as broken, so writing never fails for this reason.
 pub(super) struct EngineStream {
     inner: UnixStream,
-    /// What is written goes nowhere any more.
+    /// Whether written data is discarded.
     deaf: bool,
 }
 
 impl EngineStream {
-    /// The connection itself, once hyper is done with it.
+    /// The connection itself, after hyper has finished with it.
     pub(super) fn into_inner(self) -> UnixStream {
         self.inner
     }

@@ -1,9 +1,8 @@
-//! A strict reading of HTTP/1.1 requests, before hyper sees them.
+//! A strict reader of HTTP/1.1 requests, before hyper sees them.
 //!
-//! hyper passes requests on; this makes sure that whoever else might read them reads them in the same way.
-//! It lets through what has one meaning only, each head as [`super::head`] writes it, refuses the rest, and
-//! finds by itself where each request begins and ends (RFC 9112). What it saw of each is compared with what
-//! hyper saw.
+//! hyper passes requests on; this reader ensures that every other reader interprets them in the same way. It passes
+//! only input with a single meaning, each head as written by [`super::head`], and refuses the rest. It finds the
+//! beginning and end of each request on its own (RFC 9112). Its view of each request is compared with hyper's.
 
 use std::collections::VecDeque;
 
@@ -11,28 +10,28 @@ use super::head::{self, Head};
 use super::refusal::{Refusal, TOO_LATE};
 use super::rest::Rest;
 
-/// Largest head, in bytes. The longest header there is holds the credentials of all registries.
+/// Limit of a head, in bytes. The longest known header holds the credentials of all registries.
 const MAX_HEAD: usize = 48 << 10;
-/// Most bytes that are kept of a client that sends on after it asked for an upgrade.
+/// Limit of bytes stored from a client that continues to send after it has asked for an upgrade.
 pub(super) const MAX_HELD: usize = 64 << 10;
 
-/// What stands in the place of a request that is refused, so that its refusal is answered in its turn.
+/// Takes the place of a refused request, so that the refusal is sent in its turn.
 const IN_ITS_PLACE: &[u8] = b"GET / HTTP/1.1\r\nhost: refused\r\nconnection: close\r\n\r\n";
 
-/// Where the reading is.
+/// The reader's position.
 #[derive(Debug)]
 enum State {
-    /// In a head, of which this has come.
+    /// In a head; holds its bytes so far.
     Head(Vec<u8>),
-    /// In a body, of which this is to come.
+    /// In a body; holds what remains of it.
     Body(Rest),
-    /// Behind a request for an upgrade: what comes now is not for HTTP, if it is granted.
+    /// After a request for an upgrade: if it is granted, this data is not HTTP.
     Held(Vec<u8>),
-    /// Behind a request that was refused, or the last one: nothing more is read.
+    /// After a refused request, or the last one: no more is read.
     Over,
 }
 
-/// What comes behind a request.
+/// What follows a request.
 #[derive(Debug, Clone, Copy)]
 enum Then {
     Another,
@@ -40,17 +39,17 @@ enum Then {
     Over,
 }
 
-/// The reading of one connection.
+/// Reads the requests of one connection.
 #[derive(Debug)]
 pub struct Framing {
     state: State,
     /// What follows the body.
     then: Then,
-    /// What was wrong with a body.
+    /// Why a body is invalid.
     broken: Option<Refusal>,
-    /// Is the refused request, behind which nothing is read, being answered?
+    /// Whether a refused request is being answered; no more is read after it.
     refused: bool,
-    /// Requests that were let through or refused, in their order.
+    /// Accepted and refused requests in order.
     seen: VecDeque<Result<Head, Refusal>>,
 }
 
@@ -67,10 +66,10 @@ impl Default for Framing {
 }
 
 impl Framing {
-    /// Reads on; what is let through goes to `out`.
+    /// Reads more input; what is accepted goes to `out`.
     ///
     /// # Errors
-    /// What is wrong with a body.
+    /// Why a body is invalid.
     pub fn feed(&mut self, mut input: &[u8], out: &mut Vec<u8>) -> Result<(), Refusal> {
         while !input.is_empty() {
             let used = match &mut self.state {
@@ -114,19 +113,19 @@ impl Framing {
         Ok(())
     }
 
-    /// The next request that was let through or refused.
+    /// The next accepted or refused request.
     pub fn take_seen(&mut self) -> Option<Result<Head, Refusal>> {
         let next = self.seen.pop_front();
         self.refused |= matches!(next, Some(Err(_)));
         next
     }
 
-    /// What was wrong with a body, where there was something.
+    /// Why a body is invalid; None if none is.
     pub(super) fn broken(&self) -> Option<Refusal> {
         self.broken
     }
 
-    /// What a client has sent behind its request for an upgrade.
+    /// The data that a client has sent after its request for an upgrade.
     pub(super) fn held(&mut self) -> Vec<u8> {
         match &mut self.state {
             State::Held(held) => std::mem::take(held),
@@ -134,9 +133,9 @@ impl Framing {
         }
     }
 
-    /// Is there no use in reading on? Behind the last request it is read on, for the end says that the client
-    /// is gone; but not once a refusal is all that is left to be sent, which that end would keep from him who
-    /// has only ended his own direction.
+    /// Whether reading should stop. After the last request reading continues, since the end of the stream shows that
+    /// the client has gone. Once only a refusal remains to be sent, it stops: otherwise a client that has closed only
+    /// its sending direction would not get the refusal.
     pub(super) fn is_over(&self) -> bool {
         match &self.state {
             State::Over => self.refused,
@@ -145,12 +144,13 @@ impl Framing {
         }
     }
 
-    /// Has a head begun that is not complete? (Line breaks before a request count: nothing else is to come.)
+    /// Whether a head has begun and is not complete. Line breaks before a request count, since
+    /// nothing else can follow them.
     pub(super) fn is_in_head(&self) -> bool {
         matches!(&self.state, State::Head(head) if !head.is_empty())
     }
 
-    /// The rest of the head has not come in time: it is refused in its turn.
+    /// Refuses a request whose head is late, in its turn.
     pub(super) fn head_is_late(&mut self, out: &mut Vec<u8>) {
         self.refuse(TOO_LATE, out);
     }
@@ -161,7 +161,7 @@ impl Framing {
         self.state = State::Over;
     }
 
-    /// The request is complete.
+    /// Called when a request is complete.
     fn ended(&mut self) {
         self.state = match self.then {
             Then::Another => State::Head(Vec::new()),
@@ -191,7 +191,7 @@ impl Framing {
     }
 }
 
-/// Takes input up to the end of a head; how much that was, and whether the head is complete.
+/// Takes input up to the end of a head. Returns the number of bytes, and whether the head is complete.
 fn take_head(head: &mut Vec<u8>, input: &[u8]) -> (usize, bool) {
     let before = head.len();
     let room = (MAX_HEAD - before).min(input.len());
@@ -213,7 +213,7 @@ mod tests {
 
     type Read = (Result<(), Refusal>, Vec<u8>, Vec<Result<String, Refusal>>);
 
-    /// Everything that was let through, and what was seen, whatever the pieces in which it comes.
+    /// All accepted output and the requests seen; equal for pieces of all sizes.
     fn read(input: &[u8], piece: usize) -> Read {
         let (mut framing, mut out) = (Framing::default(), Vec::new());
         let result = input.chunks(piece).try_for_each(|piece| framing.feed(piece, &mut out));
@@ -270,7 +270,8 @@ mod tests {
         }
     }
 
-    /// `\r\n` and `\xff` of the list of tricks as bytes.
+    /// Converts `\r
+    /// ` and `\xff` in the list of tricks to bytes.
     fn unescaped(text: &str) -> Vec<u8> {
         let (mut bytes, mut rest) = (Vec::new(), text.chars());
         while let Some(c) = rest.next() {
@@ -306,7 +307,7 @@ mod tests {
                     Ok(Decision::Refuse(_)) => "403",
                     Ok(Decision::Bad(_)) | Err(_) => "400",
                 });
-                // Behind a bad request nothing is answered.
+                // No request after a bad one is answered.
                 let mut codes: Vec<&str> = codes.collect();
                 codes.truncate(codes.iter().position(|code| *code == "400").map_or(codes.len(), |at| at + 1));
                 assert_eq!(codes.join(" "), fields[0], "{}: {}", fields[1], fields[2]);

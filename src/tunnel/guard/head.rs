@@ -1,46 +1,46 @@
-//! The head of a request: read so that it has one meaning only, and written anew.
+//! A request's head: read so that it has a single meaning, and written anew.
 //!
-//! What is written is what was understood: the target decoded and encoded once, nothing that is about the
-//! client's connection only (RFC 9110 section 7.6.1), and of an upgrade what can be granted.
+//! What is written follows from what was understood: the target is decoded and encoded once, headers about the client's
+//! connection are dropped (RFC 9110 section 7.6.1), and an upgrade is kept only if it can be granted.
 
 use super::operation::Operation;
 use super::refusal::Refusal;
 use super::target::Target;
 
-/// Most lines in a head; hyper takes a hundred.
+/// Limit of lines in a head; hyper accepts a hundred.
 const MAX_LINES: usize = 90;
-/// Longest target, in bytes, as it is written; hyper takes 64 KiB.
+/// Limit of a written target, in bytes; hyper accepts 64 KiB.
 const MAX_TARGET: usize = 60_000;
-/// Headers that are about one connection only. They are not passed on.
+/// Headers about a single connection, which are not passed on.
 const OF_A_CONNECTION: [&str; 6] = ["connection", "http2-settings", "keep-alive", "proxy-connection", "te", "upgrade"];
-/// What `Connection` may name: these headers, and what the client wants of the connection itself.
+/// The allowed values of `Connection`: these headers, and the options of the connection itself.
 const OPTIONS: [&str; 6] = ["close", "http2-settings", "keep-alive", "proxy-connection", "te", "upgrade"];
 
-/// A request as read here.
+/// A request's head.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Head {
-    /// Its method.
+    /// The method.
     pub method: String,
-    /// Its target, as it is written: path and query.
+    /// The target as it is written: path and query.
     pub target: String,
-    /// What that means.
+    /// The meaning of the target.
     pub(super) aim: Target,
     /// The `Host` header; HTTP/1.0 has none.
     pub(super) host: Option<String>,
-    /// Does it come from a page in a browser (`Origin`)?
+    /// Whether the request comes from a page in a browser (`Origin`).
     pub(super) origin: bool,
-    /// May its connection go over to another protocol?
+    /// Whether its connection may switch to another protocol.
     pub(in crate::tunnel) upgrade: bool,
-    /// Is it the last one of its connection?
+    /// Whether it is the last one of its connection.
     pub(in crate::tunnel) last: bool,
-    /// Has it a body?
+    /// Whether it has a body.
     pub(super) body: bool,
-    /// Does the client wait for a word before it sends the body?
+    /// Whether the client waits for `100 Continue` before it sends the body.
     pub(super) expects: bool,
 }
 
 impl Head {
-    /// The operation of the Engine's that it asks for. None: one that is not in the table.
+    /// The requested operation of the Engine; None if it is not in the table.
     pub(in crate::tunnel) fn operation(&self) -> Option<&'static Operation> {
         self.aim.operation
     }
@@ -54,10 +54,10 @@ pub(in crate::tunnel) enum Body {
     Chunked,
 }
 
-/// What the headers say, as far as it matters here.
+/// The headers' meaning for the guard.
 #[derive(Default)]
 struct Headers<'a> {
-    /// Those that are passed on, as they stand there.
+    /// The lines passed on, unchanged.
     kept: Vec<&'a str>,
     host: Option<&'a str>,
     length: Option<u64>,
@@ -67,26 +67,26 @@ struct Headers<'a> {
     origin: bool,
     close: bool,
     wants_upgrade: bool,
-    /// The protocols, one for each header.
+    /// The requested protocols, one per header.
     upgrades: Vec<&'a str>,
 }
 
-/// Where a head ends of which so many bytes have been looked at before: behind its empty line.
+/// The end of a head: the index after its empty line. `before` bytes were searched earlier.
 pub(in crate::tunnel) fn head_end(bytes: &[u8], before: usize) -> Option<usize> {
     let from = before.saturating_sub(3);
     bytes[from..].windows(4).position(|four| four == b"\r\n\r\n").map(|at| from + at + 4)
 }
 
-/// The value of a Content-Length header, where it is a plain number (RFC 9110 section 8.6).
+/// The value of a Content-Length header, if it is a plain number (RFC 9110 section 8.6).
 pub(in crate::tunnel) fn content_length(value: &str) -> Option<u64> {
     let plain = !value.is_empty() && value.len() <= 18 && value.bytes().all(|b| b.is_ascii_digit());
     value.parse().ok().filter(|_| plain)
 }
 
-/// Reads a complete head; what it is, how its body is framed, and how it is written.
+/// Reads a complete head. Returns it, the framing of its body, and the bytes to send.
 ///
 /// # Errors
-/// It has no meaning, or two.
+/// It has no meaning, or more than one.
 pub(in crate::tunnel) fn read(bytes: &[u8]) -> Result<(Head, Body, Vec<u8>), Refusal> {
     let text = std::str::from_utf8(bytes).ok().filter(|text| text.is_ascii()).ok_or("it is not ASCII")?;
     let text = text.strip_suffix("\r\n\r\n").ok_or("its head has no end")?;
@@ -106,7 +106,7 @@ pub(in crate::tunnel) fn read(bytes: &[u8]) -> Result<(Head, Body, Vec<u8>), Ref
         (Some(length), false) => Body::Length(length),
         (None, true) => Body::Chunked,
     };
-    // The Engine reads parameters from the body of a form as well as from the query.
+    // The Engine reads parameters from a form's body as well as from the query.
     if headers.form && body != Body::None {
         return Err("forms are read like queries, which could say otherwise");
     }
@@ -150,7 +150,7 @@ pub(in crate::tunnel) fn read(bytes: &[u8]) -> Result<(Head, Body, Vec<u8>), Ref
     Ok((head, body, written.into_bytes()))
 }
 
-/// Method, target and version.
+/// Splits the request line into method, target and version.
 fn request_line(line: &str) -> Result<(&str, &str, &str), Refusal> {
     let words: Vec<&str> = line.split(' ').collect();
     let [method, target, version] = words.as_slice() else { return Err("its first line has not three words") };
@@ -182,7 +182,7 @@ impl<'a> Headers<'a> {
         Ok(headers)
     }
 
-    /// True where it may be passed on.
+    /// Whether the header is passed on.
     fn take(&mut self, name: &str, value: &'a str, old: bool) -> Result<bool, Refusal> {
         match name {
             "host" if self.host.replace(value).is_some() => return Err("it has two Host headers"),
@@ -196,12 +196,12 @@ impl<'a> Headers<'a> {
             "transfer-encoding" if self.chunked => return Err("it has two Transfer-Encoding headers"),
             "transfer-encoding" if value.eq_ignore_ascii_case("chunked") => self.chunked = true,
             "transfer-encoding" => return Err("its Transfer-Encoding is not chunked"),
-            // Nothing can be read from a form that has no body, so nobody needs to know that it is one.
+            // A form without a body holds no parameters, so its type is dropped.
             "content-type" if is_form(value) => {
                 self.form = true;
                 return Ok(false);
             }
-            // A server may not obey HTTP/1.0 in this (RFC 9110 section 10.1.1).
+            // A server may ignore it in HTTP/1.0 (RFC 9110 section 10.1.1).
             "expect" if old => return Ok(false),
             "expect" if !value.eq_ignore_ascii_case("100-continue") => return Err("it expects something unknown"),
             "expect" => self.expects = true,
@@ -229,7 +229,7 @@ fn is_form(content_type: &str) -> bool {
     kind == "application/x-www-form-urlencoded" || kind == "multipart/form-data"
 }
 
-/// RFC 9110 section 5.6.2.
+/// A character of a token (RFC 9110 section 5.6.2).
 fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
@@ -238,7 +238,7 @@ fn is_token(byte: u8) -> bool {
 mod tests {
     use super::*;
 
-    /// How a request with these headers is written, and the head.
+    /// The bytes written for a request with these headers, and the head.
     fn written(line: &str, headers: &str) -> (String, Head) {
         let text = format!("{line}\r\n{headers}\r\n");
         let (head, _, written) = read(text.as_bytes()).unwrap_or_else(|e| panic!("{text}: {e}"));
@@ -297,7 +297,7 @@ mod tests {
 
     #[test]
     fn a_target_and_the_number_of_headers_are_bounded_as_written() {
-        // Three bytes for each of these once it is written.
+        // Each of these is written as three bytes.
         let query = format!("?a={}", "{".repeat(15_000));
         for (size, passes) in [(MAX_TARGET, true), (MAX_TARGET + 1, false), (MAX_TARGET + 2, false)] {
             let path = format!("/images/{}/json", "a".repeat(size - "/images//json?a=".len() - 45_000));

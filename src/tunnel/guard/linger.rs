@@ -1,8 +1,8 @@
-//! The end of a client's connection, so that the last answer arrives.
+//! Closes a client's connection so that the last answer arrives.
 //!
-//! A guard often answers before a request's body has come, and then closes. A client that is still sending
-//! gets EPIPE or a reset then, and TCP even takes back what it has not read yet (RFC 9112 section 9.6). So
-//! our direction is ended, and what comes in the other one is read and thrown away until the client ends it.
+//! A guard often answers before a request's body has arrived, and then closes. A client that is still sending would get
+//! EPIPE or a reset, and TCP even discards data that it has not read yet (RFC 9112 section 9.6). So the sending
+//! direction is closed, and incoming data is read and dropped until the client closes its direction.
 
 use std::time::Duration;
 
@@ -10,15 +10,15 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::tunnel::client::stream::LocalStream;
 
-/// Most bytes that are thrown away. Clients of some languages send all of a body before they read: an image to
-/// be loaded, or a build's context. Larger ones are seldom, and get a reset.
+/// Limit of dropped bytes. Some clients send the whole body before they read: an image to load, or a build's context.
+/// Larger ones are rare, and get a reset.
 const MAX_BYTES: u64 = 8 << 30;
-/// How long it lasts at most: what 8 GiB take at the pace of a slow disk. Nothing is held but a descriptor.
+/// Time limit: 8 GiB at the rate of a slow disk. Only a descriptor is in use meanwhile.
 const MAX_TIME: Duration = Duration::from_secs(120);
-/// How long a client may be silent. It has the answer; if it sends, it has no reason to pause for long.
+/// Limit of a client's silence. It has the answer, so it has no reason to pause for long while sending.
 const MAX_SILENCE: Duration = Duration::from_secs(10);
 
-/// Waits for the client's end, and closes.
+/// Waits for the client's end, and closes the connection.
 pub(super) async fn close(local: LocalStream) {
     close_within(local, MAX_BYTES, MAX_TIME, MAX_SILENCE).await;
 }

@@ -1,9 +1,8 @@
-//! The guard: lets those requests through that the tunnel's settings allow, and no others.
+//! The guard: passes only the requests that the tunnel's settings allow.
 //!
-//! A seat belt on this side, for whoever uses the tunnel (docs/security.md). Requests are read twice: by
-//! [`framing`], which refuses whatever could be read in two ways, and by hyper, which passes on its own
-//! reading. Each is decided on before a byte of it is sent to the host. Without a guard none of this is
-//! in a flow's way.
+//! It protects the tunnel's user from mistakes, on this side of the connection (docs/security.md). Requests are read
+//! twice: by [`framing`], which refuses ambiguous ones, and by hyper, which passes on its own reading. Each request is
+//! decided on before any byte of it is sent to the host. Without a guard, none of this is in a flow's path.
 
 #[cfg(test)]
 mod agreement;
@@ -50,23 +49,23 @@ pub(super) use proxy::serve;
 pub use refusal::Refusal;
 pub(in crate::tunnel) use rest::Rest;
 
-/// Most requests that are shown at once.
+/// Limit of requests shown at once.
 const MOST_SHOWN: usize = 200;
-/// Longest path that is logged and shown, in characters.
+/// Limit of a path in the log and the status, in characters.
 const MAX_PATH: usize = 256;
 
-/// A request that is being answered, as shown by `status --json`.
+/// A request in progress, as shown by `status --json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RequestStatus {
     /// Its method.
     pub method: String,
     /// Its path, without the query.
     pub path: String,
-    /// Since when (RFC 3339, UTC).
+    /// Its start (RFC 3339, UTC).
     pub since: String,
-    /// The process that asks; None where the system does not tell.
+    /// The client's process id; None if the system does not tell.
     pub pid: Option<u32>,
-    /// The name of its program.
+    /// The name of the client's program.
     pub command: Option<String>,
 }
 
@@ -74,14 +73,14 @@ pub struct RequestStatus {
 #[derive(Debug)]
 pub(super) struct Guard {
     rules: Rules,
-    /// Those that are being answered, by number.
+    /// The requests in progress, by number.
     open: Mutex<BTreeMap<u64, RequestStatus>>,
     next: AtomicU64,
     known: Mutex<reach::Known>,
 }
 
 impl Guard {
-    /// The guard that the settings ask for.
+    /// The guard for these settings; None if they limit nothing.
     ///
     /// # Errors
     /// [`Error::Access`].
@@ -96,17 +95,17 @@ impl Guard {
         }))
     }
 
-    /// What it allows, in a few words.
+    /// The allowed policies, in a few words.
     pub(super) fn label(&self) -> &str {
         &self.rules.label
     }
 
-    /// The requests that are being answered.
+    /// The requests in progress.
     pub(super) fn requests(&self) -> Vec<RequestStatus> {
         lock(&self.open).values().take(MOST_SHOWN).cloned().collect()
     }
 
-    /// A request is being answered as long as what this returns lives.
+    /// Registers a request in progress, for as long as the returned value lives.
     fn begins(self: &Arc<Self>, method: &str, path: &str, who: &Who) -> Open {
         let request = RequestStatus {
             method: method.into(),
@@ -121,7 +120,7 @@ impl Guard {
     }
 }
 
-/// A request that is being answered.
+/// A request in progress, removed from the list on drop.
 #[derive(Debug)]
 struct Open {
     guard: Arc<Guard>,
@@ -134,7 +133,7 @@ impl Drop for Open {
     }
 }
 
-/// A path, fit for a log.
+/// A path, safe for a log.
 fn shown(path: &str) -> String {
     let shown: String = path.escape_debug().take(MAX_PATH).collect();
     if shown.len() < path.len() { shown + "…" } else { shown }

@@ -1,4 +1,4 @@
-//! Directories of the host in a container: `allowed_binds`.
+//! `allowed_binds`: host directories mounted into a container.
 
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -6,8 +6,8 @@ use super::Ground;
 use super::json::shown;
 use super::text::{is_name, is_one_line};
 
-/// Where containers write: links that they put there lead anywhere (the Engine's own directories, unless it
-/// was told others).
+/// Directories where containers write, so that links in them may lead anywhere: the
+/// Engine's own, at their default paths.
 const OF_CONTAINERS: &[&str] = &["/var/lib/docker", "/var/lib/containerd", "/run/docker", "/run/containerd"];
 
 /// An item of HostConfig.Binds: `/path`, `volume:/path[:options]` or `/host/path:/path[:options]`.
@@ -15,7 +15,8 @@ const OF_CONTAINERS: &[&str] = &["/var/lib/docker", "/var/lib/containerd", "/run
 #[serde(transparent)]
 pub(super) struct Bind(String);
 
-/// How a bind or a volume may be mounted. Not here: `shared` and `rshared`, by which mounts get out.
+/// The allowed options of a bind or a volume. Excluded are `shared` and `rshared`, which
+/// propagate mounts out of the container.
 const OPTIONS: &[&str] = &[
     "cached",
     "consistent",
@@ -38,7 +39,7 @@ impl<'de> Deserialize<'de> for Bind {
         let bind = Self(text);
         let refused = |why: &str| serde::de::Error::custom(format_args!("{} {why}", shown(&bind.0)));
         let parts: Vec<&str> = bind.0.split(':').collect();
-        // A backslash: a path of a Windows host, whose drive would be taken for a volume.
+        // A backslash belongs to a path of a Windows host, whose drive letter would be taken for a volume.
         if parts.len() > 3 || !is_one_line(&bind.0) || bind.0.contains('\\') {
             return Err(refused("is not allowed"));
         }
@@ -61,29 +62,29 @@ impl Bind {
         self.0.split(':').nth(2).into_iter().flat_map(|options| options.split(','))
     }
 
-    /// The host's path, if it is one.
+    /// The host's path; None for a volume.
     fn of_host(&self) -> Option<&str> {
         self.0.split_once(':').map(|(source, _)| source).filter(|source| source.starts_with('/'))
     }
 
-    /// The volume, if it is a named one.
+    /// The name of the volume; None for a bind.
     pub(super) fn volume(&self) -> Option<&str> {
         self.0.split_once(':').map(|(source, _)| source).filter(|source| !source.starts_with('/'))
     }
 
-    /// Its source and target, where the source is below an entry of `allowed_binds`.
+    /// Its source and target, if the source is below an entry of `allowed_binds`.
     pub(super) fn below(&self, ground: &Ground<'_>) -> Option<(&str, &str)> {
         let source = self.of_host().filter(|source| ground.is_below(source))?;
         Some((source, self.0.split(':').nth(1)?))
     }
 
-    /// Does it take part in what the host mounts later?
+    /// Whether later mounts on the host propagate into it.
     pub(super) fn follows_host(&self) -> bool {
         self.options().any(|option| matches!(option, "slave" | "rslave"))
     }
 
     /// # Errors
-    /// Why not.
+    /// Why the bind is not allowed.
     pub(super) fn judge(&self, ground: &Ground<'_>) -> Result<(), String> {
         let Some(source) = self.of_host() else { return Ok(()) };
         let read_only = self.options().any(|option| option == "ro");
@@ -92,7 +93,7 @@ impl Bind {
     }
 }
 
-/// What a container does with a directory of the host's.
+/// How a container uses a directory of the host.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Use {
     Read,
@@ -100,17 +101,17 @@ pub(super) enum Use {
 }
 
 impl Ground<'_> {
-    /// Is it allowed, if it is, for being below an entry that ends in `/`?
+    /// Whether a bind of this path would need an entry that ends in `/`.
     pub(super) fn is_below(&self, path: &str) -> bool {
         !self.binds.iter().any(|entry| entry == path.trim_end_matches('/'))
     }
 
-    /// May a container have this path of the host? An entry is meant exactly, and for writing too. One that
-    /// ends in `/` is meant with all below it, for reading only: where containers write, they can put a
-    /// link, which the Engine follows at the next bind.
+    /// Whether a container may have this path of the host. An entry allows exactly its path, for reading and writing.
+    /// An entry that ends in `/` allows all paths below it, for reading only: a container that can write there could
+    /// create a link, which the Engine would follow at the next bind.
     ///
     /// # Errors
-    /// Why not.
+    /// Why it is not allowed.
     pub(super) fn may_bind(&self, path: &str, wanted: Use) -> Result<(), String> {
         let place = path.trim_end_matches('/');
         let refused = |why: &str| Err(format!("the host's {} {why}", shown(path)));
@@ -140,7 +141,7 @@ impl Ground<'_> {
     }
 }
 
-/// Is `path` this directory, or below it?
+/// Whether `path` is this directory or below it.
 pub(in crate::tunnel::guard) fn is_in(path: &str, root: &str) -> bool {
     path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }

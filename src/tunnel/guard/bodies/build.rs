@@ -1,4 +1,4 @@
-//! The query of a build, whose parameters are what a body is elsewhere.
+//! A build's query, whose parameters take the place of a body.
 
 use std::collections::BTreeMap;
 
@@ -11,20 +11,20 @@ use super::text::{is_network_name, is_one_line};
 /// Judges a parameter of a build.
 ///
 /// # Errors
-/// What is not allowed in it.
+/// Why it is not allowed.
 pub(in crate::tunnel::guard) fn judge(name: &str, value: &str) -> Result<(), String> {
-    // One that is there counts, whatever the first of several says.
+    // `securityopt` is refused even if empty: the first of several values may be empty.
     if value.is_empty() && name != "securityopt" {
         return Ok(());
     }
     let fits = match name {
-        // As a container's; the Engine's host network is not had by its id, either.
+        // As for a container. The Engine's host network is not reachable by its id either.
         "networkmode" => value != "host" && is_network_name(value),
         "cgroupparent" | "securityopt" | "entitlements" | "credentialspec" | "storage-opt" => false,
         "isolation" => value == "default",
-        // 2 is BuildKit, whose steps come in a protocol that cannot be judged.
+        // 2 selects BuildKit, whose steps use a protocol that cannot be judged.
         "version" => value == "1",
-        // docker's own limits and switches, and what stands in the image.
+        // docker's own limits and switches, and the image's settings.
         "dockerfile" | "t" | "extrahosts" | "remote" | "q" | "nocache" | "pull" | "rm" | "forcerm" | "memory"
         | "memswap" | "cpushares" | "cpusetcpus" | "cpusetmems" | "cpuperiod" | "cpuquota" | "shmsize" | "squash"
         | "platform" | "target" | "buildid" | "session" => is_one_line(value),
@@ -42,7 +42,7 @@ fn is<T: DeserializeOwned>(value: &str) -> bool {
     value == "null" || json::read::<T>(value.as_bytes()).is_ok()
 }
 
-/// Where BuildKit puts what it has built.
+/// The destination of a BuildKit build.
 #[derive(serde::Deserialize)]
 #[serde(rename_all = "PascalCase", deny_unknown_fields)]
 struct Output {
@@ -53,7 +53,7 @@ struct Output {
 }
 
 impl Output {
-    /// To the Engine, or back to the client.
+    /// Whether the result goes to the Engine or back to the client.
     fn is_local(&self) -> bool {
         ["cacheonly", "docker", "image", "local", "moby", "oci", "tar"].contains(&self.kind.as_str())
             && !self.attrs.contains_key("push")

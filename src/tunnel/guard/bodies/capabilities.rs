@@ -1,6 +1,6 @@
-//! The capabilities of a container to which nothing is added.
+//! The default capabilities of a container.
 
-/// The capabilities that a container has if nothing is asked for.
+/// The capabilities of a container without `CapAdd`.
 const DEFAULT_CAPABILITIES: &[&str] = &[
     "AUDIT_WRITE",
     "CHOWN",
@@ -18,7 +18,7 @@ const DEFAULT_CAPABILITIES: &[&str] = &[
     "SYS_CHROOT",
 ];
 
-/// Has a container this capability anyway? Engines take it in any case, with or without `CAP_`.
+/// Whether it is a default capability. Engines accept any case, with or without `CAP_`.
 pub(super) fn is_default_capability(name: &str) -> bool {
     let name = name.to_ascii_uppercase();
     DEFAULT_CAPABILITIES.contains(&name.strip_prefix("CAP_").unwrap_or(&name))

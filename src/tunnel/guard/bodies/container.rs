@@ -1,4 +1,4 @@
-//! Bodies about containers: create, commit and exec.
+//! Bodies of create, commit and exec.
 
 use std::collections::BTreeMap;
 
@@ -8,13 +8,13 @@ use super::text::{Member, Nothing, Text, Words, body, dropped, nothing, only, ru
 use super::{Ground, Reference};
 
 rules! {
-    /// A place in the container. Podman takes the keys for `-v` itself.
+    /// A path in the container. Podman parses the keys like arguments of `-v`.
     VolumePath = |text| only(text.starts_with('/') && !text.contains([':', ',']) && !text.contains(char::is_control));
 }
 
 body! {
-    /// `POST /containers/create`: what Moby calls Config, and what stands beside it. Up to Engine 26 fields of
-    /// HostConfig are read here, too, if there is no HostConfig; none of them is known here.
+    /// `POST /containers/create`: Moby's Config and the fields next to it. Without a HostConfig, Engines up to 26 read
+    /// its fields here as well; of those, only the runtime is accepted.
     Create {
         hostname: String,
         domainname: String,
@@ -43,9 +43,9 @@ body! {
         shell: Words,
         host_config: HostConfig,
         networking_config: Networking,
-        // docker-py's own API writes it here, where Engines up to 26 look for it if there is no HostConfig.
+        // docker-py's own API writes it here, where Engines up to 26 read it if there is no HostConfig.
         runtime: Runtime,
-        // dockerode sends the query's parameters here as well: a create's, and a commit's.
+        // dockerode repeats the query's parameters here, for create and commit.
         #[serde(deserialize_with = "dropped")]
         name = "name": Nothing,
         #[serde(deserialize_with = "dropped")]
@@ -66,7 +66,7 @@ body! {
         tag = "tag": Nothing,
     }
 
-    /// How the Engine sees that a container is well.
+    /// How the Engine checks a container's health.
     Healthcheck {
         test: Vec<String>,
         interval: i64,
@@ -92,12 +92,12 @@ body! {
         attach_stderr: bool,
         attach_stdout: bool,
         detach_keys: String,
-        // docker-py writes it so; the Engine takes any case.
+        // docker-py's spelling; the Engine accepts any case.
         keys_of_docker_py = "detachKeys": String,
         env: Vec<String>,
         working_dir: String,
         cmd: Words,
-        // Of Engines before 1.42, without effect; docker-py sends the second.
+        // From Engines before 1.42, without effect; docker-py sends the second.
         #[serde(deserialize_with = "dropped")]
         detach: Nothing,
         #[serde(deserialize_with = "dropped")]
@@ -109,7 +109,7 @@ body! {
         detach: bool,
         tty: bool,
         console_size: [u32; 2],
-        // What dockerode tells itself.
+        // Internal fields of dockerode.
         #[serde(deserialize_with = "dropped")]
         hijack = "hijack": Nothing,
         #[serde(deserialize_with = "dropped")]
@@ -118,10 +118,10 @@ body! {
 }
 
 impl Exec {
-    /// Writes each field in one way.
+    /// Moves each field to one spelling.
     ///
     /// # Errors
-    /// One stands there twice.
+    /// A field occurs in two spellings.
     pub(super) fn in_one_spelling(mut self) -> Result<Self, String> {
         let other = self.keys_of_docker_py.take();
         match (&self.detach_keys, other) {
@@ -134,12 +134,12 @@ impl Exec {
 }
 
 impl Create {
-    /// Judges what depends on more than one field, and writes in what must not be left to the Engine.
+    /// Judges fields that depend on each other, and sets those that must not be left to the Engine's default.
     ///
     /// # Errors
-    /// What is not allowed in it.
+    /// What is not allowed.
     pub(super) fn judge(&mut self, ground: &Ground<'_>) -> Result<(), String> {
-        // Without one, Engines up to 26 take its fields from the top level. Beside one they are not read.
+        // Without a HostConfig, Engines up to 26 read its fields from the top level; otherwise they don't.
         let runtime = self.runtime.take();
         self.host_config.get_or_insert_with(|| HostConfig::with_runtime(runtime)).judge(ground)?;
         for (network, endpoint) in self.networking_config.iter().flat_map(|n| &n.endpoints_config).flatten() {
@@ -151,7 +151,7 @@ impl Create {
         Ok(())
     }
 
-    /// What the Engine must be asked about before this can be sent.
+    /// The objects that must be checked at the Engine before this body can be sent.
     pub(in crate::tunnel::guard) fn references(&mut self) -> Vec<Reference<'_>> {
         self.host_config.as_mut().map(HostConfig::references).unwrap_or_default()
     }
@@ -161,10 +161,10 @@ impl Create {
         self.host_config.iter().flat_map(|host| host.below(ground)).map(str::to_owned).collect()
     }
 
-    /// What a commit's body must be besides: a configuration alone.
+    /// Checks that a commit's body holds only a configuration.
     ///
     /// # Errors
-    /// It is more.
+    /// It holds more.
     pub(super) fn is_config_alone(&self) -> Result<(), String> {
         match (&self.host_config, &self.networking_config, &self.runtime) {
             (None, None, None) => Ok(()),

@@ -1,5 +1,5 @@
-//! Containers that are there: would they be allowed now? Whoever may exec into one, copy into it or share its
-//! namespaces has what it has.
+//! Existing containers: whether they would be allowed now. Exec into a container, copying into it and sharing its
+//! namespaces give the user what the container has.
 
 use std::collections::BTreeSet;
 
@@ -11,7 +11,7 @@ use super::host_config::HostConfig;
 use super::mounts::Options;
 use super::{Ground, Reference, json};
 
-/// What of a HostConfig gives nothing to who uses the container, or stands in what is mounted (below).
+/// HostConfig fields that give no rights to the container's user, or that `Mounts` shows as well.
 const NOT_JUDGED: &[&str] = &[
     "Annotations",
     "BlkioDeviceReadBps",
@@ -29,16 +29,16 @@ const NOT_JUDGED: &[&str] = &[
     "VolumesFrom",
 ];
 
-/// A container that would be allowed, if what it refers to would.
+/// An existing container that would be allowed if all objects it refers to are.
 pub(in crate::tunnel::guard) struct Existing {
-    /// Its whole id.
+    /// Its full id.
     pub(in crate::tunnel::guard) id: String,
     host: HostConfig,
-    /// The volumes that are mounted in it, each once.
+    /// The volumes mounted in it, each once.
     volumes: BTreeSet<String>,
 }
 
-/// What is mounted in a container, as an inspect shows it.
+/// A mount of a container, as shown by inspect.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct MountPoint {
@@ -55,10 +55,10 @@ struct MountPoint {
 }
 
 impl Existing {
-    /// Reads what the Engine says of a container.
+    /// Reads an inspect answer about a container.
     ///
     /// # Errors
-    /// Why it would not be allowed.
+    /// Why the container would not be allowed.
     pub(in crate::tunnel::guard) fn read(inspect: &[u8], ground: &Ground<'_>) -> Result<Self, String> {
         let mut inspect = json::parse(inspect)?;
         let id = inspect["Id"].as_str().filter(|id| is_whole_id(id)).ok_or("the Engine gives no id")?.to_owned();
@@ -96,10 +96,10 @@ impl Existing {
         self.host.below(ground).map(str::to_owned).collect()
     }
 
-    /// What else must be asked.
+    /// The objects that must be checked at the Engine as well.
     pub(in crate::tunnel::guard) fn references(&mut self) -> Vec<Reference<'_>> {
         let mut all = self.host.references();
-        // Those of its HostConfig are among those that are mounted.
+        // The HostConfig's volumes are among the mounted ones.
         all.retain(|reference| !matches!(reference, Reference::Volume { .. }));
         let volumes = self.volumes.iter().cloned();
         all.extend(volumes.map(|name| Reference::Volume { field: "Mounts", name }));
@@ -107,10 +107,10 @@ impl Existing {
     }
 }
 
-/// Would this volume, as the Engine shows it, be one that could be made now?
+/// Checks that a volume, as shown by the Engine, could be created now.
 ///
 /// # Errors
-/// Why not.
+/// Why it could not.
 pub(in crate::tunnel::guard) fn judge_volume(inspect: &[u8], ground: &Ground<'_>) -> Result<(), String> {
     let mut inspect = json::parse(inspect)?;
     match inspect["Driver"].as_str() {
@@ -122,17 +122,17 @@ pub(in crate::tunnel::guard) fn judge_volume(inspect: &[u8], ground: &Ground<'_>
     options.judge(ground).map_err(|e| format!("Options.{e}"))
 }
 
-/// An exec that was made before.
+/// An exec created earlier.
 pub(in crate::tunnel::guard) struct ExistingExec {
-    /// The container that it runs in.
+    /// The id of its container.
     pub(in crate::tunnel::guard) container: String,
 }
 
 impl ExistingExec {
-    /// Reads what the Engine says of it.
+    /// Reads an inspect answer about an exec.
     ///
     /// # Errors
-    /// Why it would not be allowed.
+    /// Why the exec would not be allowed.
     pub(in crate::tunnel::guard) fn read(inspect: &[u8]) -> Result<Self, String> {
         let inspect = json::parse(inspect)?;
         let container = inspect["ContainerID"].as_str().filter(|id| is_whole_id(id));
@@ -144,8 +144,8 @@ impl ExistingExec {
     }
 }
 
-/// An id as the Engine gives it, not a name or the beginning of one. (A name can have this form, too, but
-/// the Engine looks for ids first.)
+/// Whether it has the form of a full id from the Engine. A name may have this form as well, but
+/// the Engine looks for ids first.
 pub(in crate::tunnel::guard) fn is_whole_id(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 }

@@ -1,4 +1,4 @@
-//! HostConfig: what a container may have of its host.
+//! HostConfig: a container's access to its host.
 
 use std::collections::BTreeMap;
 
@@ -15,10 +15,10 @@ use super::text::{
 use super::{Ground, Reference};
 
 body! {
-    /// Part of `POST /containers/create`. Every field that Moby has had since API 1.24.
+    /// Part of `POST /containers/create`: every field that Moby has had since API 1.24.
     HostConfig {
         binds: Vec<Bind>,
-        // Written by clients only.
+        // Written by clients for themselves.
         container_id_file = "ContainerIDFile": String,
         log_config: LogConfig,
         network_mode: NetworkMode,
@@ -28,7 +28,7 @@ body! {
         volume_driver: Text<Local>,
         volumes_from: Vec<VolumesFrom>,
         console_size: [u32; 2],
-        // Runtimes obey some of them (`org.systemd.property.*`, `run.oci.*`, `cdi.k8s.io/*`).
+        // Runtimes act on some annotations (`org.systemd.property.*`, `run.oci.*`, `cdi.k8s.io/*`).
         #[serde(deserialize_with = "nothing")]
         annotations: Nothing,
 
@@ -102,7 +102,7 @@ body! {
         io_maximum_iops = "IOMaximumIOps": u64,
         io_maximum_bandwidth = "IOMaximumBandwidth": u64,
 
-        // Of Engines long ago.
+        // From very old Engines.
         #[serde(deserialize_with = "nothing")]
         capabilities: Nothing,
         #[serde(deserialize_with = "nothing")]
@@ -129,7 +129,7 @@ rules! {
     Pid = |text| one_of(text, &[""]);
 }
 
-/// A namespace of one's own, as the rule has it, or another container's.
+/// A private namespace, as the rule requires, or that of another container.
 #[derive(Clone, Serialize)]
 #[serde(untagged, bound(serialize = ""))]
 pub(super) enum Namespace<R> {
@@ -137,14 +137,14 @@ pub(super) enum Namespace<R> {
     Of(Joined),
 }
 
-/// `container:NAME`, whose container is asked for.
+/// `container:NAME`. The container is checked at the Engine.
 #[derive(Clone, Serialize)]
 pub(super) struct Joined(String);
 
 impl Joined {
     const PREFIX: &str = "container:";
 
-    /// None where it is none; an error where its container has no name.
+    /// None if it names no container; an error if the name is missing.
     fn read(text: &str) -> Option<Result<Self, String>> {
         let name = text.strip_prefix(Self::PREFIX)?;
         Some(if is_name(name) { Ok(Self(text.into())) } else { Err("names no container".into()) })
@@ -169,8 +169,8 @@ impl<'de, R: super::text::Rule> Deserialize<'de> for Namespace<R> {
     }
 }
 
-/// The network that a container begins with. One of the Engine's is found by its name or id; the Engine
-/// takes the host's for no container whose mode is not the word `host` (moby: ErrConflictHostNetwork).
+/// A container's first network. It is found by name or id. The Engine uses the host's network only for the literal mode
+/// `host` (moby: ErrConflictHostNetwork).
 #[derive(Clone, Serialize)]
 #[serde(untagged)]
 pub(super) enum NetworkMode {
@@ -191,7 +191,7 @@ impl<'de> Deserialize<'de> for NetworkMode {
     }
 }
 
-/// Another container, whose volumes this one has, too: `NAME[:ro|:rw]`.
+/// Another container whose volumes are mounted as well: `NAME[:ro|:rw]`.
 #[derive(Clone, Serialize)]
 #[serde(transparent)]
 pub(super) struct VolumesFrom(String);
@@ -214,7 +214,7 @@ impl<'de> Deserialize<'de> for VolumesFrom {
     }
 }
 
-/// The program that runs the container, which must be the Engine's default: another one may confine less.
+/// The program that runs the container. It must be the Engine's default: another one may confine less.
 #[derive(Clone, Serialize)]
 #[serde(transparent)]
 pub(super) struct Runtime(String);
@@ -222,7 +222,7 @@ pub(super) struct Runtime(String);
 impl<'de> Deserialize<'de> for Runtime {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let name = String::deserialize(deserializer)?;
-        // Engines from 23 on take the path of a program here.
+        // Engines from 23 on accept the path of a program here.
         if name.is_empty() || is_name(&name) {
             Ok(Self(name))
         } else {
@@ -231,8 +231,8 @@ impl<'de> Deserialize<'de> for Runtime {
     }
 }
 
-/// Whose view of the control groups a container has. `host` is what Engines give on a host with cgroup v1,
-/// and to clients of an API before 1.41, if nothing is asked for.
+/// The container's cgroup namespace. `host` is the Engine's default on a host with cgroup v1, and for
+/// clients of an API before 1.41.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum CgroupnsMode {
@@ -243,12 +243,12 @@ pub(super) enum CgroupnsMode {
 }
 
 impl HostConfig {
-    /// One that says nothing but this.
+    /// A HostConfig with only this runtime.
     pub(super) fn with_runtime(runtime: Option<Runtime>) -> Self {
         Self { runtime, ..Self::default() }
     }
 
-    /// Judges what depends on more than one field, and writes in what must not be left to the Engine.
+    /// Judges fields that depend on each other, and sets those that must not be left to the Engine's default.
     pub(super) fn judge(&mut self, ground: &Ground<'_>) -> Result<(), String> {
         self.judge_common(ground)?;
         self.leave_out_mounts(ground)?;
@@ -264,7 +264,7 @@ impl HostConfig {
         Ok(())
     }
 
-    /// See [`Mount::leave_out_mounts`]. A text of Binds cannot say that, an item of Mounts can.
+    /// See [`Mount::leave_out_mounts`]. An item of Binds cannot express that, so it becomes an item of Mounts.
     fn leave_out_mounts(&mut self, ground: &Ground<'_>) -> Result<(), String> {
         let mut moved = Vec::new();
         for (at, bind) in self.binds.iter().flatten().enumerate() {
@@ -285,18 +285,18 @@ impl HostConfig {
         Ok(())
     }
 
-    /// The directories of the host's that it has for being below an entry of `allowed_binds`.
+    /// The host directories that need an `allowed_binds` entry ending in `/`.
     pub(super) fn below<'a>(&'a self, ground: &Ground<'_>) -> impl Iterator<Item = &'a str> {
         let ground = *ground;
         self.mounts.iter().flatten().filter(move |mount| mount.is_below(&ground)).filter_map(Mount::source)
     }
 
-    /// Has it this directory of the host's without what is mounted below it?
+    /// Whether it mounts this host directory without the mounts below it.
     pub(super) fn leaves_out_mounts(&self, source: &str, target: &str) -> bool {
         self.mounts.iter().flatten().any(|mount| mount.leaves_out_mounts(source, target))
     }
 
-    /// What is judged of a container that is there, too.
+    /// Judges the parts that are also judged for existing containers.
     pub(super) fn judge_common(&self, ground: &Ground<'_>) -> Result<(), String> {
         for (at, bind) in self.binds.iter().flatten().enumerate() {
             bind.judge(ground).map_err(|e| format!("HostConfig.Binds[{at}]: {e}"))?;

@@ -1,8 +1,8 @@
-//! JSON with one meaning only: no name twice in an object, names exactly as Moby writes them, bounded depth.
+//! JSON with a single meaning: no duplicate names in an object, names exactly as in Moby, limited depth.
 //!
-//! [`read`] is a small serde deserializer of our own, for four things that serde_json's has not: errors that
-//! say where they are; an unknown name that tells the right spelling; values that are never repeated in an
-//! error, since they may be secret; and Go's rule that null is the same as nothing.
+//! [`read`] is a small serde deserializer with four features that serde_json lacks: errors report the place; an error
+//! about an unknown name shows the right spelling; errors never repeat values, since they may be secret; and, as in
+//! Go, null equals an absent field.
 
 use std::fmt;
 
@@ -14,29 +14,29 @@ use serde::de::{
 use serde::forward_to_deserialize_any;
 use serde_json::{Map, Value};
 
-/// Largest document that is judged, in bytes.
+/// Size limit of a judged document, in bytes.
 pub(in crate::tunnel::guard) const MAX: usize = 1 << 20;
-/// Longest name or value that an error repeats, in characters.
+/// Limit of a name or value in an error, in characters.
 const MAX_SHOWN: usize = 100;
 
-/// Reads a whole document. (serde_json bounds its depth to 128 and refuses what follows it.)
+/// Reads a whole document. serde_json limits the depth to 128 and refuses trailing data.
 ///
 /// # Errors
-/// What in it is not allowed, and where.
+/// What is not allowed, and where.
 pub(super) fn read<T: DeserializeOwned>(text: &[u8]) -> Result<T, String> {
     read_value(parse(text)?)
 }
 
-/// Reads a document without names that stand twice.
+/// Parses a document and refuses duplicate names.
 ///
 /// # Errors
-/// It is no such document.
+/// It is not such a document.
 pub(super) fn parse(text: &[u8]) -> Result<Value, String> {
     let document = serde_json::from_slice(text).map(|Strict(document)| document);
     document.map_err(|e| format!("the body cannot be judged: {e}"))
 }
 
-/// The same for a document, or a part of one, that was parsed before.
+/// Reads a parsed document or a part of one.
 ///
 /// # Errors
 /// As [`read`].
@@ -44,7 +44,7 @@ pub(super) fn read_value<T: DeserializeOwned>(document: Value) -> Result<T, Stri
     T::deserialize(Node(document)).map_err(|fault| fault.to_string())
 }
 
-/// Text of others', fit for an error.
+/// Text from clients or the Engine, made safe for an error message.
 pub(in crate::tunnel::guard) fn shown(text: &str) -> String {
     let escaped: String = text.escape_debug().take(MAX_SHOWN + 1).collect();
     match escaped.char_indices().nth(MAX_SHOWN) {
@@ -53,7 +53,7 @@ pub(in crate::tunnel::guard) fn shown(text: &str) -> String {
     }
 }
 
-/// Does it say as much as nothing to Go?
+/// Whether Go treats it like an absent field.
 pub(super) fn is_empty(value: &Value) -> bool {
     match value {
         Value::Null => true,
@@ -65,9 +65,9 @@ pub(super) fn is_empty(value: &Value) -> bool {
     }
 }
 
-/// What is wrong with a document, and where.
+/// The fault in a document, and its place.
 struct Fault {
-    /// From the inside out.
+    /// Path segments, the innermost first.
     place: Vec<String>,
     said: String,
 }
@@ -154,13 +154,13 @@ impl<'de> Deserializer<'de> for Node {
                 }
                 continue;
             }
-            // Go would read this one, and an earlier one of the right name too.
+            // Go would read this name as well as an earlier one with the right spelling.
             let name_folded = folded(&name);
             if let Some(right) = known.iter().find(|known| folded(known) == name_folded) {
                 let said = format!("is unknown: the Engine's API writes {right}");
                 return Err(Fault::custom(said).inside(format!(".{}", shown(&name))));
             }
-            // Clients newer than this list send fields that they do not use, too. Nothing is not sent on.
+            // Clients newer than this list send fields that they don't use. Empty ones are left out.
             if !is_empty(&value) {
                 return Err(Fault::custom("is not allowed (unknown here)").inside(format!(".{}", shown(&name))));
             }
@@ -189,7 +189,7 @@ impl<'de> Deserializer<'de> for Node {
     }
 
     fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
-        // Null in a list or a map of texts is an empty one to Go.
+        // Go reads null in a list or map of texts as an empty text.
         if self.0.is_null() { visitor.visit_str("") } else { self.deserialize_any(visitor) }
     }
 
@@ -236,7 +236,7 @@ impl<'de> MapAccess<'de> for Entries {
     }
 }
 
-/// A document without a name that stands twice in an object.
+/// A document whose objects have no duplicate names.
 struct Strict(Value);
 
 impl<'de> Deserialize<'de> for Strict {
@@ -298,8 +298,7 @@ impl<'de> Visitor<'de> for Reader {
     }
 }
 
-/// `name` as Go compares names: without regard to case, where two letters that are not ASCII count as
-/// an `s` and a `k` (U+017F and U+212A).
+/// `name` as Go compares names: ignoring case, with two non-ASCII letters that equal `s` and `k` (U+017F and U+212A).
 fn folded(name: &str) -> String {
     let fold = |c: char| match c {
         '\u{17f}' => 's',

@@ -1,4 +1,4 @@
-//! LogConfig: who keeps what a container writes. Drivers run in the host's daemon, as root.
+//! LogConfig: the destination of a container's output. Log drivers run in the host's daemon, as root.
 
 use std::collections::BTreeMap;
 
@@ -15,28 +15,28 @@ body! {
 }
 
 rules! {
-    // A driver that is a path is one of the caller's own (moby: plugins are found by file).
+    // A driver given by path may be the client's own program (moby: plugins are found by file).
     Driver = |text| only(text.is_empty() || is_name(text));
 }
 
-/// Options that bound what is kept, and mean nothing to drivers that send it elsewhere.
+/// Options that limit the stored output. Drivers that send it elsewhere ignore them.
 const BOUNDS: &[&str] = &["compress", "max-buffer-size", "max-file", "max-size", "mode"];
-/// Further options of the drivers that write files of the Engine's own: what stands in them besides.
+/// Further options of drivers that write the Engine's own files: they add data to the output.
 const MARKS: &[&str] = &["env", "env-regex", "labels", "labels-regex", "tag"];
 
-/// Does this driver write for the container alone? Others connect to where they are told, or write the
-/// caller's text to the host's log; they pass only as the Engine's default, and with bounds at most.
+/// Whether this driver writes for the container alone. Others connect to configured addresses or write the container's
+/// text to the host's log; they pass only if they are the Engine's default, and with options of [`BOUNDS`] only.
 pub(in crate::tunnel::guard) fn is_private(driver: &str) -> bool {
     matches!(driver, "json-file" | "local" | "none")
 }
 
 impl LogConfig {
     /// # Errors
-    /// What is not allowed in it.
+    /// What is not allowed.
     pub(super) fn judge(&self) -> Result<(), String> {
         let driver = self.kind.as_deref().unwrap_or_default();
         for (name, value) in self.config.iter().flatten() {
-            // Of the Engine's default it is asked which one that is.
+            // Whether the Engine's default driver may have them is checked at the Engine.
             let is_mark = (driver.is_empty() || is_private(driver)) && MARKS.contains(&name.as_str());
             if !is_mark && !BOUNDS.contains(&name.as_str()) {
                 return Err(format!("Config.{} is not allowed for the log driver {}", shown(name), named(driver)));
@@ -48,8 +48,8 @@ impl LogConfig {
         Ok(())
     }
 
-    /// What the Engine must be asked: is a driver that is named here its default, or is its default one that may
-    /// have the options that stand here?
+    /// What must be checked at the Engine: whether the named driver is its default, or whether its default
+    /// driver may have these options.
     pub(super) fn reference(&mut self) -> Option<Reference<'_>> {
         let driver = self.kind.as_deref().unwrap_or_default();
         if !driver.is_empty() {
@@ -65,7 +65,7 @@ fn named(driver: &str) -> &str {
     if driver.is_empty() { "that is the Engine's default" } else { driver }
 }
 
-/// The daemon executes templates: names of fields (`{{.Name}}`) and no functions.
+/// Whether a template only names fields (`{{.Name}}`). The daemon executes templates, which may also call functions.
 fn is_plain_template(text: &str) -> bool {
     text.split("{{").skip(1).all(|action| {
         let inner = action.split_once("}}").map(|(inner, _)| inner.trim());

@@ -1,11 +1,11 @@
-//! Bodies of requests under `no-privileged`.
+//! Request bodies under `no-privileged`.
 //!
-//! Everything that passes is spelled out: a body is read into the structures here, which have a field for
-//! what is known and harmless and no other, and what is sent on is written from them. A list of what is
-//! dangerous would miss the next way out; in this one it is unknown.
+//! An allowlist: a body is read into the structures here, which have fields only for what is known and harmless,
+//! and the body that is sent on is written from them. A denylist would miss the next way out of a container; here
+//! it is unknown, and so refused.
 //!
-//! `tests/guard/fields.txt` has every field of Moby's own structures with its verdict, and
-//! `scripts/moby-fields` finds those that are new.
+//! `tests/guard/fields.txt` lists every field of Moby's own structures with its verdict, and
+//! `scripts/moby-fields` finds new ones.
 
 mod binds;
 mod build;
@@ -40,51 +40,51 @@ pub(super) use json::{MAX as MAX_BODY, shown};
 pub(super) use logging::is_private;
 pub(super) use text::is_name;
 
-/// What a container may have of its host.
+/// The access to its host that a container may have.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Ground<'a> {
     /// `allowed_binds`.
     pub(super) binds: &'a [String],
-    /// Is it asked by a version of the API before 1.40? By these a bind always brings what is mounted below it.
+    /// Whether the request's API version is before 1.40. There a bind always includes the mounts below it.
     pub(super) brings_mounts: bool,
 }
 
 /// A body that may pass.
 pub(super) enum Judged {
-    /// As it is to be sent.
+    /// The body to send.
     Ready(Vec<u8>),
-    /// If the Engine's answers to [`Create::references`] allow it.
+    /// The body to send if the Engine's answers about [`Create::references`] allow it.
     Create(Box<Create>),
 }
 
-/// What the Engine must be asked before a container may be made.
+/// What must be checked at the Engine before a container may be created.
 pub(super) enum Reference<'a> {
-    /// Is this container one that would be allowed now? `set` puts its id in its name's place, which
-    /// another container could take meanwhile.
+    /// This container would be allowed now. `set` replaces its name by its id, since another container could
+    /// take the name in the meantime.
     Container { field: &'static str, name: String, set: Box<dyn FnOnce(&str) + Send + 'a> },
-    /// Is this volume, if it is there already, one that could be made now?
+    /// This volume, if it exists, could be created now.
     Volume { field: &'static str, name: String },
-    /// Is this its default runtime?
+    /// This is the default runtime.
     Runtime(String),
-    /// Is this its default log driver?
+    /// This is the default log driver.
     LogDriver(String),
-    /// Does its default log driver write for the container alone, so that it may have this option? `set` puts its
-    /// name in.
+    /// The default log driver writes for the container alone, so that it may have this option.
+    /// `set` inserts the driver's name.
     DefaultLog { option: String, set: Box<dyn FnOnce(&str) + Send + 'a> },
-    /// Is its own seccomp profile the one that this was compared with? `before` is the first version whose own is
-    /// narrower, where there is one.
+    /// The Engine's own seccomp profile is the one that this profile was compared with. `before` is the first version
+    /// with a narrower one, if any.
     Seccomp { before: Option<Version> },
-    /// Is the host's cgroup namespace what it gives if nothing is asked for? If so the request may come from
-    /// an inspect, and a private one is written in its place.
+    /// The host's cgroup namespace is the Engine's default. If so, the request may stem from an inspect, and `set`
+    /// writes a private one instead.
     HostCgroupns(Box<dyn FnOnce() + Send + 'a>),
 }
 
-/// A version of the Engine.
+/// A version of the Engine: major, minor, patch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Version(pub(super) u32, pub(super) u32, pub(super) u32);
 
 impl Version {
-    /// Reads `20.10.24+dfsg1`. None where it does not begin so.
+    /// Parses a version such as `20.10.24+dfsg1`; None for other text.
     pub(super) fn read(text: &str) -> Option<Self> {
         let mut parts = text.splitn(3, '.').map(|part| {
             let digits = part.split(|c: char| !c.is_ascii_digit()).next().unwrap_or_default();
@@ -103,7 +103,7 @@ impl std::fmt::Display for Version {
 /// Judges the body of `POST /containers/create`.
 ///
 /// # Errors
-/// What is not allowed in it; so for those below.
+/// What is not allowed, here and in the functions below.
 pub(super) fn judge_create(body: &[u8], ground: &Ground<'_>) -> Result<Judged, String> {
     let mut create: Create = json::read(body)?;
     create.judge(ground)?;
@@ -155,10 +155,10 @@ pub(super) fn judge_login(body: &[u8], _: &Ground<'_>) -> Result<Judged, String>
 }
 
 impl Create {
-    /// As it is to be sent.
+    /// The body to send.
     ///
     /// # Errors
-    /// None that is known.
+    /// None are known.
     pub(super) fn to_body(&self) -> Result<Vec<u8>, String> {
         serde_json::to_vec(self).map_err(|e| e.to_string())
     }

@@ -1,4 +1,4 @@
-//! HostConfig.Mounts, and volumes with the options of their driver.
+//! HostConfig.Mounts, and volumes with driver options.
 
 use std::collections::BTreeMap;
 
@@ -23,7 +23,7 @@ body! {
         cluster_options: Nothing,
     }
 
-    /// How a directory of the host is mounted.
+    /// How a host directory is mounted.
     BindOptions {
         propagation: Text<Propagation>,
         non_recursive: bool,
@@ -32,7 +32,7 @@ body! {
         read_only_force_recursive: bool,
     }
 
-    /// How a volume is mounted, and made if it is not there.
+    /// How a volume is mounted, and created if missing.
     VolumeOptions {
         no_copy: bool,
         labels: BTreeMap<String, String>,
@@ -45,14 +45,14 @@ body! {
         subpath: String,
     }
 
-    /// How a file system in memory is mounted.
+    /// How a tmpfs is mounted.
     TmpfsOptions {
         size_bytes: i64,
         mode: u32,
         options: Vec<Vec<String>>,
     }
 
-    /// The driver of a volume.
+    /// A volume's driver.
     DriverConfig {
         name: Text<Local>,
         options: Options,
@@ -67,7 +67,7 @@ body! {
         #[serde(deserialize_with = "nothing")]
         cluster_volume_spec: Nothing,
     }
-    /// Options of the driver `local`, which mounts what it is told to, as root.
+    /// Options of the driver `local`, which performs any mount as root.
     Options {
         kind = "type": String,
         words = "o": String,
@@ -79,7 +79,7 @@ body! {
 rules! {
     Kind = |text| one_of(text, &["bind", "volume", "tmpfs", "image"]);
     Consistency = |text| one_of(text, &["", "consistent", "cached", "delegated", "default"]);
-    // Not `shared` and `rshared`, by which mounts get out.
+    // Without `shared` and `rshared`, which propagate mounts out of the container.
     Propagation = |text| one_of(text, &["", "private", "rprivate", "slave", "rslave"]);
     Local = |text| one_of(text, &["", "local"]);
     MaybeVolume = |text| only(text.is_empty() || is_name(text));
@@ -91,8 +91,7 @@ rules! {
     };
 }
 
-/// Words that every file system takes. None that binds, moves or mounts anew, nor what makes mounts
-/// spread.
+/// Options that every file system accepts, without those that bind, move, remount or propagate mounts.
 const COMMON: &[&str] = &[
     "",
     "async",
@@ -121,10 +120,10 @@ const COMMON: &[&str] = &[
     "sync",
 ];
 
-/// Words of tmpfs, with a value.
+/// Options of tmpfs that have a value.
 const TMPFS: &[&str] = &["gid", "huge", "mode", "mpol", "nr_blocks", "nr_inodes", "size", "uid"];
 
-/// Words of NFS (nfs(5)). Not `sec` other than `sys`: that would be the host's keys.
+/// Options of NFS (nfs(5)). Of `sec` only `sys` is allowed: other values would use the host's keys.
 const NFS: &[&str] = &[
     "ac",
     "acdirmax",
@@ -178,8 +177,8 @@ const NFS: &[&str] = &[
     "wsize",
 ];
 
-/// Words of CIFS (mount.cifs(8)). Not `credentials`, which is a file of the host's, nor Kerberos and
-/// `multiuser`, which are its keys.
+/// Options of CIFS (mount.cifs(8)). Without `credentials`, a file on the host, and without Kerberos and `multiuser`,
+/// which would use the host's keys.
 const CIFS: &[&str] = &[
     "actimeo",
     "addr",
@@ -234,7 +233,7 @@ fn is_tmpfs_word(word: &str) -> bool {
 const BELOW: &str = "is below an entry of allowed_binds that ends in `/`";
 
 impl Mount {
-    /// A directory below an entry of `allowed_binds`, for reading only.
+    /// A read-only mount of a directory below an entry of `allowed_binds`.
     pub(super) fn of_below(source: &str, target: &str) -> Self {
         let (source, target) = (Some(source.to_owned()), Some(target.to_owned()));
         Self { kind: Text::new("bind"), source, target, read_only: Some(true), ..Self::default() }
@@ -248,12 +247,12 @@ impl Mount {
         self.kind.as_deref() == Some("bind") && ground.is_below(self.source.as_deref().unwrap_or_default())
     }
 
-    /// Leaves out the file systems that are mounted below a directory which is for reading only by being below an entry: a
-    /// read-only bind does not make these read-only (runc, before Engine 25 and by an API before 1.44), and whoever
-    /// writes there can put a link.
+    /// Leaves out the file systems mounted below a directory that is read-only because it is below an entry: a
+    /// read-only bind leaves them writable (runc, before Engine 25 and with an API before 1.44), and a container that
+    /// can write there could create a link.
     ///
     /// # Errors
-    /// It cannot be done, with the field in front.
+    /// Why that is not possible, beginning with the field.
     pub(super) fn leave_out_mounts(&mut self, ground: &Ground<'_>) -> Result<(), String> {
         if !self.is_below(ground) {
             return Ok(());
@@ -272,7 +271,7 @@ impl Mount {
         Ok(())
     }
 
-    /// Is this directory here without what is mounted below it?
+    /// Whether it mounts this directory without the mounts below it.
     pub(super) fn leaves_out_mounts(&self, source: &str, target: &str) -> bool {
         let same = |one: &Option<String>, two: &str| {
             one.as_deref().is_some_and(|one| one.trim_end_matches('/') == two.trim_end_matches('/'))
@@ -283,21 +282,21 @@ impl Mount {
             && same(&self.target, target)
     }
 
-    /// The volume, if it is a named one.
+    /// The name of the volume; None for other mounts.
     pub(super) fn volume(&self) -> Option<&str> {
         let is_volume = self.kind.as_deref() == Some("volume");
         self.source.as_deref().filter(|name| is_volume && !name.is_empty())
     }
 
     /// # Errors
-    /// Why not, with the field in front.
+    /// Why the mount is not allowed, beginning with the field.
     pub(super) fn judge(&self, ground: &Ground<'_>) -> Result<(), String> {
         let source = self.source.as_deref().unwrap_or_default();
         let kind = self.kind.as_deref().ok_or(".Type is missing")?;
         match kind {
             "bind" => {
                 let options = self.bind_options.as_ref();
-                // Made read-only without what is mounted in it.
+                // `read_only_non_recursive` leaves the mounts below it writable.
                 let partly = options.is_some_and(|options| options.read_only_non_recursive == Some(true));
                 let wanted = if self.read_only == Some(true) && !partly { Use::Read } else { Use::Write };
                 ground.may_bind(source, wanted).map_err(|e| format!(".Source: {e}"))?;
@@ -322,7 +321,7 @@ impl Mount {
 
 impl Volume {
     /// # Errors
-    /// What is not allowed in it.
+    /// What is not allowed.
     pub(super) fn judge(&self, ground: &Ground<'_>) -> Result<(), String> {
         match &self.driver_opts {
             Some(options) => options.judge(ground).map_err(|e| format!("DriverOpts.{e}")),
@@ -332,8 +331,8 @@ impl Volume {
 }
 
 impl Options {
-    /// `type` says nothing where `o` has a word that binds (mount(2): the type is ignored), so that all words
-    /// come from the list of their type.
+    /// With a bind in `o`, `type` has no effect (mount(2): the type is ignored). So all options must
+    /// be in the list for their type.
     pub(super) fn judge(&self, ground: &Ground<'_>) -> Result<(), String> {
         let kind = self.kind.as_deref().unwrap_or_default();
         let device = self.device.as_deref().unwrap_or_default();
@@ -349,7 +348,7 @@ impl Options {
             let (name, value) = word.split_once('=').map_or((*word, None), |(name, value)| (name, Some(value)));
             let fits = match value {
                 None => COMMON.contains(word) || known.contains(word),
-                // A value of these is the caller's own secret, or a name.
+                // The value is the client's own secret, or a name.
                 Some(value) if matches!(name, "pass" | "password" | "user" | "username" | "domain" | "dom") => {
                     kind == "cifs" && is_one_line(value)
                 }
@@ -358,7 +357,7 @@ impl Options {
                 Some(value) => with_value && known.contains(&name) && is_made_of(value, "._-:[]%"),
             };
             if !fits {
-                // Without the value, which may be a secret.
+                // The value is left out, since it may be a secret.
                 return Err(format!("o with the option {} is not allowed for the type {}", shown(name), named(kind)));
             }
         }

@@ -15,7 +15,7 @@ body! {
         driver: Text<Driver>,
         scope: Text<Scope>,
         enable_ipv4 = "EnableIPv4": bool,
-        // It makes the host forward IPv6 on all its interfaces, and obey no router's advertisements.
+        // Makes the host forward IPv6 on all its interfaces, and ignore router advertisements.
         #[serde(deserialize_with = "nothing")]
         enable_ipv6 = "EnableIPv6": Nothing,
         ipam = "IPAM": Ipam,
@@ -23,7 +23,7 @@ body! {
         attachable: bool,
         #[serde(deserialize_with = "nothing")]
         ingress: Nothing,
-        // A network that takes its options from another one, or is there for that.
+        // A network that takes its options from another one, or that only provides them.
         #[serde(deserialize_with = "nothing")]
         config_only: Nothing,
         config_from: ConfigFrom,
@@ -37,7 +37,7 @@ body! {
         network: Nothing,
     }
 
-    /// Which addresses a network has.
+    /// A network's address ranges.
     Ipam {
         driver: Text<IpamDriver>,
         #[serde(deserialize_with = "nothing")]
@@ -45,8 +45,8 @@ body! {
         config: Vec<IpamConfig>,
     }
 
-    /// A range of them. The bridge gets an address in it and the host a route to it, so that whoever chooses
-    /// it takes the host's own traffic to whatever was at those addresses. The Engine takes free ones.
+    /// An address range. The bridge gets an address in it and the host a route to it, so a client's choice could divert
+    /// the host's own traffic. By default the Engine picks a free range.
     IpamConfig {
         #[serde(deserialize_with = "nothing")]
         subnet: Nothing,
@@ -70,7 +70,7 @@ body! {
         force: bool,
     }
 
-    /// A container's place in a network. What an inspect shows of it is taken again.
+    /// A container's connection to a network. Fields shown by inspect are accepted.
     Endpoint {
         ipam_config = "IPAMConfig": EndpointIpam,
         links: Vec<String>,
@@ -89,7 +89,7 @@ body! {
         dns_names = "DNSNames": Vec<String>,
     }
 
-    /// Addresses that are asked for.
+    /// Requested addresses.
     EndpointIpam {
         ipv4_address = "IPv4Address": Text<Address>,
         ipv6_address = "IPv6Address": Text<Address>,
@@ -99,10 +99,10 @@ body! {
 
 rules! {
     Name = |text| only(is_network_name(text) && text != "host");
-    /// A network's name or id, or nothing.
+    /// A network's name or id, or empty.
     MaybeNetwork = |text| only(text.is_empty() || is_network_name(text));
-    // `macvlan` and `ipvlan` take an interface of the host's; others are programs on the host, and one that
-    // is a path is a program of the caller's.
+    // `macvlan` and `ipvlan` use an interface of the host. Other names are programs on the host, and a path may
+    // name the client's own program.
     Driver = |text| one_of(text, &["", "bridge", "overlay", "null"]);
     IpamDriver = |text| one_of(text, &["", "default"]);
     Scope = |text| one_of(text, &["", "local", "swarm"]);
@@ -110,8 +110,8 @@ rules! {
     NetworkOption = |text| one_of(text, NETWORK_OPTIONS);
 }
 
-/// Neither the name of an interface (`com.docker.network.bridge.name` takes over, and with the network
-/// deletes, one of the host's) nor what opens the host to others.
+/// Options without `com.docker.network.bridge.name`, which takes over an interface of the host and deletes it with the
+/// network, and without options that open the host to others.
 const NETWORK_OPTIONS: &[&str] = &[
     "com.docker.network.bridge.default_bridge_disabled",
     "com.docker.network.bridge.enable_icc",
@@ -127,7 +127,7 @@ const NETWORK_OPTIONS: &[&str] = &[
 
 impl Network {
     /// # Errors
-    /// What is not allowed in it.
+    /// What is not allowed.
     pub(super) fn judge(&self) -> Result<(), String> {
         for (name, value) in self.options.iter().flatten() {
             let fits = match &**name {
@@ -147,7 +147,7 @@ impl Network {
 
 impl Connect {
     /// # Errors
-    /// What is not allowed in it.
+    /// What is not allowed.
     pub(super) fn judge(&self) -> Result<(), String> {
         self.endpoint_config.as_ref().map_or(Ok(()), Endpoint::judge).map_err(|e| format!("EndpointConfig.{e}"))
     }
@@ -155,12 +155,12 @@ impl Connect {
 
 impl Endpoint {
     /// # Errors
-    /// What is not allowed in it.
+    /// What is not allowed.
     pub(super) fn judge(&self) -> Result<(), String> {
         for (name, value) in self.driver_opts.iter().flatten() {
             let fits = match name.as_str() {
                 "com.docker.network.endpoint.ifname" => is_made_of(value, "_-") && value.len() < 16,
-                // `net.ipv4.conf.IFNAME.log_martians=1,…`, set in the container's namespace (Engine 28).
+                // `net.ipv4.conf.IFNAME.log_martians=1,…`, applied in the container's namespace (Engine 28).
                 "com.docker.network.endpoint.sysctls" => value.split(',').all(|sysctl| {
                     let (name, value) = sysctl.split_once('=').unwrap_or((sysctl, ""));
                     name.starts_with("net.") && Sysctl::check(name).is_ok() && is_made_of(value, ". -")

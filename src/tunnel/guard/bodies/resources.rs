@@ -1,9 +1,9 @@
-//! Limits, and `POST /containers/{}/update`, which can change nothing else.
+//! Limits, and `POST /containers/{}/update`, which can change only limits and the restart policy.
 
 use super::text::{Nothing, Ranges, Text, body, is_made_of, nothing, one_of, only, rules};
 
 body! {
-    /// `POST /containers/{}/update`: the part of HostConfig that Moby calls Resources, and how to restart.
+    /// `POST /containers/{}/update`: Moby's Resources, a part of HostConfig, and the restart policy.
     Update {
         restart_policy: RestartPolicy,
         cpu_shares: i64,
@@ -45,25 +45,25 @@ body! {
         disk_quota: Nothing,
     }
 
-    /// When the Engine starts a container again.
+    /// When the Engine restarts a container.
     RestartPolicy {
         name: Text<Restart>,
         maximum_retry_count: i64,
     }
 
-    /// A share of a device of the host's.
+    /// A share of a device on the host.
     WeightDevice {
         path: Text<DevicePath>,
         weight: u16,
     }
 
-    /// A bound on a device of the host's.
+    /// A rate limit of a device on the host.
     Throttle {
         path: Text<DevicePath>,
         rate: u64,
     }
 
-    /// A limit of the kernel's for processes.
+    /// A kernel limit for processes.
     Ulimit {
         name: Text<Limit>,
         soft: i64,
@@ -73,7 +73,7 @@ body! {
 
 rules! {
     Restart = |text| one_of(text, &["", "no", "always", "on-failure", "unless-stopped"]);
-    // The Engine looks at it as root.
+    // The Engine opens this path as root.
     DevicePath = |text| only(text.starts_with("/dev/") && is_made_of(text, "/_.-") && !text.contains(".."));
     Limit = |text| one_of(text, &[
         "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc", "rss", "rtprio",

@@ -1,4 +1,4 @@
-//! Seccomp profiles of one's own: as strict as one likes, and no looser than the Engine's.
+//! Custom seccomp profiles: they may be stricter than the Engine's default, but not looser.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,30 +6,30 @@ use super::Version;
 use super::capabilities::is_default_capability;
 use super::json;
 
-/// The system calls that a default profile of an Engine lets a container make that has no more than the
-/// default capabilities (moby profiles/seccomp, 20.10 to 29; clone3's flags are in memory, where no filter sees
-/// them). Some of them with certain arguments only: [`Syscalls::is_as_narrow`].
+/// The system calls that an Engine's default profile allows to a container with the default capabilities only (moby
+/// profiles/seccomp, 20.10 to 29; the flags of clone3 are in memory, where no filter sees them). Some are allowed with
+/// certain arguments only: [`Syscalls::is_as_narrow`].
 const ALLOWED: &str = include_str!("syscalls.txt");
 
-/// Those that Engines allowed before this version.
+/// System calls that Engines allowed before this version.
 const IO_URING: &[&str] = &["io_uring_enter", "io_uring_register", "io_uring_setup"];
 const IO_URING_BEFORE: Version = Version(25, 0, 0);
-/// The versions from which sockets of these families are refused: AF_VSOCK (socket(2)), which leads to the
+/// Socket families and the versions from which Engines refuse them: AF_VSOCK (socket(2)), which leads to the
 /// hypervisor, and AF_ALG, the kernel's cryptography.
 const VSOCK: u64 = 40;
 const VSOCK_BEFORE: Version = Version(23, 0, 0);
 const ALG: u64 = 38;
 const ALG_BEFORE: Version = Version(29, 4, 2);
 
-/// Most names of system calls in a profile, and most conditions on their arguments in a rule.
+/// Limits of system call names in a profile, and of argument conditions in a rule.
 const MOST_NAMES: usize = 2000;
 const MOST_ARGUMENTS: usize = 30;
-/// The flags of clone(2) that make namespaces.
+/// The flags of clone(2) that create namespaces.
 const CLONE_NEW: u64 = 0x7E02_0000;
-/// What personality(2) may be asked for: Linux and 32 bits, with or without UNAME26, and which it is.
+/// The allowed arguments of personality(2): Linux and 32 bits, with or without UNAME26, and the query.
 const PERSONALITIES: [u64; 5] = [0, 8, 0x2_0000, 0x2_0008, 0xFFFF_FFFF];
 
-/// A profile as Moby has it (profiles/seccomp: Seccomp). No `listenerPath`: that is a socket of the host's.
+/// A profile in Moby's form (profiles/seccomp: Seccomp). Without `listenerPath`, a socket on the host.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct Profile {
@@ -99,7 +99,7 @@ struct Filter {
     min_kernel: String,
 }
 
-/// What happens to a call. Not here: tracing, and a listener (`SCMP_ACT_NOTIFY`).
+/// The action for a call. Without tracing and listeners (`SCMP_ACT_NOTIFY`).
 #[derive(Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 enum Action {
     #[serde(rename = "SCMP_ACT_ALLOW")]
@@ -119,7 +119,7 @@ enum Action {
     Trap,
 }
 
-/// Not here: `SPEC_ALLOW`, which turns a protection of the processor's off.
+/// Without `SPEC_ALLOW`, which turns off a protection of the processor.
 #[derive(Clone, Serialize, Deserialize)]
 enum Flag {
     #[serde(rename = "SECCOMP_FILTER_FLAG_LOG")]
@@ -130,13 +130,14 @@ enum Flag {
 
 impl Profile {
     /// # Errors
-    /// What is not allowed in it.
+    /// What is not allowed.
     pub(super) fn read(text: &str) -> Result<Self, String> {
         let mut profile: Self = json::read(text.as_bytes())?;
         if profile.default_action.lets_through() {
             return Err("a seccomp profile that allows what it does not name is not allowed".into());
         }
-        // Each name is looked up, and each pair of arguments compared: Moby's own has 440 names and 4 arguments.
+        // Limits the work: each name is looked up, and each pair of arguments compared. Moby's own profile
+        // has 440 names and 4 arguments.
         let names: usize = profile.syscalls.iter().map(|rule| rule.names.len()).sum();
         if names > MOST_NAMES || profile.syscalls.len() > MOST_NAMES {
             return Err(format!("a seccomp profile with more than {MOST_NAMES} system calls is not allowed"));
@@ -172,22 +173,22 @@ impl Profile {
         Ok(profile)
     }
 
-    /// The first version of the Engine whose own profile is narrower than this one; None: it is no version's.
+    /// The first version of the Engine with a narrower profile than this one. None if no version has one.
     pub(super) fn before(&self) -> Option<Version> {
         self.before
     }
 }
 
 impl Syscalls {
-    /// What a call has to meet: all conditions of one of these. An argument that is named twice makes each condition one
-    /// that is enough by itself (runc, libcontainer/seccomp: `hasMultipleArgs`).
+    /// Sets of conditions, of which a call must meet one completely. If an argument occurs twice, each condition alone
+    /// suffices (runc, libcontainer/seccomp: `hasMultipleArgs`).
     fn alternatives(&self) -> Vec<&[Argument]> {
         let is_named_twice =
             self.args.iter().enumerate().any(|(at, arg)| self.args[..at].iter().any(|other| other.index == arg.index));
         if is_named_twice { self.args.chunks(1).collect() } else { vec![&self.args] }
     }
 
-    /// Does it allow `name` for no more arguments than the Engine's default profile (20.10 to 29)?
+    /// Whether it allows `name` for no other arguments than the Engine's default profile (20.10 to 29).
     fn is_as_narrow(&self, name: &str) -> bool {
         let all = |fits: &dyn Fn(&Argument) -> bool| self.alternatives().iter().all(|args| args.iter().any(fits));
         match name {
@@ -206,7 +207,7 @@ impl Syscalls {
         }
     }
 
-    /// The first version of the Engine that allows fewer sockets than this rule.
+    /// The first version of the Engine that allows fewer socket families than this rule; None if no version does.
     fn sockets_before(&self) -> Option<Version> {
         let lets = |family| !self.alternatives().iter().all(|args| args.iter().any(|arg| arg.excludes(family)));
         match (lets(VSOCK), lets(ALG)) {
@@ -216,16 +217,16 @@ impl Syscalls {
         }
     }
 
-    /// Is it for containers that have a capability which none has here?
+    /// Whether the rule applies only with a capability that no container can have here.
     fn is_void(&self) -> bool {
         self.includes.iter().flat_map(|filter| &filter.caps).any(|name| !is_default_capability(name))
     }
 }
 
 impl Argument {
-    /// Is this family, as the first argument of socket(2), none that meets the condition?
+    /// Whether no call of socket(2) with this family as first argument meets the condition.
     fn excludes(&self, family: u64) -> bool {
-        // The kernel takes the lower half of the register; a value with more in it is nobody's.
+        // The kernel reads the lower half of the register; no family has a larger value.
         let fits = self.index == 0 && self.value <= u64::from(u16::MAX);
         fits && match self.op.as_str() {
             "SCMP_CMP_NE" => family == self.value,

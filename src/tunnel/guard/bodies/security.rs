@@ -9,7 +9,7 @@ use super::json::shown;
 use super::seccomp::Profile;
 use super::text::{Text, is_made_of, only, rules};
 
-/// What Engines mask in a container that is not privileged, since a request can say otherwise (API 1.38).
+/// The paths that Engines mask in an unprivileged container. A request can override them (API 1.38).
 pub(super) const ALWAYS_MASKED: &[&str] = &[
     "/proc/acpi",
     "/proc/kcore",
@@ -21,20 +21,20 @@ pub(super) const ALWAYS_MASKED: &[&str] = &[
     "/proc/timer_stats",
     "/sys/firmware",
 ];
-/// What later ones mask, too. An inspect of an earlier one does not have them.
+/// Paths masked only by later Engines. Inspect answers of earlier ones lack them.
 const MASKED_LATER: &[&str] = &["/proc/asound", "/proc/interrupts", "/sys/devices/virtual/powercap"];
-/// What Engines make read-only.
+/// The paths that Engines make read-only.
 pub(super) const ALWAYS_READONLY: &[&str] = &["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 rules! {
     Capability = |text| only(is_default_capability(text));
     MaskedPath = |text| only(is_kernel_path(text));
     ReadonlyPath = |text| only(is_kernel_path(text));
-    // Namespaced ones (runc refuses others, too): System V IPC, POSIX queues, and the container's own network.
+    // Only namespaced ones (runc refuses others as well): System V IPC, POSIX queues, and the container's own network.
     Sysctl = |text| only(is_namespaced(text));
 }
 
-/// An absolute path of the kernel's file systems.
+/// An absolute path in the kernel's file systems.
 fn is_kernel_path(path: &str) -> bool {
     (path.starts_with("/proc/") || path.starts_with("/sys/")) && is_made_of(path, "/_.-") && !path.contains("..")
 }
@@ -55,10 +55,10 @@ fn is_namespaced(name: &str) -> bool {
         || trees.iter().any(|tree| name.starts_with(tree)) && is_made_of(name, "._-") && !name.contains("..")
 }
 
-/// A list of paths that takes the Engine's place must have all of the Engine's.
+/// Checks that a list of paths that overrides the Engine's includes all of the Engine's.
 ///
 /// # Errors
-/// What is missing, as the end of a sentence about the list.
+/// The missing path, as the end of a sentence about the list.
 pub(super) fn covers<R>(paths: Option<&[Text<R>]>, always: &[&str]) -> Result<(), String> {
     let Some(paths) = paths else { return Ok(()) };
     match always.iter().find(|wanted| !paths.iter().any(|path| &**path == **wanted)) {
@@ -67,7 +67,7 @@ pub(super) fn covers<R>(paths: Option<&[Text<R>]>, always: &[&str]) -> Result<()
     }
 }
 
-/// Masks in a list of the client's what a later Engine would.
+/// Adds the paths that later Engines mask to the client's list.
 pub(super) fn mask_later(paths: &mut Vec<Text<MaskedPath>>) {
     for path in MASKED_LATER {
         if !paths.iter().any(|known| &**known == *path) {
@@ -79,7 +79,7 @@ pub(super) fn mask_later(paths: &mut Vec<Text<MaskedPath>>) {
 /// An item of SecurityOpt.
 #[derive(Clone)]
 pub(super) enum SecurityOpt {
-    /// As it was given.
+    /// The option, unchanged.
     Plain(String),
     Seccomp(Profile),
 }
@@ -99,7 +99,7 @@ impl Serialize for SecurityOpt {
 impl<'de> Deserialize<'de> for SecurityOpt {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        // The Engine takes the first `=`, or else the first `:`.
+        // The Engine splits at the first `=`, or else at the first `:`.
         let (name, value) = text.split_once('=').or_else(|| text.split_once(':')).unwrap_or((&text, ""));
         let fits = match name {
             "no-new-privileges" => matches!(value, "" | "true"),
@@ -120,19 +120,19 @@ impl<'de> Deserialize<'de> for SecurityOpt {
 }
 
 impl SecurityOpt {
-    /// What the Engine must be asked.
+    /// What must be checked at the Engine.
     pub(super) fn reference<'a>(&self) -> Option<Reference<'a>> {
         match self {
             Self::Seccomp(profile) => Some(Reference::Seccomp { before: profile.before() }),
-            // The Engine's own one, whatever it was told to take for all containers.
+            // The Engine's built-in profile, whatever its default for containers is.
             Self::Plain(text) if text.starts_with("seccomp") => Some(Reference::Seccomp { before: None }),
             Self::Plain(_) => None,
         }
     }
 }
 
-/// SELinux: the types that confine a container (container-selinux and udica), and any level, which keeps
-/// containers from each other and not from the host.
+/// Whether an SELinux label is allowed: the types that confine a container (container-selinux and udica), and any
+/// level, since levels separate containers from each other, not from the host.
 fn is_label(value: &str) -> bool {
     let types = ["container_t", "container_init_t", "container_kvm_t", "container_userns_t", "svirt_lxc_net_t"];
     match value.split_once(':') {

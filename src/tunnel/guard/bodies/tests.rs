@@ -1,4 +1,4 @@
-//! What passes and what does not, field by field (tests/guard/fields.txt), and beyond single fields.
+//! The verdict on each field (tests/guard/fields.txt), and on combinations of fields.
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -9,7 +9,7 @@ use super::*;
 
 const BINDS: [&str; 3] = ["/srv/one", "/srv/all/", "/srv/all/written"];
 
-/// By the function in the row of the table.
+/// Judges a body with the function in the table's row.
 fn judge(operation: &str, body: &[u8], ground: &Ground<'_>) -> Result<Judged, String> {
     let row = OPERATIONS.iter().find(|row| row.name == operation).expect(operation);
     match row.risk {
@@ -18,7 +18,7 @@ fn judge(operation: &str, body: &[u8], ground: &Ground<'_>) -> Result<Judged, St
     }
 }
 
-/// What is sent in the place of this body.
+/// The body sent in place of this one.
 fn sent(operation: &str, body: &Value) -> Result<Value, String> {
     sent_text(operation, &body.to_string())
 }
@@ -37,7 +37,7 @@ fn host(host_config: Value) -> Result<Value, String> {
         .map(|body| body["HostConfig"].clone())
 }
 
-/// The steps of `HostConfig.PortBindings{}[].HostIp`: names, and where a list or a map comes between.
+/// The steps of a path such as `HostConfig.PortBindings{}[].HostIp`: names, lists and maps.
 fn steps(path: &str) -> Vec<&str> {
     path.split('.')
         .flat_map(|step| {
@@ -48,7 +48,7 @@ fn steps(path: &str) -> Vec<&str> {
         .collect()
 }
 
-/// Puts a value into a body.
+/// Inserts a value into a body.
 fn put(body: &mut Value, path: &[&str], value: Value) {
     let Some((step, rest)) = path.split_first() else { return *body = value };
     match *step {
@@ -102,11 +102,11 @@ fn every_field_of_mobys_has_its_verdict() {
         assert!(refused != "-" || matches!(verdict, "free" | "dropped"), "{row}: nothing is refused");
         if refused != "-" {
             let why = sent(operation, &with(refused)).expect_err(row);
-            // By name, its own or that of the neighbour with which it is judged.
+            // The error names the field or the field that it is judged with.
             let named = path.iter().any(|step| (*step != "HostConfig" || path.len() == 1) && why.contains(step));
             assert!(named, "{row}: {why}");
         }
-        // Nothing at all, as clients write that.
+        // An empty value, in the clients' forms.
         let nothing = sent(operation, &with("null"));
         let is_needed = ["Type", "Network"].iter().any(|name| path.ends_with(&[name]));
         assert!(nothing.is_ok() || verdict == "unknown" || rest.len() == 1 || is_needed, "{row}: {nothing:?}");
@@ -155,7 +155,7 @@ fn a_body_has_one_meaning() {
 
 #[test]
 fn a_host_config_is_always_sent() {
-    // Engines up to 26 would look for its fields at the top level.
+    // Engines up to 26 would look for the HostConfig's fields at the top level.
     for body in [r#"{"Image":"x"}"#, r#"{"Image":"x","HostConfig":null}"#, r#"{"Image":"x","HostConfig":{}}"#] {
         let sent = sent_text("containers.create", body).expect(body);
         assert_eq!(sent, json!({"Image":"x","HostConfig":{"CgroupnsMode":"private"}}), "{body}");
@@ -223,7 +223,7 @@ fn what_gets_out_of_a_container_is_refused() {
     ] {
         assert!(host(config.clone()).is_err(), "{config}");
     }
-    // As proved on Engine 20.10: the old shape.
+    // The old form, as tested on Engine 20.10.
     for body in [
         json!({"Image": "x", "Privileged": true}),
         json!({"Image": "x", "HostConfig": null, "Binds": ["/:/host"]}),
@@ -236,7 +236,7 @@ fn what_gets_out_of_a_container_is_refused() {
     assert!(sent("images.commit", &json!({"Runtime": "runc"})).is_err());
     let of_dockerode = json!({"container": "x", "repo": "r", "tag": "t", "comment": "c", "author": "a", "Cmd": ["b"]});
     assert_eq!(sent("images.commit", &of_dockerode), Ok(json!({"Cmd": ["b"]})));
-    // Of docker-py's own API: judged where it stands in a HostConfig, and nothing where there is one.
+    // From docker-py's own API: judged where a HostConfig would hold it, and ignored next to a HostConfig.
     for (body, runtime) in [
         (json!({"Image": "x", "Runtime": "evil"}), json!("evil")),
         (json!({"Image": "x", "Runtime": "evil", "HostConfig": null}), json!("evil")),
@@ -283,7 +283,7 @@ fn binds_are_judged_with_what_containers_may_write() {
         ("/srv/one\n:/x", false),
         ("volume:/x\ny", false),
         ("volume:\\x", false),
-        // Below a directory: for reading only, and not where another entry lets containers write.
+        // Below a directory: read-only, and not if another entry lets containers write there.
         ("/srv/all:/x:ro", true),
         ("/srv/all/below:/x:ro", true),
         ("/srv/all/..:/x:ro", false),
@@ -319,7 +319,7 @@ fn binds_are_judged_with_what_containers_may_write() {
     assert!(host(json!({"Mounts": [{"Source": "/etc", "Target": "/x"}]})).is_err(), "without a type");
 }
 
-/// A read-only bind leaves what is mounted below it writable (runc), and there a link could be put.
+/// A read-only bind leaves the mounts below it writable (runc), so that a link could be created there.
 #[test]
 fn what_is_below_an_entry_comes_without_what_is_mounted_there() {
     let sent = host(json!({"Binds": ["/srv/all/x:/x:ro", "/srv/one:/y:ro", "v:/v"], "Mounts": [
@@ -347,7 +347,7 @@ fn what_is_below_an_entry_comes_without_what_is_mounted_there() {
     ] {
         assert!(host(config.clone()).is_err(), "{config}");
     }
-    // Engines take it from API 1.40 on.
+    // Engines accept it from API 1.40 on.
     let binds = BINDS.map(String::from);
     let old = |config: Value| {
         let body = json!({"Image": "x", "HostConfig": config}).to_string();
@@ -475,7 +475,7 @@ fn networks_take_nothing_of_the_host() {
         (json!({"Options": {"com.docker.network.container_iface_prefix": "eth45678"}}), true),
         (json!({"Options": {"com.docker.network.container_iface_prefix": "eth456789"}}), false),
         (json!({"IPAM": {"Driver": "../../evil"}}), false),
-        // The host's own traffic would go there.
+        // It would divert the host's own traffic.
         (json!({"IPAM": {"Config": [{"Subnet": "192.168.7.0/24"}]}}), false),
         (json!({"IPAM": {"Config": [{"Subnet": "fd00:1::/64"}]}}), false),
         (json!({"IPAM": {"Config": [{"Gateway": "192.0.2.1"}]}}), false),
@@ -488,8 +488,8 @@ fn networks_take_nothing_of_the_host() {
     }
 }
 
-/// What the Engine's default profile allows for some arguments only, a profile of one's own may not allow for
-/// others: namespaces of a user's own are where most ways out of a container begin.
+/// A custom profile must not allow other arguments than the Engine's default profile does: user namespaces are the
+/// start of most container escapes.
 #[test]
 fn a_seccomp_profile_is_as_narrow_as_the_engines_in_arguments_too() {
     let equal = |value: u64| json!([{"index": 0, "value": value, "op": "SCMP_CMP_EQ"}]);
@@ -505,7 +505,7 @@ fn a_seccomp_profile_is_as_narrow_as_the_engines_in_arguments_too() {
         ("clone", masked(1, flags, 0), json!({"arches": ["s390x"]}), true),
         ("clone", masked(1, flags, 0), json!({"arches": ["s390x", "amd64"]}), false),
         ("clone", equal(0x1000_0000), json!({}), false),
-        // To runc each condition is enough where an argument is named twice.
+        // runc treats each condition as sufficient if an argument occurs twice.
         ("clone", json!([masked(0, flags, 0)[0], {"index": 0, "value": 0, "op": "SCMP_CMP_GE"}]), json!({}), false),
         ("clone", json!([masked(0, flags, 0)[0], {"index": 1, "value": 0, "op": "SCMP_CMP_GE"}]), json!({}), true),
         (
@@ -522,7 +522,7 @@ fn a_seccomp_profile_is_as_narrow_as_the_engines_in_arguments_too() {
         ("personality", json!([]), json!({}), false),
         ("personality", equal(0x2_0008), json!({}), true),
         ("personality", equal(0x44_0000), json!({}), false),
-        // What earlier Engines allow is a question to the Engine.
+        // Whether earlier Engines allow it must be checked at the Engine.
         ("socket", json!([]), json!({}), true),
         ("io_uring_setup", json!([]), json!({}), true),
         ("socket", equal(1), json!({}), true),
@@ -536,7 +536,7 @@ fn a_seccomp_profile_is_as_narrow_as_the_engines_in_arguments_too() {
         let found = sent("containers.create", &json!({"Image": "x", "HostConfig": host}));
         assert_eq!(found.is_ok(), passes, "{call} {args} {includes}");
     }
-    // As wide as the profile of which Engines?
+    // The Engines whose profile is as wide.
     let (of_20, of_24, of_28) = (Some(Version(23, 0, 0)), Some(Version(25, 0, 0)), Some(Version(29, 4, 2)));
     let socket = |conditions: &[(u64, &str)]| {
         let args =
@@ -551,7 +551,7 @@ fn a_seccomp_profile_is_as_narrow_as_the_engines_in_arguments_too() {
         (json!({"names": ["io_uring_enter"], "includes": {"caps": ["CAP_SYS_ADMIN"]}}), None),
         (socket(&[(40, "NE")]), of_28),
         (socket(&[(38, "NE")]), of_20),
-        // As Engines from 29.4.2 have it.
+        // As in Engines from 29.4.2 on.
         (socket(&[(38, "LT")]), None),
         (socket(&[(39, "EQ")]), None),
         (socket(&[(40, "GT")]), None),
@@ -567,7 +567,7 @@ fn a_seccomp_profile_is_as_narrow_as_the_engines_in_arguments_too() {
         (socket(&[(40, "EQ")]), of_20),
         (socket(&[(0x1_0000_0028, "EQ")]), of_20),
         (socket(&[(0x28, "MASKED_EQ")]), of_20),
-        // Each is enough.
+        // Each condition suffices.
         (socket(&[(40, "NE"), (38, "NE")]), of_20),
         (socket(&[(1, "EQ"), (2, "EQ")]), None),
         (
@@ -698,7 +698,7 @@ fn containers_that_are_there_are_judged_by_what_they_have() {
     let mount = |kind: &str, source: &str, writable: bool| json!([{"Type": kind, "Source": source, "RW": writable}]);
     assert!(read(json!({}), mount("volume", "/var/lib/docker/volumes/v/_data", true)).is_ok());
     assert!(read(json!({}), mount("bind", "/srv/one", true)).is_ok());
-    // A bind below an entry, only without what is mounted below it.
+    // A bind below an entry passes only without the mounts below it.
     assert!(read(json!({}), mount("bind", "/srv/all/x", false)).is_err());
     let own = |source: &str, options: Value| {
         let own = json!({"Mounts": [{"Type": "bind", "Source": source, "Target": "/x/", "ReadOnly": true, "BindOptions": options}]});
@@ -708,7 +708,7 @@ fn containers_that_are_there_are_judged_by_what_they_have() {
     assert!(!own("/srv/all/x", json!({})) && !own("/srv/all/y", json!({"NonRecursive": true})));
     assert!(read(json!({"Binds": ["/srv/all/x:/x:ro"]}), mount("bind", "/srv/all/x", false)).is_err());
     assert!(read(json!({}), mount("bind", "/srv/all/x", true)).is_err());
-    // Of another container's (VolumesFrom), too.
+    // Also for another container's mounts (VolumesFrom).
     assert!(read(json!({"VolumesFrom": ["x"]}), mount("bind", "/etc", true)).is_err());
     let inspect = json!({"Id": id, "HostConfig": {"Binds": ["a:/a"]}, "Mounts": [
         {"Type": "volume", "Name": "a", "Source": "/x"}, {"Type": "volume", "Name": "b", "Source": "/x"}]});
@@ -770,7 +770,7 @@ fn builds_say_what_they_want_by_name() {
     }
 }
 
-/// Values as they occur, and worse.
+/// Typical values, and malicious ones.
 fn values() -> impl Strategy<Value = Value> {
     let words = prop::sample::select(vec![
         "",
@@ -842,7 +842,7 @@ fn host_configs() -> impl Strategy<Value = Value> {
 }
 
 proptest! {
-    /// What passes is sent as something that passes and stays as it is, and holds nothing that gets out.
+    /// An accepted body is sent in a form that is accepted unchanged, and that holds no way out of the container.
     #[test]
     fn what_passes_is_harmless_and_passes_again(config in host_configs()) {
         if let Ok(sent) = host(config) {
@@ -855,7 +855,7 @@ proptest! {
             for mode in ["NetworkMode", "PidMode", "IpcMode"] {
                 prop_assert!(sent[mode] != "host");
             }
-            // By field: as the name of a name server or a volume these are only words.
+            // By field: in the names of name servers or volumes these are only words.
             for (field, never) in [
                 ("/CapAdd", "SYS_ADMIN"),
                 ("/SecurityOpt", "unconfined"),

@@ -1,4 +1,4 @@
-//! The types that bodies are made of: texts that have passed a rule, and fields that must be empty.
+//! The types of fields: texts that passed a rule, and fields that must be empty.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -8,8 +8,8 @@ use serde::{Serialize, Serializer};
 
 use super::json::shown;
 
-/// A structure of the Engine's API. Each field may be absent. What has no field here is refused by
-/// [`super::json`]; `deny_unknown_fields` says it again for serde.
+/// A structure of the Engine's API. Each field may be absent. [`super::json`] refuses fields that are not declared;
+/// `deny_unknown_fields` repeats that for serde.
 macro_rules! body {
     ($($(#[$meta:meta])* $name:ident {
         $($(#[$of_field:meta])* $field:ident $(= $wire:literal)? : $kind:ty,)*
@@ -29,7 +29,7 @@ macro_rules! body {
 }
 pub(super) use body;
 
-/// A text without a value: a field of this type is never sent.
+/// A type without values: a field of this type is never sent.
 #[derive(Clone, Serialize)]
 pub(super) enum Nothing {}
 
@@ -39,12 +39,12 @@ impl<'de> Deserialize<'de> for Nothing {
     }
 }
 
-/// Reads a field that must be empty, in whatever way clients write that.
+/// Reads a field that must be empty, in any of the forms that clients use.
 pub(super) fn nothing<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Nothing>, D::Error> {
     deserializer.deserialize_any(Empty).map(|()| None)
 }
 
-/// Reads a field that the Engine does not: clients send it, and it is not sent on.
+/// Drops a field that clients send and the Engine does not read.
 pub(super) fn dropped<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Nothing>, D::Error> {
     serde::de::IgnoredAny::deserialize(deserializer).map(|_| None)
 }
@@ -97,9 +97,9 @@ impl<'de> Visitor<'de> for Empty {
     }
 }
 
-/// What a text must be.
+/// A condition for a text.
 pub(super) trait Rule {
-    /// Why it may not be this one, as the end of a sentence about it.
+    /// Why the text is not allowed, as the end of a sentence about it.
     fn check(text: &str) -> Result<(), String>;
 }
 
@@ -108,7 +108,7 @@ pub(super) trait Rule {
 pub(super) struct Text<R>(String, PhantomData<R>);
 
 impl<R: Rule> Text<R> {
-    /// One of our own. None where it does not fit the rule.
+    /// Creates a text; None if it breaks the rule.
     pub(super) fn new(text: &str) -> Option<Self> {
         R::check(text).ok().map(|()| Self(text.into(), PhantomData))
     }
@@ -153,45 +153,45 @@ macro_rules! rules {
 }
 pub(super) use rules;
 
-/// A rule that is a list of texts.
+/// Checks that a text is in a list.
 pub(super) fn one_of(text: &str, list: &[&str]) -> Result<(), String> {
     if list.contains(&text) { Ok(()) } else { Err("is not allowed".into()) }
 }
 
-/// A rule that is a condition.
+/// Checks a condition.
 pub(super) fn only(condition: bool) -> Result<(), String> {
     if condition { Ok(()) } else { Err("is not allowed".into()) }
 }
 
-/// A name or id as the Engine gives them to containers, networks and volumes.
+/// A name or id of a container, network or volume.
 pub(in crate::tunnel::guard) fn is_name(text: &str) -> bool {
     text.starts_with(|c: char| c.is_ascii_alphanumeric())
         && text.chars().all(|c| c.is_ascii_alphanumeric() || "_.-".contains(c))
 }
 
-/// The name or id of a network: the only things of the Engine's whose names may have spaces in them.
+/// The name or id of a network. Only networks may have spaces in their names.
 pub(super) fn is_network_name(text: &str) -> bool {
     text.split(' ').all(is_name)
 }
 
-/// No line breaks and other control characters.
+/// Whether the text has no line breaks or other control characters.
 pub(super) fn is_one_line(text: &str) -> bool {
     !text.chars().any(char::is_control)
 }
 
-/// Nothing but these characters besides letters and digits of ASCII.
+/// Whether the text holds only ASCII letters, digits and these characters.
 pub(super) fn is_made_of(text: &str, others: &str) -> bool {
     text.chars().all(|c| c.is_ascii_alphanumeric() || others.contains(c))
 }
 
 rules! {
-    /// A name or id, or nothing.
+    /// A name or id, or empty.
     MaybeName = |text| only(text.is_empty() || is_name(text));
     /// Numbers and ranges: `0-3,7`.
     Ranges = |text| only(text.chars().all(|c| c.is_ascii_digit() || "-,".contains(c)));
 }
 
-/// A list of words, which may also be written as one text (Moby: strslice).
+/// A list of words, which may also be given as a single text (Moby: strslice).
 #[derive(Clone, Serialize)]
 pub(super) struct Words(Vec<String>);
 
@@ -221,7 +221,7 @@ impl<'de> Deserialize<'de> for Words {
     }
 }
 
-/// The object without fields that stands for a member of a set.
+/// The empty object that stands for a member of a set.
 #[derive(Clone, Default, serde::Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Member {}
