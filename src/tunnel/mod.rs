@@ -1,8 +1,8 @@
-//! The product: a local endpoint, its SSH connections, the Engine at the other end.
+//! A tunnel: a local endpoint, its SSH connections, and the Engine at the other end.
 //!
-//! Knows nothing of processes, control sockets or terminals. [`Tunnel`] is its interface: the owner calls
-//! [`Tunnel::run`] once and follows it with [`Tunnel::watch`]. The supervisor moves it from state to state, the
-//! dispatcher serves its clients, the pool has its connections.
+//! Independent of processes, control sockets and terminals. [`Tunnel`] is its interface: the owner calls
+//! [`Tunnel::run`] once and follows it with [`Tunnel::watch`]. The supervisor changes the tunnel's state, the
+//! dispatcher serves its clients, and the pool holds its connections.
 
 mod api;
 mod client;
@@ -49,12 +49,12 @@ pub use ports::{PortState, PortStatus};
 pub use settings::Reloading;
 pub use uptime::state::{State, Status};
 
-/// Longest wait for the answer when a connection's round-trip time is measured.
+/// Time limit of the answer when a connection's round-trip time is measured.
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
-/// Most clients of published ports between accept and dispatch.
+/// Limit of clients of published ports between accept and dispatch.
 const PORT_CLIENTS: usize = 16;
 
-/// A tunnel: what the daemon and the command line may ask of one.
+/// A tunnel, as used by the daemon and the command line.
 #[derive(Debug)]
 pub struct Tunnel {
     settings: Arc<Settings>,
@@ -63,15 +63,15 @@ pub struct Tunnel {
     commands: Arc<Commands>,
     counters: Arc<Counters>,
     ports: Ports,
-    /// Accepted clients of its published ports.
+    /// Accepted clients of the published ports.
     port_clients: Mutex<mpsc::Receiver<(LocalStream, Purpose)>>,
     supervisor: Supervisor,
     dispatcher: Arc<Dispatcher>,
 }
 
 impl Tunnel {
-    /// Makes a tunnel that does not run yet. Questions for people go to `prompter`; `route` is the last known way to
-    /// the Engine.
+    /// Creates a tunnel that does not run yet. Questions to the user go to `prompter`; `route` is the
+    /// last known route to the Engine.
     ///
     /// # Errors
     /// [`Error::Access`].
@@ -113,11 +113,11 @@ impl Tunnel {
         }))
     }
 
-    /// Brings the tunnel up within `limit` (not counting the time that people take to answer) and
-    /// keeps it up until `stop`. Clients of `listener` are served from the moment it is up.
+    /// Brings the tunnel up within `limit` (not counting the time for answers to questions) and keeps it up until
+    /// `stop`. Clients of `listener` are served from the moment it is up.
     ///
     /// # Errors
-    /// Why it did not come up. Once it was up, nothing but `stop` ends it.
+    /// Why it did not come up. Once it was up, only `stop` ends it.
     pub async fn run(&self, listener: Listener, limit: Duration, stop: CancellationToken) -> Result<(), Error> {
         tokio::select! {
             started = self.supervisor.start(limit) => started?,
@@ -154,17 +154,17 @@ impl Tunnel {
         self.settings.target()
     }
 
-    /// Its status, now and whenever it changes.
+    /// The status and its changes.
     pub fn watch(&self) -> watch::Receiver<Status> {
         self.status.subscribe()
     }
 
-    /// Its counters.
+    /// A snapshot of the counters.
     pub fn counters(&self) -> Snapshot {
         self.counters.snapshot()
     }
 
-    /// Its SSH connections. Starts a new measurement of their round-trip times, for the next call.
+    /// The SSH connections. Starts a new measurement of their round-trip times for the next call.
     pub fn connections(&self) -> Vec<ConnectionStatus> {
         let status = self.pool.status();
         for pooled in self.pool.connections() {
@@ -175,12 +175,12 @@ impl Tunnel {
         status
     }
 
-    /// Tries to connect now, also after a failure that time does not cure.
+    /// Connects now, even after a failure that only the user can resolve.
     pub fn retry_now(&self) {
         self.commands.send(Command::Retry);
     }
 
-    /// Makes a new connection. Open flows stay on the old one to their end.
+    /// Opens a new connection. Open flows stay on the old one until their end.
     pub fn renew(&self) {
         self.commands.send(match self.status.state() {
             State::Up => Command::Reload,
@@ -190,11 +190,11 @@ impl Tunnel {
 
     /// Applies other settings. For another host, login or Engine a new connection is made first, and all settings come
     /// into force with it; if it fails, none does. One exception: a guard where there was none, or a read-only one,
-    /// holds at once. Open flows stay on the old connections to their end, and connected clients keep the guard that
-    /// they began with. The local endpoint does not change.
+    /// holds at once. Open flows stay on the old connections until their end, and connected clients keep their guard.
+    /// The local endpoint does not change.
     ///
     /// # Errors
-    /// [`Error::Access`]; then nothing has changed.
+    /// [`Error::Access`]; the settings are then unchanged.
     pub fn reload(&self, target: Target) -> Result<Reloading, Error> {
         let same = self.target().leads_as(&target);
         let (next, reloading) = self.settings.want(target)?;
@@ -210,26 +210,26 @@ impl Tunnel {
         Ok(reloading)
     }
 
-    /// Puts a guard into force at once where there was none, or where the new one is read-only. Other guards are
-    /// ignored here.
+    /// Puts a guard into force at once if there was none, or if the new one is read-only.
+    /// Other guards are ignored here.
     ///
     /// # Errors
-    /// [`Error::Access`]; then nothing has changed.
+    /// [`Error::Access`]; the settings are then unchanged.
     pub fn narrow(&self, access: &Access) -> Result<(), Error> {
         self.settings.narrow(access)
     }
 
-    /// The guard's policies, for people; None without a guard.
+    /// The guard's policies, as text; None without a guard.
     pub fn access(&self) -> Option<String> {
         self.settings.guard().map(|guard| guard.label().to_owned())
     }
 
-    /// The requests being answered; empty without a guard.
+    /// The requests in progress; empty without a guard.
     pub fn requests(&self) -> Vec<RequestStatus> {
         self.settings.guard().map(|guard| guard.requests()).unwrap_or_default()
     }
 
-    /// The host's published ports and their local ports; None where `ports` is off.
+    /// The host's published ports and their local ports; None if `ports` is off.
     pub fn ports(&self) -> Option<Vec<PortStatus>> {
         (self.target().ports != config::Ports::Off).then(|| self.ports.status())
     }

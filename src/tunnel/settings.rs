@@ -1,4 +1,4 @@
-//! A tunnel's settings in force, with their guard, and the next settings, whose connection is being made.
+//! A tunnel's settings in force, with their guard, and the next settings, which wait for their connection.
 
 use std::sync::{Arc, Mutex};
 
@@ -14,7 +14,7 @@ use crate::sync::lock;
 pub struct Reloading(mpsc::Receiver<Result<(), Error>>);
 
 impl Reloading {
-    /// Waits until the settings are in force. None: a later reload replaced them.
+    /// Waits until the settings are in force. None if a later reload replaced them.
     ///
     /// # Errors
     /// Why their connection failed; the old settings stay in force.
@@ -28,12 +28,12 @@ impl Reloading {
 pub(super) struct Next {
     pub(super) target: Arc<Target>,
     guard: Option<Arc<Guard>>,
-    /// Tells the caller of the reload the outcome; dropped where a later reload replaces it.
+    /// Reports the outcome to the caller of the reload; dropped if a later reload replaces it.
     verdict: mpsc::Sender<Result<(), Error>>,
 }
 
 impl Next {
-    /// Tells the caller of the reload that the settings do not come into force.
+    /// Reports to the caller of the reload that the settings do not come into force.
     pub(super) fn failed(&self, error: Error) {
         let _ = self.verdict.try_send(Err(error));
     }
@@ -60,7 +60,7 @@ impl Settings {
         self.target.borrow().clone()
     }
 
-    /// The settings in force, now and on change.
+    /// The settings in force and their changes.
     pub(super) fn subscribe(&self) -> watch::Receiver<Arc<Target>> {
         self.target.subscribe()
     }
@@ -70,7 +70,7 @@ impl Settings {
         lock(&self.guard).clone()
     }
 
-    /// The next settings, whose connection is being made.
+    /// The next settings, which wait for their connection.
     pub(super) fn next(&self) -> Option<Next> {
         lock(&self.next).clone()
     }
@@ -78,7 +78,7 @@ impl Settings {
     /// Makes these the next settings, in place of earlier ones.
     ///
     /// # Errors
-    /// [`Error::Access`]; then nothing has changed.
+    /// [`Error::Access`]; the settings are then unchanged.
     pub(super) fn want(&self, target: Target) -> Result<(Next, Reloading), Error> {
         let guard = Guard::of(&target)?;
         let (verdict, reloading) = mpsc::channel(1);
@@ -87,11 +87,11 @@ impl Settings {
         Ok((next, Reloading(reloading)))
     }
 
-    /// Puts a guard into force at once where there was none, or where the new one is read-only. Other guards are
-    /// ignored here.
+    /// Puts a guard into force at once if there was none, or if the new one is read-only.
+    /// Other guards are ignored here.
     ///
     /// # Errors
-    /// [`Error::Access`]; then nothing has changed.
+    /// [`Error::Access`]; the settings are then unchanged.
     pub(super) fn narrow(&self, access: &Access) -> Result<(), Error> {
         let before = self.target();
         if !access.is_limited() || before.access == *access || (before.access.is_limited() && !access.only_looks()) {
@@ -116,7 +116,7 @@ impl Settings {
         true
     }
 
-    /// Drops `next`. False where a later reload has replaced it.
+    /// Drops `next`. False if a later reload has replaced it.
     pub(super) fn give_up(&self, next: &Next) -> bool {
         lock(&self.next).take_if(|wanted| Arc::ptr_eq(&next.target, &wanted.target)).is_some()
     }

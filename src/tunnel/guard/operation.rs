@@ -1,4 +1,4 @@
-//! A row of the table of operations: what a request for it looks like, and what is done with one.
+//! A row of the table of operations: the requests it matches, and how they are treated.
 
 use super::bodies::{Ground, Judged};
 use super::query::Query;
@@ -7,37 +7,37 @@ use crate::tunnel::dial::Kind;
 /// An operation.
 #[derive(Debug)]
 pub(in crate::tunnel) struct Operation {
-    /// Its name, for `allow`, the log and people.
+    /// Its name, for `allow`, the log and messages.
     pub(in crate::tunnel) name: &'static str,
     pub(super) method: &'static str,
-    /// `{}` stands for one segment, `{..}` for one or more, `{ }` for one that may have spaces in it.
+    /// `{}` matches one segment, `{..}` one or more, `{ }` one that may have spaces in it.
     pub(super) path: &'static str,
-    /// What its query must say besides.
+    /// The condition on the query.
     pub(super) when: When,
-    /// Which policies it belongs to.
+    /// The policies that allow it, as a bit set.
     pub(super) of: u8,
     /// How it is judged under `no-privileged`.
     pub(super) risk: Risk,
-    /// The parameters in its query that an Engine of any version reads, or that a client sends and no Engine
-    /// reads; `*` behind those of which the Engine reads all.
+    /// The query parameters that an Engine of any version reads, or that a client sends and no Engine reads. A `*`
+    /// marks those of which the Engine reads all values.
     pub(super) takes: &'static str,
-    /// What its query must not say to the Engine is taken out of it, whatever the policy.
+    /// Removes from the query what must not reach the Engine, under any policy.
     pub(super) amends: Option<AmendQuery>,
-    /// What becomes of its body.
+    /// The treatment of its body.
     pub(super) body: Body,
-    /// The protocol that a connection may go over to.
+    /// The protocol that its connection may switch to.
     pub(super) upgrade: Option<&'static str>,
-    /// Does it use a container so that one has what that container has?
+    /// Whether it gives the client the rights of an existing container or exec.
     pub(super) reaches: Option<Reach>,
-    /// Does the answer to it name what was made?
+    /// Whether its answer names a created object.
     pub(super) makes: Option<Makes>,
-    /// How much may go over its flow.
+    /// The amount of data on its flow.
     pub(in crate::tunnel) kind: Kind,
-    /// May other ports be published once it has been carried out?
+    /// Whether its success may change the published ports.
     pub(in crate::tunnel) changes_ports: bool,
 }
 
-/// By these a row of the table is told from all others.
+/// Name, method and path identify a row of the table.
 impl PartialEq for Operation {
     fn eq(&self, other: &Self) -> bool {
         (self.name, self.method, self.path) == (other.name, other.method, other.path)
@@ -46,72 +46,72 @@ impl PartialEq for Operation {
 
 impl Eq for Operation {}
 
-/// What becomes of the body of a request.
+/// The treatment of a request's body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Body {
-    /// The Engine reads it.
+    /// It is sent: the Engine reads it.
     Sent,
-    /// It means nothing to the Engine, and is not sent.
+    /// It is dropped: no Engine reads it.
     Dropped,
-    /// The same, but an old Engine might read it: one that says anything is refused, for this reason.
+    /// It is dropped, but an old Engine might read it: any content is refused, for this reason.
     Empty(&'static str),
 }
 
-/// What an operation takes into use.
+/// The existing object that an operation uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reach {
     /// A container, by id or name.
     Container,
-    /// A command that was made in a container.
+    /// An exec created in a container.
     Exec,
 }
 
-/// What an operation makes.
+/// The object that an operation creates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Makes {
     /// A container.
     Container,
-    /// A command in a container.
+    /// An exec in a container.
     Exec,
 }
 
-/// How an operation is judged where nothing privileged is allowed.
+/// How an operation is judged under `no-privileged`.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Risk {
-    /// Nothing to it.
+    /// Always harmless.
     None,
-    /// It depends on the body, in whose place another one is sent.
+    /// Depends on the body, which is replaced by the judged one.
     Body(JudgeBody),
-    /// It depends on the query.
+    /// Depends on the query.
     Query(JudgeQuery),
-    /// It can always get out of a container, or cannot be looked into.
+    /// Refused unless named in `allow`: it can always get out of a container, or its content cannot be judged.
     Refuse,
 }
 
-/// What of a body may pass; or why nothing does.
+/// Returns the body that may pass, or why none may.
 type JudgeBody = fn(&[u8], &Ground<'_>) -> Result<Judged, String>;
 
-/// May a query pass? If not, why.
+/// Returns why a query may not pass, if so.
 type JudgeQuery = fn(&Query) -> Result<(), String>;
 
-/// Takes out of a query what the Engine must not read; or says why none of it may pass.
+/// Removes from a query what the Engine must not read, or returns why the query may not pass.
 type AmendQuery = fn(&mut Query) -> Result<(), String>;
 
-/// What a query must say for an operation to be meant.
+/// The condition on the query that selects an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum When {
     Always,
-    /// An image of a registry.
+    /// A pull of an image from a registry.
     Pull,
-    /// An image from the body.
+    /// An import of an image from the body.
     Import,
-    /// A build that the Engine fetches nothing for, but what its Dockerfile says.
+    /// A build with a context from the client: the Engine fetches only what its Dockerfile names.
     LocalBuild,
     /// A search of Docker Hub.
     HubSearch,
 }
 
-/// Neither changes nor reaches into the host.
+/// Reads that do not reach into the host.
 pub(super) const READ: u8 = 1;
 /// Containers, their networks and volumes.
 pub(super) const CONTAINERS: u8 = 2;
@@ -146,12 +146,12 @@ impl Operation {
         Self { when, ..self }
     }
 
-    /// Cannot be looked into, or is never harmless.
+    /// Marks an operation that cannot be judged, or is never harmless.
     pub(super) const fn refused(self) -> Self {
         Self { risk: Risk::Refuse, ..self }
     }
 
-    /// Has a body that is judged.
+    /// Marks an operation whose body is judged.
     pub(super) const fn judged(self, judge: JudgeBody) -> Self {
         Self { risk: Risk::Body(judge), body: Body::Sent, ..self }
     }
@@ -188,12 +188,12 @@ impl Operation {
         Self { changes_ports: true, ..self }
     }
 
-    /// Bytes without a bound go over its flow.
+    /// Marks an operation with an unbounded amount of data.
     pub(super) const fn streams(self) -> Self {
         Self { kind: Kind::Streaming, ..self }
     }
 
-    /// May this parameter stand in its query, and is more than one read? None where it may not.
+    /// How many values of this query parameter are read; None if the parameter is not allowed.
     pub(super) fn parameter(&self, name: &str) -> Option<Times> {
         self.takes.split(' ').find_map(|known| match known.strip_suffix('*') {
             Some(known) => (known == name).then_some(Times::Any),
@@ -202,12 +202,12 @@ impl Operation {
     }
 }
 
-/// How often a parameter stands in a query, as far as the Engine is concerned.
+/// How many values of a parameter the Engine reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Times {
-    /// The Engine reads the first one.
+    /// The first one.
     Once,
-    /// The Engine reads a list.
+    /// All of them.
     Any,
 }
 
@@ -217,9 +217,9 @@ impl When {
             Self::Always => true,
             Self::Pull => !query.get("fromImage").is_empty(),
             Self::Import => query.get("fromSrc") == b"-",
-            // The two are the words by which BuildKit's clients say that they bring it themselves.
+            // The two words by which BuildKit's clients announce that they send the context.
             Self::LocalBuild => matches!(query.get("remote"), b"" | b"client-session" | b"upload-request"),
-            // As the Engine divides it (`splitReposSearchTerm`), but that nothing odd is taken for a name.
+            // Split as by the Engine (`splitReposSearchTerm`), but an unusual first part does not count as a name.
             Self::HubSearch => query.text("term").is_some_and(|term| {
                 let first = term.split_once('/').map_or("", |(first, _)| first);
                 first != "localhost" && first.chars().all(|c| c.is_ascii_alphanumeric() || "_-".contains(c))

@@ -1,12 +1,11 @@
-//! What there is to be asked of an Engine: the operations of its API (version 1.56; earlier ones down to 1.24
-//! have no others) by method, path and, where it decides, query; what belongs to each, which policies
-//! allow it, and the functions that judge it.
+//! The operations of the Engine API (version 1.56; earlier ones down to 1.24 have no others), by method, path and,
+//! where needed, query; with the policies that allow each, and the functions that judge it.
 
 use super::operation::{BUILD, CONTAINERS, Makes, Operation, READ, Reach, When, plain};
 use super::query::Query;
 use super::{bodies, queries};
 
-/// Stands for a slash that was encoded, while it is looked at what the path means without it.
+/// Replaces an encoded slash while a path is checked without that slash.
 pub(super) const ENCODED_SLASH: char = '\u{1f}';
 
 const ATTACH: &str = "detachKeys hijack logs stderr stdin stdout stream";
@@ -17,17 +16,17 @@ const BUILDS: &str = "buildargs buildid cachefrom cgroupparent cpuperiod cpuquot
 const CREATE: &str = "changes* fromImage fromSrc message platform registry repo tag";
 const SEARCH: &str = "filters limit term";
 
-/// All of them. Where two fit, the first one is meant, as in the Engine's own router.
+/// All operations. If several match, the first one is meant, as in the Engine's own router.
 #[rustfmt::skip]
 pub(super) const OPERATIONS: &[Operation] = &[
     plain("system.ping", "GET", "/_ping", READ),
     plain("system.ping", "HEAD", "/_ping", READ),
     plain("system.version", "GET", "/version", READ),
-    // A proxy's password in it is masked by the Engine.
+    // The Engine masks a proxy's password in it.
     plain("system.info", "GET", "/info", READ),
     plain("system.events", "GET", "/events", READ).takes("filters since until").streams(),
     plain("system.df", "GET", "/system/df", READ).takes("type* verbose"),
-    // Goes to whatever address stands in its body, like a pull.
+    // Connects to any address in its body, as a pull does.
     plain("system.auth", "POST", "/auth", CONTAINERS | BUILD).judged(bodies::judge_login),
     plain("containers.list", "GET", "/containers/json", READ).takes("all before filters limit since size trunc_cmd"),
     plain("containers.inspect", "GET", "/containers/{}/json", READ).takes("size"),
@@ -41,13 +40,13 @@ pub(super) const OPERATIONS: &[Operation] = &[
     plain("containers.copy", "PUT", "/containers/{}/archive", CONTAINERS).takes("copyUIDGID noOverwriteDirNonDir path").body().reaches(Reach::Container).streams(),
     plain("containers.create", "POST", "/containers/create", CONTAINERS).takes("name platform").judged(bodies::judge_create).makes(Makes::Container),
     plain("containers.prune", "POST", "/containers/prune", CONTAINERS).takes("filters"),
-    // Engines up to 24 read a HostConfig from its body, where the API's version is below 1.24.
+    // Engines up to 24 read a HostConfig from its body if the API version is below 1.24.
     plain("containers.start", "POST", "/containers/{}/start", CONTAINERS).takes("detachKeys").empty("a HostConfig belongs into containers.create, not here").reaches(Reach::Container).changes_ports(),
     plain("containers.stop", "POST", "/containers/{}/stop", CONTAINERS).takes("signal t").changes_ports(),
     plain("containers.restart", "POST", "/containers/{}/restart", CONTAINERS).takes("signal t").reaches(Reach::Container).changes_ports(),
     plain("containers.kill", "POST", "/containers/{}/kill", CONTAINERS).takes("signal").changes_ports(),
     plain("containers.update", "POST", "/containers/{}/update", CONTAINERS).judged(bodies::judge_update),
-    // A name can have the form of an id: of one that was found harmless, and is gone.
+    // A name can have the form of an id, such as that of a container once found harmless and now removed.
     plain("containers.rename", "POST", "/containers/{}/rename", CONTAINERS).takes("name").reaches(Reach::Container),
     plain("containers.pause", "POST", "/containers/{}/pause", CONTAINERS),
     plain("containers.unpause", "POST", "/containers/{}/unpause", CONTAINERS).changes_ports(),
@@ -56,7 +55,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
     plain("containers.attach-ws", "GET", "/containers/{}/attach/ws", CONTAINERS).takes(ATTACH).upgrades("websocket").reaches(Reach::Container).streams(),
     plain("containers.wait", "POST", "/containers/{}/wait", CONTAINERS).takes("condition"),
     plain("containers.delete", "DELETE", "/containers/{}", CONTAINERS).takes("force link v").changes_ports(),
-    // A link, by the names of its two ends.
+    // Deletes a link, by the names of its two ends.
     plain("containers.delete", "DELETE", "/containers/{}/{}", CONTAINERS).takes("force link v"),
     plain("containers.exec", "POST", "/containers/{}/exec", CONTAINERS).judged(bodies::judge_exec).reaches(Reach::Container).makes(Makes::Exec),
     plain("exec.inspect", "GET", "/exec/{}/json", READ),
@@ -64,7 +63,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
     plain("exec.resize", "POST", "/exec/{}/resize", CONTAINERS).takes("h w"),
     plain("images.list", "GET", "/images/json", READ).takes("all digests filter filters identity manifests only_ids shared-size"),
     plain("images.search", "GET", "/images/search", READ).takes(SEARCH).when(When::HubSearch),
-    // The host's daemon asks the registry that the term names.
+    // The host's daemon connects to the registry in the term.
     plain("images.search-registry", "GET", "/images/search", CONTAINERS | BUILD).takes(SEARCH),
     plain("images.get", "GET", "/images/get", BUILD).takes("names* platform*").streams(),
     plain("images.inspect", "GET", "/images/{..}/json", READ).takes("manifests platform size"),
@@ -73,25 +72,25 @@ pub(super) const OPERATIONS: &[Operation] = &[
     plain("images.get", "GET", "/images/{..}/get", BUILD).takes("names* platform*").streams(),
     plain("images.pull", "POST", "/images/create", CONTAINERS | BUILD).takes(CREATE).when(When::Pull).streams(),
     plain("images.import", "POST", "/images/create", BUILD).takes(CREATE).when(When::Import).body().streams(),
-    // The host's daemon fetches whatever address it names.
+    // The host's daemon fetches any address in the query.
     plain("images.import-url", "POST", "/images/create", BUILD).takes(CREATE).refused().streams(),
     plain("images.load", "POST", "/images/load", BUILD).takes("platform* quiet").body().streams(),
     plain("images.prune", "POST", "/images/prune", BUILD).takes("filters"),
-    // Engines up to 28 read credentials from its body, where there is no header with them.
+    // Engines up to 28 read credentials from its body if there is no header with them.
     plain("images.push", "POST", "/images/{..}/push", BUILD).takes("platform registry tag").body().streams(),
     plain("images.tag", "POST", "/images/{..}/tag", BUILD).takes("force repo tag"),
     plain("images.delete", "DELETE", "/images/{..}", BUILD).takes("force noprune platforms*"),
     plain("images.commit", "POST", "/commit", BUILD).takes("author changes* comment container m pause repo tag").judged(bodies::judge_commit),
     plain("build.build", "POST", "/build", BUILD).takes(BUILDS).when(When::LocalBuild).judged_by_query(queries::unprivileged_build).body().streams(),
-    // The host's daemon fetches whatever address it names.
+    // The host's daemon fetches any address in the query.
     plain("build.remote", "POST", "/build", BUILD).takes(BUILDS).refused().body().streams(),
     plain("build.prune", "POST", "/build/prune", BUILD).takes("all filters keep-storage max-used-space min-free-space reserved-space"),
     plain("build.cancel", "POST", "/build/cancel", BUILD).takes("id"),
-    // Only of use to what cannot be looked into: BuildKit, and contexts that it fetches.
+    // Useful only with BuildKit and remote contexts, which cannot be judged.
     plain("build.session", "POST", "/session", BUILD).refused().upgrades("h2c").streams(),
-    // BuildKit's own protocol, which is not looked into.
+    // BuildKit's own protocol, which is not judged.
     plain("build.grpc", "POST", "/grpc", BUILD).refused().upgrades("h2c").streams(),
-    // The host's daemon asks whatever registry it names.
+    // The host's daemon connects to any registry in the path.
     plain("distribution.inspect", "GET", "/distribution/{..}/json", CONTAINERS | BUILD),
     plain("networks.list", "GET", "/networks", READ).takes("filters"),
     plain("networks.inspect", "GET", "/networks/{ }", READ).takes("scope verbose"),
@@ -106,7 +105,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
     plain("volumes.prune", "POST", "/volumes/prune", CONTAINERS).takes("filters"),
     plain("volumes.update", "PUT", "/volumes/{}", CONTAINERS).refused().takes("version").body(),
     plain("volumes.delete", "DELETE", "/volumes/{}", CONTAINERS).takes("force"),
-    // Plugins are shown with their settings, which is where their credentials are kept.
+    // Plugins are shown with their settings, which may hold credentials.
     plain("plugins.list", "GET", "/plugins", 0).takes("filters"),
     plain("plugins.inspect", "GET", "/plugins/{..}/json", 0),
     plain("plugins.privileges", "GET", "/plugins/privileges", 0).takes("name remote"),
@@ -122,7 +121,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
     plain("nodes.inspect", "GET", "/nodes/{}", READ),
     plain("nodes.update", "POST", "/nodes/{}/update", 0).takes("version").refused().body(),
     plain("nodes.delete", "DELETE", "/nodes/{}", 0).takes("force"),
-    // Shows the tokens with which a machine joins, as a manager as well.
+    // Shows the tokens with which a machine joins, even as a manager.
     plain("swarm.inspect", "GET", "/swarm", 0).refused(),
     plain("swarm.unlockkey", "GET", "/swarm/unlockkey", 0).refused(),
     plain("swarm.init", "POST", "/swarm/init", 0).refused().body(),
@@ -134,20 +133,20 @@ pub(super) const OPERATIONS: &[Operation] = &[
     plain("services.list", "GET", "/services", READ).takes("filters status"),
     plain("services.inspect", "GET", "/services/{}", READ).takes("insertDefaults"),
     plain("services.logs", "GET", "/services/{}/logs", READ).takes(LOGS).streams(),
-    // What a service may do stands in a specification that is not looked into.
+    // A service's rights are in its specification, which is not judged.
     plain("services.create", "POST", "/services/create", 0).refused().body(),
     plain("services.update", "POST", "/services/{}/update", 0).takes("registryAuthFrom rollback version").refused().body(),
     plain("services.delete", "DELETE", "/services/{}", 0),
     plain("tasks.list", "GET", "/tasks", READ).takes("filters"),
     plain("tasks.inspect", "GET", "/tasks/{}", READ),
     plain("tasks.logs", "GET", "/tasks/{}/logs", READ).takes(LOGS).streams(),
-    // Names and labels; the secrets themselves are never shown.
+    // Names and labels; the Engine never shows the secrets themselves.
     plain("secrets.list", "GET", "/secrets", READ).takes("filters"),
     plain("secrets.inspect", "GET", "/secrets/{}", READ),
     plain("secrets.create", "POST", "/secrets/create", 0).refused().body(),
     plain("secrets.update", "POST", "/secrets/{}/update", 0).refused().takes("version").body(),
     plain("secrets.delete", "DELETE", "/secrets/{}", 0),
-    // Configurations are shown with what is in them.
+    // Configurations are shown with their content.
     plain("configs.list", "GET", "/configs", 0).takes("filters"),
     plain("configs.inspect", "GET", "/configs/{}", 0),
     plain("configs.create", "POST", "/configs/create", 0).refused().body(),
@@ -155,15 +154,15 @@ pub(super) const OPERATIONS: &[Operation] = &[
     plain("configs.delete", "DELETE", "/configs/{}", 0),
 ];
 
-/// The operation that a request is for. The path is one that [`super::target`] has decoded, without its
-/// version; slashes in it may be [`ENCODED_SLASH`].
+/// The operation of a request. The path was decoded by [`super::target`] and has no version; its
+/// slashes may be [`ENCODED_SLASH`].
 pub(super) fn find(method: &str, path: &str, query: &Query) -> Option<&'static Operation> {
     OPERATIONS
         .iter()
         .find(|operation| operation.method == method && fits(operation.path, path) && operation.when.fits(query))
 }
 
-/// `/v1.41/info` as its version and the rest.
+/// Splits `/v1.41/info` into the version and the rest.
 pub(super) fn version(path: &str) -> (&str, &str) {
     let none = ("", path);
     let Some(rest) = path.strip_prefix("/v") else { return none };
@@ -171,10 +170,10 @@ pub(super) fn version(path: &str) -> (&str, &str) {
     if numbers(version).is_some() { path.split_at("/v".len() + version.len()) } else { none }
 }
 
-/// `1.41` as two numbers.
+/// Parses a version such as `1.41`.
 pub(super) fn numbers(version: &str) -> Option<(u16, u16)> {
     let (major, minor) = version.split_once('.')?;
-    // One way to write each: the Engine takes `1.041` for 1.41.
+    // Only one form is accepted, although the Engine reads `1.041` as 1.41.
     let plain = |n: &str| (1..=3).contains(&n.len()) && n.bytes().all(|b| b.is_ascii_digit());
     let plain = |n: &str| plain(n) && (n == "0" || !n.starts_with('0'));
     (plain(major) && plain(minor)).then(|| Some((major.parse().ok()?, minor.parse().ok()?)))?
@@ -187,10 +186,10 @@ fn fits(pattern: &str, path: &str) -> bool {
         let Some((segment, after)) = rest.split_first() else { return false };
         match wanted {
             "{}" if is_id(segment) => rest = after,
-            // Networks are the only things of the Engine's whose names may have them.
+            // Only networks may have spaces in their names.
             "{ }" if segment.split(' ').all(is_id) => rest = after,
             "{..}" => {
-                // Whatever follows it in the pattern is one literal segment, or nothing.
+                // In the pattern, at most one literal segment follows it.
                 let tail = usize::from(pattern.peek().is_some());
                 if rest.len() <= tail {
                     return false;
@@ -210,19 +209,19 @@ fn fits(pattern: &str, path: &str) -> bool {
     rest.is_empty()
 }
 
-/// A name or id as the Engine gives them.
+/// Whether it has the form of a name or id from the Engine.
 fn is_id(segment: &str) -> bool {
     segment.starts_with(|c: char| c.is_ascii_alphanumeric())
         && segment.chars().all(|c| c.is_ascii_alphanumeric() || "_.-".contains(c))
 }
 
-/// A segment of the name of an image or plugin, with tag and digest.
+/// Whether it may be a segment of the name of an image or plugin, with tag and digest.
 fn is_name(segment: &str) -> bool {
     segment.starts_with(|c: char| c.is_ascii_alphanumeric())
         && segment.chars().all(|c| c.is_ascii_alphanumeric() || "_.-:@+".contains(c))
 }
 
-/// A registry by its IPv6 address: `[::1]` or `[::1]:5000`.
+/// Whether it is a registry's IPv6 address: `[::1]` or `[::1]:5000`.
 fn is_address(segment: &str) -> bool {
     let Some((address, port)) = segment.strip_prefix('[').and_then(|rest| rest.split_once(']')) else { return false };
     let port_fits = port.is_empty() || port.strip_prefix(':').is_some_and(|port| port.parse::<u16>().is_ok());
@@ -316,7 +315,7 @@ mod tests {
                 operation.name
             );
         }
-        // What is in these is a matter of files and images, and no container's privileges.
+        // Their bodies hold files and images, which give a container no rights.
         let unjudged = |row: &&Operation| row.body == Body::Sent && matches!(row.risk, Risk::None | Risk::Query(_));
         let unjudged: Vec<&str> = OPERATIONS.iter().filter(unjudged).map(|row| row.name).collect();
         assert_eq!(unjudged, ["containers.copy", "images.import", "images.load", "images.push", "build.build"]);

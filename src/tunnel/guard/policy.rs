@@ -1,4 +1,4 @@
-//! What a guard allows: policies, and what goes beyond them.
+//! The requests that a guard allows: policies, and exceptions to them.
 
 use super::bodies::{Ground, Judged};
 use super::head::Head;
@@ -7,45 +7,44 @@ use super::operations::{OPERATIONS, numbers, version};
 use super::query::Query;
 use crate::config::{Access, Policy};
 
-/// The lowest version of the API that passes. What a request says below it is read by other rules than those that
-/// are known here (a start has a body there), and no client of the last ten years asks for one.
+/// The lowest API version that passes. Below it the Engine reads requests by other rules than those known here (a start
+/// has a body there), and no client of the last ten years uses it.
 const LOWEST: (u16, u16) = (1, 24);
-/// From this version on a bind can leave out what is mounted below it (`NonRecursive`).
+/// From this API version on, a bind can leave out the mounts below it (`NonRecursive`).
 const WITHOUT_MOUNTS: (u16, u16) = (1, 40);
 
-/// Parameters that clients' libraries put into queries, for themselves, and no Engine reads: they are left out.
-/// So are those whose names begin with a capital, which no parameter's name does: dockerode sends the fields
-/// of a body in the query as well.
+/// Query parameters that client libraries add for themselves and no Engine reads: they are left out. So are names that
+/// begin with a capital, as no parameter does: dockerode repeats the fields of a body in the query.
 const LEFT_OUT: [&str; 6] = ["abortSignal", "authconfig", "hijack", "registryconfig", "_body", "_query"];
 
-/// What is decided on a request, from its head alone.
+/// The decision on a request, from its head alone.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Decision {
-    /// It may pass.
+    /// The request may pass.
     Pass(Pass),
-    /// It is no request that could pass.
+    /// The request is invalid.
     Bad(String),
-    /// It may not pass.
+    /// The request is not allowed.
     Refuse(String),
 }
 
-/// How a request may pass.
+/// A request that may pass.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Pass {
     /// What it is for.
     pub(super) operation: &'static Operation,
-    /// The target that is sent on.
+    /// The target to send.
     pub(super) target: String,
-    /// Only if its body may.
+    /// Whether its body must be judged first.
     pub(super) inspect: bool,
 }
 
 /// Decides on requests.
 #[derive(Debug)]
 pub(super) struct Rules {
-    /// For people.
+    /// The policies, in a few words.
     pub(super) label: String,
-    /// The policies that allow something; None: all that is known.
+    /// The policies that allow operations, as a bit set; None allows every known operation.
     of: Option<u8>,
     no_privileged: bool,
     allow: Vec<String>,
@@ -53,10 +52,10 @@ pub(super) struct Rules {
 }
 
 impl Rules {
-    /// None where everything is allowed.
+    /// The rules of these settings; None if everything is allowed.
     ///
     /// # Errors
-    /// `allow` names something unknown.
+    /// `allow` names an unknown operation.
     pub(super) fn new(access: &Access) -> Result<Option<Self>, String> {
         for name in &access.allow {
             if !OPERATIONS.iter().any(|operation| operation.name == name) {
@@ -115,7 +114,7 @@ impl Rules {
         let inspect = match operation.risk {
             _ if !self.no_privileged => false,
             Risk::None => false,
-            // Whoever names it says that it may be.
+            // An operation named in `allow` passes.
             Risk::Refuse if named => false,
             Risk::Refuse => return Decision::Refuse(format!("{} cannot be looked into", operation.name)),
             Risk::Query(judge) => match judge(&query) {
@@ -127,7 +126,7 @@ impl Rules {
         Decision::Pass(Pass { operation, target: aim.with(&query), inspect })
     }
 
-    /// Decides on the body of a request for `target`; what is to be sent on.
+    /// Judges the body of a request for `target`; returns the body to send.
     ///
     /// # Errors
     /// Why it may not pass.
@@ -142,31 +141,31 @@ impl Rules {
         judge(body, &ground).map_err(|e| format!("{}: {e}", operation.name))
     }
 
-    /// Is what passes judged by what Docker's Engine makes of it?
+    /// Whether the judgement holds for Docker's Engine only.
     pub(super) fn knows_only_docker(&self) -> bool {
         self.no_privileged
     }
 
-    /// What this operation uses that may have more than would be allowed.
+    /// The existing object that this operation uses, if its rights must be checked first.
     pub(super) fn must_ask(&self, operation: &Operation) -> Option<Reach> {
         operation.reaches.filter(|_| self.no_privileged)
     }
 
-    /// What this operation makes, where it is to be remembered.
+    /// The object that this operation creates, if it must be remembered.
     pub(super) fn remembers(&self, operation: &Operation) -> Option<Makes> {
         operation.makes.filter(|_| self.no_privileged)
     }
 
-    /// What a container may have of its host.
+    /// The access to its host that a container may have.
     pub(super) fn ground(&self) -> Ground<'_> {
         Ground { binds: &self.allowed_binds, brings_mounts: false }
     }
 
-    /// Decides on a body where an operation has none, which is not sent on. Clients send one all the same:
-    /// docker-java `null`, others `{}`, and dockerode its query once more. No Engine reads it, but for a start.
+    /// Checks a body that the operation does not use and that is not sent. Some clients send one: docker-java `null`,
+    /// others `{}`, and dockerode its query again. No Engine reads it, except for a start.
     ///
     /// # Errors
-    /// It might be meant for something.
+    /// The body has content that an old Engine might read.
     pub(super) fn drop_body(operation: &Operation, body: &[u8]) -> Result<(), String> {
         let is_nothing = matches!(body.trim_ascii(), b"" | b"{}" | b"null");
         match operation.body {
@@ -176,9 +175,8 @@ impl Rules {
     }
 }
 
-/// The query as it is sent on: parameters that an operation has, and of each as many as the Engine reads
-/// (docker-py sends `dockerfile` twice). One that is not known is refused rather than left out, for an Engine newer
-/// than this might do something else without it.
+/// The query to send: known parameters only, each as often as the Engine reads it (docker-py sends `dockerfile` twice).
+/// An unknown parameter is refused, not left out: a newer Engine might do something else without it.
 fn judged(operation: &Operation, query: &Query) -> Result<Query, String> {
     let mut query = query.clone();
     let no_parameter = |name: &str| LEFT_OUT.contains(&name) || name.starts_with(|c: char| c.is_ascii_uppercase());
@@ -205,7 +203,7 @@ mod tests {
         Rules::new(&access).expect("rules").expect("limited").decide(&head)
     }
 
-    /// The target that is sent on, or why there is none.
+    /// The target to send, or the reason for a refusal.
     fn sent(policies: &[Policy], method: &str, target: &str) -> Result<String, String> {
         match decided(policies, method, target) {
             Decision::Pass(pass) => Ok(pass.target),
@@ -235,7 +233,7 @@ mod tests {
                 "/containers/json?all=1&filters=%7B%22a%22%3A%5B%22b%22%5D%7D",
             ),
             ("POST", "/build?t=a&t=b", "/build?t=a&t=b"),
-            // What the Engine reads is the first one.
+            // The Engine reads the first value.
             ("GET", "/containers/json?all=0&size=1&all=1", "/containers/json?all=0&size=1"),
             ("GET", "/containers/a/top?ps_args=aux&ps_args=axeww", "/containers/a/top?ps_args=aux"),
             ("POST", "/build?dockerfile=.x&dockerfile=FROM%20a", "/build?dockerfile=.x"),
@@ -255,7 +253,7 @@ mod tests {
             ("GET", "/info?x"),
             ("GET", "/containers/a/top?ps_args=axeww"),
             ("GET", "/containers/a/top?ps_args=%ff"),
-            // A checkpoint that a container wrote is whatever that container likes.
+            // A container can write any checkpoint it likes.
             ("POST", "/containers/a/start?checkpoint=a&checkpoint-dir=/srv"),
         ] {
             let reason = sent(all, method, target).expect_err(target);
@@ -294,7 +292,7 @@ mod tests {
         }
     }
 
-    /// Does a policy let this pass, with its body?
+    /// Whether a policy passes this request with its body.
     fn passes(rules: &Rules, method: &str, target: &str, body: &str) -> bool {
         let length = if body.is_empty() { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };
         let head = format!("{method} {target} HTTP/1.1\r\nHost: x\r\n{length}\r\n");

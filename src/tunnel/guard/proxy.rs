@@ -1,4 +1,4 @@
-//! One client's connection under a guard: each request judged, passed on or refused.
+//! One client's connection under a guard: each request is judged, then passed on or refused.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -35,28 +35,28 @@ use crate::tunnel::client::stream::LocalStream;
 use crate::tunnel::dial::Dial;
 use crate::tunnel::flow::relay::End;
 
-/// What was read of a request before hyper read it.
+/// The strict reader's view of a request, from before hyper read it.
 type Seen = Option<Result<Head, Refusal>>;
 
-/// Headers that are about one connection, not about the request (RFC 9110 section 7.6.1).
+/// Headers about a single connection, not about the request (RFC 9110 section 7.6.1).
 const OF_A_CONNECTION: [HeaderName; 6] =
     [CONNECTION, TE, TRAILER, TRANSFER_ENCODING, HeaderName::from_static("keep-alive"), UPGRADE];
-/// Says why, where an answer has no body.
+/// Holds the reason if an answer has no body.
 const REFUSED: HeaderName = HeaderName::from_static("x-dtunnel-refused");
-/// Largest body that is dropped because its operation has none, in bytes: dockerode sends parameters there again.
+/// Limit of a dropped body, in bytes: dockerode repeats parameters there.
 const MAX_DROPPED: usize = 1 << 20;
-/// How long a body that is read whole may take to come. It is small, and on this machine.
+/// Time limit of reading a body completely. It is small and comes from this machine.
 const BODY_TIME: Duration = Duration::from_secs(60);
-/// Largest body that a refusal waits for, in bytes, so that the connection can be used again; most requests with
-/// JSON are smaller.
+/// Limit of a body that a refusal waits for, in bytes, so that the connection can be used again.
+/// Most JSON requests are smaller.
 const SETTLED: usize = 64 << 10;
-/// How long it waits for that.
+/// Time limit of that wait.
 const SETTLE_TIME: Duration = Duration::from_millis(100);
 
-/// Serves a client to its end.
+/// Serves a client until its connection ends.
 ///
 /// # Errors
-/// None; what goes wrong is told to the client.
+/// None; failures are reported to the client.
 pub(in crate::tunnel) async fn serve(
     tunnel: Arc<dyn Dial>,
     guard: Arc<Guard>,
@@ -78,13 +78,13 @@ pub(in crate::tunnel) async fn serve(
     });
     let service = service_fn(|request| {
         let client = client.clone();
-        // At once, see `Framing::is_over`.
+        // Taken right away; see `Framing::is_over`.
         let seen = client.reading.take_seen();
         async move { Ok::<_, Infallible>(client.answer(request, seen).await) }
     });
     let stream = TokioIo::new(Framed::new(local, reading, returned.clone()));
-    // A client of a Unix socket that has only ended what it sends gets its answers, and one that is gone altogether is
-    // told from it. Over TCP both look the same.
+    // A client of a Unix socket that has closed only its sending direction still gets its answers, and can be told from
+    // one that is gone. Over TCP both look the same.
     let served = server::conn::http1::Builder::new()
         .half_close(watched.is_some())
         .serve_connection(stream, service)
@@ -103,7 +103,7 @@ pub(in crate::tunnel) async fn serve(
         }
         () = gone => tracing::debug!("a guarded connection ended: the client went away"),
     }
-    // A connection that went over to another protocol goes on after HTTP has ended.
+    // A connection that has switched protocols continues after HTTP has ended.
     let relay = client.relay.lock().await.take();
     if let Some(relay) = relay {
         return Ok(relay.await.unwrap_or(End::Cut));
@@ -116,14 +116,14 @@ pub(in crate::tunnel) async fn serve(
     Ok(end)
 }
 
-/// A client, as long as its connection lasts.
+/// A client, for the duration of its connection.
 struct Client {
     guard: Arc<Guard>,
     over_tcp: bool,
     who: Who,
     reading: Reading,
     engine: EngineSide,
-    /// Was there a request without an answer of the Engine's, or with one that was cut?
+    /// Whether a request got no answer from the Engine, or a truncated one.
     failed: Arc<AtomicBool>,
     relay: Mutex<Option<AbortOnDropHandle<End>>>,
 }
@@ -163,15 +163,15 @@ impl Client {
             StatusCode::BAD_REQUEST | StatusCode::REQUEST_TIMEOUT => {
                 format!("dtunnel: refused by the guard of this tunnel: {reason}")
             }
-            // The Engine's words: clients look for them.
+            // The Engine's wording, which clients look for.
             StatusCode::NOT_FOUND => {
                 reason.rsplit_once(": No such").map_or(reason.clone(), |(_, what)| format!("No such{what}"))
             }
             _ => format!("dtunnel: {reason}"),
         };
         let mut answer = refusal(status, &reason, reusable);
-        // Its answer has no body, and clients make something up (docker says of `docker cp - c:/` that / is no
-        // directory, whatever the status).
+        // An answer to HEAD has no body, and clients make up an error (for `docker cp - c:/` docker reports that / is
+        // no directory, whatever the status).
         if method == "HEAD"
             && let Ok(reason) = HeaderValue::from_str(&reason)
         {
@@ -184,7 +184,7 @@ impl Client {
         tracing::info!("{verdict} {method} {} for {}: {what}", shown(path), self.who);
     }
 
-    /// Decides from the head of a request.
+    /// Decides on a request from its head.
     fn judge(&self, method: &str, target: &str, seen: Seen) -> Result<Pass, Refused> {
         let bad = |reason: &str| (StatusCode::BAD_REQUEST, reason.to_owned());
         let head = match seen {
@@ -246,12 +246,12 @@ impl Client {
                 end
             });
             *self.relay.lock().await = Some(AbortOnDropHandle::new(relay));
-            // What is held now is the relay's.
+            // The relay takes over the held data.
             return Ok(answer.map(|_| full(Bytes::new())));
         }
         strip(answer.headers_mut());
         if wanted.is_some() {
-            // What the client sent behind its request was meant for the other protocol.
+            // Data that the client sent after its request was meant for the other protocol.
             answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         *answer.version_mut() = Version::HTTP_11;
@@ -265,7 +265,7 @@ impl Client {
         Ok(self.watched(answer, open))
     }
 
-    /// An answer whose request is open, and counted as failed where it is cut, as long as there is a body to be sent.
+    /// Keeps the request open until the answer's body was sent, and counts a truncated answer as failed.
     fn watched(&self, answer: Response<Incoming>, open: Open) -> Response<Body> {
         let (mut open, failed) = (Some(open), self.failed.clone());
         answer.map(|body| {
@@ -281,7 +281,7 @@ impl Client {
         })
     }
 
-    /// The body that goes to the Engine, judged where its operation has one that is, with the headers about it.
+    /// The body to send to the Engine, judged if its operation requires that. Adapts the headers about the body.
     async fn body_to_send(&self, parts: &mut Parts, body: Incoming, pass: &Pass) -> Result<(Body, Settled), Refused> {
         let operation = pass.operation;
         if self.guard.rules.knows_only_docker() && !parts.method.is_safe() {
@@ -305,7 +305,7 @@ impl Client {
         Ok((full(Bytes::new()), Settled::ForGood))
     }
 
-    /// What is judged harmless is so for Docker's Engine.
+    /// Fails for an Engine other than Docker's, for which a judgement does not hold.
     async fn must_be_dockers(&self) -> Result<(), Refused> {
         if self.engine.make().is_none() {
             ask::ask(self, "/_ping", "ping").await?;
@@ -320,7 +320,7 @@ impl Client {
         }
     }
 
-    /// The body that is to be sent in the place of this one.
+    /// The judged body, to be sent in place of this one.
     async fn inspect(&self, operation: &Operation, target: &str, body: &[u8]) -> Result<(Bytes, Settled), Refused> {
         let forbidden = |reason| (StatusCode::FORBIDDEN, reason);
         let (body, settled) = match self.guard.rules.inspect(operation, target, body).map_err(forbidden)? {
@@ -334,14 +334,14 @@ impl Client {
         Ok((body.into(), settled))
     }
 
-    /// The target that is to be asked for in the place of this one.
+    /// The target with the object's id in place of its name, after its check.
     async fn reach(&self, operation: &Operation, reach: Reach, target: &Uri) -> Result<Uri, Refused> {
         let path = self.guard.reach(operation.name, reach, target.path(), self).await?;
         let target = target.query().map_or(path.clone(), |query| format!("{path}?{query}"));
         target.parse().map_err(|e| (StatusCode::BAD_REQUEST, format!("its target cannot be written: {e}")))
     }
 
-    /// A body that is read whole.
+    /// Reads a body completely.
     async fn whole(&self, body: Incoming, most: usize) -> Result<Bytes, Refused> {
         match timeout(BODY_TIME, Limited::new(body, most).collect()).await {
             Ok(Ok(body)) => Ok(body.to_bytes()),
@@ -354,8 +354,8 @@ impl Client {
     }
 }
 
-/// Has the body of a refused request come to its end? It is waited for where it is small, and where nobody waits
-/// for a word of ours before it is sent.
+/// Whether the body of a refused request has ended. Waits for a small body, unless the client waits for `100
+/// Continue` before it sends the body.
 async fn settled(mut body: Incoming, expects: bool) -> bool {
     if body.is_end_stream() {
         return true;
@@ -384,7 +384,7 @@ impl ask::Ask for Client {
     }
 }
 
-/// An answer of bounded size.
+/// Reads an answer of limited size.
 async fn read_whole(body: Incoming) -> Result<Bytes, Refused> {
     let read = Limited::new(body, reach::MAX_ANSWER).collect().await;
     let unreadable = |e| (StatusCode::BAD_GATEWAY, format!("the Engine's answer cannot be read: {e}"));
@@ -401,8 +401,7 @@ fn full(bytes: Bytes) -> Body {
     Full::new(bytes).map_err(|never| match never {}).boxed_unsync()
 }
 
-/// An error as the Engine words them, so that clients print it well. Ends the connection where it is not
-/// known what comes next.
+/// An error in the Engine's form, so that clients display it well. Closes the connection unless it is `reusable`.
 fn refusal(status: StatusCode, message: &str, reusable: bool) -> Response<Body> {
     let body = serde_json::json!({ "message": message }).to_string() + "\n";
     let mut answer = Response::new(full(body.into()));

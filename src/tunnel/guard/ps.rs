@@ -1,15 +1,15 @@
-//! `ps_args` of `top`: what the Engine gives to the host's ps(1), as root.
+//! `ps_args` of `top`: the arguments that the Engine passes to the host's ps(1), as root.
 //!
-//! procps shows every process's environment for a BSD-style `e`. Worse, where it does not understand its
-//! options in the Unix style it reads all of them again in the BSD style (`-auxe` shows environments, and so
-//! may `-ef` beside an option that contradicts it). So options and fields are spelled out here, none takes
-//! an argument but a list of fields, and no `e` is ever sent: the Unix style's `-e` is sent as `-A`, which
-//! means the same there and nothing in the other style.
+//! With a BSD-style `e`, procps shows the environment of every process. If it does not understand its options in
+//! the Unix style, it even reads all of them again in the BSD style (`-auxe` shows environments, and so may `-ef`
+//! next to a contradicting option). So allowed options and fields are listed here, only lists of fields are
+//! allowed as arguments, and no `e` is ever sent: the Unix style's `-e` is sent as `-A`, which means the same
+//! there and nothing in the other style.
 
-/// Options of one letter without an argument, in either style: which processes, how much of each, in which
-/// order. (`u` takes users in the Unix style, but none follow here.)
+/// One-letter options without an argument, in either style: which processes, their fields, and their order. (`u` takes
+/// users in the Unix style, but none follow here.)
 const LETTERS: &str = "acdfhjlrsuvwxyAFHS";
-/// Fields of the process, of ps(1).
+/// Fields of a process, from ps(1).
 const FIELDS: &[&str] = &[
     "%cpu",
     "%mem",
@@ -74,7 +74,7 @@ const FIELDS: &[&str] = &[
     "wchan",
 ];
 
-/// The arguments to be sent in the place of these.
+/// The arguments to send in place of these.
 ///
 /// # Errors
 /// The word that is not known to be harmless.
@@ -101,7 +101,7 @@ pub(super) fn harmless(args: &str) -> Result<String, String> {
             Some((letters, "")) => (letters, Some(words.next().ok_or_else(refused)?)),
             Some((letters, fields)) => (letters, Some(fields)),
         };
-        // `-auxe` is meant in the BSD style, whatever its dash says.
+        // `-auxe` is meant in the BSD style, despite its dash.
         let mixed = letters.contains('e') && letters.contains(['a', 'u', 'x']);
         let letters = if unix.is_some() && !mixed { letters.replace('e', "A") } else { letters.to_owned() };
         let known = letters.chars().all(|letter| LETTERS.contains(letter));

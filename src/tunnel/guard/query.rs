@@ -1,26 +1,26 @@
-//! The query of a request, read as the Engine reads it (Go's `url.ParseQuery`), and written anew.
+//! A request's query, read as by the Engine (Go's `url.ParseQuery`) and written anew.
 //!
-//! It is decoded once. What is judged are the decoded names and values, and what is sent on is written from
-//! them, so that no second reading can find anything else in it.
+//! It is decoded once. The decoded names and values are judged, and the query that is sent is written from them, so
+//! that a second reader cannot interpret it differently.
 
 use std::fmt::Write;
 
 use super::refusal::Refusal;
 
-/// Longest query that is written, in bytes: hyper takes a target of 64 KiB, and a path stands before it.
+/// Limit of a written query, in bytes: hyper accepts a target of 64 KiB, path included.
 const MAX: usize = 48 << 10;
 
-/// Names and values in their order.
+/// Names and values in order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Query(Vec<(String, Vec<u8>)>);
 
 impl Query {
-    /// Reads what stands behind the question mark.
+    /// Reads the text after the question mark.
     ///
     /// # Errors
-    /// It has no meaning, or two.
+    /// It has no meaning, or more than one.
     pub(super) fn read(text: &str) -> Result<Self, Refusal> {
-        // Go splits there up to 1.16, and drops the pair from 1.17 on.
+        // Go up to 1.16 splits at a semicolon; from 1.17 on it drops the pair.
         if text.contains(';') {
             return Err("its query has a semicolon in it");
         }
@@ -38,40 +38,40 @@ impl Query {
         if query.to_string().len() > MAX { Err("its query is too long") } else { Ok(query) }
     }
 
-    /// The first value of that name, as the Engine takes it. Empty is as good as none.
+    /// The first value of this name, which is the one that the Engine reads. Empty if there is none.
     pub(super) fn get(&self, name: &str) -> &[u8] {
         self.0.iter().find(|(key, _)| key == name).map_or(&[], |(_, value)| value)
     }
 
-    /// As [`Self::get`]. None where it is not UTF-8.
+    /// As [`Self::get`]; None if it is not UTF-8.
     pub(super) fn text(&self, name: &str) -> Option<&str> {
         std::str::from_utf8(self.get(name)).ok()
     }
 
-    /// Each name, as often as it stands there.
+    /// Each name, as often as it occurs.
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(|(name, _)| name.as_str())
     }
 
-    /// Leaves out what is not wanted.
+    /// Removes parameters by name.
     pub(super) fn retain(&mut self, wanted: impl Fn(&str) -> bool) {
         self.0.retain(|(name, _)| wanted(name));
     }
 
-    /// Leaves out what stands behind the first one of the same name, for these names.
+    /// Removes all but the first value of these names.
     pub(super) fn first_only(&mut self, of: impl Fn(&str) -> bool) {
         let mut seen = std::collections::BTreeSet::new();
         self.0.retain(|(name, _)| seen.insert(name.clone()) || !of(name));
     }
 
-    /// Puts another value in the place of the one of that name.
+    /// Replaces the value of this name.
     pub(super) fn replace(&mut self, name: &str, value: String) {
         if let Some((_, old)) = self.0.iter_mut().find(|(key, _)| key == name) {
             *old = value.into_bytes();
         }
     }
 
-    /// The target of a request for `path` with this query.
+    /// The target for `path` with this query.
     pub(super) fn behind(&self, path: &str) -> String {
         if self.0.is_empty() { path.to_owned() } else { format!("{path}?{self}") }
     }
@@ -87,7 +87,7 @@ impl std::fmt::Display for Query {
     }
 }
 
-/// Takes the percent-encoding away, once; in a query `+` stands for a space.
+/// Removes the percent-encoding once; in a query `+` means a space.
 pub(super) fn decoded(text: &str, plus: bool) -> Result<Vec<u8>, Refusal> {
     let mut all = Vec::with_capacity(text.len());
     let mut rest = text.bytes();
@@ -107,7 +107,7 @@ pub(super) fn decoded(text: &str, plus: bool) -> Result<Vec<u8>, Refusal> {
     Ok(all)
 }
 
-/// Everything encoded but what never needs it (RFC 3986 section 2.3).
+/// Encodes all bytes but unreserved characters (RFC 3986 section 2.3).
 fn encoded(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
     for &byte in bytes {

@@ -1,9 +1,8 @@
-//! What the Engine must be asked before a request may pass under `no-privileged`: whether a container that
-//! is used, or whose namespaces are shared, is one that would be allowed now.
+//! Checks made at the Engine before a request may pass under `no-privileged`: whether an existing container, which the
+//! request uses or whose namespaces it shares, would be allowed now.
 //!
-//! What a container may do is decided when it is made, so that an answer holds for its id for ever, and is
-//! kept. What this guard lets be made is known from the Engine's answer to that: ordinary clients wait
-//! for no further round trip.
+//! A container's rights are fixed when it is created, so a result holds for its id for ever, and is stored. Containers
+//! created through this guard are known from the Engine's answer: ordinary clients wait for no additional round trip.
 
 use std::collections::{HashSet, VecDeque};
 
@@ -17,32 +16,32 @@ use super::operation::{Makes, Reach};
 use super::refusal::{Refused, forbidden};
 use crate::sync::lock;
 
-/// Most ids of containers, and of execs, that are kept.
+/// Limit of stored ids, of containers and of execs each.
 const MAX_KEPT: usize = 4096;
-/// Most containers that are asked about for one request: each may share namespaces of further ones.
+/// Limit of containers checked for one request: each may share namespaces of others.
 const MAX_ASKED: usize = 8;
-/// Most volumes that are asked about for one container.
+/// Limit of volumes checked for one container.
 const MAX_VOLUMES: usize = 64;
-/// Largest answer that is read, in bytes.
+/// Limit of an answer, in bytes.
 pub(super) const MAX_ANSWER: usize = 4 << 20;
 
-/// For how long what was found of a create holds.
+/// How long the result for a create holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Settled {
-    /// The container that is made is harmless.
+    /// The created container is harmless.
     ForGood,
-    /// It names a volume, and somebody may have made another one of that name before the Engine looked.
+    /// It names a volume, which may have been replaced under the same name before the Engine used it.
     UntilThen,
 }
 
-/// What has been found harmless.
+/// Containers and execs known to be harmless.
 #[derive(Debug, Default)]
 pub(super) struct Known {
     containers: Kept,
     execs: Kept,
 }
 
-/// The ids that came last.
+/// The most recent ids.
 #[derive(Debug, Default)]
 struct Kept {
     ids: HashSet<String>,
@@ -62,7 +61,7 @@ impl Kept {
     }
 }
 
-/// The answer to what was made.
+/// The answer to a create.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Made {
@@ -70,10 +69,10 @@ struct Made {
 }
 
 impl Known {
-    /// Remembers what the Engine has made of a request that was let through.
+    /// Stores the id of an object that the Engine created for a request that passed.
     pub(super) fn learn(&mut self, made: Makes, answer: &[u8]) {
         let Ok(Made { id }) = serde_json::from_slice(answer) else { return };
-        // Neither a name, which may be another's by and by, nor whatever else an Engine may say.
+        // Not a name, which another object may get later, nor any other text of an Engine.
         if !is_whole_id(&id) {
             return;
         }
@@ -94,10 +93,10 @@ impl super::Guard {
         self.known(|known| known.learn(made, answer));
     }
 
-    /// The path of a request that reaches into a container, with the container's id in its name's place.
+    /// Checks the object that a request uses. Returns the request's path, with a container's id in place of its name.
     ///
     /// # Errors
-    /// The container would not be allowed.
+    /// The object would not be allowed.
     pub(super) async fn reach(
         &self,
         operation: &str,
@@ -123,10 +122,10 @@ impl super::Guard {
         Ok(format!("{before}{kind}{id}/{after}"))
     }
 
-    /// Asks for all that a new container refers to.
+    /// Checks all objects that a new container refers to.
     ///
     /// # Errors
-    /// Something of it is not allowed.
+    /// One of them is not allowed.
     pub(super) async fn settle(&self, create: &mut Create, engine: &impl Ask) -> Result<Settled, Refused> {
         let (mut info, mut settled) = (None, Settled::ForGood);
         for source in create.below(&self.rules.ground()) {
@@ -150,8 +149,8 @@ impl super::Guard {
         Ok(settled)
     }
 
-    /// A volume that is not there, or would be allowed now. Asked each time: what was found of a name says nothing
-    /// of the next volume of that name.
+    /// Checks that a volume does not exist, or would be allowed now. Checked each time: a result does not hold for
+    /// the next volume of that name.
     async fn volume(&self, name: &str, engine: &impl Ask) -> Result<(), Refused> {
         if !is_name(name) {
             return Err(forbidden(format!("{} names no volume", shown(name))));
@@ -159,7 +158,7 @@ impl super::Guard {
         match engine.get(&format!("/volumes/{name}")).await? {
             (StatusCode::OK, inspect) => judge_existing_volume(&inspect, &self.rules.ground())
                 .map_err(|why| forbidden(format!("volume {} would not be allowed itself: {why}", shown(name)))),
-            // It is made with the container, as the request says.
+            // It is created with the container, as the request specifies.
             (StatusCode::NOT_FOUND, _) => Ok(()),
             (status, _) => {
                 Err((StatusCode::BAD_GATEWAY, format!("the Engine answered {status} about volume {}", shown(name))))
@@ -167,7 +166,7 @@ impl super::Guard {
         }
     }
 
-    /// The id of a container that would be allowed now.
+    /// The id of a container, if the container would be allowed now.
     async fn container(&self, name: &str, engine: &impl Ask) -> Result<String, Refused> {
         let mut waiting = vec![name.to_owned()];
         let mut asked: Vec<String> = Vec::new();
@@ -211,7 +210,7 @@ impl super::Guard {
         first.ok_or_else(|| forbidden("there is no container"))
     }
 
-    /// An exec that would be allowed now.
+    /// Checks that an exec would be allowed now.
     async fn exec(&self, id: &str, engine: &impl Ask) -> Result<(), Refused> {
         if self.known(|known| known.execs.ids.contains(id)) {
             return Ok(());
@@ -228,7 +227,7 @@ fn not_allowed(name: &str, why: &str) -> Refused {
     forbidden(format!("container {} would not be allowed itself: {why}", shown(name)))
 }
 
-/// Each volume is a question, and a body may name any number of them.
+/// Limits the volumes: each needs a request, and a body may name any number of them.
 fn check_number(references: &[Reference<'_>]) -> Result<(), Refused> {
     let volumes = references.iter().filter(|reference| matches!(reference, Reference::Volume { .. })).count();
     if volumes > MAX_VOLUMES {
@@ -237,7 +236,7 @@ fn check_number(references: &[Reference<'_>]) -> Result<(), Refused> {
     Ok(())
 }
 
-/// What the Engine says of itself, asked once for all that one request names.
+/// The Engine's info, requested at most once per client request.
 async fn asked_of<'a>(info: &'a mut Option<Info>, engine: &impl Ask) -> Result<&'a Info, Refused> {
     match info {
         Some(info) => Ok(info),
@@ -245,7 +244,7 @@ async fn asked_of<'a>(info: &'a mut Option<Info>, engine: &impl Ask) -> Result<&
     }
 }
 
-/// Is it what the Engine does anyway?
+/// Checks a reference against the Engine's defaults.
 async fn settle_default(info: &mut Option<Info>, what: Reference<'_>, engine: &impl Ask) -> Result<(), Refused> {
     asked_of(info, engine).await?.settle(what)
 }
@@ -263,7 +262,7 @@ mod tests {
     use super::*;
     use crate::config::{Access, Policy};
 
-    /// An Engine with these answers, and 404 to everything else.
+    /// An Engine with these answers, and 404 for everything else.
     struct Engine {
         answers: Vec<(String, u16, Value)>,
         asked: Mutex<Vec<String>>,
@@ -274,7 +273,7 @@ mod tests {
             Self { answers: answers.into_iter().collect(), asked: Mutex::default() }
         }
 
-        /// What it was asked since this was called before.
+        /// The requests since the last call.
         fn asked(&self) -> Vec<String> {
             std::mem::take(&mut lock(&self.asked))
         }
@@ -318,7 +317,7 @@ mod tests {
         (format!("/exec/{}/json", id(name)), 200, exec)
     }
 
-    /// The same as one that is asked for by its id.
+    /// The same answer for a request by id.
     fn by_id((_, status, inspect): (String, u16, Value)) -> (String, u16, Value) {
         (format!("/containers/{}/json", inspect["Id"].as_str().expect("an id")), status, inspect)
     }
@@ -448,7 +447,7 @@ mod tests {
             }
         }
         assert_eq!(start_exec(&guard, "gone", &engine).await.expect_err("gone").0, StatusCode::NOT_FOUND);
-        // A container's id is no command's.
+        // A container's id is not an exec's.
         assert!(start_exec(&guard, "web", &engine).await.is_err());
     }
 
@@ -518,7 +517,7 @@ mod tests {
         assert!(
             attach(&guard, &id("good"), &engine).await.is_err() && start_exec(&guard, "web", &engine).await.is_err()
         );
-        // The oldest one goes first, once there are too many.
+        // The oldest one is dropped at the limit.
         for at in 1..MAX_KEPT {
             guard.learn(Makes::Container, made(&format!("{at:064x}")).as_bytes());
         }

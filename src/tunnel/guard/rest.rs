@@ -1,16 +1,16 @@
-//! What is to come of a message's body (RFC 9112 section 6).
+//! The rest of a message's body (RFC 9112 section 6).
 
 use super::chunks::Chunks;
 use super::head::Body;
 use super::refusal::Refusal;
 
-/// Where in a body the reading is.
+/// The position in a body.
 #[derive(Debug, Default)]
 pub(in crate::tunnel) enum Rest {
-    /// It has ended, or there is none.
+    /// The body has ended, or there is none.
     #[default]
     Nothing,
-    /// So many more bytes.
+    /// This many bytes remain.
     Length(u64),
     Chunks(Chunks),
 }
@@ -30,10 +30,10 @@ impl Rest {
         matches!(self, Self::Nothing)
     }
 
-    /// Reads on; how much of the input, which is not empty, is of the body.
+    /// Returns how much of the input (which is not empty) belongs to the body.
     ///
     /// # Errors
-    /// What is wrong with a chunk.
+    /// Why a chunk is invalid.
     pub(in crate::tunnel) fn feed(&mut self, input: &[u8]) -> Result<usize, Refusal> {
         let (used, ended) = match self {
             Self::Nothing => (0, true),
@@ -50,7 +50,7 @@ impl Rest {
         Ok(used)
     }
 
-    /// Reads on. False: this is odd, or not only of the body.
+    /// Takes the whole input. False if it is invalid or extends beyond the body.
     pub(in crate::tunnel) fn takes_all(&mut self, mut input: &[u8]) -> bool {
         while !input.is_empty() {
             match self.feed(input) {

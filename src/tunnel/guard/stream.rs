@@ -1,4 +1,4 @@
-//! A client's connection as hyper reads it: through [`Framing`].
+//! A client's connection as read by hyper: through [`Framing`].
 
 use std::io;
 use std::pin::Pin;
@@ -15,13 +15,13 @@ use super::refusal::Refusal;
 use crate::sync::lock;
 use crate::tunnel::client::stream::LocalStream;
 
-/// Most bytes read at once.
+/// Limit of a read, in bytes.
 const MAX_READ: usize = 32 << 10;
-/// How long a head may take from its first byte on, as with nginx (client_header_timeout). A connection on which no
-/// request has begun may stay open for as long as its client likes: SDKs keep them, and so does the Engine.
+/// Time limit of a head from its first byte on, as in nginx (client_header_timeout). A connection without a started
+/// request may stay open: SDKs keep idle ones, and so does the Engine.
 const HEAD_TIME: Duration = Duration::from_secs(60);
 
-/// What was read of a connection, for hyper's side and for the one that judges.
+/// The reader's state of a connection, shared by hyper's side and the judge.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Reading(Arc<Mutex<Framing>>);
 
@@ -46,17 +46,17 @@ impl Reading {
     }
 }
 
-/// Where the connection is put when hyper lets go of it.
+/// Receives the connection when hyper drops it.
 pub(super) type Returned = Arc<Mutex<Option<LocalStream>>>;
 
 /// The connection.
 #[derive(Debug)]
 pub(super) struct Framed {
-    /// None once it was taken back.
+    /// None after it was taken back.
     inner: Option<LocalStream>,
     returned: Returned,
     reading: Reading,
-    /// Let through, and not taken yet.
+    /// Accepted bytes that hyper has not read yet.
     ready: Vec<u8>,
     taken: usize,
     /// Ends the wait for the rest of a head.
@@ -68,10 +68,10 @@ impl Framed {
         Self { inner: Some(inner), returned, reading, ready: Vec::new(), taken: 0, late: None }
     }
 
-    /// The connection itself, once hyper is done with it.
+    /// The connection itself, after hyper has finished with it.
     ///
     /// # Errors
-    /// It was taken already.
+    /// It was already taken.
     pub(super) fn into_inner(mut self) -> io::Result<LocalStream> {
         self.inner.take().ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
@@ -102,12 +102,12 @@ impl AsyncRead for Framed {
             }
             this.ready.clear();
             this.taken = 0;
-            // Said only now, so that what came before it is answered.
+            // Reported only here, so that earlier requests are answered.
             if let Some(refusal) = this.reading.broken() {
                 return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, refusal)));
             }
             if this.reading.with(|framing| framing.is_over()) {
-                // Nothing is read any more; the answer ends the connection.
+                // No more is read; the answer ends the connection.
                 return Poll::Pending;
             }
             if let Some(late) = &mut this.late
@@ -125,9 +125,9 @@ impl AsyncRead for Framed {
                 return Poll::Ready(Ok(()));
             }
             let ready = &mut this.ready;
-            // What it refuses stays to be seen, see above and `Framing::broken`.
+            // The refusal is reported later; see above and `Framing::broken`.
             let _ = this.reading.with(|framing| framing.feed(input.filled(), ready));
-            // What was let through ended before the head that has begun now.
+            // Accepted bytes ended before the head that has begun now.
             if !this.reading.with(|framing| framing.is_in_head()) {
                 this.late = None;
             } else if this.late.is_none() || !this.ready.is_empty() {
@@ -169,7 +169,7 @@ mod tests {
     async fn half_a_head_is_waited_for_a_minute_from_its_first_byte() {
         for pause in [Duration::from_secs(3600), Duration::from_secs(7)] {
             let (mut framed, reading, mut client) = framed();
-            // Before there is a first byte nothing is counted; a request before does not count, either.
+            // The time does not run before the first byte, nor for an earlier request.
             client.write_all(b"GET /_ping HTTP/1.1\r\nHost: x\r\n\r\n").await.expect("sent");
             let mut buffer = [0; 4096];
             let size = framed.read(&mut buffer).await.expect("read");

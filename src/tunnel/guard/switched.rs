@@ -1,4 +1,4 @@
-//! A guarded connection that has switched protocols: bytes both ways, as without a guard.
+//! A guarded connection that has switched protocols: copies bytes both ways, as without a guard.
 
 use bytes::Bytes;
 use hyper::upgrade::OnUpgrade;
@@ -9,7 +9,7 @@ use super::stream::{Framed, Reading};
 use crate::tunnel::client::stream::LocalStream;
 use crate::tunnel::flow::relay::End;
 
-/// Carries bytes both ways once HTTP has been left behind.
+/// Copies bytes both ways after the end of HTTP.
 pub(super) async fn relay(on_client: OnUpgrade, on_engine: OnUpgrade, reading: &Reading) -> End {
     let (Ok(client), Ok(engine)) = tokio::join!(on_client, on_engine) else { return End::Cut };
     let client = client.downcast::<TokioIo<Framed>>();
@@ -34,7 +34,8 @@ pub(super) async fn relay(on_client: OnUpgrade, on_engine: OnUpgrade, reading: &
                     back_done = true;
                     ended
                 }
-                // All that it has sent has been passed on. A container may have nothing to say for long.
+                // All data from the client was passed on. A container may be silent for long, so a failed
+                // write cannot be waited for.
                 Ok(()) = client.gone(), if there_done && !back_done => Err(End::ClientGone),
             };
             match ended {
@@ -58,7 +59,7 @@ pub(super) async fn relay(on_client: OnUpgrade, on_engine: OnUpgrade, reading: &
     }
 }
 
-/// One direction, to its end. Fails with what it means that the one side, or the other one, is gone.
+/// Copies one direction until its end. On failure returns the end that stands for the side that is gone.
 async fn copy(from: (&LocalStream, End), to: (&LocalStream, End), first: &[Bytes]) -> Result<(), End> {
     let ((from, from_gone), (to, to_gone)) = (from, to);
     for data in first {

@@ -1,39 +1,38 @@
-//! What a request is for: its path and query, decoded once.
+//! A request's target: its path and query, decoded once.
 //!
-//! The Engine's router (gorilla/mux) decodes a path once, too, and takes what it then finds: an encoded slash
-//! divides like any other. What is sent on is the decoded path, in which nothing is left to decode, so that
-//! there is nothing for anybody to read differently.
+//! The Engine's router (gorilla/mux) also decodes a path once and then treats an encoded slash like any other. What is
+//! sent on is the decoded path, which leaves nothing to decode, and so nothing to interpret differently.
 
 use super::operation::Operation;
 use super::operations::{self, ENCODED_SLASH};
 use super::query::{Query, decoded};
 use super::refusal::Refusal;
 
-/// A target that has one meaning only.
+/// A target with a single meaning.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Target {
     /// The decoded path, without its version.
     pub(super) path: String,
-    /// `/v1.41`, or nothing.
+    /// `/v1.41`, or empty.
     pub(super) version: String,
     /// The decoded query.
     pub(super) query: Query,
-    /// What it is for, as far as dtunnel knows.
+    /// The requested operation, if known.
     pub(super) operation: Option<&'static Operation>,
 }
 
 impl Target {
-    /// Reads the second word of a request's first line.
+    /// Reads the target in a request line.
     ///
     /// # Errors
-    /// It has no meaning, or two.
+    /// It has no meaning, or more than one.
     pub(super) fn read(method: &str, target: &str) -> Result<Self, Refusal> {
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
         if !path.starts_with('/') {
             return Err("its target is not a path");
         }
         let query = Query::read(query)?;
-        // Slashes that divide are told from those that are part of a name.
+        // Encoded slashes are marked, to tell them from plain ones.
         let pieces: Result<Vec<String>, Refusal> = path.split('/').map(|piece| segment(piece)).collect();
         let divided = pieces?.join("/");
         let plain = divided.replace(ENCODED_SLASH, "/");
@@ -42,7 +41,7 @@ impl Target {
             return Err("its path has odd characters in it");
         }
         let (version, divided) = operations::version(&divided);
-        // The one path of the Engine's that ends in a slash; without it it says the same.
+        // The only path of the Engine that ends in a slash; it means the same without.
         let divided = if divided == "/networks/" { "/networks" } else { divided };
         let path = divided.replace(ENCODED_SLASH, "/");
         if path[1..].split('/').any(|segment| segment.is_empty() || segment == "." || segment == "..") {
@@ -56,19 +55,19 @@ impl Target {
         Ok(Self { path, version: version.to_owned(), query, operation })
     }
 
-    /// The same with another query.
+    /// The target with another query.
     pub(super) fn with(&self, query: &Query) -> String {
-        // The one character that a path may hold and a first line may not.
+        // The only allowed character of a path that must be encoded in a request line.
         query.behind(&format!("{}{}", self.version, self.path.replace(' ', "%20")))
     }
 
-    /// What is sent on for it.
+    /// The target to send.
     pub(super) fn written(&self) -> String {
         self.with(&self.query)
     }
 }
 
-/// What stands between two slashes, decoded.
+/// Decodes one segment of a path.
 fn segment(text: &str) -> Result<String, Refusal> {
     let text = String::from_utf8(decoded(text, false)?).map_err(|_| "its path has odd characters in it")?;
     if text.contains(ENCODED_SLASH) {
@@ -135,7 +134,7 @@ mod tests {
             "/v1.41/%2e%2e/info",
             "/a%2f%2fb",
             "/images/a%2f..%2fb/json",
-            // Read with and without its encoding it is two things.
+            // Its meaning depends on whether the slash is decoded.
             "/containers%2fjson",
             "/images/a%2Fjson",
             "/images%2fa/json",

@@ -1,25 +1,25 @@
-//! Who waits for the published ports to be looked at once more.
+//! Lets a flow wait until the published ports were listed again.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use tokio::sync::watch;
 
-/// Longest time for which the answer to a request that changes ports is held.
+/// Longest delay of the answer to a request that changes ports.
 const HELD: Duration = Duration::from_secs(1);
 
-/// Looks at the list of ports, by number: those that are wanted, and those that are done.
+/// Numbers the listings of the ports: the last one wanted, and the last one done.
 #[derive(Debug, Default)]
 pub(in crate::tunnel) struct Looks {
     wanted: watch::Sender<u64>,
     done: watch::Sender<u64>,
-    /// Does anybody look?
+    /// Whether a task lists the ports.
     is_watched: AtomicBool,
 }
 
 impl Looks {
-    /// Waits until the list has been asked for, from now on, and what is on it is here; within bounds. At once where nobody
-    /// looks at it.
+    /// Requests a new listing of the ports and waits until it is applied, at most [`HELD`]. Returns
+    /// at once if no task lists them.
     pub(in crate::tunnel) async fn once_more(&self) {
         if !self.is_watched.load(Relaxed) {
             return;
@@ -35,21 +35,21 @@ impl Looks {
         }
     }
 
-    /// Looks, as long as what this returns lives.
+    /// Registers the task that lists the ports, for as long as the returned value lives.
     pub(super) fn watch(&self) -> Watch<'_> {
         self.is_watched.store(true, Relaxed);
         Watch { looks: self, wanted: self.wanted.subscribe() }
     }
 }
 
-/// One who looks.
+/// The task that lists the ports.
 pub(super) struct Watch<'a> {
     looks: &'a Looks,
     wanted: watch::Receiver<u64>,
 }
 
 impl Watch<'_> {
-    /// The look that begins now.
+    /// The number of the listing that begins now.
     pub(super) fn begins(&mut self) -> u64 {
         *self.wanted.borrow_and_update()
     }
@@ -58,9 +58,9 @@ impl Watch<'_> {
         self.looks.done.send_replace(look);
     }
 
-    /// Waits until another look is wanted.
+    /// Waits until another listing is wanted.
     pub(super) async fn wanted(&mut self) {
-        // Never an error: what is looked at for is there.
+        // Cannot fail: the sender is in `looks`.
         let _ = self.wanted.changed().await;
     }
 }
@@ -68,7 +68,7 @@ impl Watch<'_> {
 impl Drop for Watch<'_> {
     fn drop(&mut self) {
         self.looks.is_watched.store(false, Relaxed);
-        // Nobody waits in vain.
+        // Releases all waiting flows.
         self.looks.done.send_replace(*self.looks.wanted.borrow());
     }
 }

@@ -1,4 +1,4 @@
-//! One published port and the local port that leads to it.
+//! A published port and its local port.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -30,9 +30,9 @@ pub enum PortState {
     Privileged,
     /// The local port cannot be opened for another reason.
     Failed,
-    /// It is not TCP, and SSH carries nothing else.
+    /// It is not a TCP port; SSH forwards TCP only.
     NotForwarded,
-    /// The container uses the host's own network and publishes nothing.
+    /// The container uses the host's network and publishes no ports.
     HostNetwork,
 }
 
@@ -41,7 +41,7 @@ pub enum PortState {
 pub struct PortStatus {
     /// The container's name.
     pub container: String,
-    /// Its id.
+    /// The container's id.
     pub container_id: String,
     /// `tcp`, `udp` or `sctp`; empty for a container on the host's network.
     pub protocol: String,
@@ -51,11 +51,11 @@ pub struct PortStatus {
     pub remote_port: u16,
     /// The port in the container.
     pub container_port: u16,
-    /// The local address and port; None where it is not open.
+    /// The local address and port; None if not open.
     pub local: Option<String>,
-    /// What became of it.
+    /// The state of the local port.
     pub state: PortState,
-    /// The reason for the state, for people.
+    /// The reason for the state, as text.
     pub reason: Option<String>,
     /// Flows open now.
     pub flows_open: u64,
@@ -80,13 +80,13 @@ impl std::fmt::Display for PortState {
 }
 
 impl PortState {
-    /// Is this a state to warn about?
+    /// Whether the state deserves a warning.
     pub fn is_trouble(self) -> bool {
         matches!(self, Self::Taken | Self::Privileged | Self::Failed)
     }
 }
 
-/// A published port that the settings want on this machine.
+/// A published port that the settings request on this machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Wanted {
     container: String,
@@ -98,7 +98,7 @@ pub(super) struct Wanted {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Port {
     published: Published,
-    /// The address that the host connects to.
+    /// The address that the SSH server connects to.
     host: String,
     /// The local address and port.
     local: SocketAddr,
@@ -109,7 +109,7 @@ impl Wanted {
         Self { container: container.name.clone(), container_id: container.id.clone(), port: None }
     }
 
-    /// `host` is the Engine's host, where SSH leads to another one; `address` replaces loopback.
+    /// `host` is the Engine's host if SSH leads to another one; `address` replaces loopback.
     pub(super) fn new(
         container: &Container,
         published: &Published,
@@ -135,7 +135,7 @@ impl Wanted {
         Self { port: Some(Port { published: published.clone(), host, local }), ..Self::host_network(container) }
     }
 
-    /// Is it the same port of the same container, whatever the container's name?
+    /// Whether it is the same port of the same container; the container's name may differ.
     pub(super) fn is_same_port(&self, other: &Self) -> bool {
         self.container_id == other.container_id && self.port == other.port
     }
@@ -163,7 +163,7 @@ struct Open {
 }
 
 impl Mapping {
-    /// Not open yet.
+    /// A mapping that is not open yet.
     pub(super) fn new(wanted: Wanted) -> Self {
         let (state, reason) = match &wanted.port {
             None => (PortState::HostNetwork, Some("on the host's own network: nothing is published".to_owned())),
@@ -176,7 +176,7 @@ impl Mapping {
         Self { wanted, state, reason, open: None, counters: Arc::default() }
     }
 
-    /// Updates its container's name and address.
+    /// Updates the container's name and address.
     pub(super) fn now(self, wanted: Wanted) -> Self {
         Self { wanted, ..self }
     }
@@ -200,12 +200,12 @@ impl Mapping {
         }
     }
 
-    /// Did opening fail, so that a later try may succeed?
+    /// Whether opening has failed, so that a later attempt may succeed.
     pub(super) fn may_open_later(&self) -> bool {
         self.state.is_trouble()
     }
 
-    /// Does it wait for `dtunnel ports --open`?
+    /// Whether it waits for `dtunnel ports --open`.
     pub(super) fn is_waiting(&self) -> bool {
         self.state == PortState::Waiting
     }
@@ -267,7 +267,7 @@ fn explain(error: &io::Error) -> (PortState, String) {
     }
 }
 
-/// Accepts clients and sends them to the dispatcher. Never ends.
+/// Accepts clients and sends them to the dispatcher. Never returns.
 async fn accept(listener: TcpListener, purpose: Purpose, clients: mpsc::Sender<(LocalStream, Purpose)>) {
     let open_to_all = listener.local_addr().is_ok_and(|address| !address.ip().is_loopback());
     loop {

@@ -1,7 +1,7 @@
 //! Published ports: opens the ports that the host's containers publish on this machine's loopback.
 //!
-//! The Engine's events only say when to ask for its list of containers, so that changes without a connection are not
-//! missed. Knows nothing of how flows are carried.
+//! The Engine's events only trigger a request for its list of containers, so that changes without a connection are not
+//! missed. Independent of how flows are carried.
 
 mod looks;
 mod mapping;
@@ -24,21 +24,20 @@ use mapping::{Mapping, Wanted};
 pub(super) use looks::Looks;
 pub use mapping::{PortState, PortStatus};
 
-/// Longest wait for an answer of the Engine's.
+/// Time limit of an answer from the Engine.
 const ANSWER: Duration = Duration::from_secs(10);
-/// Pauses before the Engine's events are asked for again: the first, and the longest.
+/// Pauses before the Engine's events are requested again: the first, and the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-/// How often ports that were taken are tried again.
+/// How often ports that could not be opened are tried again.
 const TRY_AGAIN: Duration = Duration::from_secs(2);
-/// After a change the list is asked for again after each of these pauses: the Engine tells that a container has ended
-/// before it takes it
-/// off its list, some 0.1 s on a quiet host, and longer on a busy one.
+/// After a change the list is requested again after each of these pauses: the Engine reports a container's end before
+/// it removes it from its list, some 0.1 s earlier on a quiet host, and more on a busy one.
 const SETTLING: [Duration; 3] = [Duration::from_millis(100), Duration::from_millis(900), Duration::from_secs(4)];
-/// Most ports that are opened on this machine.
+/// Limit of ports opened on this machine.
 const MOST: usize = 2000;
 
-/// The published ports of one tunnel.
+/// The published ports of a tunnel.
 #[derive(Debug)]
 pub(super) struct Ports {
     mappings: Mutex<Vec<Mapping>>,
@@ -58,7 +57,7 @@ impl Ports {
         lock(&self.mappings).iter().map(Mapping::status).collect()
     }
 
-    /// Agrees to ports, which opens them now and whenever they are published again.
+    /// Agrees to ports, which are opened now and whenever they are published again.
     pub(super) fn agree(&self, ports: Option<&[u16]>, target: &Target) {
         let mut agreed = lock(&self.agreed);
         agreed.extend(ports.unwrap_or_default());
@@ -71,7 +70,7 @@ impl Ports {
         }
     }
 
-    /// Closes all listeners; open flows go on.
+    /// Closes all listeners; open flows continue.
     pub(super) fn close(&self) {
         lock(&self.mappings).clear();
     }
@@ -81,7 +80,7 @@ impl Ports {
         let agreed = lock(&self.agreed);
         let mut mappings = lock(&self.mappings);
         let mut before = std::mem::take(&mut *mappings);
-        // Close first, which frees local ports.
+        // Closed first, to free local ports.
         before.retain(|mapping| {
             let stays = wanted.iter().any(|wanted| wanted.is_same_port(&mapping.wanted));
             if !stays {
@@ -91,7 +90,7 @@ impl Ports {
         });
         for wanted in wanted.into_iter().take(MOST) {
             match before.iter().position(|mapping| wanted.is_same_port(&mapping.wanted)) {
-                // The container may have another name by now.
+                // The container's name may have changed.
                 Some(at) => mappings.push(before.swap_remove(at).now(wanted)),
                 None => mappings.push(Mapping::new(wanted)),
             }
@@ -114,17 +113,17 @@ impl Ports {
     }
 }
 
-/// What the ports need of their tunnel.
+/// The parts of a tunnel that the ports use.
 pub(super) struct Source {
-    /// Its settings.
+    /// The tunnel's settings.
     pub(super) settings: watch::Receiver<Arc<Target>>,
-    /// The tunnel's status, to know whether there is a connection.
+    /// The tunnel's status, which shows whether there is a connection.
     pub(super) status: watch::Receiver<Status>,
-    /// The way to the Engine.
+    /// Opens flows to the Engine.
     pub(super) dial: Arc<dyn Dial>,
 }
 
-/// Keeps a tunnel's published ports open while its settings want them. Never ends.
+/// Keeps the published ports open while the settings request them. Never returns.
 pub(super) async fn keep(ports: &Ports, mut source: Source) {
     loop {
         let target = source.settings.borrow_and_update().clone();
@@ -140,7 +139,7 @@ pub(super) async fn keep(ports: &Ports, mut source: Source) {
     }
 }
 
-/// Follows the Engine's events, over one connection after another. Never ends.
+/// Follows the Engine's events over one connection after another. Never returns.
 async fn follow(ports: &Ports, mut status: watch::Receiver<Status>, dial: &Arc<dyn Dial>, target: &Target) {
     let is_connected = |status: &Status| status.state.availability() == Availability::Connected;
     let mut pauses = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
@@ -152,7 +151,7 @@ async fn follow(ports: &Ports, mut status: watch::Receiver<Status>, dial: &Arc<d
         if let Err(error) = listen(ports, dial, target).await {
             tracing::debug!("the Engine's events have ended: {error}");
         }
-        // A stream that lasted starts the pauses again.
+        // After a long stream the pauses start over.
         if begun.elapsed() > LONGEST_PAUSE {
             pauses.reset();
         }
@@ -201,7 +200,7 @@ async fn session(dial: &Arc<dyn Dial>) -> Result<Session, engine::Error> {
     Session::over(stream).await
 }
 
-/// Lists running containers, over the last request's connection where it is still open.
+/// Lists the running containers, over the previous request's connection if it is still open.
 async fn list(dial: &Arc<dyn Dial>, kept: &mut Option<Session>) -> Result<Vec<Container>, engine::Error> {
     if let Some(mut session) = kept.take().filter(|session| !session.is_closed())
         && let Ok(containers) = session.containers(ANSWER).await
@@ -217,7 +216,7 @@ async fn list(dial: &Arc<dyn Dial>, kept: &mut Option<Session>) -> Result<Vec<Co
 
 /// The wanted ports, each once, grouped by container.
 fn wanted(containers: &[Container], target: &Target) -> Vec<Wanted> {
-    // Ports are published by the Engine's host, which need not be the one that SSH goes to.
+    // Ports are published by the Engine's host, which may differ from the SSH host.
     let host = match &target.remote {
         Remote::Tcp { host, .. } => Some(host.as_str()),
         _ => None,

@@ -6,14 +6,14 @@ use tokio::sync::Notify;
 
 use crate::sync::lock;
 
-/// One request to the supervisor.
+/// A request to the supervisor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::tunnel) enum Command {
-    /// A flow has come.
+    /// A flow has arrived.
     Use,
-    /// Connect now, whatever failed before.
+    /// Connect now, whatever the previous failure.
     Retry,
-    /// The settings of connections have changed.
+    /// The connection settings have changed.
     Reload,
 }
 
@@ -29,7 +29,7 @@ impl Commands {
     /// Adds a request.
     pub(in crate::tunnel) fn send(&self, command: Command) {
         let mut waiting = lock(&self.waiting);
-        // The taker was woken for the pending one: no further wake for each flow.
+        // A pending request has already woken the supervisor: no further wake-up per flow.
         if waiting.contains(&command) {
             return;
         }
@@ -38,7 +38,7 @@ impl Commands {
         self.arrived.notify_one();
     }
 
-    /// Waits for one of these kinds, and takes the oldest. For one taker at a time.
+    /// Waits for a request of these kinds, and takes the oldest one. For one caller at a time.
     pub(super) async fn take(&self, kinds: &[Command]) -> Command {
         loop {
             {
@@ -51,7 +51,7 @@ impl Commands {
         }
     }
 
-    /// Drops a request that has just been answered.
+    /// Drops a request that was just fulfilled.
     pub(super) fn forget(&self, command: Command) {
         lock(&self.waiting).retain(|other| *other != command);
     }

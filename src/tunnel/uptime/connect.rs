@@ -1,4 +1,4 @@
-//! Making a connection: TCP, login, the Engine at the other end.
+//! Makes a connection: TCP, login, and the Engine at the other end.
 
 use std::io;
 use std::sync::Arc;
@@ -13,14 +13,14 @@ use crate::tunnel::error::Error;
 use crate::tunnel::pool::connection::{Established, PooledConnection};
 use crate::tunnel::pool::worker::Worker;
 
-/// A connection, and where the Engine was found over it.
+/// A connection, and the route to the Engine found over it.
 pub(super) struct Found {
     pub(super) pooled: Arc<PooledConnection>,
     pub(super) route: Route,
     pub(super) engine: EngineVersion,
 }
 
-/// Makes the connections of one tunnel; questions for people go to its prompter.
+/// Makes a tunnel's connections; questions to the user go to its prompter.
 #[derive(Debug)]
 pub(in crate::tunnel) struct Connector {
     prompter: Prompter,
@@ -33,7 +33,7 @@ impl Connector {
         Self { prompter, credentials: Credentials::new(remember), status }
     }
 
-    /// Runs `work` for at most `limit`, not counting questions to people. None after the limit.
+    /// Runs `work` for at most `limit`, not counting the time for answers to questions. None after the limit.
     pub(super) async fn within<T>(&self, limit: Duration, work: impl Future<Output = T>) -> Option<T> {
         self.prompter.within(limit, work).await
     }
@@ -45,7 +45,7 @@ impl Connector {
         Ok(Found { pooled, route, engine })
     }
 
-    /// Connects and logs in, and publishes each step. `tcp_limit` is for this attempt.
+    /// Connects and logs in, and publishes each step. `tcp_limit` applies to this attempt only.
     pub(super) async fn log_in(
         &self,
         target: &Arc<Target>,
@@ -79,7 +79,7 @@ impl Connector {
         Ok((route, engine))
     }
 
-    /// Makes a further connection, without questions to people.
+    /// Makes an additional connection, without questions to the user.
     pub(super) async fn one_more(&self, target: &Arc<Target>) -> Result<Arc<PooledConnection>, Error> {
         let context = ConnectContext::new(Prompter::for_nobody(), self.credentials.clone(), Arc::new(|_| {}));
         establish(target.clone(), context).await

@@ -1,9 +1,9 @@
-//! Tells when the machine's addresses, routes or clock have changed: when it has changed networks or
-//! woken up. No polling, and no timer that fires.
+//! Reports changes of the machine's addresses, routes or clock, which indicate another network or a wake-up. Uses no
+//! polling and no timer that fires.
 //!
-//! Linux tells of addresses and routes over a netlink socket (rtnetlink(7)), and of a clock that was
-//! set, which waking up from sleep is, by a timer that is cancelled by it (TFD_TIMER_CANCEL_ON_SET in
-//! timerfd_create(2)). On other systems only the keepalives tell of a connection that was lost.
+//! Linux reports addresses and routes over a netlink socket (rtnetlink(7)). A clock that was set, as by a wake-up
+//! from sleep, cancels a timer (TFD_TIMER_CANCEL_ON_SET in timerfd_create(2)). On other systems only the
+//! keepalives detect a lost connection.
 
 #[cfg(target_os = "linux")]
 pub(in crate::tunnel) use linux::Network;
@@ -27,7 +27,7 @@ mod linux {
 
     /// Changes of addresses and routes of both families (`RTMGRP_*` in linux/rtnetlink.h).
     const GROUPS: u32 = 0x10 | 0x40 | 0x100 | 0x400;
-    /// One change causes many messages, addresses then routes: they count as one within this time.
+    /// One change causes many messages, for addresses and then routes: within this time they count as one.
     const SETTLE: Duration = Duration::from_millis(200);
     /// Far in the future, in seconds since 1970: the timer never fires.
     const NEVER: i64 = 1 << 40;
@@ -37,21 +37,21 @@ mod linux {
     pub(in crate::tunnel) struct Network {
         routes: Option<AsyncFd<OwnedFd>>,
         clock: Option<AsyncFd<OwnedFd>>,
-        /// Until when further messages belong to the same change.
+        /// The end of the time in which further messages belong to the same change.
         settling: Option<Instant>,
-        /// Time that the machine has slept, since it started.
+        /// Time that the machine has slept since its start.
         slept: Duration,
     }
 
     impl Network {
-        /// Begins to watch. What cannot be watched is logged and left out.
+        /// Starts watching. A source that cannot be watched is logged and left out.
         pub(in crate::tunnel) fn watch() -> Self {
             let routes = routes().inspect_err(|e| tracing::warn!("cannot watch the network for changes: {e}"));
             let clock = clock().inspect_err(|e| tracing::warn!("cannot watch for waking up: {e}"));
             Self { routes: routes.ok(), clock: clock.ok(), settling: None, slept: slept() }
         }
 
-        /// Waits for the next change, and says what it was. Cancel safe.
+        /// Waits for the next change, and describes it. Cancel safe.
         pub(in crate::tunnel) async fn changed(&mut self) -> String {
             if let Some(until) = self.settling {
                 return self.settled(until).await;
@@ -116,13 +116,13 @@ mod linux {
         Ok(())
     }
 
-    /// CLOCK_BOOTTIME goes on in sleep, CLOCK_MONOTONIC does not (clock_gettime(2)).
+    /// CLOCK_BOOTTIME continues during sleep, CLOCK_MONOTONIC does not (clock_gettime(2)).
     fn slept() -> Duration {
         let duration = |time: Timespec| Duration::try_from(time).unwrap_or_default();
         duration(clock_gettime(ClockId::Boottime)).saturating_sub(duration(clock_gettime(ClockId::Monotonic)))
     }
 
-    /// Waits for messages, and reads them. Never ends where nothing is watched.
+    /// Waits for messages, and reads them. Never returns if there is nothing to watch.
     async fn drained(watched: Option<&AsyncFd<OwnedFd>>) {
         let Some(watched) = watched else { return std::future::pending().await };
         loop {
@@ -134,8 +134,8 @@ mod linux {
         }
     }
 
-    /// Reads all pending messages; returns whether there were any. (Errors count: ENOBUFS for too many messages,
-    /// ECANCELED from the timer.)
+    /// Reads all pending messages; returns whether there were any. Errors count as messages: ENOBUFS for too many of
+    /// them, ECANCELED from the timer.
     fn drain(watched: &AsyncFd<OwnedFd>) -> bool {
         let mut any = false;
         loop {
@@ -160,7 +160,7 @@ mod linux {
 
 #[cfg(not(target_os = "linux"))]
 mod other {
-    /// On this system nothing is watched.
+    /// This system is not watched.
     #[derive(Debug)]
     pub(in crate::tunnel) struct Network;
 

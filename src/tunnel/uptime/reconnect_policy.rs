@@ -1,4 +1,4 @@
-//! How long to wait between attempts while there is no connection.
+//! The pauses between attempts while there is no connection.
 
 use std::time::Duration;
 
@@ -8,23 +8,22 @@ use crate::backoff::{Backoff, with_jitter};
 use crate::ssh;
 use crate::tunnel::error::Error;
 
-/// Pauses between attempts that reach the server: the first, and the longest. Each is twice the one
-/// before.
+/// Pauses between attempts that reach the server: the first, and the longest. Each is twice the previous one.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-/// Pause while the host is not reached at all: two packets a second burden nobody, and notice soon when it answers
-/// again.
+/// Pause while the host is not reached at all: two packets per second are a negligible load, and a host that
+/// answers again is noticed soon.
 const KNOCK_PAUSE: Duration = Duration::from_millis(500);
-/// After so long such a host is treated like any other.
+/// After this time such a host is treated like any other.
 const KNOCKING: Duration = Duration::from_secs(300);
-/// Time for TCP while knocking. (The system itself would ask a silent host again after 1, 3 and 7 s.)
+/// Time limit of TCP meanwhile. The system itself would retry a silent host after 1, 3 and 7 s.
 const KNOCK_LIMIT: Duration = Duration::from_secs(2);
 /// One in this many attempts gets the full `connect_timeout`, for slow links.
 const PATIENT: u32 = 4;
-/// How often the first `up` tries a server that closes without a message again.
+/// How often the first `up` retries a server that closes the connection without a message.
 const SILENT_TRIES: u32 = 3;
 
-/// When the next attempt is made, during one time without a connection.
+/// Decides when to try again, during one period without a connection.
 #[derive(Debug)]
 pub(super) struct ReconnectPolicy {
     begun: Instant,
@@ -44,15 +43,14 @@ impl ReconnectPolicy {
         }
     }
 
-    /// Time for TCP in the next attempt; `full` is what the settings say.
+    /// Time limit of TCP in the next attempt; `full` is the configured one.
     pub(super) fn tcp_limit(&mut self, full: Duration) -> Duration {
         self.attempts += 1;
         let knocks = self.begun.elapsed() < KNOCKING && !self.attempts.is_multiple_of(PATIENT);
         if knocks { full.min(KNOCK_LIMIT) } else { full }
     }
 
-    /// How long to wait after `error`. Up to half of it is left to chance, so that many tunnels do not
-    /// come at once.
+    /// The pause after `error`. Up to half of it is random, so that many tunnels do not reconnect at the same time.
     pub(super) fn pause(&mut self, error: &Error) -> Duration {
         if error.is_unreached() && self.begun.elapsed() < KNOCKING {
             return with_jitter(KNOCK_PAUSE);
@@ -60,13 +58,13 @@ impl ReconnectPolicy {
         with_jitter(self.pauses.pause())
     }
 
-    /// Starts with short pauses again.
+    /// Starts over with short pauses.
     pub(super) fn reset(&mut self) {
         *self = Self { told: std::mem::take(&mut self.told), ..Self::new() };
     }
 
-    /// Does the first `up` try again, too? For a server that says it is too busy until the time-out, for a silent one
-    /// [`SILENT_TRIES`] times.
+    /// Whether the first `up` tries again as well: until its time-out for a server that reports it is too busy,
+    /// [`SILENT_TRIES`] times for a silent one.
     pub(super) fn retries_first(&mut self, error: &Error) -> bool {
         self.attempts += 1;
         match error.turned_away() {
@@ -76,7 +74,7 @@ impl ReconnectPolicy {
         }
     }
 
-    /// Does this failure differ from the last one that was logged?
+    /// Whether this failure differs from the last one logged.
     pub(super) fn is_news(&mut self, text: &str) -> bool {
         let news = self.told != text;
         if news {

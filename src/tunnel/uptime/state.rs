@@ -7,10 +7,9 @@
 //!    (error)     down ◄──── (stop) ◄───┘
 //! ```
 //!
-//! A lazy tunnel begins as `idle`, is `reconnecting` once a flow comes, and `idle` again after a while without any.
+//! A lazy tunnel begins as `idle`, is `reconnecting` when a flow arrives, and `idle` again after a while without flows.
 //!
-//! The one writer of a tunnel's status: [`Publisher`]. What flows can count on ([`Availability`]) follows from the
-//! phase.
+//! Only [`Publisher`] writes a tunnel's status. The state determines what flows can expect ([`Availability`]).
 
 use std::fmt;
 use std::time::{Duration, SystemTime};
@@ -27,32 +26,32 @@ use crate::tunnel::error::Error;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
-    /// On the way up for the first time.
+    /// Connecting for the first time.
     Starting,
     /// Connected.
     Up,
-    /// Lazy, and not in use: connects with the first flow.
+    /// Lazy, and not in use: connects on the first flow.
     Idle,
-    /// The connection was lost and is being made again.
+    /// The connection was lost, and a new one is being made.
     Reconnecting,
-    /// The connection was lost, and time alone will not bring it back.
+    /// The connection was lost, and only the user can restore it.
     Failed,
-    /// Ended, or never begun.
+    /// Ended, or never started.
     Down,
 }
 
-/// What moves a tunnel from one state to the next.
+/// An event that changes a tunnel's state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Event {
     /// There is a connection, and the Engine answers.
     Connected,
-    /// There is none, and one is being made.
+    /// There is no connection, and one is being made.
     Connecting,
-    /// It is lazy, and nothing uses it.
+    /// The tunnel is lazy, and not in use.
     Unused,
-    /// An attempt has failed for a reason that time does not cure.
+    /// An attempt has failed for a reason that only the user can resolve.
     Refused,
-    /// It ends.
+    /// The tunnel ends.
     Stopped,
 }
 
@@ -63,17 +62,17 @@ pub(in crate::tunnel) enum Availability {
     Connected,
     /// No connection now; a flow may wait for one.
     Waiting,
-    /// No connection before somebody acts.
+    /// No connection without the user's action.
     Failed,
 }
 
 impl State {
-    /// Can docker be used?
+    /// Whether docker can be used.
     pub fn is_usable(self) -> bool {
         matches!(self, Self::Up | Self::Idle)
     }
 
-    /// The state after `event`; None where that cannot happen in this one.
+    /// The state after `event`; None if the event is impossible in this state.
     fn after(self, event: Event) -> Option<Self> {
         match (self, event) {
             (Self::Down, _) => None,
@@ -116,30 +115,30 @@ impl fmt::Display for State {
 pub struct Status {
     /// Its state.
     pub state: State,
-    /// Since when.
+    /// The start of this state.
     pub since: SystemTime,
     /// The current step, while starting or reconnecting.
     pub step: Step,
     /// The Engine, once it has answered.
     pub engine: Option<EngineVersion>,
-    /// How the Engine is reached on its host.
+    /// The route to the Engine.
     pub route: Option<Route>,
     /// The last failure with its hint. None once a connection is up again.
     pub last_error: Option<(String, Option<String>)>,
-    /// The last client that was reset because it did not read: when, who, and why.
+    /// The last client that was reset because it did not read: time, client and reason.
     pub last_reset: Option<(SystemTime, String)>,
-    /// The class of `last_error`, where the connection failed.
+    /// The class of `last_error`, if the connection failed.
     pub class: Option<Class>,
-    /// When the next attempt begins, while one is waited for.
+    /// The start of the next attempt, while one is pending.
     pub next_attempt: Option<SystemTime>,
 }
 
-/// The status of one tunnel, for all to read. Only its methods change it.
+/// The status of a tunnel, for any number of readers. Only its methods change it.
 #[derive(Debug)]
 pub(in crate::tunnel) struct Publisher(watch::Sender<Status>);
 
 impl Publisher {
-    /// The status of a tunnel that has not begun; `route` is the last known way to its Engine.
+    /// The status of a tunnel that has not started; `route` is the last known route to its Engine.
     pub(in crate::tunnel) fn new(route: Option<Route>) -> Self {
         Self(watch::Sender::new(Status {
             state: State::Starting,
@@ -154,7 +153,7 @@ impl Publisher {
         }))
     }
 
-    /// The status, now and whenever it changes.
+    /// The status and its changes.
     pub(in crate::tunnel) fn subscribe(&self) -> watch::Receiver<Status> {
         self.0.subscribe()
     }
@@ -168,22 +167,22 @@ impl Publisher {
         self.0.borrow().step
     }
 
-    /// The last known way to the Engine.
+    /// The last known route to the Engine.
     pub(super) fn route(&self) -> Option<Route> {
         self.0.borrow().route.clone()
     }
 
-    /// Where flows to the Engine go.
+    /// The endpoint of flows to the Engine.
     pub(in crate::tunnel) fn endpoint(&self) -> Endpoint {
         self.0.borrow().route.as_ref().map_or_else(|| Route::usual().endpoint(), Route::endpoint)
     }
 
-    /// What went wrong last, for people.
+    /// The last failure, as text.
     pub(in crate::tunnel) fn last_error(&self) -> Option<String> {
         self.0.borrow().last_error.as_ref().map(|(message, _)| message.clone())
     }
 
-    /// The one place where a tunnel's state changes.
+    /// Applies an event. The only place where a tunnel's state changes.
     pub(super) fn apply(&self, event: Event) {
         self.0.send_if_modified(|status| {
             let Some(next) = status.state.after(event) else {
@@ -201,7 +200,7 @@ impl Publisher {
         });
     }
 
-    /// The tunnel is down, and stays so.
+    /// Publishes that the tunnel is down for good.
     pub(in crate::tunnel) fn stopped(&self) {
         self.apply(Event::Stopped);
     }
@@ -214,7 +213,7 @@ impl Publisher {
         self.0.send_modify(|status| (status.engine, status.route) = (Some(engine), Some(route)));
     }
 
-    /// An attempt to connect `target`, as it was typed, has failed.
+    /// Publishes a failed attempt to connect to `target`, as typed.
     pub(super) fn failed(&self, error: &Error, target: &str) {
         let mut described = (error.with_causes(), error.hint());
         if !error.may_pass() {
@@ -223,18 +222,18 @@ impl Publisher {
         self.0.send_modify(|status| (status.last_error, status.class) = (Some(described), Some(error.class())));
     }
 
-    /// Drops the last failure: it was about the previous host.
+    /// Drops the last failure, which concerned the previous host.
     pub(in crate::tunnel) fn forget_failure(&self) {
         self.0.send_modify(|status| (status.last_error, status.class) = (None, None));
     }
 
-    /// The next attempt begins after `pause`; None: it has begun.
+    /// Publishes that the next attempt begins after `pause`; None if it has begun.
     pub(super) fn next_attempt(&self, pause: Option<Duration>) {
         let at = pause.and_then(|pause| SystemTime::now().checked_add(pause));
         self.0.send_modify(|status| status.next_attempt = at);
     }
 
-    /// A client was reset because it did not read.
+    /// Publishes that a client was reset because it did not read.
     pub(in crate::tunnel) fn flow_reset(&self, why: String) {
         tracing::warn!("a flow was reset: {why}");
         self.0.send_modify(|status| status.last_reset = Some((SystemTime::now(), why)));
@@ -256,7 +255,7 @@ impl Publisher {
 mod tests {
     use super::*;
 
-    /// Each state and each event.
+    /// Tests each state with each event.
     #[test]
     fn each_state_and_event_has_its_next_state_or_cannot_be() {
         use Event::{Connected, Connecting, Refused, Stopped, Unused};
@@ -289,7 +288,7 @@ mod tests {
         published.apply(Event::Refused);
         assert_eq!(published.state().availability(), Availability::Failed);
         seen.mark_unchanged();
-        // It cannot be, so it changes nothing.
+        // The event is impossible, so it changes nothing.
         published.apply(Event::Connected);
         assert_eq!((published.state(), seen.has_changed().ok()), (State::Failed, Some(false)));
         published.apply(Event::Connecting);
