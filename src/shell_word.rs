@@ -5,8 +5,8 @@ pub fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
 }
 
-/// `text` as a word for a line that is shown to be typed: quoted only where it must be. Brackets and tildes are quoted, too: zsh
-/// takes them for patterns and directories.
+/// `text` as a word for a line that is shown to be typed: quoted only where it must be. Brackets and tildes are quoted,
+/// too: zsh takes them for patterns and directories.
 ///
 /// ```
 /// use dtunnel::shell_word::shell_word;

@@ -29,8 +29,8 @@ pub struct Found {
     pub unacknowledged: u32,
 }
 
-/// The socket whose own end is `local`; None where there is none. An IPv6 socket that speaks IPv4 is found by its IPv4
-/// ends.
+/// The socket whose own end is `local`; None where there is none. An IPv6 socket that speaks
+/// IPv4 is found by its IPv4 ends.
 ///
 /// # Errors
 /// If the kernel does not support the request.

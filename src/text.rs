@@ -1,15 +1,14 @@
 //! Text from outside (an Engine, a server, a host's tools, names of containers), made fit for a terminal, a
 //! log and a line of a report.
 //!
-//! Every such text passes through here. A terminal obeys control characters; a line break
-//! would let the other side write lines of its own into our reports; and Unicode's format characters
-//! reorder or hide what people read (Unicode Technical Report 36, section 2.5; CVE-2021-42574).
+//! Every such text passes through here. A terminal obeys control characters; a line break would let the other side
+//! write lines of its own into our reports; and Unicode's format characters reorder or hide what people read (Unicode
+//! Technical Report 36, section 2.5; CVE-2021-42574).
 
 /// Longest text that is kept for people, in characters.
 const MAX: usize = 1000;
 
-/// One line of at most 1000 characters: blanks of any kind are one space each, controls and format
-/// characters are gone.
+/// One line of at most 1000 characters: blanks of any kind are one space each, controls and format characters are gone.
 pub fn shown(text: &str) -> String {
     shown_at_most(text, MAX)
 }
@@ -33,8 +32,8 @@ pub fn shown_bytes(bytes: &[u8]) -> String {
     shown(&String::from_utf8_lossy(bytes))
 }
 
-/// The lines worth showing: each as by [`shown`], without empty ones, and at most the last `most`, since the cause
-/// comes last.
+/// The lines worth showing: each as by [`shown`], without empty ones, and at most the last
+/// `most`, since the cause comes last.
 pub fn last_lines(text: &str, most: usize) -> Vec<String> {
     let mut lines: Vec<String> = text.split(['\n', '\r']).map(shown).filter(|line| !line.is_empty()).collect();
     lines.split_off(lines.len().saturating_sub(most))

@@ -11,8 +11,8 @@ use socket2::{Domain, SockAddr, Socket, Type};
 /// Connects to the socket at `path`.
 ///
 /// connect(2) blocks without limit while the listener's backlog (listen(2)) is full, as with a stopped process. On
-/// Linux it keeps to SO_SNDTIMEO (unix(7) does not say so;
-/// `unix_stream_connect` in the kernel does); other systems refuse such a connection at once.
+/// Linux it keeps to SO_SNDTIMEO (unix(7) does not say so; `unix_stream_connect` in the kernel does); other systems
+/// refuse such a connection at once.
 ///
 /// # Errors
 /// What the system says: NotFound and ConnectionRefused where nobody listens, TimedOut after `limit`.

@@ -183,7 +183,8 @@ impl Ui {
         }
     }
 
-    /// Prints the failure that ends this process: `error:`, the causes and `hint:`; under `--json` an object on one line.
+    /// Prints the failure that ends this process: `error:`, the causes and `hint:`; under
+    /// `--json` an object on one line.
     pub(super) fn failure(self, failure: &Failure) {
         print_failing_word();
         self.error(failure);

@@ -12,8 +12,8 @@ use super::keys::{Credentials, SignError};
 use super::prompter::Prompter;
 use super::step::{News, OnStep, Step};
 
-/// Longest wait for a signature, which may take a touch, a PIN or its owner's consent. Time limits are suspended
-/// meanwhile.
+/// Longest wait for a signature, which may take a touch, a PIN or its owner's consent. Time
+/// limits are suspended meanwhile.
 const SIGNING: Duration = Duration::from_secs(120);
 /// An agent that has not signed after this time is assumed to be asking its owner.
 const SIGNED_BY_ITSELF: Duration = Duration::from_millis(500);

@@ -76,8 +76,7 @@ impl Verifier {
     /// key), since a tunnel needs forwarding.
     ///
     /// # Errors
-    /// [`Error::HostKeyChanged`], [`Error::HostKeyRevoked`], [`Error::HostKeyUncheckable`],
-    /// [`Error::HostKeyUnknown`].
+    /// [`Error::HostKeyChanged`], [`Error::HostKeyRevoked`], [`Error::HostKeyUncheckable`], [`Error::HostKeyUnknown`].
     pub(super) async fn verify(&self, presented: &PublicKeyOrCertificate) -> Result<(), Error> {
         let (by, authority) = self.trusted_by(presented).await?;
         let trust = Trust { key: Identity::of_key(&presented.public_key()), authority, by };

@@ -245,8 +245,8 @@ pub fn opens(path: &Path, passphrase: &Secret) -> bool {
     read_key_file(path).is_ok_and(|text| decode_secret_key(&text, Some(passphrase.reveal())).is_ok())
 }
 
-/// Signs with a key file. Opens it, and asks for its passphrase, only after the server has said that it would accept
-/// the key.
+/// Signs with a key file. Opens it, and asks for its passphrase, only after the server has said
+/// that it would accept the key.
 pub(super) struct FileSigner {
     path: PathBuf,
     prompter: Prompter,

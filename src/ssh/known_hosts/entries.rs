@@ -11,8 +11,8 @@ use sha1::Sha1;
 
 use crate::glob;
 
-/// Largest known_hosts file that is read, in bytes; a large company's has a few MB. If a file is larger, no host is
-/// trusted.
+/// Largest known_hosts file that is read, in bytes; a large company's has a few MB. If a file
+/// is larger, no host is trusted.
 pub(super) const MAX_FILE: u64 = 32 << 20;
 
 /// A line that begins with `@revoked`, and is not a known_hosts line.
@@ -21,8 +21,8 @@ pub(super) struct BrokenRevocation(pub(super) String);
 /// Reads a file line by line.
 ///
 /// # Errors
-/// Why the file cannot be read to its end, as text that follows its name. A file that cannot be opened counts as empty,
-/// as for ssh.
+/// Why the file cannot be read to its end, as text that follows its name. A file that cannot be
+/// opened counts as empty, as for ssh.
 pub(super) fn for_each_entry(
     file: &Path,
     mut visit: impl FnMut(usize, Result<Entry, BrokenRevocation>),

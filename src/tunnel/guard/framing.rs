@@ -270,8 +270,7 @@ mod tests {
         }
     }
 
-    /// Converts `\r
-    /// ` and `\xff` in the list of tricks to bytes.
+    /// Converts `\r\n` and `\xff` in the list of tricks to bytes.
     fn unescaped(text: &str) -> Vec<u8> {
         let (mut bytes, mut rest) = (Vec::new(), text.chars());
         while let Some(c) = rest.next() {

@@ -34,8 +34,8 @@ pub(super) async fn relay(on_client: OnUpgrade, on_engine: OnUpgrade, reading: &
                     back_done = true;
                     ended
                 }
-                // All data from the client was passed on. A container may be silent for long, so a failed
-                // write cannot be waited for.
+                // All data from the client was passed on. A container may be silent for long, so only
+                // this detects the client's end.
                 Ok(()) = client.gone(), if there_done && !back_done => Err(End::ClientGone),
             };
             match ended {

@@ -22,8 +22,8 @@ use crate::tunnel::flow::hang_up;
 pub struct ConnectionStatus {
     /// Flows on it now.
     pub flows: u64,
-    /// Flows whose client does not keep up. Alone, such a flow holds its connection up; beside others its bytes are
-    /// kept.
+    /// Flows whose client does not keep up. Alone, such a flow holds its connection up;
+    /// beside others its bytes are kept.
     #[serde(default)]
     pub stalled: u64,
     /// Bytes kept for such clients in temporary files.
@@ -263,11 +263,10 @@ impl<C: Carrier> PooledConnection<C> {
         self.draining.cancelled().await;
     }
 
-    /// Gives it up where it does not answer within `limit`, nothing moves on it, and the other end's system has not
-    /// even
-    /// acknowledged what was sent. (Behind much that is being sent the answer may take long, and so it may on a host
-    /// that is
-    /// very busy: the keepalives' time counts there.) One that is held up cannot answer, and is left alone.
+    /// Gives it up where it does not answer within `limit`, nothing moves on it, and the other end's system
+    /// has not even acknowledged what was sent. (Behind much that is being sent the answer may take long,
+    /// and so it may on a host that is very busy: the keepalives' time counts there.) One that is held up
+    /// cannot answer, and is left alone.
     pub(in crate::tunnel) async fn check(&self, limit: Duration) {
         self.suspect.store(true, Relaxed);
         // What clients take says nothing where they do not read.
@@ -335,8 +334,8 @@ impl<C: Carrier> PooledConnection<C> {
     }
 }
 
-/// Owns a spare channel until a flow takes it. Closes it at once when the far end has ended it: each costs the server a
-/// descriptor.
+/// Owns a spare channel until a flow takes it. Closes it at once when the far end has ended it: each
+/// costs the server a descriptor.
 async fn hold_spare<C>(
     mut channel: Channel,
     wanted: oneshot::Receiver<oneshot::Sender<Channel>>,

@@ -1,10 +1,9 @@
 //! The SSH connections of one tunnel, and which of them carries a new flow.
 //!
-//! russh grants the receive window back when data arrives, not when it is consumed, and its session
-//! waits for a bounded queue per channel: a flow that is not read stops every flow of its connection
-//! (docs/architecture.md, "the trap"). So a tunnel has several connections, new flows go to one whose
-//! clients keep up, and only a flow that is alone on its connection may leave it unread. A connection with
-//! a client that does not keep up does not count against the limit.
+//! russh grants the receive window back when data arrives, not when it is consumed, and its session waits for a bounded
+//! queue per channel: a flow that is not read stops every flow of its connection (docs/architecture.md, "the trap"). So
+//! a tunnel has several connections, new flows go to one whose clients keep up, and only a flow that is alone on its
+//! connection may leave it unread. A connection with a client that does not keep up does not count against the limit.
 //! [`placement`] decides; the pool keeps the facts for it. The pool knows connections only as [`connection::Carrier`].
 
 pub(super) mod connection;
@@ -29,8 +28,8 @@ use placement::{Limits, Placement, UNUSED, View};
 const REFUSED: Duration = Duration::from_secs(30);
 /// A client that asks nothing for so long has come to a pause.
 const PAUSE: Duration = Duration::from_millis(20);
-/// How long the channel of a client that asks nothing is kept for its next request. Each costs the host's sshd and its Engine
-/// a descriptor.
+/// How long the channel of a client that asks nothing is kept for its next request. Each costs the host's
+/// sshd and its Engine a descriptor.
 const PARKED: Duration = Duration::from_secs(60);
 /// A connection with a client that has not kept up for so long is not listened on.
 const DEAF: Duration = Duration::from_millis(500);
@@ -383,8 +382,9 @@ impl<C: Carrier> Lease<C> {
         true
     }
 
-    /// Waits until its client has asked nothing for so long that the channel is given up, or the connection is to end while
-    /// it asks nothing. (One timer a flow, which is looked at now and then: one a request would cost more than the request.)
+    /// Waits until its client has asked nothing for so long that the channel is given up, or the connection is
+    /// to end while it asks nothing. (One timer a flow, which is looked at now and then: one a request would
+    /// cost more than the request.)
     pub(in crate::tunnel) async fn outstays(&self) {
         let mut pause = PAUSE;
         let look = tokio::time::sleep(pause);

@@ -60,16 +60,17 @@ pub(super) fn may_grow(connections: &[View], limits: Limits) -> bool {
     limits.may_grow && keep_up < limits.max && connections.len() < most
 }
 
-/// The connection for a client's flow: one whose clients keep up, without a stream on it, with the fewest flows, of those one
-/// with a spare channel, and of those the one that has been quiet for longest (a server that has just closed a channel holds
-/// its next word back, Nagle's algorithm). Where there is none, one more connection is wanted. So it is where commands come so
-/// fast that the only connection has no spare channel yet, and where a stream takes the last one without.
+/// The connection for a client's flow: one whose clients keep up, without a stream on it, with the fewest flows, of
+/// those one with a spare channel, and of those the one that has been quiet for longest (a server that has just
+/// closed a channel holds its next word back, Nagle's algorithm). Where there is none, one more connection is
+/// wanted. So it is where commands come so fast that the only connection has no spare channel yet, and where a
+/// stream takes the last one without.
 ///
 /// A stream shares with other streams rather than with short requests, where it has to share.
 ///
-/// The last resort is a connection with a client that does not keep up, which then holds it up no more. A `patient` flow
-/// waits instead where one more connection may come; so does a stream that would not be alone, and a short request that would
-/// be beside a stream.
+/// The last resort is a connection with a client that does not keep up, which then holds it up no more. A `patient`
+/// flow waits instead where one more connection may come; so does a stream that would not be alone, and a short request
+/// that would be beside a stream.
 pub(super) fn for_client(connections: &[View], limits: Limits, kind: Kind, patient: bool, now: Instant) -> Placement {
     let streams = kind == Kind::Streaming;
     let beside = |one: &View| if streams { one.flows > 0 && !one.taken } else { one.taken };
@@ -97,8 +98,8 @@ pub(super) fn for_client(connections: &[View], limits: Limits, kind: Kind, patie
     Placement { at: best.map(|(at, _)| at), grow }
 }
 
-/// May the next request of a client go on where the one before did, so that `others` are beside it? Elsewhere it would have a
-/// channel to be opened first.
+/// May the next request of a client go on where the one before did, so that `others` are beside it? Elsewhere it would
+/// have a channel to be opened first.
 pub(super) fn may_stay(others: View, limits: Limits, kind: Kind) -> bool {
     let suits = match kind {
         Kind::Streaming => others.flows == 0,
@@ -107,7 +108,8 @@ pub(super) fn may_stay(others: View, limits: Limits, kind: Kind) -> bool {
     !others.suspect && !others.stalled && (suits || limits.max == 1)
 }
 
-/// The connection for a flow of our own that only listens: the first whose clients keep up. The last resort as for a client.
+/// The connection for a flow of our own that only listens: the first whose clients keep up.
+/// The last resort as for a client.
 pub(super) fn for_listener(connections: &[View], limits: Limits, patient: bool) -> Placement {
     if let Some(at) = connections.iter().position(|connection| !connection.stalled) {
         return Placement { at: Some(at), grow: false };
@@ -288,9 +290,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever there is: no flow on a full connection, none beside a stalled client while another will do, and
-        /// nobody waits
-        /// in vain.
+        /// Whatever there is: no flow on a full connection, none beside a stalled client while another will
+        /// do, and nobody waits in vain.
         #[test]
         fn a_flow_is_placed_well_or_waits_for_something(
             connections in proptest::collection::vec(any_view(later()), 0..6),

@@ -1,9 +1,8 @@
 //! A thread that carries one SSH connection and its flows.
 //!
-//! Why a thread each: a thread that moves bulk is always busy, and gets its turns from the system
-//! like every busy thread, some milliseconds late. One that carries small requests sleeps, and is
-//! woken at once. On a runtime that both share, small requests would wait as bulk does
-//! (docs/benchmarks.md has the figures); and two downloads use two cores.
+//! Why a thread each: a thread that moves bulk is always busy, and gets its turns from the system like every busy
+//! thread, some milliseconds late. One that carries small requests sleeps, and is woken at once. On a runtime that both
+//! share, small requests would wait as bulk does (docs/benchmarks.md has the figures); and two downloads use two cores.
 //!
 //! Knows nothing of SSH.
 
