@@ -157,7 +157,7 @@ pub(super) fn bring_up(
     }
 }
 
-/// Adds a hint if the target could not be resolved and resembles a profile's name.
+/// Adds a hint if the host was not reached and the target resembles a profile's name.
 pub(super) fn with_name_hint(failure: Failure, target: &str, config: &ConfigFile) -> Failure {
     match nearest_profile(target, config) {
         Some(hint) if failure.exit == ExitCode::Unreachable => failure.hint(hint),

@@ -77,8 +77,8 @@ pub(super) fn down(global: &Global, args: &DownArgs) -> Result<(), Failure> {
 pub(super) fn take_down(target: &str, name: &TunnelName, aloud: bool) -> Result<bool, Failure> {
     let files = RuntimeFiles::new(&targets::runtime()?, name)?;
     let Some(mut client) = Client::connect(&files.control)? else {
-        // Removes the sockets of a killed daemon, which nobody listens on any more. Other files
-        // are replaced by the next `up`.
+        // The next `up` would replace a killed daemon's sockets, but the user expects them to be gone. Removes only the
+        // sockets, which nobody listens on.
         for stale in [&files.socket, &files.control] {
             let _ = std::fs::remove_file(stale);
         }

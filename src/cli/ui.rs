@@ -172,8 +172,8 @@ impl Ui {
         }
     }
 
-    /// Prints a message of a server or ProxyCommand, even with `-q` and `--json`: it may be an
-    /// address that the user has to open.
+    /// Prints a message of a server or ProxyCommand. `-q` and `--json` suppress it, unless it names an address: the user
+    /// may have to open that.
     pub(super) fn said(self, message: &str) {
         match self {
             Self { quiet: false, json: false, .. } => eprintln!("{message}"),

@@ -113,7 +113,7 @@ impl SendBuffer {
         self.spill.bytes() + self.gathered.len() as u64
     }
 
-    /// Whether the limit beyond memory is reached, or bytes are not stored there at all.
+    /// Whether no more bytes can be stored beyond memory. With a limit of 0: whether memory is full.
     pub(in crate::tunnel) fn is_at_limit(&self) -> bool {
         match self.limit {
             0 => self.is_full(),
