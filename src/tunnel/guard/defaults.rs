@@ -12,7 +12,7 @@ use super::refusal::{Refused, forbidden};
 
 /// The runtime that every Engine has, by its two names: the program, and containerd's way to run it.
 const RUNC: [&str; 2] = ["runc", "io.containerd.runc.v2"];
-/// Programs that confine no more than runc. If one is the default, asking for runc leaves no sandbox.
+/// Programs that confine no more than runc. If one is the default, a request for runc does not escape a sandbox.
 const LIKE_RUNC: [&str; 4] = ["runc", "docker-runc", "crun", "nvidia-container-runtime"];
 /// The Engine's own profiles, by their names since 17.05 and since 23. `unconfined` is no
 /// profile: every profile is narrower.

@@ -354,8 +354,8 @@ impl Client {
     }
 }
 
-/// Whether the body of a refused request has ended. Waits for a small body, unless the client waits for `100
-/// Continue` before it sends the body.
+/// Whether the body of a refused request has ended. Waits for a small body, unless the client
+/// expects `100 Continue` first.
 async fn settled(mut body: Incoming, expects: bool) -> bool {
     if body.is_end_stream() {
         return true;

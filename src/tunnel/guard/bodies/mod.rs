@@ -45,7 +45,7 @@ pub(super) use text::is_name;
 pub(super) struct Ground<'a> {
     /// `allowed_binds`.
     pub(super) binds: &'a [String],
-    /// Whether the request's API version is before 1.40. There a bind always includes the mounts below it.
+    /// Whether the request's API version is before 1.40, in which a bind always includes the mounts below it.
     pub(super) brings_mounts: bool,
 }
 
