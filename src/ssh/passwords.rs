@@ -1,9 +1,9 @@
 //! Passwords stored in this process's memory and in the system keyring, each with the host keys it was given for.
 //!
-//! A key in known_hosts does not prove that a password was stored for its host: with `StrictHostKeyChecking
-//! accept-new` and an empty file, a man in the middle is recorded at the first connection and known at the second. So
-//! a password is sent only to the keys (or the authority) it was given for, and to keys that such a host has proved
-//! to be its own (UpdateHostKeys).
+//! A key in known_hosts does not prove that a password was stored for its host: with `StrictHostKeyChecking accept-new`
+//! and an empty file, a man in the middle is recorded at the first connection and known at the second. So a password is
+//! sent only to the keys (or the authority) it was given for, and to keys that such a host has proved to be its own
+//! (UpdateHostKeys).
 
 use std::sync::{Arc, Mutex};
 
