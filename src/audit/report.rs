@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 
+use super::finding::Finding;
 use super::rule::{Rule, Severity};
-use super::state::State;
 
 /// A check and its result.
 #[derive(Debug, Clone, Serialize)]
@@ -11,7 +11,7 @@ pub struct Outcome {
     #[serde(flatten)]
     pub rule: &'static Rule,
     #[serde(flatten)]
-    pub state: State,
+    pub state: Finding,
     /// The remedy, with this host's names filled in.
     #[serde(skip)]
     pub remedy: String,
@@ -33,7 +33,7 @@ pub struct Report {
 impl Outcome {
     /// Whether this is a finding.
     pub fn is_found(&self) -> bool {
-        matches!(self.state, State::Found(_))
+        matches!(self.state, Finding::Found(_))
     }
 }
 

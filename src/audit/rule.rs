@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::containers::{self, Look};
 use super::facts::Facts;
-use super::state::State;
+use super::finding::Finding;
 
 /// The severity of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -67,14 +67,14 @@ pub struct Rule {
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Check {
     /// All facts at once.
-    Engine(fn(&Facts) -> State),
+    Engine(fn(&Facts) -> Finding),
     /// Each inspected container in turn.
     EachContainer(Look),
 }
 
 impl Rule {
     /// Runs the check.
-    pub(super) fn judge(&self, facts: &Facts) -> State {
+    pub(super) fn judge(&self, facts: &Facts) -> Finding {
         match self.check {
             Check::Engine(judge) => judge(facts),
             Check::EachContainer(look) => containers::each(facts, look),

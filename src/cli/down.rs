@@ -9,7 +9,7 @@ use super::global::Global;
 use super::targets;
 use super::ui::ui;
 use crate::config::{ConfigFile, RuntimeFiles, TunnelName};
-use crate::daemon::{Client, Event, Request};
+use crate::daemon::{ControlClient, Event, Request};
 use crate::failure::Failure;
 
 /// Limit for open flows to finish if an older daemon does not report its `drain`.
@@ -76,7 +76,7 @@ pub(super) fn down(global: &Global, args: &DownArgs) -> Result<(), Failure> {
 /// Takes a tunnel down and, if `aloud`, reports it. Returns false if it was not up.
 pub(super) fn take_down(target: &str, name: &TunnelName, aloud: bool) -> Result<bool, Failure> {
     let files = RuntimeFiles::new(&targets::runtime()?, name)?;
-    let Some(mut client) = Client::connect(&files.control)? else {
+    let Some(mut client) = ControlClient::connect(&files.control)? else {
         // The next `up` would replace a killed daemon's sockets, but the user expects them to be gone. Removes only the
         // sockets, which nobody listens on.
         for stale in [&files.socket, &files.control] {

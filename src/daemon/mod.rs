@@ -1,6 +1,6 @@
 //! The background process around a tunnel: start, lock, control socket, log.
 //!
-//! One process per tunnel. [`spawn`] re-executes this program as the daemon, [`run`] is the daemon, and [`Client`]
+//! One process per tunnel. [`spawn`] re-executes this program as the daemon, [`run`] is the daemon, and [`ControlClient`]
 //! talks to it over its control socket. This module prints nothing.
 
 mod client;
@@ -15,7 +15,7 @@ mod reload;
 mod run;
 mod spawn;
 
-pub use client::{Client, ClientError, Found, find, list};
+pub use client::{ClientError, ControlClient, Found, find, list};
 pub(crate) use log::tail as log_tail;
 pub use manager::inherited;
 pub use options::Options;

@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
 
-use super::client::{Client, ClientError};
+use super::client::{ClientError, ControlClient};
 
 /// Why the daemon could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -27,7 +27,7 @@ pub enum SpawnError {
 ///
 /// # Errors
 /// Any [`SpawnError`].
-pub fn spawn(args: &[OsString]) -> Result<(Client, Child), SpawnError> {
+pub fn spawn(args: &[OsString]) -> Result<(ControlClient, Child), SpawnError> {
     let (ours, theirs) = UnixStream::pair()?;
     let child = Command::new(std::env::current_exe()?)
         .args(args)
@@ -35,7 +35,7 @@ pub fn spawn(args: &[OsString]) -> Result<(Client, Child), SpawnError> {
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()?;
-    Ok((Client::over(ours)?, child))
+    Ok((ControlClient::over(ours)?, child))
 }
 
 /// Called in the daemon: takes the connection to its parent from standard input, which becomes the null device.
