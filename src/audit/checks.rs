@@ -5,188 +5,188 @@ use std::net::IpAddr;
 use serde_json::Value;
 
 use super::facts::{Answer, Commands, Facts, Host};
-use super::state::{State, UNTOLD};
+use super::finding::{Finding, UNTOLD};
 use super::versions;
 
 /// The reason for an unknown result if the host gives no answer.
 const NO_COMMANDS: &str = "this login runs no commands";
 
-pub(super) fn socket_mode(facts: &Facts) -> State {
+pub(super) fn socket_mode(facts: &Facts) -> Finding {
     of_socket(facts, |socket| found_if(socket.mode & 0o007 != 0, || socket.listing()))
 }
 
-pub(super) fn socket_owner(facts: &Facts) -> State {
+pub(super) fn socket_owner(facts: &Facts) -> Finding {
     of_socket(facts, |socket| {
         if socket.owner == "root" && matches!(socket.group, "root" | "docker") {
-            return State::Passed;
+            return Finding::Passed;
         }
         // Rootless, it is the user's own.
         told_if(facts.has_option("rootless").map(|yes| !(yes && socket.owner == facts.user)), || socket.listing())
     })
 }
 
-pub(super) fn docker_group(facts: &Facts) -> State {
+pub(super) fn docker_group(facts: &Facts) -> Finding {
     of_socket(facts, |socket| {
         let Socket { group, host, .. } = socket;
         match host.members.as_slice() {
-            _ if socket.mode & 0o060 == 0 => State::Passed,
-            _ if !host.knows_members => State::unknown(&format!("the members of {group} could not be read")),
-            [] => State::Passed,
-            members => State::found([format!("{group}: {}", members.join(", "))]),
+            _ if socket.mode & 0o060 == 0 => Finding::Passed,
+            _ if !host.knows_members => Finding::unknown(&format!("the members of {group} could not be read")),
+            [] => Finding::Passed,
+            members => Finding::found([format!("{group}: {}", members.join(", "))]),
         }
     })
 }
 
-pub(super) fn tcp_open(facts: &Facts) -> State {
+pub(super) fn tcp_open(facts: &Facts) -> Finding {
     listening(facts, |address| !address.is_loopback())
 }
 
-pub(super) fn tcp_loopback(facts: &Facts) -> State {
+pub(super) fn tcp_loopback(facts: &Facts) -> Finding {
     listening(facts, |address| address.is_loopback())
 }
 
-pub(super) fn tcp_reachable(facts: &Facts) -> State {
+pub(super) fn tcp_reachable(facts: &Facts) -> Finding {
     match &facts.reached {
-        None => State::unknown("SSH goes through another host or a command: there is no direct way to try"),
+        None => Finding::unknown("SSH goes through another host or a command: there is no direct way to try"),
         Some(ports) => {
             found(ports.iter().map(|port| format!("port {port} took a connection from this machine")).collect())
         }
     }
 }
 
-pub(super) fn ssh_root(facts: &Facts) -> State {
+pub(super) fn ssh_root(facts: &Facts) -> Finding {
     found_if(facts.user == "root", || "logged in as root".into())
 }
 
-pub(super) fn ssh_password(facts: &Facts) -> State {
+pub(super) fn ssh_password(facts: &Facts) -> Finding {
     let offered = &facts.login.offered;
     let by_word = |method: &&String| matches!(method.as_str(), "password" | "keyboard-interactive");
     match offered.is_empty() {
-        true => State::unknown("the server did not say which logins it accepts"),
+        true => Finding::unknown("the server did not say which logins it accepts"),
         false => found(offered.iter().filter(by_word).map(|method| format!("it offers {method}")).collect()),
     }
 }
 
-pub(super) fn ssh_unrestricted(facts: &Facts) -> State {
+pub(super) fn ssh_unrestricted(facts: &Facts) -> Finding {
     match &facts.commands {
-        Commands::Run(_) => State::found(["it ran a command for this audit".into()]),
-        Commands::Refused => State::Passed,
-        Commands::Unknown => State::unknown("the test command did not end"),
+        Commands::Run(_) => Finding::found(["it ran a command for this audit".into()]),
+        Commands::Refused => Finding::Passed,
+        Commands::Unknown => Finding::unknown("the test command did not end"),
     }
 }
 
-pub(super) fn ssh_host_key(facts: &Facts) -> State {
+pub(super) fn ssh_host_key(facts: &Facts) -> Finding {
     found_if(facts.any_host_key, || "StrictHostKeyChecking no".into())
 }
 
-pub(super) fn ssh_algorithms(facts: &Facts) -> State {
+pub(super) fn ssh_algorithms(facts: &Facts) -> Finding {
     found_if(!facts.ssh.strict, || format!("{}: no strict key exchange", facts.ssh.server))
 }
 
-pub(super) fn ssh_quantum(facts: &Facts) -> State {
+pub(super) fn ssh_quantum(facts: &Facts) -> Finding {
     let hybrid = ["mlkem", "sntrup"].iter().any(|name| facts.ssh.kex.contains(name));
     found_if(!hybrid, || format!("{}: {}", facts.ssh.server, facts.ssh.kex))
 }
 
-pub(super) fn user_namespaces(facts: &Facts) -> State {
+pub(super) fn user_namespaces(facts: &Facts) -> Finding {
     told_if(facts.confined_root().map(|yes| !yes), || "dockerd runs as root, without userns-remap".into())
 }
 
-pub(super) fn mandatory_access(facts: &Facts) -> State {
+pub(super) fn mandatory_access(facts: &Facts) -> Finding {
     let confined = facts.has_option("apparmor").zip(facts.has_option("selinux")).map(|(a, s)| a || s);
     told_if(confined.map(|yes| !yes), || "neither is among the Engine's security options".into())
 }
 
-pub(super) fn no_new_privileges(facts: &Facts) -> State {
+pub(super) fn no_new_privileges(facts: &Facts) -> Finding {
     match facts.has_option("no-new-privileges") {
-        Some(true) => State::Passed,
+        Some(true) => Finding::Passed,
         _ => setting(facts, "no-new-privileges", true, false),
     }
 }
 
-pub(super) fn userland_proxy(facts: &Facts) -> State {
+pub(super) fn userland_proxy(facts: &Facts) -> Finding {
     setting(facts, "userland-proxy", false, true)
 }
 
-pub(super) fn live_restore(facts: &Facts) -> State {
+pub(super) fn live_restore(facts: &Facts) -> Finding {
     told_if(facts.info.live_restore_enabled.get().map(|on| !on), || "LiveRestoreEnabled: false".into())
 }
 
-pub(super) fn content_trust(facts: &Facts) -> State {
+pub(super) fn content_trust(facts: &Facts) -> Finding {
     found_if(facts.content_trust, || "DOCKER_CONTENT_TRUST=1 in this environment".into())
 }
 
-pub(super) fn insecure_registries(facts: &Facts) -> State {
-    of_registries(facts).map_or_else(|| State::unknown(UNTOLD), found)
+pub(super) fn insecure_registries(facts: &Facts) -> Finding {
+    of_registries(facts).map_or_else(|| Finding::unknown(UNTOLD), found)
 }
 
-pub(super) fn experimental(facts: &Facts) -> State {
+pub(super) fn experimental(facts: &Facts) -> Finding {
     told_if(facts.info.experimental_build.get().copied(), || "ExperimentalBuild: true".into())
 }
 
-pub(super) fn logging(facts: &Facts) -> State {
+pub(super) fn logging(facts: &Facts) -> Finding {
     let driver = facts.info.logging_driver.text();
     told_if(driver.map(|name| matches!(name, "none" | "json-file" | "local")), || {
         format!("the log driver is {}", driver.unwrap_or_default())
     })
 }
 
-pub(super) fn authorization(facts: &Facts) -> State {
+pub(super) fn authorization(facts: &Facts) -> Finding {
     let plugins = facts.info.plugins.get().and_then(|plugins| plugins.authorization.items());
     told_if(plugins.map(<[String]>::is_empty), || "none is loaded".into())
 }
 
-pub(super) fn version_engine(facts: &Facts) -> State {
+pub(super) fn version_engine(facts: &Facts) -> Finding {
     version(facts.info.server_version.text(), versions::engine)
 }
 
-pub(super) fn version_api(facts: &Facts) -> State {
+pub(super) fn version_api(facts: &Facts) -> Finding {
     version(facts.version.api_version.text(), versions::api)
 }
 
-pub(super) fn version_containerd(facts: &Facts) -> State {
+pub(super) fn version_containerd(facts: &Facts) -> Finding {
     version(component(facts, "containerd"), |version| versions::containerd(version, &facts.today))
 }
 
-pub(super) fn version_runc(facts: &Facts) -> State {
+pub(super) fn version_runc(facts: &Facts) -> Finding {
     version(component(facts, "runc"), versions::runc)
 }
 
-pub(super) fn version_kernel(facts: &Facts) -> State {
+pub(super) fn version_kernel(facts: &Facts) -> Finding {
     version(facts.info.kernel_version.text(), |version| versions::kernel(version, &facts.today))
 }
 
-fn found(evidence: Vec<String>) -> State {
-    if evidence.is_empty() { State::Passed } else { State::found(evidence) }
+fn found(evidence: Vec<String>) -> Finding {
+    if evidence.is_empty() { Finding::Passed } else { Finding::found(evidence) }
 }
 
-fn found_if(bad: bool, evidence: impl FnOnce() -> String) -> State {
-    if bad { State::found([evidence()]) } else { State::Passed }
+fn found_if(bad: bool, evidence: impl FnOnce() -> String) -> Finding {
+    if bad { Finding::found([evidence()]) } else { Finding::Passed }
 }
 
 /// The same for a field that the Engine may not send.
-fn told_if(bad: Option<bool>, evidence: impl FnOnce() -> String) -> State {
-    bad.map_or_else(|| State::unknown(UNTOLD), |bad| found_if(bad, evidence))
+fn told_if(bad: Option<bool>, evidence: impl FnOnce() -> String) -> Finding {
+    bad.map_or_else(|| Finding::unknown(UNTOLD), |bad| found_if(bad, evidence))
 }
 
-fn version(told: Option<&str>, judge: impl FnOnce(&str) -> Result<Option<String>, String>) -> State {
+fn version(told: Option<&str>, judge: impl FnOnce(&str) -> Result<Option<String>, String>) -> Finding {
     match told.filter(|version| !version.is_empty()).map(judge) {
-        None => State::unknown(UNTOLD),
+        None => Finding::unknown(UNTOLD),
         Some(Ok(bad)) => found(bad.into_iter().collect()),
-        Some(Err(why)) => State::unknown(&why),
+        Some(Err(why)) => Finding::unknown(&why),
     }
 }
 
 /// A setting of dockerd that should be `good`, and is `default` if unset.
-fn setting(facts: &Facts, name: &str, good: bool, default: bool) -> State {
-    let Some(host) = facts.host() else { return State::unknown(NO_COMMANDS) };
+fn setting(facts: &Facts, name: &str, good: bool, default: bool) -> Finding {
+    let Some(host) = facts.host() else { return Finding::unknown(NO_COMMANDS) };
     let value = match host.setting(name) {
-        None => return State::unknown("dockerd's options or its configuration could not be read"),
+        None => return Finding::unknown("dockerd's options or its configuration could not be read"),
         Some(Value::Null) => default,
         Some(Value::Bool(set)) => set,
         Some(Value::String(set)) if set == "true" => true,
         Some(Value::String(set)) if set == "false" => false,
-        Some(_) => return State::unknown(&format!("{name} is neither true nor false")),
+        Some(_) => return Finding::unknown(&format!("{name} is neither true nor false")),
     };
     found_if(value != good, || format!("{name}: {value}"))
 }
@@ -207,17 +207,17 @@ impl Socket<'_> {
     }
 }
 
-fn of_socket(facts: &Facts, judge: impl FnOnce(&Socket<'_>) -> State) -> State {
-    let Some(path) = &facts.socket else { return State::unknown("the Engine is not reached by a socket") };
-    let Some(host) = facts.host() else { return State::unknown(NO_COMMANDS) };
+fn of_socket(facts: &Facts, judge: impl FnOnce(&Socket<'_>) -> Finding) -> Finding {
+    let Some(path) = &facts.socket else { return Finding::unknown("the Engine is not reached by a socket") };
+    let Some(host) = facts.host() else { return Finding::unknown(NO_COMMANDS) };
     let Some((mode, owner, group)) = &host.socket else {
-        return State::unknown(&format!("{path} could not be read"));
+        return Finding::unknown(&format!("{path} could not be read"));
     };
     judge(&Socket { path, mode: *mode, owner, group, host })
 }
 
 /// The Engine's listening addresses without authentication, if `meant` selects them.
-fn listening(facts: &Facts, meant: impl Fn(IpAddr) -> bool) -> State {
+fn listening(facts: &Facts, meant: impl Fn(IpAddr) -> bool) -> Finding {
     let mut evidence = Vec::new();
     let address = |text: &str| -> Option<IpAddr> {
         let host = text.rsplit_once(':').map_or(text, |(host, _)| host).trim_matches(['[', ']']);
@@ -250,31 +250,33 @@ fn listening(facts: &Facts, meant: impl Fn(IpAddr) -> bool) -> State {
         evidence.push(format!("something listens on {}", std::net::SocketAddr::new(*place, *port)));
     }
     match (warnings, ports) {
-        (None, None) if evidence.is_empty() => State::unknown("neither the Engine nor its host says where it listens"),
+        (None, None) if evidence.is_empty() => {
+            Finding::unknown("neither the Engine nor its host says where it listens")
+        }
         _ => found(evidence),
     }
 }
 
-pub(super) fn seccomp(facts: &Facts) -> State {
-    let Some(options) = facts.info.security_options.items() else { return State::unknown(UNTOLD) };
+pub(super) fn seccomp(facts: &Facts) -> Finding {
+    let Some(options) = facts.info.security_options.items() else { return Finding::unknown(UNTOLD) };
     match options.iter().find(|option| option.starts_with("name=seccomp")) {
-        None => State::found(["seccomp is not among the Engine's security options".into()]),
+        None => Finding::found(["seccomp is not among the Engine's security options".into()]),
         Some(option) => found_if(option.contains("unconfined"), || option.clone()),
     }
 }
 
-pub(super) fn icc(facts: &Facts) -> State {
+pub(super) fn icc(facts: &Facts) -> Finding {
     const ICC: &str = "com.docker.network.bridge.enable_icc";
     let options = match &facts.bridge {
         // Without a default bridge no containers are on one.
-        Answer::Absent => return State::Passed,
-        Answer::Unknown(why) => return State::unknown(why),
+        Answer::Absent => return Finding::Passed,
+        Answer::Unknown(why) => return Finding::unknown(why),
         Answer::Told(network) => network.options.get().and_then(|options| options.as_ref()),
     };
     match options.and_then(|options| options.get(ICC)).map(String::as_str) {
-        Some("true") => State::found([format!("{ICC}=true")]),
-        Some("false") => State::Passed,
-        Some(_) | None => State::unknown(UNTOLD),
+        Some("true") => Finding::found([format!("{ICC}=true")]),
+        Some("false") => Finding::Passed,
+        Some(_) | None => Finding::unknown(UNTOLD),
     }
 }
 
@@ -292,17 +294,17 @@ fn of_registries(facts: &Facts) -> Option<Vec<String>> {
     Some(insecure)
 }
 
-pub(super) fn swarm_autolock(facts: &Facts) -> State {
+pub(super) fn swarm_autolock(facts: &Facts) -> Finding {
     let swarm = facts.info.swarm.get();
     match swarm.and_then(|swarm| swarm.local_node_state.text()) {
-        None => return State::unknown(UNTOLD),
+        None => return Finding::unknown(UNTOLD),
         Some("active") => {}
-        Some(_) => return State::Passed,
+        Some(_) => return Finding::Passed,
     }
     if swarm.and_then(|swarm| swarm.control_available.get()) == Some(&false) {
-        return State::unknown("this node does not manage its swarm");
+        return Finding::unknown("this node does not manage its swarm");
     }
-    let Answer::Told(told) = &facts.swarm else { return State::unknown(UNTOLD) };
+    let Answer::Told(told) = &facts.swarm else { return Finding::unknown(UNTOLD) };
     let encryption = told.spec.get().and_then(|spec| spec.encryption_config.get());
     let locked = encryption.and_then(|encryption| encryption.auto_lock_managers.get());
     told_if(locked.map(|locked| !locked), || "AutoLockManagers: false".into())

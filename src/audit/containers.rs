@@ -2,7 +2,7 @@
 
 use super::answers::{Container, HostConfig};
 use super::facts::Facts;
-use super::state::{Evidence, State, UNTOLD};
+use super::finding::{Evidence, Finding, UNTOLD};
 use crate::config::{DEFAULT_SOCKET, is_same_socket};
 
 /// Host directories that no container should mount, with everything below them (CIS 5.6).
@@ -57,8 +57,10 @@ pub(super) fn root(container: &Container, facts: &Facts) -> Option<Vec<String>> 
 }
 
 /// Inspects every container.
-pub(super) fn each(facts: &Facts, look: Look) -> State {
-    let Some(containers) = &facts.containers else { return State::unknown("the Engine does not list its containers") };
+pub(super) fn each(facts: &Facts, look: Look) -> Finding {
+    let Some(containers) = &facts.containers else {
+        return Finding::unknown("the Engine does not list its containers");
+    };
     let (mut evidence, mut untold) = (Vec::new(), Vec::new());
     for (name, container) in containers {
         let name = container.name.text().map_or(name.as_str(), |name| name.trim_start_matches('/'));
@@ -69,10 +71,10 @@ pub(super) fn each(facts: &Facts, look: Look) -> State {
         }
     }
     match (evidence.is_empty(), untold.as_slice(), facts.more_containers) {
-        (false, ..) => State::Found(evidence),
-        (_, [], 0) => State::Passed,
-        (_, [], more) => State::unknown(&format!("{more} containers were not inspected")),
-        (_, names, _) => State::unknown(&format!("{UNTOLD} of {}", names.join(", "))),
+        (false, ..) => Finding::Found(evidence),
+        (_, [], 0) => Finding::Passed,
+        (_, [], more) => Finding::unknown(&format!("{more} containers were not inspected")),
+        (_, names, _) => Finding::unknown(&format!("{UNTOLD} of {}", names.join(", "))),
     }
 }
 

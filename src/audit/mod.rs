@@ -7,22 +7,22 @@ mod answers;
 mod checks;
 mod containers;
 mod facts;
+mod finding;
 mod report;
 mod rule;
 mod rules;
 mod sarif;
-mod state;
 mod versions;
 
 use crate::config::{self, DEFAULT_SOCKET, IgnoredCheck, Target};
 use crate::ssh::Prompter;
 use crate::{host, text};
 
+pub use finding::{Evidence, Finding};
 pub use report::{Outcome, Report};
 pub use rule::{Rule, Severity};
 pub use rules::RULES;
 pub use sarif::document as sarif;
-pub use state::{Evidence, State};
 
 /// Checks that the names in `audit.ignore` are names of checks.
 ///
@@ -58,9 +58,9 @@ pub async fn audit(target: &Target, prompter: &Prompter) -> Result<Report, host:
     Ok(Report { host: target.address(), score, versions_as_of: versions::AS_OF, outcomes })
 }
 
-fn passed_over(state: State, ignored: Option<&IgnoredCheck>) -> State {
+fn passed_over(state: Finding, ignored: Option<&IgnoredCheck>) -> Finding {
     match (state, ignored) {
-        (State::Found(evidence), Some(ignored)) => State::Ignored { reason: ignored.reason.clone(), evidence },
+        (Finding::Found(evidence), Some(ignored)) => Finding::Ignored { reason: ignored.reason.clone(), evidence },
         (state, _) => state,
     }
 }
@@ -76,7 +76,7 @@ mod tests {
     fn every_check_has_an_answer_even_where_nothing_is_known() {
         let facts = facts::Facts::default();
         for rule in RULES.iter().filter(|rule| !OURS.contains(&rule.id)) {
-            assert!(matches!(rule.judge(&facts), State::Unknown(_)), "{}", rule.id);
+            assert!(matches!(rule.judge(&facts), Finding::Unknown(_)), "{}", rule.id);
         }
         let ids: std::collections::BTreeSet<_> = RULES.iter().map(|rule| rule.id).collect();
         assert_eq!(ids.len(), RULES.len());

@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 
+use super::finding::Finding;
 use super::rule::{Rule, Severity};
-use super::state::State;
 
 /// A check and its result.
 #[derive(Debug, Clone, Serialize)]
@@ -11,7 +11,7 @@ pub struct Outcome {
     #[serde(flatten)]
     pub rule: &'static Rule,
     #[serde(flatten)]
-    pub state: State,
+    pub state: Finding,
     /// What to do, with this host's own names.
     #[serde(skip)]
     pub remedy: String,
@@ -33,7 +33,7 @@ pub struct Report {
 impl Outcome {
     /// Are there findings?
     pub fn is_found(&self) -> bool {
-        matches!(self.state, State::Found(_))
+        matches!(self.state, Finding::Found(_))
     }
 }
 

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::containers::{self, Look};
 use super::facts::Facts;
-use super::state::State;
+use super::finding::Finding;
 
 /// How bad it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -67,14 +67,14 @@ pub struct Rule {
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Check {
     /// From all facts together.
-    Engine(fn(&Facts) -> State),
+    Engine(fn(&Facts) -> Finding),
     /// From each inspected container.
     EachContainer(Look),
 }
 
 impl Rule {
     /// Answers the check.
-    pub(super) fn judge(&self, facts: &Facts) -> State {
+    pub(super) fn judge(&self, facts: &Facts) -> Finding {
         match self.check {
             Check::Engine(judge) => judge(facts),
             Check::EachContainer(look) => containers::each(facts, look),

@@ -3,8 +3,8 @@
 
 use super::containers::Look;
 use super::facts::Facts;
+use super::finding::Finding;
 use super::rule::{Check, Rule, Severity};
-use super::state::State;
 use super::{checks, containers};
 
 use Severity::{Critical, High, Low, Medium};
@@ -20,7 +20,7 @@ const fn rule(
     Rule { id, title, severity, cis, remedy, check }
 }
 
-const fn engine(judge: fn(&Facts) -> State) -> Check {
+const fn engine(judge: fn(&Facts) -> Finding) -> Check {
     Check::Engine(judge)
 }
 

@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 
+use super::finding::Finding;
 use super::report::Report;
 use super::rule::Severity;
-use super::state::State;
 
 /// An audit as SARIF 2.1.0.
 pub fn document(report: &Report) -> Value {
@@ -31,9 +31,9 @@ pub fn document(report: &Report) -> Value {
         .enumerate()
         .filter_map(|(index, outcome)| {
             let (evidence, suppressed) = match &outcome.state {
-                State::Found(evidence) => (evidence, None),
-                State::Ignored { reason, evidence } => (evidence, Some(reason)),
-                State::Passed | State::Unknown(_) => return None,
+                Finding::Found(evidence) => (evidence, None),
+                Finding::Ignored { reason, evidence } => (evidence, Some(reason)),
+                Finding::Passed | Finding::Unknown(_) => return None,
             };
             let evidence: Vec<String> = evidence.iter().map(ToString::to_string).collect();
             // Section 3.27.23: an empty list says that it is not suppressed.

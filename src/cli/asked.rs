@@ -10,7 +10,7 @@ use super::global::Global;
 use super::targets::Chosen;
 use super::ui::ui;
 use crate::config::{ConfigFile, Difference, Overrides, Takes, TunnelName, Wanted};
-use crate::daemon::{self, Client, Event, Request, TunnelStatus};
+use crate::daemon::{self, ControlClient, Event, Request, TunnelStatus};
 use crate::failure::{ExitCode, Failure};
 use crate::shell_word::shell_word;
 use crate::tunnel::{PortState, PortStatus, State};
@@ -74,7 +74,7 @@ fn list(different: &[Difference]) -> String {
 /// # Errors
 /// The reload failed, or was not answered within `limit` or the time for a connection, whichever is longer.
 pub(super) fn take_on(
-    client: &mut Client,
+    client: &mut ControlClient,
     target: &str,
     wanted: &Wanted,
     different: &[Difference],

@@ -9,7 +9,7 @@ use super::bring_up::with_name_hint;
 use super::global::Global;
 use super::ui::ui;
 use super::{output, prompt};
-use crate::audit::{self, Evidence, Outcome, Report, Severity, State};
+use crate::audit::{self, Evidence, Finding, Outcome, Report, Severity};
 use crate::failure::{ExitCode, Failure};
 use crate::text;
 
@@ -99,7 +99,7 @@ pub(super) fn report_text(report: &Report, all: bool) -> String {
         let _ = writeln!(text, "{}: {} (-v shows them)", output::severity(Severity::Low), low.join(", "));
     }
     let ignored = report.outcomes.iter().filter_map(|outcome| match &outcome.state {
-        State::Ignored { reason, evidence } => Some((outcome, reason, evidence)),
+        Finding::Ignored { reason, evidence } => Some((outcome, reason, evidence)),
         _ => None,
     });
     for (at, (outcome, reason, evidence)) in ignored.enumerate() {
@@ -115,7 +115,7 @@ pub(super) fn report_text(report: &Report, all: bool) -> String {
         .outcomes
         .iter()
         .filter_map(|outcome| match &outcome.state {
-            State::Unknown(why) => Some((outcome, why)),
+            Finding::Unknown(why) => Some((outcome, why)),
             _ => None,
         })
         .collect();
@@ -127,15 +127,15 @@ pub(super) fn report_text(report: &Report, all: bool) -> String {
     }
     if all {
         text += "passed\n";
-        for outcome in report.outcomes.iter().filter(|outcome| outcome.state == State::Passed) {
+        for outcome in report.outcomes.iter().filter(|outcome| outcome.state == Finding::Passed) {
             let _ = writeln!(text, "  {}", outcome.rule.id);
         }
     }
     let count = |severity| report.findings().filter(|finding| finding.rule.severity == severity).count();
     let counts: Vec<String> =
         Severity::ALL.into_iter().map(|severity| format!("{} {severity}", count(severity))).collect();
-    let passed = report.outcomes.iter().filter(|outcome| outcome.state == State::Passed).count();
-    let ignored = report.outcomes.iter().filter(|outcome| matches!(outcome.state, State::Ignored { .. })).count();
+    let passed = report.outcomes.iter().filter(|outcome| outcome.state == Finding::Passed).count();
+    let ignored = report.outcomes.iter().filter(|outcome| matches!(outcome.state, Finding::Ignored { .. })).count();
     let ignored = if ignored == 0 { String::new() } else { format!("{ignored} ignored, ") };
     let _ = writeln!(
         text,
@@ -191,7 +191,7 @@ fn of_containers(report: &Report, all: bool) -> String {
 
 fn evidence(finding: &Outcome) -> impl Iterator<Item = &Evidence> {
     let lines = match &finding.state {
-        State::Found(evidence) => evidence.as_slice(),
+        Finding::Found(evidence) => evidence.as_slice(),
         _ => &[],
     };
     lines.iter()

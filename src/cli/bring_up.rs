@@ -12,7 +12,7 @@ use super::ui;
 use crate::config::{
     self, ConfigFile, Difference, RuntimeFiles, Settings, Takes, TunnelName, Wanted, log_path, runtime_dir,
 };
-use crate::daemon::{self, Client, Event, Request, SpawnError, TunnelStatus};
+use crate::daemon::{self, ControlClient, Event, Request, SpawnError, TunnelStatus};
 use crate::failure::{ExitCode, Failure};
 
 /// How long a daemon that holds the lock may take to open its control socket.
@@ -108,7 +108,7 @@ pub(super) fn bring_up(
     let files = RuntimeFiles::new(&runtime_dir()?, &name)?;
     let begun = Instant::now();
     loop {
-        if let Some(mut client) = Client::connect(&files.control)? {
+        if let Some(mut client) = ControlClient::connect(&files.control)? {
             let status = client.status()?;
             let different = status.settings.as_ref().map(|running| purpose.differences(&wanted, running));
             let different = different.unwrap_or_default();
@@ -190,7 +190,12 @@ pub(super) enum Clock {
 
 /// Follows a daemon until its tunnel is up or has failed, or the time is over, and asks the person what it
 /// asks.
-pub(super) fn watch(client: &mut Client, target: &str, progress: &Progress, clock: Clock) -> Result<Watched, Failure> {
+pub(super) fn watch(
+    client: &mut ControlClient,
+    target: &str,
+    progress: &Progress,
+    clock: Clock,
+) -> Result<Watched, Failure> {
     let mut line = progress.line(target);
     let (limit_ms, silence) = match clock {
         Clock::Ours(limit) => (Some(u64::try_from(limit.as_millis()).unwrap_or(u64::MAX)), limit),

@@ -9,7 +9,7 @@ use super::global::Global;
 use super::targets;
 use super::ui::ui;
 use crate::config::{ConfigFile, RuntimeFiles, TunnelName};
-use crate::daemon::{Client, Event, Request};
+use crate::daemon::{ControlClient, Event, Request};
 use crate::failure::Failure;
 
 /// How long flows may take to finish where an older daemon does not report its `drain`.
@@ -76,7 +76,7 @@ pub(super) fn down(global: &Global, args: &DownArgs) -> Result<(), Failure> {
 /// Takes a tunnel down, and says so if `aloud`; false where it was not up.
 pub(super) fn take_down(target: &str, name: &TunnelName, aloud: bool) -> Result<bool, Failure> {
     let files = RuntimeFiles::new(&targets::runtime()?, name)?;
-    let Some(mut client) = Client::connect(&files.control)? else {
+    let Some(mut client) = ControlClient::connect(&files.control)? else {
         // What a killed daemon left is replaced by the next `up`; whoever asks for it to go
         // expects it gone. The sockets only: nobody listens there.
         for stale in [&files.socket, &files.control] {

@@ -8,7 +8,7 @@ use super::ui::ui;
 use super::{output, prompt};
 use crate::address::Address;
 use crate::config::RuntimeFiles;
-use crate::daemon::{Client, Request, TunnelStatus};
+use crate::daemon::{ControlClient, Request, TunnelStatus};
 use crate::failure::Failure;
 use crate::tunnel::{PortState, PortStatus};
 
@@ -36,7 +36,7 @@ fn port(text: &str) -> Result<Option<u16>, String> {
 pub(super) fn ports(global: &Global, args: &PortsArgs) -> Result<(), Failure> {
     let chosen = global.choose(Some(&args.target))?;
     let files = RuntimeFiles::new(&targets::runtime()?, &chosen.name)?;
-    let Some(mut client) = Client::connect(&files.control)? else {
+    let Some(mut client) = ControlClient::connect(&files.control)? else {
         let unknown = global.unknown(&chosen.target, &chosen.name, &chosen.config);
         return Err(unknown.unwrap_or_else(|| not_up(&chosen.target, &chosen.name, &chosen.config)));
     };
@@ -69,7 +69,7 @@ pub(super) fn ports(global: &Global, args: &PortsArgs) -> Result<(), Failure> {
 }
 
 /// Asks for ports, and waits until the daemon has looked.
-fn open(client: &mut Client, ports: Option<Vec<u16>>) -> Result<TunnelStatus, Failure> {
+fn open(client: &mut ControlClient, ports: Option<Vec<u16>>) -> Result<TunnelStatus, Failure> {
     client.ask_status(&Request::OpenPorts { ports }).map_err(Failure::from)
 }
 

@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 
 use super::signals::{self, Held};
 use super::ui::{self, ui};
-use crate::daemon::Client;
+use crate::daemon::ControlClient;
 use crate::failure::{ExitCode, Failure};
 use crate::ssh::{Prompter, Question, Secret};
 
@@ -107,7 +107,7 @@ fn terminal() -> io::Result<File> {
 
 /// The daemon that asks. When another terminal answers, it ends the question here.
 pub(super) struct Asker<'a> {
-    pub(super) client: &'a mut Client,
+    pub(super) client: &'a mut ControlClient,
     pub(super) id: u64,
 }
 

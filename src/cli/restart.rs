@@ -12,7 +12,7 @@ use super::targets::{self, not_up};
 use super::ui::ui;
 use super::up;
 use crate::config::{self, ConfigFile, RuntimeFiles, TunnelName};
-use crate::daemon::{self, Client, Event, Found, Request};
+use crate::daemon::{self, ControlClient, Event, Found, Request};
 use crate::failure::{ExitCode, Failure};
 
 #[derive(Debug, Args)]
@@ -142,7 +142,7 @@ pub(super) fn reload(global: &Global, args: &ReloadArgs) -> Result<(), Failure> 
 
 fn reload_one(global: &Global, config: &ConfigFile, target: &str, name: &TunnelName) -> Result<Vec<String>, Failure> {
     let files = RuntimeFiles::new(&targets::runtime()?, name)?;
-    let Some(mut client) = Client::connect(&files.control)? else {
+    let Some(mut client) = ControlClient::connect(&files.control)? else {
         return Err(not_up(target, name, config));
     };
     asked::has_these_files(global, target, &client.status()?)?;

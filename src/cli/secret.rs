@@ -9,7 +9,7 @@ use super::prompt;
 use super::ui::ui;
 use crate::config::{Leg, Target};
 use crate::failure::{ExitCode, Failure};
-use crate::ssh::vault::{self, Kept, VaultError};
+use crate::ssh::keyring::{self, Kept, KeyringError};
 use crate::ssh::{Bound, Question, keep_password, known_identities, needs_passphrase, opens};
 
 #[derive(Debug, Subcommand)]
@@ -61,7 +61,7 @@ pub(super) fn secret(global: &Global, command: &SecretCommand) -> Result<(), Fai
         SecretCommand::List { target, .. } => {
             let mut found = Vec::new();
             for kept in all_of(&resolved(global, target)?)? {
-                if vault::fetch(&kept).map_err(unusable)?.is_some() {
+                if keyring::fetch(&kept).map_err(unusable)?.is_some() {
                     found.push(kept.to_string());
                 }
             }
@@ -74,7 +74,7 @@ pub(super) fn secret(global: &Global, command: &SecretCommand) -> Result<(), Fai
         }
         SecretCommand::Forget { target } => {
             for kept in all_of(&resolved(global, target)?)? {
-                if vault::forget(&kept).map_err(unusable)? {
+                if keyring::forget(&kept).map_err(unusable)? {
                     ui().note(&format!("forgot the {kept}"));
                 }
             }
@@ -118,7 +118,7 @@ fn set(global: &Global, args: &SetArgs) -> Result<(), Failure> {
         return Err(Failure::new(ExitCode::Auth, format!("this is not the {kept}; nothing was kept")));
     }
     if matches!(kept, Kept::Passphrase(_)) {
-        vault::keep(&kept, &answer).map_err(unusable)?;
+        keyring::keep(&kept, &answer).map_err(unusable)?;
         ui().note(&format!("kept the {kept} in the system keyring"));
         return Ok(());
     }
@@ -147,7 +147,7 @@ fn all_of(target: &Target) -> Result<Vec<Kept>, Failure> {
     Ok(files.chain(passwords).collect())
 }
 
-fn unusable(error: VaultError) -> Failure {
+fn unusable(error: KeyringError) -> Failure {
     Failure::new(ExitCode::Other, error.to_string()).hint(
         "is it unlocked, and is DBUS_SESSION_BUS_ADDRESS that of your session? nothing needs it: you are asked instead",
     )

@@ -9,7 +9,7 @@ use super::progress::Progress;
 use super::ui::ui;
 use super::{asked, output, targets};
 use crate::config::{ConfigFile, LocalEndpoint, TunnelName};
-use crate::daemon::{self, Client, TunnelStatus};
+use crate::daemon::{self, ControlClient, TunnelStatus};
 use crate::failure::{ExitCode, Failure};
 use crate::shell_word::shell_word;
 use crate::tunnel::State;
@@ -113,7 +113,7 @@ fn foreground(global: &Global, args: &UpArgs, target: &str, config: &ConfigFile)
     super::signals::leave_to_tunnel();
     std::thread::scope(|scope| {
         let daemon = scope.spawn(move || daemon::run(&options, theirs, inherited));
-        let watched = Client::over(ours).map_err(Failure::from).and_then(|mut client| {
+        let watched = ControlClient::over(ours).map_err(Failure::from).and_then(|mut client| {
             let clock = Clock::OfDaemon(args.tunnel.timeout.0);
             let watched = watch(&mut client, target, &Progress::new(), clock)?;
             Ok((watched, client))

@@ -75,15 +75,15 @@ impl From<ClientError> for Failure {
 
 /// A connection to a daemon.
 #[derive(Debug)]
-pub struct Client {
+pub struct ControlClient {
     stream: BufReader<UnixStream>,
-    /// Events that were read while a question was open, for later calls of [`Client::receive`].
+    /// Events that were read while a question was open, for later calls of [`ControlClient::receive`].
     kept: VecDeque<Event>,
     /// The process id at the other end, if the system tells it.
     peer: Option<u32>,
 }
 
-impl Client {
+impl ControlClient {
     /// Connects to the control socket at `path`. None if no process listens there.
     ///
     /// # Errors
@@ -138,7 +138,7 @@ impl Client {
     /// The same for a request on which the daemon may work for `busy` before it answers.
     ///
     /// # Errors
-    /// As [`Client::receive_soon`].
+    /// As [`ControlClient::receive_soon`].
     pub fn receive(&mut self, busy: Duration) -> Result<Option<Event>, ClientError> {
         match self.kept.pop_front() {
             Some(event) => Ok(Some(event)),
@@ -166,11 +166,11 @@ impl Client {
         }
     }
 
-    /// Is the question `id` over? To be called when [`Client::has_news`] is true or [`Client::news`] is readable. Other
-    /// events stay for [`Client::receive`].
+    /// Is the question `id` over? To be called when [`ControlClient::has_news`] is true or [`ControlClient::news`] is readable. Other
+    /// events stay for [`ControlClient::receive`].
     ///
     /// # Errors
-    /// As [`Client::receive`].
+    /// As [`ControlClient::receive`].
     pub fn is_over(&mut self, id: u64) -> Result<bool, ClientError> {
         match self.read(Duration::ZERO)? {
             Some(Event::PromptOver { id: over }) => Ok(over == id),
@@ -249,7 +249,7 @@ pub enum Found {
 /// [`crate::config::Error::SocketPath`].
 pub fn find(dir: &Path, name: &TunnelName) -> Result<Found, crate::config::Error> {
     let files = RuntimeFiles::new(dir, name)?;
-    let found = Client::connect(&files.control).and_then(|client| client.map(|mut c| c.status()).transpose());
+    let found = ControlClient::connect(&files.control).and_then(|client| client.map(|mut c| c.status()).transpose());
     Ok(match found {
         Ok(None) => Found::Down,
         Ok(Some(status)) => Found::Running(Box::new(status)),

@@ -1,7 +1,7 @@
 //! The background process around a tunnel: start, lock, control socket, log.
 //!
 //! One process per tunnel. [`spawn`] re-executes this program as the daemon, [`run`] is the
-//! daemon, and [`Client`] talks to one over its control socket. Nothing here prints.
+//! daemon, and [`ControlClient`] talks to one over its control socket. Nothing here prints.
 
 mod client;
 mod control;
@@ -15,7 +15,7 @@ mod reload;
 mod run;
 mod spawn;
 
-pub use client::{Client, ClientError, Found, find, list};
+pub use client::{ClientError, ControlClient, Found, find, list};
 pub(crate) use log::tail as log_tail;
 pub use manager::inherited;
 pub use options::Options;

@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
 
-use super::client::{Client, ClientError};
+use super::client::{ClientError, ControlClient};
 
 /// Why the daemon could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -28,7 +28,7 @@ pub enum SpawnError {
 ///
 /// # Errors
 /// Each of [`SpawnError`].
-pub fn spawn(args: &[OsString]) -> Result<(Client, Child), SpawnError> {
+pub fn spawn(args: &[OsString]) -> Result<(ControlClient, Child), SpawnError> {
     let (ours, theirs) = UnixStream::pair()?;
     let child = Command::new(std::env::current_exe()?)
         .args(args)
@@ -36,7 +36,7 @@ pub fn spawn(args: &[OsString]) -> Result<(Client, Child), SpawnError> {
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()?;
-    Ok((Client::over(ours)?, child))
+    Ok((ControlClient::over(ours)?, child))
 }
 
 /// In the daemon: takes the connection to its parent over from standard input, which becomes the

@@ -17,9 +17,10 @@ use super::auth;
 use super::channel::{Channel, Endpoint, OpenError, Received};
 use super::context::ConnectContext;
 use super::error::{Error, Phase};
-use super::handler::{Client, Ended, Visit};
+use super::handler::{Ended, SessionHandler, Visit};
 use super::host_key::Verifier;
 use super::host_key_update::Update;
+use super::keyring::Kept;
 use super::keys::Credentials;
 use super::negotiated::{Login, Negotiated};
 use super::prompter::Prompter;
@@ -27,7 +28,6 @@ use super::proxy_command::{Ends, ProxyCommand};
 use super::step::{News, Step};
 use super::transport::tcp;
 use super::uncoupled::Uncoupled;
-use super::vault::Kept;
 use crate::config::{Destination, Proxy, Target, UpdateHostKeys};
 
 /// Receive window of a channel, in bytes. A server may send this much ahead of its other messages, such as the window
@@ -54,7 +54,7 @@ const MAX_OUTPUT: usize = 64 << 10;
 const ANNOUNCING: Duration = Duration::from_secs(2);
 /// An authenticated connection.
 pub struct Connection {
-    handle: Arc<Handle<Client>>,
+    handle: Arc<Handle<SessionHandler>>,
     host: String,
     ended: watch::Receiver<Option<Ended>>,
     /// The keys that the host says it has.
@@ -188,7 +188,7 @@ impl Connection {
         let (announces, announced) = watch::channel(Vec::new());
         let (told, negotiated) = watch::channel(Negotiated::default());
         let visit = Visit::default();
-        let client = Client {
+        let client = SessionHandler {
             prompter: prompter.clone(),
             visit: visit.clone(),
             banner_lines: 0,

@@ -49,7 +49,7 @@ pub(super) struct Ended {
 }
 
 /// russh's view of us.
-pub(super) struct Client {
+pub(super) struct SessionHandler {
     pub(super) prompter: Prompter,
     pub(super) visit: Visit,
     /// Lines of banners that were told.
@@ -96,7 +96,7 @@ impl Failure {
     }
 }
 
-impl client::Handler for Client {
+impl client::Handler for SessionHandler {
     type Error = Failure;
 
     async fn check_server_key(&mut self, key: &PublicKeyOrCertificate) -> Result<bool, Failure> {

@@ -10,7 +10,7 @@ use super::algorithms::Known;
 use super::confirm::confirm;
 use super::error::{Error, Unconfirmed};
 use super::identity::{Identity, Trust, TrustedBy, fingerprint};
-use super::known_hosts::{KnownKey, KnownKeys, Verdict, append, is_plain_name, lookup_name, other_names};
+use super::known_hosts::{HostKeyVerdict, KnownKey, KnownKeys, append, is_plain_name, lookup_name, other_names};
 use super::prompter::{Prompter, Question};
 use super::revoked;
 use crate::config::{Algorithms, HostKeyPolicy, Target};
@@ -106,22 +106,22 @@ impl Verifier {
                 }
             }
         }
-        if let Verdict::Changed(known) = self.known.check(key) {
+        if let HostKeyVerdict::Changed(known) = self.known.check(key) {
             return Err(changed(&self.name, key, known));
         }
         if let Some((name, known)) = &self.of_address
-            && let Verdict::Changed(known) = known.check(key)
+            && let HostKeyVerdict::Changed(known) = known.check(key)
         {
             return Err(changed(name, key, known));
         }
-        if matches!(self.known.check(key), Verdict::Known) {
+        if matches!(self.known.check(key), HostKeyVerdict::Known) {
             let users = KnownKeys::of(&self.name, &self.target.ssh.user_known_hosts);
-            let in_users_file = matches!(users.check(key), Verdict::Known);
+            let in_users_file = matches!(users.check(key), HostKeyVerdict::Known);
             return Ok((if in_users_file { TrustedBy::UsersFile } else { TrustedBy::Known }, None));
         }
         // Another key under the plain name says nothing of this port, as with ssh.
         match &self.known_without_port {
-            Some(known) if matches!(known.check(key), Verdict::Known) => Ok((TrustedBy::Known, None)),
+            Some(known) if matches!(known.check(key), HostKeyVerdict::Known) => Ok((TrustedBy::Known, None)),
             _ => self.decide_on_unknown(key).await.map(|by| (by, None)),
         }
     }

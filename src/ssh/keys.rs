@@ -17,9 +17,9 @@ use russh::keys::{Certificate, HashAlg, PrivateKey, PublicKey, decode_secret_key
 use zeroize::Zeroizing;
 
 use super::error::Skipped;
+use super::keyring::{self, Kept};
 use super::passwords::Passwords;
 use super::prompter::{Prompter, Question, Secret};
-use super::vault::{self, Kept};
 use crate::shell_word::shell_word;
 use crate::sync::lock;
 
@@ -73,7 +73,7 @@ impl Credentials {
             }
             new
         });
-        if new { vault::fetch_while_logging_in(kept.clone()).await } else { None }
+        if new { keyring::fetch_while_logging_in(kept.clone()).await } else { None }
     }
 
     pub(super) fn note_that_agent_asks(&self) {
@@ -213,7 +213,7 @@ pub(super) async fn load_key(
         }
         if let Some(key) = decode(&text, &answer, prompter).await {
             if credentials.remember() {
-                vault::keep_while_logging_in(kept, answer).await;
+                keyring::keep_while_logging_in(kept, answer).await;
             }
             return Ok(unlocked(key));
         }

@@ -15,6 +15,7 @@ mod handler;
 mod host_key;
 mod host_key_update;
 mod identity;
+pub mod keyring;
 mod keys;
 mod known_hosts;
 mod krl;
@@ -27,7 +28,6 @@ mod revoked;
 mod step;
 mod transport;
 mod uncoupled;
-pub mod vault;
 
 pub use channel::{Channel, ChannelReader, ChannelStream, ChannelWriter, Endpoint, Gone, OpenError, Received};
 pub use connection::{Connection, Output};

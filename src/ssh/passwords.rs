@@ -10,9 +10,9 @@ use std::sync::{Arc, Mutex};
 use russh::keys::PublicKey;
 
 use super::identity::{Identity, Trust};
+use super::keyring::{self, Kept, KeyringError};
 use super::known_hosts::KnownKey;
 use super::prompter::Secret;
-use super::vault::{self, Kept, VaultError};
 use crate::sync::lock;
 
 /// The first line of a keyring entry that lists its hosts. A password is a single line, so it cannot be mistaken for
@@ -69,9 +69,9 @@ impl Bound {
 /// Puts a password into the keyring, in place of the one before.
 ///
 /// # Errors
-/// [`VaultError`].
-pub fn keep_password(kept: &Kept, bound: &Bound) -> Result<(), VaultError> {
-    vault::keep(kept, &bound.to_text())
+/// [`KeyringError`].
+pub fn keep_password(kept: &Kept, bound: &Bound) -> Result<(), KeyringError> {
+    keyring::keep(kept, &bound.to_text())
 }
 
 /// The stored password for a login.
@@ -114,7 +114,7 @@ impl Passwords {
         if let Some(bound) = in_memory {
             return Found::Fits(bound);
         }
-        if !offered && let Some(text) = vault::fetch_while_logging_in(kept.clone()).await {
+        if !offered && let Some(text) = keyring::fetch_while_logging_in(kept.clone()).await {
             let bound = Bound::from_text(text);
             if !trust.is_one_of(&bound.hosts) {
                 return Found::Unfit { hosts: bound.hosts, kept: Some(bound.password) };
@@ -164,7 +164,7 @@ impl Passwords {
             });
             state.in_keyring.contains(kept)
         });
-        if is_in_keyring && let Some(text) = vault::fetch_while_logging_in(kept.clone()).await {
+        if is_in_keyring && let Some(text) = keyring::fetch_while_logging_in(kept.clone()).await {
             let mut bound = Bound::from_text(text);
             if add(&mut bound) {
                 store(kept, bound.to_text()).await;
@@ -178,7 +178,7 @@ impl Passwords {
 }
 
 async fn store(kept: &Kept, text: Secret) -> bool {
-    vault::keep_while_logging_in(kept.clone(), text).await
+    keyring::keep_while_logging_in(kept.clone(), text).await
 }
 
 #[cfg(test)]

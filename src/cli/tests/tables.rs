@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use super::super::{audit, doctor, output, ports, status};
 use super::assert_text;
-use crate::audit::{Evidence, Outcome, RULES, Report, State as Found};
+use crate::audit::{Evidence, Finding, Outcome, RULES, Report};
 use crate::config::{Difference, Takes};
 use crate::daemon::TunnelStatus;
 use crate::doctor::{Check, Verdict};
@@ -145,17 +145,17 @@ fn report() -> Report {
     let line =
         |container: Option<&str>, text: &str| Evidence { container: container.map(Into::into), text: text.into() };
     let state = |id: &str| match id {
-        "socket-mode" => Found::Found(vec![line(None, "/run/docker.sock: mode 666, owner root, group docker")]),
-        "docker-group" => Found::Found((0..7).map(|n| line(None, &format!("docker: user-{n}"))).collect()),
-        "container-privileged" => Found::Found(vec![line(Some("web"), "--privileged"), line(Some("db"), "")]),
-        "container-memory" => Found::Found(vec![line(Some("web"), "")]),
-        "icc" => Found::Ignored {
+        "socket-mode" => Finding::Found(vec![line(None, "/run/docker.sock: mode 666, owner root, group docker")]),
+        "docker-group" => Finding::Found((0..7).map(|n| line(None, &format!("docker: user-{n}"))).collect()),
+        "container-privileged" => Finding::Found(vec![line(Some("web"), "--privileged"), line(Some("db"), "")]),
+        "container-memory" => Finding::Found(vec![line(Some("web"), "")]),
+        "icc" => Finding::Ignored {
             reason: Some("one user only".into()),
             evidence: vec![line(None, "com.docker.network.bridge.enable_icc=true")],
         },
-        "seccomp" => Found::Ignored { reason: None, evidence: vec![line(None, "seccomp is not there")] },
-        "swarm-autolock" => Found::Unknown("the Engine does not say".into()),
-        _ => Found::Passed,
+        "seccomp" => Finding::Ignored { reason: None, evidence: vec![line(None, "seccomp is not there")] },
+        "swarm-autolock" => Finding::Unknown("the Engine does not say".into()),
+        _ => Finding::Passed,
     };
     let outcome = |rule: &'static crate::audit::Rule| Outcome {
         rule,

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use crate::cli::status;
 use crate::config::{RuntimeFiles, TunnelName, runtime_dir};
-use crate::daemon::{Client, Request, TunnelStatus};
+use crate::daemon::{ControlClient, Request, TunnelStatus};
 use crate::tunnel::State;
 
 /// Seconds that the sparklines reach back.
@@ -69,7 +69,7 @@ impl App {
         let asked = TunnelName::of_status(&name)
             .and_then(|name| RuntimeFiles::new(&runtime_dir().ok()?, &name).ok())
             .map(|files| {
-                Client::connect(&files.control)
+                ControlClient::connect(&files.control)
                     .and_then(|client| client.map(|mut client| client.ask_status(&Request::Reconnect)).transpose())
             });
         self.message = Some(match asked {

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 
 use super::context::ConnectContext;
 use super::error::{Error, Skipped, Tried};
-use super::handler::{Client, Ended};
+use super::handler::{Ended, SessionHandler};
 use super::identity::Trust;
 use super::negotiated;
 use crate::config::{MissingMethod, Target};
@@ -27,7 +27,7 @@ const MAX_PARTIAL: usize = 8;
 /// # Errors
 /// [`Error::Auth`], [`Error::AuthClosed`], [`Error::NeedsPerson`].
 pub(super) async fn login(
-    handle: &mut Handle<Client>,
+    handle: &mut Handle<SessionHandler>,
     ended: &watch::Receiver<Option<Ended>>,
     target: &Target,
     trust: Option<&Trust>,
@@ -67,7 +67,7 @@ fn has_kerberos_ticket() -> bool {
 
 /// One login under way.
 struct Login<'a> {
-    handle: &'a mut Handle<Client>,
+    handle: &'a mut Handle<SessionHandler>,
     ended: &'a watch::Receiver<Option<Ended>>,
     target: &'a Target,
     trust: &'a Trust,

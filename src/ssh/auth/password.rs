@@ -9,9 +9,9 @@ use super::{Attempt, Login};
 use crate::ssh::error::Error;
 use crate::ssh::host_key::known_identities;
 use crate::ssh::identity::Identity;
+use crate::ssh::keyring::Kept;
 use crate::ssh::passwords::{Bound, Found};
 use crate::ssh::prompter::Question;
-use crate::ssh::vault::Kept;
 
 /// An answer within this time belongs to the current request, not to an earlier one.
 const AT_ONCE: Duration = Duration::from_secs(1);

@@ -27,7 +27,7 @@ pub(super) struct KnownKey {
 
 /// The verdict of the known_hosts files on a key.
 #[derive(Debug, Clone)]
-pub(super) enum Verdict {
+pub(super) enum HostKeyVerdict {
     /// It is the host's key.
     Known,
     /// No key is known.
@@ -117,15 +117,15 @@ impl KnownKeys {
     /// What is known of the plain key `key`, as `check_hostkeys_by_key_or_type` in OpenSSH's hostfile.c: a match wins
     /// over a mismatch, and if other keys of *any* type are known, this one counts as changed. Otherwise an attacker in
     /// between would only have to show a key of another type to be taken for a new host.
-    pub(super) fn check(&self, key: &PublicKey) -> Verdict {
+    pub(super) fn check(&self, key: &PublicKey) -> HostKeyVerdict {
         let plain = || self.keys.iter().filter(|known| known.marker.is_none());
         if plain().any(|known| known.key.key_data() == key.key_data()) {
-            return Verdict::Known;
+            return HostKeyVerdict::Known;
         }
         let of_its_type = plain().find(|known| known.key.algorithm() == key.algorithm());
         match of_its_type.or_else(|| plain().next()) {
-            Some(known) => Verdict::Changed(known.clone()),
-            None => Verdict::Unknown,
+            Some(known) => HostKeyVerdict::Changed(known.clone()),
+            None => HostKeyVerdict::Unknown,
         }
     }
 }
@@ -198,7 +198,7 @@ pub fn read_known_hosts(file: &std::path::Path, name: &str) {
     let known = KnownKeys::of(name, &files);
     for found in &known.keys {
         let known_somehow = match found.marker {
-            None => matches!(known.check(&found.key), Verdict::Known),
+            None => matches!(known.check(&found.key), HostKeyVerdict::Known),
             Some(Marker::Revoked) => known.revoked(&[found.key.key_data()]).is_some(),
             Some(Marker::CertAuthority) => known.authorities().any(|key| key == &found.key),
         };

@@ -17,7 +17,7 @@ fn key(text: &str) -> PublicKey {
     text.parse().expect("a key")
 }
 
-fn check(contents: &str, name: &str, with: &str) -> Verdict {
+fn check(contents: &str, name: &str, with: &str) -> HostKeyVerdict {
     let file = tempfile::NamedTempFile::new().expect("a file");
     std::fs::write(file.path(), contents).expect("written");
     KnownKeys::of(name, &[file.path().into()]).check(&key(with))
@@ -25,19 +25,24 @@ fn check(contents: &str, name: &str, with: &str) -> Verdict {
 
 #[test]
 fn a_key_is_known_unknown_changed_or_revoked() {
-    assert!(matches!(check(&format!("host {KEY}\n"), "host", KEY), Verdict::Known));
-    assert!(matches!(check(&format!("other {KEY}\n"), "host", KEY), Verdict::Unknown));
-    let Verdict::Changed(known) = check(&format!("# c\nhost {OTHER}\n"), "host", KEY) else { panic!("not changed") };
+    assert!(matches!(check(&format!("host {KEY}\n"), "host", KEY), HostKeyVerdict::Known));
+    assert!(matches!(check(&format!("other {KEY}\n"), "host", KEY), HostKeyVerdict::Unknown));
+    let HostKeyVerdict::Changed(known) = check(&format!("# c\nhost {OTHER}\n"), "host", KEY) else {
+        panic!("not changed")
+    };
     assert_eq!(known.line, 2);
     let both = format!("host {OTHER}\nhost {KEY}\n");
-    assert!(matches!(check(&both, "host", KEY), Verdict::Known), "a second key of the type is fine");
+    assert!(matches!(check(&both, "host", KEY), HostKeyVerdict::Known), "a second key of the type is fine");
     let of_another_type = format!("host {ECDSA}\n");
-    assert!(matches!(check(&of_another_type, "host", KEY), Verdict::Changed(KnownKey { line: 1, .. })));
+    assert!(matches!(check(&of_another_type, "host", KEY), HostKeyVerdict::Changed(KnownKey { line: 1, .. })));
     for comment in ["#", "# ", "  #", "#a,"] {
-        assert!(matches!(check(&format!("\n{comment}host {KEY}\n"), "host", KEY), Verdict::Unknown), "{comment}");
+        assert!(
+            matches!(check(&format!("\n{comment}host {KEY}\n"), "host", KEY), HostKeyVerdict::Unknown),
+            "{comment}"
+        );
     }
     let marked = format!("@cert-authority * {OTHER}\n@revoked * {ECDSA}\n");
-    assert!(matches!(check(&marked, "host", KEY), Verdict::Unknown), "only plain keys are the host's");
+    assert!(matches!(check(&marked, "host", KEY), HostKeyVerdict::Unknown), "only plain keys are the host's");
 }
 
 #[test]
@@ -134,9 +139,9 @@ fn a_name_written_plain_or_hashed_is_found_again() {
         std::fs::write(&file, std::fs::read_to_string(&file).expect("read").trim_end()).expect("written");
         append(&file, "second", hashed, &key(OTHER)).expect("written after a line without its newline");
         let known = |name: &str, k: &str| KnownKeys::of(name, std::slice::from_ref(&file)).check(&key(k));
-        assert!(matches!(known("[host]:2222", KEY), Verdict::Known));
-        assert!(matches!(known("second", OTHER), Verdict::Known));
-        assert!(matches!(known("host", KEY), Verdict::Unknown));
+        assert!(matches!(known("[host]:2222", KEY), HostKeyVerdict::Known));
+        assert!(matches!(known("second", OTHER), HostKeyVerdict::Known));
+        assert!(matches!(known("host", KEY), HostKeyVerdict::Unknown));
         assert_eq!(std::fs::read_to_string(&file).expect("read").contains("second"), !hashed);
     }
 }
@@ -187,7 +192,7 @@ fn what_is_known_of_a_name_is_told_by_what_marks_its_lines() {
     assert_eq!(revoked.identities(), [plain]);
     assert!(!known(&format!("host {KEY}\n@cert-authority * {ECDSA}\n@revoked other {OTHER}\n")).has_revoked());
     // Of several other keys the one of its type is told.
-    let Verdict::Changed(other) = known(&format!("host {ECDSA}\nhost {OTHER}\n")).check(&key(KEY)) else {
+    let HostKeyVerdict::Changed(other) = known(&format!("host {ECDSA}\nhost {OTHER}\n")).check(&key(KEY)) else {
         panic!("not changed")
     };
     assert_eq!(other.line, 2);

@@ -67,7 +67,7 @@ pub(in crate::tunnel) async fn serve(
     let watched = if over_tcp { None } else { local.watched().ok() };
     let reading = Reading::default();
     let returned = Returned::default();
-    let client = Arc::new(Client {
+    let client = Arc::new(GuardedClient {
         guard,
         over_tcp,
         engine: EngineSide::new(tunnel, who.clone()),
@@ -117,7 +117,7 @@ pub(in crate::tunnel) async fn serve(
 }
 
 /// A client, as long as its connection lasts.
-struct Client {
+struct GuardedClient {
     guard: Arc<Guard>,
     over_tcp: bool,
     who: Who,
@@ -128,7 +128,7 @@ struct Client {
     relay: Mutex<Option<AbortOnDropHandle<End>>>,
 }
 
-impl Client {
+impl GuardedClient {
     async fn answer(self: Arc<Self>, request: Request<Incoming>, seen: Seen) -> Response<Body> {
         let (method, target) = (request.method().to_string(), request.uri().to_string());
         let path = target.split('?').next().unwrap_or_default().to_owned();
@@ -374,7 +374,7 @@ async fn settled(mut body: Incoming, expects: bool) -> bool {
     matches!(timeout(SETTLE_TIME, reading).await, Ok(Some(())))
 }
 
-impl ask::Ask for Client {
+impl ask::Ask for GuardedClient {
     async fn get(&self, path: &str) -> Result<(StatusCode, Bytes), Refused> {
         let request = Request::get(path).header(HOST, "docker").body(full(Bytes::new()));
         let request = request.map_err(|e| (StatusCode::BAD_REQUEST, format!("{path} cannot be asked for: {e}")))?;

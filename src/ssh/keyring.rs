@@ -66,13 +66,13 @@ impl std::fmt::Display for Kept {
 /// The keyring cannot be used: absent, locked, or it refused.
 #[derive(Debug, thiserror::Error)]
 #[error("the system keyring cannot be used: {0}")]
-pub struct VaultError(String);
+pub struct KeyringError(String);
 
 /// Puts a secret into the keyring, in place of the one before.
 ///
 /// # Errors
-/// [`VaultError`].
-pub fn keep(kept: &Kept, secret: &Secret) -> Result<(), VaultError> {
+/// [`KeyringError`].
+pub fn keep(kept: &Kept, secret: &Secret) -> Result<(), KeyringError> {
     let (kept, secret) = (kept.clone(), secret.clone());
     within_patience(move || entry(&kept)?.set_password(secret.reveal()).map_err(unusable))
 }
@@ -80,13 +80,13 @@ pub fn keep(kept: &Kept, secret: &Secret) -> Result<(), VaultError> {
 /// The secret, if one is kept.
 ///
 /// # Errors
-/// [`VaultError`].
-pub fn fetch(kept: &Kept) -> Result<Option<Secret>, VaultError> {
+/// [`KeyringError`].
+pub fn fetch(kept: &Kept) -> Result<Option<Secret>, KeyringError> {
     let kept = kept.clone();
     within_patience(move || read(&kept))
 }
 
-fn read(kept: &Kept) -> Result<Option<Secret>, VaultError> {
+fn read(kept: &Kept) -> Result<Option<Secret>, KeyringError> {
     match entry(kept)?.get_password() {
         Ok(text) => Ok(Some(Secret::new(text))),
         Err(keyring::Error::NoEntry) => Ok(None),
@@ -97,8 +97,8 @@ fn read(kept: &Kept) -> Result<Option<Secret>, VaultError> {
 /// Removes a secret. False where none was kept.
 ///
 /// # Errors
-/// [`VaultError`].
-pub fn forget(kept: &Kept) -> Result<bool, VaultError> {
+/// [`KeyringError`].
+pub fn forget(kept: &Kept) -> Result<bool, KeyringError> {
     let kept = kept.clone();
     within_patience(move || match entry(&kept)?.delete_credential() {
         Ok(()) => Ok(true),
@@ -109,13 +109,13 @@ pub fn forget(kept: &Kept) -> Result<bool, VaultError> {
 
 /// Asks the keyring on a thread of its own: what hangs there is left behind.
 fn within_patience<T: Send + 'static>(
-    ask: impl FnOnce() -> Result<T, VaultError> + Send + 'static,
-) -> Result<T, VaultError> {
+    ask: impl FnOnce() -> Result<T, KeyringError> + Send + 'static,
+) -> Result<T, KeyringError> {
     let (sender, receiver) = mpsc::channel();
     std::thread::spawn(move || sender.send(ask()));
-    receiver
-        .recv_timeout(PATIENCE_WITH_A_PERSON)
-        .unwrap_or_else(|_| Err(VaultError(format!("it did not answer within {} s", PATIENCE_WITH_A_PERSON.as_secs()))))
+    receiver.recv_timeout(PATIENCE_WITH_A_PERSON).unwrap_or_else(|_| {
+        Err(KeyringError(format!("it did not answer within {} s", PATIENCE_WITH_A_PERSON.as_secs())))
+    })
 }
 
 /// The secret, while logging in: what cannot be had is only logged.
@@ -151,31 +151,31 @@ pub(super) async fn keep_while_logging_in(kept: Kept, secret: Secret) -> bool {
     keeping.await.unwrap_or(false)
 }
 
-fn unusable(error: keyring::Error) -> VaultError {
-    VaultError(error.to_string())
+fn unusable(error: keyring::Error) -> KeyringError {
+    KeyringError(error.to_string())
 }
 
 #[cfg(target_os = "linux")]
-fn entry(kept: &Kept) -> Result<keyring_core::Entry, VaultError> {
+fn entry(kept: &Kept) -> Result<keyring_core::Entry, KeyringError> {
     use std::sync::OnceLock;
     // Without a session bus there is no Secret Service, and asking for it would start one.
     static HEADLESS: OnceLock<Result<(), String>> = OnceLock::new();
     let has_bus = std::env::var_os("DBUS_SESSION_BUS_ADDRESS").is_some_and(|address| !address.is_empty());
     if has_bus {
-        return keyring::Entry::new(SERVICE, &kept.name()).map(|entry| entry.inner).map_err(|_| VaultError(status()));
+        return keyring::Entry::new(SERVICE, &kept.name()).map(|entry| entry.inner).map_err(|_| KeyringError(status()));
     }
     let set = HEADLESS.get_or_init(|| {
         let store = linux_keyutils_keyring_store::Store::new().map_err(|e| e.to_string())?;
         keyring_core::set_default_store(store);
         Ok(())
     });
-    set.clone().map_err(VaultError)?;
+    set.clone().map_err(KeyringError)?;
     keyring_core::Entry::new(SERVICE, &kept.name()).map_err(unusable)
 }
 
 #[cfg(not(target_os = "linux"))]
-fn entry(kept: &Kept) -> Result<keyring::Entry, VaultError> {
-    keyring::Entry::new(SERVICE, &kept.name()).map_err(|_| VaultError(status()))
+fn entry(kept: &Kept) -> Result<keyring::Entry, KeyringError> {
+    keyring::Entry::new(SERVICE, &kept.name()).map_err(|_| KeyringError(status()))
 }
 
 /// Why there is no keyring.

@@ -12,7 +12,7 @@ pub(super) const UNTOLD: &str = "the Engine does not say";
 /// A check's result.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "state", content = "detail", rename_all = "lowercase")]
-pub enum State {
+pub enum Finding {
     Passed,
     /// A finding, with its evidence.
     Found(Vec<Evidence>),
@@ -26,7 +26,7 @@ pub enum State {
     Unknown(String),
 }
 
-impl State {
+impl Finding {
     pub(super) fn found(evidence: impl IntoIterator<Item = String>) -> Self {
         Self::Found(evidence.into_iter().map(|line| Evidence { container: None, text: text::shown(&line) }).collect())
     }
