@@ -24,6 +24,9 @@ pub(super) struct Answer {
     to_head: bool,
     /// Its status, once its head has been read; not that of an interim answer.
     status: Option<u16>,
+    /// Is the head wanted? Then it is here once it has been read.
+    keeps_head: bool,
+    head: Option<Vec<u8>>,
 }
 
 #[derive(Debug)]
@@ -41,8 +44,13 @@ enum Follows {
 }
 
 impl Answer {
-    pub(super) fn new(to_head: bool) -> Self {
-        Self { state: State::Head(Vec::new()), to_head, status: None }
+    pub(super) fn new(to_head: bool, keeps_head: bool) -> Self {
+        Self { state: State::Head(Vec::new()), to_head, status: None, keeps_head, head: None }
+    }
+
+    /// Its head with the empty line, where that is kept.
+    pub(super) fn head(&self) -> Option<&[u8]> {
+        self.head.as_deref()
     }
 
     /// Does it say that what was asked is done? False as long as that is not known.
@@ -68,6 +76,7 @@ impl Answer {
                     };
                     if !matches!(follows, Follows::Answer) {
                         self.status = Some(status);
+                        self.head = self.keeps_head.then(|| head[..end].to_vec());
                     }
                     let used = end - before;
                     self.state = match follows {
@@ -137,7 +146,7 @@ mod tests {
     /// Where it ends, in whatever pieces it comes.
     fn read(input: &[u8], to_head: bool) -> Progress {
         let results = [1, 2, 3, 7, 1000].map(|piece| {
-            let mut answer = Answer::new(to_head);
+            let mut answer = Answer::new(to_head, false);
             let mut pieces = input.chunks(piece);
             let progress = pieces.by_ref().map(|piece| answer.feed(piece)).find(|progress| *progress != Progress::More);
             assert!(progress != Some(Progress::Complete) || pieces.next().is_none(), "it ends before its end");
@@ -184,10 +193,10 @@ mod tests {
             "SSH-2.0-x\r\n\r\n",
             "HTTP/1.1 200 OK\r\nno colon\r\n\r\n",
         ] {
-            let mut answer = Answer::new(false);
+            let mut answer = Answer::new(false, false);
             assert_eq!(answer.feed(text.as_bytes()), Progress::Unframed, "{text}");
         }
-        let mut answer = Answer::new(false);
+        let mut answer = Answer::new(false, false);
         let mut progress = answer.feed(b"HTTP/1.1 200 OK\r\n");
         for _ in 0..MAX_HEAD {
             assert_eq!(progress, Progress::More);
