@@ -85,6 +85,9 @@ pub struct Defaults {
     /// client to one channel for as long as it is connected.
     #[serde(default, deserialize_with = "allowed::flag")]
     pub api: Option<bool>,
+    /// Answer the ping of a docker command from the Engine's last answer, at most 30 s old; default `true`.
+    #[serde(default, deserialize_with = "allowed::flag")]
+    pub eager_ping: Option<bool>,
     /// What may be asked of the Engine: `"full"`, `"read-only"`, `"containers"`, `"build"`,
     /// `"no-privileged"`, or several of the last four in a list; default `"full"`.
     pub access: Option<AccessSetting>,
@@ -160,6 +163,10 @@ pub struct Profile {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[serde(default, deserialize_with = "allowed::flag")]
     pub api: Option<bool>,
+    /// Answer the ping of a docker command from the Engine's last answer, at most 30 s old.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "allowed::flag")]
+    pub eager_ping: Option<bool>,
     /// What may be asked of the Engine: `"full"`, `"read-only"`, `"containers"`, `"build"`,
     /// `"no-privileged"`, or several of the last four in a list (docs/security.md, "The guard").
     #[serde(skip_serializing_if = "Option::is_none")]

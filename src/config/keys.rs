@@ -26,6 +26,7 @@ pub(super) const DEFAULTS_KEYS: &[&str] = &[
     "lazy",
     "idle_timeout",
     "api",
+    "eager_ping",
     "access",
     "audit",
 ];

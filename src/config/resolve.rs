@@ -208,6 +208,7 @@ pub fn resolve(
         access,
         ports,
         api: profile.api.or(defaults.api).unwrap_or(true),
+        eager_ping: profile.eager_ping.or(defaults.eager_ping).unwrap_or(true),
         ports_fallback: profile.ports_fallback.unwrap_or(false),
         ports_address: profile.ports_address,
         audit_ignore: ignored_checks(input, config, profile),

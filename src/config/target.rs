@@ -56,6 +56,8 @@ pub struct Target {
     pub access: Access,
     /// Are requests read along, so that each finds its own way?
     pub api: bool,
+    /// Are the pings of docker commands answered from the Engine's last answer?
+    pub eager_ping: bool,
     /// Which published ports are forwarded.
     pub ports: Ports,
     /// Take another local port if the published one is taken or privileged.

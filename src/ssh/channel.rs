@@ -57,14 +57,21 @@ impl fmt::Display for Endpoint {
 /// would leave it open on the server until the connection ends).
 #[derive(Debug)]
 pub struct Channel {
-    /// None after the channel was split or turned into a stream.
-    inner: Option<russh::Channel<Msg>>,
+    /// None once the channel was split or made a stream.
+    inner: Option<Inner>,
     is_command: bool,
+}
+
+#[derive(Debug)]
+enum Inner {
+    Whole(russh::Channel<Msg>),
+    /// Split before, and put together again.
+    Halves(ChannelReader, ChannelWriter),
 }
 
 impl Drop for Channel {
     fn drop(&mut self) {
-        if let Some(inner) = self.inner.take() {
+        if let Some(Inner::Whole(inner)) = self.inner.take() {
             drop(Self::halves(inner, self.is_command));
         }
     }
@@ -127,7 +134,13 @@ pub type ChannelStream = russh::ChannelStream<Msg>;
 
 impl Channel {
     pub(super) fn new(inner: russh::Channel<Msg>, is_command: bool) -> Self {
-        Self { inner: Some(inner), is_command }
+        Self { inner: Some(Inner::Whole(inner)), is_command }
+    }
+
+    /// Puts the halves of a channel together that carries on: neither side has ended its direction.
+    pub fn join(reader: ChannelReader, writer: ChannelWriter) -> Self {
+        let is_command = writer.is_command;
+        Self { inner: Some(Inner::Halves(reader, writer)), is_command }
     }
 
     fn halves(inner: russh::Channel<Msg>, is_command: bool) -> (ChannelReader, ChannelWriter) {
@@ -138,10 +151,18 @@ impl Channel {
         (ChannelReader { inner: read, command }, writer)
     }
 
-    /// Waits until the server sends anything, even EOF or close. For channels on which nothing was sent yet; the
+    /// Waits until the server sends anything, even EOF or close. For channels on which nothing is under way; the
     /// channel cannot be used afterwards. Cancel safe; also reports messages that arrived before the call.
     pub async fn touched(&mut self) {
-        let Some(inner) = &mut self.inner else { return };
+        // Unconstrained: a task that has used up its budget would be told that no message is there.
+        let inner = match &mut self.inner {
+            None => return,
+            Some(Inner::Halves(reader, _)) => {
+                tokio::task::unconstrained(reader.receive()).await;
+                return;
+            }
+            Some(Inner::Whole(inner)) => inner,
+        };
         loop {
             // Unconstrained: a task that has used up its budget would be told that no message is available.
             let message = tokio::task::unconstrained(inner.wait()).await;
@@ -151,17 +172,13 @@ impl Channel {
         }
     }
 
-    fn take(&mut self) -> russh::Channel<Msg> {
-        match self.inner.take() {
-            Some(inner) => inner,
-            None => unreachable!("only what consumes the channel takes it"),
-        }
-    }
-
     /// Splits the channel into its two directions.
     pub fn split(mut self) -> (ChannelReader, ChannelWriter) {
-        let is_command = self.is_command;
-        Self::halves(self.take(), is_command)
+        match self.inner.take() {
+            Some(Inner::Whole(inner)) => Self::halves(inner, self.is_command),
+            Some(Inner::Halves(reader, writer)) => (reader, writer),
+            None => unreachable!("only what consumes the channel takes it"),
+        }
     }
 
     /// Closes both directions at once.
@@ -171,7 +188,10 @@ impl Channel {
 
     /// Turns the channel into a [`ChannelStream`], which closes it on drop.
     pub fn into_stream(mut self) -> ChannelStream {
-        self.take().into_stream()
+        match self.inner.take() {
+            Some(Inner::Whole(inner)) => inner.into_stream(),
+            Some(Inner::Halves(..)) | None => unreachable!("only a channel that is new is made a stream"),
+        }
     }
 }
 

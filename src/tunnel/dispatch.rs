@@ -18,8 +18,9 @@ use super::client::listener::Listener;
 use super::client::stream::LocalStream;
 use super::counters::Counters;
 use super::dial::{Dial, Kind, Leads, Purpose};
+use super::early_answer::EarlyAnswers;
 use super::flow::hang_up;
-use super::flow::relay::{self, Carriage, Closing, End, Outcome};
+use super::flow::relay::{self, Carriage, End, Left, Outcome};
 use super::guard;
 use super::pool::connection::{Carrier, PooledConnection};
 use super::pool::{Lease, Pool};
@@ -102,6 +103,7 @@ pub(super) struct Dispatcher {
     pub(super) ports_by_command: AtomicBool,
     /// Where answers to requests that change published ports wait for these.
     pub(super) looks: Arc<Looks>,
+    pub(super) early: EarlyAnswers,
 }
 
 impl Dispatcher {
@@ -145,6 +147,9 @@ impl Dispatcher {
             tracing::warn!("a flow was not opened: {reason}");
             End::Cut
         });
+        if end.is_cut() {
+            self.early.pings.forget();
+        }
         self.counters.flow_ends(end.is_cut());
         of_port.iter().for_each(|counters| counters.flow_ends(end.is_cut()));
         tracing::debug!("a flow ended: {end:?}");
@@ -166,7 +171,7 @@ impl Dispatcher {
     /// Serves a client of the Engine's, request by request: each is placed once its head is here. Between two of them nothing
     /// but the client's connection is held, or a channel that may go without the client's noticing.
     async fn converse(self: Arc<Self>, mut local: LocalStream, purpose: Purpose) -> Result<End, String> {
-        let (began, exchange) = (self.settings.target(), Arc::<Exchange>::default());
+        let (began, exchange) = (self.settings.target(), Arc::new(Exchange::new(self.early.pings.clone())));
         let mut settings = self.settings.subscribe();
         loop {
             let kind = loop {
@@ -183,6 +188,10 @@ impl Dispatcher {
                         Err(_) => return Ok(End::ClientGone),
                     },
                     () = exchange.overdue() => {}
+                    () = exchange.cut() => {
+                        local.reset();
+                        return Ok(End::Cut);
+                    }
                     // It asks nothing, and what it asked next would go to another host, or past a guard.
                     _ = settings.changed() => if !self.may_go_on(&began) {
                         local.finish();
@@ -190,6 +199,21 @@ impl Dispatcher {
                     }
                 }
             };
+            if exchange.is_first_ping()
+                && self.may_go_on(&began)
+                && let Some(early) = self.early.answer()
+            {
+                if local.write_all(&early.answer).await.is_err() {
+                    return Ok(End::ClientGone);
+                }
+                self.counters.received(early.answer.len());
+                let question = exchange.answer_early(&early);
+                if early.is_to_be_checked {
+                    let (dispatcher, client) = (self.clone(), exchange.clone());
+                    tokio::spawn(async move { dispatcher.early.check(dispatcher.clone(), client, question).await });
+                }
+                continue;
+            }
             let placing = Placing {
                 purpose: Purpose { kind, ..purpose.clone() },
                 began: began.clone(),
@@ -321,7 +345,7 @@ impl Dispatcher {
             Ok(local) => local,
             Err(e) => return Carried::Failed(e),
         };
-        let (channel, lease) = match self.open(&local, lease, purpose).await {
+        let (channel, lease) = match self.open(&local, lease, placing).await {
             Ok(opened) => opened,
             Err(why) => return Carried::Unopened(local, why),
         };
@@ -343,8 +367,8 @@ impl Dispatcher {
         };
         let end = match relay::carry(local, channel, carriage).await {
             Outcome::Ended(end) => end,
-            Outcome::Free(local, closing) => {
-                self.close_behind(closing, lease);
+            Outcome::Free(local, left) => {
+                self.behind(left, lease);
                 return Carried::Free(local);
             }
         };
@@ -358,9 +382,11 @@ impl Dispatcher {
     }
 
     /// Takes the connection's spare channel, or opens a new one.
-    async fn open(&self, local: &LocalStream, lease: Lease, purpose: &Purpose) -> Result<(Channel, Lease), Unopened> {
+    async fn open(&self, local: &LocalStream, lease: Lease, placing: &Placing) -> Result<(Channel, Lease), Unopened> {
+        let purpose = &placing.purpose;
+        let is_request = placing.exchange.as_ref().is_some_and(|exchange| !exchange.is_blind());
         if purpose.is_clients_to_engine()
-            && let Some(spare) = lease.pooled.take_spare().await
+            && let Some(spare) = lease.pooled.take_spare(is_request).await
         {
             return Ok((spare, lease));
         }
@@ -395,11 +421,18 @@ impl Dispatcher {
         })
     }
 
-    /// Closes the channel that a client has left, and has one ready for the next.
-    fn close_behind(&self, closing: Closing, lease: Lease) {
+    /// Keeps the channel that a client has left for the next one; where it is of no use, closes it and has another one
+    /// ready.
+    fn behind(&self, left: Left, lease: Lease) {
         let (pooled, pool, endpoint) = (lease.pooled.clone(), self.pool.clone(), self.status.endpoint());
+        let Left { channel, is_free } = left;
+        let unwanted = match is_free {
+            true => pooled.keep_as_spare(channel).err(),
+            false => Some(channel),
+        };
+        let Some(unwanted) = unwanted else { return pool.spare_opened() };
         tokio::spawn(async move {
-            closing.close().await;
+            hang_up::let_go(unwanted).await;
             drop(lease);
             if !pooled.is_ending() {
                 open_for_next(pooled, pool, endpoint).await;

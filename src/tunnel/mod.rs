@@ -9,6 +9,7 @@ mod client;
 mod counters;
 mod dial;
 mod dispatch;
+mod early_answer;
 mod error;
 mod flow;
 mod guard;
@@ -31,6 +32,7 @@ use crate::ssh::Prompter;
 use client::stream::LocalStream;
 use dial::Purpose;
 use dispatch::Dispatcher;
+use early_answer::EarlyAnswers;
 use pool::Pool;
 use ports::{Looks, Ports};
 use settings::Settings;
@@ -99,6 +101,12 @@ impl Tunnel {
             counters: counters.clone(),
             ports_by_command: AtomicBool::new(false),
             looks: looks.clone(),
+            early: EarlyAnswers {
+                settings: settings.clone(),
+                status: status.clone(),
+                pool: pool.clone(),
+                pings: Arc::default(),
+            },
         });
         Ok(Arc::new(Self {
             settings,

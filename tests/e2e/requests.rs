@@ -143,3 +143,137 @@ fn a_lazy_tunnel_goes_idle_under_a_client_that_asks_nothing_and_serves_its_next_
     }
     assert_eq!(lab.status("lab")["flows_open"], 1);
 }
+
+/// An Engine that answers everything with `answer`, and notes what it was asked, with the number of the connection.
+fn recording(lab: &Lab, answer: &Arc<Mutex<String>>) -> Arc<Mutex<Vec<(usize, String)>>> {
+    let (connections, asked) = (Arc::new(AtomicUsize::new(0)), Arc::<Mutex<Vec<_>>>::default());
+    let (seen, answer) = (asked.clone(), answer.clone());
+    remote::serve_all(&lab.path("remote/x.sock"), move |mut stream| {
+        let mut request = vec![0; 4096];
+        let number = connections.fetch_add(1, Relaxed);
+        while let Ok(size @ 1..) = stream.read(&mut request) {
+            let asked = String::from_utf8_lossy(&request[..size]).into_owned();
+            let body = if asked.starts_with("HEAD") { "" } else { "OK" };
+            seen.lock().unwrap().push((number, asked));
+            let text = format!("{}{body}", answer.lock().unwrap());
+            let _ = stream.write_all(text.as_bytes());
+        }
+    });
+    let (ssh_config, remote) = (lab.path("ssh_config"), lab.path("remote/x.sock"));
+    lab.write_config(&format!("ssh_config = {ssh_config:?}\n[profiles.lab]\nremote = {remote:?}\n"));
+    lab.ok(&["up", "lab"]);
+    asked
+}
+
+fn well() -> Arc<Mutex<String>> {
+    let head = "HTTP/1.1 200 OK\r\nApi-Version: 1.41\r\nBuilder-Version: 2\r\nOstype: linux\r\nSwarm: inactive\r\n";
+    let rest = "Server: Docker/20.10.0 (lab)\r\nContent-Length: 2\r\nDate: Mon, 02 Jan 2006 15:04:05 GMT\r\n\r\n";
+    Arc::new(Mutex::new(format!("{head}{rest}")))
+}
+
+fn ping_of(agent: &str) -> String {
+    format!("HEAD /_ping HTTP/1.1\r\nHost: docker\r\nUser-Agent: {agent}\r\n\r\n")
+}
+
+/// The head of the answer to this ping.
+fn ping(client: &mut UnixStream, agent: &str) -> std::io::Result<String> {
+    client.write_all(ping_of(agent).as_bytes())?;
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        client.read_exact(&mut byte)?;
+        answer.push(byte[0]);
+    }
+    Ok(String::from_utf8_lossy(&answer).into_owned())
+}
+
+const CLI: &str = "Docker-Client/20.10.24 (linux)";
+
+fn pings(asked: &Mutex<Vec<(usize, String)>>) -> usize {
+    asked.lock().unwrap().iter().filter(|(_, request)| *request == ping_of(CLI)).count()
+}
+
+#[test]
+fn the_ping_of_a_docker_command_is_answered_from_the_last_answer_and_nobody_elses_is() {
+    let (lab, answer) = (Lab::new(""), well());
+    let asked = recording(&lab, &answer);
+    let first = ping(&mut connect(&lab.socket("lab")), CLI).unwrap();
+    assert!(first.contains("Builder-Version: 2") && first.contains("Date: Mon, 02 Jan 2006"), "{first}");
+    // Known from now on; the client asks on, on the same connection.
+    let mut client = connect(&lab.socket("lab"));
+    let early = ping(&mut client, CLI).unwrap();
+    let without_date = |head: &str| head.lines().filter(|line| !line.starts_with("Date: ")).collect::<String>();
+    assert_eq!(without_date(&early), without_date(&first));
+    assert!(early.contains("\r\nDate: ") && !early.contains("2006"), "{early}");
+    assert_eq!(pings(&asked), 1);
+    assert!(ask(&mut client, INFO).unwrap().ends_with("OK"));
+    // A second ping on a connection is no command's first one.
+    ping(&mut client, CLI).unwrap();
+    assert_eq!(pings(&asked), 2);
+    // Who wants to know whether the Engine is well hears it from the Engine.
+    ping(&mut connect(&lab.socket("lab")), "docker-sdk-python/7.1.0").unwrap();
+    assert!(asked.lock().unwrap().iter().any(|(_, request)| request.contains("docker-sdk-python")));
+    let before = pings(&asked);
+    // After an outage the Engine may be another one.
+    lab.sshd.cut_sessions();
+    wait_for("the outage", || lab.log("lab").contains("was lost").then_some(()));
+    ping(&mut connect(&lab.socket("lab")), CLI).unwrap();
+    assert_eq!(pings(&asked), before + 1);
+    // And where it is not wanted, each is asked.
+    let (ssh_config, remote) = (lab.path("ssh_config"), lab.path("remote/x.sock"));
+    lab.write_config(&format!(
+        "ssh_config = {ssh_config:?}\n[profiles.lab]\nremote = {remote:?}\neager_ping = false\n"
+    ));
+    lab.ok(&["reload", "lab"]);
+    (0..3).for_each(|_| drop(ping(&mut connect(&lab.socket("lab")), CLI).unwrap()));
+    assert_eq!(pings(&asked), before + 4);
+}
+
+#[test]
+fn who_was_told_that_the_engine_is_well_is_cut_once_it_is_not() {
+    let (lab, answer) = (Lab::new(""), well());
+    let asked = recording(&lab, &answer);
+    ping(&mut connect(&lab.socket("lab")), CLI).unwrap();
+    // One that has asked on has had the Engine's own word.
+    let mut asks = connect(&lab.socket("lab"));
+    ping(&mut asks, CLI).unwrap();
+    ask(&mut asks, INFO).unwrap();
+    *answer.lock().unwrap() = "HTTP/1.1 500 Internal Server Error\r\nContent-Length: 2\r\n\r\n".into();
+    let mut told = Vec::new();
+    wait_for("the Engine's word", || {
+        let mut client = connect(&lab.socket("lab"));
+        if ping(&mut client, CLI).ok()?.starts_with("HTTP/1.1 200") {
+            told.push(client);
+            return None;
+        }
+        Some(())
+    });
+    assert!(!told.is_empty(), "none was answered early");
+    for client in &mut told {
+        let end = client.read(&mut [0]);
+        assert!(end.is_err(), "{end:?}");
+    }
+    assert!(pings(&asked) > 1);
+    assert!(ask(&mut asks, INFO).unwrap().starts_with("HTTP/1.1 500"));
+}
+
+#[test]
+fn the_channel_of_a_command_that_is_over_serves_the_next_command_and_nothing_that_is_no_request() {
+    let (lab, answer) = (Lab::new(""), well());
+    let asked = recording(&lab, &answer);
+    let last = || asked.lock().unwrap().last().unwrap().0;
+    let mut numbers = Vec::new();
+    for _ in 0..5 {
+        ask(&mut connect(&lab.socket("lab")), INFO).unwrap();
+        numbers.push(last());
+        let is_idle = || lab.status("lab")["flows_open"] == 0;
+        wait_for("its end", || is_idle().then_some(()));
+        wait_for("the channel", || (lab.status("lab")["connections"][0]["spare"] == true).then_some(()));
+    }
+    assert!(numbers.iter().all(|number| *number == numbers[0]), "{numbers:?}");
+    let mut other = connect(&lab.socket("lab"));
+    other.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").unwrap();
+    other.read_exact(&mut [0; 8]).unwrap();
+    assert_ne!(last(), numbers[0]);
+    assert_eq!(lab.status("lab")["flows_failed"], 0);
+}

@@ -25,6 +25,9 @@ pub(super) struct Answer {
     to_head: bool,
     /// The status, once the head was read. Interim answers (1xx) do not count.
     status: Option<u16>,
+    /// Is the head wanted? Then it is here once it has been read.
+    keeps_head: bool,
+    head: Option<Vec<u8>>,
 }
 
 #[derive(Debug)]
@@ -42,8 +45,13 @@ enum Follows {
 }
 
 impl Answer {
-    pub(super) fn new(to_head: bool) -> Self {
-        Self { state: State::Head(Vec::new()), to_head, status: None }
+    pub(super) fn new(to_head: bool, keeps_head: bool) -> Self {
+        Self { state: State::Head(Vec::new()), to_head, status: None, keeps_head, head: None }
+    }
+
+    /// Its head with the empty line, where that is kept.
+    pub(super) fn head(&self) -> Option<&[u8]> {
+        self.head.as_deref()
     }
 
     /// Whether the answer reports success (status below 400). False until the status is known.
@@ -69,6 +77,7 @@ impl Answer {
                     };
                     if !matches!(follows, Follows::Answer) {
                         self.status = Some(status);
+                        self.head = self.keeps_head.then(|| head[..end].to_vec());
                     }
                     let used = end - before;
                     self.state = match follows {
@@ -138,7 +147,7 @@ mod tests {
     /// Reads the input in pieces of several sizes; all must give the same result.
     fn read(input: &[u8], to_head: bool) -> Progress {
         let results = [1, 2, 3, 7, 1000].map(|piece| {
-            let mut answer = Answer::new(to_head);
+            let mut answer = Answer::new(to_head, false);
             let mut pieces = input.chunks(piece);
             let progress = pieces.by_ref().map(|piece| answer.feed(piece)).find(|progress| *progress != Progress::More);
             assert!(progress != Some(Progress::Complete) || pieces.next().is_none(), "it ends before its end");
@@ -185,10 +194,10 @@ mod tests {
             "SSH-2.0-x\r\n\r\n",
             "HTTP/1.1 200 OK\r\nno colon\r\n\r\n",
         ] {
-            let mut answer = Answer::new(false);
+            let mut answer = Answer::new(false, false);
             assert_eq!(answer.feed(text.as_bytes()), Progress::Unframed, "{text}");
         }
-        let mut answer = Answer::new(false);
+        let mut answer = Answer::new(false, false);
         let mut progress = answer.feed(b"HTTP/1.1 200 OK\r\n");
         for _ in 0..MAX_HEAD {
             assert_eq!(progress, Progress::More);

@@ -11,12 +11,14 @@
 //! In `Between` and `Ready` no part of a request is at the host and no part of an answer is pending: the client's
 //! connection is bound to no channel.
 
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use tokio::sync::Notify;
 
 use super::answer::{Answer, Progress};
+use super::ping::{self, Pings, is_cli_ping};
 use crate::sync::lock;
 use crate::tunnel::dial::Kind;
 use crate::tunnel::guard::{Body, Rest, head_end, read_head};
@@ -43,7 +45,14 @@ pub(in crate::tunnel) enum FromClient {
 
 /// The state of one client's connection. The lock is held only while one piece is read.
 #[derive(Debug, Default)]
-pub(in crate::tunnel) struct Exchange(Mutex<State>);
+pub(in crate::tunnel) struct Exchange {
+    state: Mutex<State>,
+    /// What is known of the Engine's answer to pings.
+    pings: Arc<Pings>,
+    /// Notified when the client is to be cut, and when it has had more than an early answer.
+    cut: Notify,
+    more: Notify,
+}
 
 #[derive(Debug, Default)]
 struct State {
@@ -56,6 +65,22 @@ struct State {
     /// Whether any part of the answer has arrived.
     answered: bool,
     repeats: u32,
+    /// Was there a request before this one?
+    is_later: bool,
+    /// What the client has had of the Engine.
+    early: Early,
+}
+
+/// What a client has had that was answered early.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Early {
+    /// It was not, or has had other answers since.
+    #[default]
+    No,
+    /// Nothing but that answer.
+    Told,
+    /// That is not true any more, and the client is to be cut.
+    Cut,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -81,12 +106,70 @@ struct Request {
     rest: Rest,
     /// The complete request, if it may be sent again.
     repeatable: Option<Bytes>,
+    /// Is it the ping of a docker command? And since when what its answer says is of use, see [`Pings::generation`].
+    is_ping: bool,
+    generation: u64,
 }
 
 impl Exchange {
-    /// Takes data from the client.
+    pub(in crate::tunnel) fn new(pings: Arc<Pings>) -> Self {
+        Self { pings, ..Self::default() }
+    }
+
+    /// Is what is ready the ping of a docker command, with which its connection begins, and nothing else?
+    pub(in crate::tunnel) fn is_first_ping(&self) -> bool {
+        let state = lock(&self.state);
+        state.phase == Phase::Ready && state.request.is_ping && !state.is_later
+    }
+
+    /// What is ready has been answered without the Engine. Returns what was asked.
+    pub(in crate::tunnel) fn answer_early(self: &Arc<Self>, early: &ping::Early) -> Bytes {
+        let asked = State { is_later: true, early: Early::Told, ..State::default() };
+        let before = std::mem::replace(&mut *lock(&self.state), asked);
+        self.pings.told(self, early.generation);
+        before.pending.freeze()
+    }
+
+    /// Waits until the client has had more than an early answer.
+    pub(in crate::tunnel) async fn has_more(&self) {
+        while self.is_told() {
+            self.more.notified().await;
+        }
+    }
+
+    /// Has the client had nothing but an early answer?
+    pub(in crate::tunnel) fn is_told(&self) -> bool {
+        lock(&self.state).early == Early::Told
+    }
+
+    /// That answer is not true any more.
+    pub(super) fn cut_if_told(&self) {
+        let mut state = lock(&self.state);
+        if state.early == Early::Told {
+            state.early = Early::Cut;
+            self.cut.notify_one();
+        }
+    }
+
+    /// May it come to that?
+    pub(in crate::tunnel) fn may_be_cut(&self) -> bool {
+        lock(&self.state).early != Early::No
+    }
+
+    pub(super) fn is_cut(&self) -> bool {
+        lock(&self.state).early == Early::Cut
+    }
+
+    /// Waits until the client is to be cut.
+    pub(in crate::tunnel) async fn cut(&self) {
+        while !self.is_cut() {
+            self.cut.notified().await;
+        }
+    }
+
+    /// Takes what has come from the client.
     pub(in crate::tunnel) fn client_sent(&self, data: Bytes) -> FromClient {
-        let mut state = lock(&self.0);
+        let mut state = lock(&self.state);
         match state.phase {
             Phase::Blind => FromClient::Pass(data),
             Phase::Asked => {
@@ -114,24 +197,28 @@ impl Exchange {
     /// Waits until the rest of a started head is overdue. The data received so far is then ready.
     pub(in crate::tunnel) async fn overdue(&self) {
         let is_begun = {
-            let state = lock(&self.0);
+            let state = lock(&self.state);
             state.phase == Phase::Between && !state.pending.is_empty()
         };
         if !is_begun {
             return std::future::pending().await;
         }
         tokio::time::sleep(HEAD_TIME).await;
-        lock(&self.0).phase = Phase::BlindReady;
+        lock(&self.state).phase = Phase::BlindReady;
     }
 
     /// Records data from the host. Returns true, once per request, if it reports the success of a request that
     /// changes the published ports.
     pub(in crate::tunnel) fn host_sent(&self, data: &[u8]) -> bool {
-        let mut state = lock(&self.0);
+        let mut state = lock(&self.state);
         if state.phase == Phase::Blind {
             return false;
         }
         state.answered = true;
+        if state.early == Early::Told {
+            state.early = Early::No;
+            self.more.notify_one();
+        }
         let is_asked = state.phase == Phase::Asked;
         let progress = match state.answer.as_mut().filter(|_| is_asked) {
             Some(answer) => answer.feed(data),
@@ -143,7 +230,12 @@ impl Exchange {
         match progress {
             Progress::More => {}
             Progress::Complete if !state.request.last && state.request.rest.has_ended() => {
-                *state = State::default();
+                let before = std::mem::replace(&mut *state, State { is_later: true, ..State::default() });
+                // Whoever holds the lock of the pings may wait for this one.
+                drop(state);
+                if before.request.is_ping {
+                    self.pings.heard(before.request.generation, before.answer.as_ref().and_then(Answer::head));
+                }
             }
             Progress::Complete | Progress::Unframed => state.phase = Phase::Blind,
         }
@@ -152,7 +244,7 @@ impl Exchange {
 
     /// The kind of the pending data if it is ready to be placed; none of it was sent yet.
     pub(in crate::tunnel) fn ready(&self) -> Option<Kind> {
-        let state = lock(&self.0);
+        let state = lock(&self.state);
         match state.phase {
             Phase::Ready => Some(state.request.kind),
             Phase::BlindReady => Some(Kind::Unknown),
@@ -162,13 +254,15 @@ impl Exchange {
 
     /// Marks the pending data as placed, and returns it for sending.
     pub(in crate::tunnel) fn begin(&self) -> Bytes {
-        let mut state = lock(&self.0);
+        let generation = self.pings.generation();
+        let mut state = lock(&self.state);
         let pending = state.pending.split().freeze();
         match state.phase {
             Phase::Ready => {
                 state.phase = Phase::Asked;
-                state.answer = Some(Answer::new(state.request.is_head));
+                state.answer = Some(Answer::new(state.request.is_head, state.request.is_ping));
                 state.answered = false;
+                state.request.generation = generation;
                 if state.request.repeatable.is_some() {
                     state.request.repeatable = Some(pending.clone());
                 }
@@ -182,13 +276,18 @@ impl Exchange {
     /// Whether the last request was answered and no other one has begun. The client's connection
     /// is then bound to no channel.
     pub(in crate::tunnel) fn is_between(&self) -> bool {
-        lock(&self.0).phase == Phase::Between
+        lock(&self.state).phase == Phase::Between
+    }
+
+    /// Are its bytes passed on as they are, whatever they mean?
+    pub(in crate::tunnel) fn is_blind(&self) -> bool {
+        matches!(lock(&self.state).phase, Phase::BlindReady | Phase::Blind)
     }
 
     /// The client has ended its direction. True if no request is in progress, so that the connection is over. An
     /// incomplete head becomes ready, and is passed on unchanged.
     pub(in crate::tunnel) fn is_over(&self) -> bool {
-        let mut state = lock(&self.0);
+        let mut state = lock(&self.state);
         if state.phase != Phase::Between {
             return false;
         }
@@ -200,7 +299,7 @@ impl Exchange {
 
     /// The client sends no more data: a request in progress ends with its channel.
     pub(in crate::tunnel) fn client_ended(&self) {
-        let mut state = lock(&self.0);
+        let mut state = lock(&self.state);
         if state.phase != Phase::Asked {
             state.phase = Phase::Blind;
         }
@@ -210,7 +309,7 @@ impl Exchange {
     /// The channel was lost. Returns true if the connection can continue: no request is in progress, or it is safe,
     /// still unanswered, and may be sent again (RFC 9110 section 9.2.2).
     pub(in crate::tunnel) fn survives(&self) -> bool {
-        let mut state = lock(&self.0);
+        let mut state = lock(&self.state);
         if state.phase != Phase::Asked || state.answered || state.repeats >= MOST_REPEATS {
             return matches!(state.phase, Phase::Between | Phase::Ready | Phase::BlindReady);
         }
@@ -239,6 +338,8 @@ impl State {
                 changes_ports: head.operation().is_some_and(|operation| operation.changes_ports),
                 last: head.last,
                 rest: Rest::from(body),
+                is_ping: is_cli_ping(&self.pending),
+                generation: 0,
                 repeatable: (is_question && body == Body::None && !head.upgrade).then(Bytes::new),
             };
             if self.request.rest.takes_all(&self.pending[end..]) {

@@ -5,5 +5,7 @@
 
 mod answer;
 mod exchange;
+mod ping;
 
 pub(super) use exchange::{Exchange, FromClient};
+pub(super) use ping::{Early, Pings, ask};

@@ -107,7 +107,16 @@ impl LocalStream {
         }
     }
 
-    /// As [`AsyncRead`]. Leaves no byte in the queue, so that this stream cannot be reset visibly.
+    /// Writes all of `data`.
+    pub(in crate::tunnel) async fn write_all(&self, mut data: &[u8]) -> io::Result<()> {
+        while !data.is_empty() {
+            let written = self.write_some(data).await?;
+            data = &data[written..];
+        }
+        Ok(())
+    }
+
+    /// As [`AsyncRead`]. Leaves no byte in the queue, so that this stream cannot be cut visibly.
     pub(in crate::tunnel) fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Unix { stream, .. } => Pin::new(stream).poll_read(cx, buf),

@@ -67,18 +67,15 @@ pub(in crate::tunnel) enum Outcome {
     /// Its connection is over.
     Ended(End),
     /// It goes on elsewhere, or waits for its next request: the channel is not needed any more.
-    Free(LocalStream, Closing),
+    Free(LocalStream, Left),
 }
 
-/// A channel that is to be closed.
+/// The channel of a client that has left it.
 #[derive(Debug)]
-pub(in crate::tunnel) struct Closing(ChannelReader, ChannelWriter);
-
-impl Closing {
-    /// Closes it, within bounds.
-    pub(in crate::tunnel) async fn close(self) {
-        hang_up(self.0, self.1, true).await;
-    }
+pub(in crate::tunnel) struct Left {
+    pub(in crate::tunnel) channel: Channel,
+    /// Is nothing under way on it, so that another client's requests may follow?
+    pub(in crate::tunnel) is_free: bool,
 }
 
 /// What a flow is carried with.
@@ -118,6 +115,10 @@ struct Shared {
     leaving: AtomicBool,
     /// Notified when it does.
     left: Notify,
+    /// Has its client ended with nothing under way?
+    is_over: AtomicBool,
+    /// Has the host ended its direction?
+    host_ended: AtomicBool,
     /// Has the client been told that the host has ended its direction?
     told: AtomicBool,
     /// Has the host closed the channel? All its bytes have arrived; the connection is no longer needed.
@@ -146,6 +147,7 @@ pub(in crate::tunnel) async fn carry(local: LocalStream, channel: Channel, carri
         let back = back.run(&mut reader);
         tokio::pin!(out, back);
         let (mut out_done, mut leaving) = (false, false);
+        let may_be_cut = carriage.exchange.is_some_and(Exchange::may_be_cut);
         loop {
             tokio::select! {
                 result = &mut back => break result,
@@ -155,6 +157,7 @@ pub(in crate::tunnel) async fn carry(local: LocalStream, channel: Channel, carri
                     }
                     leaving = true;
                 }
+                () = until_cut(carriage.exchange), if may_be_cut => break Some(End::Cut),
                 () = carriage.lease.outstays(), if carriage.exchange.is_some() && !leaving => leaving = true,
                 end = &mut out, if !out_done => match end {
                     // What the host has sent is here, and goes to the client all the same.
@@ -174,7 +177,10 @@ pub(in crate::tunnel) async fn carry(local: LocalStream, channel: Channel, carri
             }
         }
     };
-    let Some(end) = end else { return Outcome::Free(local, Closing(reader, writer)) };
+    let Some(end) = end else {
+        let is_free = shared.is_over.load(Relaxed) && !shared.host_ended.load(Relaxed) && !carriage.is_command;
+        return Outcome::Free(local, Left { channel: Channel::join(reader, writer), is_free });
+    };
     match end {
         End::Done => local.finish(),
         End::ClientGone => drop(local),
@@ -210,6 +216,7 @@ async fn outwards(local: &LocalStream, writer: &ChannelWriter, carriage: Carriag
                 None => continue,
                 // It has ended with nothing under way: no end of the channel's can matter to it.
                 Some(Ok(data)) if data.is_empty() && carriage.exchange.is_some_and(Exchange::is_over) => {
+                    shared.is_over.store(true, Relaxed);
                     return Outward::Elsewhere;
                 }
                 Some(Ok(data)) if data.is_empty() && carriage.exchange.and_then(Exchange::ready).is_some() => continue,
@@ -353,6 +360,7 @@ impl<'a> Inwards<'a> {
                     }
                     // The client hears nothing of it: its next request gets another channel.
                     Received::Eof | Received::Closed if !self.ended && self.survives() => {
+                        self.shared.host_ended.store(true, Relaxed);
                         self.shared.leaving.store(true, Relaxed);
                     }
                     Received::Eof => self.ended = true,
@@ -442,6 +450,13 @@ impl<'a> Inwards<'a> {
         self.closed = true;
         self.shared.complete.store(true, Relaxed);
         self.carriage.lease.leave();
+    }
+}
+
+async fn until_cut(exchange: Option<&Exchange>) {
+    match exchange {
+        Some(exchange) => exchange.cut().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -84,6 +84,8 @@ pub(in crate::tunnel) struct PooledConnection<C = Established> {
     pub(in crate::tunnel) counters: Counters,
     /// Bytes that have come from the host, whether their clients have taken them or not.
     arrived: AtomicU64,
+    /// When its host last showed life.
+    alive: Mutex<Instant>,
     /// Flows placed on it, without the tunnel's own, which only listen.
     pub(in crate::tunnel) load: AtomicUsize,
     /// Those among them without a bound.
@@ -116,8 +118,13 @@ pub(in crate::tunnel) enum Spare {
     None,
     /// One is being opened.
     Opening,
-    /// Open since this time. Its task sends it to the sender that it gets here, and closes it once this is dropped.
-    Open(oneshot::Sender<oneshot::Sender<Channel>>, Instant),
+    /// Its task sends it to the sender that it gets here, and closes it once this is dropped.
+    Open {
+        holder: oneshot::Sender<oneshot::Sender<Channel>>,
+        since: Instant,
+        /// Has it carried requests of a client that has left?
+        used: bool,
+    },
 }
 
 /// How long a learnt limit holds: the server's settings or sessions may change.
@@ -129,6 +136,7 @@ impl<C: Carrier> PooledConnection<C> {
             carrier,
             counters: Counters::default(),
             arrived: AtomicU64::new(0),
+            alive: Mutex::new(Instant::now()),
             load: AtomicUsize::new(0),
             streams: AtomicUsize::new(0),
             users: watch::Sender::new(0),
@@ -145,20 +153,22 @@ impl<C: Carrier> PooledConnection<C> {
     }
 
     pub(in crate::tunnel) fn has_spare(&self) -> bool {
-        matches!(*lock(&self.spare), Spare::Open(..))
+        matches!(*lock(&self.spare), Spare::Open { .. })
     }
 
     /// The spare channel, if there is one that can still be used. Not on a connection that may be dead: there, opening
-    /// a new channel proves that it lives before a client's byte is sent.
-    pub(in crate::tunnel) async fn take_spare(&self) -> Option<Channel> {
+    /// a new channel proves that it lives before a client's byte is sent. One that has carried requests before is for
+    /// requests only (`may_be_used`).
+    pub(in crate::tunnel) async fn take_spare(&self, may_be_used: bool) -> Option<Channel> {
         let taken = {
             let mut spare = lock(&self.spare);
-            if !matches!(*spare, Spare::Open(..)) || self.is_suspect() {
-                return None;
+            match *spare {
+                Spare::Open { used, .. } if (may_be_used || !used) && !self.is_suspect() => {}
+                _ => return None,
             }
             std::mem::take(&mut *spare)
         };
-        let Spare::Open(holder, _) = taken else { return None };
+        let Spare::Open { holder, .. } = taken else { return None };
         let (to, handed) = oneshot::channel();
         holder.send(to).ok()?;
         handed.await.ok()
@@ -175,21 +185,33 @@ impl<C: Carrier> PooledConnection<C> {
             *spare = Spare::Opening;
         }
         let opened = self.carrier.open(endpoint).await;
-        *lock(&self.spare) = match opened {
-            Ok(channel) => {
-                let (holder, wanted) = oneshot::channel();
-                let since = Instant::now();
-                tokio::spawn(hold_spare(channel, wanted, since, Arc::downgrade(self)));
-                Spare::Open(holder, since)
-            }
-            Err(_) => Spare::None,
-        };
+        *lock(&self.spare) = opened.map_or(Spare::None, |channel| self.hold(channel, false));
+    }
+
+    /// Keeps the channel of a client that has left between two requests, as the spare one, or gives it back.
+    ///
+    /// # Errors
+    /// The channel, where there is another one.
+    pub(in crate::tunnel) fn keep_as_spare(self: &Arc<Self>, channel: Channel) -> Result<(), Channel> {
+        let mut spare = lock(&self.spare);
+        if !matches!(*spare, Spare::None) || self.is_ending() || self.is_suspect() {
+            return Err(channel);
+        }
+        *spare = self.hold(channel, true);
+        Ok(())
+    }
+
+    fn hold(self: &Arc<Self>, channel: Channel, used: bool) -> Spare {
+        let (holder, wanted) = oneshot::channel();
+        let since = Instant::now();
+        tokio::spawn(hold_spare(channel, wanted, since, Arc::downgrade(self)));
+        Spare::Open { holder, since, used }
     }
 
     /// Closes a spare channel that is older than `limit`.
     pub(in crate::tunnel) fn drop_old_spare(&self, limit: Duration) {
         let mut spare = lock(&self.spare);
-        if matches!(*spare, Spare::Open(_, since) if since.elapsed() >= limit) {
+        if matches!(*spare, Spare::Open { since, .. } if since.elapsed() >= limit) {
             *spare = Spare::None;
         }
     }
@@ -210,7 +232,7 @@ impl<C: Carrier> PooledConnection<C> {
 
     fn spare_since(&self) -> Option<Instant> {
         match *lock(&self.spare) {
-            Spare::Open(_, since) => Some(since),
+            Spare::Open { since, .. } => Some(since),
             Spare::None | Spare::Opening => None,
         }
     }
@@ -293,6 +315,12 @@ impl<C: Carrier> PooledConnection<C> {
     /// Counts bytes that came from the host.
     pub(in crate::tunnel) fn has_received(&self, bytes: usize) {
         self.arrived.fetch_add(bytes as u64, Relaxed);
+        *lock(&self.alive) = Instant::now();
+    }
+
+    /// Has its host shown life within this time, and is not in doubt?
+    pub(super) fn has_shown_life(&self, within: Duration) -> bool {
+        !self.is_suspect() && !self.is_ending() && lock(&self.alive).elapsed() <= within
     }
 
     /// Is it being checked for life?
@@ -317,6 +345,7 @@ impl<C: Carrier> PooledConnection<C> {
         let begun = Instant::now();
         if self.carrier.ping().await {
             *lock(&self.round_trip) = Some(begun.elapsed());
+            *lock(&self.alive) = Instant::now();
         }
     }
 
@@ -355,7 +384,7 @@ async fn hold_spare<C>(
         None => {
             if let Some(pooled) = pooled.upgrade() {
                 let mut spare = lock(&pooled.spare);
-                if matches!(*spare, Spare::Open(_, other) if other == since) {
+                if matches!(*spare, Spare::Open { since: other, .. } if other == since) {
                     *spare = Spare::None;
                 }
             }

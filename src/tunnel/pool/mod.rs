@@ -80,7 +80,7 @@ impl<C: Carrier> Pool<C> {
         let connections = lock(&self.connections);
         let placement = placement::for_client(&views(&connections), self.limits(), kind, patient, Instant::now());
         let lease = Lease::new(self, self.placed(&connections, placement)?, true);
-        lease.occupy(kind);
+        lease.occupy(Place::New(kind));
         Some(lease)
     }
 
@@ -264,6 +264,11 @@ impl<C: Carrier> Pool<C> {
         }
     }
 
+    /// Has the host shown life within this time, on any connection?
+    pub(in crate::tunnel) fn has_shown_life(&self, within: Duration) -> bool {
+        lock(&self.connections).iter().any(|pooled| pooled.has_shown_life(within))
+    }
+
     /// Changes after which [`Pool::place`] may find a place.
     pub(in crate::tunnel) fn changes(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
@@ -297,12 +302,31 @@ pub(in crate::tunnel) struct Lease<C: Carrier = Established> {
     uses: AtomicBool,
     /// Bytes kept on disk for its client.
     spilled: AtomicU64,
-    /// Since when its client asks nothing, so that it counts as no flow of the connection's.
-    parked: Mutex<Option<Instant>>,
-    /// Has its first request begun?
-    begun: AtomicBool,
-    /// What of the connection it takes, where it is counted and not parked.
-    occupied: Mutex<Option<Kind>>,
+    /// What it takes of the connection.
+    place: Mutex<Place>,
+}
+
+/// What a flow takes of its connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// Nothing that counts: it only listens, or has ended.
+    None,
+    /// It was placed for a request of this kind, which has not begun.
+    New(Kind),
+    /// A request of this kind is under way.
+    Busy(Kind),
+    /// Its client asks nothing since then: it counts as no flow.
+    Parked(Instant),
+}
+
+impl Place {
+    /// What it counts as.
+    fn kind(self) -> Option<Kind> {
+        match self {
+            Self::New(kind) | Self::Busy(kind) => Some(kind),
+            Self::None | Self::Parked(_) => None,
+        }
+    }
 }
 
 impl<C: Carrier> Lease<C> {
@@ -317,21 +341,22 @@ impl<C: Carrier> Lease<C> {
             counted,
             uses: AtomicBool::new(true),
             spilled: AtomicU64::new(0),
-            parked: Mutex::default(),
-            begun: AtomicBool::new(false),
-            occupied: Mutex::default(),
+            place: Mutex::new(Place::None),
         }
     }
 
-    fn occupy(&self, kind: Kind) {
-        self.pooled.load.fetch_add(1, Relaxed);
-        self.pooled.streams.fetch_add(usize::from(kind == Kind::Streaming), Relaxed);
-        *lock(&self.occupied) = Some(kind);
+    fn occupy(&self, place: Place) {
+        if let Some(kind) = place.kind() {
+            self.pooled.load.fetch_add(1, Relaxed);
+            self.pooled.streams.fetch_add(usize::from(kind == Kind::Streaming), Relaxed);
+        }
+        *lock(&self.place) = place;
     }
 
     /// It is no flow of the connection's any more.
-    fn vacate(&self) {
-        let Some(kind) = lock(&self.occupied).take() else { return };
+    fn vacate(&self, place: Place) {
+        let before = std::mem::replace(&mut *lock(&self.place), place);
+        let Some(kind) = before.kind() else { return };
         let pooled = &self.pooled;
         *lock(&pooled.quiet_since) = Instant::now();
         let was_full = pooled.is_full();
@@ -344,10 +369,9 @@ impl<C: Carrier> Lease<C> {
 
     /// Its client asks nothing now: it counts as no flow, and needs the connection not to be read.
     pub(in crate::tunnel) fn park(&self) {
-        if lock(&self.parked).is_none() {
-            *lock(&self.parked) = Some(Instant::now());
+        if !matches!(*lock(&self.place), Place::Parked(_)) {
             self.leave();
-            self.vacate();
+            self.vacate(Place::Parked(Instant::now()));
         }
     }
 
@@ -356,29 +380,29 @@ impl<C: Carrier> Lease<C> {
         // Nobody else is placed meanwhile.
         let connections = lock(&self.pool.connections);
         let pooled = &self.pooled;
-        let own = *lock(&self.occupied);
-        if own == Some(kind) && lock(&self.parked).is_none() && !self.begun.swap(true, Relaxed) {
+        let own = *lock(&self.place);
+        if own == Place::New(kind) {
+            *lock(&self.place) = Place::Busy(kind);
             return true;
         }
         let mut others = pooled.view();
-        others.flows -= usize::from(own.is_some());
-        others.taken = pooled.streams.load(Relaxed) > usize::from(own == Some(Kind::Streaming));
+        others.flows -= usize::from(own.kind().is_some());
+        others.taken = pooled.streams.load(Relaxed) > usize::from(own.kind() == Some(Kind::Streaming));
         let is_there = connections.iter().any(|other| Arc::ptr_eq(other, pooled)) && !pooled.is_ending();
         if !is_there || !placement::may_stay(others, self.pool.limits(), kind) {
             return false;
         }
-        match own {
-            None => self.occupy(kind),
+        match own.kind() {
+            None => self.occupy(Place::Busy(kind)),
             Some(before) => {
                 pooled.streams.fetch_add(usize::from(kind == Kind::Streaming), Relaxed);
                 pooled.streams.fetch_sub(usize::from(before == Kind::Streaming), Relaxed);
-                *lock(&self.occupied) = Some(kind);
+                *lock(&self.place) = Place::Busy(kind);
             }
         }
         if !self.uses.swap(true, Relaxed) {
             pooled.users.send_modify(|users| *users += 1);
         }
-        *lock(&self.parked) = None;
         true
     }
 
@@ -395,15 +419,15 @@ impl<C: Carrier> Lease<C> {
                 () = &mut look => {}
                 () = self.pooled.draining(), if !draining => draining = true,
             }
-            let since = *lock(&self.parked);
-            match since {
-                Some(since) if draining || since.elapsed() >= PARKED => return,
-                Some(since) => {
+            let place = *lock(&self.place);
+            match place {
+                Place::Parked(since) if draining || since.elapsed() >= PARKED => return,
+                Place::Parked(since) => {
                     // The supervisor looks after connections without flows. It is not woken between two requests.
                     self.pool.wake.notify_one();
                     look.as_mut().reset(since + PARKED);
                 }
-                None => {
+                _ => {
                     pause = (pause * 4).min(PARKED);
                     look.as_mut().reset(Instant::now() + pause);
                 }
@@ -476,7 +500,7 @@ impl<C: Carrier> Drop for Lease<C> {
             return;
         }
         self.pool.heap.flow_ends();
-        self.vacate();
+        self.vacate(Place::None);
         if self.pooled.load.load(Relaxed) == 0 {
             self.pool.wake.notify_one();
         }

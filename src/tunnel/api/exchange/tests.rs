@@ -24,7 +24,7 @@ fn ask(exchange: &Exchange, data: &[u8]) -> Kind {
 }
 
 fn is_free(exchange: &Exchange) -> bool {
-    matches!(lock(&exchange.0).phase, Phase::Between | Phase::Ready)
+    matches!(lock(&exchange.state).phase, Phase::Between | Phase::Ready)
 }
 
 #[tokio::test(start_paused = true)]
@@ -287,7 +287,7 @@ fn standing(turns: &[Turn], piece: usize) -> Vec<&'static str> {
                 }
             }),
         }
-        match lock(&exchange.0).phase {
+        match lock(&exchange.state).phase {
             Phase::Between => "between",
             Phase::Ready | Phase::Asked => "asked",
             Phase::BlindReady | Phase::Blind => "blind",
