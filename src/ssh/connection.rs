@@ -18,6 +18,7 @@ use super::channel::{Channel, Endpoint, OpenError, Received};
 use super::context::ConnectContext;
 use super::error::{Error, Phase};
 use super::handler::{Ended, SessionHandler, Visit};
+use super::heard::{Heard, LastHeard};
 use super::host_key::Verifier;
 use super::host_key_update::Update;
 use super::keyring::Kept;
@@ -66,6 +67,7 @@ pub struct Connection {
     password: Option<Kept>,
     /// The ProxyCommand this one runs through.
     _proxy: Option<Ends>,
+    last_heard: LastHeard,
     /// Both addresses of its TCP connection; None over a jump host or ProxyCommand.
     ends: Option<(SocketAddr, SocketAddr)>,
     /// The connection this one runs through.
@@ -198,6 +200,8 @@ impl Connection {
             negotiated: told,
             on_step: context.on_step.clone(),
         };
+        let last_heard = LastHeard::now();
+        let stream = Heard { stream, last: last_heard.clone() };
         let mut handle = prompter
             .within(limit, client::connect_stream(Arc::new(config), stream, client))
             .await
@@ -221,6 +225,7 @@ impl Connection {
             credentials,
             password,
             _proxy: None,
+            last_heard,
             ends: way.ends,
             hop: way.hop,
         };
@@ -317,6 +322,11 @@ impl Connection {
     /// The methods tried and offered during the login.
     pub fn login(&self) -> &Login {
         &self.login
+    }
+
+    /// The time since the server's last byte.
+    pub fn last_heard(&self) -> Duration {
+        self.last_heard.elapsed()
     }
 
     /// Whether the peer's TCP stack has acknowledged all data sent (RFC 9293 section 3.4). If so, the network path

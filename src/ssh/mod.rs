@@ -12,6 +12,7 @@ mod connection;
 mod context;
 mod error;
 mod handler;
+mod heard;
 mod host_key;
 mod host_key_update;
 mod identity;

@@ -12,8 +12,10 @@ use super::pool::Pool;
 use super::settings::Settings;
 use super::uptime::state::{Publisher, State};
 
-/// Without keepalives, a host is alive if it has shown life within this time.
+/// Without keepalives, a host is alive if it was heard within this time.
 const LIFE: Duration = Duration::from_secs(15);
+/// Longest time that the answer to a keepalive may take.
+const ROUND_TRIP: Duration = Duration::from_secs(1);
 /// Longest wait for a client's own first answer before the Engine is pinged.
 const OWN_FIRST: Duration = Duration::from_secs(1);
 /// Longest wait for the Engine's answer.
@@ -29,15 +31,16 @@ pub(super) struct EarlyAnswers {
 }
 
 impl EarlyAnswers {
-    /// The answer to a docker command's ping, where it is known, the tunnel is up, and its host has shown life within the
-    /// last keepalive interval.
+    /// The answer to a docker command's ping, where it is known, the tunnel is up, and its host was heard within the last
+    /// keepalive interval.
     pub(super) fn answer(&self) -> Option<Early> {
         let (status, target) = (self.status.subscribe().borrow().clone(), self.settings.target());
         self.pings.enter(status.since, &target);
         if !target.eager_ping || status.state != State::Up {
             return None;
         }
-        self.pings.answer(SystemTime::now()).filter(|_| self.pool.has_shown_life(target.keepalive.unwrap_or(LIFE)))
+        let lately = target.keepalive.unwrap_or(LIFE) + ROUND_TRIP;
+        self.pings.answer(SystemTime::now()).filter(|_| self.pool.was_heard_within(lately))
     }
 
     /// Asks the Engine what a client has been answered for it. Not before the client has an answer of its own: the

@@ -49,6 +49,9 @@ pub(in crate::tunnel) trait Carrier: Send + Sync + 'static {
     /// Waits for the answer to a ping. False where the connection has ended.
     fn ping(&self) -> impl Future<Output = bool> + Send;
 
+    /// The time since its server's last byte.
+    fn last_heard(&self) -> Duration;
+
     /// Has the other end's kernel acknowledged all that was sent? False where the system does not tell.
     fn is_acknowledged(&self) -> bool;
 }
@@ -72,6 +75,10 @@ impl Carrier for Established {
         self.connection.ping().await
     }
 
+    fn last_heard(&self) -> Duration {
+        self.connection.last_heard()
+    }
+
     fn is_acknowledged(&self) -> bool {
         self.connection.is_acknowledged()
     }
@@ -84,8 +91,6 @@ pub(in crate::tunnel) struct PooledConnection<C = Established> {
     pub(in crate::tunnel) counters: Counters,
     /// Bytes that have come from the host, whether their clients have taken them or not.
     arrived: AtomicU64,
-    /// When its host last showed life.
-    alive: Mutex<Instant>,
     /// Flows placed on it, without the tunnel's own, which only listen.
     pub(in crate::tunnel) load: AtomicUsize,
     /// Those among them without a bound.
@@ -136,7 +141,6 @@ impl<C: Carrier> PooledConnection<C> {
             carrier,
             counters: Counters::default(),
             arrived: AtomicU64::new(0),
-            alive: Mutex::new(Instant::now()),
             load: AtomicUsize::new(0),
             streams: AtomicUsize::new(0),
             users: watch::Sender::new(0),
@@ -315,12 +319,11 @@ impl<C: Carrier> PooledConnection<C> {
     /// Counts bytes that came from the host.
     pub(in crate::tunnel) fn has_received(&self, bytes: usize) {
         self.arrived.fetch_add(bytes as u64, Relaxed);
-        *lock(&self.alive) = Instant::now();
     }
 
-    /// Has its host shown life within this time, and is not in doubt?
-    pub(super) fn has_shown_life(&self, within: Duration) -> bool {
-        !self.is_suspect() && !self.is_ending() && lock(&self.alive).elapsed() <= within
+    /// Was its host heard within this time, and is not in doubt?
+    pub(super) fn was_heard_within(&self, within: Duration) -> bool {
+        !self.is_suspect() && !self.is_ending() && self.carrier.last_heard() <= within
     }
 
     /// Is it being checked for life?
@@ -345,7 +348,6 @@ impl<C: Carrier> PooledConnection<C> {
         let begun = Instant::now();
         if self.carrier.ping().await {
             *lock(&self.round_trip) = Some(begun.elapsed());
-            *lock(&self.alive) = Instant::now();
         }
     }
 

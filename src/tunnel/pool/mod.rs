@@ -264,9 +264,9 @@ impl<C: Carrier> Pool<C> {
         }
     }
 
-    /// Has the host shown life within this time, on any connection?
-    pub(in crate::tunnel) fn has_shown_life(&self, within: Duration) -> bool {
-        lock(&self.connections).iter().any(|pooled| pooled.has_shown_life(within))
+    /// Was the host heard within this time, on any connection?
+    pub(in crate::tunnel) fn was_heard_within(&self, within: Duration) -> bool {
+        lock(&self.connections).iter().any(|pooled| pooled.was_heard_within(within))
     }
 
     /// Changes after which [`Pool::place`] may find a place.

@@ -22,6 +22,10 @@ impl Carrier for Fake {
         true
     }
 
+    fn last_heard(&self) -> Duration {
+        Duration::ZERO
+    }
+
     fn is_acknowledged(&self) -> bool {
         self.is_acknowledged.load(Relaxed)
     }
