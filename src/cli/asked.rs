@@ -21,7 +21,7 @@ pub(super) fn not_as_asked(target: &str, different: &[Difference]) -> Failure {
     let hint = match different.iter().map(|difference| difference.takes).max() {
         Some(Takes::Down) | None => format!("take it down first: dtunnel down {name}"),
         Some(Takes::Restart) => format!("dtunnel restart {name} takes it down and up again"),
-        Some(Takes::Up | Takes::Reload) => format!("dtunnel reload {name} applies it without interrupting anything"),
+        Some(Takes::Up | Takes::Reload) => format!("dtunnel reload {name} applies it without interrupting open flows"),
     };
     Failure::new(ExitCode::Other, format!("{target} is already up with other settings: {}", list(different))).hint(hint)
 }

@@ -71,7 +71,7 @@ enum Command {
     Down(down::DownArgs),
     /// Take tunnels down and bring them up again, with the same options
     Restart(restart::RestartArgs),
-    /// Have running tunnels read the configuration again, without interrupting anything
+    /// Have running tunnels read the configuration again, without interrupting open flows
     Reload(restart::ReloadArgs),
     /// Show the tunnels that are up, or the named ones
     #[command(visible_aliases = ["ls", "ps", "list"])]

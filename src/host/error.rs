@@ -159,7 +159,7 @@ impl Error {
     pub fn hint(&self) -> Option<String> {
         Some(match self {
             Self::Ssh(error) => return error.hint(),
-            // OpenSSH sends the same error for all of these (docs/architecture.md, "Negotiated about sshd").
+            // OpenSSH sends the same error for all of these (docs/architecture.md, "Facts about sshd").
             Self::Forwarding { socket, user, .. } => format!(
                 "sshd does not say which, so look at each: is Docker running there ({socket} present)? may {user} use it \
                  (`ls -l {socket}`; being in the group `docker` takes a new login)? does sshd_config permit it \

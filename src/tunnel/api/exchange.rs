@@ -18,7 +18,7 @@ use bytes::{Bytes, BytesMut};
 use tokio::sync::Notify;
 
 use super::answer::{Answer, Progress};
-use super::ping::{self, Pings, is_cli_ping};
+use super::ping::{self, Pings, Told, is_cli_ping};
 use crate::sync::lock;
 use crate::tunnel::dial::Kind;
 use crate::tunnel::guard::{Body, Rest, head_end, read_head};
@@ -126,7 +126,7 @@ impl Exchange {
     pub(in crate::tunnel) fn answer_early(self: &Arc<Self>, early: &ping::Early) -> Bytes {
         let asked = State { is_later: true, early: Early::Told, ..State::default() };
         let before = std::mem::replace(&mut *lock(&self.state), asked);
-        self.pings.told(self, early.generation);
+        self.pings.told(self.clone(), early.generation);
         before.pending.freeze()
     }
 
@@ -137,26 +137,12 @@ impl Exchange {
         }
     }
 
-    /// Has the client had nothing but an early answer?
-    pub(in crate::tunnel) fn is_told(&self) -> bool {
-        lock(&self.state).early == Early::Told
-    }
-
-    /// That answer is not true any more.
-    pub(super) fn cut_if_told(&self) {
-        let mut state = lock(&self.state);
-        if state.early == Early::Told {
-            state.early = Early::Cut;
-            self.cut.notify_one();
-        }
-    }
-
     /// May it come to that?
     pub(in crate::tunnel) fn may_be_cut(&self) -> bool {
         lock(&self.state).early != Early::No
     }
 
-    pub(super) fn is_cut(&self) -> bool {
+    fn is_cut(&self) -> bool {
         lock(&self.state).early == Early::Cut
     }
 
@@ -318,6 +304,20 @@ impl Exchange {
         state.phase = Phase::Ready;
         state.repeats += 1;
         true
+    }
+}
+
+impl Told for Exchange {
+    fn is_told(&self) -> bool {
+        lock(&self.state).early == Early::Told
+    }
+
+    fn cut_if_told(&self) {
+        let mut state = lock(&self.state);
+        if state.early == Early::Told {
+            state.early = Early::Cut;
+            self.cut.notify_one();
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 //! pinged all the same, in the background; where its answer is no longer the same, clients that were told otherwise and have
 //! had nothing else yet are cut.
 
+use std::fmt;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, SystemTime};
 
@@ -12,7 +13,6 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::Instant;
 
 use super::answer::{Answer, Progress};
-use super::exchange::Exchange;
 use crate::config::Target;
 use crate::sync::lock;
 
@@ -39,6 +39,15 @@ pub(super) fn is_cli_ping(head: &[u8]) -> bool {
     host && agent
 }
 
+/// A client that was answered early.
+pub(super) trait Told: fmt::Debug + Send + Sync {
+    /// Has it had nothing else?
+    fn is_told(&self) -> bool;
+
+    /// Cuts it, where it has had nothing else.
+    fn cut_if_told(&self);
+}
+
 /// What one tunnel knows of its Engine's answer.
 #[derive(Debug, Default)]
 pub(in crate::tunnel) struct Pings(Mutex<State>);
@@ -51,7 +60,7 @@ struct State {
     era: Option<(SystemTime, Arc<Target>)>,
     known: Option<Known>,
     /// Clients that were answered from here. Those that have had anything else do not mind any more.
-    told: Vec<Weak<Exchange>>,
+    told: Vec<Weak<dyn Told>>,
 }
 
 #[derive(Debug)]
@@ -106,13 +115,13 @@ impl Pings {
     }
 
     /// A client was told what was true in this generation.
-    pub(super) fn told(&self, client: &Arc<Exchange>, generation: u64) {
+    pub(super) fn told(&self, client: Arc<dyn Told>, generation: u64) {
         let mut state = lock(&self.0);
         if state.generation != generation {
             return client.cut_if_told();
         }
         state.told.retain(|client| client.upgrade().is_some_and(|client| client.is_told()));
-        state.told.push(Arc::downgrade(client));
+        state.told.push(Arc::downgrade(&client));
     }
 
     /// The Engine's answer to a ping that was sent in this [generation](Self::generation); without one, there was none.
@@ -256,33 +265,5 @@ mod tests {
         assert!(learn(pings.generation()));
         pings.forget();
         assert!(!is_known(&pings));
-    }
-
-    #[test]
-    fn who_was_told_otherwise_and_has_had_nothing_else_is_cut() {
-        let different: [Option<Vec<u8>>; 4] = [
-            None,
-            Some(b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n".to_vec()),
-            Some(head("Builder-Version: 2\r\n")),
-            Some(b"HTTP/1.1 200 OK\r\nApi-Version: 1.41\r\nswarm: active/worker\r\n\r\n".to_vec()),
-        ];
-        let newer = b"HTTP/1.1 200 OK\r\nApi-Version: 1.43\r\nSwarm: inactive\r\nContent-Length: 0\r\n\r\n".to_vec();
-        for (answer, cuts) in different.into_iter().map(|answer| (answer, true)).chain([
-            (Some(head("")), false),
-            (Some(head("X-Other: 1\r\n")), false),
-            (Some(newer), false),
-        ]) {
-            let pings = Arc::<Pings>::default();
-            pings.heard(0, Some(&head("")));
-            let clients = [(); 2].map(|()| Arc::new(Exchange::new(pings.clone())));
-            let early = pings.answer(SystemTime::now()).expect("known");
-            clients.iter().for_each(|client| drop(client.answer_early(&early)));
-            // The first one has asked on, and has an answer.
-            clients[0].client_sent("GET /info HTTP/1.1\r\nHost: x\r\n\r\n".into());
-            clients[0].begin();
-            clients[0].host_sent(b"HTTP/1.1 200 OK\r\n");
-            pings.heard(0, answer.as_deref());
-            assert_eq!(clients.map(|client| client.is_cut()), [false, cuts], "{answer:?}");
-        }
     }
 }

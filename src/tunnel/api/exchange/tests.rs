@@ -303,3 +303,34 @@ proptest! {
         prop_assert_eq!(standing(&turns, piece), standing(&turns, usize::MAX));
     }
 }
+
+#[test]
+fn who_was_told_otherwise_and_has_had_nothing_else_is_cut() {
+    let head = |more: &str| {
+        format!("HTTP/1.1 200 OK\r\nApi-Version: 1.41\r\nSwarm: inactive\r\nContent-Length: 0\r\n{more}\r\n")
+    };
+    let different: [Option<Vec<u8>>; 4] = [
+        None,
+        Some(b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n".to_vec()),
+        Some(head("Builder-Version: 2\r\n").into_bytes()),
+        Some(b"HTTP/1.1 200 OK\r\nApi-Version: 1.41\r\nswarm: active/worker\r\n\r\n".to_vec()),
+    ];
+    let newer = b"HTTP/1.1 200 OK\r\nApi-Version: 1.43\r\nSwarm: inactive\r\nContent-Length: 0\r\n\r\n".to_vec();
+    for (answer, cuts) in different.into_iter().map(|answer| (answer, true)).chain([
+        (Some(head("").into_bytes()), false),
+        (Some(head("X-Other: 1\r\n").into_bytes()), false),
+        (Some(newer), false),
+    ]) {
+        let pings = Arc::<Pings>::default();
+        pings.heard(0, Some(head("").as_bytes()));
+        let clients = [(); 2].map(|()| Arc::new(Exchange::new(pings.clone())));
+        let early = pings.answer(std::time::SystemTime::now()).expect("known");
+        clients.iter().for_each(|client| drop(client.answer_early(&early)));
+        // The first one has asked on, and has an answer.
+        clients[0].client_sent("GET /info HTTP/1.1\r\nHost: x\r\n\r\n".into());
+        clients[0].begin();
+        clients[0].host_sent(b"HTTP/1.1 200 OK\r\n");
+        pings.heard(0, answer.as_deref());
+        assert_eq!(clients.map(|client| client.is_cut()), [false, cuts], "{answer:?}");
+    }
+}
