@@ -115,13 +115,14 @@ impl Dispatcher {
         of_ports: &mut mpsc::Receiver<(LocalStream, Purpose)>,
         flows: &mut JoinSet<()>,
     ) {
+        let sockets: Arc<[String]> = listener.paths().into();
         loop {
             tokio::select! {
                 local = listener.accept() => {
-                    flows.spawn(self.clone().flow(local, Purpose::client()));
+                    flows.spawn(self.clone().flow(local, Purpose::client(), sockets.clone()));
                 }
                 Some((local, purpose)) = of_ports.recv() => {
-                    flows.spawn(self.clone().flow(local, purpose));
+                    flows.spawn(self.clone().flow(local, purpose, sockets.clone()));
                 }
                 // Reaps ended tasks. A panic in one ends that flow only.
                 Some(joined) = flows.join_next() => if let Err(e) = joined {
@@ -131,7 +132,7 @@ impl Dispatcher {
         }
     }
 
-    async fn flow(self: Arc<Self>, local: LocalStream, purpose: Purpose) {
+    async fn flow(self: Arc<Self>, local: LocalStream, purpose: Purpose, sockets: Arc<[String]>) {
         self.counters.flow_begins();
         let of_port = purpose.counters.clone();
         of_port.iter().for_each(|counters| counters.flow_begins());
@@ -139,7 +140,7 @@ impl Dispatcher {
         let carried = match guard {
             Some(guard) => guard::serve(self.clone(), guard, local).await,
             None if purpose.is_clients_to_engine() && self.settings.target().api => {
-                self.clone().converse(local, purpose).await
+                self.clone().converse(local, purpose, sockets).await
             }
             None => self.clone().place_and_carry(local, purpose).await,
         };
@@ -170,8 +171,13 @@ impl Dispatcher {
 
     /// Serves a client of the Engine's, request by request: each is placed once its head is here. Between two of them nothing
     /// but the client's connection is held, or a channel that may go without the client's noticing.
-    async fn converse(self: Arc<Self>, mut local: LocalStream, purpose: Purpose) -> Result<End, String> {
-        let (began, exchange) = (self.settings.target(), Arc::new(Exchange::new(self.early.pings.clone())));
+    async fn converse(
+        self: Arc<Self>,
+        mut local: LocalStream,
+        purpose: Purpose,
+        sockets: Arc<[String]>,
+    ) -> Result<End, String> {
+        let (began, exchange) = (self.settings.target(), Arc::new(Exchange::new(self.early.pings.clone(), sockets)));
         let mut settings = self.settings.subscribe();
         loop {
             let kind = loop {
@@ -214,6 +220,20 @@ impl Dispatcher {
                 }
                 continue;
             }
+            if exchange.names_our_socket() {
+                match or_gone(&local, self.engines_socket(&purpose)).await? {
+                    Ok(path) => exchange.give_their_socket(&path),
+                    Err(endpoint) => {
+                        return Ok(match local.write_all(&no_socket(&endpoint)).await {
+                            Ok(()) => {
+                                local.finish();
+                                End::Done
+                            }
+                            Err(_) => End::ClientGone,
+                        });
+                    }
+                }
+            }
             let placing = Placing {
                 purpose: Purpose { kind, ..purpose.clone() },
                 began: began.clone(),
@@ -223,6 +243,22 @@ impl Dispatcher {
                 Placed::Ended(end) => return Ok(end),
                 Placed::Free(local) => local.move_here().map_err(|e| e.to_string())?,
             };
+        }
+    }
+
+    /// The path of the Engine's socket on its host, once there is a connection.
+    ///
+    /// # Errors
+    /// The way to the Engine, where that is no socket.
+    async fn engines_socket(&self, purpose: &Purpose) -> Result<String, Endpoint> {
+        let mut status = self.status.subscribe();
+        self.commands.send(Command::Use);
+        let settled = status.wait_for(|status| status.state.availability() != Availability::Waiting);
+        // Without a connection the request is refused when it is placed.
+        let _ = tokio::time::timeout(self.settings.target().wait, settled).await;
+        match self.way(purpose) {
+            Endpoint::Streamlocal(path) => Ok(path),
+            other => Err(other),
         }
     }
 
@@ -490,6 +526,17 @@ impl Dial for Dispatcher {
     fn last_error(&self) -> Option<String> {
         self.status.last_error()
     }
+}
+
+/// The answer to a request that would give a container a socket which the host does not have.
+fn no_socket(way: &Endpoint) -> Vec<u8> {
+    let message = format!(
+        "dtunnel: the bind's source is this tunnel's socket on this machine. The tunnel reaches the Engine by {way}, and \
+         does not know the path of its socket on the host: use that path as the source, for example /var/run/docker.sock"
+    );
+    let body = serde_json::json!({ "message": message }).to_string();
+    let head = "HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\nConnection: close\r\n";
+    format!("{head}Content-Length: {}\r\n\r\n{body}", body.len()).into_bytes()
 }
 
 /// Closes a client whose flow cannot be had.

@@ -11,6 +11,7 @@
 //! In `Between` and `Ready` no part of a request is at the host and no part of an answer is pending: the client's
 //! connection is bound to no channel.
 
+use std::ops::Range;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ use bytes::{Bytes, BytesMut};
 use tokio::sync::Notify;
 
 use super::answer::{Answer, Progress};
+use super::binds;
 use super::ping::{self, Pings, Told, is_cli_ping};
 use crate::sync::lock;
 use crate::tunnel::dial::Kind;
@@ -27,8 +29,12 @@ use crate::tunnel::guard::{Body, Rest, head_end, read_head};
 const MAX_HEAD: usize = 64 << 10;
 /// Limit of a method's length.
 const MAX_METHOD: usize = 16;
+/// Largest body that is looked at, in bytes. Those of the docker CLI and of SDKs have a few KB.
+const MAX_BODY: u64 = 1 << 20;
 /// How long the rest of a head is waited for. An incomplete head is then passed on unchanged.
 const HEAD_TIME: Duration = Duration::from_secs(1);
+/// How long more of a body that is looked at is waited for. What there is of it is then passed on unchanged.
+const BODY_TIME: Duration = Duration::from_secs(10);
 /// How often a request without an answer is sent again.
 const MOST_REPEATS: u32 = 2;
 
@@ -49,6 +55,8 @@ pub(in crate::tunnel) struct Exchange {
     state: Mutex<State>,
     /// What is known of the Engine's answer to pings.
     pings: Arc<Pings>,
+    /// The local paths of the tunnel.
+    sockets: Arc<[String]>,
     /// Notified when the client is to be cut, and when it has had more than an early answer.
     cut: Notify,
     more: Notify,
@@ -87,6 +95,8 @@ enum Early {
 enum Phase {
     #[default]
     Between,
+    /// The head is here; its body is read, because it may name this tunnel's socket.
+    Holding,
     Ready,
     Asked,
     /// The pending data must be placed like a request.
@@ -109,11 +119,32 @@ struct Request {
     /// Is it the ping of a docker command? And since when what its answer says is of use, see [`Pings::generation`].
     is_ping: bool,
     generation: u64,
+    /// Where its body begins and ends in what is pending, if that may name this tunnel's socket.
+    body: Option<Range<usize>>,
+    /// Does it?
+    names_our_socket: bool,
 }
 
 impl Exchange {
-    pub(in crate::tunnel) fn new(pings: Arc<Pings>) -> Self {
-        Self { pings, ..Self::default() }
+    /// Of a tunnel with these local sockets.
+    pub(in crate::tunnel) fn new(pings: Arc<Pings>, sockets: Arc<[String]>) -> Self {
+        Self { pings, sockets, ..Self::default() }
+    }
+
+    /// Is what is ready to give a container this tunnel's socket? That is not on the host.
+    pub(in crate::tunnel) fn names_our_socket(&self) -> bool {
+        let state = lock(&self.state);
+        state.phase == Phase::Ready && state.request.names_our_socket
+    }
+
+    /// Puts `theirs`, a path on the host, in its place.
+    pub(in crate::tunnel) fn give_their_socket(&self, theirs: &str) {
+        let mut state = lock(&self.state);
+        let Some(at) = state.request.body.take() else { return };
+        let body = binds::replaced(&state.pending[at.clone()], &self.sockets, theirs);
+        let head = binds::with_length(&state.pending[..at.start], body.len());
+        state.pending = BytesMut::from(&[head, body].concat()[..]);
+        state.request.names_our_socket = false;
     }
 
     /// Is what is ready the ping of a docker command, with which its connection begins, and nothing else?
@@ -168,7 +199,15 @@ impl Exchange {
             Phase::Between => {
                 let before = state.pending.len();
                 state.pending.extend_from_slice(&data);
-                state.gather(before)
+                let gathered = state.gather(before);
+                if state.phase == Phase::Holding { state.look_at_body(&self.sockets) } else { gathered }
+            }
+            Phase::Holding => {
+                if !state.request.rest.takes_all(&data) {
+                    state.phase = Phase::BlindReady;
+                }
+                state.pending.extend_from_slice(&data);
+                state.look_at_body(&self.sockets)
             }
             Phase::Ready | Phase::BlindReady => {
                 if !state.request.rest.takes_all(&data) {
@@ -180,16 +219,19 @@ impl Exchange {
         }
     }
 
-    /// Waits until the rest of a started head is overdue. The data received so far is then ready.
+    /// Waits until the rest of a started head, or of a body that is looked at, is overdue. The data received so far is
+    /// then ready.
     pub(in crate::tunnel) async fn overdue(&self) {
-        let is_begun = {
+        let limit = {
             let state = lock(&self.state);
-            state.phase == Phase::Between && !state.pending.is_empty()
+            match state.phase {
+                Phase::Between if !state.pending.is_empty() => Some(HEAD_TIME),
+                Phase::Holding => Some(BODY_TIME),
+                _ => None,
+            }
         };
-        if !is_begun {
-            return std::future::pending().await;
-        }
-        tokio::time::sleep(HEAD_TIME).await;
+        let Some(limit) = limit else { return std::future::pending().await };
+        tokio::time::sleep(limit).await;
         lock(&self.state).phase = Phase::BlindReady;
     }
 
@@ -223,6 +265,8 @@ impl Exchange {
                     self.pings.heard(before.request.generation, before.answer.as_ref().and_then(Answer::head));
                 }
             }
+            // What the client has begun is still to be sent.
+            Progress::Complete | Progress::Unframed if !state.pending.is_empty() => state.phase = Phase::BlindReady,
             Progress::Complete | Progress::Unframed => state.phase = Phase::Blind,
         }
         holds
@@ -234,7 +278,7 @@ impl Exchange {
         match state.phase {
             Phase::Ready => Some(state.request.kind),
             Phase::BlindReady => Some(Kind::Unknown),
-            Phase::Between | Phase::Asked | Phase::Blind => None,
+            Phase::Between | Phase::Holding | Phase::Asked | Phase::Blind => None,
         }
     }
 
@@ -254,7 +298,7 @@ impl Exchange {
                 }
             }
             Phase::BlindReady => state.phase = Phase::Blind,
-            Phase::Between | Phase::Asked | Phase::Blind => {}
+            Phase::Between | Phase::Holding | Phase::Asked | Phase::Blind => {}
         }
         pending
     }
@@ -262,7 +306,7 @@ impl Exchange {
     /// Whether the last request was answered and no other one has begun. The client's connection
     /// is then bound to no channel.
     pub(in crate::tunnel) fn is_between(&self) -> bool {
-        lock(&self.state).phase == Phase::Between
+        matches!(lock(&self.state).phase, Phase::Between | Phase::Holding)
     }
 
     /// Are its bytes passed on as they are, whatever they mean?
@@ -274,7 +318,7 @@ impl Exchange {
     /// incomplete head becomes ready, and is passed on unchanged.
     pub(in crate::tunnel) fn is_over(&self) -> bool {
         let mut state = lock(&self.state);
-        if state.phase != Phase::Between {
+        if !matches!(state.phase, Phase::Between | Phase::Holding) {
             return false;
         }
         if !state.pending.is_empty() {
@@ -297,7 +341,7 @@ impl Exchange {
     pub(in crate::tunnel) fn survives(&self) -> bool {
         let mut state = lock(&self.state);
         if state.phase != Phase::Asked || state.answered || state.repeats >= MOST_REPEATS {
-            return matches!(state.phase, Phase::Between | Phase::Ready | Phase::BlindReady);
+            return matches!(state.phase, Phase::Between | Phase::Holding | Phase::Ready | Phase::BlindReady);
         }
         let Some(whole) = state.request.repeatable.clone() else { return false };
         state.pending = BytesMut::from(&whole[..]);
@@ -322,6 +366,18 @@ impl Told for Exchange {
 }
 
 impl State {
+    /// Looks for this tunnel's socket in a body that is whole.
+    fn look_at_body(&mut self, sockets: &[String]) -> FromClient {
+        if self.phase == Phase::Holding && !self.request.rest.has_ended() {
+            return FromClient::Wait;
+        }
+        if let (Phase::Holding, Some(at)) = (self.phase, self.request.body.clone()) {
+            self.request.names_our_socket = binds::names(&self.pending[at], sockets);
+            self.phase = Phase::Ready;
+        }
+        FromClient::Ready
+    }
+
     /// Looks for a request in the pending data, of which `before` bytes were searched earlier.
     fn gather(&mut self, before: usize) -> FromClient {
         let read = match head_end(&self.pending, before) {
@@ -340,10 +396,21 @@ impl State {
                 rest: Rest::from(body),
                 is_ping: is_cli_ping(&self.pending),
                 generation: 0,
+                body: None,
+                names_our_socket: false,
                 repeatable: (is_question && body == Body::None && !head.upgrade).then(Bytes::new),
             };
-            if self.request.rest.takes_all(&self.pending[end..]) {
-                self.phase = Phase::Ready;
+            let has_binds = head.operation().is_some_and(|operation| operation.has_binds) && !head.expects;
+            let (size, is_framed) = (self.pending.len(), self.request.rest.takes_all(&self.pending[end..]));
+            match body {
+                _ if !is_framed => {}
+                Body::Length(length) if has_binds && length <= MAX_BODY => {
+                    let length = usize::try_from(length).unwrap_or(usize::MAX);
+                    debug_assert!(size - end <= length);
+                    self.request.body = Some(end..end + length);
+                    self.phase = Phase::Holding;
+                }
+                _ => self.phase = Phase::Ready,
             }
         }
         FromClient::Ready

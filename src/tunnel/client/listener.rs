@@ -121,6 +121,13 @@ impl Listener {
         &self.endpoint
     }
 
+    /// The paths by which a program may name its socket; none if it has none.
+    pub(in crate::tunnel) fn paths(&self) -> Vec<String> {
+        let LocalEndpoint::Unix(path) = &self.endpoint else { return Vec::new() };
+        let resolved = path.canonicalize().ok().filter(|resolved| resolved != path);
+        [path.clone()].into_iter().chain(resolved).filter_map(|path| path.to_str().map(str::to_owned)).collect()
+    }
+
     /// Returns the next client of this user, and rejects those of others. Cancel safe.
     pub(in crate::tunnel) async fn accept(&self) -> LocalStream {
         loop {

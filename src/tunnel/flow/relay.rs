@@ -207,7 +207,8 @@ async fn outwards(local: &LocalStream, writer: &ChannelWriter, carriage: Carriag
         let data = match carriage.exchange.and_then(Exchange::ready) {
             Some(kind) => {
                 // A request: the first one on this channel has been placed here.
-                if !((carriage.may_stay)() && carriage.lease.takes(kind)) {
+                let is_to_be_changed = carriage.exchange.is_some_and(Exchange::names_our_socket);
+                if is_to_be_changed || !((carriage.may_stay)() && carriage.lease.takes(kind)) {
                     return Outward::Elsewhere;
                 }
                 carriage.exchange.map(Exchange::begin).unwrap_or_default()

@@ -36,7 +36,7 @@ pub struct Head {
     /// Whether it has a body.
     pub(super) body: bool,
     /// Whether the client waits for `100 Continue` before it sends the body.
-    pub(super) expects: bool,
+    pub(in crate::tunnel) expects: bool,
 }
 
 impl Head {

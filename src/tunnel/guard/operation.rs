@@ -35,6 +35,8 @@ pub(in crate::tunnel) struct Operation {
     pub(in crate::tunnel) kind: Kind,
     /// Whether its success may change the published ports.
     pub(in crate::tunnel) changes_ports: bool,
+    /// Whether its body may give a container a socket of the host's.
+    pub(in crate::tunnel) has_binds: bool,
 }
 
 /// Name, method and path identify a row of the table.
@@ -134,6 +136,7 @@ pub(super) const fn plain(name: &'static str, method: &'static str, path: &'stat
         makes: None,
         kind: Kind::Short,
         changes_ports: false,
+        has_binds: false,
     }
 }
 
@@ -182,6 +185,10 @@ impl Operation {
 
     pub(super) const fn upgrades(self, protocol: &'static str) -> Self {
         Self { upgrade: Some(protocol), ..self }
+    }
+
+    pub(super) const fn has_binds(self) -> Self {
+        Self { has_binds: true, ..self }
     }
 
     pub(super) const fn changes_ports(self) -> Self {

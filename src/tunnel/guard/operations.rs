@@ -38,7 +38,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
     plain("containers.archive", "HEAD", "/containers/{}/archive", CONTAINERS).takes("path").reaches(Reach::Container),
     plain("containers.archive", "GET", "/containers/{}/archive", CONTAINERS).takes("path").reaches(Reach::Container).streams(),
     plain("containers.copy", "PUT", "/containers/{}/archive", CONTAINERS).takes("copyUIDGID noOverwriteDirNonDir path").body().reaches(Reach::Container).streams(),
-    plain("containers.create", "POST", "/containers/create", CONTAINERS).takes("name platform").judged(bodies::judge_create).makes(Makes::Container),
+    plain("containers.create", "POST", "/containers/create", CONTAINERS).takes("name platform").judged(bodies::judge_create).makes(Makes::Container).has_binds(),
     plain("containers.prune", "POST", "/containers/prune", CONTAINERS).takes("filters"),
     // Engines up to 24 read a HostConfig from its body if the API version is below 1.24.
     plain("containers.start", "POST", "/containers/{}/start", CONTAINERS).takes("detachKeys").empty("a HostConfig belongs into containers.create, not here").reaches(Reach::Container).changes_ports(),
@@ -134,8 +134,8 @@ pub(super) const OPERATIONS: &[Operation] = &[
     plain("services.inspect", "GET", "/services/{}", READ).takes("insertDefaults"),
     plain("services.logs", "GET", "/services/{}/logs", READ).takes(LOGS).streams(),
     // A service's rights are in its specification, which is not judged.
-    plain("services.create", "POST", "/services/create", 0).refused().body(),
-    plain("services.update", "POST", "/services/{}/update", 0).takes("registryAuthFrom rollback version").refused().body(),
+    plain("services.create", "POST", "/services/create", 0).refused().body().has_binds(),
+    plain("services.update", "POST", "/services/{}/update", 0).takes("registryAuthFrom rollback version").refused().body().has_binds(),
     plain("services.delete", "DELETE", "/services/{}", 0),
     plain("tasks.list", "GET", "/tasks", READ).takes("filters"),
     plain("tasks.inspect", "GET", "/tasks/{}", READ),

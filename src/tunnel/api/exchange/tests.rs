@@ -288,7 +288,7 @@ fn standing(turns: &[Turn], piece: usize) -> Vec<&'static str> {
             }),
         }
         match lock(&exchange.state).phase {
-            Phase::Between => "between",
+            Phase::Between | Phase::Holding => "between",
             Phase::Ready | Phase::Asked => "asked",
             Phase::BlindReady | Phase::Blind => "blind",
         }
@@ -323,7 +323,7 @@ fn who_was_told_otherwise_and_has_had_nothing_else_is_cut() {
     ]) {
         let pings = Arc::<Pings>::default();
         pings.heard(0, Some(head("").as_bytes()));
-        let clients = [(); 2].map(|()| Arc::new(Exchange::new(pings.clone())));
+        let clients = [(); 2].map(|()| Arc::new(Exchange::new(pings.clone(), Arc::default())));
         let early = pings.answer(std::time::SystemTime::now()).expect("known");
         clients.iter().for_each(|client| drop(client.answer_early(&early)));
         // The first one has asked on, and has an answer.
@@ -332,5 +332,61 @@ fn who_was_told_otherwise_and_has_had_nothing_else_is_cut() {
         clients[0].host_sent(b"HTTP/1.1 200 OK\r\n");
         pings.heard(0, answer.as_deref());
         assert_eq!(clients.map(|client| client.is_cut()), [false, cuts], "{answer:?}");
+    }
+}
+
+#[test]
+fn a_body_that_may_name_our_socket_is_looked_at_whole_and_only_then() {
+    let ours: Arc<[String]> = [String::from("/run/lab.sock")].into();
+    let create = |bind: &str| {
+        let body = format!("{{\"HostConfig\":{{\"Binds\":[\"{bind}:/var/run/docker.sock\"]}}}}");
+        let head = "POST /v1.41/containers/create?name=a HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n";
+        format!("{head}Content-Length: {}\r\n\r\n{body}", body.len())
+    };
+    for piece in [1, 7, 100_000] {
+        for (bind, is_ours) in [("/run/lab.sock", true), ("/run/other.sock", false)] {
+            let exchange = Exchange::new(Arc::default(), ours.clone());
+            let request = create(bind);
+            let mut pieces = request.as_bytes().chunks(piece).peekable();
+            while let Some(data) = pieces.next() {
+                let expected = if pieces.peek().is_none() { FromClient::Ready } else { FromClient::Wait };
+                assert_eq!(take(&exchange, data), expected);
+                assert_eq!(exchange.ready().is_some(), expected == FromClient::Ready);
+            }
+            assert_eq!(exchange.names_our_socket(), is_ours);
+            if is_ours {
+                exchange.give_their_socket("/run/docker.sock");
+                assert!(!exchange.names_our_socket());
+            }
+            let expected = if is_ours { create("/run/docker.sock") } else { request };
+            assert_eq!(String::from_utf8_lossy(&exchange.begin()), expected);
+            hear(&exchange, b"HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n");
+            assert!(exchange.is_between());
+        }
+    }
+}
+
+/// However it does not come, what there is of it passes as it is.
+#[tokio::test(start_paused = true)]
+async fn a_body_that_stays_away_passes_as_far_as_it_came() {
+    let begun = |length: u64, more: &str| {
+        let exchange = Exchange::new(Arc::default(), [String::from("/run/lab.sock")].into());
+        let text = format!("POST /containers/create HTTP/1.1\r\nHost: x\r\n{more}Content-Length: {length}\r\n\r\n{{");
+        (take(&exchange, text.as_bytes()), exchange, text)
+    };
+    let (waits, exchange, text) = begun(100, "");
+    assert_eq!(waits, FromClient::Wait);
+    exchange.overdue().await;
+    assert_eq!((exchange.ready(), exchange.begin()), (Some(Kind::Unknown), Bytes::from(text)));
+    let (_, exchange, text) = begun(100, "");
+    assert!(!exchange.is_over(), "half a body is no end");
+    assert_eq!((exchange.ready(), exchange.begin()), (Some(Kind::Unknown), Bytes::from(text)));
+    // An Engine that answers before it was asked.
+    let (_, exchange, text) = begun(100, "");
+    hear(&exchange, b"HTTP/1.1 400 Bad Request\r\n");
+    assert_eq!((exchange.ready(), exchange.begin()), (Some(Kind::Unknown), Bytes::from(text)));
+    // Not one that is too large, nor one whose client waits for a word of the Engine's.
+    for (length, more) in [(MAX_BODY + 1, ""), (100, "Expect: 100-continue\r\n")] {
+        assert_eq!(begun(length, more).0, FromClient::Ready);
     }
 }

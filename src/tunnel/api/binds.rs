@@ -1,0 +1,182 @@
+//! The tunnel's own socket as a bind of a container: the container gets the Engine's socket.
+//!
+//! Many tools mount the path of `DOCKER_HOST` into a container (testcontainers, act, devcontainers). That path is on this
+//! machine; on the host the Engine would make an empty directory of that name. A body without the path is not read, and of
+//! one with it only that string is changed.
+
+use std::ops::Range;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+/// Where a body may name a socket: `HostConfig` of containers.create, `TaskTemplate` of services.create and
+/// services.update.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Body<'a> {
+    #[serde(borrow)]
+    host_config: Option<HostConfig<'a>>,
+    #[serde(borrow)]
+    task_template: Option<TaskTemplate<'a>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct HostConfig<'a> {
+    #[serde(borrow)]
+    binds: Option<Vec<&'a RawValue>>,
+    #[serde(borrow)]
+    mounts: Option<Vec<Mount<'a>>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct TaskTemplate<'a> {
+    #[serde(borrow)]
+    container_spec: Option<ContainerSpec<'a>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct ContainerSpec<'a> {
+    #[serde(borrow)]
+    mounts: Option<Vec<Mount<'a>>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Mount<'a> {
+    #[serde(borrow)]
+    source: Option<&'a RawValue>,
+}
+
+/// A place in a body that names our socket.
+#[derive(Debug, PartialEq, Eq)]
+struct Found {
+    /// The JSON string.
+    at: Range<usize>,
+    /// What follows the path in it: `:/var/run/docker.sock:ro`.
+    behind: String,
+}
+
+/// Does a body name one of these paths as a container's?
+pub(super) fn names(body: &[u8], ours: &[String]) -> bool {
+    !find(body, ours).is_empty()
+}
+
+/// The body with `theirs` in place of our paths.
+pub(super) fn replaced(body: &[u8], ours: &[String], theirs: &str) -> Vec<u8> {
+    let (mut new, mut from) = (Vec::with_capacity(body.len()), 0);
+    for Found { at, behind } in find(body, ours) {
+        new.extend_from_slice(&body[from..at.start]);
+        new.extend_from_slice(serde_json::Value::from(format!("{theirs}{behind}")).to_string().as_bytes());
+        from = at.end;
+    }
+    new.extend_from_slice(&body[from..]);
+    new
+}
+
+/// A head with another Content-Length.
+pub(super) fn with_length(head: &[u8], length: usize) -> Vec<u8> {
+    let is_length = |line: &[u8]| {
+        line.split(|byte| *byte == b':').next().is_some_and(|name| name.eq_ignore_ascii_case(b"content-length"))
+    };
+    let lines = head.split_inclusive(|byte| *byte == b'\n');
+    lines
+        .flat_map(
+            |line| if is_length(line) { format!("Content-Length: {length}\r\n").into_bytes() } else { line.to_vec() },
+        )
+        .collect()
+}
+
+/// Where our paths are, in the order of the body.
+fn find(body: &[u8], ours: &[String]) -> Vec<Found> {
+    // JSON may write a slash as `\/`, as PHP does, and other characters in many ways.
+    let is_plain = |path: &String| path.chars().all(|c| c.is_ascii_alphanumeric() || "/._-@+,:=~".contains(c));
+    let slashed = |path: &String| path.replace('/', "\\/");
+    let is_there =
+        |path: &String| !is_plain(path) || contains(body, path.as_bytes()) || contains(body, slashed(path).as_bytes());
+    let Some(text) = ours.iter().any(is_there).then(|| std::str::from_utf8(body).ok()).flatten() else {
+        return Vec::new();
+    };
+    let Ok(parsed) = serde_json::from_str::<Body<'_>>(text) else { return Vec::new() };
+    let (binds, mounts) = parsed.host_config.map_or((None, None), |config| (config.binds, config.mounts));
+    let of_tasks = parsed.task_template.and_then(|task| task.container_spec).and_then(|spec| spec.mounts);
+    let sources = mounts.into_iter().chain(of_tasks).flatten().filter_map(|mount| mount.source);
+    let path_of = |raw: &RawValue| serde_json::from_str::<String>(raw.get()).ok();
+    let behind = |value: &str, may_go_on: bool| {
+        let rests = ours.iter().filter_map(|path| value.strip_prefix(path.as_str()));
+        rests.filter(|rest| rest.is_empty() || may_go_on && rest.starts_with(':')).map(str::to_owned).next()
+    };
+    let binds = binds.into_iter().flatten().map(|raw| (raw, true));
+    let mut found: Vec<Found> = binds
+        .chain(sources.map(|raw| (raw, false)))
+        .filter_map(|(raw, is_bind)| {
+            let start = raw.get().as_ptr() as usize - text.as_ptr() as usize;
+            Some(Found { at: start..start + raw.get().len(), behind: behind(&path_of(raw)?, is_bind)? })
+        })
+        .collect();
+    found.sort_by_key(|found| found.at.start);
+    found
+}
+
+fn contains(body: &[u8], part: &[u8]) -> bool {
+    body.windows(part.len().max(1)).any(|window| window == part)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const THEIRS: &str = "/var/run/docker.sock";
+
+    fn ours() -> Vec<String> {
+        vec!["/run/user/1000/dtunnel/lab.sock".into(), "/tmp/a \"b\".sock".into()]
+    }
+
+    #[test]
+    fn our_socket_becomes_the_engines_and_nothing_else_changes() {
+        for (body, expected) in [
+            (
+                r#"{"Image":"x", "HostConfig": {"Binds": ["/run/user/1000/dtunnel/lab.sock:/var/run/docker.sock:ro" , "/a:/b"]}}"#,
+                r#"{"Image":"x", "HostConfig": {"Binds": ["/var/run/docker.sock:/var/run/docker.sock:ro" , "/a:/b"]}}"#,
+            ),
+            (
+                r#"{"HostConfig":{"Mounts":[{"Type":"bind","Source":"\/run\/user\/1000\/dtunnel\/lab.sock","Target":"/x"}],"Binds":null}}"#,
+                r#"{"HostConfig":{"Mounts":[{"Type":"bind","Source":"/var/run/docker.sock","Target":"/x"}],"Binds":null}}"#,
+            ),
+            (
+                r#"{"Name":"s","TaskTemplate":{"ContainerSpec":{"Mounts":[{"Source":"/tmp/a \"b\".sock"},{"Source":"/run/user/1000/dtunnel/lab.sock"}]}}}"#,
+                r#"{"Name":"s","TaskTemplate":{"ContainerSpec":{"Mounts":[{"Source":"/var/run/docker.sock"},{"Source":"/var/run/docker.sock"}]}}}"#,
+            ),
+        ] {
+            assert!(names(body.as_bytes(), &ours()), "{body}");
+            assert_eq!(String::from_utf8_lossy(&replaced(body.as_bytes(), &ours(), THEIRS)), expected);
+        }
+    }
+
+    #[test]
+    fn what_only_looks_like_it_stays() {
+        for body in [
+            r#"{"HostConfig":{"Binds":["/run/user/1000/dtunnel/lab.sock.d:/x"]}}"#,
+            r#"{"HostConfig":{"Mounts":[{"Source":"/run/user/1000/dtunnel/lab.sock:/x"}]}}"#,
+            r#"{"Env":["DOCKER_HOST=unix:///run/user/1000/dtunnel/lab.sock"],"HostConfig":{"Binds":[]}}"#,
+            r#"{"Cmd":["/run/user/1000/dtunnel/lab.sock"]}"#,
+            r#"{"HostConfig":{"Binds":["/run/user/1000/dtunnel/lab.sock:/x"]}"#,
+            r#"{"HostConfig":{"Binds":[7]}}"#,
+            "",
+        ] {
+            assert!(!names(body.as_bytes(), &ours()), "{body}");
+            assert_eq!(replaced(body.as_bytes(), &ours(), THEIRS), body.as_bytes());
+        }
+    }
+
+    #[test]
+    fn a_head_gets_the_length_of_its_new_body() {
+        let head =
+            b"POST /containers/create HTTP/1.1\r\nHost: x\r\ncontent-length: 120\r\nX: Content-Length: 3\r\n\r\n";
+        let expected =
+            b"POST /containers/create HTTP/1.1\r\nHost: x\r\nContent-Length: 7\r\nX: Content-Length: 3\r\n\r\n";
+        assert_eq!(with_length(head, 7), expected);
+    }
+}
