@@ -20,6 +20,8 @@ use crate::tunnel::State;
 const FIGHTING: [&str; 3] = ["DOCKER_CONTEXT", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH"];
 /// Variables that dtunnel sets, for docker and for shell prompts.
 const OURS: [&str; 3] = ["DOCKER_HOST", "DTUNNEL", "DTUNNEL_ACCESS"];
+/// The socket that testcontainers gives its containers: the one on the Engine's host.
+const SOCKET_OVERRIDE: &str = "TESTCONTAINERS_DOCKER_SOCKET_OVERRIDE";
 
 #[derive(Debug, Args)]
 pub(super) struct EnvArgs {
@@ -46,6 +48,8 @@ pub(super) struct Environment {
     host: String,
     target: String,
     access: String,
+    /// The path of the Engine's socket on the host, if it has one that is known.
+    socket: Option<String>,
 }
 
 impl Environment {
@@ -54,13 +58,18 @@ impl Environment {
             host: status.local.unwrap_or_default(),
             target: target.into(),
             access: status.access.unwrap_or_else(|| "full".into()),
+            socket: status.remote.filter(|remote| remote.starts_with('/')),
         }
     }
 
     pub(super) fn changes(&self) -> Vec<Change<'_>> {
         let values = [&self.host, &self.target, &self.access];
         let ours = OURS.into_iter().zip(values).map(|(name, value)| Change::Set(name, value));
-        ours.chain(FIGHTING.map(Change::Clear)).collect()
+        let socket = match &self.socket {
+            Some(path) => Change::Set(SOCKET_OVERRIDE, path),
+            None => Change::Clear(SOCKET_OVERRIDE),
+        };
+        ours.chain([socket]).chain(FIGHTING.map(Change::Clear)).collect()
     }
 }
 
@@ -69,7 +78,8 @@ pub(super) fn env(global: &Global, args: &EnvArgs) -> Result<(), Failure> {
     // On any failure: a shell that evaluates no output would keep its previous host.
     ui::if_it_fails(shell.failure());
     if args.unset {
-        return ui::print(&shell.script(&OURS.map(Change::Clear)));
+        let cleared: Vec<Change<'_>> = OURS.into_iter().chain([SOCKET_OVERRIDE]).map(Change::Clear).collect();
+        return ui::print(&shell.script(&cleared));
     }
     let chosen = global.choose(args.target.as_deref())?;
     let status = if args.up {

@@ -28,8 +28,8 @@ use super::ports::Looks;
 use super::settings::Settings;
 use super::uptime::commands::{Command, Commands};
 use super::uptime::state::{Availability, Publisher};
-use crate::config::Target;
-use crate::host;
+use crate::config::{Remote, Target};
+use crate::host::{self, Route};
 use crate::ssh::{Channel, Endpoint, OpenError};
 
 /// After this time a flow asks for a further connection for later flows. Most requests are answered sooner.
@@ -221,10 +221,10 @@ impl Dispatcher {
                 continue;
             }
             if exchange.names_our_socket() {
-                match or_gone(&local, self.engines_socket(&purpose)).await? {
+                match or_gone(&local, self.engines_socket()).await? {
                     Ok(path) => exchange.give_their_socket(&path),
-                    Err(endpoint) => {
-                        return Ok(match local.write_all(&no_socket(&endpoint)).await {
+                    Err(way) => {
+                        return Ok(match local.write_all(&no_socket(&way)).await {
                             Ok(()) => {
                                 local.finish();
                                 End::Done
@@ -250,15 +250,16 @@ impl Dispatcher {
     ///
     /// # Errors
     /// The way to the Engine, where that is no socket.
-    async fn engines_socket(&self, purpose: &Purpose) -> Result<String, Endpoint> {
+    async fn engines_socket(&self) -> Result<String, String> {
         let mut status = self.status.subscribe();
         self.commands.send(Command::Use);
         let settled = status.wait_for(|status| status.state.availability() != Availability::Waiting);
         // Without a connection the request is refused when it is placed.
         let _ = tokio::time::timeout(self.settings.target().wait, settled).await;
-        match self.way(purpose) {
-            Endpoint::Streamlocal(path) => Ok(path),
-            other => Err(other),
+        match self.status.subscribe().borrow().route.as_ref().map(Route::remote) {
+            Some(Remote::Socket(path)) => Ok(path.clone()),
+            Some(other) => Err(other.to_string()),
+            None => Err("a way that is not known yet".into()),
         }
     }
 
@@ -529,7 +530,7 @@ impl Dial for Dispatcher {
 }
 
 /// The answer to a request that would give a container a socket which the host does not have.
-fn no_socket(way: &Endpoint) -> Vec<u8> {
+fn no_socket(way: &str) -> Vec<u8> {
     let message = format!(
         "dtunnel: the bind's source is this tunnel's socket on this machine. The tunnel reaches the Engine by {way}, and \
          does not know the path of its socket on the host: use that path as the source, for example /var/run/docker.sock"

@@ -90,7 +90,7 @@ fn a_tunnel_that_is_not_up_is_said_to_be_so() {
     lab.ok(&["down", "--all"]);
     assert_eq!(
         lab.ok(&["env", "--unset", "--shell", "fish"]),
-        "set -e DOCKER_HOST;\nset -e DTUNNEL;\nset -e DTUNNEL_ACCESS;\n"
+        "set -e DOCKER_HOST;\nset -e DTUNNEL;\nset -e DTUNNEL_ACCESS;\nset -e TESTCONTAINERS_DOCKER_SOCKET_OVERRIDE;\n"
     );
     assert!(lab.fails(1, &["logs", "lab"]).contains("never up"));
     lab.fails(2, &["daemon", "lab"]);

@@ -176,6 +176,9 @@ fn env_sets_what_docker_and_prompts_need_in_each_shell() {
     }
     let json: serde_json::Value = serde_json::from_str(&lab.ok(&["env", "lab", "--shell", "json"])).unwrap();
     assert_eq!((&json["DTUNNEL"], &json["DTUNNEL_ACCESS"]), (&"lab".into(), &"read-only".into()));
+    // Where the Engine is has not been looked for.
+    let socket = &json["TESTCONTAINERS_DOCKER_SOCKET_OVERRIDE"];
+    assert!(socket.is_null() && json.get("TESTCONTAINERS_DOCKER_SOCKET_OVERRIDE").is_some());
     assert!(json["DOCKER_CONTEXT"].is_null() && json.get("DOCKER_CONTEXT").is_some());
 }
 

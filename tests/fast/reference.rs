@@ -200,6 +200,10 @@ const ENVIRONMENT: &[(&str, &str)] = &[
         "Set by env, exec and shell: the target that docker uses, and what may be asked of it.",
     ),
     ("DOCKER_HOST", "Set by env, exec and shell."),
+    (
+        "TESTCONTAINERS_DOCKER_SOCKET_OVERRIDE",
+        "Set by env, exec and shell: the path of the Engine's socket on the host, which testcontainers gives containers.",
+    ),
     ("SSH_AUTH_SOCK", "The ssh-agent."),
     ("SSH_ASKPASS, SSH_ASKPASS_REQUIRE", "What asks for passphrases where there is no terminal, as for ssh."),
     ("NO_COLOR", "No colours."),
