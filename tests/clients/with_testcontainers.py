@@ -1,5 +1,9 @@
-"""A test as people write them with testcontainers. Usage: with_testcontainers.py IMAGE, with DOCKER_HOST set."""
+"""A test as people write them with testcontainers. Usage: with_testcontainers.py IMAGE [leave], with DOCKER_HOST set.
 
+With `leave` it dies without clearing up: that is what the reaper is for.
+"""
+
+import os
 import sys
 import urllib.request
 
@@ -16,4 +20,6 @@ with container.waiting_for(HttpWaitStrategy(80)):
         assert answer.read() == b"hello\n"
     code, output = container.exec(["echo", "inside"])
     assert (code, output) == (0, b"inside\n")
-print("all is well")
+    print("all is well", flush=True)
+    if sys.argv[2:] == ["leave"]:
+        os._exit(0)

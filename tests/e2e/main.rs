@@ -39,6 +39,7 @@ mod reload;
 mod requests;
 mod restart;
 mod shells;
+mod sockets;
 mod spares;
 mod ssh_config;
 mod stalls;

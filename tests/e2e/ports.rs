@@ -12,6 +12,7 @@ use serde_json::Value;
 use crate::lab::engine::IMAGE;
 use crate::lab::pty::Person;
 use crate::lab::{Lab, connect, run, succeeded, wait_for};
+use crate::sockets;
 
 /// Held by tests whose Engines choose ports themselves: each begins at the same one, and here there is one of it.
 static CHOSEN_BY_ENGINES: Mutex<()> = Mutex::new(());
@@ -324,24 +325,44 @@ fn compose_projects_of_two_and_of_twelve_services() {
 }
 
 #[test]
-fn testcontainers_finds_its_ports_on_localhost() {
+fn testcontainers_works_with_its_defaults_and_its_reaper_reaps() {
     let _alone = CHOSEN_BY_ENGINES.lock().unwrap_or_else(PoisonError::into_inner);
     let Some(lab) = lab("ports = true") else { return };
-    let python = concat!(env!("CARGO_MANIFEST_DIR"), "/target/testcontainers/bin/python");
-    if !std::path::Path::new(python).exists() {
+    let at = |path: &str| format!("{}/{path}", env!("CARGO_MANIFEST_DIR"));
+    let python = [at("target/testcontainers/bin/python"), at("tests/clients/with_testcontainers.py")];
+    let node = ["node".into(), at("target/testcontainers-node/with_testcontainers.mjs")];
+    if ![&python[0], &node[1]].into_iter().all(|path| std::path::Path::new(path).exists()) {
         return crate::lab::skip("testcontainers (scripts/test installs it) is missing");
     }
+    sockets::import_reaper(&lab);
     lab.ok(&["up", "lab"]);
-    let mut test = Command::new(python);
-    lab.set_env(&mut test);
-    test.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/with_testcontainers.py")).arg(IMAGE);
-    // Its helper that clears up comes from a registry.
-    test.env("TESTCONTAINERS_RYUK_DISABLED", "true");
-    // Where this machine is a container itself, it would look for the ports on the Engine's bridge.
-    test.env("TESTCONTAINERS_CONNECTION_MODE", "docker_host").env("TESTCONTAINERS_HOST_OVERRIDE", "localhost");
-    test.env("DOCKER_HOST", format!("unix://{}", lab.socket("lab").display()));
-    let output = run(&mut test);
-    assert!(output.ends_with("all is well\n"), "{output}");
+    let socket = lab.socket("lab").display().to_string();
+    // As `env` has it, and by somebody who only sets DOCKER_HOST.
+    let environment = lab.ok(&["env", "lab", "--shell", "json"]);
+    let environment: Value = serde_json::from_str(&environment).unwrap();
+    let place = environment["TESTCONTAINERS_DOCKER_SOCKET_OVERRIDE"].as_str().unwrap();
+    assert_eq!(place, lab.remote_socket().display().to_string());
+    let runs = [
+        (&python, Some(place), "leave"),
+        (&python, None, "leave"),
+        (&python, None, ""),
+        (&node, Some(place), ""),
+        (&node, None, ""),
+    ];
+    for (program, place, ends) in runs {
+        let mut test = Command::new(&program[0]);
+        lab.set_env(&mut test);
+        test.arg(&program[1]).args([IMAGE, ends]);
+        // Where this machine is a container itself, it would look for the ports on the Engine's bridge.
+        test.env("TESTCONTAINERS_CONNECTION_MODE", "docker_host").env("TESTCONTAINERS_HOST_OVERRIDE", "localhost");
+        test.env("DOCKER_HOST", format!("unix://{socket}"));
+        place.iter().for_each(|place| drop(test.env("TESTCONTAINERS_DOCKER_SOCKET_OVERRIDE", place)));
+        let output = run(&mut test);
+        assert!(output.ends_with("all is well\n"), "{output}");
+        sockets::until_nothing_runs(&lab);
+    }
+    let left = lab.host().run(&format!("ls -d {socket} 2>&1 || true"));
+    assert!(left.contains("No such file"), "{left}");
 }
 
 #[test]
