@@ -157,6 +157,49 @@ fn ports_are_there_when_docker_answers_and_free_when_it_says_that_they_are() {
 }
 
 #[test]
+fn many_ports_of_a_container_that_is_removed_are_all_free_again() {
+    let Some(lab) = lab("ports = true") else { return };
+    lab.ok(&["up", "lab"]);
+    let first = (0..)
+        .map(|_| port())
+        .find(|first| (*first..first + 80).all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok()))
+        .unwrap();
+    let publish = format!("{first}-{}:1000-1079", first + 79);
+    let command = ["run", "--detach", "--name", "many", "--publish", &publish, IMAGE, "sleep", "600"];
+    run(&mut lab.docker("lab", &command));
+    let open = || mappings(&lab).iter().filter(|m| m["state"] == "open").count();
+    // Both addresses of each, where the Engine publishes both.
+    wait_for("the ports", || (open() >= 80 && open() % 80 == 0).then_some(()));
+    run(&mut lab.docker("lab", &["rm", "--force", "many"]));
+    wait_for("the ports to be gone", || mappings(&lab).is_empty().then_some(()));
+    (first..first + 80).for_each(|port| drop(TcpListener::bind(("127.0.0.1", port)).unwrap()));
+}
+
+#[test]
+fn localhost_is_one_service_or_none() {
+    let Some(lab) = lab("ports = true") else { return };
+    let port = port();
+    let other = TcpListener::bind(("::1", port)).unwrap();
+    serve(&lab, "web", &["-p", &format!("{port}:80")]);
+    lab.ok(&["up", "lab"]);
+    let refused = wait_for("the mapping", || mapping(&lab, "web").filter(|m| m["state"] == "taken"));
+    let reason = refused["reason"].as_str().unwrap();
+    assert_eq!(reason, format!("[::1]:{port} is taken on this machine; both addresses of a port open together"));
+    assert!(TcpStream::connect(("127.0.0.1", port)).is_err());
+    assert!(lab.log("lab").contains(reason), "{}", lab.log("lab"));
+    drop(other);
+    assert_eq!(answer(&format!("http://127.0.0.1:{port}/")), "web\n");
+    assert_eq!(answer(&format!("http://[::1]:{port}/")), "web\n");
+    // Loopback addresses of their own are no matter.
+    let own = self::port();
+    serve(&lab, "exact", &["-p", &format!("127.0.0.7:{own}:80")]);
+    serve(&lab, "second", &["-p", "127.0.0.8:80:80"]);
+    assert_eq!(answer("http://127.0.0.8/"), "second\n");
+    assert_eq!(answer(&format!("http://127.0.0.7:{own}/")), "exact\n");
+    assert_eq!(answer(&format!("http://localhost:{port}/")), "web\n");
+}
+
+#[test]
 fn a_port_that_cannot_be_had_is_said_and_another_one_taken_if_wanted() {
     let Some(lab) = lab("ports = true") else { return };
     let taken = port();
@@ -356,7 +399,9 @@ fn testcontainers_works_with_its_defaults_and_its_reaper_reaps() {
         // Where this machine is a container itself, it would look for the ports on the Engine's bridge.
         test.env("TESTCONTAINERS_CONNECTION_MODE", "docker_host").env("TESTCONTAINERS_HOST_OVERRIDE", "localhost");
         test.env("DOCKER_HOST", format!("unix://{socket}"));
-        place.iter().for_each(|place| drop(test.env("TESTCONTAINERS_DOCKER_SOCKET_OVERRIDE", place)));
+        if let Some(place) = place {
+            test.env("TESTCONTAINERS_DOCKER_SOCKET_OVERRIDE", place);
+        }
         let output = run(&mut test);
         assert!(output.ends_with("all is well\n"), "{output}");
         sockets::until_nothing_runs(&lab);

@@ -4,13 +4,14 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
+use rustix::net::{Shutdown, shutdown};
 use serde::{Deserialize, Serialize};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::engine::{Container, Published};
-use crate::tunnel::client::listener::{ACCEPT_PAUSE, bind_tcp};
+use crate::tunnel::client::listener::ACCEPT_PAUSE;
 use crate::tunnel::client::peer;
 use crate::tunnel::client::stream::LocalStream;
 use crate::tunnel::counters::Counters;
@@ -158,8 +159,17 @@ pub(super) struct Mapping {
 #[derive(Debug)]
 struct Open {
     local: SocketAddr,
+    listener: Arc<TcpListener>,
     /// The task that accepts clients.
-    _accepting: AbortOnDropHandle<()>,
+    accepting: AbortOnDropHandle<()>,
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.accepting.abort();
+        // The port is free now, and not only when the task has noticed its end.
+        let _ = shutdown(&self.listener, Shutdown::Both);
+    }
 }
 
 impl Mapping {
@@ -221,45 +231,95 @@ impl Mapping {
         }
     }
 
-    /// Opens the local port if it is agreed to and not open yet.
-    pub(super) fn open(&mut self, agreed: bool, fallback: bool, clients: &mpsc::Sender<(LocalStream, Purpose)>) {
+    /// Waits for the user's consent.
+    pub(super) fn waits(&mut self) {
+        if self.open.is_none() && self.state != PortState::NotForwarded && self.wanted.port.is_some() {
+            (self.state, self.reason) = (PortState::Waiting, Some("waits for `dtunnel ports --open`".into()));
+        }
+    }
+
+    /// The wanted local address; None for what cannot be forwarded.
+    pub(super) fn local(&self) -> Option<SocketAddr> {
+        self.wanted.port.as_ref().filter(|port| port.published.protocol == "tcp").map(|port| port.local)
+    }
+
+    /// Which of several ports gets a local address: the one that the host publishes on exactly this address, then one on
+    /// all addresses, then others. At the same rank, the one that has it.
+    pub(super) fn rank(&self) -> (u8, bool) {
+        let rank = self.wanted.port.as_ref().map_or(u8::MAX, |port| match port.published.address {
+            address if address == port.local.ip() => 0,
+            address if address.is_unspecified() => 1,
+            _ => 2,
+        });
+        (rank, !self.is_open() || self.is_open_elsewhere())
+    }
+
+    /// The published port, which may have several addresses.
+    pub(super) fn port(&self) -> Option<(&str, u16, u16)> {
+        let port = self.wanted.port.as_ref()?;
+        Some((&self.wanted.container_id, port.published.port, port.published.container_port))
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        self.open.is_some()
+    }
+
+    /// Is it open at another address than the wanted one?
+    pub(super) fn is_open_elsewhere(&self) -> bool {
+        self.open.as_ref().is_some_and(|open| Some(open.local) != self.local())
+    }
+
+    /// Serves the published port at `listener`. `why` explains a local address other than the wanted one.
+    pub(super) fn serve(
+        &mut self,
+        listener: TcpListener,
+        why: Option<String>,
+        clients: &mpsc::Sender<(LocalStream, Purpose)>,
+    ) {
         let Some(port) = &self.wanted.port else { return };
-        if self.open.is_some() || self.state == PortState::NotForwarded {
-            return;
-        }
-        if !agreed {
-            self.reason = Some("waits for `dtunnel ports --open`".into());
-            return;
-        }
-        let before = self.state;
-        let bound = match bind_tcp(port.local) {
-            Ok(listener) => Ok((listener, None)),
-            Err(e) if fallback => {
-                let why = format!("{} {}", port.local, explain(&e).1);
-                bind_tcp(SocketAddr::new(port.local.ip(), 0)).map(|listener| (listener, Some(why)))
-            }
-            Err(e) => Err(e),
+        let local = match listener.local_addr() {
+            Ok(local) => local,
+            Err(e) => return self.fails(&e, None),
         };
-        match bound.and_then(|(listener, why)| Ok((listener.local_addr()?, listener, why))) {
-            Ok((local, listener, why)) => {
-                tracing::info!("port {} of {} is at {local}", port.published.port, self.wanted.container);
-                let purpose = Purpose::port(port.host.clone(), port.published.port, self.counters.clone());
-                let accepting = tokio::spawn(accept(listener, purpose, clients.clone()));
-                self.open = Some(Open { local, _accepting: AbortOnDropHandle::new(accepting) });
-                (self.state, self.reason) = (PortState::Open, why);
-            }
-            Err(e) => {
-                let (state, why) = explain(&e);
-                (self.state, self.reason) = (state, Some(format!("{} {why}", port.local)));
-                if before != state {
-                    tracing::warn!("port {} of {}: {} {why}", port.published.port, self.wanted.container, port.local);
-                }
-            }
+        tracing::info!("port {} of {} is at {local}", port.published.port, self.wanted.container);
+        let purpose = Purpose::port(port.host.clone(), port.published.port, self.counters.clone());
+        let listener = Arc::new(listener);
+        let accepting = tokio::spawn(accept(listener.clone(), purpose, clients.clone()));
+        self.open = Some(Open { local, listener, accepting: AbortOnDropHandle::new(accepting) });
+        (self.state, self.reason) = (PortState::Open, why);
+    }
+
+    /// Records why the local port cannot be opened: `address` could not be bound, which may be the port's other one.
+    pub(super) fn fails(&mut self, error: &io::Error, address: Option<SocketAddr>) {
+        let (state, why) = explain(error);
+        let Some(own) = self.local() else { return };
+        let reason = match address.filter(|address| *address != own) {
+            Some(other) => format!("{other} {why}; both addresses of a port open together"),
+            None => format!("{own} {why}"),
+        };
+        self.cannot_open(state, reason);
+    }
+
+    /// Gives the local address up; it is another container's, or goes with one that is.
+    pub(super) fn yields(&mut self, why: &str) {
+        self.open = None;
+        self.cannot_open(PortState::Taken, why.to_owned());
+    }
+
+    fn cannot_open(&mut self, state: PortState, reason: String) {
+        if self.reason.as_ref() != Some(&reason) {
+            tracing::warn!("port {} of {}: {reason}", self.wanted.remote_port(), self.wanted.container);
         }
+        (self.state, self.reason) = (state, Some(reason));
+    }
+
+    pub(super) fn container(&self) -> &str {
+        &self.wanted.container
     }
 }
 
-fn explain(error: &io::Error) -> (PortState, String) {
+/// The state that a failure to bind means, and the words for it.
+pub(super) fn explain(error: &io::Error) -> (PortState, String) {
     match error.kind() {
         io::ErrorKind::AddrInUse => (PortState::Taken, "is taken on this machine".into()),
         io::ErrorKind::PermissionDenied => (PortState::Privileged, "needs root or CAP_NET_BIND_SERVICE".into()),
@@ -268,7 +328,7 @@ fn explain(error: &io::Error) -> (PortState, String) {
 }
 
 /// Accepts clients and sends them to the dispatcher. Never returns.
-async fn accept(listener: TcpListener, purpose: Purpose, clients: mpsc::Sender<(LocalStream, Purpose)>) {
+async fn accept(listener: Arc<TcpListener>, purpose: Purpose, clients: mpsc::Sender<(LocalStream, Purpose)>) {
     let open_to_all = listener.local_addr().is_ok_and(|address| !address.ip().is_loopback());
     loop {
         match listener.accept().await.and_then(|(stream, _)| of_this_user(stream, open_to_all)) {

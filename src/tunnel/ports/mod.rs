@@ -5,6 +5,7 @@
 
 mod looks;
 mod mapping;
+mod opening;
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
@@ -20,6 +21,7 @@ use crate::tunnel::client::stream::LocalStream;
 use crate::tunnel::dial::{Dial, Purpose};
 use crate::tunnel::uptime::state::{Availability, Status};
 use mapping::{Mapping, Wanted};
+use opening::open_all;
 
 pub(super) use looks::Looks;
 pub use mapping::{PortState, PortStatus};
@@ -33,7 +35,14 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 const TRY_AGAIN: Duration = Duration::from_secs(2);
 /// After a change the list is requested again after each of these pauses: the Engine reports a container's end before
 /// it removes it from its list, some 0.1 s earlier on a quiet host, and more on a busy one.
-const SETTLING: [Duration; 3] = [Duration::from_millis(100), Duration::from_millis(900), Duration::from_secs(4)];
+/// A container with many ports takes longer: some 50 ms for each.
+const SETTLING: [Duration; 5] = [
+    Duration::from_millis(100),
+    Duration::from_millis(900),
+    Duration::from_secs(2),
+    Duration::from_secs(4),
+    Duration::from_secs(8),
+];
 /// Limit of ports opened on this machine.
 const MOST: usize = 2000;
 
@@ -60,14 +69,18 @@ impl Ports {
     /// Agrees to ports, which are opened now and whenever they are published again.
     pub(super) fn agree(&self, ports: Option<&[u16]>, target: &Target) {
         let mut agreed = lock(&self.agreed);
+        let mut mappings = lock(&self.mappings);
         agreed.extend(ports.unwrap_or_default());
-        for mapping in lock(&self.mappings).iter_mut().filter(|mapping| mapping.is_waiting()) {
-            let port = mapping.wanted.remote_port();
-            if ports.is_none() {
-                agreed.insert(port);
-            }
-            mapping.open(agreed.contains(&port), target.ports_fallback, &self.clients);
+        if ports.is_none() {
+            agreed.extend(mappings.iter().filter(|mapping| mapping.is_waiting()).map(|m| m.wanted.remote_port()));
         }
+        self.open(&mut mappings, &agreed, target);
+    }
+
+    fn open(&self, mappings: &mut [Mapping], agreed: &BTreeSet<u16>, target: &Target) {
+        let may =
+            |mapping: &Mapping| target.ports != config::Ports::Ask || agreed.contains(&mapping.wanted.remote_port());
+        open_all(mappings, may, target.ports_fallback, &self.clients);
     }
 
     /// Closes all listeners; open flows continue.
@@ -95,21 +108,17 @@ impl Ports {
                 None => mappings.push(Mapping::new(wanted)),
             }
         }
-        for mapping in mappings.iter_mut() {
-            let may = target.ports != config::Ports::Ask || agreed.contains(&mapping.wanted.remote_port());
-            mapping.open(may, target.ports_fallback, &self.clients);
-        }
+        self.open(&mut mappings, &agreed, target);
     }
 
     /// Tries to open failed ports again. Returns whether there were any.
     fn try_again(&self, target: &Target) -> bool {
+        let agreed = lock(&self.agreed);
         let mut mappings = lock(&self.mappings);
-        let mut failed = false;
-        for mapping in mappings.iter_mut().filter(|mapping| mapping.may_open_later()) {
-            mapping.open(true, target.ports_fallback, &self.clients);
-            failed |= mapping.may_open_later();
+        if mappings.iter().any(Mapping::may_open_later) {
+            self.open(&mut mappings, &agreed, target);
         }
-        failed
+        mappings.iter().any(Mapping::may_open_later)
     }
 }
 
