@@ -81,6 +81,65 @@ impl From<Listed> for Container {
     }
 }
 
+/// A service in the swarm's list.
+#[derive(Debug, Deserialize)]
+pub(super) struct ListedService {
+    #[serde(rename = "ID")]
+    id: String,
+    #[serde(default, rename = "Spec")]
+    spec: Option<ServiceSpec>,
+    #[serde(default, rename = "Endpoint")]
+    endpoint: Option<ServiceEndpoint>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct ServiceSpec {
+    #[serde(default)]
+    name: String,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct ServiceEndpoint {
+    #[serde(default)]
+    ports: Option<Vec<ServicePort>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct ServicePort {
+    #[serde(default)]
+    protocol: String,
+    #[serde(default)]
+    target_port: u16,
+    #[serde(default)]
+    published_port: u16,
+    #[serde(default)]
+    publish_mode: String,
+}
+
+impl From<ListedService> for Container {
+    /// Its ports of the routing mesh, which each node publishes on all its addresses. Those in `host` mode are published by
+    /// the containers of its tasks.
+    fn from(listed: ListedService) -> Self {
+        let name = listed.spec.map(|spec| spec.name).unwrap_or_default();
+        let port = |port: ServicePort| {
+            let is_of_mesh = port.publish_mode != "host";
+            let listed = ListedPort {
+                ip: String::new(),
+                private_port: port.target_port,
+                public_port: port.published_port,
+                protocol: port.protocol,
+            };
+            listed.published().filter(|_| is_of_mesh)
+        };
+        let ports = listed.endpoint.unwrap_or_default().ports.unwrap_or_default();
+        let published = ports.into_iter().filter_map(port).collect();
+        Self { id: listed.id, name: text::shown_at_most(&name, MAX_NAME), host_network: false, published }
+    }
+}
+
 impl ListedPort {
     /// None if the port is only exposed.
     fn published(self) -> Option<Published> {
@@ -116,5 +175,21 @@ mod tests {
         assert_eq!(addresses, ["0.0.0.0", "::"]);
         assert_eq!((containers[1].name.as_str(), containers[1].host_network), ("fedcba987654", true));
         assert_eq!((containers[2].name.as_str(), containers[2].host_network), ("1", false));
+    }
+
+    #[test]
+    fn a_service_has_the_ports_of_the_mesh() {
+        let text = r#"[
+            {"ID":"x1","Spec":{"Name":"web"},"Endpoint":{"Ports":[
+                {"Protocol":"tcp","TargetPort":80,"PublishedPort":8080,"PublishMode":"ingress"},
+                {"Protocol":"tcp","TargetPort":81,"PublishedPort":8081,"PublishMode":"host"},
+                {"Protocol":"tcp","TargetPort":82,"PublishMode":"ingress"}]}},
+            {"ID":"x2","Spec":{"Name":"worker"},"Endpoint":{"Spec":{}}},
+            {"ID":"x3"}]"#;
+        let listed: Vec<ListedService> = serde_json::from_str(text).expect("a list");
+        let services: Vec<Container> = listed.into_iter().map(Container::from).collect();
+        let ports: Vec<u16> = services[0].published.iter().map(|published| published.port).collect();
+        assert_eq!((services[0].name.as_str(), ports), ("web", vec![8080]));
+        assert!(services[1].published.is_empty() && services[2].published.is_empty());
     }
 }

@@ -8,12 +8,13 @@ use hyper::client::conn::http1;
 use hyper::header::{HOST, HeaderMap, HeaderValue};
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::Error;
-use super::containers::{Container, Listed};
+use super::containers::{Container, Listed, ListedService};
 
 /// Limit of an answer, in bytes: a list of some ten thousand containers.
 const MAX_ANSWER: usize = 16 << 20;
@@ -65,15 +66,46 @@ impl Session {
         Ok(listed.into_iter().map(Container::from).collect())
     }
 
-    /// Subscribes to events that change the running containers or their names (`GET /events`). No event
-    /// is missed after this returns.
+    /// Whether the Engine manages a swarm (`GET /info`), within `limit`.
+    ///
+    /// # Errors
+    /// Any [`Error`].
+    pub async fn manages_swarm(&mut self, limit: Duration) -> Result<bool, Error> {
+        #[derive(Default, Deserialize)]
+        #[serde(rename_all = "PascalCase", default)]
+        struct Swarm {
+            control_available: bool,
+        }
+        #[derive(Deserialize)]
+        #[serde(rename_all = "PascalCase")]
+        struct Info {
+            #[serde(default)]
+            swarm: Option<Swarm>,
+        }
+        let info: Info = self.json("/info", limit).await?;
+        Ok(info.swarm.unwrap_or_default().control_available)
+    }
+
+    /// The services of the swarm, with the ports that every node publishes (`GET /services`), within `limit`.
+    ///
+    /// # Errors
+    /// Any [`Error`].
+    pub async fn services(&mut self, limit: Duration) -> Result<Vec<Container>, Error> {
+        let listed: Vec<ListedService> = self.json("/services", limit).await?;
+        Ok(listed.into_iter().map(Container::from).collect())
+    }
+
+    /// Subscribes to events that change the running containers, their names, or the swarm's services (`GET /events`). No
+    /// event is missed after this returns.
     ///
     /// # Errors
     /// Any [`Error`].
     pub async fn changes(mut self, limit: Duration) -> Result<Changes, Error> {
-        // {"type":["container"],"event":["start","die","destroy","rename"]}
-        const PATH: &str = "/events?filters=%7B%22type%22%3A%5B%22container%22%5D%2C\
-                            %22event%22%3A%5B%22start%22%2C%22die%22%2C%22destroy%22%2C%22rename%22%5D%7D";
+        // {"type":["container","service"],"event":["start","die","destroy","rename","update","remove"]}; a service that is
+        // created is updated when its ports are published.
+        const PATH: &str = "/events?filters=%7B%22type%22%3A%5B%22container%22%2C%22service%22%5D%2C\
+                            %22event%22%3A%5B%22start%22%2C%22die%22%2C%22destroy%22%2C%22rename%22%2C\
+                            %22update%22%2C%22remove%22%5D%7D";
         let answer = tokio::time::timeout(limit, self.ask(PATH)).await.map_err(|_| Error::Timeout(limit))??;
         Ok(Changes { body: answer.into_body(), _session: self })
     }

@@ -84,8 +84,10 @@ pub enum Received {
     Data(Bytes),
     /// The remote end will send no more data, but still reads.
     Eof,
-    /// The channel is closed or its connection lost. Without an [`Received::Eof`] before it, the stream was truncated.
+    /// The remote end has closed the channel. Without an [`Received::Eof`] before it, the stream was truncated.
     Closed,
+    /// The connection was lost, and the channel with it.
+    Lost,
 }
 
 /// The server did not open the channel.
@@ -231,7 +233,7 @@ impl Command {
 }
 
 impl ChannelReader {
-    /// Returns the next message. After [`Received::Closed`] there is nothing more. Cancel safe.
+    /// Returns the next message. After [`Received::Closed`] or [`Received::Lost`] there is nothing more. Cancel safe.
     ///
     /// If nobody calls this, up to `channel_buffer_size` messages wait here; then the whole connection stalls
     /// (docs/architecture.md, "the trap").
@@ -251,7 +253,8 @@ impl ChannelReader {
             };
             let verdict = match (message, &mut self.command) {
                 (Some(ChannelMsg::Data { data }), _) => return Received::Data(data),
-                (Some(ChannelMsg::Close) | None, _) => return Received::Closed,
+                (Some(ChannelMsg::Close), _) => return Received::Closed,
+                (None, _) => return Received::Lost,
                 (Some(ChannelMsg::Eof), None) => return Received::Eof,
                 (Some(ChannelMsg::Eof), Some(command)) => {
                     command.ended.get_or_insert_with(Instant::now);
@@ -288,7 +291,8 @@ impl ChannelReader {
         loop {
             match self.inner.wait().await {
                 Some(ChannelMsg::Data { data }) => return Received::Data(data),
-                Some(ChannelMsg::Close) | None => return Received::Closed,
+                Some(ChannelMsg::Close) => return Received::Closed,
+                None => return Received::Lost,
                 Some(ChannelMsg::Eof) => return Received::Eof,
                 Some(_) => {}
             }

@@ -301,7 +301,7 @@ impl Connection {
                         stdout.extend_from_slice(&data[..data.len().min(room)]);
                     }
                     Received::Eof => {}
-                    Received::Closed => return,
+                    Received::Closed | Received::Lost => return,
                 }
             }
         };

@@ -382,7 +382,7 @@ impl Dispatcher {
             Ok(local) => local,
             Err(e) => return Carried::Failed(e),
         };
-        let (channel, lease) = match self.open(&local, lease, placing).await {
+        let (channel, lease, is_used) = match self.open(&local, lease, placing).await {
             Ok(opened) => opened,
             Err(why) => return Carried::Unopened(local, why),
         };
@@ -399,6 +399,7 @@ impl Dispatcher {
             on_behalf: purpose.behind_guard.as_ref(),
             exchange: exchange.as_deref(),
             is_command: self.way(purpose).is_command(),
+            is_used,
             looks: &self.looks,
             may_stay: &|| self.may_go_on(began),
         };
@@ -419,13 +420,19 @@ impl Dispatcher {
     }
 
     /// Takes the connection's spare channel, or opens a new one.
-    async fn open(&self, local: &LocalStream, lease: Lease, placing: &Placing) -> Result<(Channel, Lease), Unopened> {
+    async fn open(
+        &self,
+        local: &LocalStream,
+        lease: Lease,
+        placing: &Placing,
+    ) -> Result<(Channel, Lease, bool), Unopened> {
         let purpose = &placing.purpose;
-        let is_request = placing.exchange.as_ref().is_some_and(|exchange| !exchange.is_blind());
+        // A request that may be sent again, should the Engine close the used channel at that moment.
+        let may_be_used = placing.exchange.as_ref().is_some_and(|exchange| exchange.is_question());
         if purpose.is_clients_to_engine()
-            && let Some(spare) = lease.pooled.take_spare(is_request).await
+            && let Some((spare, is_used)) = lease.pooled.take_spare(may_be_used).await
         {
-            return Ok((spare, lease));
+            return Ok((spare, lease, is_used));
         }
         let (pooled, endpoint) = (lease.pooled.clone(), self.way(purpose));
         let is_command = endpoint.is_command();
@@ -439,13 +446,14 @@ impl Dispatcher {
                 tokio::spawn(close_unwanted(opening, lease));
                 return Err(Unopened::Elsewhere);
             }
-            Ok(()) = local.gone() => {
+            // A request that is here is sent, as over a plain socket, whether its client waits for the answer or not.
+            Ok(()) = local.gone(), if placing.exchange.is_none() => {
                 tokio::spawn(close_unwanted(opening, lease));
                 return Err(Unopened::ClientGone);
             }
         };
         Err(match opened {
-            Ok(Ok(channel)) => return Ok((channel, lease)),
+            Ok(Ok(channel)) => return Ok((channel, lease, false)),
             // The server limits the commands of a connection (MaxSessions).
             Ok(Err(OpenError::Refused { .. })) if is_command => {
                 lease.pooled.has_refused();
@@ -458,8 +466,7 @@ impl Dispatcher {
         })
     }
 
-    /// Keeps the channel that a client has left for the next one; where it is of no use, closes it and has another one
-    /// ready.
+    /// Keeps the channel that a client has left for the next one, or closes it, and has a new one ready, too.
     fn behind(&self, left: Left, lease: Lease) {
         let (pooled, pool, endpoint) = (lease.pooled.clone(), self.pool.clone(), self.status.endpoint());
         let Left { channel, is_free } = left;
@@ -467,9 +474,11 @@ impl Dispatcher {
             true => pooled.keep_as_spare(channel).err(),
             false => Some(channel),
         };
-        let Some(unwanted) = unwanted else { return pool.spare_opened() };
         tokio::spawn(async move {
-            hang_up::let_go(unwanted).await;
+            match unwanted {
+                Some(unwanted) => hang_up::let_go(unwanted).await,
+                None => pool.spare_opened(),
+            }
             drop(lease);
             if !pooled.is_ending() {
                 open_for_next(pooled, pool, endpoint).await;

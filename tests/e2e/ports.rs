@@ -468,3 +468,18 @@ fn a_rule_with_many_stars_does_not_stop_the_tunnel() {
     lab.ok(&["up", "lab"]);
     assert_eq!(answer(&format!("http://127.0.0.1:{web}/")), "web\n");
 }
+
+#[test]
+fn ports_of_a_swarms_services_come_and_go() {
+    let Some(lab) = lab("ports = true") else { return };
+    on_host(&lab, &["swarm", "init", "--advertise-addr", &lab.sshd.address]);
+    lab.ok(&["up", "lab"]);
+    let port = port();
+    let command =
+        ["service", "create", "--detach", "--name", "web", "--publish", &format!("{port}:80"), IMAGE, "sleep", "600"];
+    on_host(&lab, &command);
+    let found = until_open(&lab, "web");
+    assert_eq!((&found["remote_port"], &found["local"]), (&port.into(), &format!("127.0.0.1:{port}").into()));
+    on_host(&lab, &["service", "rm", "web"]);
+    until_refused(port);
+}

@@ -277,3 +277,71 @@ fn the_channel_of_a_command_that_is_over_serves_the_next_command_and_nothing_tha
     assert_ne!(last(), numbers[0]);
     assert_eq!(lab.status("lab")["flows_failed"], 0);
 }
+
+#[test]
+fn a_request_whose_client_leaves_at_once_arrives() {
+    let (lab, answer) = (Lab::new(""), well());
+    let asked = recording(&lab, &answer);
+    let posts = || asked.lock().unwrap().iter().filter(|(_, request)| request.starts_with("POST /volumes")).count();
+    for _ in 0..50 {
+        let mut client = connect(&lab.socket("lab"));
+        client.write_all(b"POST /volumes/create HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}").unwrap();
+    }
+    wait_for("all of them", || (posts() == 50).then_some(()));
+}
+
+#[test]
+fn a_command_gets_a_new_channel_and_a_question_one_that_is_there() {
+    let (lab, answer) = (Lab::new(""), well());
+    let asked = recording(&lab, &answer);
+    let last = || asked.lock().unwrap().last().unwrap().0;
+    let idle = || wait_for("its end", || (lab.status("lab")["flows_open"] == 0).then_some(()));
+    ask(&mut connect(&lab.socket("lab")), INFO).unwrap();
+    let first = last();
+    idle();
+    ask(&mut connect(&lab.socket("lab")), b"POST /containers/prune HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    assert_ne!(last(), first);
+    idle();
+    ask(&mut connect(&lab.socket("lab")), INFO).unwrap();
+    assert_eq!(last(), first);
+}
+
+#[test]
+fn an_end_that_the_engine_makes_is_seen_as_over_a_plain_socket() {
+    let lab = Lab::new("");
+    let asked = Arc::<Mutex<Vec<String>>>::default();
+    let seen = asked.clone();
+    remote::serve_all(&lab.path("remote/x.sock"), move |mut stream| {
+        let mut request = vec![0; 4096];
+        let size = stream.read(&mut request).unwrap_or_default();
+        let request = String::from_utf8_lossy(&request[..size]).into_owned();
+        let head = "HTTP/1.1 200 OK\r\nServer: Docker/20.10.0 (lab)\r\nApi-Version: 1.41\r\n";
+        if !request.contains("/nothing") {
+            let _ = stream.write_all(format!("{head}Content-Length: 2\r\n\r\nOK").as_bytes());
+        }
+        seen.lock().unwrap().push(request);
+    });
+    lab.ok(&["up", "lab", "--remote", lab.path("remote/x.sock").to_str().unwrap()]);
+    for (path, expected) in [("/nothing", ""), ("/info", "OK")] {
+        let mut client = connect(&lab.socket("lab"));
+        client.write_all(format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes()).unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).unwrap();
+        assert!(answer.ends_with(expected) && answer.is_empty() == expected.is_empty(), "{answer}");
+        assert_eq!(asked.lock().unwrap().iter().filter(|request| request.contains(path)).count(), 1, "{path}");
+    }
+}
+
+#[test]
+fn after_an_answer_that_the_engine_is_unwell_nobody_is_told_otherwise() {
+    let (lab, answer) = (Lab::new(""), well());
+    let asked = recording(&lab, &answer);
+    let mut client = connect(&lab.socket("lab"));
+    ping(&mut client, CLI).unwrap();
+    ping(&mut connect(&lab.socket("lab")), CLI).unwrap();
+    assert_eq!(pings(&asked), 1);
+    let unwell = "HTTP/1.1 500 Internal Server Error\r\nConnection: close\r\nContent-Length: 2\r\n\r\n";
+    *answer.lock().unwrap() = unwell.into();
+    assert!(ping(&mut client, CLI).unwrap().starts_with("HTTP/1.1 500"));
+    assert!(ping(&mut connect(&lab.socket("lab")), CLI).unwrap().starts_with("HTTP/1.1 500"));
+}

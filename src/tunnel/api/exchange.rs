@@ -239,14 +239,14 @@ impl Exchange {
     /// changes the published ports.
     pub(in crate::tunnel) fn host_sent(&self, data: &[u8]) -> bool {
         let mut state = lock(&self.state);
-        if state.phase == Phase::Blind {
-            return false;
-        }
-        state.answered = true;
         if state.early == Early::Told {
             state.early = Early::No;
             self.more.notify_one();
         }
+        if state.phase == Phase::Blind {
+            return false;
+        }
+        state.answered = true;
         let is_asked = state.phase == Phase::Asked;
         let progress = match state.answer.as_mut().filter(|_| is_asked) {
             Some(answer) => answer.feed(data),
@@ -255,19 +255,24 @@ impl Exchange {
         };
         let is_done = state.answer.as_ref().is_some_and(Answer::is_done);
         let holds = is_done && std::mem::take(&mut state.request.changes_ports);
-        match progress {
-            Progress::More => {}
-            Progress::Complete if !state.request.last && state.request.rest.has_ended() => {
-                let before = std::mem::replace(&mut *state, State { is_later: true, ..State::default() });
-                // Whoever holds the lock of the pings may wait for this one.
-                drop(state);
-                if before.request.is_ping {
-                    self.pings.heard(before.request.generation, before.answer.as_ref().and_then(Answer::head));
-                }
-            }
+        if progress == Progress::More {
+            return holds;
+        }
+        let (is_ping, generation) = (std::mem::take(&mut state.request.is_ping), state.request.generation);
+        let answer = state.answer.take();
+        if progress == Progress::Complete && !state.request.last && state.request.rest.has_ended() {
+            *state = State { is_later: true, ..State::default() };
+        } else if state.pending.is_empty() {
+            state.phase = Phase::Blind;
+        } else {
             // What the client has begun is still to be sent.
-            Progress::Complete | Progress::Unframed if !state.pending.is_empty() => state.phase = Phase::BlindReady,
-            Progress::Complete | Progress::Unframed => state.phase = Phase::Blind,
+            state.phase = Phase::BlindReady;
+        }
+        // Whoever holds the lock of the pings may wait for this one.
+        drop(state);
+        if is_ping {
+            let head = answer.as_ref().and_then(Answer::head).filter(|_| progress == Progress::Complete);
+            self.pings.heard(generation, head);
         }
         holds
     }
@@ -309,9 +314,10 @@ impl Exchange {
         matches!(lock(&self.state).phase, Phase::Between | Phase::Holding)
     }
 
-    /// Are its bytes passed on as they are, whatever they mean?
-    pub(in crate::tunnel) fn is_blind(&self) -> bool {
-        matches!(lock(&self.state).phase, Phase::BlindReady | Phase::Blind)
+    /// Is what is ready a question that may be sent again (RFC 9110 section 9.2.2)?
+    pub(in crate::tunnel) fn is_question(&self) -> bool {
+        let state = lock(&self.state);
+        state.phase == Phase::Ready && state.request.repeatable.is_some()
     }
 
     /// The client has ended its direction. True if no request is in progress, so that the connection is over. An

@@ -54,13 +54,15 @@ pub(in crate::tunnel) struct Pings(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    /// Counts the changes after which earlier answers are worth nothing.
+    /// Counts the times that the tunnel came up, or was led elsewhere: earlier answers are worth nothing then.
     generation: u64,
     /// When the tunnel came up, and where it leads.
     era: Option<(SystemTime, Arc<Target>)>,
     known: Option<Known>,
     /// Clients that were answered from here. Those that have had anything else do not mind any more.
     told: Vec<Weak<dyn Told>>,
+    /// What of the answer tells a client how to ask on, as these clients were told.
+    said: Vec<(String, String)>,
 }
 
 #[derive(Debug)]
@@ -87,14 +89,15 @@ impl Pings {
         let mut state = lock(&self.0);
         let is_same = |era: &(SystemTime, Arc<Target>)| era.0 == since && Arc::ptr_eq(&era.1, target);
         if !state.era.as_ref().is_some_and(is_same) {
-            state.forget();
+            state.generation += 1;
+            state.known = None;
             state.era = Some((since, target.clone()));
         }
     }
 
-    /// Forgets the answer: the Engine may be another one now.
+    /// Repeats the answer no more: the Engine may be unwell now.
     pub(in crate::tunnel) fn forget(&self) {
-        lock(&self.0).forget();
+        lock(&self.0).known = None;
     }
 
     /// Counts the changes after which earlier answers are worth nothing.
@@ -130,25 +133,14 @@ impl Pings {
         if generation != state.generation {
             return;
         }
-        let before = state.known.take();
-        let Some(head) = head.and_then(read) else { return state.distrust() };
-        if before.is_some_and(|before| telling(&before.head).ne(telling(&head))) {
-            state.distrust();
+        let head = head.and_then(read);
+        let said = head.as_deref().map(telling);
+        if said.as_ref().is_none_or(|said| *said != state.said) {
+            // Cuts those who were told what is not true any more.
+            state.told.drain(..).filter_map(|client| client.upgrade()).for_each(|client| client.cut_if_told());
         }
-        state.known = Some(Known { head, since: Instant::now() });
-    }
-}
-
-impl State {
-    fn forget(&mut self) {
-        self.generation += 1;
-        self.known = None;
-    }
-
-    /// Cuts those who were told what is not true any more.
-    fn distrust(&mut self) {
-        self.forget();
-        self.told.drain(..).filter_map(|client| client.upgrade()).for_each(|client| client.cut_if_told());
+        state.said = said.unwrap_or_default();
+        state.known = head.map(|head| Known { head, since: Instant::now() });
     }
 }
 
@@ -179,11 +171,12 @@ fn read(head: &[u8]) -> Option<String> {
 }
 
 /// The headers of a head that tell a client how to ask on, in their order.
-fn telling(head: &str) -> impl Iterator<Item = (String, &str)> {
+fn telling(head: &str) -> Vec<(String, String)> {
     let headers = head.split("\r\n").filter_map(|line| line.split_once(':'));
     headers
-        .map(|(name, value)| (name.to_ascii_lowercase(), value.trim()))
+        .map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()))
         .filter(|(name, _)| TELLING.contains(&name.as_str()))
+        .collect()
 }
 
 #[cfg(test)]
@@ -264,6 +257,6 @@ mod tests {
         assert!(!learn(old), "of the one before");
         assert!(learn(pings.generation()));
         pings.forget();
-        assert!(!is_known(&pings));
+        assert!(!is_known(&pings) && learn(pings.generation()));
     }
 }

@@ -44,7 +44,7 @@ async fn linger(reader: &mut ChannelReader, writer: &ChannelWriter, mut room: us
                 Received::Data(data) if data.len() < room => room -= data.len(),
                 Received::Eof => {}
                 Received::Data(_) => return false,
-                Received::Closed => return true,
+                Received::Closed | Received::Lost => return true,
             }
         }
     };

@@ -13,7 +13,7 @@
 //! shutdown (RFC 4254 section 5.3). docker's attach, exec and `run -i` depend on it.
 
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -92,6 +92,8 @@ pub(in crate::tunnel) struct Carriage<'a> {
     pub(in crate::tunnel) exchange: Option<&'a Exchange>,
     /// Is the channel a command on the host, of which the server allows so many? It counts even while its client asks nothing.
     pub(in crate::tunnel) is_command: bool,
+    /// Has the channel carried another client's requests?
+    pub(in crate::tunnel) is_used: bool,
     /// Where answers to requests that change published ports wait for these.
     pub(in crate::tunnel) looks: &'a Looks,
     /// May the client's next request go on here, as far as the settings are concerned?
@@ -115,6 +117,8 @@ struct Shared {
     leaving: AtomicBool,
     /// Notified when it does.
     left: Notify,
+    /// How many requests have begun on it?
+    requests: AtomicUsize,
     /// Has its client ended with nothing under way?
     is_over: AtomicBool,
     /// Has the host ended its direction?
@@ -211,6 +215,7 @@ async fn outwards(local: &LocalStream, writer: &ChannelWriter, carriage: Carriag
                 if is_to_be_changed || !((carriage.may_stay)() && carriage.lease.takes(kind)) {
                     return Outward::Elsewhere;
                 }
+                shared.requests.fetch_add(1, Relaxed);
                 carriage.exchange.map(Exchange::begin).unwrap_or_default()
             }
             None => match read(local, carriage.exchange).await {
@@ -360,13 +365,20 @@ impl<'a> Inwards<'a> {
                         }
                     }
                     // The client hears nothing of it: its next request gets another channel.
-                    Received::Eof | Received::Closed if !self.ended && self.survives() => {
+                    Received::Eof | Received::Closed if !self.ended && self.is_asked_again() => {
                         self.shared.host_ended.store(true, Relaxed);
                         self.shared.leaving.store(true, Relaxed);
                     }
-                    Received::Eof => self.ended = true,
-                    Received::Closed if self.ended => self.complete(),
-                    Received::Closed => return Some(End::Cut),
+                    Received::Lost if !self.ended && self.survives() => {
+                        self.shared.host_ended.store(true, Relaxed);
+                        self.shared.leaving.store(true, Relaxed);
+                    }
+                    Received::Eof => {
+                        self.shared.host_ended.store(true, Relaxed);
+                        self.ended = true;
+                    }
+                    Received::Closed | Received::Lost if self.ended => self.complete(),
+                    Received::Closed | Received::Lost => return Some(End::Cut),
                 },
                 stored = self.buffer.disk(), if self.buffer.needs_disk() => if let Err(error) = stored {
                     let who = self.who().await;
@@ -382,9 +394,16 @@ impl<'a> Inwards<'a> {
         }
     }
 
-    /// Does the client's connection survive the end of its channel?
+    /// Does the client's connection survive the loss of its channel?
     fn survives(&self) -> bool {
         self.carriage.exchange.is_some_and(Exchange::survives)
+    }
+
+    /// The Engine has ended the channel. Is a question sent again that is without an answer? Only if the channel carried
+    /// another request before: then the Engine may have closed what was idle (RFC 9112 section 9.3.1).
+    fn is_asked_again(&self) -> bool {
+        let is_used = self.carriage.is_used || self.shared.requests.load(Relaxed) > 1;
+        is_used && self.carriage.exchange.is_some_and(|exchange| !exchange.is_between() && exchange.survives())
     }
 
     /// The client.

@@ -1,21 +1,21 @@
 //! One SSH connection of a tunnel, its thread, and the state of its flows.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::placement::View;
+use super::spare::Spares;
 use super::worker::Worker;
 use crate::config::Target;
 use crate::ssh::{Channel, Connection, Endpoint, OpenError};
 use crate::sync::lock;
 use crate::tunnel::counters::Counters;
-use crate::tunnel::flow::hang_up;
 
 /// One SSH connection of a tunnel, as shown by `status`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -112,24 +112,7 @@ pub(in crate::tunnel) struct PooledConnection<C = Established> {
     /// Since when no flow is on it; while one is, when the last one ended.
     pub(in crate::tunnel) quiet_since: Mutex<Instant>,
     round_trip: Mutex<Option<Duration>>,
-    /// An open channel to the Engine for the next flow.
-    pub(in crate::tunnel) spare: Mutex<Spare>,
-}
-
-/// The spare channel of a connection.
-#[derive(Debug, Default)]
-pub(in crate::tunnel) enum Spare {
-    #[default]
-    None,
-    /// One is being opened.
-    Opening,
-    /// Its task sends it to the sender that it gets here, and closes it once this is dropped.
-    Open {
-        holder: oneshot::Sender<oneshot::Sender<Channel>>,
-        since: Instant,
-        /// Has it carried requests of a client that has left?
-        used: bool,
-    },
+    spares: Spares,
 }
 
 /// How long a learnt limit holds: the server's settings or sessions may change.
@@ -152,72 +135,35 @@ impl<C: Carrier> PooledConnection<C> {
             stalled: watch::Sender::new(0),
             quiet_since: Mutex::new(Instant::now()),
             round_trip: Mutex::new(None),
-            spare: Mutex::default(),
+            spares: Spares::default(),
         })
     }
 
-    pub(in crate::tunnel) fn has_spare(&self) -> bool {
-        matches!(*lock(&self.spare), Spare::Open { .. })
-    }
-
-    /// The spare channel, if there is one that can still be used. Not on a connection that may be dead: there, opening
-    /// a new channel proves that it lives before a client's byte is sent. One that has carried requests before is for
-    /// requests only (`may_be_used`).
-    pub(in crate::tunnel) async fn take_spare(&self, may_be_used: bool) -> Option<Channel> {
-        let taken = {
-            let mut spare = lock(&self.spare);
-            match *spare {
-                Spare::Open { used, .. } if (may_be_used || !used) && !self.is_suspect() => {}
-                _ => return None,
-            }
-            std::mem::take(&mut *spare)
-        };
-        let Spare::Open { holder, .. } = taken else { return None };
-        let (to, handed) = oneshot::channel();
-        holder.send(to).ok()?;
-        handed.await.ok()
+    /// A spare channel, if there is one that can still be used, and whether it is a used one. Not on a connection that may
+    /// be dead: there, opening a new channel proves that it lives before a client's byte is sent.
+    pub(in crate::tunnel) async fn take_spare(&self, may_be_used: bool) -> Option<(Channel, bool)> {
+        if self.is_suspect() { None } else { self.spares.take(may_be_used).await }
     }
 
     /// Opens a spare channel on an idle connection without one. Beside flows, the server's confirmation could delay
     /// their answers (Nagle's algorithm).
-    pub(in crate::tunnel) async fn open_spare(self: &Arc<Self>, endpoint: &Endpoint) {
-        {
-            let mut spare = lock(&self.spare);
-            if self.load.load(Relaxed) > 0 || self.is_stalled() || !matches!(*spare, Spare::None) {
-                return;
-            }
-            *spare = Spare::Opening;
+    pub(in crate::tunnel) async fn open_spare(&self, endpoint: &Endpoint) {
+        if self.load.load(Relaxed) == 0 && !self.is_stalled() && self.spares.opens() {
+            self.spares.opened(self.carrier.open(endpoint).await.ok());
         }
-        let opened = self.carrier.open(endpoint).await;
-        *lock(&self.spare) = opened.map_or(Spare::None, |channel| self.hold(channel, false));
     }
 
-    /// Keeps the channel of a client that has left between two requests, as the spare one, or gives it back.
+    /// Keeps the channel of a client that has left between two requests, for the requests of another one.
     ///
     /// # Errors
-    /// The channel, where there is another one.
-    pub(in crate::tunnel) fn keep_as_spare(self: &Arc<Self>, channel: Channel) -> Result<(), Channel> {
-        let mut spare = lock(&self.spare);
-        if !matches!(*spare, Spare::None) || self.is_ending() || self.is_suspect() {
-            return Err(channel);
-        }
-        *spare = self.hold(channel, true);
-        Ok(())
+    /// The channel, if there is one already, or the connection gets no new flows.
+    pub(in crate::tunnel) fn keep_as_spare(&self, channel: Channel) -> Result<(), Channel> {
+        if self.is_ending() || self.is_suspect() { Err(channel) } else { self.spares.keep(channel) }
     }
 
-    fn hold(self: &Arc<Self>, channel: Channel, used: bool) -> Spare {
-        let (holder, wanted) = oneshot::channel();
-        let since = Instant::now();
-        tokio::spawn(hold_spare(channel, wanted, since, Arc::downgrade(self)));
-        Spare::Open { holder, since, used }
-    }
-
-    /// Closes a spare channel that is older than `limit`.
-    pub(in crate::tunnel) fn drop_old_spare(&self, limit: Duration) {
-        let mut spare = lock(&self.spare);
-        if matches!(*spare, Spare::Open { since, .. } if since.elapsed() >= limit) {
-            *spare = Spare::None;
-        }
+    /// Closes spare channels that are older than `limit`.
+    pub(in crate::tunnel) fn drop_old_spares(&self, limit: Duration) {
+        self.spares.drop_old(limit);
     }
 
     /// The facts that placement needs.
@@ -228,16 +174,9 @@ impl<C: Carrier> PooledConnection<C> {
             stalled: self.is_stalled(),
             full: self.is_full(),
             suspect: self.is_suspect(),
-            spare_since: self.spare_since(),
+            spare_since: self.spares.since(),
             used: self.was_used(),
             quiet_since: self.quiet_since(),
-        }
-    }
-
-    fn spare_since(&self) -> Option<Instant> {
-        match *lock(&self.spare) {
-            Spare::Open { since, .. } => Some(since),
-            Spare::None | Spare::Opening => None,
         }
     }
 
@@ -360,37 +299,7 @@ impl<C: Carrier> PooledConnection<C> {
             bytes_in: now.bytes_in,
             bytes_out: now.bytes_out,
             rtt_ms: lock(&self.round_trip).map(|time| (time.as_secs_f64() * 1e6).round() / 1e3),
-            spare: self.has_spare(),
+            spare: self.spares.since().is_some(),
         }
     }
-}
-
-/// Owns a spare channel until a flow takes it. Closes it at once when the far end has ended it: each
-/// costs the server a descriptor.
-async fn hold_spare<C>(
-    mut channel: Channel,
-    wanted: oneshot::Receiver<oneshot::Sender<Channel>>,
-    since: Instant,
-    pooled: Weak<PooledConnection<C>>,
-) {
-    let wanted = tokio::select! {
-        biased;
-        () = channel.touched() => None,
-        wanted = wanted => wanted.ok(),
-    };
-    match wanted {
-        Some(wanted) => match wanted.send(channel) {
-            Ok(()) => return,
-            Err(back) => channel = back,
-        },
-        None => {
-            if let Some(pooled) = pooled.upgrade() {
-                let mut spare = lock(&pooled.spare);
-                if matches!(*spare, Spare::Open { since: other, .. } if other == since) {
-                    *spare = Spare::None;
-                }
-            }
-        }
-    }
-    hang_up::let_go(channel).await;
 }

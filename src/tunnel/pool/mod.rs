@@ -9,6 +9,7 @@
 pub(super) mod connection;
 mod heap;
 mod placement;
+mod spare;
 pub(super) mod worker;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
@@ -236,7 +237,7 @@ impl<C: Carrier> Pool<C> {
 
     /// Closes spare channels that are unused for [`placement::UNUSED`].
     pub(in crate::tunnel) fn drop_old_spares(&self) {
-        lock(&self.connections).iter().for_each(|pooled| pooled.drop_old_spare(UNUSED));
+        lock(&self.connections).iter().for_each(|pooled| pooled.drop_old_spares(UNUSED));
     }
 
     /// Wakes the supervisor, which then computes its next deadline.

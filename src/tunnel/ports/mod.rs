@@ -173,12 +173,15 @@ async fn follow(ports: &Ports, mut status: watch::Receiver<Status>, dial: &Arc<d
 async fn listen(ports: &Ports, dial: &Arc<dyn Dial>, target: &Target) -> Result<(), engine::Error> {
     // Events first: no change during the list request is missed.
     let mut changes = changes(dial).await?;
-    let mut session = None;
+    let mut session = session(dial).await?;
+    // Engines that are none of Docker's may not say.
+    let manages_swarm = session.manages_swarm(ANSWER).await.unwrap_or_default();
+    let mut session = Some(session);
     let mut settling: &[Duration] = &[];
     let mut watch = ports.looks.watch();
     loop {
         let look = watch.begins();
-        let containers = list(dial, &mut session).await?;
+        let containers = list(dial, &mut session, manages_swarm).await?;
         ports.apply(wanted(&containers, target), target);
         watch.done(look);
         let retrying = async {
@@ -209,18 +212,32 @@ async fn session(dial: &Arc<dyn Dial>) -> Result<Session, engine::Error> {
     Session::over(stream).await
 }
 
-/// Lists the running containers, over the previous request's connection if it is still open.
-async fn list(dial: &Arc<dyn Dial>, kept: &mut Option<Session>) -> Result<Vec<Container>, engine::Error> {
+/// Lists the running containers, and the services of the swarm, over the previous request's connection if it is still
+/// open.
+async fn list(
+    dial: &Arc<dyn Dial>,
+    kept: &mut Option<Session>,
+    manages_swarm: bool,
+) -> Result<Vec<Container>, engine::Error> {
     if let Some(mut session) = kept.take().filter(|session| !session.is_closed())
-        && let Ok(containers) = session.containers(ANSWER).await
+        && let Ok(containers) = ask_for_list(&mut session, manages_swarm).await
     {
         *kept = Some(session);
         return Ok(containers);
     }
     let mut session = session(dial).await?;
-    let containers = session.containers(ANSWER).await?;
+    let containers = ask_for_list(&mut session, manages_swarm).await?;
     *kept = Some(session);
     Ok(containers)
+}
+
+async fn ask_for_list(session: &mut Session, manages_swarm: bool) -> Result<Vec<Container>, engine::Error> {
+    let mut all = session.containers(ANSWER).await?;
+    if manages_swarm {
+        // It may manage none any more.
+        all.extend(session.services(ANSWER).await.unwrap_or_default());
+    }
+    Ok(all)
 }
 
 /// The wanted ports, each once, grouped by container.
