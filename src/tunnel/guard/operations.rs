@@ -180,6 +180,10 @@ pub(super) fn numbers(version: &str) -> Option<(u16, u16)> {
 }
 
 fn fits(pattern: &str, path: &str) -> bool {
+    // No pattern begins with a variable: most end here, without an allocation.
+    if pattern.split('/').nth(1) != path.split('/').nth(1) {
+        return false;
+    }
     let mut rest: &[&str] = &path.split('/').skip(1).collect::<Vec<_>>();
     let mut pattern = pattern.split('/').skip(1).peekable();
     while let Some(wanted) = pattern.next() {

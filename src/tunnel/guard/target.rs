@@ -49,7 +49,8 @@ impl Target {
         }
         let operation = operations::find(method, &path, &query);
         let same_version = operations::version(&plain).0 == version;
-        if operations::find(method, divided, &query) != operation || !same_version {
+        let has_encoded_slash = divided != path;
+        if has_encoded_slash && operations::find(method, divided, &query) != operation || !same_version {
             return Err("an encoded slash in its path changes what it asks for");
         }
         Ok(Self { path, version: version.to_owned(), query, operation })
