@@ -158,7 +158,7 @@ pub struct TunnelStatus {
     /// The guard's policies by name, if a guard limits the requests to the Engine.
     #[serde(default)]
     pub access: Option<String>,
-    /// The requests in progress, if a guard reads them.
+    /// The requests in progress, as far as they are read (not with `api = false` and without a guard).
     #[serde(default)]
     pub requests: Vec<RequestStatus>,
     /// The published ports; None if the tunnel does not forward them.

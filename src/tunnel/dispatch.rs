@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use super::api::Exchange;
 use super::client::listener::Listener;
+use super::client::peer::Who;
 use super::client::stream::LocalStream;
 use super::counters::Counters;
 use super::dial::{Dial, Kind, Leads, Purpose};
@@ -22,6 +23,7 @@ use super::early_answer::EarlyAnswers;
 use super::flow::hang_up;
 use super::flow::relay::{self, Carriage, End, Left, Outcome};
 use super::guard;
+use super::in_progress::Clients;
 use super::pool::connection::{Carrier, PooledConnection};
 use super::pool::{Lease, Pool};
 use super::ports::Looks;
@@ -104,6 +106,7 @@ pub(super) struct Dispatcher {
     /// Where answers to requests that change published ports wait for these.
     pub(super) looks: Arc<Looks>,
     pub(super) early: EarlyAnswers,
+    pub(super) clients: Clients,
 }
 
 impl Dispatcher {
@@ -179,6 +182,7 @@ impl Dispatcher {
     ) -> Result<End, String> {
         let (began, exchange) = (self.settings.target(), Arc::new(Exchange::new(self.early.pings.clone(), sockets)));
         let mut settings = self.settings.subscribe();
+        let _joined = self.clients.join(&exchange, Who::pid_of(&local));
         loop {
             let kind = loop {
                 if let Some(kind) = exchange.ready() {

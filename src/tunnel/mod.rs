@@ -13,6 +13,7 @@ mod early_answer;
 mod error;
 mod flow;
 mod guard;
+mod in_progress;
 mod pool;
 mod ports;
 mod settings;
@@ -33,6 +34,7 @@ use client::stream::LocalStream;
 use dial::Purpose;
 use dispatch::Dispatcher;
 use early_answer::EarlyAnswers;
+use in_progress::Clients;
 use pool::Pool;
 use ports::{Looks, Ports};
 use settings::Settings;
@@ -107,6 +109,7 @@ impl Tunnel {
                 pool: pool.clone(),
                 pings: Arc::default(),
             },
+            clients: Clients::default(),
         });
         Ok(Arc::new(Self {
             settings,
@@ -232,9 +235,10 @@ impl Tunnel {
         self.settings.guard().map(|guard| guard.label().to_owned())
     }
 
-    /// The requests in progress; empty without a guard.
+    /// The requests in progress, as far as they are read.
     pub fn requests(&self) -> Vec<RequestStatus> {
-        self.settings.guard().map(|guard| guard.requests()).unwrap_or_default()
+        let guarded = self.settings.guard().map(|guard| guard.requests()).unwrap_or_default();
+        guarded.into_iter().chain(self.dispatcher.clients.requests()).take(guard::MOST_SHOWN).collect()
     }
 
     /// The host's published ports and their local ports; None if `ports` is off.

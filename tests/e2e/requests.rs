@@ -345,3 +345,23 @@ fn after_an_answer_that_the_engine_is_unwell_nobody_is_told_otherwise() {
     assert!(ping(&mut client, CLI).unwrap().starts_with("HTTP/1.1 500"));
     assert!(ping(&mut connect(&lab.socket("lab")), CLI).unwrap().starts_with("HTTP/1.1 500"));
 }
+
+#[test]
+fn requests_in_progress_are_shown_and_those_that_are_over_are_logged() {
+    let Some(lab) = Lab::with_engine() else { return };
+    lab.ok(&["up", "lab", "-v"]);
+    let mut client = connect(&lab.socket("lab"));
+    client.write_all(b"GET /v1.40/events?filters={} HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    let shown = || lab.status("lab")["requests"].as_array().unwrap().first().cloned();
+    let request = wait_for("the request", shown);
+    assert_eq!((&request["method"], &request["path"]), (&"GET".into(), &"/v1.40/events".into()));
+    assert_eq!(request["pid"], std::process::id());
+    assert!(request["since"].as_str().unwrap().ends_with('Z') && request["command"].is_string(), "{request}");
+    drop(client);
+    wait_for("its end", || (lab.status("lab")["requests"] == serde_json::json!([])).then_some(()));
+    let mut client = connect(&lab.socket("lab"));
+    ask(&mut client, b"GET /_ping?secret HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    wait_for("the log", || lab.log("lab").contains("GET /_ping: 200 in ").then_some(()));
+    assert!(!lab.log("lab").contains("secret"));
+    assert_eq!(lab.status("lab")["requests"], serde_json::json!([]), "it asks nothing now");
+}

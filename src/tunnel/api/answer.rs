@@ -49,6 +49,11 @@ impl Answer {
         Self { state: State::Head(Vec::new()), to_head, status: None, keeps_head, head: None }
     }
 
+    /// Its status, once its head has been read.
+    pub(super) fn status(&self) -> Option<u16> {
+        self.status
+    }
+
     /// Its head with the empty line, where that is kept.
     pub(super) fn head(&self) -> Option<&[u8]> {
         self.head.as_deref()

@@ -13,7 +13,7 @@
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::{Bytes, BytesMut};
 use tokio::sync::Notify;
@@ -22,6 +22,7 @@ use super::answer::{Answer, Progress};
 use super::binds;
 use super::ping::{self, Pings, Told, is_cli_ping};
 use crate::sync::lock;
+use crate::text;
 use crate::tunnel::dial::Kind;
 use crate::tunnel::guard::{Body, Rest, head_end, read_head};
 
@@ -105,10 +106,35 @@ enum Phase {
 }
 
 /// The request that is ready or in progress.
+/// A request for people, without what may be secret in it.
+#[derive(Debug, Clone)]
+pub(in crate::tunnel) struct Line {
+    pub(in crate::tunnel) method: String,
+    target: String,
+    /// When it was placed.
+    pub(in crate::tunnel) since: SystemTime,
+    /// Bytes of its answer so far, with the head.
+    received: u64,
+}
+
+impl Default for Line {
+    fn default() -> Self {
+        Self { method: String::new(), target: String::new(), since: SystemTime::UNIX_EPOCH, received: 0 }
+    }
+}
+
+impl Line {
+    /// Its path, without the query.
+    pub(in crate::tunnel) fn path(&self) -> &str {
+        self.target.split('?').next().unwrap_or_default()
+    }
+}
+
 #[derive(Debug, Default)]
 struct Request {
     kind: Kind,
     is_head: bool,
+    line: Line,
     /// Whether its success may change the published ports.
     changes_ports: bool,
     /// Whether it is the last one of its connection, by its headers.
@@ -145,6 +171,13 @@ impl Exchange {
         let head = binds::with_length(&state.pending[..at.start], body.len());
         state.pending = BytesMut::from(&[head, body].concat()[..]);
         state.request.names_our_socket = false;
+    }
+
+    /// The request that is in progress, if it could be read.
+    pub(in crate::tunnel) fn in_progress(&self) -> Option<Line> {
+        let state = lock(&self.state);
+        let is_asked = matches!(state.phase, Phase::Asked | Phase::Blind) && !state.request.line.method.is_empty();
+        is_asked.then(|| state.request.line.clone())
     }
 
     /// Is what is ready the ping of a docker command, with which its connection begins, and nothing else?
@@ -243,6 +276,7 @@ impl Exchange {
             state.early = Early::No;
             self.more.notify_one();
         }
+        state.request.line.received += data.len() as u64;
         if state.phase == Phase::Blind {
             return false;
         }
@@ -260,6 +294,15 @@ impl Exchange {
         }
         let (is_ping, generation) = (std::mem::take(&mut state.request.is_ping), state.request.generation);
         let answer = state.answer.take();
+        if progress == Progress::Complete
+            && let Some(status) = answer.as_ref().and_then(Answer::status)
+        {
+            let Line { method, since, received, .. } = &state.request.line;
+            let path = text::shown(state.request.line.path());
+            let time = since.elapsed().unwrap_or_default().as_millis();
+            tracing::debug!("{method} {path}: {status} in {time} ms, {received} bytes");
+            state.request.line = Line::default();
+        }
         if progress == Progress::Complete && !state.request.last && state.request.rest.has_ended() {
             *state = State { is_later: true, ..State::default() };
         } else if state.pending.is_empty() {
@@ -298,6 +341,7 @@ impl Exchange {
                 state.answer = Some(Answer::new(state.request.is_head, state.request.is_ping));
                 state.answered = false;
                 state.request.generation = generation;
+                state.request.line.since = SystemTime::now();
                 if state.request.repeatable.is_some() {
                     state.request.repeatable = Some(pending.clone());
                 }
@@ -394,10 +438,13 @@ impl State {
         self.phase = Phase::BlindReady;
         if let Ok((head, body, end)) = read {
             let is_question = matches!(head.method.as_str(), "GET" | "HEAD");
+            let kind = head.operation().map_or(Kind::Unknown, |operation| operation.kind);
+            let changes_ports = head.operation().is_some_and(|operation| operation.changes_ports);
+            let has_binds = head.operation().is_some_and(|operation| operation.has_binds) && !head.expects;
             self.request = Request {
-                kind: head.operation().map_or(Kind::Unknown, |operation| operation.kind),
+                kind,
                 is_head: head.method == "HEAD",
-                changes_ports: head.operation().is_some_and(|operation| operation.changes_ports),
+                changes_ports,
                 last: head.last,
                 rest: Rest::from(body),
                 is_ping: is_cli_ping(&self.pending),
@@ -405,8 +452,8 @@ impl State {
                 body: None,
                 names_our_socket: false,
                 repeatable: (is_question && body == Body::None && !head.upgrade).then(Bytes::new),
+                line: Line { method: head.method, target: head.target, ..Line::default() },
             };
-            let has_binds = head.operation().is_some_and(|operation| operation.has_binds) && !head.expects;
             let (size, is_framed) = (self.pending.len(), self.request.rest.takes_all(&self.pending[end..]));
             match body {
                 _ if !is_framed => {}

@@ -21,11 +21,15 @@ pub(in crate::tunnel) struct Who {
 }
 
 impl Who {
+    /// The process id of a Unix socket's client.
+    pub(in crate::tunnel) fn pid_of(local: &LocalStream) -> Option<u32> {
+        let LocalStream::Unix { stream, .. } = local else { return None };
+        stream.peer_cred().ok().and_then(|peer| peer.pid()).and_then(|pid| u32::try_from(pid).ok())
+    }
+
     pub(in crate::tunnel) async fn of(local: &LocalStream) -> Self {
         let pid = match local {
-            LocalStream::Unix { stream, .. } => {
-                stream.peer_cred().ok().and_then(|peer| peer.pid()).and_then(|pid| u32::try_from(pid).ok())
-            }
+            LocalStream::Unix { .. } => Self::pid_of(local),
             LocalStream::Tcp(stream) => match (stream.peer_addr(), stream.local_addr()) {
                 // A search through all processes would delay the thread that serves all clients.
                 (Ok(client), Ok(server)) => {
@@ -34,6 +38,10 @@ impl Who {
                 _ => None,
             },
         };
+        Self::of_pid(pid)
+    }
+
+    pub(in crate::tunnel) fn of_pid(pid: Option<u32>) -> Self {
         let command = pid.and_then(|pid| std::fs::read_to_string(format!("/proc/{pid}/comm")).ok());
         Self { pid, command: command.map(|name| name.trim_end().escape_debug().to_string()) }
     }

@@ -50,7 +50,7 @@ pub use refusal::Refusal;
 pub(in crate::tunnel) use rest::Rest;
 
 /// Limit of requests shown at once.
-const MOST_SHOWN: usize = 200;
+pub(super) const MOST_SHOWN: usize = 200;
 /// Limit of a path in the log and the status, in characters.
 const MAX_PATH: usize = 256;
 
@@ -67,6 +67,18 @@ pub struct RequestStatus {
     pub pid: Option<u32>,
     /// The name of the client's program.
     pub command: Option<String>,
+}
+
+impl RequestStatus {
+    pub(super) fn new(method: &str, path: &str, since: SystemTime, who: &Who) -> Self {
+        Self {
+            method: method.into(),
+            path: shown(path),
+            since: humantime::format_rfc3339_seconds(since).to_string(),
+            pid: who.pid,
+            command: who.command.clone(),
+        }
+    }
 }
 
 /// The guard of a tunnel.
@@ -107,13 +119,7 @@ impl Guard {
 
     /// Registers a request in progress, for as long as the returned value lives.
     fn begins(self: &Arc<Self>, method: &str, path: &str, who: &Who) -> Open {
-        let request = RequestStatus {
-            method: method.into(),
-            path: shown(path),
-            since: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
-            pid: who.pid,
-            command: who.command.clone(),
-        };
+        let request = RequestStatus::new(method, path, SystemTime::now(), who);
         let number = self.next.fetch_add(1, Relaxed);
         lock(&self.open).insert(number, request);
         Open { guard: self.clone(), number }
