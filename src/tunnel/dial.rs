@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use tokio::net::UnixStream;
 
 use super::client::peer::Who;
@@ -95,5 +96,11 @@ pub(super) trait Dial: Send + Sync {
     fn target(&self) -> Arc<Target>;
 
     /// The last failure, as text; None if there is none.
+    /// The tunnel's own socket in a body that gives a container binds: replaced by the Engine's socket on its host.
+    ///
+    /// # Errors
+    /// What to say where that is not known.
+    fn with_engines_socket(&self, body: Bytes) -> Result<Bytes, String>;
+
     fn last_error(&self) -> Option<String>;
 }

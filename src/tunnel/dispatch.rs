@@ -4,16 +4,18 @@
 //! [`Purpose`] says which. The supervisor's thread accepts and places; a placed flow runs on its connection's thread,
 //! and comes back only to be placed elsewhere.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
 use super::api::Exchange;
+use super::binds;
 use super::client::listener::Listener;
 use super::client::peer::Who;
 use super::client::stream::LocalStream;
@@ -107,6 +109,8 @@ pub(super) struct Dispatcher {
     pub(super) looks: Arc<Looks>,
     pub(super) early: EarlyAnswers,
     pub(super) clients: Clients,
+    /// The paths of the local socket.
+    pub(super) sockets: OnceLock<Arc<[String]>>,
 }
 
 impl Dispatcher {
@@ -118,14 +122,14 @@ impl Dispatcher {
         of_ports: &mut mpsc::Receiver<(LocalStream, Purpose)>,
         flows: &mut JoinSet<()>,
     ) {
-        let sockets: Arc<[String]> = listener.paths().into();
+        let _ = self.sockets.set(listener.paths().into());
         loop {
             tokio::select! {
                 local = listener.accept() => {
-                    flows.spawn(self.clone().flow(local, Purpose::client(), sockets.clone()));
+                    flows.spawn(self.clone().flow(local, Purpose::client()));
                 }
                 Some((local, purpose)) = of_ports.recv() => {
-                    flows.spawn(self.clone().flow(local, purpose, sockets.clone()));
+                    flows.spawn(self.clone().flow(local, purpose));
                 }
                 // Reaps ended tasks. A panic in one ends that flow only.
                 Some(joined) = flows.join_next() => if let Err(e) = joined {
@@ -135,15 +139,15 @@ impl Dispatcher {
         }
     }
 
-    async fn flow(self: Arc<Self>, local: LocalStream, purpose: Purpose, sockets: Arc<[String]>) {
+    async fn flow(self: Arc<Self>, local: LocalStream, purpose: Purpose) {
         self.counters.flow_begins();
         let of_port = purpose.counters.clone();
         of_port.iter().for_each(|counters| counters.flow_begins());
         let guard = self.settings.guard().filter(|_| purpose.is_to_engine());
         let carried = match guard {
-            Some(guard) => guard::serve(self.clone(), guard, local).await,
+            Some(guard) => guard::serve(self.clone(), self.looks.clone(), guard, local).await,
             None if purpose.is_clients_to_engine() && self.settings.target().api => {
-                self.clone().converse(local, purpose, sockets).await
+                self.clone().converse(local, purpose).await
             }
             None => self.clone().place_and_carry(local, purpose).await,
         };
@@ -174,13 +178,9 @@ impl Dispatcher {
 
     /// Serves a client of the Engine's, request by request: each is placed once its head is here. Between two of them nothing
     /// but the client's connection is held, or a channel that may go without the client's noticing.
-    async fn converse(
-        self: Arc<Self>,
-        mut local: LocalStream,
-        purpose: Purpose,
-        sockets: Arc<[String]>,
-    ) -> Result<End, String> {
-        let (began, exchange) = (self.settings.target(), Arc::new(Exchange::new(self.early.pings.clone(), sockets)));
+    async fn converse(self: Arc<Self>, mut local: LocalStream, purpose: Purpose) -> Result<End, String> {
+        let (began, exchange) =
+            (self.settings.target(), Arc::new(Exchange::new(self.early.pings.clone(), self.sockets())));
         let mut settings = self.settings.subscribe();
         let _joined = self.clients.join(&exchange, Who::pid_of(&local));
         loop {
@@ -225,10 +225,12 @@ impl Dispatcher {
                 continue;
             }
             if exchange.names_our_socket() {
-                match or_gone(&local, self.engines_socket()).await? {
+                // Without a connection the request is refused when it is placed.
+                or_gone(&local, self.until_connected()).await?;
+                match self.engines_socket() {
                     Ok(path) => exchange.give_their_socket(&path),
-                    Err(way) => {
-                        return Ok(match local.write_all(&no_socket(&way)).await {
+                    Err(why) => {
+                        return Ok(match local.write_all(&bad_request(&why)).await {
                             Ok(()) => {
                                 local.finish();
                                 End::Done
@@ -250,21 +252,33 @@ impl Dispatcher {
         }
     }
 
-    /// The path of the Engine's socket on its host, once there is a connection.
-    ///
-    /// # Errors
-    /// The way to the Engine, where that is no socket.
-    async fn engines_socket(&self) -> Result<String, String> {
+    /// Waits for a connection, for as long as a request may wait for one.
+    async fn until_connected(&self) {
         let mut status = self.status.subscribe();
         self.commands.send(Command::Use);
         let settled = status.wait_for(|status| status.state.availability() != Availability::Waiting);
-        // Without a connection the request is refused when it is placed.
         let _ = tokio::time::timeout(self.settings.target().wait, settled).await;
-        match self.status.subscribe().borrow().route.as_ref().map(Route::remote) {
-            Some(Remote::Socket(path)) => Ok(path.clone()),
-            Some(other) => Err(other.to_string()),
-            None => Err("a way that is not known yet".into()),
-        }
+    }
+
+    /// The path of the Engine's socket on its host.
+    ///
+    /// # Errors
+    /// What to say where that is not known.
+    fn engines_socket(&self) -> Result<String, String> {
+        let route = self.status.subscribe().borrow().route.clone();
+        let way = match route.as_ref().map(Route::remote) {
+            Some(Remote::Socket(path)) => return Ok(path.clone()),
+            Some(other) => format!("by {other}"),
+            None => "in a way that is not known yet".into(),
+        };
+        Err(format!(
+            "the bind's source is this tunnel's socket on this machine. The tunnel reaches the Engine {way}, and does not \
+             know the path of its socket on the host: use that path as the source, for example /var/run/docker.sock"
+        ))
+    }
+
+    fn sockets(&self) -> Arc<[String]> {
+        self.sockets.get().cloned().unwrap_or_default()
     }
 
     /// May a client without a guard that came when these settings held ask on?
@@ -537,17 +551,22 @@ impl Dial for Dispatcher {
         self.settings.target()
     }
 
+    fn with_engines_socket(&self, body: Bytes) -> Result<Bytes, String> {
+        let ours = self.sockets();
+        if !binds::names(&body, &ours) {
+            return Ok(body);
+        }
+        Ok(binds::replaced(&body, &ours, &self.engines_socket()?).into())
+    }
+
     fn last_error(&self) -> Option<String> {
         self.status.last_error()
     }
 }
 
-/// The answer to a request that would give a container a socket which the host does not have.
-fn no_socket(way: &str) -> Vec<u8> {
-    let message = format!(
-        "dtunnel: the bind's source is this tunnel's socket on this machine. The tunnel reaches the Engine by {way}, and \
-         does not know the path of its socket on the host: use that path as the source, for example /var/run/docker.sock"
-    );
+/// The answer to a request that is not carried out.
+fn bad_request(why: &str) -> Vec<u8> {
+    let message = format!("dtunnel: {why}");
     let body = serde_json::json!({ "message": message }).to_string();
     let head = "HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\nConnection: close\r\n";
     format!("{head}Content-Length: {}\r\n\r\n{body}", body.len()).into_bytes()

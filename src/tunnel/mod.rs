@@ -5,6 +5,7 @@
 //! dispatcher serves its clients, and the pool holds its connections.
 
 mod api;
+mod binds;
 mod client;
 mod counters;
 mod dial;
@@ -19,8 +20,8 @@ mod ports;
 mod settings;
 mod uptime;
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::{Mutex, mpsc, watch};
@@ -110,6 +111,7 @@ impl Tunnel {
                 pings: Arc::default(),
             },
             clients: Clients::default(),
+            sockets: OnceLock::new(),
         });
         Ok(Arc::new(Self {
             settings,

@@ -141,8 +141,14 @@ fn ports_come_with_their_containers_and_go_with_them() {
 
 #[test]
 fn ports_are_there_when_docker_answers_and_free_when_it_says_that_they_are() {
-    let Some(lab) = lab("ports = true") else { return };
-    lab.ok(&["up", "lab"]);
+    for profile in ["ports = true", "ports = true\naccess = \"containers\""] {
+        let Some(lab) = lab(profile) else { return };
+        lab.ok(&["up", "lab"]);
+        ports_are_there_in_time(&lab);
+    }
+}
+
+fn ports_are_there_in_time(lab: &Lab) {
     for round in 0..10 {
         let port = port();
         let publish = format!("{port}:80");

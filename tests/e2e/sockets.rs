@@ -16,8 +16,16 @@ fn bind_of(lab: &Lab, container: &str) -> String {
 
 #[test]
 fn a_container_that_is_given_the_tunnels_socket_gets_the_engines() {
-    let Some(lab) = Lab::with_engine() else { return };
-    lab.ok(&["up", "lab"]);
+    for guard in ["", "access = \"containers\"\n"] {
+        let Some(lab) = Lab::with_engine() else { return };
+        let (ssh_config, remote) = (lab.path("ssh_config"), lab.remote_socket());
+        lab.write_config(&format!("ssh_config = {ssh_config:?}\n[profiles.lab]\nremote = {remote:?}\n{guard}"));
+        lab.ok(&["up", "lab"]);
+        containers_get_the_engines(&lab);
+    }
+}
+
+fn containers_get_the_engines(lab: &Lab) {
     let (ours, theirs) = (lab.socket("lab").display().to_string(), lab.remote_socket().display().to_string());
     let (bind, mount) = (format!("{ours}:/s:ro"), format!("type=bind,source={ours},target=/s"));
     for (name, option, value, expected) in
@@ -26,7 +34,7 @@ fn a_container_that_is_given_the_tunnels_socket_gets_the_engines() {
         let output =
             run(&mut lab.docker("lab", &["run", "--name", name, option, value, IMAGE, "sh", "-c", "ls -l /s"]));
         assert!(output.starts_with('s'), "{output}");
-        assert_eq!(bind_of(&lab, name), expected);
+        assert_eq!(bind_of(lab, name), expected);
     }
     // Without the layer it is as it ever was: a directory that nobody wants.
     let before = lab.host().run(&format!("ls -d {ours} 2>&1 || true"));
@@ -47,7 +55,7 @@ fn a_container_that_is_given_the_tunnels_socket_gets_the_engines() {
         let answer = String::from_utf8(answer).unwrap();
         assert!(answer.starts_with("HTTP/1.1 201"), "{answer}");
         let id = answer.split("\"Id\":\"").nth(1).unwrap().split('"').next().unwrap();
-        assert!(bind_of(&lab, id).starts_with(&lab.remote_socket().display().to_string()));
+        assert!(bind_of(lab, id).starts_with(&lab.remote_socket().display().to_string()));
     }
 }
 

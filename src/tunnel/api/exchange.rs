@@ -19,10 +19,10 @@ use bytes::{Bytes, BytesMut};
 use tokio::sync::Notify;
 
 use super::answer::{Answer, Progress};
-use super::binds;
 use super::ping::{self, Pings, Told, is_cli_ping};
 use crate::sync::lock;
 use crate::text;
+use crate::tunnel::binds;
 use crate::tunnel::dial::Kind;
 use crate::tunnel::guard::{Body, Rest, head_end, read_head};
 

@@ -4,7 +4,6 @@
 //! pass unchanged and stay on their channel. Independent of sockets and SSH.
 
 mod answer;
-mod binds;
 mod exchange;
 mod ping;
 

@@ -34,6 +34,7 @@ use crate::tunnel::client::peer::Who;
 use crate::tunnel::client::stream::LocalStream;
 use crate::tunnel::dial::Dial;
 use crate::tunnel::flow::relay::End;
+use crate::tunnel::ports::Looks;
 
 /// The strict reader's view of a request, from before hyper read it.
 type Seen = Option<Result<Head, Refusal>>;
@@ -59,6 +60,7 @@ const SETTLE_TIME: Duration = Duration::from_millis(100);
 /// None; failures are reported to the client.
 pub(in crate::tunnel) async fn serve(
     tunnel: Arc<dyn Dial>,
+    looks: Arc<Looks>,
     guard: Arc<Guard>,
     local: LocalStream,
 ) -> Result<End, String> {
@@ -70,7 +72,9 @@ pub(in crate::tunnel) async fn serve(
     let client = Arc::new(GuardedClient {
         guard,
         over_tcp,
-        engine: EngineSide::new(tunnel, who.clone()),
+        engine: EngineSide::new(tunnel.clone(), who.clone()),
+        tunnel,
+        looks,
         who,
         reading: reading.clone(),
         failed: Arc::default(),
@@ -123,6 +127,9 @@ struct GuardedClient {
     who: Who,
     reading: Reading,
     engine: EngineSide,
+    tunnel: Arc<dyn Dial>,
+    /// Where answers to requests that change published ports wait for these.
+    looks: Arc<Looks>,
     /// Whether a request got no answer from the Engine, or a truncated one.
     failed: Arc<AtomicBool>,
     relay: Mutex<Option<AbortOnDropHandle<End>>>,
@@ -249,6 +256,9 @@ impl GuardedClient {
             // The relay takes over the held data.
             return Ok(answer.map(|_| full(Bytes::new())));
         }
+        if operation.changes_ports && answer.status().as_u16() < 400 {
+            self.looks.once_more().await;
+        }
         strip(answer.headers_mut());
         if wanted.is_some() {
             // Data that the client sent after its request was meant for the other protocol.
@@ -287,9 +297,14 @@ impl GuardedClient {
         if self.guard.rules.knows_only_docker() && !parts.method.is_safe() {
             self.must_be_dockers().await?;
         }
-        if pass.inspect {
+        if pass.inspect || operation.has_binds {
             let body = self.whole(body, bodies::MAX_BODY).await?;
-            let (body, settled) = self.inspect(operation, &pass.target, &body).await?;
+            let body = self.tunnel.with_engines_socket(body).map_err(|why| (StatusCode::BAD_REQUEST, why))?;
+            let (body, settled) = match pass.inspect {
+                true => self.inspect(operation, &pass.target, &body).await?,
+                false => (body, Settled::ForGood),
+            };
+            parts.headers.remove(TRANSFER_ENCODING);
             parts.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
             return Ok((full(body), settled));
         }
