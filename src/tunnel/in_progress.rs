@@ -9,10 +9,13 @@ use super::client::peer::Who;
 use super::guard::{MOST_SHOWN, RequestStatus};
 use crate::sync::lock;
 
+/// A client's requests, and its process id.
+type Client = (Weak<Exchange>, Option<u32>);
+
 /// The clients that are connected.
 #[derive(Debug, Default)]
 pub(super) struct Clients {
-    all: Mutex<BTreeMap<u64, (Weak<Exchange>, Option<u32>)>>,
+    all: Mutex<BTreeMap<u64, Client>>,
     next: AtomicU64,
 }
 
@@ -27,7 +30,7 @@ impl Clients {
     /// Their requests in progress; at most [`MOST_SHOWN`].
     pub(super) fn requests(&self) -> Vec<RequestStatus> {
         let all: Vec<_> = lock(&self.all).values().cloned().collect();
-        let request = |(exchange, pid): (Weak<Exchange>, Option<u32>)| {
+        let request = |(exchange, pid): Client| {
             let request = exchange.upgrade()?.in_progress()?;
             Some(RequestStatus::new(&request.method, request.path(), request.since, &Who::of_pid(pid)))
         };

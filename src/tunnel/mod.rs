@@ -15,6 +15,7 @@ mod error;
 mod flow;
 mod guard;
 mod in_progress;
+mod placer;
 mod pool;
 mod ports;
 mod settings;
@@ -36,6 +37,7 @@ use dial::Purpose;
 use dispatch::Dispatcher;
 use early_answer::EarlyAnswers;
 use in_progress::Clients;
+use placer::Placer;
 use pool::Pool;
 use ports::{Looks, Ports};
 use settings::Settings;
@@ -96,7 +98,7 @@ impl Tunnel {
             commands: commands.clone(),
             counters: counters.clone(),
         };
-        let dispatcher = Arc::new(Dispatcher {
+        let placer = Arc::new(Placer {
             settings: settings.clone(),
             status: status.clone(),
             pool: pool.clone(),
@@ -104,6 +106,9 @@ impl Tunnel {
             counters: counters.clone(),
             ports_by_command: AtomicBool::new(false),
             looks: looks.clone(),
+        });
+        let dispatcher = Arc::new(Dispatcher {
+            placer,
             early: EarlyAnswers {
                 settings: settings.clone(),
                 status: status.clone(),
