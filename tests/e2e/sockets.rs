@@ -28,13 +28,13 @@ fn a_container_that_is_given_the_tunnels_socket_gets_the_engines() {
 fn containers_get_the_engines(lab: &Lab) {
     let (ours, theirs) = (lab.socket("lab").display().to_string(), lab.remote_socket().display().to_string());
     let (bind, mount) = (format!("{ours}:/s:ro"), format!("type=bind,source={ours},target=/s"));
-    for (name, option, value, expected) in
-        [("bind", "-v", &bind, format!("{theirs}:/s:ro")), ("mount", "--mount", &mount, theirs)]
-    {
-        let output =
-            run(&mut lab.docker("lab", &["run", "--name", name, option, value, IMAGE, "sh", "-c", "ls -l /s"]));
+    for (option, value, expected) in [("-v", &bind, format!("{theirs}:/s:ro")), ("--mount", &mount, theirs)] {
+        let id = run(&mut lab.docker("lab", &["create", option, value, IMAGE, "ls", "-l", "/s"]));
+        let id = id.trim();
+        assert_eq!(bind_of(lab, id), expected);
+        let output = run(&mut lab.docker("lab", &["start", "--attach", id]));
         assert!(output.starts_with('s'), "{output}");
-        assert_eq!(bind_of(lab, name), expected);
+        run(&mut lab.docker("lab", &["rm", id]));
     }
     // Without the layer it is as it ever was: a directory that nobody wants.
     let before = lab.host().run(&format!("ls -d {ours} 2>&1 || true"));

@@ -84,6 +84,9 @@ impl Engine {
     fn start(dir: PathBuf, host: Arc<Host>, files: Option<Keeper>, options: &[&str]) -> Self {
         let bridge = ["link add lab type bridge", "addr add 172.29.0.1/24 dev lab", "link set lab up"];
         host.ip(&bridge.map(Into::into));
+        // The ports that it chooses itself are opened on this machine, too: outside of what this machine chooses from.
+        let first = 61_000 + std::process::id() % 4 * 1000;
+        host.run(&format!("echo {first} {} > /proc/sys/net/ipv4/ip_local_port_range", first + 999));
         let options = options.iter().map(ToString::to_string).collect();
         let engine = Self { dir, options, keeper: Mutex::default(), host, _files: files };
         *engine.keeper.lock().unwrap() = Some(engine.dockerd());

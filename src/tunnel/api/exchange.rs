@@ -358,10 +358,10 @@ impl Exchange {
         matches!(lock(&self.state).phase, Phase::Between | Phase::Holding)
     }
 
-    /// Is what is ready a question that may be sent again (RFC 9110 section 9.2.2)?
+    /// Is what is ready a question that may be sent again (RFC 9110 section 9.2.2), and was not yet?
     pub(in crate::tunnel) fn is_question(&self) -> bool {
         let state = lock(&self.state);
-        state.phase == Phase::Ready && state.request.repeatable.is_some()
+        state.phase == Phase::Ready && state.request.repeatable.is_some() && state.repeats == 0
     }
 
     /// The client has ended its direction. True if no request is in progress, so that the connection is over. An
