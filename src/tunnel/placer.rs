@@ -109,8 +109,9 @@ impl Placer {
     }
 
     /// May a client without a guard that came when these settings held ask on?
-    pub(super) fn may_go_on(&self, began: &Target) -> bool {
-        self.settings.guard().is_none() && self.settings.target().ends_as(began)
+    pub(super) fn may_go_on(&self, began: &Arc<Target>) -> bool {
+        let now = self.settings.target();
+        self.settings.guard().is_none() && (Arc::ptr_eq(&now, began) || now.ends_as(began))
     }
 
     /// Places a flow whose bytes are not looked at, and waits for its end.

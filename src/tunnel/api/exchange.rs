@@ -128,6 +128,13 @@ impl Line {
     pub(in crate::tunnel) fn path(&self) -> &str {
         self.target.split('?').next().unwrap_or_default()
     }
+
+    /// Logs that it has been answered.
+    fn log(&self, status: Option<u16>) {
+        let (method, path, bytes) = (&self.method, text::shown(self.path()), self.received);
+        let (status, time) = (status.unwrap_or_default(), self.since.elapsed().unwrap_or_default().as_millis());
+        tracing::debug!("{method} {path}: {status} in {time} ms, {bytes} bytes");
+    }
 }
 
 #[derive(Debug, Default)]
@@ -294,14 +301,11 @@ impl Exchange {
         }
         let (is_ping, generation) = (std::mem::take(&mut state.request.is_ping), state.request.generation);
         let answer = state.answer.take();
-        if progress == Progress::Complete
-            && let Some(status) = answer.as_ref().and_then(Answer::status)
-        {
-            let Line { method, since, received, .. } = &state.request.line;
-            let path = text::shown(state.request.line.path());
-            let time = since.elapsed().unwrap_or_default().as_millis();
-            tracing::debug!("{method} {path}: {status} in {time} ms, {received} bytes");
-            state.request.line = Line::default();
+        if progress == Progress::Complete {
+            let line = std::mem::take(&mut state.request.line);
+            if tracing::enabled!(tracing::Level::DEBUG) {
+                line.log(answer.as_ref().and_then(Answer::status));
+            }
         }
         if progress == Progress::Complete && !state.request.last && state.request.rest.has_ended() {
             *state = State { is_later: true, ..State::default() };
