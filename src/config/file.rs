@@ -13,7 +13,7 @@ use toml::de::DeTable;
 use super::keys::{Places, check_keys, places, position, section};
 use super::nearest::nearest;
 use super::values::{AuditSetting, Duration, Jump};
-use super::{AccessSetting, Destination, Error, PortsSetting, Size, allowed, trusted_file};
+use super::{AccessSetting, Destination, Error, PortsConflict, PortsSetting, Size, allowed, trusted_file};
 use crate::bounded;
 
 /// Largest configuration file that is read, in bytes: far above any real one.
@@ -186,6 +186,10 @@ pub struct Profile {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[serde(default, deserialize_with = "allowed::flag")]
     pub ports_fallback: Option<bool>,
+    /// What happens to a container that is started through the tunnel if a local port of its is taken: `"warn"` (default)
+    /// or `"refuse"`, which stops it again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ports_conflict: Option<PortsConflict>,
     /// The local address for ports that are published on every address of the host; default: loopback.
     /// With any other address others can reach them.
     #[serde(skip_serializing_if = "Option::is_none")]

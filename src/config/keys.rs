@@ -43,6 +43,7 @@ pub(super) const PROFILE_KEYS: &[&str] = &[
     "allowed_binds",
     "ports",
     "ports_fallback",
+    "ports_conflict",
     "ports_address",
     "description",
 ];

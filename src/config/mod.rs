@@ -35,7 +35,7 @@ pub use name::{Destination, TunnelName, is_profile_name};
 pub use nearest::nearest;
 pub(crate) use paths::spill_dirs;
 pub use paths::{MAX_SOCKET_PATH, Paths, RuntimeFiles, config_path, log_path, route_path};
-pub use ports::{PortRule, Ports, PortsSetting};
+pub use ports::{PortRule, Ports, PortsConflict, PortsSetting};
 pub use remote::{DEFAULT_SOCKET, Remote, is_same_socket};
 pub use resolve::{Overrides, resolve};
 pub use runtime_dir::runtime_dir;

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::allowed::{OneOrMany, from_str, one_or_many};
+use super::allowed::{OneOrMany, from_str, one_or_many, unknown_word};
 use crate::glob;
 use crate::text::shown;
 
@@ -46,6 +46,36 @@ impl<'de> Deserialize<'de> for PortsSetting {
             OneOrMany::One(setting) => setting,
             OneOrMany::Many(rules) => Self::Rules(rules),
         })
+    }
+}
+
+/// What happens to a container that is started through the tunnel if a local port of its is taken.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum PortsConflict {
+    /// It runs, and `logs`, `ports` and `status` have a warning.
+    #[default]
+    Warn,
+    /// It is stopped again, and the answer to its start is an error, as a local Engine's would be.
+    Refuse,
+}
+
+impl FromStr for PortsConflict {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "warn" => Ok(Self::Warn),
+            "refuse" => Ok(Self::Refuse),
+            other => Err(unknown_word(other, &["warn", "refuse"])),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for PortsConflict {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        from_str(deserializer, "\"warn\" or \"refuse\"")
     }
 }
 

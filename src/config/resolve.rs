@@ -7,8 +7,8 @@ use super::local::LocalEndpoint;
 use super::ssh_config::{self, Proxy, SshConfigSource};
 use super::target::{IgnoredCheck, Target};
 use super::{
-    Access, AccessSetting, AuditSetting, ConfigFile, Destination, Error, Ignore, Jump, Paths, Policy, Ports, Profile,
-    Remote, Said, TunnelName,
+    Access, AccessSetting, AuditSetting, ConfigFile, Destination, Error, Ignore, Jump, Paths, Policy, Ports,
+    PortsConflict, Profile, Remote, Said, TunnelName,
 };
 use crate::text;
 
@@ -177,6 +177,13 @@ pub fn resolve(
     let keepalive = time(profile.keepalive, ssh.keepalive, defaults.keepalive).unwrap_or(DEFAULT_KEEPALIVE);
     let connect_timeout =
         time(profile.connect_timeout, ssh.connect_timeout, defaults.connect_timeout).unwrap_or(DEFAULT_CONNECT_TIMEOUT);
+    let api = profile.api.or(defaults.api).unwrap_or(true);
+    let ports_conflict = profile.ports_conflict.unwrap_or_default();
+    if ports_conflict == PortsConflict::Refuse && !api && !access.is_limited() {
+        let place = config.place(Some(input), "ports_conflict").unwrap_or_else(|| input.to_owned());
+        let reason = "`ports_conflict = \"refuse\"` cannot hold with `api = false`: no request is read".to_owned();
+        return Err(Error::Setting { name: place, reason });
+    }
     Ok(Target {
         name,
         destination,
@@ -207,9 +214,10 @@ pub fn resolve(
         remember: overrides.remember,
         access,
         ports,
-        api: profile.api.or(defaults.api).unwrap_or(true),
+        api,
         eager_ping: profile.eager_ping.or(defaults.eager_ping).unwrap_or(true),
         ports_fallback: profile.ports_fallback.unwrap_or(false),
+        ports_conflict,
         ports_address: profile.ports_address,
         audit_ignore: ignored_checks(input, config, profile),
     })
@@ -227,6 +235,18 @@ mod tests {
     fn resolved(input: &str, text: &str) -> Target {
         let overrides = Overrides { ssh_config: Some("none".into()), ..Overrides::default() };
         resolve(input, &config(text), &overrides, Path::new("/run/x.sock")).expect("resolved")
+    }
+
+    #[test]
+    fn a_port_conflict_cannot_be_refused_where_no_request_is_read() {
+        let resolved = |more: &str| {
+            let text = format!("ssh_config = \"none\"\n[profiles.p]\nports_conflict = \"refuse\"\n{more}");
+            resolve("p", &config(&text), &Overrides::default(), Path::new("/run/x.sock"))
+        };
+        assert!(resolved("").is_ok_and(|target| target.ports_conflict == PortsConflict::Refuse));
+        assert!(resolved("api = false\naccess = \"containers\"").is_ok());
+        let error = resolved("api = false").expect_err("it cannot hold").to_string();
+        assert!(error.contains("config.toml") && error.contains("api = false"), "{error}");
     }
 
     #[test]

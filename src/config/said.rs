@@ -72,6 +72,7 @@ impl Said {
             allowed_binds: _,
             ports,
             ports_fallback,
+            ports_conflict,
             ports_address,
             // `dtunnel audit` and `profile list` read these keys themselves.
             audit: _,
@@ -96,6 +97,7 @@ impl Said {
             ("eager_ping", text(eager_ping.as_ref(), ping_of_all.as_ref())),
             ("ports", text(ports.as_ref(), None)),
             ("ports_fallback", text(ports_fallback.as_ref(), None)),
+            ("ports_conflict", text(ports_conflict.as_ref(), None)),
             ("ports_address", text(ports_address.as_ref(), None)),
         ];
         Self(settings.into_iter().filter_map(|(name, said)| Some((name.to_owned(), said?))).collect())
@@ -169,6 +171,7 @@ mod tests {
             ("eager_ping", "false"),
             ("ports", "\"ask\""),
             ("ports_fallback", "true"),
+            ("ports_conflict", "\"refuse\""),
             ("ports_address", "\"127.0.0.2\""),
         ];
         let before = said("[profiles.p]\n");

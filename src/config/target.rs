@@ -8,7 +8,7 @@ use sha1::{Digest, Sha1};
 use super::leg::Leg;
 use super::local::LocalEndpoint;
 use super::ssh_config::{self, Proxy, SshConfigSource, SshSettings, Tokens};
-use super::{Access, Destination, Error, Paths, Ports, Remote, Said, TunnelName, is_profile_name};
+use super::{Access, Destination, Error, Paths, Ports, PortsConflict, Remote, Said, TunnelName, is_profile_name};
 use crate::address::Address;
 use crate::shell_word::shell_word;
 
@@ -62,6 +62,8 @@ pub struct Target {
     pub ports: Ports,
     /// Take another local port if the published one is taken or privileged.
     pub ports_fallback: bool,
+    /// What happens to a started container of which a local port is taken.
+    pub ports_conflict: PortsConflict,
     /// The local address for ports that are published on every address; None: loopback.
     pub ports_address: Option<IpAddr>,
     /// What `dtunnel audit` does not count.

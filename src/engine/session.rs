@@ -6,7 +6,7 @@ use http_body_util::{BodyExt, Empty, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1;
 use hyper::header::{HOST, HeaderMap, HeaderValue};
-use hyper::{Request, Response, StatusCode};
+use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -95,6 +95,20 @@ impl Session {
         Ok(listed.into_iter().map(Container::from).collect())
     }
 
+    /// Stops a container at once (`POST /containers/ID/stop`), within `limit`.
+    ///
+    /// # Errors
+    /// Any [`Error`].
+    pub async fn stop(&mut self, id: &str, limit: Duration) -> Result<(), Error> {
+        let mut request = request(&format!("/containers/{id}/stop?t=0"))?;
+        *request.method_mut() = Method::POST;
+        let answer = tokio::time::timeout(limit, self.sender.send_request(request)).await;
+        match answer.map_err(|_| Error::Timeout(limit))??.status() {
+            StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED => Ok(()),
+            other => Err(Error::Status(other)),
+        }
+    }
+
     /// Subscribes to events that change the running containers, their names, or the swarm's services (`GET /events`). No
     /// event is missed after this returns.
     ///
@@ -111,10 +125,7 @@ impl Session {
     }
 
     async fn ask(&mut self, path: &str) -> Result<Response<Incoming>, Error> {
-        let mut request = Request::new(Empty::new());
-        *request.uri_mut() = hyper::Uri::try_from(path).map_err(|e| Error::Body(e.to_string()))?;
-        request.headers_mut().insert(HOST, HeaderValue::from_static("docker"));
-        let answer = self.sender.send_request(request).await?;
+        let answer = self.sender.send_request(request(path)?).await?;
         match answer.status() {
             StatusCode::OK => Ok(answer),
             other => {
@@ -129,6 +140,14 @@ impl Session {
     pub fn is_closed(&self) -> bool {
         self.sender.is_closed() || self.connection.is_finished()
     }
+}
+
+/// A GET without a body.
+fn request(path: &str) -> Result<Request<Empty<Bytes>>, Error> {
+    let mut request = Request::new(Empty::new());
+    *request.uri_mut() = hyper::Uri::try_from(path).map_err(|e| Error::Body(e.to_string()))?;
+    request.headers_mut().insert(HOST, HeaderValue::from_static("docker"));
+    Ok(request)
 }
 
 /// The stream of changes. An event reports only that something changed; the caller lists the containers again.

@@ -232,6 +232,32 @@ fn a_port_that_cannot_be_had_is_said_and_another_one_taken_if_wanted() {
 }
 
 #[test]
+fn a_container_without_its_port_is_stopped_again_where_that_is_wanted() {
+    for guard in ["", "\naccess = \"containers\""] {
+        let Some(lab) = lab(&format!("ports = true\nports_conflict = \"refuse\"{guard}")) else { return };
+        lab.ok(&["up", "lab"]);
+        let port = port();
+        let other = TcpListener::bind(("127.0.0.1", port)).unwrap();
+        let publish = format!("{port}:80");
+        let command = ["run", "--detach", "--name", "web", "--publish", &publish, IMAGE, "sleep", "600"];
+        let output = lab.docker("lab", &command).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(125), "{said}");
+        let why = format!("port is already allocated (127.0.0.1:{port} is taken on this machine)");
+        assert!(said.contains(&why), "{said}");
+        assert_eq!(on_host(&lab, &["inspect", "--format", "{{.State.Running}}", "web"]), "false\n");
+        assert!(lab.log("lab").contains("stopping container"), "{}", lab.log("lab"));
+        // What somebody else starts is not stopped.
+        on_host(&lab, &["start", "web"]);
+        wait_for("the mapping", || mapping(&lab, "web").filter(|m| m["state"] == "taken"));
+        assert_eq!(on_host(&lab, &["inspect", "--format", "{{.State.Running}}", "web"]), "true\n");
+        drop(other);
+        run(&mut lab.docker("lab", &["restart", "--time", "0", "web"]));
+        TcpStream::connect(("127.0.0.1", port)).unwrap();
+    }
+}
+
+#[test]
 fn a_privileged_port_is_said_to_be_one() {
     let Some(lab) = lab("ports = true") else { return };
     serve(&lab, "web", &["-p", "0.0.0.0:81:80"]);

@@ -30,6 +30,8 @@ use crate::tunnel::guard::{Body, Rest, head_end, read_head};
 const MAX_HEAD: usize = 64 << 10;
 /// Limit of a method's length.
 const MAX_METHOD: usize = 16;
+/// Operations that start a container.
+const STARTS: [&str; 2] = ["containers.start", "containers.restart"];
 /// Largest body that is looked at, in bytes. Those of the docker CLI and of SDKs have a few KB.
 const MAX_BODY: u64 = 1 << 20;
 /// How long the rest of a head is waited for. An incomplete head is then passed on unchanged.
@@ -38,6 +40,13 @@ const HEAD_TIME: Duration = Duration::from_secs(1);
 const BODY_TIME: Duration = Duration::from_secs(10);
 /// How often a request without an answer is sent again.
 const MOST_REPEATS: u32 = 2;
+
+/// A request has changed which ports are published.
+#[derive(Debug, PartialEq, Eq)]
+pub(in crate::tunnel) struct Changed {
+    /// The container that it has started, as the client named it.
+    pub(in crate::tunnel) starts: Option<String>,
+}
 
 /// What to do with data from the client.
 #[derive(Debug, PartialEq, Eq)]
@@ -144,6 +153,8 @@ struct Request {
     line: Line,
     /// Whether its success may change the published ports.
     changes_ports: bool,
+    /// The container that it starts.
+    starts: Option<String>,
     /// Whether it is the last one of its connection, by its headers.
     last: bool,
     rest: Rest,
@@ -275,9 +286,9 @@ impl Exchange {
         lock(&self.state).phase = Phase::BlindReady;
     }
 
-    /// Records data from the host. Returns true, once per request, if it reports the success of a request that
+    /// Records data from the host. Returns a change, once per request, if it reports the success of a request that
     /// changes the published ports.
-    pub(in crate::tunnel) fn host_sent(&self, data: &[u8]) -> bool {
+    pub(in crate::tunnel) fn host_sent(&self, data: &[u8]) -> Option<Changed> {
         let mut state = lock(&self.state);
         if state.early == Early::Told {
             state.early = Early::No;
@@ -285,7 +296,7 @@ impl Exchange {
         }
         state.request.line.received += data.len() as u64;
         if state.phase == Phase::Blind {
-            return false;
+            return None;
         }
         state.answered = true;
         let is_asked = state.phase == Phase::Asked;
@@ -296,6 +307,7 @@ impl Exchange {
         };
         let is_done = state.answer.as_ref().is_some_and(Answer::is_done);
         let holds = is_done && std::mem::take(&mut state.request.changes_ports);
+        let holds = holds.then(|| Changed { starts: state.request.starts.take() });
         if progress == Progress::More {
             return holds;
         }
@@ -445,10 +457,14 @@ impl State {
             let kind = head.operation().map_or(Kind::Unknown, |operation| operation.kind);
             let changes_ports = head.operation().is_some_and(|operation| operation.changes_ports);
             let has_binds = head.operation().is_some_and(|operation| operation.has_binds) && !head.expects;
+            // POST /containers/NAME/start
+            let starts = head.operation().filter(|operation| STARTS.contains(&operation.name));
+            let starts = starts.and_then(|_| head.target.split('?').next()?.rsplit('/').nth(1).map(str::to_owned));
             self.request = Request {
                 kind,
                 is_head: head.method == "HEAD",
                 changes_ports,
+                starts,
                 last: head.last,
                 rest: Rest::from(body),
                 is_ping: is_cli_ping(&self.pending),

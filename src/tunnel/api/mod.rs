@@ -7,5 +7,5 @@ mod answer;
 mod exchange;
 mod ping;
 
-pub(super) use exchange::{Exchange, FromClient};
+pub(super) use exchange::{Changed, Exchange, FromClient};
 pub(super) use ping::{Early, Pings, ask};

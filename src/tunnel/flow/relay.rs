@@ -16,6 +16,7 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -23,7 +24,7 @@ use super::hang_up::hang_up;
 use super::pace::{Pace, Pressure, Step};
 use super::send_buffer::SendBuffer;
 use crate::ssh::{Channel, ChannelReader, ChannelWriter, Received};
-use crate::tunnel::api::{Exchange, FromClient};
+use crate::tunnel::api::{Changed, Exchange, FromClient};
 use crate::tunnel::client::peer::Who;
 use crate::tunnel::client::stream::LocalStream;
 use crate::tunnel::counters::Counters;
@@ -278,7 +279,9 @@ struct Inwards<'a> {
     /// A sign of life that is being sent.
     round: Option<Pin<Box<dyn Future<Output = ()> + Send + 'a>>>,
     /// What the client's answer waits for.
-    held: Option<Pin<Box<dyn Future<Output = ()> + Send + 'a>>>,
+    held: Option<Pin<Box<dyn Future<Output = Option<String>> + Send + 'a>>>,
+    /// Is the held answer whole, with nothing of it sent yet?
+    is_whole: bool,
     /// Has the host ended its direction? The client's side is ended once the buffer is empty.
     ended: bool,
     closed: bool,
@@ -296,6 +299,7 @@ impl<'a> Inwards<'a> {
             answered: None,
             round: None,
             held: None,
+            is_whole: false,
             ended: false,
             closed: false,
         }
@@ -355,8 +359,10 @@ impl<'a> Inwards<'a> {
                 received = reader.receive(), if reads => match received {
                     Received::Data(data) => {
                         self.carriage.lease.pooled.has_received(data.len());
-                        if self.carriage.exchange.is_some_and(|exchange| exchange.host_sent(&data)) {
-                            self.held = Some(Box::pin(self.carriage.looks.once_more()));
+                        if let Some(Changed { starts }) = self.carriage.exchange.and_then(|e| e.host_sent(&data)) {
+                            self.is_whole = self.buffer.is_empty() && self.carriage.exchange.is_some_and(Exchange::is_between);
+                            let looks = self.carriage.looks;
+                            self.held = Some(Box::pin(async move { looks.once_more(starts.as_deref()).await }));
                         }
                         let last = full && self.pace.received(Instant::now(), data.len());
                         self.buffer.push(data);
@@ -385,7 +391,13 @@ impl<'a> Inwards<'a> {
                     return Some(End::TooSlow(format!("{who} did not read, and its data on disk is lost: {error}")));
                 },
                 () = until_done(&mut self.round) => self.round_ends(),
-                () = until_done(&mut self.held) => self.held = None,
+                why = until_done(&mut self.held) => {
+                    self.held = None;
+                    if let Some(why) = why.filter(|_| self.is_whole) {
+                        self.buffer = SendBuffer::new(self.carriage.spill);
+                        self.buffer.push(refusal(&why));
+                    }
+                }
                 _ = users.changed(), if full => {}
                 () = self.shared.changed.notified(), if full => {}
                 () = self.shared.left.notified(), if self.carriage.exchange.is_some() => {}
@@ -480,7 +492,14 @@ async fn until_cut(exchange: Option<&Exchange>) {
     }
 }
 
-async fn until_done(work: &mut Option<Pin<Box<dyn Future<Output = ()> + Send + '_>>>) {
+/// The answer to a request that was undone.
+fn refusal(why: &str) -> Bytes {
+    let body = serde_json::json!({ "message": why }).to_string();
+    let head = "HTTP/1.1 500 Internal Server Error\r\nContent-Type: application/json\r\n";
+    format!("{head}Content-Length: {}\r\n\r\n{body}", body.len()).into()
+}
+
+async fn until_done<T>(work: &mut Option<Pin<Box<dyn Future<Output = T> + Send + '_>>>) -> T {
     match work {
         Some(work) => work.await,
         None => std::future::pending().await,

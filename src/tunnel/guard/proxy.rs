@@ -235,6 +235,8 @@ impl GuardedClient {
         if let Some(reach) = self.guard.rules.must_ask(operation) {
             parts.uri = self.reach(operation, reach, &parts.uri).await?;
         }
+        // /containers/NAME/start
+        let named = parts.uri.path().rsplit('/').nth(1).map(str::to_owned);
         let on_client = parts.extensions.remove::<upgrade::OnUpgrade>();
         let answer = self.engine.ask(Request::from_parts(parts, body)).await;
         let mut answer = answer.map_err(|reason| match self.reading.broken() {
@@ -257,7 +259,11 @@ impl GuardedClient {
             return Ok(answer.map(|_| full(Bytes::new())));
         }
         if operation.changes_ports && answer.status().as_u16() < 400 {
-            self.looks.once_more().await;
+            let starts =
+                ["containers.start", "containers.restart"].contains(&operation.name).then_some(named).flatten();
+            if let Some(why) = self.looks.once_more(starts.as_deref()).await {
+                return Err((StatusCode::INTERNAL_SERVER_ERROR, why));
+            }
         }
         strip(answer.headers_mut());
         if wanted.is_some() {

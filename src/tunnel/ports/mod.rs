@@ -14,7 +14,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
 use crate::backoff::Backoff;
-use crate::config::{self, Remote, Target};
+use crate::config::{self, PortsConflict, Remote, Target};
 use crate::engine::{self, Changes, Container, Session};
 use crate::sync::lock;
 use crate::tunnel::client::stream::LocalStream;
@@ -111,6 +111,22 @@ impl Ports {
         self.open(&mut mappings, &agreed, target);
     }
 
+    /// The id of the container with this name or id, of which a local port is taken, and what a local Engine would say.
+    fn conflict(&self, container: &str) -> Option<(String, String)> {
+        let mappings = lock(&self.mappings);
+        let is_it = |status: &PortStatus| status.container == container || status.container_id.starts_with(container);
+        let taken = mappings.iter().map(Mapping::status).filter(|status| status.state == PortState::Taken);
+        let status = taken.into_iter().find(is_it)?;
+        let why = format!(
+            "driver failed programming external connectivity on endpoint {}: Bind for port {} failed: port is already \
+             allocated ({})",
+            status.container,
+            status.remote_port,
+            status.reason.unwrap_or_default()
+        );
+        Some((status.container_id, why))
+    }
+
     /// Tries to open failed ports again. Returns whether there were any.
     fn try_again(&self, target: &Target) -> bool {
         let agreed = lock(&self.agreed);
@@ -178,11 +194,17 @@ async fn listen(ports: &Ports, dial: &Arc<dyn Dial>, target: &Target) -> Result<
     let manages_swarm = session.manages_swarm(ANSWER).await.unwrap_or_default();
     let mut session = Some(session);
     let mut settling: &[Duration] = &[];
-    let mut watch = ports.looks.watch();
+    let mut watch = ports.looks.watch(target.ports_conflict == PortsConflict::Refuse);
     loop {
         let look = watch.begins();
         let containers = list(dial, &mut session, manages_swarm).await?;
         ports.apply(wanted(&containers, target), target);
+        for name in watch.starting() {
+            let Some((id, why)) = ports.conflict(&name) else { continue };
+            tracing::warn!("stopping container {name} again: {why}");
+            self::session(dial).await?.stop(&id, ANSWER).await?;
+            watch.refuse(&name, &why);
+        }
         watch.done(look);
         let retrying = async {
             while ports.try_again(target) {
