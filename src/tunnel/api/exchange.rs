@@ -8,10 +8,11 @@
 //!   any state ── what is not understood, or has no certain end ──► Blind
 //! ```
 //!
+//! `Holding` comes before `Ready` where the body is read, too. What is to be sent blindly is `BlindReady` first.
+//!
 //! In `Between` and `Ready` no part of a request is at the host and no part of an answer is pending: the client's
 //! connection is bound to no channel.
 
-use std::ops::Range;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
@@ -19,21 +20,12 @@ use bytes::{Bytes, BytesMut};
 use tokio::sync::Notify;
 
 use super::answer::{Answer, Progress};
-use super::ping::{self, Pings, Told, is_cli_ping};
+use super::ping::{self, Pings, Told};
+use super::request::{Line, Reading, Request};
 use crate::sync::lock;
-use crate::text;
 use crate::tunnel::binds;
 use crate::tunnel::dial::Kind;
-use crate::tunnel::guard::{Body, Rest, head_end, read_head};
 
-/// Limit of a request's head, in bytes. The longest known header holds the credentials of all registries.
-const MAX_HEAD: usize = 64 << 10;
-/// Limit of a method's length.
-const MAX_METHOD: usize = 16;
-/// Operations that start a container.
-const STARTS: [&str; 2] = ["containers.start", "containers.restart"];
-/// Largest body that is looked at, in bytes. Those of the docker CLI and of SDKs have a few KB.
-const MAX_BODY: u64 = 1 << 20;
 /// How long the rest of a head is waited for. An incomplete head is then passed on unchanged.
 const HEAD_TIME: Duration = Duration::from_secs(1);
 /// How long more of a body that is looked at is waited for. What there is of it is then passed on unchanged.
@@ -112,61 +104,6 @@ enum Phase {
     /// The pending data must be placed like a request.
     BlindReady,
     Blind,
-}
-
-/// The request that is ready or in progress.
-/// A request for people, without what may be secret in it.
-#[derive(Debug, Clone)]
-pub(in crate::tunnel) struct Line {
-    pub(in crate::tunnel) method: String,
-    target: String,
-    /// When it was placed.
-    pub(in crate::tunnel) since: SystemTime,
-    /// Bytes of its answer so far, with the head.
-    received: u64,
-}
-
-impl Default for Line {
-    fn default() -> Self {
-        Self { method: String::new(), target: String::new(), since: SystemTime::UNIX_EPOCH, received: 0 }
-    }
-}
-
-impl Line {
-    /// Its path, without the query.
-    pub(in crate::tunnel) fn path(&self) -> &str {
-        self.target.split('?').next().unwrap_or_default()
-    }
-
-    /// Logs that it has been answered.
-    fn log(&self, status: Option<u16>) {
-        let (method, path, bytes) = (&self.method, text::shown(self.path()), self.received);
-        let (status, time) = (status.unwrap_or_default(), self.since.elapsed().unwrap_or_default().as_millis());
-        tracing::debug!("{method} {path}: {status} in {time} ms, {bytes} bytes");
-    }
-}
-
-#[derive(Debug, Default)]
-struct Request {
-    kind: Kind,
-    is_head: bool,
-    line: Line,
-    /// Whether its success may change the published ports.
-    changes_ports: bool,
-    /// The container that it starts.
-    starts: Option<String>,
-    /// Whether it is the last one of its connection, by its headers.
-    last: bool,
-    rest: Rest,
-    /// The complete request, if it may be sent again.
-    repeatable: Option<Bytes>,
-    /// Is it the ping of a docker command? And since when what its answer says is of use, see [`Pings::generation`].
-    is_ping: bool,
-    generation: u64,
-    /// Where its body begins and ends in what is pending, if that may name this tunnel's socket.
-    body: Option<Range<usize>>,
-    /// Does it?
-    names_our_socket: bool,
 }
 
 impl Exchange {
@@ -446,55 +383,16 @@ impl State {
 
     /// Looks for a request in the pending data, of which `before` bytes were searched earlier.
     fn gather(&mut self, before: usize) -> FromClient {
-        let read = match head_end(&self.pending, before) {
-            None if may_be_request(&self.pending) && self.pending.len() <= MAX_HEAD => return FromClient::Wait,
-            None => Err("no request"),
-            Some(end) => read_head(&self.pending[..end]).map(|(head, body, _)| (head, body, end)),
-        };
-        self.phase = Phase::BlindReady;
-        if let Ok((head, body, end)) = read {
-            let is_question = matches!(head.method.as_str(), "GET" | "HEAD");
-            let kind = head.operation().map_or(Kind::Unknown, |operation| operation.kind);
-            let changes_ports = head.operation().is_some_and(|operation| operation.changes_ports);
-            let has_binds = head.operation().is_some_and(|operation| operation.has_binds) && !head.expects;
-            // POST /containers/NAME/start
-            let starts = head.operation().filter(|operation| STARTS.contains(&operation.name));
-            let starts = starts.and_then(|_| head.target.split('?').next()?.rsplit('/').nth(1).map(str::to_owned));
-            self.request = Request {
-                kind,
-                is_head: head.method == "HEAD",
-                changes_ports,
-                starts,
-                last: head.last,
-                rest: Rest::from(body),
-                is_ping: is_cli_ping(&self.pending),
-                generation: 0,
-                body: None,
-                names_our_socket: false,
-                repeatable: (is_question && body == Body::None && !head.upgrade).then(Bytes::new),
-                line: Line { method: head.method, target: head.target, ..Line::default() },
-            };
-            let (size, is_framed) = (self.pending.len(), self.request.rest.takes_all(&self.pending[end..]));
-            match body {
-                _ if !is_framed => {}
-                Body::Length(length) if has_binds && length <= MAX_BODY => {
-                    let length = usize::try_from(length).unwrap_or(usize::MAX);
-                    debug_assert!(size - end <= length);
-                    self.request.body = Some(end..end + length);
-                    self.phase = Phase::Holding;
-                }
-                _ => self.phase = Phase::Ready,
+        match Request::read(&self.pending, before) {
+            Reading::More => return FromClient::Wait,
+            Reading::Other => self.phase = Phase::BlindReady,
+            Reading::Request(request) => {
+                self.phase = if request.body.is_some() { Phase::Holding } else { Phase::Ready };
+                self.request = *request;
             }
         }
         FromClient::Ready
     }
-}
-
-/// Whether this may become an HTTP/1 request: method, space, path (RFC 9112 section 3).
-fn may_be_request(head: &[u8]) -> bool {
-    let method = head.iter().take_while(|byte| byte.is_ascii_uppercase()).count();
-    let behind = &head[method..];
-    method <= MAX_METHOD && (behind.is_empty() || (method > 0 && b" /".starts_with(&behind[..behind.len().min(2)])))
 }
 
 #[cfg(test)]

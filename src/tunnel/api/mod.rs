@@ -6,6 +6,7 @@
 mod answer;
 mod exchange;
 mod ping;
+mod request;
 
 pub(super) use exchange::{Changed, Exchange, FromClient};
 pub(super) use ping::{Early, Pings, ask};

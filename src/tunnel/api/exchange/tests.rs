@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::tunnel::api::request::{MAX_BODY, MAX_HEAD};
 
 const PING: &[u8] = b"HEAD /_ping HTTP/1.1\r\nHost: x\r\n\r\n";
 const PONG: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nApi-Version: 1.41\r\n\r\n";

@@ -1,0 +1,135 @@
+//! What a request's head means for its client's connection.
+
+use std::ops::Range;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+
+use super::ping::is_cli_ping;
+use crate::text;
+use crate::tunnel::dial::Kind;
+use crate::tunnel::guard::{Body, Rest, head_end, read_head};
+
+/// Limit of a request's head, in bytes. The longest known header holds the credentials of all registries.
+pub(super) const MAX_HEAD: usize = 64 << 10;
+/// Limit of a method's length.
+const MAX_METHOD: usize = 16;
+/// Limit of a body that is read, in bytes. Those of the docker CLI and of SDKs have a few KB.
+pub(super) const MAX_BODY: u64 = 1 << 20;
+/// Operations that start a container.
+const STARTS: [&str; 2] = ["containers.start", "containers.restart"];
+
+/// A request, as far as its connection depends on it.
+#[derive(Debug, Default)]
+pub(super) struct Request {
+    pub(super) kind: Kind,
+    pub(super) is_head: bool,
+    pub(super) line: Line,
+    /// Whether its success may change the published ports.
+    pub(super) changes_ports: bool,
+    /// The container that it starts, as the client names it.
+    pub(super) starts: Option<String>,
+    /// Whether it is the last one of its connection, by its headers.
+    pub(super) last: bool,
+    /// The rest of its body.
+    pub(super) rest: Rest,
+    /// The complete request, if it may be sent again.
+    pub(super) repeatable: Option<Bytes>,
+    /// Whether it is the ping of a docker command.
+    pub(super) is_ping: bool,
+    /// When it was sent, as [`super::Pings::generation`] counts.
+    pub(super) generation: u64,
+    /// The place of its body behind the head, if that may name this tunnel's socket.
+    pub(super) body: Option<Range<usize>>,
+    /// Whether it does.
+    pub(super) names_our_socket: bool,
+}
+
+/// A request for people, without what may be secret in it.
+#[derive(Debug, Clone)]
+pub(in crate::tunnel) struct Line {
+    pub(in crate::tunnel) method: String,
+    target: String,
+    /// When it was placed.
+    pub(in crate::tunnel) since: SystemTime,
+    /// Bytes of its answer so far, with the head.
+    pub(super) received: u64,
+}
+
+impl Default for Line {
+    fn default() -> Self {
+        Self { method: String::new(), target: String::new(), since: SystemTime::UNIX_EPOCH, received: 0 }
+    }
+}
+
+impl Line {
+    /// Its path, without the query.
+    pub(in crate::tunnel) fn path(&self) -> &str {
+        self.target.split('?').next().unwrap_or_default()
+    }
+
+    /// Logs that it has been answered.
+    pub(super) fn log(&self, status: Option<u16>) {
+        let (method, path, bytes) = (&self.method, text::shown(self.path()), self.received);
+        let (status, time) = (status.unwrap_or_default(), self.since.elapsed().unwrap_or_default().as_millis());
+        tracing::debug!("{method} {path}: {status} in {time} ms, {bytes} bytes");
+    }
+}
+
+/// What has come from a client.
+pub(super) enum Reading {
+    /// It may become a request.
+    More,
+    /// A head, and as much of its body as is here.
+    Request(Box<Request>),
+    /// No request, one that can be read in two ways, or more than one.
+    Other,
+}
+
+impl Request {
+    /// Reads what has come, of which `before` bytes were searched earlier.
+    pub(super) fn read(pending: &[u8], before: usize) -> Reading {
+        let Some(end) = head_end(pending, before) else {
+            let may_be = may_be_request(pending) && pending.len() <= MAX_HEAD;
+            return if may_be { Reading::More } else { Reading::Other };
+        };
+        let Ok((head, body, _)) = read_head(&pending[..end]) else { return Reading::Other };
+        let mut rest = Rest::from(body);
+        if !rest.takes_all(&pending[end..]) {
+            return Reading::Other;
+        }
+        let operation = head.operation();
+        let is_question = matches!(head.method.as_str(), "GET" | "HEAD");
+        let has_binds = operation.is_some_and(|operation| operation.has_binds) && !head.expects;
+        let body_at = match body {
+            Body::Length(length) if has_binds && length <= MAX_BODY => {
+                Some(end..end + usize::try_from(length).unwrap_or(usize::MAX))
+            }
+            _ => None,
+        };
+        // POST /containers/NAME/start
+        let starts = operation.filter(|operation| STARTS.contains(&operation.name));
+        let starts = starts.and_then(|_| head.target.split('?').next()?.rsplit('/').nth(1).map(str::to_owned));
+        Reading::Request(Box::new(Self {
+            kind: operation.map_or(Kind::Unknown, |operation| operation.kind),
+            is_head: head.method == "HEAD",
+            changes_ports: operation.is_some_and(|operation| operation.changes_ports),
+            starts,
+            last: head.last,
+            rest,
+            repeatable: (is_question && body == Body::None && !head.upgrade).then(Bytes::new),
+            is_ping: is_cli_ping(pending),
+            generation: 0,
+            body: body_at,
+            names_our_socket: false,
+            line: Line { method: head.method, target: head.target, ..Line::default() },
+        }))
+    }
+}
+
+/// Whether this may become an HTTP/1 request: method, space, path (RFC 9112 section 3).
+fn may_be_request(head: &[u8]) -> bool {
+    let method = head.iter().take_while(|byte| byte.is_ascii_uppercase()).count();
+    let behind = &head[method..];
+    method <= MAX_METHOD && (behind.is_empty() || (method > 0 && b" /".starts_with(&behind[..behind.len().min(2)])))
+}
