@@ -44,16 +44,14 @@ pub(super) fn open_all(
         if closed.is_empty() || has_lost && !fallback {
             continue;
         }
-        let (bound, why) = match if has_lost { Err(None) } else { bind_together(&locals).map_err(Some) } {
-            Ok(bound) => (Ok(bound), None),
-            Err(reason) if fallback => {
-                let why = match &reason {
-                    Some((address, error)) => Some(format!("{address} {}", explain(error).1)),
-                    None => mappings[closed[0]].status().reason,
-                };
+        let taken = |(address, error): &(SocketAddr, io::Error)| format!("{address} {}", explain(error).1);
+        let (bound, why) = match bind_together(&locals) {
+            bound if !has_lost && (bound.is_ok() || !fallback) => (bound, None),
+            bound => {
+                // The reason of a port that has lost its address was set above.
+                let why = bound.err().filter(|_| !has_lost).as_ref().map(taken).or(mappings[closed[0]].status().reason);
                 (bind_elsewhere(&locals).map_err(|error| (locals[0], error)), why)
             }
-            Err(reason) => (Err(reason.unwrap_or((locals[0], io::ErrorKind::AddrInUse.into()))), None),
         };
         match bound {
             Ok(bound) => {
