@@ -154,6 +154,10 @@ pub(in crate::tunnel) fn read(bytes: &[u8]) -> Result<(Head, Body, Vec<u8>), Ref
 fn request_line(line: &str) -> Result<(&str, &str, &str), Refusal> {
     let words: Vec<&str> = line.split(' ').collect();
     let [method, target, version] = words.as_slice() else { return Err("its first line has not three words") };
+    // The preface of HTTP/2 (RFC 9113 section 3.4).
+    if line == "PRI * HTTP/2.0" {
+        return Err("it is HTTP/2 (h2c), which a guard does not read");
+    }
     if !["HTTP/1.1", "HTTP/1.0"].contains(version) {
         return Err("it is neither HTTP/1.1 nor HTTP/1.0");
     }
@@ -237,6 +241,12 @@ fn is_token(byte: u8) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn http_2_is_refused_by_name() {
+        let refusal = read(b"PRI * HTTP/2.0\r\n\r\n").expect_err("not HTTP/1");
+        assert!(refusal.contains("h2c"), "{refusal}");
+    }
 
     /// The bytes written for a request with these headers, and the head.
     fn written(line: &str, headers: &str) -> (String, Head) {
