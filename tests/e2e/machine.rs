@@ -89,10 +89,7 @@ fn a_lazy_tunnel_that_needs_a_person_says_so_and_up_asks() {
 fn new_settings_take_effect_at_sighup_and_streams_go_on() {
     let mut lab = Lab::new("");
     let remote = echo_server(&lab);
-    let ssh_config = lab.path("ssh_config");
-    let config = |lab: &Lab, more: &str| {
-        lab.write_config(&format!("ssh_config = {ssh_config:?}\n[profiles.lab]\nremote = {remote:?}\n{more}"));
-    };
+    let config = |lab: &Lab, more: &str| lab.write_profile(&remote, more);
     config(&lab, "");
     lab.ok(&["up", "lab"]);
     let mut stream = connect(&lab.socket("lab"));

@@ -34,8 +34,7 @@ fn make_image(lab: &Lab, name: &str) {
 
 /// Writes a configuration whose profile has these lines.
 fn set(lab: &Lab, lines: &str) {
-    let (ssh_config, remote) = (lab.path("ssh_config"), lab.remote_socket());
-    lab.write_config(&format!("ssh_config = {ssh_config:?}\n[profiles.lab]\nremote = {remote:?}\n{lines}\n"));
+    lab.write_profile(lab.remote_socket(), &format!("{lines}\n"));
 }
 
 #[track_caller]

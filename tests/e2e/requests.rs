@@ -94,11 +94,7 @@ fn a_client_that_asks_nothing_is_let_go_where_the_tunnel_leads_elsewhere_and_one
     for name in ["first", "second"] {
         answers::serve(&lab.path(&format!("remote/{name}")), move |_| Some(format!("{name} OK")));
     }
-    let (ssh_config, remote) = (lab.path("ssh_config"), |name: &str| lab.path(&format!("remote/{name}")));
-    let lead_to = |name: &str, more: &str| {
-        let remote = remote(name);
-        lab.write_config(&format!("ssh_config = {ssh_config:?}\n[profiles.lab]\nremote = {remote:?}\n{more}"));
-    };
+    let lead_to = |name: &str, more: &str| lab.write_profile(lab.path(&format!("remote/{name}")), more);
     lead_to("first", "");
     lab.ok(&["up", "lab"]);
     for more in ["", "access = \"read-only\"\n"] {
@@ -118,8 +114,7 @@ fn a_client_that_asks_nothing_is_let_go_where_the_tunnel_leads_elsewhere_and_one
 #[test]
 fn without_the_layer_a_client_is_bound_to_its_channel() {
     let Some(lab) = Lab::with_engine() else { return };
-    let (ssh_config, remote) = (lab.path("ssh_config"), lab.remote_socket());
-    lab.write_config(&format!("ssh_config = {ssh_config:?}\n[profiles.lab]\nremote = {remote:?}\napi = false\n"));
+    lab.write_profile(lab.remote_socket(), "api = false\n");
     lab.ok(&["up", "lab"]);
     let mut client = connect(&lab.socket("lab"));
     ask(&mut client, PING).unwrap();
@@ -130,10 +125,7 @@ fn without_the_layer_a_client_is_bound_to_its_channel() {
 #[test]
 fn a_lazy_tunnel_goes_idle_under_a_client_that_asks_nothing_and_serves_its_next_request() {
     let Some(lab) = Lab::with_engine() else { return };
-    let (ssh_config, remote) = (lab.path("ssh_config"), lab.remote_socket());
-    lab.write_config(&format!(
-        "ssh_config = {ssh_config:?}\n[profiles.lab]\nremote = {remote:?}\nlazy = true\nidle_timeout = \"1s\"\n"
-    ));
+    lab.write_profile(lab.remote_socket(), "lazy = true\nidle_timeout = \"1s\"\n");
     lab.ok(&["up", "lab"]);
     let mut client = connect(&lab.socket("lab"));
     for _ in 0..2 {
@@ -159,8 +151,7 @@ fn recording(lab: &Lab, answer: &Arc<Mutex<String>>) -> Arc<Mutex<Vec<(usize, St
             let _ = stream.write_all(text.as_bytes());
         }
     });
-    let (ssh_config, remote) = (lab.path("ssh_config"), lab.path("remote/x.sock"));
-    lab.write_config(&format!("ssh_config = {ssh_config:?}\n[profiles.lab]\nremote = {remote:?}\n"));
+    lab.write_profile(lab.path("remote/x.sock"), "");
     lab.ok(&["up", "lab"]);
     asked
 }
@@ -220,10 +211,7 @@ fn the_ping_of_a_docker_command_is_answered_from_the_last_answer_and_nobody_else
     ping(&mut connect(&lab.socket("lab")), CLI).unwrap();
     assert_eq!(pings(&asked), before + 1);
     // And where it is not wanted, each is asked.
-    let (ssh_config, remote) = (lab.path("ssh_config"), lab.path("remote/x.sock"));
-    lab.write_config(&format!(
-        "ssh_config = {ssh_config:?}\n[profiles.lab]\nremote = {remote:?}\neager_ping = false\n"
-    ));
+    lab.write_profile(lab.path("remote/x.sock"), "eager_ping = false\n");
     lab.ok(&["reload", "lab"]);
     (0..3).for_each(|_| drop(ping(&mut connect(&lab.socket("lab")), CLI).unwrap()));
     assert_eq!(pings(&asked), before + 4);

@@ -18,8 +18,7 @@ fn bind_of(lab: &Lab, container: &str) -> String {
 fn a_container_that_is_given_the_tunnels_socket_gets_the_engines() {
     for guard in ["", "access = \"containers\"\n"] {
         let Some(lab) = Lab::with_engine() else { return };
-        let (ssh_config, remote) = (lab.path("ssh_config"), lab.remote_socket());
-        lab.write_config(&format!("ssh_config = {ssh_config:?}\n[profiles.lab]\nremote = {remote:?}\n{guard}"));
+        lab.write_profile(lab.remote_socket(), guard);
         lab.ok(&["up", "lab"]);
         containers_get_the_engines(&lab);
     }
@@ -62,9 +61,7 @@ fn containers_get_the_engines(lab: &Lab) {
 #[test]
 fn where_the_engines_socket_is_not_known_the_request_is_refused_with_the_reason() {
     let Some(lab) = Lab::with_engine() else { return };
-    let (ssh_config, remote) =
-        (lab.path("ssh_config"), format!("command:socat STDIO UNIX:{}", lab.remote_socket().display()));
-    lab.write_config(&format!("ssh_config = {ssh_config:?}\n[profiles.lab]\nremote = {remote:?}\n"));
+    lab.write_profile(format!("command:socat STDIO UNIX:{}", lab.remote_socket().display()), "");
     lab.ok(&["up", "lab"]);
     let bind = format!("{}:/s", lab.socket("lab").display());
     let output = lab.docker("lab", &["create", "-v", &bind, IMAGE]).output().unwrap();

@@ -212,6 +212,12 @@ impl Lab {
         self.write_config(&text);
     }
 
+    /// The configuration with the profile `lab`: its Engine's socket, and more lines.
+    pub fn write_profile(&self, remote: impl AsRef<OsStr>, more: &str) {
+        let (ssh_config, remote) = (self.path("ssh_config"), remote.as_ref());
+        self.write_config(&format!("ssh_config = {ssh_config:?}\n[profiles.lab]\nremote = {remote:?}\n{more}"));
+    }
+
     /// The Engine's socket on "the host".
     pub fn remote_socket(&self) -> PathBuf {
         self.engine.as_ref().unwrap().socket()
