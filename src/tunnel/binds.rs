@@ -52,22 +52,17 @@ struct Mount<'a> {
 
 /// A place in a body that names our socket.
 #[derive(Debug, PartialEq, Eq)]
-struct Found {
+pub(super) struct Found {
     /// The JSON string.
     at: Range<usize>,
     /// What follows the path in it: `:/var/run/docker.sock:ro`.
     behind: String,
 }
 
-/// Does a body name one of these paths as a container's?
-pub(super) fn names(body: &[u8], ours: &[String]) -> bool {
-    !find(body, ours).is_empty()
-}
-
-/// The body with `theirs` in place of our paths.
-pub(super) fn replaced(body: &[u8], ours: &[String], theirs: &str) -> Vec<u8> {
+/// The body with `theirs` in place of our paths, which were [found](find) in it.
+pub(super) fn replaced(body: &[u8], found: &[Found], theirs: &str) -> Vec<u8> {
     let (mut new, mut from) = (Vec::with_capacity(body.len()), 0);
-    for Found { at, behind } in find(body, ours) {
+    for Found { at, behind } in found {
         new.extend_from_slice(&body[from..at.start]);
         new.extend_from_slice(serde_json::Value::from(format!("{theirs}{behind}")).to_string().as_bytes());
         from = at.end;
@@ -89,8 +84,8 @@ pub(super) fn with_length(head: &[u8], length: usize) -> Vec<u8> {
         .collect()
 }
 
-/// Where our paths are, in the order of the body.
-fn find(body: &[u8], ours: &[String]) -> Vec<Found> {
+/// Where a body names one of our paths as a container's, in its order.
+pub(super) fn find(body: &[u8], ours: &[String]) -> Vec<Found> {
     // JSON may write a slash as `\/`, as PHP does, and other characters in many ways.
     let is_plain = |path: &String| path.chars().all(|c| c.is_ascii_alphanumeric() || "/._-@+,:=~".contains(c));
     let slashed = |path: &String| path.replace('/', "\\/");
@@ -150,8 +145,9 @@ mod tests {
                 r#"{"Name":"s","TaskTemplate":{"ContainerSpec":{"Mounts":[{"Source":"/var/run/docker.sock"},{"Source":"/var/run/docker.sock"}]}}}"#,
             ),
         ] {
-            assert!(names(body.as_bytes(), &ours()), "{body}");
-            assert_eq!(String::from_utf8_lossy(&replaced(body.as_bytes(), &ours(), THEIRS)), expected);
+            let found = find(body.as_bytes(), &ours());
+            assert!(!found.is_empty(), "{body}");
+            assert_eq!(String::from_utf8_lossy(&replaced(body.as_bytes(), &found, THEIRS)), expected);
         }
     }
 
@@ -166,8 +162,9 @@ mod tests {
             r#"{"HostConfig":{"Binds":[7]}}"#,
             "",
         ] {
-            assert!(!names(body.as_bytes(), &ours()), "{body}");
-            assert_eq!(replaced(body.as_bytes(), &ours(), THEIRS), body.as_bytes());
+            let found = find(body.as_bytes(), &ours());
+            assert!(found.is_empty(), "{body}");
+            assert_eq!(replaced(body.as_bytes(), &found, THEIRS), body.as_bytes());
         }
     }
 

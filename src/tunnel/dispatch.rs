@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use super::api::Exchange;
 use super::binds;
+use super::client::error_answer::{answer, error_body};
 use super::client::listener::Listener;
 use super::client::peer::Who;
 use super::client::stream::LocalStream;
@@ -21,10 +22,11 @@ use super::dial::{Dial, Purpose};
 use super::early_answer::EarlyAnswers;
 use super::flow::relay::End;
 use super::guard;
-use super::in_progress::Clients;
+use super::in_progress::Client;
 use super::placer::{Placed, Placer, Placing, or_gone};
+use super::registry::Registry;
 use super::uptime::commands::Command;
-use super::uptime::state::Availability;
+use super::uptime::state::settled;
 use crate::config::{Remote, Target};
 use crate::host::Route;
 
@@ -38,7 +40,8 @@ const DRAIN_STEP: Duration = Duration::from_millis(50);
 pub(super) struct Dispatcher {
     pub(super) placer: Arc<Placer>,
     pub(super) early: EarlyAnswers,
-    pub(super) clients: Clients,
+    /// The clients whose requests are read along.
+    pub(super) clients: Arc<Registry<Client>>,
     /// The paths of the local socket.
     pub(super) sockets: OnceLock<Arc<[String]>>,
 }
@@ -99,7 +102,7 @@ impl Dispatcher {
         let (began, exchange) =
             (self.placer.settings.target(), Arc::new(Exchange::new(self.early.pings.clone(), self.sockets())));
         let mut settings = self.placer.settings.subscribe();
-        let _joined = self.clients.join(&exchange, Who::pid_of(&local));
+        let _entry = self.clients.enter((Arc::downgrade(&exchange), Who::pid_of(&local)));
         loop {
             let kind = loop {
                 if let Some(kind) = exchange.ready() {
@@ -147,7 +150,8 @@ impl Dispatcher {
                 match self.engines_socket() {
                     Ok(path) => exchange.give_their_socket(&path),
                     Err(why) => {
-                        return Ok(match local.write_all(&bad_request(&why)).await {
+                        let refusal = answer("400 Bad Request", &error_body(&format!("dtunnel: {why}")), true);
+                        return Ok(match local.write_all(refusal.as_bytes()).await {
                             Ok(()) => {
                                 local.finish();
                                 End::Done
@@ -171,10 +175,9 @@ impl Dispatcher {
 
     /// Waits for a connection, for as long as a request may wait for one.
     async fn until_connected(&self) {
-        let mut status = self.placer.status.subscribe();
         self.placer.commands.send(Command::Use);
-        let settled = status.wait_for(|status| status.state.availability() != Availability::Waiting);
-        let _ = tokio::time::timeout(self.placer.settings.target().wait, settled).await;
+        let mut status = self.placer.status.subscribe();
+        let _ = tokio::time::timeout(self.placer.settings.target().wait, settled(&mut status)).await;
     }
 
     /// The path of the Engine's socket on its host.
@@ -182,7 +185,7 @@ impl Dispatcher {
     /// # Errors
     /// What to say where that is not known.
     fn engines_socket(&self) -> Result<String, String> {
-        let route = self.placer.status.subscribe().borrow().route.clone();
+        let route = self.placer.status.route();
         let way = match route.as_ref().map(Route::remote) {
             Some(Remote::Socket(path)) => return Ok(path.clone()),
             Some(other) => format!("by {other}"),
@@ -232,22 +235,14 @@ impl Dial for Dispatcher {
     }
 
     fn with_engines_socket(&self, body: Bytes) -> Result<Bytes, String> {
-        let ours = self.sockets();
-        if !binds::names(&body, &ours) {
+        let found = binds::find(&body, &self.sockets());
+        if found.is_empty() {
             return Ok(body);
         }
-        Ok(binds::replaced(&body, &ours, &self.engines_socket()?).into())
+        Ok(binds::replaced(&body, &found, &self.engines_socket()?).into())
     }
 
     fn last_error(&self) -> Option<String> {
         self.placer.status.last_error()
     }
-}
-
-/// The answer to a request that is not carried out.
-fn bad_request(why: &str) -> Vec<u8> {
-    let message = format!("dtunnel: {why}");
-    let body = serde_json::json!({ "message": message }).to_string();
-    let head = "HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\nConnection: close\r\n";
-    format!("{head}Content-Length: {}\r\n\r\n{body}", body.len()).into_bytes()
 }

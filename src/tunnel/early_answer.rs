@@ -34,9 +34,9 @@ impl EarlyAnswers {
     /// The answer to a docker command's ping, where it is known, the tunnel is up, and its host was heard within the last
     /// keepalive interval.
     pub(super) fn answer(&self) -> Option<Early> {
-        let (status, target) = (self.status.subscribe().borrow().clone(), self.settings.target());
-        self.pings.enter(status.since, &target);
-        if !target.eager_ping || status.state != State::Up {
+        let ((state, since), target) = (self.status.state_since(), self.settings.target());
+        self.pings.enter(since, &target);
+        if !target.eager_ping || state != State::Up {
             return None;
         }
         let lately = target.keepalive.unwrap_or(LIFE) + ROUND_TRIP;

@@ -18,6 +18,7 @@ mod in_progress;
 mod placer;
 mod pool;
 mod ports;
+mod registry;
 mod settings;
 mod uptime;
 
@@ -36,7 +37,6 @@ use client::stream::LocalStream;
 use dial::Purpose;
 use dispatch::Dispatcher;
 use early_answer::EarlyAnswers;
-use in_progress::Clients;
 use placer::Placer;
 use pool::Pool;
 use ports::{Looks, Ports};
@@ -115,7 +115,7 @@ impl Tunnel {
                 pool: pool.clone(),
                 pings: Arc::default(),
             },
-            clients: Clients::default(),
+            clients: Arc::default(),
             sockets: OnceLock::new(),
         });
         Ok(Arc::new(Self {
@@ -245,7 +245,7 @@ impl Tunnel {
     /// The requests in progress, as far as they are read.
     pub fn requests(&self) -> Vec<RequestStatus> {
         let guarded = self.settings.guard().map(|guard| guard.requests()).unwrap_or_default();
-        guarded.into_iter().chain(self.dispatcher.clients.requests()).take(guard::MOST_SHOWN).collect()
+        guarded.into_iter().chain(in_progress::requests(&self.dispatcher.clients)).take(guard::MOST_SHOWN).collect()
     }
 
     /// The host's published ports and their local ports; None if `ports` is off.

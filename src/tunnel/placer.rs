@@ -21,7 +21,7 @@ use super::pool::{Lease, Pool};
 use super::ports::Looks;
 use super::settings::Settings;
 use super::uptime::commands::{Command, Commands};
-use super::uptime::state::{Availability, Publisher};
+use super::uptime::state::{Availability, Publisher, settled};
 use crate::config::Target;
 use crate::host;
 use crate::ssh::{Channel, Endpoint, OpenError};
@@ -35,6 +35,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const SHORT_PATIENCE: Duration = Duration::from_millis(200);
 /// Pause before a server that refused a command is asked again.
 const CROWDED: Duration = Duration::from_millis(100);
+
 /// The outcome of a flow on its connection.
 enum Carried {
     /// It is over.
@@ -140,11 +141,7 @@ impl Placer {
             if waiting.is_some() {
                 self.commands.send(Command::Use);
             }
-            let settled = async {
-                let settled = status.wait_for(|status| status.state.availability() != Availability::Waiting).await;
-                settled.ok().map(|status| status.state.availability())
-            };
-            match or_gone(&local, tokio::time::timeout_at(deadline, settled)).await? {
+            match or_gone(&local, tokio::time::timeout_at(deadline, settled(&mut status))).await? {
                 Ok(Some(Availability::Connected)) => {}
                 Ok(_) => return refuse(local, "the tunnel has failed".into()),
                 Err(_) => return refuse(local, format!("no connection within {}", humantime::format_duration(wait))),

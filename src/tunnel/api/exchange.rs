@@ -115,17 +115,17 @@ impl Exchange {
     /// Is what is ready to give a container this tunnel's socket? That is not on the host.
     pub(in crate::tunnel) fn names_our_socket(&self) -> bool {
         let state = lock(&self.state);
-        state.phase == Phase::Ready && state.request.names_our_socket
+        state.phase == Phase::Ready && !state.request.our_sockets.is_empty()
     }
 
     /// Puts `theirs`, a path on the host, in its place.
     pub(in crate::tunnel) fn give_their_socket(&self, theirs: &str) {
         let mut state = lock(&self.state);
         let Some(at) = state.request.body.take() else { return };
-        let body = binds::replaced(&state.pending[at.clone()], &self.sockets, theirs);
+        let found = std::mem::take(&mut state.request.our_sockets);
+        let body = binds::replaced(&state.pending[at.clone()], &found, theirs);
         let head = binds::with_length(&state.pending[..at.start], body.len());
         state.pending = BytesMut::from(&[head, body].concat()[..]);
-        state.request.names_our_socket = false;
     }
 
     /// The request that is in progress, if it could be read.
@@ -375,7 +375,7 @@ impl State {
             return FromClient::Wait;
         }
         if let (Phase::Holding, Some(at)) = (self.phase, self.request.body.clone()) {
-            self.request.names_our_socket = binds::names(&self.pending[at], sockets);
+            self.request.our_sockets = binds::find(&self.pending[at], sockets);
             self.phase = Phase::Ready;
         }
         FromClient::Ready

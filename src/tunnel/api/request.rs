@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use super::ping::is_cli_ping;
 use crate::text;
+use crate::tunnel::binds::Found;
 use crate::tunnel::dial::Kind;
 use crate::tunnel::guard::{Body, Rest, head_end, read_head};
 
@@ -16,8 +17,6 @@ pub(super) const MAX_HEAD: usize = 64 << 10;
 const MAX_METHOD: usize = 16;
 /// Limit of a body that is read, in bytes. Those of the docker CLI and of SDKs have a few KB.
 pub(super) const MAX_BODY: u64 = 1 << 20;
-/// Operations that start a container.
-const STARTS: [&str; 2] = ["containers.start", "containers.restart"];
 
 /// A request, as far as its connection depends on it.
 #[derive(Debug, Default)]
@@ -41,8 +40,8 @@ pub(super) struct Request {
     pub(super) generation: u64,
     /// The place of its body behind the head, if that may name this tunnel's socket.
     pub(super) body: Option<Range<usize>>,
-    /// Whether it does.
-    pub(super) names_our_socket: bool,
+    /// Where it does.
+    pub(super) our_sockets: Vec<Found>,
 }
 
 /// A request for people, without what may be secret in it.
@@ -107,9 +106,8 @@ impl Request {
             }
             _ => None,
         };
-        // POST /containers/NAME/start
-        let starts = operation.filter(|operation| STARTS.contains(&operation.name));
-        let starts = starts.and_then(|_| head.target.split('?').next()?.rsplit('/').nth(1).map(str::to_owned));
+        let path = head.target.split('?').next().unwrap_or_default();
+        let starts = operation.and_then(|operation| operation.started(path)).map(str::to_owned);
         Reading::Request(Box::new(Self {
             kind: operation.map_or(Kind::Unknown, |operation| operation.kind),
             is_head: head.method == "HEAD",
@@ -121,7 +119,7 @@ impl Request {
             is_ping: is_cli_ping(pending),
             generation: 0,
             body: body_at,
-            names_our_socket: false,
+            our_sockets: Vec::new(),
             line: Line { method: head.method, target: head.target, ..Line::default() },
         }))
     }

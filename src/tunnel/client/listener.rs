@@ -14,6 +14,7 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWrite
 use tokio::net::{TcpListener, UnixListener};
 use tokio::task::JoinSet;
 
+use super::error_answer::{answer, error_body};
 use super::stream::LocalStream;
 use crate::config::{LocalEndpoint, check_socket_place};
 use crate::sync::lock;
@@ -195,13 +196,8 @@ async fn refuse(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<(
     }
     let uid = rustix::process::getuid().as_raw();
     let message = format!("this tunnel of dtunnel belongs to uid {uid} and serves no other user, root included");
-    let body = serde_json::json!({ "message": message }).to_string();
-    let body = if head.starts_with(b"HEAD ") { String::new() } else { body };
-    let answer = format!(
-        "HTTP/1.1 403 Forbidden\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
-        body.len()
-    );
-    stream.write_all(answer.as_bytes()).await?;
+    let body = if head.starts_with(b"HEAD ") { String::new() } else { error_body(&message) };
+    stream.write_all(answer("403 Forbidden", &body, true).as_bytes()).await?;
     stream.shutdown().await?;
     tokio::io::copy(&mut stream.take(MOST_UNREAD), &mut tokio::io::sink()).await.map(drop)
 }

@@ -1,5 +1,6 @@
 //! Local clients: the listener, their streams and their owners.
 
+pub(super) mod error_answer;
 pub(super) mod listener;
 pub(super) mod peer;
 pub(super) mod stream;

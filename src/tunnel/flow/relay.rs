@@ -16,7 +16,6 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -25,6 +24,7 @@ use super::pace::{Pace, Pressure, Step};
 use super::send_buffer::SendBuffer;
 use crate::ssh::{Channel, ChannelReader, ChannelWriter, Received};
 use crate::tunnel::api::{Changed, Exchange, FromClient};
+use crate::tunnel::client::error_answer::{answer, error_body};
 use crate::tunnel::client::peer::Who;
 use crate::tunnel::client::stream::LocalStream;
 use crate::tunnel::counters::Counters;
@@ -371,11 +371,7 @@ impl<'a> Inwards<'a> {
                         }
                     }
                     // The client hears nothing of it: its next request gets another channel.
-                    Received::Eof | Received::Closed if !self.ended && self.is_asked_again() => {
-                        self.shared.host_ended.store(true, Relaxed);
-                        self.shared.leaving.store(true, Relaxed);
-                    }
-                    Received::Lost if !self.ended && self.survives() => {
+                    end if !self.ended && self.goes_on(&end) => {
                         self.shared.host_ended.store(true, Relaxed);
                         self.shared.leaving.store(true, Relaxed);
                     }
@@ -395,7 +391,8 @@ impl<'a> Inwards<'a> {
                     self.held = None;
                     if let Some(why) = why.filter(|_| self.is_whole) {
                         self.buffer = SendBuffer::new(self.carriage.spill);
-                        self.buffer.push(refusal(&why));
+                        // The request was undone.
+                        self.buffer.push(answer("500 Internal Server Error", &error_body(&why), false).into());
                     }
                 }
                 _ = users.changed(), if full => {}
@@ -406,16 +403,13 @@ impl<'a> Inwards<'a> {
         }
     }
 
-    /// Does the client's connection survive the loss of its channel?
-    fn survives(&self) -> bool {
-        self.carriage.exchange.is_some_and(Exchange::survives)
-    }
-
-    /// The Engine has ended the channel. Is a question sent again that is without an answer? Only if the channel carried
-    /// another request before: then the Engine may have closed what was idle (RFC 9112 section 9.3.1).
-    fn is_asked_again(&self) -> bool {
-        let is_used = self.carriage.is_used || self.shared.requests.load(Relaxed) > 1;
-        is_used && self.carriage.exchange.is_some_and(|exchange| !exchange.is_between() && exchange.survives())
+    /// Does the client's connection survive this end of its channel? The loss of the SSH connection, if no request is in
+    /// progress that cannot be sent again. An end that the Engine made, only if such a request is in progress and the
+    /// channel carried another one before: then the Engine may have closed what was idle (RFC 9112 section 9.3.1).
+    fn goes_on(&self, end: &Received) -> bool {
+        let Some(exchange) = self.carriage.exchange else { return false };
+        let is_used = || self.carriage.is_used || self.shared.requests.load(Relaxed) > 1;
+        (*end == Received::Lost || is_used() && !exchange.is_between()) && exchange.survives()
     }
 
     /// The client.
@@ -490,13 +484,6 @@ async fn until_cut(exchange: Option<&Exchange>) {
         Some(exchange) => exchange.cut().await,
         None => std::future::pending().await,
     }
-}
-
-/// The answer to a request that was undone.
-fn refusal(why: &str) -> Bytes {
-    let body = serde_json::json!({ "message": why }).to_string();
-    let head = "HTTP/1.1 500 Internal Server Error\r\nContent-Type: application/json\r\n";
-    format!("{head}Content-Length: {}\r\n\r\n{body}", body.len()).into()
 }
 
 async fn until_done<T>(work: &mut Option<Pin<Box<dyn Future<Output = T> + Send + '_>>>) -> T {

@@ -29,8 +29,6 @@ mod stream;
 mod switched;
 mod target;
 
-use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
@@ -38,8 +36,8 @@ use serde::{Deserialize, Serialize};
 
 use super::error::Error;
 use crate::config::Target;
-use crate::sync::lock;
 use crate::tunnel::client::peer::Who;
+use crate::tunnel::registry::{Entry, Registry};
 use policy::Rules;
 
 pub use framing::Framing;
@@ -85,9 +83,8 @@ impl RequestStatus {
 #[derive(Debug)]
 pub(super) struct Guard {
     rules: Rules,
-    /// The requests in progress, by number.
-    open: Mutex<BTreeMap<u64, RequestStatus>>,
-    next: AtomicU64,
+    /// The requests in progress.
+    open: Arc<Registry<RequestStatus>>,
     known: Mutex<reach::Known>,
 }
 
@@ -102,9 +99,7 @@ impl Guard {
             name: target.access.allow_place.clone().unwrap_or_else(|| target.name.to_string()),
             reason,
         })?;
-        Ok(rules.map(|rules| {
-            Arc::new(Self { rules, open: Mutex::default(), next: AtomicU64::new(0), known: Mutex::default() })
-        }))
+        Ok(rules.map(|rules| Arc::new(Self { rules, open: Arc::default(), known: Mutex::default() })))
     }
 
     /// The allowed policies, in a few words.
@@ -114,30 +109,17 @@ impl Guard {
 
     /// The requests in progress.
     pub(super) fn requests(&self) -> Vec<RequestStatus> {
-        lock(&self.open).values().take(MOST_SHOWN).cloned().collect()
+        self.open.values(MOST_SHOWN)
     }
 
     /// Registers a request in progress, for as long as the returned value lives.
-    fn begins(self: &Arc<Self>, method: &str, path: &str, who: &Who) -> Open {
-        let request = RequestStatus::new(method, path, SystemTime::now(), who);
-        let number = self.next.fetch_add(1, Relaxed);
-        lock(&self.open).insert(number, request);
-        Open { guard: self.clone(), number }
+    fn begins(&self, method: &str, path: &str, who: &Who) -> Open {
+        self.open.enter(RequestStatus::new(method, path, SystemTime::now(), who))
     }
 }
 
-/// A request in progress, removed from the list on drop.
-#[derive(Debug)]
-struct Open {
-    guard: Arc<Guard>,
-    number: u64,
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        lock(&self.guard.open).remove(&self.number);
-    }
-}
+/// A request in progress.
+type Open = Entry<RequestStatus>;
 
 /// A path, safe for a log.
 fn shown(path: &str) -> String {

@@ -35,6 +35,8 @@ pub(in crate::tunnel) struct Operation {
     pub(in crate::tunnel) kind: Kind,
     /// Whether its success may change the published ports.
     pub(in crate::tunnel) changes_ports: bool,
+    /// Whether it starts the container that its path names.
+    starts: bool,
     /// Whether its body may give a container a socket of the host's.
     pub(in crate::tunnel) has_binds: bool,
 }
@@ -136,6 +138,7 @@ pub(super) const fn plain(name: &'static str, method: &'static str, path: &'stat
         makes: None,
         kind: Kind::Short,
         changes_ports: false,
+        starts: false,
         has_binds: false,
     }
 }
@@ -191,6 +194,11 @@ impl Operation {
         Self { has_binds: true, ..self }
     }
 
+    /// Marks an operation that starts a container, whose ports are published then.
+    pub(super) const fn starts(self) -> Self {
+        Self { starts: true, changes_ports: true, ..self }
+    }
+
     pub(super) const fn changes_ports(self) -> Self {
         Self { changes_ports: true, ..self }
     }
@@ -198,6 +206,11 @@ impl Operation {
     /// Marks an operation with an unbounded amount of data.
     pub(super) const fn streams(self) -> Self {
         Self { kind: Kind::Streaming, ..self }
+    }
+
+    /// The container that a request with this path starts, as the path names it (`/containers/NAME/start`).
+    pub(in crate::tunnel) fn started<'a>(&self, path: &'a str) -> Option<&'a str> {
+        path.rsplit('/').nth(1).filter(|_| self.starts)
     }
 
     /// How many values of this query parameter are read; None if the parameter is not allowed.

@@ -41,9 +41,9 @@ pub(super) const OPERATIONS: &[Operation] = &[
     plain("containers.create", "POST", "/containers/create", CONTAINERS).takes("name platform").judged(bodies::judge_create).makes(Makes::Container).has_binds(),
     plain("containers.prune", "POST", "/containers/prune", CONTAINERS).takes("filters"),
     // Engines up to 24 read a HostConfig from its body if the API version is below 1.24.
-    plain("containers.start", "POST", "/containers/{}/start", CONTAINERS).takes("detachKeys").empty("a HostConfig belongs into containers.create, not here").reaches(Reach::Container).changes_ports(),
+    plain("containers.start", "POST", "/containers/{}/start", CONTAINERS).takes("detachKeys").empty("a HostConfig belongs into containers.create, not here").reaches(Reach::Container).starts(),
     plain("containers.stop", "POST", "/containers/{}/stop", CONTAINERS).takes("signal t").changes_ports(),
-    plain("containers.restart", "POST", "/containers/{}/restart", CONTAINERS).takes("signal t").reaches(Reach::Container).changes_ports(),
+    plain("containers.restart", "POST", "/containers/{}/restart", CONTAINERS).takes("signal t").reaches(Reach::Container).starts(),
     plain("containers.kill", "POST", "/containers/{}/kill", CONTAINERS).takes("signal").changes_ports(),
     plain("containers.update", "POST", "/containers/{}/update", CONTAINERS).judged(bodies::judge_update),
     // A name can have the form of an id, such as that of a container once found harmless and now removed.

@@ -30,6 +30,7 @@ use super::refusal::{Refusal, Refused, TOO_LATE, forbidden};
 use super::stream::{Framed, Reading, Returned};
 use super::{Guard, Open, ask, bodies, browser, linger, reach, shown, switched};
 use crate::sync::lock;
+use crate::tunnel::client::error_answer::error_body;
 use crate::tunnel::client::peer::Who;
 use crate::tunnel::client::stream::LocalStream;
 use crate::tunnel::dial::Dial;
@@ -235,8 +236,7 @@ impl GuardedClient {
         if let Some(reach) = self.guard.rules.must_ask(operation) {
             parts.uri = self.reach(operation, reach, &parts.uri).await?;
         }
-        // /containers/NAME/start
-        let named = parts.uri.path().rsplit('/').nth(1).map(str::to_owned);
+        let starts = operation.started(parts.uri.path()).map(str::to_owned);
         let on_client = parts.extensions.remove::<upgrade::OnUpgrade>();
         let answer = self.engine.ask(Request::from_parts(parts, body)).await;
         let mut answer = answer.map_err(|reason| match self.reading.broken() {
@@ -258,12 +258,11 @@ impl GuardedClient {
             // The relay takes over the held data.
             return Ok(answer.map(|_| full(Bytes::new())));
         }
-        if operation.changes_ports && answer.status().as_u16() < 400 {
-            let starts =
-                ["containers.start", "containers.restart"].contains(&operation.name).then_some(named).flatten();
-            if let Some(why) = self.looks.once_more(starts.as_deref()).await {
-                return Err((StatusCode::INTERNAL_SERVER_ERROR, why));
-            }
+        if operation.changes_ports
+            && answer.status().as_u16() < 400
+            && let Some(why) = self.looks.once_more(starts.as_deref()).await
+        {
+            return Err((StatusCode::INTERNAL_SERVER_ERROR, why));
         }
         strip(answer.headers_mut());
         if wanted.is_some() {
@@ -424,7 +423,7 @@ fn full(bytes: Bytes) -> Body {
 
 /// An error in the Engine's form, so that clients display it well. Closes the connection unless it is `reusable`.
 fn refusal(status: StatusCode, message: &str, reusable: bool) -> Response<Body> {
-    let body = serde_json::json!({ "message": message }).to_string() + "\n";
+    let body = error_body(message) + "\n";
     let mut answer = Response::new(full(body.into()));
     *answer.status_mut() = status;
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));

@@ -115,8 +115,8 @@ impl Ports {
     fn conflict(&self, container: &str) -> Option<(String, String)> {
         let mappings = lock(&self.mappings);
         let is_it = |status: &PortStatus| status.container == container || status.container_id.starts_with(container);
-        let taken = mappings.iter().map(Mapping::status).filter(|status| status.state == PortState::Taken);
-        let status = taken.into_iter().find(is_it)?;
+        let mut taken = mappings.iter().map(Mapping::status).filter(|status| status.state == PortState::Taken);
+        let status = taken.find(is_it)?;
         let why = format!(
             "driver failed programming external connectivity on endpoint {}: Bind for port {} failed: port is already \
              allocated ({})",

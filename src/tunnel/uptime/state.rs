@@ -162,13 +162,19 @@ impl Publisher {
         self.0.borrow().state
     }
 
+    /// The state and when it began, of one moment.
+    pub(in crate::tunnel) fn state_since(&self) -> (State, SystemTime) {
+        let status = self.0.borrow();
+        (status.state, status.since)
+    }
+
     /// The current step.
     pub(super) fn current_step(&self) -> Step {
         self.0.borrow().step
     }
 
     /// The last known route to the Engine.
-    pub(super) fn route(&self) -> Option<Route> {
+    pub(in crate::tunnel) fn route(&self) -> Option<Route> {
         self.0.borrow().route.clone()
     }
 
@@ -249,6 +255,12 @@ impl Publisher {
             changes
         });
     }
+}
+
+/// Waits until flows need not wait for a connection. None at the end of the tunnel.
+pub(in crate::tunnel) async fn settled(status: &mut watch::Receiver<Status>) -> Option<Availability> {
+    let settled = status.wait_for(|status| status.state.availability() != Availability::Waiting).await;
+    settled.ok().map(|status| status.state.availability())
 }
 
 #[cfg(test)]
