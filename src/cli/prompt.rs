@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use rustix::event::{PollFd, PollFlags};
 use rustix::process::Signal;
 use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcsetattr};
-use signal_hook::consts::{SIGINT, SIGQUIT, SIGTSTP};
+use signal_hook::consts::{SIGINT, SIGTSTP};
 use zeroize::Zeroizing;
 
 use super::signals::{self, Held};
@@ -342,14 +342,15 @@ fn read_hidden(terminal: &File, question: &str, mut asker: Option<&mut Asker<'_>
                     b'\r' | b'\n' => break false,
                     CTRL_C => break true,
                     CTRL_D if answer.is_empty() => break true,
+                    // The terminal would send these to the whole job. This process hears its own: only then has any
+                    // thread handled it, and it cannot come a second time.
                     CTRL_Z => {
-                        // The terminal would send SIGTSTP to the whole job.
                         let _ = rustix::process::kill_current_process_group(Signal::TSTP);
-                        SIGTSTP
+                        continue;
                     }
                     CTRL_BACKSLASH => {
                         let _ = rustix::process::kill_current_process_group(Signal::QUIT);
-                        SIGQUIT
+                        continue;
                     }
                     CTRL_U => {
                         answer.clear();
@@ -376,8 +377,6 @@ fn read_hidden(terminal: &File, question: &str, mut asker: Option<&mut Asker<'_>
             ui::killed_by(signal);
         }
         signals::stop();
-        // Discards the SIGTSTP that this process sent itself.
-        signals.take();
         answer.clear();
         mode = HiddenMode::enter(terminal)?;
         write!(&mut &*terminal, "{question}")?;

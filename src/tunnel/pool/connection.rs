@@ -117,6 +117,8 @@ pub(in crate::tunnel) struct PooledConnection<C = Established> {
 
 /// How long a learnt limit holds: the server's settings or sessions may change.
 const RECOVERY: Duration = Duration::from_secs(10);
+/// How often a check asks whether the other end's system has acknowledged everything.
+const ACKNOWLEDGED_LOOKS: u32 = 10;
 
 impl<C: Carrier> PooledConnection<C> {
     pub(in crate::tunnel) fn new(carrier: C) -> Arc<Self> {
@@ -236,16 +238,20 @@ impl<C: Carrier> PooledConnection<C> {
         self.suspect.store(true, Relaxed);
         // What clients take says nothing where they do not read.
         let moved = || self.counters.snapshot().bytes_out + self.arrived.load(Relaxed);
-        let mut before = moved();
         let patience = async {
             tokio::time::sleep(limit / 2).await;
-            before = moved();
-            tokio::time::sleep(limit / 2).await;
+            // Something may just have been sent at any single moment, by another check for example.
+            let (before, mut acknowledged) = (moved(), false);
+            for _ in 0..ACKNOWLEDGED_LOOKS {
+                acknowledged |= self.carrier.is_acknowledged();
+                tokio::time::sleep(limit / 2 / ACKNOWLEDGED_LOOKS).await;
+            }
+            (moved() == before, acknowledged || self.carrier.is_acknowledged())
         };
         tokio::select! {
             () = self.measure() => {}
-            () = patience => if !self.is_held_up() && moved() == before {
-                if self.carrier.is_acknowledged() {
+            (nothing_moved, acknowledged) = patience => if !self.is_held_up() && nothing_moved {
+                if acknowledged {
                     tracing::info!("the host does not answer, but acknowledges data: it has the keepalives' time");
                 } else {
                     self.give_up();

@@ -144,6 +144,15 @@ async fn a_connection_that_is_silent_is_given_up_and_one_that_answers_is_not() {
     busy.carrier.is_acknowledged.store(true, Relaxed);
     busy.check(limit).await;
     assert!(tokio::time::timeout(limit, busy.given_up()).await.is_err());
+    // Something was sent at the last moment, which cannot have been acknowledged yet.
+    let sending = connection();
+    sending.carrier.is_silent.store(true, Relaxed);
+    sending.carrier.is_acknowledged.store(true, Relaxed);
+    tokio::join!(sending.check(limit), async {
+        tokio::time::sleep(limit * 95 / 100).await;
+        sending.carrier.is_acknowledged.store(false, Relaxed);
+    });
+    assert!(tokio::time::timeout(limit, sending.given_up()).await.is_err());
     // Bytes that arrive are a sign of life as well.
     let moving = connection();
     moving.carrier.is_silent.store(true, Relaxed);
