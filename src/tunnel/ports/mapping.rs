@@ -96,8 +96,8 @@ pub(super) struct Wanted {
     port: Option<Port>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Port {
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Port {
     published: Published,
     /// The address that the SSH server connects to.
     host: String,
@@ -136,9 +136,24 @@ impl Wanted {
         Self { port: Some(Port { published: published.clone(), host, local }), ..Self::host_network(container) }
     }
 
-    /// Whether it is the same port of the same container; the container's name may differ.
-    pub(super) fn is_same_port(&self, other: &Self) -> bool {
-        self.container_id == other.container_id && self.port == other.port
+    /// What makes it the same port of the same container; the container's name may change.
+    pub(super) fn identity(&self) -> (String, Option<Port>) {
+        (self.container_id.clone(), self.port.clone())
+    }
+
+    /// Where the published port is here: two addresses of the host may be one here, which leads to the same.
+    pub(super) fn place(&self) -> Option<(String, u16, SocketAddr)> {
+        let port = self.port.as_ref().filter(|port| port.published.protocol == "tcp")?;
+        Some((self.container_id.clone(), port.published.container_port, port.local))
+    }
+
+    /// As [`Mapping::rank`].
+    pub(super) fn rank(&self) -> u8 {
+        self.port.as_ref().map_or(u8::MAX, |port| match port.published.address {
+            address if address == port.local.ip() => 0,
+            address if address.is_unspecified() => 1,
+            _ => 2,
+        })
     }
 
     pub(super) fn remote_port(&self) -> u16 {
@@ -244,14 +259,9 @@ impl Mapping {
     }
 
     /// Which of several ports gets a local address: the one that the host publishes on exactly this address, then one on
-    /// all addresses, then others. At the same rank, the one that has it.
-    pub(super) fn rank(&self) -> (u8, bool) {
-        let rank = self.wanted.port.as_ref().map_or(u8::MAX, |port| match port.published.address {
-            address if address == port.local.ip() => 0,
-            address if address.is_unspecified() => 1,
-            _ => 2,
-        });
-        (rank, !self.is_open() || self.is_open_elsewhere())
+    /// all addresses, then others.
+    pub(super) fn rank(&self) -> u8 {
+        self.wanted.rank()
     }
 
     /// The published port, which may have several addresses.
@@ -260,13 +270,14 @@ impl Mapping {
         Some((&self.wanted.container_id, port.published.port, port.published.container_port))
     }
 
-    pub(super) fn is_open(&self) -> bool {
-        self.open.is_some()
+    /// The local address that is open, which may be another than the wanted one.
+    pub(super) fn open_at(&self) -> Option<SocketAddr> {
+        self.open.as_ref().map(|open| open.local)
     }
 
-    /// Is it open at another address than the wanted one?
-    pub(super) fn is_open_elsewhere(&self) -> bool {
-        self.open.as_ref().is_some_and(|open| Some(open.local) != self.local())
+    /// Closes the local address; open flows continue.
+    pub(super) fn close(&mut self) {
+        self.open = None;
     }
 
     /// Serves the published port at `listener`. `why` explains a local address other than the wanted one.
@@ -281,7 +292,12 @@ impl Mapping {
             Ok(local) => local,
             Err(e) => return self.fails(&e, None),
         };
-        tracing::info!("port {} of {} is at {local}", port.published.port, self.wanted.container);
+        match &why {
+            Some(why) => {
+                tracing::warn!("port {} of {} is at {local}: {why}", port.published.port, self.wanted.container);
+            }
+            None => tracing::info!("port {} of {} is at {local}", port.published.port, self.wanted.container),
+        }
         let purpose = Purpose::port(port.host.clone(), port.published.port, self.counters.clone());
         let listener = Arc::new(listener);
         let accepting = tokio::spawn(accept(listener.clone(), purpose, clients.clone()));
@@ -300,9 +316,8 @@ impl Mapping {
         self.cannot_open(state, reason);
     }
 
-    /// Gives the local address up; it is another container's, or goes with one that is.
-    pub(super) fn yields(&mut self, why: &str) {
-        self.open = None;
+    /// Records that the local address is another container's, or goes with one that is.
+    pub(super) fn is_anothers(&mut self, why: &str) {
         self.cannot_open(PortState::Taken, why.to_owned());
     }
 

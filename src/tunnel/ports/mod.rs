@@ -7,7 +7,7 @@ mod looks;
 mod mapping;
 mod opening;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -92,22 +92,20 @@ impl Ports {
     fn apply(&self, wanted: Vec<Wanted>, target: &Target) {
         let agreed = lock(&self.agreed);
         let mut mappings = lock(&self.mappings);
-        let mut before = std::mem::take(&mut *mappings);
+        let wanted: Vec<Wanted> = wanted.into_iter().take(MOST).collect();
+        let before = std::mem::take(&mut *mappings);
         // Closed first, to free local ports.
-        before.retain(|mapping| {
-            let stays = wanted.iter().any(|wanted| wanted.is_same_port(&mapping.wanted));
-            if !stays {
-                mapping.tell_end();
-            }
-            stays
-        });
-        for wanted in wanted.into_iter().take(MOST) {
-            match before.iter().position(|mapping| wanted.is_same_port(&mapping.wanted)) {
-                // The container's name may have changed.
-                Some(at) => mappings.push(before.swap_remove(at).now(wanted)),
-                None => mappings.push(Mapping::new(wanted)),
-            }
-        }
+        let stays: HashSet<_> = wanted.iter().map(Wanted::identity).collect();
+        let (stay, ended): (Vec<_>, Vec<_>) =
+            before.into_iter().partition(|mapping| stays.contains(&mapping.wanted.identity()));
+        ended.iter().for_each(Mapping::tell_end);
+        drop(ended);
+        let mut stay: HashMap<_, _> = stay.into_iter().map(|mapping| (mapping.wanted.identity(), mapping)).collect();
+        mappings.extend(wanted.into_iter().map(|wanted| match stay.remove(&wanted.identity()) {
+            // The container's name may have changed.
+            Some(mapping) => mapping.now(wanted),
+            None => Mapping::new(wanted),
+        }));
         self.open(&mut mappings, &agreed, target);
     }
 
@@ -262,23 +260,31 @@ async fn ask_for_list(session: &mut Session, manages_swarm: bool) -> Result<Vec<
     Ok(all)
 }
 
-/// The wanted ports, each once, grouped by container.
+/// The wanted ports, grouped by container. A local address leads to one address of the host.
 fn wanted(containers: &[Container], target: &Target) -> Vec<Wanted> {
     // Ports are published by the Engine's host, which may differ from the SSH host.
     let host = match &target.remote {
         Remote::Tcp { host, .. } => Some(host.as_str()),
         _ => None,
     };
-    let mut all = Vec::new();
+    let mut all: Vec<Wanted> = Vec::new();
+    let (mut known, mut places) = (HashSet::new(), HashMap::new());
     for container in containers {
         if container.host_network {
             all.push(Wanted::host_network(container));
         }
         for published in &container.published {
-            let taken_in = target.ports.take_in(&container.name, published.port);
             let wanted = Wanted::new(container, published, host, target.ports_address);
-            if taken_in && !all.contains(&wanted) {
-                all.push(wanted);
+            if !target.ports.take_in(&container.name, published.port) || !known.insert(wanted.identity()) {
+                continue;
+            }
+            match wanted.place().map(|place| *places.entry(place).or_insert(all.len())) {
+                Some(place) if place < all.len() => {
+                    if wanted.rank() < all[place].rank() {
+                        all[place] = wanted;
+                    }
+                }
+                _ => all.push(wanted),
             }
         }
     }

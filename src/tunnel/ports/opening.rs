@@ -17,75 +17,29 @@ const ATTEMPTS: usize = 16;
 
 /// Opens those of the mappings that are `agreed` to and not open. The addresses of one published port open together, with one
 /// number, or not at all: `localhost` means both. An address that this machine does not have does not count.
+///
+/// Ports are settled one after the other, those that precede others first. Who precedes closes who has its address, but
+/// only if everything else that it needs is free.
 pub(super) fn open_all(
     mappings: &mut [Mapping],
     agreed: impl Fn(&Mapping) -> bool,
     fallback: bool,
     clients: &mpsc::Sender<(LocalStream, Purpose)>,
 ) {
-    let (agreed, others): (Vec<usize>, Vec<usize>) = (0..mappings.len()).partition(|at| agreed(&mappings[*at]));
+    let may = |mapping: &Mapping| mapping.open_at().is_some() || agreed(mapping);
+    let (agreed, others): (Vec<usize>, Vec<usize>) = (0..mappings.len()).partition(|at| may(&mappings[*at]));
     others.into_iter().for_each(|at| mappings[at].waits());
-    let losers = losers(mappings, &agreed);
     let groups = groups(mappings, &agreed);
-    // What is given up first is free for those who get it.
-    for group in &groups {
-        let Some((local, winner)) = lost(mappings, group, &losers) else { continue };
-        let why = format!("{local} is the port of {}", mappings[winner].container());
-        for at in group {
-            if !mappings[*at].is_open_elsewhere() {
-                mappings[*at].yields(&why);
-            }
-        }
-    }
-    for group in groups {
-        let closed: Vec<usize> = group.iter().copied().filter(|at| !mappings[*at].is_open()).collect();
-        let locals: Vec<SocketAddr> = closed.iter().filter_map(|at| mappings[*at].local()).collect();
-        let has_lost = lost(mappings, &group, &losers).is_some();
-        if closed.is_empty() || has_lost && !fallback {
-            continue;
-        }
-        let taken = |(address, error): &(SocketAddr, io::Error)| format!("{address} {}", explain(error).1);
-        let (bound, why) = match bind_together(&locals) {
-            bound if !has_lost && (bound.is_ok() || !fallback) => (bound, None),
-            bound => {
-                // The reason of a port that has lost its address was set above.
-                let why = bound.err().filter(|_| !has_lost).as_ref().map(taken).or(mappings[closed[0]].status().reason);
-                (bind_elsewhere(&locals).map_err(|error| (locals[0], error)), why)
-            }
-        };
-        match bound {
-            Ok(bound) => {
-                for (at, listener) in closed.iter().zip(bound) {
-                    match listener {
-                        Ok(listener) => mappings[*at].serve(listener, why.clone(), clients),
-                        Err(error) => mappings[*at].fails(&error, None),
-                    }
-                }
-            }
-            Err((address, error)) => closed.iter().for_each(|at| mappings[*at].fails(&error, Some(address))),
-        }
-    }
+    let open_in = |(place, group): (usize, &Vec<usize>)| {
+        let open: Vec<_> = group.iter().filter_map(|at| Some((mappings[*at].open_at()?, place))).collect();
+        open
+    };
+    let unsettled = groups.iter().enumerate().flat_map(open_in).collect();
+    let mut opening = Opening { mappings, groups: &groups, unsettled, settled: HashMap::new(), fallback, clients };
+    groups.iter().for_each(|group| opening.settle(group));
 }
 
-/// The first address that a port does not get, and the one that gets it.
-fn lost(mappings: &[Mapping], group: &[usize], losers: &HashMap<usize, usize>) -> Option<(SocketAddr, usize)> {
-    group.iter().find_map(|at| Some((mappings[*at].local()?, *losers.get(at)?)))
-}
-
-/// Those that do not get their local address, each with the one that does.
-fn losers(mappings: &[Mapping], agreed: &[usize]) -> HashMap<usize, usize> {
-    let mut winners: HashMap<SocketAddr, usize> = HashMap::new();
-    let wanted = || agreed.iter().filter_map(|at| Some((*at, mappings[*at].local()?)));
-    for (at, local) in wanted() {
-        let winner = winners.entry(local).or_insert(at);
-        if mappings[at].rank() < mappings[*winner].rank() {
-            *winner = at;
-        }
-    }
-    wanted().map(|(at, local)| (at, winners[&local])).filter(|(at, winner)| at != winner).collect()
-}
-
-/// The mappings by published port, in their order.
+/// The mappings by published port: first those that get their address before others, at equal rank those that have it.
 fn groups(mappings: &[Mapping], agreed: &[usize]) -> Vec<Vec<usize>> {
     let (mut groups, mut places): (Vec<Vec<usize>>, HashMap<_, usize>) = (Vec::new(), HashMap::new());
     for at in agreed.iter().copied().filter(|at| mappings[*at].local().is_some()) {
@@ -95,18 +49,124 @@ fn groups(mappings: &[Mapping], agreed: &[usize]) -> Vec<Vec<usize>> {
             None => groups.push(vec![at]),
         }
     }
+    let has_it = |at: &usize| mappings[*at].open_at().is_some_and(|open| Some(open) == mappings[*at].local());
+    groups.sort_by_cached_key(|group| (group.iter().map(|at| mappings[*at].rank()).max(), !group.iter().any(has_it)));
     groups
+}
+
+struct Opening<'a> {
+    mappings: &'a mut [Mapping],
+    groups: &'a [Vec<usize>],
+    /// Local addresses that groups have whose turn has not come, each with its group's place.
+    unsettled: HashMap<SocketAddr, usize>,
+    /// Local addresses of the groups whose turn is over, each with its mapping.
+    settled: HashMap<SocketAddr, usize>,
+    fallback: bool,
+    clients: &'a mpsc::Sender<(LocalStream, Purpose)>,
+}
+
+impl Opening<'_> {
+    fn settle(&mut self, group: &[usize]) {
+        let open: Vec<SocketAddr> = group.iter().filter_map(|at| self.mappings[*at].open_at()).collect();
+        for local in &open {
+            self.unsettled.remove(local);
+        }
+        if self.is_complete(group, &open) {
+            return self.has_settled(group);
+        }
+        group.iter().for_each(|at| self.mappings[*at].close());
+        let locals: Vec<SocketAddr> = group.iter().filter_map(|at| self.mappings[*at].local()).collect();
+        let anothers = locals.iter().find_map(|local| Some((*local, *self.settled.get(local)?)));
+        let (mut bound, why) = match anothers {
+            Some((local, winner)) => {
+                let why = format!("{local} is the port of {}", self.mappings[winner].container());
+                (Err((local, io::ErrorKind::AddrInUse.into())), Some(why))
+            }
+            None => match self.bind_together(&locals) {
+                Err((local, error)) => {
+                    let why = format!("{local} {}", explain(&error).1);
+                    (Err((local, error)), Some(why))
+                }
+                bound => (bound, None),
+            },
+        };
+        if self.fallback && bound.is_err() {
+            bound = bind_elsewhere(&locals).map_err(|error| (locals[0], error));
+        }
+        match bound {
+            Ok(bound) => self.serve(group, bound, why.as_ref()),
+            Err((address, error)) => {
+                for at in group {
+                    match &why {
+                        Some(why) if anothers.is_some() => self.mappings[*at].is_anothers(why),
+                        _ => self.mappings[*at].fails(&error, Some(address)),
+                    }
+                }
+            }
+        }
+        self.has_settled(group);
+    }
+
+    /// Are all addresses of the port open, with one number, perhaps by opening some beside those that are?
+    fn is_complete(&mut self, group: &[usize], open: &[SocketAddr]) -> bool {
+        let Some(number) = open.first().map(SocketAddr::port) else { return false };
+        let closed: Vec<usize> = group.iter().copied().filter(|at| self.mappings[*at].open_at().is_none()).collect();
+        let beside = |at: &usize| self.mappings[*at].local().map(|local| SocketAddr::new(local.ip(), number));
+        let locals: Vec<SocketAddr> = closed.iter().filter_map(beside).collect();
+        if open.iter().any(|local| local.port() != number || self.settled.contains_key(local))
+            || locals.iter().any(|local| self.settled.contains_key(local))
+        {
+            return false;
+        }
+        let why = group.iter().find(|at| self.mappings[**at].open_at().is_some());
+        let why = why.and_then(|at| self.mappings[*at].status().reason);
+        match self.bind_together(&locals) {
+            Ok(bound) => self.serve(&closed, bound, why.as_ref()),
+            Err(_) => return false,
+        }
+        true
+    }
+
+    /// Listens at all of these addresses, of which this machine may not have some. Those that other ports have, which
+    /// come later, are taken from them if the others are free.
+    fn bind_together(&mut self, locals: &[SocketAddr]) -> Result<Bound, (SocketAddr, io::Error)> {
+        let mut bound: Vec<Option<io::Result<TcpListener>>> = locals.iter().map(|_| None).collect();
+        for is_taken_from_another in [false, true] {
+            for (local, bound) in locals.iter().zip(&mut bound).filter(|(_, bound)| bound.is_none()) {
+                match self.unsettled.get(local) {
+                    Some(_) if !is_taken_from_another => continue,
+                    Some(place) => self.groups[*place].iter().for_each(|at| self.mappings[*at].close()),
+                    None => {}
+                }
+                *bound = Some(bind(*local).map_err(|error| (*local, error))?);
+            }
+        }
+        Ok(bound.into_iter().flatten().collect())
+    }
+
+    fn serve(&mut self, group: &[usize], bound: Bound, why: Option<&String>) {
+        for (at, listener) in group.iter().zip(bound) {
+            match listener {
+                Ok(listener) => self.mappings[*at].serve(listener, why.cloned(), self.clients),
+                Err(error) => self.mappings[*at].fails(&error, None),
+            }
+        }
+    }
+
+    fn has_settled(&mut self, group: &[usize]) {
+        let open = group.iter().filter_map(|at| Some((self.mappings[*at].open_at()?, *at)));
+        self.settled.extend(open);
+    }
 }
 
 type Bound = Vec<io::Result<TcpListener>>;
 
-/// Listens at all of these addresses, of which this machine may not have some.
-fn bind_together(locals: &[SocketAddr]) -> Result<Bound, (SocketAddr, io::Error)> {
-    let bind = |local: &SocketAddr| match bind_tcp(*local) {
-        Err(error) if error.kind() != io::ErrorKind::AddrNotAvailable => Err((*local, error)),
+/// Listens at this address. The inner error is that this machine does not have it.
+fn bind(local: SocketAddr) -> io::Result<io::Result<TcpListener>> {
+    match bind_tcp(local) {
+        Err(error) if error.kind() != io::ErrorKind::AddrNotAvailable => Err(error),
         bound => Ok(bound),
-    };
-    locals.iter().map(bind).collect()
+    }
 }
 
 /// Listens at a port of the system's choice that is free at all of these addresses.
@@ -120,10 +180,7 @@ fn bind_elsewhere(locals: &[SocketAddr]) -> io::Result<Bound> {
         let mut first = Some(first);
         let bind = |local: &SocketAddr| match first.take_if(|_| local.ip() == chosen.ip()) {
             Some(first) => Ok(Ok(first)),
-            None => match bind_tcp(SocketAddr::new(local.ip(), chosen.port())) {
-                Err(error) if error.kind() != io::ErrorKind::AddrNotAvailable => Err(error),
-                bound => Ok(bound),
-            },
+            None => bind(SocketAddr::new(local.ip(), chosen.port())),
         };
         match locals.iter().map(bind).collect() {
             Ok(bound) => return Ok(bound),
@@ -241,5 +298,68 @@ mod tests {
             [(PortState::Taken, why.clone()), (PortState::Taken, why), (PortState::Open, format!("127.0.0.1:{port}"))];
         assert_eq!(open(&mut mappings, false), expected);
         assert_eq!(open(&mut mappings, false), expected);
+    }
+
+    #[tokio::test]
+    async fn an_address_that_comes_later_gets_the_number_of_the_first() {
+        let port = free();
+        let taken = bind_tcp(format!("127.0.0.1:{port}").parse().expect("an address")).expect("free");
+        let mut both = mappings(port, &[("web", &["0.0.0.0"])]);
+        let first = open(&mut both, true).remove(0);
+        drop(taken);
+        both.extend(mappings(port, &[("web", &["::"])]));
+        let chosen = first.1.parse::<SocketAddr>().expect("an address").port();
+        let together = |port| [format!("127.0.0.1:{port}"), format!("[::1]:{port}")].map(|at| (PortState::Open, at));
+        assert_eq!(open(&mut both, true), together(chosen), "it stays, and the other one goes there");
+        // Where that cannot be, both go elsewhere, or none is open.
+        let port = free();
+        let _taken = bind_tcp(format!("[::1]:{port}").parse().expect("an address")).expect("free");
+        for fallback in [true, false] {
+            let mut both = mappings(port, &[("web", &["0.0.0.0"])]);
+            assert_eq!(open(&mut both, fallback)[0].1, format!("127.0.0.1:{port}"));
+            both.extend(mappings(port, &[("web", &["::"])]));
+            let after = open(&mut both, fallback);
+            if fallback {
+                let chosen = after[0].1.parse::<SocketAddr>().expect("an address").port();
+                assert_eq!(after, together(chosen));
+                assert_ne!(chosen, port);
+            } else {
+                assert!(after.iter().all(|(state, _)| *state == PortState::Taken), "{after:?}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_port_that_is_not_open_keeps_no_address_from_others() {
+        let (port, v6) = (free(), &["2001:db8::7"][..]);
+        let mut mappings =
+            self::mappings(port, &[("other", v6), ("all", &["0.0.0.0", "::"]), ("exact", &["127.0.0.1"])]);
+        let after = open(&mut mappings, false);
+        assert_eq!(after[0], (PortState::Open, format!("[::1]:{port}")));
+        assert_eq!((after[1].0, after[3].0), (PortState::Taken, PortState::Open));
+        drop(mappings);
+
+        let _taken = bind_tcp(format!("[::1]:{port}").parse().expect("an address")).expect("free");
+        let mut mappings = self::mappings(port, &[("all", &["0.0.0.0", "::"]), ("host", &[HOST])]);
+        let expected = open(&mut mappings, false);
+        assert_eq!(expected[2], (PortState::Open, format!("127.0.0.1:{port}")));
+        assert!(expected[1].1.contains("taken on this machine"), "{expected:?}");
+        let client = std::net::TcpStream::connect(("127.0.0.1", port)).expect("a listener");
+        client.set_nonblocking(true).expect("non-blocking");
+        assert_eq!(open(&mut mappings, false), expected);
+        let read = io::Read::read(&mut &client, &mut [0]).expect_err("nothing to read");
+        assert_eq!(read.kind(), io::ErrorKind::WouldBlock, "another attempt does not close what is open");
+    }
+
+    #[tokio::test]
+    async fn a_number_chosen_for_one_port_is_given_up_for_whom_it_is_the_own_number() {
+        let port = free();
+        let _taken = bind_tcp(format!("127.0.0.1:{port}").parse().expect("an address")).expect("free");
+        let mut mappings = mappings(port, &[("moved", &["0.0.0.0"])]);
+        let chosen: SocketAddr = open(&mut mappings, true)[0].1.parse().expect("an address");
+        mappings.extend(self::mappings(chosen.port(), &[("owner", &["127.0.0.1"])]));
+        let after = open(&mut mappings, true);
+        assert_eq!(after[1], (PortState::Open, chosen.to_string()));
+        assert!(after[0].0 == PortState::Open && after[0].1 != chosen.to_string(), "{after:?}");
     }
 }
