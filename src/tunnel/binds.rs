@@ -4,6 +4,7 @@
 //! machine; on the host the Engine would make an empty directory of that name. A body without the path is not read, and of
 //! one with it only that string is changed.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use serde::Deserialize;
@@ -26,7 +27,7 @@ struct HostConfig<'a> {
     #[serde(borrow)]
     binds: Option<Vec<&'a RawValue>>,
     #[serde(borrow)]
-    mounts: Option<Vec<Mount<'a>>>,
+    mounts: Option<Vec<Option<Mount<'a>>>>,
 }
 
 #[derive(Deserialize)]
@@ -40,12 +41,14 @@ struct TaskTemplate<'a> {
 #[serde(rename_all = "PascalCase")]
 struct ContainerSpec<'a> {
     #[serde(borrow)]
-    mounts: Option<Vec<Mount<'a>>>,
+    mounts: Option<Vec<Option<Mount<'a>>>>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Mount<'a> {
+    #[serde(borrow)]
+    r#type: Option<Cow<'a, str>>,
     #[serde(borrow)]
     source: Option<&'a RawValue>,
 }
@@ -86,18 +89,17 @@ pub(super) fn with_length(head: &[u8], length: usize) -> Vec<u8> {
 
 /// Where a body names one of our paths as a container's, in its order.
 pub(super) fn find(body: &[u8], ours: &[String]) -> Vec<Found> {
-    // JSON may write a slash as `\/`, as PHP does, and other characters in many ways.
-    let is_plain = |path: &String| path.chars().all(|c| c.is_ascii_alphanumeric() || "/._-@+,:=~".contains(c));
-    let slashed = |path: &String| path.replace('/', "\\/");
-    let is_there =
-        |path: &String| !is_plain(path) || contains(body, path.as_bytes()) || contains(body, slashed(path).as_bytes());
+    // Any character may be written in other ways, all of which have a backslash: PHP writes `\/`, .NET `\u002B` for `+`.
+    let is_there = |path: &String| contains(body, path.as_bytes()) || body.contains(&b'\\');
     let Some(text) = ours.iter().any(is_there).then(|| std::str::from_utf8(body).ok()).flatten() else {
         return Vec::new();
     };
     let Ok(parsed) = serde_json::from_str::<Body<'_>>(text) else { return Vec::new() };
     let (binds, mounts) = parsed.host_config.map_or((None, None), |config| (config.binds, config.mounts));
     let of_tasks = parsed.task_template.and_then(|task| task.container_spec).and_then(|spec| spec.mounts);
-    let sources = mounts.into_iter().chain(of_tasks).flatten().filter_map(|mount| mount.source);
+    let is_bind = |mount: &Mount<'_>| mount.r#type.as_deref().is_none_or(|kind| kind == "bind");
+    let mounts = mounts.into_iter().chain(of_tasks).flatten().flatten().filter(is_bind);
+    let sources = mounts.filter_map(|mount| mount.source);
     let path_of = |raw: &RawValue| serde_json::from_str::<String>(raw.get()).ok();
     let behind = |value: &str, may_go_on: bool| {
         let rests = ours.iter().filter_map(|path| value.strip_prefix(path.as_str()));
@@ -126,7 +128,11 @@ mod tests {
     const THEIRS: &str = "/var/run/docker.sock";
 
     fn ours() -> Vec<String> {
-        vec!["/run/user/1000/dtunnel/lab.sock".into(), "/tmp/a \"b\".sock".into()]
+        vec![
+            "/run/user/1000/dtunnel/lab.sock".into(),
+            "/run/user/1000/dtunnel/root+22.sock".into(),
+            "/tmp/a \"b\".sock".into(),
+        ]
     }
 
     #[test]
@@ -137,8 +143,12 @@ mod tests {
                 r#"{"Image":"x", "HostConfig": {"Binds": ["/var/run/docker.sock:/var/run/docker.sock:ro" , "/a:/b"]}}"#,
             ),
             (
-                r#"{"HostConfig":{"Mounts":[{"Type":"bind","Source":"\/run\/user\/1000\/dtunnel\/lab.sock","Target":"/x"}],"Binds":null}}"#,
-                r#"{"HostConfig":{"Mounts":[{"Type":"bind","Source":"/var/run/docker.sock","Target":"/x"}],"Binds":null}}"#,
+                r#"{"HostConfig":{"Mounts":[null,{"Type":"bind","Source":"\/run\/user\/1000\/dtunnel\/lab.sock","Target":"/x"}],"Binds":null}}"#,
+                r#"{"HostConfig":{"Mounts":[null,{"Type":"bind","Source":"/var/run/docker.sock","Target":"/x"}],"Binds":null}}"#,
+            ),
+            (
+                r#"{"HostConfig":{"Binds":["\u002frun/user\u002F1000/dtunnel/root\u002B22.sock:/x"]}}"#,
+                r#"{"HostConfig":{"Binds":["/var/run/docker.sock:/x"]}}"#,
             ),
             (
                 r#"{"Name":"s","TaskTemplate":{"ContainerSpec":{"Mounts":[{"Source":"/tmp/a \"b\".sock"},{"Source":"/run/user/1000/dtunnel/lab.sock"}]}}}"#,
@@ -159,6 +169,7 @@ mod tests {
             r#"{"Env":["DOCKER_HOST=unix:///run/user/1000/dtunnel/lab.sock"],"HostConfig":{"Binds":[]}}"#,
             r#"{"Cmd":["/run/user/1000/dtunnel/lab.sock"]}"#,
             r#"{"HostConfig":{"Binds":["/run/user/1000/dtunnel/lab.sock:/x"]}"#,
+            r#"{"HostConfig":{"Mounts":[{"Type":"volume","Source":"/run/user/1000/dtunnel/lab.sock"}]}}"#,
             r#"{"HostConfig":{"Binds":[7]}}"#,
             "",
         ] {

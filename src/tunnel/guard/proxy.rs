@@ -302,7 +302,9 @@ impl GuardedClient {
         if self.guard.rules.knows_only_docker() && !parts.method.is_safe() {
             self.must_be_dockers().await?;
         }
-        if pass.inspect || operation.has_binds {
+        // What is not judged passes whatever its size.
+        let may_be_read = body.size_hint().exact().is_some_and(|length| length <= bodies::MAX_BODY as u64);
+        if pass.inspect || operation.has_binds && may_be_read {
             let body = self.whole(body, bodies::MAX_BODY).await?;
             let body = self.tunnel.with_engines_socket(body).map_err(|why| (StatusCode::BAD_REQUEST, why))?;
             let (body, settled) = match pass.inspect {
