@@ -2,13 +2,13 @@
 //! are independent of connections, placement and supervision.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use tokio::net::UnixStream;
 
 use super::client::peer::Who;
 use super::counters::Counters;
-use crate::config::Target;
 
 /// The destination of a flow.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -92,15 +92,15 @@ pub(super) trait Dial: Send + Sync {
     /// The system is out of sockets.
     fn dial(self: Arc<Self>, purpose: Purpose) -> std::io::Result<UnixStream>;
 
-    /// The settings in force.
-    fn target(&self) -> Arc<Target>;
+    /// Since when the tunnel has been in its state.
+    fn up_since(&self) -> SystemTime;
 
-    /// The last failure, as text; None if there is none.
     /// The tunnel's own socket in a body that gives a container binds: replaced by the Engine's socket on its host.
     ///
     /// # Errors
     /// What to say where that is not known.
     fn with_engines_socket(&self, body: Bytes) -> Result<Bytes, String>;
 
+    /// The last failure, as text; None if there is none.
     fn last_error(&self) -> Option<String>;
 }

@@ -7,6 +7,7 @@
 mod api;
 mod binds;
 mod client;
+mod conversation;
 mod counters;
 mod dial;
 mod dispatch;
@@ -19,6 +20,7 @@ mod placer;
 mod pool;
 mod ports;
 mod registry;
+mod serving;
 mod settings;
 mod uptime;
 
@@ -40,17 +42,19 @@ use early_answer::EarlyAnswers;
 use placer::Placer;
 use pool::Pool;
 use ports::{Looks, Ports};
+use serving::Serving;
 use settings::Settings;
 use uptime::commands::{Command, Commands};
 use uptime::connect::Connector;
 use uptime::state::Publisher;
 use uptime::supervisor::Supervisor;
 
+pub use api::Framing;
 pub use client::listener::{Inherited, Listener};
 pub(crate) use client::listener::{SocketFile, bind_private};
 pub use counters::{Counters, Snapshot};
 pub use error::Error;
-pub use guard::{Framing, Head, Refusal, RequestStatus};
+pub use guard::{Head, Refusal, RequestStatus};
 pub use pool::connection::ConnectionStatus;
 pub use ports::{PortState, PortStatus};
 pub use settings::Reloading;
@@ -107,7 +111,7 @@ impl Tunnel {
             ports_by_command: AtomicBool::new(false),
             looks: looks.clone(),
         });
-        let dispatcher = Arc::new(Dispatcher {
+        let serving = Arc::new(Serving {
             placer,
             early: EarlyAnswers {
                 settings: settings.clone(),
@@ -127,7 +131,7 @@ impl Tunnel {
             ports: Ports::new(port_sender, looks),
             port_clients: Mutex::new(port_clients),
             supervisor,
-            dispatcher,
+            dispatcher: Arc::new(Dispatcher(serving)),
         }))
     }
 
@@ -145,7 +149,7 @@ impl Tunnel {
         let source = ports::Source {
             settings: self.settings.subscribe(),
             status: self.status.subscribe(),
-            dial: self.dispatcher.clone(),
+            dial: self.dispatcher.0.clone(),
         };
         let mut flows = JoinSet::new();
         tokio::select! {
@@ -244,8 +248,7 @@ impl Tunnel {
 
     /// The requests in progress, as far as they are read.
     pub fn requests(&self) -> Vec<RequestStatus> {
-        let guarded = self.settings.guard().map(|guard| guard.requests()).unwrap_or_default();
-        guarded.into_iter().chain(in_progress::requests(&self.dispatcher.clients)).take(guard::MOST_SHOWN).collect()
+        in_progress::requests(&self.dispatcher.0.clients)
     }
 
     /// The host's published ports and their local ports; None if `ports` is off.

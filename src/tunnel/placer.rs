@@ -15,7 +15,8 @@ use super::client::stream::LocalStream;
 use super::counters::Counters;
 use super::dial::{Kind, Leads, Purpose};
 use super::flow::hang_up;
-use super::flow::relay::{self, Carriage, End, Left, Outcome};
+use super::flow::carriage::{Carriage, End, Left, Outcome};
+use super::flow::relay;
 use super::pool::connection::{Carrier, PooledConnection};
 use super::pool::{Lease, Pool};
 use super::ports::Looks;
@@ -54,6 +55,8 @@ pub(super) enum Placed {
     Ended(End),
     /// Its client's connection goes on, and is bound to no channel.
     Free(LocalStream),
+    /// It has no place, for this reason, of which a client under a guard is told.
+    Refused(LocalStream, String),
 }
 
 /// What a flow is placed with.
@@ -109,10 +112,10 @@ impl Placer {
         }
     }
 
-    /// May a client without a guard that came when these settings held ask on?
-    pub(super) fn may_go_on(&self, began: &Arc<Target>) -> bool {
+    /// May a client that came when these settings held ask on? One with a guard keeps it.
+    pub(super) fn may_go_on(&self, began: &Arc<Target>, is_guarded: bool) -> bool {
         let now = self.settings.target();
-        self.settings.guard().is_none() && (Arc::ptr_eq(&now, began) || now.ends_as(began))
+        (is_guarded || self.settings.guard().is_none()) && (Arc::ptr_eq(&now, began) || now.ends_as(began))
     }
 
     /// Places a flow whose bytes are not looked at, and waits for its end.
@@ -121,7 +124,7 @@ impl Placer {
         match self.place(local, placing).await? {
             Placed::Ended(end) => Ok(end),
             // Never: nobody reads along.
-            Placed::Free(_) => Ok(End::Cut),
+            Placed::Free(_) | Placed::Refused(..) => Ok(End::Cut),
         }
     }
 
@@ -143,8 +146,14 @@ impl Placer {
             }
             match or_gone(&local, tokio::time::timeout_at(deadline, settled(&mut status))).await? {
                 Ok(Some(Availability::Connected)) => {}
-                Ok(_) => return refuse(local, "the tunnel has failed".into()),
-                Err(_) => return refuse(local, format!("no connection within {}", humantime::format_duration(wait))),
+                Ok(_) => return refuse(local, "the tunnel has failed".into(), &placing),
+                Err(_) => {
+                    return refuse(
+                        local,
+                        format!("no connection within {}", humantime::format_duration(wait)),
+                        &placing,
+                    );
+                }
             }
             let mut changes = self.pool.changes();
             let patient = waits.is_none_or(|since: Instant| since.elapsed() < patience);
@@ -155,7 +164,7 @@ impl Placer {
             let Some(lease) = place else {
                 let now = Instant::now();
                 if now >= deadline {
-                    return refuse(local, "the server allows no further channel on any connection".into());
+                    return refuse(local, "the server allows no further channel on any connection".into(), &placing);
                 }
                 waits.get_or_insert(now);
                 let _ =
@@ -164,11 +173,11 @@ impl Placer {
             };
             // A flow accepted for one host does not go to another, nor one accepted without a guard past a new guard.
             if purpose.is_clients && !began.ends_as(&lease.pooled.carrier.target) {
-                return refuse(local, "the tunnel has another target now".into());
+                return refuse(local, "the tunnel has another target now".into(), &placing);
             }
             let is_unguarded = purpose.is_clients_to_engine() && purpose.behind_guard.is_none();
             if is_unguarded && self.settings.guard().is_some() {
-                return refuse(local, "the tunnel has a guard now".into());
+                return refuse(local, "the tunnel has a guard now".into(), &placing);
             }
             drop(waiting);
             let (placer, pooled, going) = (self.clone(), lease.pooled.clone(), placing.clone());
@@ -192,13 +201,13 @@ impl Placer {
                             if purpose.is_to_engine() {
                                 self.status.flows_refused(Some(&reason));
                             }
-                            return refuse(local, reason);
+                            return refuse(local, reason, &placing);
                         }
                         Unopened::ClientGone => return Ok(Placed::Ended(End::ClientGone)),
                         Unopened::Elsewhere => {}
                         Unopened::Prohibited => self.carry_ports_by_command(),
                         Unopened::Crowded if Instant::now() >= deadline => {
-                            return refuse(local, "the server allows no further session".into());
+                            return refuse(local, "the server allows no further session".into(), &placing);
                         }
                         // The server does not tell when a session has ended.
                         Unopened::Crowded => or_gone(&local, tokio::time::sleep(CROWDED)).await?,
@@ -206,7 +215,7 @@ impl Placer {
                         Unopened::Lost(pooled) => {
                             while self.pool.contains(&pooled) {
                                 if tokio::time::timeout_at(deadline, changes.changed()).await.is_err() {
-                                    return refuse(local, "the connection was lost".into());
+                                    return refuse(local, "the connection was lost".into(), &placing);
                                 }
                             }
                         }
@@ -244,7 +253,7 @@ impl Placer {
             is_command: self.way(purpose).is_command(),
             is_used,
             looks: &self.looks,
-            may_stay: &|| self.may_go_on(began),
+            may_stay: &|| self.may_go_on(began, purpose.behind_guard.is_some()),
         };
         let end = match relay::carry(local, channel, carriage).await {
             Outcome::Ended(end) => end,
@@ -344,8 +353,11 @@ impl Placer {
     }
 }
 
-/// Closes a client whose flow cannot be had.
-fn refuse(local: LocalStream, reason: String) -> Result<Placed, String> {
+/// Closes a client whose flow cannot be had, unless it is answered.
+fn refuse(local: LocalStream, reason: String, placing: &Placing) -> Result<Placed, String> {
+    if placing.exchange.as_ref().is_some_and(|exchange| exchange.is_policed()) {
+        return Ok(Placed::Refused(local, reason));
+    }
     local.reset();
     Err(reason)
 }

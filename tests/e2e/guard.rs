@@ -62,7 +62,8 @@ fn keep(mut stream: UnixStream, arrived: &Arrived) {
         arrived.lock().unwrap().bytes.extend(body);
         let line = head.lines().next().unwrap_or_default().to_owned();
         arrived.lock().unwrap().lines.push(line);
-        if stream.write_all(answer.as_bytes()).is_err() {
+        let end = if head.starts_with("HEAD") { answer.len() - inspect.len() } else { answer.len() };
+        if stream.write_all(&answer.as_bytes()[..end]).is_err() {
             return;
         }
     }
@@ -190,8 +191,8 @@ fn tricks_do_not_get_past() {
         let arrived = String::from_utf8_lossy(&arrived.lock().unwrap().bytes).into_owned();
         let pings = expected.iter().filter(|code| **code == 200).count();
         assert!(pings > 0 || arrived.is_empty(), "{trick}: {arrived}");
-        assert_eq!(arrived.matches("HTTP/1.1\r\n").count(), pings, "{trick}: {arrived}");
-        assert_eq!(arrived.matches("GET /_ping HTTP/1.1\r\n").count(), pings, "{trick}: {arrived}");
+        assert_eq!(arrived.matches(" HTTP/1.").count(), pings, "{trick}: {arrived}");
+        assert_eq!(arrived.matches("GET /_ping HTTP/1.").count(), pings, "{trick}: {arrived}");
     }
     // Heads without end are not waited for for ever.
     let mut long = b"GET /info HTTP/1.1\r\nHost: x\r\n".to_vec();

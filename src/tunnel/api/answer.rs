@@ -12,9 +12,10 @@ pub(super) enum Progress {
     More,
     /// The answer has ended with the last byte read, and another request may follow.
     Complete,
-    /// The end cannot be determined, or what follows is no answer: the stream is raw, ends with
-    /// the connection, or is invalid.
+    /// The end cannot be determined: the stream is raw, ends with the connection, or is invalid.
     Unframed,
+    /// The answer has ended, and there is more behind it, which answers nothing.
+    Surplus,
 }
 
 /// Reads one answer.
@@ -25,9 +26,18 @@ pub(super) struct Answer {
     to_head: bool,
     /// The status, once the head was read. Interim answers (1xx) do not count.
     status: Option<u16>,
-    /// Is the head wanted? Then it is here once it has been read.
-    keeps_head: bool,
+    keeps: Keeps,
     head: Option<Vec<u8>>,
+    body: Vec<u8>,
+}
+
+/// What of an answer is kept for later.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Keeps {
+    /// Its final head.
+    pub(super) head: bool,
+    /// Its body, up to this number of bytes.
+    pub(super) body: usize,
 }
 
 #[derive(Debug)]
@@ -45,8 +55,8 @@ enum Follows {
 }
 
 impl Answer {
-    pub(super) fn new(to_head: bool, keeps_head: bool) -> Self {
-        Self { state: State::Head(Vec::new()), to_head, status: None, keeps_head, head: None }
+    pub(super) fn new(to_head: bool, keeps: Keeps) -> Self {
+        Self { state: State::Head(Vec::new()), to_head, status: None, keeps, head: None, body: Vec::new() }
     }
 
     /// Its status, once its head has been read.
@@ -54,9 +64,19 @@ impl Answer {
         self.status
     }
 
-    /// Its head with the empty line, where that is kept.
+    /// Its head with the empty line, where that is kept; also one behind which the end is not known.
     pub(super) fn head(&self) -> Option<&[u8]> {
         self.head.as_deref()
+    }
+
+    /// What is kept of its body.
+    pub(super) fn body(&self) -> &[u8] {
+        &self.body
+    }
+
+    /// Whether it has switched to another protocol (RFC 9110 section 15.2.2). Known where the head is kept.
+    pub(super) fn has_switched(&self) -> bool {
+        self.head().is_some_and(|head| head.starts_with(b"HTTP/1.1 101 "))
     }
 
     /// Whether the answer reports success (status below 400). False until the status is known.
@@ -77,12 +97,13 @@ impl Answer {
                         }
                         return Progress::More;
                     };
-                    let Some((status, follows)) = read_head(&head[..end], self.to_head) else {
-                        return Progress::Unframed;
-                    };
+                    let read = read_head(&head[..end], self.to_head);
+                    if self.keeps.head && !matches!(read, Some((_, Follows::Answer))) {
+                        self.head = Some(head[..end].to_vec());
+                    }
+                    let Some((status, follows)) = read else { return Progress::Unframed };
                     if !matches!(follows, Follows::Answer) {
                         self.status = Some(status);
-                        self.head = self.keeps_head.then(|| head[..end].to_vec());
                     }
                     let used = end - before;
                     self.state = match follows {
@@ -91,10 +112,15 @@ impl Answer {
                     };
                     used
                 }
-                State::Body(rest) => match rest.feed(input) {
-                    Ok(used) => used,
-                    Err(_) => return Progress::Unframed,
-                },
+                State::Body(rest) => {
+                    let is_data = rest.is_data();
+                    let Ok(used) = rest.feed(input) else { return Progress::Unframed };
+                    if is_data {
+                        let room = self.keeps.body.saturating_sub(self.body.len());
+                        self.body.extend_from_slice(&input[..used.min(room)]);
+                    }
+                    used
+                }
             };
             if matches!(&self.state, State::Body(rest) if rest.has_ended()) {
                 return complete(&input[used..]);
@@ -106,7 +132,7 @@ impl Answer {
 }
 
 fn complete(behind: &[u8]) -> Progress {
-    if behind.is_empty() { Progress::Complete } else { Progress::Unframed }
+    if behind.is_empty() { Progress::Complete } else { Progress::Surplus }
 }
 
 /// The status in a head, and what follows the head. None if that cannot be determined or nothing may follow.
@@ -152,7 +178,7 @@ mod tests {
     /// Reads the input in pieces of several sizes; all must give the same result.
     fn read(input: &[u8], to_head: bool) -> Progress {
         let results = [1, 2, 3, 7, 1000].map(|piece| {
-            let mut answer = Answer::new(to_head, false);
+            let mut answer = Answer::new(to_head, Keeps::default());
             let mut pieces = input.chunks(piece);
             let progress = pieces.by_ref().map(|piece| answer.feed(piece)).find(|progress| *progress != Progress::More);
             assert!(progress != Some(Progress::Complete) || pieces.next().is_none(), "it ends before its end");
@@ -181,6 +207,22 @@ mod tests {
     }
 
     #[test]
+    fn what_is_to_be_kept_is_kept() {
+        let text = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 201 Created\r\nTransfer-Encoding: chunked\r\n\r\n\
+            3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n";
+        for (most, body) in [(0, ""), (4, "abcd"), (100, "abcde")] {
+            let mut answer = Answer::new(false, Keeps { head: true, body: most });
+            let progress: Vec<_> = text.chunks(5).map(|piece| answer.feed(piece)).collect();
+            assert_eq!(progress.last(), Some(&Progress::Complete));
+            assert!(answer.head().is_some_and(|head| head.starts_with(b"HTTP/1.1 201 ")));
+            assert_eq!((answer.body(), answer.has_switched()), (body.as_bytes(), false));
+        }
+        let mut switched = Answer::new(false, Keeps { head: true, body: 0 });
+        assert_eq!(switched.feed(b"HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\n\r\nraw"), Progress::Unframed);
+        assert!(switched.has_switched());
+    }
+
+    #[test]
     fn what_has_no_certain_end_is_not_framed() {
         for text in [
             "HTTP/1.1 101 UPGRADED\r\nUpgrade: tcp\r\nConnection: Upgrade\r\n\r\n",
@@ -199,10 +241,11 @@ mod tests {
             "SSH-2.0-x\r\n\r\n",
             "HTTP/1.1 200 OK\r\nno colon\r\n\r\n",
         ] {
-            let mut answer = Answer::new(false, false);
-            assert_eq!(answer.feed(text.as_bytes()), Progress::Unframed, "{text}");
+            let mut answer = Answer::new(false, Keeps::default());
+            let progress = answer.feed(text.as_bytes());
+            assert!(matches!(progress, Progress::Unframed | Progress::Surplus), "{text}");
         }
-        let mut answer = Answer::new(false, false);
+        let mut answer = Answer::new(false, Keeps::default());
         let mut progress = answer.feed(b"HTTP/1.1 200 OK\r\n");
         for _ in 0..MAX_HEAD {
             assert_eq!(progress, Progress::More);

@@ -8,28 +8,39 @@
 //!   any state ── what is not understood, or has no certain end ──► Blind
 //! ```
 //!
-//! `Holding` comes before `Ready` where the body is read, too. What is to be sent blindly is `BlindReady` first.
+//! `Holding` comes before `Ready` where the body is read, too. What is to be sent blindly is `BlindReady` first. Under a
+//! guard it goes by other rules: [`policed`].
 //!
 //! In `Between` and `Ready` no part of a request is at the host and no part of an answer is pending: the client's
 //! connection is bound to no channel.
+
+mod policed;
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use bytes::{Bytes, BytesMut};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
-use super::answer::{Answer, Progress};
+use super::answer::{Answer, Keeps, Progress};
 use super::ping::{self, Pings, Told};
 use super::request::{Line, Reading, Request};
 use crate::sync::lock;
 use crate::tunnel::binds;
 use crate::tunnel::dial::Kind;
 
+pub(in crate::tunnel) use policed::{Police, Rejected};
+
 /// How long the rest of a head is waited for. An incomplete head is then passed on unchanged.
 const HEAD_TIME: Duration = Duration::from_secs(1);
 /// How long more of a body that is looked at is waited for. What there is of it is then passed on unchanged.
 const BODY_TIME: Duration = Duration::from_secs(10);
+/// As these two, under a guard, as in nginx (client_header_timeout). Between two requests a connection may stay open:
+/// SDKs keep idle ones, and so does the Engine.
+const POLICED_TIME: Duration = Duration::from_secs(60);
+/// Limit of the answer about a created object that is read, in bytes.
+const MAX_MADE: usize = 64 << 10;
 /// How often a request without an answer is sent again.
 const MOST_REPEATS: u32 = 2;
 
@@ -59,9 +70,13 @@ pub(in crate::tunnel) struct Exchange {
     pings: Arc<Pings>,
     /// The local paths of the tunnel.
     sockets: Arc<[String]>,
+    /// Decides on its requests, where there is a guard.
+    police: Option<Arc<dyn Police>>,
     /// Notified when the client is to be cut, and when it has had more than an early answer.
     cut: Notify,
     more: Notify,
+    /// Notified when what the client has sent goes on without its sending more.
+    news: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -79,6 +94,7 @@ struct State {
     is_later: bool,
     /// What the client has had of the Engine.
     early: Early,
+    policed: policed::Policed,
 }
 
 /// What a client has had that was answered early.
@@ -104,12 +120,20 @@ enum Phase {
     /// The pending data must be placed like a request.
     BlindReady,
     Blind,
+    /// Its head is here, and it is to be judged.
+    Judging,
+    /// It does not pass.
+    Refused,
+    /// No more requests may come.
+    Over,
+    /// Part of it was sent, and the rest cannot be read.
+    Broken,
 }
 
 impl Exchange {
-    /// Of a tunnel with these local sockets.
-    pub(in crate::tunnel) fn new(pings: Arc<Pings>, sockets: Arc<[String]>) -> Self {
-        Self { pings, sockets, ..Self::default() }
+    /// Of a tunnel with these local sockets, and perhaps a guard.
+    pub(in crate::tunnel) fn new(pings: Arc<Pings>, sockets: Arc<[String]>, police: Option<Arc<dyn Police>>) -> Self {
+        Self { pings, sockets, police, ..Self::default() }
     }
 
     /// Is what is ready to give a container this tunnel's socket? That is not on the host.
@@ -143,10 +167,12 @@ impl Exchange {
 
     /// What is ready has been answered without the Engine. Returns what was asked.
     pub(in crate::tunnel) fn answer_early(self: &Arc<Self>, early: &ping::Early) -> Bytes {
-        let asked = State { is_later: true, early: Early::Told, ..State::default() };
-        let before = std::mem::replace(&mut *lock(&self.state), asked);
+        let mut state = lock(&self.state);
+        let question = state.pending.split().freeze();
+        state.next_request(Early::Told, self.police.as_deref());
+        drop(state);
         self.pings.told(self.clone(), early.generation);
-        before.pending.freeze()
+        question
     }
 
     /// Waits until the client has had more than an early answer.
@@ -175,8 +201,12 @@ impl Exchange {
     /// Takes what has come from the client.
     pub(in crate::tunnel) fn client_sent(&self, data: Bytes) -> FromClient {
         let mut state = lock(&self.state);
+        if let Some(police) = &self.police {
+            return state.policed_sent(police.as_ref(), data);
+        }
         match state.phase {
             Phase::Blind => FromClient::Pass(data),
+            Phase::Judging | Phase::Refused | Phase::Over | Phase::Broken => FromClient::Wait,
             Phase::Asked => {
                 // A second request after the first one, or an invalid body: both are passed on unchanged.
                 if !state.request.rest.takes_all(&data) {
@@ -210,17 +240,27 @@ impl Exchange {
     /// Waits until the rest of a started head, or of a body that is looked at, is overdue. The data received so far is
     /// then ready.
     pub(in crate::tunnel) async fn overdue(&self) {
-        let limit = {
+        let until = {
             let state = lock(&self.state);
             match state.phase {
-                Phase::Between if !state.pending.is_empty() => Some(HEAD_TIME),
-                Phase::Holding => Some(BODY_TIME),
+                _ if self.police.is_some() => state.policed_until(),
+                Phase::Between if !state.pending.is_empty() => Some(Instant::now() + HEAD_TIME),
+                Phase::Holding => Some(Instant::now() + BODY_TIME),
                 _ => None,
             }
         };
-        let Some(limit) = limit else { return std::future::pending().await };
-        tokio::time::sleep(limit).await;
-        lock(&self.state).phase = Phase::BlindReady;
+        let Some(until) = until else { return std::future::pending().await };
+        tokio::time::sleep_until(until).await;
+        let mut state = lock(&self.state);
+        match self.police.is_some() {
+            true => state.policed_overdue(),
+            false => state.phase = Phase::BlindReady,
+        }
+    }
+
+    /// Waits until something that was sent earlier goes on.
+    pub(in crate::tunnel) async fn news(&self) {
+        self.news.notified().await;
     }
 
     /// Records data from the host. Returns a change, once per request, if it reports the success of a request that
@@ -256,7 +296,22 @@ impl Exchange {
                 line.log(answer.as_ref().and_then(Answer::status));
             }
         }
-        if progress == Progress::Complete && !state.request.last && state.request.rest.has_ended() {
+        if let Some(police) = &self.police {
+            let answer = answer.as_ref();
+            if let Some(head) = answer.and_then(Answer::head) {
+                police.answered(head);
+            }
+            if let (Some(made), Some(201), Some(answer)) =
+                (state.policed.makes(), answer.and_then(Answer::status), answer)
+            {
+                police.made(made, answer.body());
+            }
+            let has_switched = answer.is_some_and(Answer::has_switched);
+            state.policed_answered(progress, has_switched, police.as_ref());
+            if state.phase != Phase::Asked {
+                self.news.notify_one();
+            }
+        } else if progress == Progress::Complete && !state.request.last && state.request.rest.has_ended() {
             *state = State { is_later: true, ..State::default() };
         } else if state.pending.is_empty() {
             state.phase = Phase::Blind;
@@ -279,7 +334,7 @@ impl Exchange {
         match state.phase {
             Phase::Ready => Some(state.request.kind),
             Phase::BlindReady => Some(Kind::Unknown),
-            Phase::Between | Phase::Holding | Phase::Asked | Phase::Blind => None,
+            _ => None,
         }
     }
 
@@ -291,7 +346,12 @@ impl Exchange {
         match state.phase {
             Phase::Ready => {
                 state.phase = Phase::Asked;
-                state.answer = Some(Answer::new(state.request.is_head, state.request.is_ping));
+                let is_made = state.policed.makes().is_some();
+                let keeps = Keeps {
+                    head: state.request.is_ping || self.police.is_some(),
+                    body: if is_made { MAX_MADE } else { 0 },
+                };
+                state.answer = Some(Answer::new(state.request.is_head, keeps));
                 state.answered = false;
                 state.request.generation = generation;
                 state.request.line.since = SystemTime::now();
@@ -300,7 +360,7 @@ impl Exchange {
                 }
             }
             Phase::BlindReady => state.phase = Phase::Blind,
-            Phase::Between | Phase::Holding | Phase::Asked | Phase::Blind => {}
+            _ => {}
         }
         pending
     }
@@ -321,6 +381,9 @@ impl Exchange {
     /// incomplete head becomes ready, and is passed on unchanged.
     pub(in crate::tunnel) fn is_over(&self) -> bool {
         let mut state = lock(&self.state);
+        if self.police.is_some() {
+            return state.policed_is_over();
+        }
         if !matches!(state.phase, Phase::Between | Phase::Holding) {
             return false;
         }
@@ -333,7 +396,7 @@ impl Exchange {
     /// The client sends no more data: a request in progress ends with its channel.
     pub(in crate::tunnel) fn client_ended(&self) {
         let mut state = lock(&self.state);
-        if state.phase != Phase::Asked {
+        if state.phase != Phase::Asked && self.police.is_none() {
             state.phase = Phase::Blind;
         }
         state.request.last = true;
@@ -344,7 +407,7 @@ impl Exchange {
     pub(in crate::tunnel) fn survives(&self) -> bool {
         let mut state = lock(&self.state);
         if state.phase != Phase::Asked || state.answered || state.repeats >= MOST_REPEATS {
-            return matches!(state.phase, Phase::Between | Phase::Holding | Phase::Ready | Phase::BlindReady);
+            return !matches!(state.phase, Phase::Asked | Phase::Blind | Phase::Broken);
         }
         let Some(whole) = state.request.repeatable.clone() else { return false };
         state.pending = BytesMut::from(&whole[..]);

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::Instant;
 
-use super::answer::{Answer, Progress};
+use super::answer::{Answer, Keeps, Progress};
 use crate::config::Target;
 use crate::sync::lock;
 
@@ -150,14 +150,14 @@ pub(in crate::tunnel) async fn ask(
     question: &[u8],
 ) -> Option<Vec<u8>> {
     engine.write_all(question).await.ok()?;
-    let mut answer = Answer::new(true, true);
+    let mut answer = Answer::new(true, Keeps { head: true, body: 0 });
     loop {
         let mut piece = [0; 2048];
         let size = engine.read(&mut piece).await.ok().filter(|size| *size > 0)?;
         match answer.feed(&piece[..size]) {
             Progress::More => {}
             Progress::Complete => return answer.head().map(<[u8]>::to_vec),
-            Progress::Unframed => return None,
+            Progress::Unframed | Progress::Surplus => return None,
         }
     }
 }

@@ -9,7 +9,7 @@ use super::ping::is_cli_ping;
 use crate::text;
 use crate::tunnel::binds::Found;
 use crate::tunnel::dial::Kind;
-use crate::tunnel::guard::{Body, Rest, head_end, read_head};
+use crate::tunnel::guard::{Body, Head, Rest, head_end, read_head};
 
 /// Limit of a request's head, in bytes. The longest known header holds the credentials of all registries.
 pub(super) const MAX_HEAD: usize = 64 << 10;
@@ -48,7 +48,7 @@ pub(super) struct Request {
 #[derive(Debug, Clone)]
 pub(in crate::tunnel) struct Line {
     pub(in crate::tunnel) method: String,
-    target: String,
+    pub(super) target: String,
     /// When it was placed.
     pub(in crate::tunnel) since: SystemTime,
     /// Bytes of its answer so far, with the head.
@@ -92,13 +92,12 @@ impl Request {
             let may_be = may_be_request(pending) && pending.len() <= MAX_HEAD;
             return if may_be { Reading::More } else { Reading::Other };
         };
-        let Ok((head, body, _)) = read_head(&pending[..end]) else { return Reading::Other };
+        let Ok((head, body)) = read_head(&pending[..end]) else { return Reading::Other };
         let mut rest = Rest::from(body);
         if !rest.takes_all(&pending[end..]) {
             return Reading::Other;
         }
         let operation = head.operation();
-        let is_question = matches!(head.method.as_str(), "GET" | "HEAD");
         let has_binds = operation.is_some_and(|operation| operation.has_binds) && !head.expects;
         let body_at = match body {
             Body::Length(length) if has_binds && length <= MAX_BODY => {
@@ -106,22 +105,29 @@ impl Request {
             }
             _ => None,
         };
+        Reading::Request(Box::new(Self { rest, is_ping: is_cli_ping(pending), body: body_at, ..Self::of(&head, body) }))
+    }
+
+    /// A request with this head, of whose body nothing is here.
+    pub(super) fn of(head: &Head, body: Body) -> Self {
+        let operation = head.operation();
+        let is_question = matches!(head.method.as_str(), "GET" | "HEAD");
         let path = head.target.split('?').next().unwrap_or_default();
         let starts = operation.and_then(|operation| operation.started(path)).map(str::to_owned);
-        Reading::Request(Box::new(Self {
+        Self {
             kind: operation.map_or(Kind::Unknown, |operation| operation.kind),
             is_head: head.method == "HEAD",
             changes_ports: operation.is_some_and(|operation| operation.changes_ports),
             starts,
             last: head.last,
-            rest,
+            rest: Rest::from(body),
             repeatable: (is_question && body == Body::None && !head.upgrade).then(Bytes::new),
-            is_ping: is_cli_ping(pending),
+            is_ping: false,
             generation: 0,
-            body: body_at,
+            body: None,
             our_sockets: Vec::new(),
-            line: Line { method: head.method, target: head.target, ..Line::default() },
-        }))
+            line: Line { method: head.method.clone(), target: head.target.clone(), ..Line::default() },
+        }
     }
 }
 

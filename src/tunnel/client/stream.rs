@@ -8,15 +8,13 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use rustix::io::{dup, ioctl_fionread};
 use rustix::net::{RecvFlags, Shutdown, recv, shutdown, sockopt};
-use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::io::Interest;
 use tokio::net::{TcpStream, UnixStream};
 
 /// Limit of a read, in bytes. Two of a channel's 32 KiB packets: larger reads would only wait
@@ -114,22 +112,6 @@ impl LocalStream {
             data = &data[written..];
         }
         Ok(())
-    }
-
-    /// As [`AsyncRead`]. Leaves no byte in the queue, so that this stream cannot be cut visibly.
-    pub(in crate::tunnel) fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match self {
-            Self::Unix { stream, .. } => Pin::new(stream).poll_read(cx, buf),
-            Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
-        }
-    }
-
-    /// As [`AsyncWrite`].
-    pub(in crate::tunnel) fn poll_write(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
-        match self {
-            Self::Unix { stream, .. } => Pin::new(stream).poll_write(cx, data),
-            Self::Tcp(stream) => Pin::new(stream).poll_write(cx, data),
-        }
     }
 
     /// Closes the sending direction; receiving continues.

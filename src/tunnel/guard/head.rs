@@ -1,7 +1,9 @@
 //! A request's head: read so that it has a single meaning, and written anew.
 //!
-//! What is written follows from what was understood: the target is decoded and encoded once, headers about the client's
-//! connection are dropped (RFC 9110 section 7.6.1), and an upgrade is kept only if it can be granted.
+//! What is [written](Head::written) follows from what was understood: the target is decoded and encoded once, headers about
+//! the client's connection are dropped (RFC 9110 section 7.6.1), and an upgrade is kept only if it can be granted.
+
+use std::ops::Range;
 
 use super::operation::Operation;
 use super::refusal::Refusal;
@@ -35,14 +37,84 @@ pub struct Head {
     pub(in crate::tunnel) last: bool,
     /// Whether it has a body.
     pub(super) body: bool,
+    /// The length of its body, where that is known beforehand.
+    length: Option<u64>,
     /// Whether the client waits for `100 Continue` before it sends the body.
     pub(in crate::tunnel) expects: bool,
+    /// Whether it is HTTP/1.0.
+    old: bool,
+    /// The protocol that its connection may switch to.
+    protocol: Option<&'static str>,
+    /// Whether the client ends its connection with this request.
+    close: bool,
+    /// The lines that are passed on, in the bytes that were read.
+    kept: Vec<Range<usize>>,
+}
+
+/// What becomes of a body under a guard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::tunnel) enum Content {
+    /// It passes as it comes.
+    Same,
+    /// Another one of this length is sent.
+    New(usize),
+    /// It is dropped.
+    None,
 }
 
 impl Head {
     /// The requested operation of the Engine; None if it is not in the table.
     pub(in crate::tunnel) fn operation(&self) -> Option<&'static Operation> {
         self.aim.operation
+    }
+
+    /// The length of its body, in bytes, where that is known beforehand.
+    pub(super) fn length(&self) -> Option<u64> {
+        self.length
+    }
+
+    /// Whether it is HTTP/1.0.
+    pub(super) fn is_old(&self) -> bool {
+        self.old
+    }
+
+    /// The bytes to send for a head that was [read] from `bytes`, with this target and this body behind it.
+    pub(in crate::tunnel) fn written(&self, bytes: &[u8], target: &str, content: Content) -> Vec<u8> {
+        let version = if self.old { "HTTP/1.0" } else { "HTTP/1.1" };
+        let mut written = Vec::with_capacity(bytes.len() + 64);
+        written.extend_from_slice(format!("{} {target} {version}\r\n", self.method).as_bytes());
+        for line in &self.kept {
+            let line = &bytes[line.clone()];
+            let name = line.split(|byte| *byte == b':').next().unwrap_or_default();
+            let is = |other: &str| name.eq_ignore_ascii_case(other.as_bytes());
+            let is_about_body = is("content-length") || is("transfer-encoding") || is("expect");
+            let passes = match content {
+                Content::Same => true,
+                Content::New(_) => !is_about_body,
+                Content::None => !is_about_body && !is("content-type"),
+            };
+            if passes {
+                written.extend_from_slice(line);
+                written.extend_from_slice(b"\r\n");
+            }
+        }
+        if self.host.is_none() {
+            written.extend_from_slice(b"host: docker\r\n");
+        }
+        match content {
+            Content::Same => {}
+            Content::New(length) => written.extend_from_slice(format!("content-length: {length}\r\n").as_bytes()),
+            Content::None => written.extend_from_slice(b"content-length: 0\r\n"),
+        }
+        match self.protocol {
+            Some(protocol) => {
+                written.extend_from_slice(format!("connection: upgrade\r\nupgrade: {protocol}\r\n").as_bytes());
+            }
+            None if self.close => written.extend_from_slice(b"connection: close\r\n"),
+            None => {}
+        }
+        written.extend_from_slice(b"\r\n");
+        written
     }
 }
 
@@ -57,8 +129,8 @@ pub(in crate::tunnel) enum Body {
 /// The headers' meaning for the guard.
 #[derive(Default)]
 struct Headers<'a> {
-    /// The lines passed on, unchanged.
-    kept: Vec<&'a str>,
+    /// The lines passed on, unchanged, by their places.
+    kept: Vec<Range<usize>>,
     host: Option<&'a str>,
     length: Option<u64>,
     chunked: bool,
@@ -83,23 +155,24 @@ pub(in crate::tunnel) fn content_length(value: &str) -> Option<u64> {
     value.parse().ok().filter(|_| plain)
 }
 
-/// Reads a complete head. Returns it, the framing of its body, and the bytes to send.
+/// Reads a complete head. Returns it, and the framing of its body.
 ///
 /// # Errors
 /// It has no meaning, or more than one.
-pub(in crate::tunnel) fn read(bytes: &[u8]) -> Result<(Head, Body, Vec<u8>), Refusal> {
+pub(in crate::tunnel) fn read(bytes: &[u8]) -> Result<(Head, Body), Refusal> {
     let text = std::str::from_utf8(bytes).ok().filter(|text| text.is_ascii()).ok_or("it is not ASCII")?;
     let text = text.strip_suffix("\r\n\r\n").ok_or("its head has no end")?;
     if text.split("\r\n").any(|line| line.chars().any(|c| c.is_ascii_control() && c != '\t')) {
         return Err("its head has control characters in it");
     }
     let mut lines = text.split("\r\n");
-    let (method, target, version) = request_line(lines.next().unwrap_or_default())?;
+    let line = lines.next().unwrap_or_default();
+    let (method, target, version) = request_line(line)?;
     if text.split("\r\n").count() > MAX_LINES {
         return Err("it has too many headers");
     }
     let old = version == "HTTP/1.0";
-    let headers = Headers::read(lines, old)?;
+    let headers = Headers::read(lines, line.len() + 2, old)?;
     let body = match (headers.length, headers.chunked) {
         (Some(_), true) => return Err("it has both Content-Length and Transfer-Encoding"),
         (None | Some(0), false) => Body::None,
@@ -122,20 +195,6 @@ pub(in crate::tunnel) fn read(bytes: &[u8]) -> Result<(Head, Body, Vec<u8>), Ref
     if target.len() > MAX_TARGET {
         return Err("its target is too long");
     }
-    let mut written = format!("{method} {target} {version}\r\n");
-    for line in &headers.kept {
-        written.push_str(line);
-        written.push_str("\r\n");
-    }
-    if headers.host.is_none() {
-        written.push_str("host: docker\r\n");
-    }
-    if let Some(protocol) = protocol {
-        written.push_str(&format!("connection: upgrade\r\nupgrade: {protocol}\r\n"));
-    } else if headers.close {
-        written.push_str("connection: close\r\n");
-    }
-    written.push_str("\r\n");
     let head = Head {
         method: method.to_owned(),
         target,
@@ -145,9 +204,14 @@ pub(in crate::tunnel) fn read(bytes: &[u8]) -> Result<(Head, Body, Vec<u8>), Ref
         upgrade: protocol.is_some(),
         last: protocol.is_none() && (headers.close || old),
         body: body != Body::None,
+        length: headers.length,
         expects: headers.expects,
+        old,
+        protocol,
+        close: headers.close,
+        kept: headers.kept,
     };
-    Ok((head, body, written.into_bytes()))
+    Ok((head, body))
 }
 
 /// Splits the request line into method, target and version.
@@ -168,9 +232,12 @@ fn request_line(line: &str) -> Result<(&str, &str, &str), Refusal> {
 }
 
 impl<'a> Headers<'a> {
-    fn read(lines: impl Iterator<Item = &'a str>, old: bool) -> Result<Self, Refusal> {
+    /// Reads the lines, of which the first one begins at `at`.
+    fn read(lines: impl Iterator<Item = &'a str>, mut at: usize, old: bool) -> Result<Self, Refusal> {
         let mut headers = Self::default();
         for line in lines {
+            let place = at..at + line.len();
+            at = place.end + 2;
             if line.starts_with([' ', '\t']) {
                 return Err("a header is folded over two lines");
             }
@@ -180,7 +247,7 @@ impl<'a> Headers<'a> {
             }
             let name = name.to_ascii_lowercase();
             if headers.take(&name, value.trim_matches([' ', '\t']), old)? && !OF_A_CONNECTION.contains(&name.as_str()) {
-                headers.kept.push(line);
+                headers.kept.push(place);
             }
         }
         Ok(headers)
@@ -251,9 +318,10 @@ mod tests {
     /// The bytes written for a request with these headers, and the head.
     fn written(line: &str, headers: &str) -> (String, Head) {
         let text = format!("{line}\r\n{headers}\r\n");
-        let (head, _, written) = read(text.as_bytes()).unwrap_or_else(|e| panic!("{text}: {e}"));
-        let again = read(&written).expect("what is written is read");
-        assert_eq!((again.0.target.as_str(), again.2.as_slice()), (head.target.as_str(), written.as_slice()), "{text}");
+        let (head, _) = read(text.as_bytes()).unwrap_or_else(|e| panic!("{text}: {e}"));
+        let written = head.written(text.as_bytes(), &head.target, Content::Same);
+        let (again, _) = read(&written).expect("what is written is read");
+        assert_eq!((&again.target, &again.written(&written, &again.target, Content::Same)), (&head.target, &written));
         (String::from_utf8(written).expect("UTF-8"), head)
     }
 
@@ -322,6 +390,21 @@ mod tests {
     }
 
     #[test]
+    fn the_headers_of_a_body_follow_what_becomes_of_it() {
+        let headers = "Host: x\r\nContent-Type: a/b\r\nTransfer-Encoding: chunked\r\nExpect: 100-continue\r\nA: b\r\n";
+        let text = format!("POST /build HTTP/1.1\r\n{headers}\r\n");
+        let (head, _) = read(text.as_bytes()).expect("valid");
+        for (content, expected) in [
+            (Content::Same, headers),
+            (Content::New(7), "Host: x\r\nContent-Type: a/b\r\nA: b\r\ncontent-length: 7\r\n"),
+            (Content::None, "Host: x\r\nA: b\r\ncontent-length: 0\r\n"),
+        ] {
+            let written = String::from_utf8(head.written(text.as_bytes(), "/y", content)).expect("UTF-8");
+            assert_eq!(written, format!("POST /y HTTP/1.1\r\n{expected}\r\n"));
+        }
+    }
+
+    #[test]
     fn what_has_a_body_and_who_waits_to_send_it_is_known() {
         for (headers, body, expects) in [
             ("", Body::None, false),
@@ -331,7 +414,7 @@ mod tests {
             ("Transfer-Encoding: Chunked\r\n", Body::Chunked, false),
         ] {
             let text = format!("POST /build HTTP/1.1\r\nHost: x\r\n{headers}\r\n");
-            let (head, found, _) = read(text.as_bytes()).expect(headers);
+            let (head, found) = read(text.as_bytes()).expect(headers);
             assert_eq!((found, head.body, head.expects), (body, body != Body::None, expects), "{headers}");
         }
         for header in [

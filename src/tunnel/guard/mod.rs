@@ -1,32 +1,27 @@
 //! The guard: passes only the requests that the tunnel's settings allow.
 //!
 //! It protects the tunnel's user from mistakes, on this side of the connection (docs/security.md). Requests are read
-//! twice: by [`framing`], which refuses ambiguous ones, and by hyper, which passes on its own reading. Each request is
-//! decided on before any byte of it is sent to the host. Without a guard, none of this is in a flow's path.
+//! strictly ([`head`], [`rest`]): what has more than one meaning is refused, and what is sent is written anew from what was
+//! understood. Each request is decided on before any byte of it is sent to the host. That another reader of HTTP sees the
+//! same is checked in debug builds, by a property test and by fuzzing.
 
-#[cfg(test)]
-mod agreement;
 mod ask;
 mod bodies;
 mod browser;
 mod chunks;
+mod client;
 mod defaults;
-mod engine;
-mod framing;
 mod head;
-mod linger;
 mod operation;
 mod operations;
 mod policy;
-mod proxy;
 mod ps;
 mod queries;
 mod query;
+mod questions;
 mod reach;
 mod refusal;
 mod rest;
-mod stream;
-mod switched;
 mod target;
 
 use std::sync::{Arc, Mutex};
@@ -37,14 +32,17 @@ use serde::{Deserialize, Serialize};
 use super::error::Error;
 use crate::config::Target;
 use crate::tunnel::client::peer::Who;
-use crate::tunnel::registry::{Entry, Registry};
 use policy::Rules;
 
-pub use framing::Framing;
+pub(in crate::tunnel) use client::{ByHead, GuardedClient, Passed};
 pub use head::Head;
-pub(in crate::tunnel) use head::{Body, content_length, head_end, read as read_head};
-pub(super) use proxy::serve;
+pub(in crate::tunnel) use head::{Body, Content, content_length, head_end, read as read_head};
+pub(in crate::tunnel) use operation::Makes;
+pub(in crate::tunnel) use policy::Pass;
+#[cfg(test)]
+pub(in crate::tunnel) use policy::pass_for_tests;
 pub use refusal::Refusal;
+pub(in crate::tunnel) use refusal::Refused;
 pub(in crate::tunnel) use rest::Rest;
 
 /// Limit of requests shown at once.
@@ -83,9 +81,9 @@ impl RequestStatus {
 #[derive(Debug)]
 pub(super) struct Guard {
     rules: Rules,
-    /// The requests in progress.
-    open: Arc<Registry<RequestStatus>>,
     known: Mutex<reach::Known>,
+    /// The vendor of the Engine, by its last answer.
+    make: Mutex<client::KnownMake>,
 }
 
 impl Guard {
@@ -99,27 +97,14 @@ impl Guard {
             name: target.access.allow_place.clone().unwrap_or_else(|| target.name.to_string()),
             reason,
         })?;
-        Ok(rules.map(|rules| Arc::new(Self { rules, open: Arc::default(), known: Mutex::default() })))
+        Ok(rules.map(|rules| Arc::new(Self { rules, known: Mutex::default(), make: Mutex::default() })))
     }
 
     /// The allowed policies, in a few words.
     pub(super) fn label(&self) -> &str {
         &self.rules.label
     }
-
-    /// The requests in progress.
-    pub(super) fn requests(&self) -> Vec<RequestStatus> {
-        self.open.values(MOST_SHOWN)
-    }
-
-    /// Registers a request in progress, for as long as the returned value lives.
-    fn begins(&self, method: &str, path: &str, who: &Who) -> Open {
-        self.open.enter(RequestStatus::new(method, path, SystemTime::now(), who))
-    }
 }
-
-/// A request in progress.
-type Open = Entry<RequestStatus>;
 
 /// A path, safe for a log.
 fn shown(path: &str) -> String {
@@ -166,25 +151,5 @@ mod tests {
             };
             assert_eq!(found, expected, "{policies:?} {allow:?}");
         }
-    }
-
-    #[test]
-    fn requests_are_shown_while_they_are_answered_up_to_a_bound() {
-        let guard = guard(&[Policy::ReadOnly], &[], None).expect("rules").expect("limited");
-        let shown = || guard.requests().into_iter().map(|request| request.path).collect::<Vec<_>>();
-        assert!(shown().is_empty());
-        let who = Who { pid: Some(7), command: Some("docker".into()) };
-        let open = ["/_ping", "/a\nb", &format!("/{}", "x".repeat(MAX_PATH))];
-        let mut open: Vec<Open> = open.iter().map(|path| guard.begins("GET", path, &who)).collect();
-        let cut = format!("/{}…", "x".repeat(MAX_PATH - 1));
-        assert_eq!(shown(), ["/_ping", "/a\\nb", &cut]);
-        let first = guard.requests().swap_remove(0);
-        assert_eq!((first.method.as_str(), first.pid, first.command.as_deref()), ("GET", Some(7), Some("docker")));
-        drop(open.remove(0));
-        assert_eq!(shown(), ["/a\\nb", &cut]);
-        open.extend((0..MOST_SHOWN).map(|_| guard.begins("GET", "/info", &who)));
-        assert_eq!(shown().len(), MOST_SHOWN);
-        drop(open);
-        assert!(shown().is_empty());
     }
 }

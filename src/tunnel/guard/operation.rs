@@ -72,7 +72,7 @@ pub(super) enum Reach {
 
 /// The object that an operation creates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Makes {
+pub(in crate::tunnel) enum Makes {
     /// A container.
     Container,
     /// An exec in a container.

@@ -30,11 +30,11 @@ pub(super) enum Decision {
 
 /// A request that may pass.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Pass {
+pub(in crate::tunnel) struct Pass {
     /// What it is for.
     pub(super) operation: &'static Operation,
     /// The target to send.
-    pub(super) target: String,
+    pub(in crate::tunnel) target: String,
     /// Whether its body must be judged first.
     pub(super) inspect: bool,
 }
@@ -172,6 +172,16 @@ impl Rules {
             Body::Empty(reason) if !is_nothing => Err(format!("{}: {reason}", operation.name)),
             Body::Empty(_) | Body::Dropped | Body::Sent => Ok(()),
         }
+    }
+}
+
+/// How a request passes under these settings.
+#[cfg(test)]
+pub(in crate::tunnel) fn pass_for_tests(access: &Access, head: &Head) -> Pass {
+    let rules = Rules::new(access).expect("rules").expect("limited");
+    match rules.decide(head) {
+        Decision::Pass(pass) => pass,
+        other => panic!("{other:?}"),
     }
 }
 

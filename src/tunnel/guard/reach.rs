@@ -295,7 +295,7 @@ mod tests {
             ..Access::default()
         };
         let rules = Rules::new(&access).expect("rules").expect("limited");
-        Guard { rules, open: std::sync::Arc::default(), known: Mutex::default() }
+        Guard { rules, known: Mutex::default(), make: Mutex::default() }
     }
 
     /// The id that belongs to a name.

@@ -30,6 +30,11 @@ impl Rest {
         matches!(self, Self::Nothing)
     }
 
+    /// Whether the next bytes are the body's own, and none of its framing.
+    pub(in crate::tunnel) fn is_data(&self) -> bool {
+        matches!(self, Self::Length(_) | Self::Chunks(Chunks::Data(_)))
+    }
+
     /// Returns how much of the input (which is not empty) belongs to the body.
     ///
     /// # Errors

@@ -12,7 +12,7 @@ use hyper_util::rt::TokioIo;
 use proptest::prelude::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::framing::Framing;
+use super::Framing;
 
 /// Methods, targets, headers, ends and bodies, valid and invalid.
 const WORDS: &[&str] = &[

@@ -19,7 +19,7 @@ const MAX_TIME: Duration = Duration::from_secs(120);
 const MAX_SILENCE: Duration = Duration::from_secs(10);
 
 /// Waits for the client's end, and closes the connection.
-pub(super) async fn close(local: LocalStream) {
+pub(in crate::tunnel) async fn close(local: LocalStream) {
     close_within(local, MAX_BYTES, MAX_TIME, MAX_SILENCE).await;
 }
 

@@ -1,0 +1,479 @@
+//! Requests under a guard: read strictly, decided on by their heads, and sent only after that.
+//!
+//! ```text
+//!   Between ── a head ──┬─► Ready        what is sent follows from the verdict
+//!                       ├─► Judging ──┬─► Ready
+//!                       │             ▼
+//!                       └─────────► Refused ──┬─► Between     its body was dropped
+//!                                             ▼
+//!   an answer behind which nothing may come ─► Over
+//!   a body that cannot be read ──────────────► Broken
+//! ```
+//!
+//! Nothing is ever passed on blindly, but behind an upgrade that the guard has granted and the Engine has confirmed. What
+//! comes behind a request waits for its answer.
+
+use std::fmt;
+
+use bytes::{Bytes, BytesMut};
+use hyper::StatusCode;
+use tokio::time::Instant;
+
+use super::{Early, Exchange, FromClient, POLICED_TIME, Phase, State};
+use crate::sync::lock;
+use crate::tunnel::api::answer::Progress;
+use crate::tunnel::api::ping::is_cli_ping;
+use crate::tunnel::api::request::Request;
+use crate::tunnel::guard::{
+    ByHead, Content, GuardedClient, Head, Makes, Pass, Passed, Refusal, Refused, Rest, head_end, read_head,
+};
+
+/// Limit of a head, in bytes. The longest known header holds the credentials of all registries.
+pub(super) const MAX_HEAD: usize = 48 << 10;
+/// Limit of bytes that wait behind a request, and for an upgrade to be granted. No more is read then.
+pub(super) const MAX_BEHIND: usize = 64 << 10;
+/// The refusal of a head that arrived only in part before the time limit.
+const TOO_LATE: Refusal = "its head did not come within a minute";
+/// The refusal of a body that arrived only in part before the time limit.
+const BODY_TOO_LATE: Refusal = "its body did not come within a minute";
+
+/// Decides on requests.
+pub(in crate::tunnel) trait Police: fmt::Debug + Send + Sync {
+    /// Decides on a request by its head.
+    ///
+    /// # Errors
+    /// Why it may not pass.
+    fn decide(&self, head: &Head) -> Result<ByHead, Refused>;
+
+    /// The Engine has answered with this head.
+    fn answered(&self, head: &[u8]);
+
+    /// The Engine has created an object, and says so in this body.
+    fn made(&self, made: Makes, answer: &[u8]);
+}
+
+impl Police for GuardedClient {
+    fn decide(&self, head: &Head) -> Result<ByHead, Refused> {
+        self.decide(head)
+    }
+
+    fn answered(&self, head: &[u8]) {
+        self.answered(head);
+    }
+
+    fn made(&self, made: Makes, answer: &[u8]) {
+        self.made(made, answer);
+    }
+}
+
+/// A request that is to be judged.
+#[derive(Debug)]
+pub(in crate::tunnel) struct Asked {
+    pub(in crate::tunnel) pass: Pass,
+    pub(in crate::tunnel) head: Head,
+    bytes: Bytes,
+    /// Its body, where that is looked at.
+    pub(in crate::tunnel) body: Option<Bytes>,
+}
+
+/// A request that does not pass.
+#[derive(Debug)]
+pub(in crate::tunnel) struct Rejected {
+    pub(in crate::tunnel) refused: Refused,
+    /// Its head, where that could be read.
+    pub(in crate::tunnel) head: Option<Head>,
+}
+
+/// What is known of a request under a guard.
+#[derive(Debug, Default)]
+pub(super) struct Policed {
+    /// What came behind the request.
+    behind: BytesMut,
+    asked: Option<Box<Asked>>,
+    /// Its body so far, where that is looked at, and its limit.
+    body: Option<(BytesMut, usize)>,
+    rejected: Option<Rejected>,
+    /// Has the answer ended before its request?
+    is_answered: bool,
+    /// May the connection switch to another protocol?
+    upgrade: bool,
+    /// What its success creates.
+    makes: Option<Makes>,
+    /// Is a client to be told that its body is awaited?
+    is_awaited: bool,
+    /// Why a body cannot be read.
+    broken: Option<Refusal>,
+    /// When the head, or the body that is looked at, began to come.
+    since: Option<Instant>,
+    /// The head of a request that was sent.
+    head: Option<Head>,
+}
+
+impl Policed {
+    /// What its success creates.
+    pub(super) fn makes(&self) -> Option<Makes> {
+        self.makes
+    }
+}
+
+impl Exchange {
+    /// Whether there is a guard.
+    pub(in crate::tunnel) fn is_policed(&self) -> bool {
+        self.police.is_some()
+    }
+
+    /// The request that is to be judged, once its body is here as far as that is looked at.
+    pub(in crate::tunnel) fn to_be_judged(&self) -> Option<Asked> {
+        let mut state = lock(&self.state);
+        let is_here = state.phase == Phase::Judging && (state.policed.body.is_none() || state.request.rest.has_ended());
+        let mut asked = *state.policed.asked.take_if(|_| is_here)?;
+        asked.body = state.policed.body.take().map(|(body, _)| body.freeze());
+        Some(asked)
+    }
+
+    /// Makes a request that was judged ready to be sent, or refuses it.
+    pub(in crate::tunnel) fn judged(&self, asked: Asked, verdict: Result<Passed, Refused>) {
+        let mut state = lock(&self.state);
+        let Passed { target, body, makes } = match verdict {
+            Ok(passed) => passed,
+            Err(refused) => return state.reject(refused, Some(asked.head)),
+        };
+        let was_looked_at = asked.body.is_some();
+        let content = match &body {
+            _ if !was_looked_at => Content::Same,
+            Some(body) => Content::New(body.len()),
+            None => Content::None,
+        };
+        let written = asked.head.written(&asked.bytes, &target, content);
+        agrees_with_another_reader(&written, &asked.head.method, &target);
+        state.pending = written.as_slice().into();
+        state.pending.extend_from_slice(&body.unwrap_or_default());
+        state.policed.makes = makes;
+        state.policed.head = Some(asked.head);
+        state.is_ready(&target);
+        state.take_behind();
+    }
+
+    /// Whether a client waits for `100 Continue` before it sends a body that is looked at. Told once.
+    pub(in crate::tunnel) fn awaits_body(&self) -> bool {
+        std::mem::take(&mut lock(&self.state).policed.is_awaited)
+    }
+
+    /// The request that does not pass. Told once.
+    pub(in crate::tunnel) fn rejected(&self) -> Option<Rejected> {
+        let mut state = lock(&self.state);
+        state.policed.rejected.take()
+    }
+
+    /// Whether the body of the request has ended.
+    pub(in crate::tunnel) fn body_has_ended(&self) -> bool {
+        lock(&self.state).request.rest.has_ended()
+    }
+
+    /// The client has been answered; another request may follow.
+    pub(in crate::tunnel) fn goes_on(&self) {
+        let mut state = lock(&self.state);
+        state.next_request(Early::No, self.police.as_deref());
+    }
+
+    /// Whether the client must be served by the dispatcher now, and not on a channel.
+    pub(in crate::tunnel) fn must_leave(&self) -> bool {
+        matches!(lock(&self.state).phase, Phase::Judging | Phase::Refused | Phase::Over | Phase::Broken)
+    }
+
+    /// Whether the channel that it leaves has nothing under way.
+    pub(in crate::tunnel) fn leaves_nothing(&self) -> bool {
+        matches!(lock(&self.state).phase, Phase::Judging | Phase::Refused)
+    }
+
+    /// Whether no more requests may come.
+    pub(in crate::tunnel) fn has_finished(&self) -> bool {
+        lock(&self.state).phase == Phase::Over
+    }
+
+    /// The Engine has left a request without any answer. True if the client is told so.
+    pub(in crate::tunnel) fn is_unanswered(&self) -> bool {
+        let mut state = lock(&self.state);
+        let is_told = self.police.is_some() && state.phase == Phase::Asked && !state.answered;
+        if is_told {
+            let head = state.policed.head.take();
+            state.reject((StatusCode::BAD_GATEWAY, "the Engine did not answer: the connection was cut".into()), head);
+        }
+        is_told
+    }
+
+    /// Why a body cannot be read, and whether any of its answer has arrived. Part of the request was sent.
+    pub(in crate::tunnel) fn broken(&self) -> Option<(Refusal, bool)> {
+        let state = lock(&self.state);
+        let broken = state.policed.broken.filter(|_| state.phase == Phase::Broken)?;
+        Some((broken, state.answered))
+    }
+
+    /// Whether so much waits that no more is to be read.
+    pub(in crate::tunnel) fn is_full(&self) -> bool {
+        lock(&self.state).policed.behind.len() >= MAX_BEHIND
+    }
+
+    /// What the client has sent behind a request for an upgrade that has been granted now.
+    pub(in crate::tunnel) fn take_held(&self) -> Option<Bytes> {
+        let mut state = lock(&self.state);
+        let is_held = self.police.is_some() && state.phase == Phase::Blind && !state.pending.is_empty();
+        is_held.then(|| state.pending.split().freeze())
+    }
+
+    /// Whether a whole request has been sent, and is not answered.
+    pub(in crate::tunnel) fn is_asked_whole(&self) -> bool {
+        let state = lock(&self.state);
+        state.phase == Phase::Asked && state.request.rest.has_ended()
+    }
+
+    /// Whether the Engine is not to hear that the client sends no more. It would end what it is doing, while the client
+    /// waits for the answer.
+    pub(in crate::tunnel) fn keeps_end(&self) -> bool {
+        self.police.is_some() && self.is_asked_whole()
+    }
+}
+
+impl State {
+    /// Takes what has come from a client.
+    pub(super) fn policed_sent(&mut self, police: &dyn Police, data: Bytes) -> FromClient {
+        match self.phase {
+            Phase::Blind => FromClient::Pass(data),
+            Phase::Over | Phase::Broken => FromClient::Wait,
+            Phase::Between => {
+                let before = self.pending.len();
+                self.pending.extend_from_slice(&data);
+                self.policed_gather(police, before);
+                self.stand()
+            }
+            Phase::Asked => {
+                let body = self.take(data);
+                let was_complete = self.policed.is_answered && self.request.rest.has_ended();
+                if was_complete && self.phase == Phase::Asked {
+                    self.next_request(Early::No, Some(police));
+                }
+                if body.is_empty() { self.stand() } else { FromClient::Pass(body) }
+            }
+            Phase::Judging | Phase::Refused | Phase::Ready | Phase::Holding | Phase::BlindReady => {
+                self.policed.behind.extend_from_slice(&data);
+                self.take_behind();
+                self.stand()
+            }
+        }
+    }
+
+    fn stand(&self) -> FromClient {
+        if self.phase == Phase::Between { FromClient::Wait } else { FromClient::Ready }
+    }
+
+    /// The part of this data that belongs to the request. The rest waits behind it.
+    fn take(&mut self, mut data: Bytes) -> Bytes {
+        if !self.policed.behind.is_empty() {
+            self.policed.behind.extend_from_slice(&data);
+            data = self.policed.behind.split().freeze();
+        }
+        let mut used = 0;
+        while used < data.len() && !self.request.rest.has_ended() {
+            match self.request.rest.feed(&data[used..]) {
+                Ok(more) => used += more,
+                Err(refusal) => {
+                    self.policed.broken = Some(refusal);
+                    self.phase = Phase::Broken;
+                    return Bytes::new();
+                }
+            }
+        }
+        self.policed.behind.extend_from_slice(&data[used..]);
+        data.truncate(used);
+        data
+    }
+
+    /// Takes what waits, as far as it belongs to a request that is not on its way.
+    fn take_behind(&mut self) {
+        match self.phase {
+            Phase::Judging if self.policed.body.is_some() => self.take_judged_body(),
+            // The rest of its body follows when it has been judged.
+            Phase::Judging => {}
+            Phase::Ready => {
+                let body = self.take(Bytes::new());
+                self.pending.extend_from_slice(&body);
+                self.unless_broken();
+            }
+            Phase::Refused => {
+                self.take(Bytes::new());
+                // It is refused all the same.
+                if self.phase == Phase::Broken {
+                    (self.phase, self.policed.behind) = (Phase::Refused, BytesMut::new());
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Takes a body without its framing.
+    fn take_judged_body(&mut self) {
+        let Some((mut body, most)) = self.policed.body.take() else { return };
+        let data = self.policed.behind.split().freeze();
+        let mut used = 0;
+        let mut refusal = None;
+        while used < data.len() && !self.request.rest.has_ended() && refusal.is_none() {
+            let is_data = self.request.rest.is_data();
+            match self.request.rest.feed(&data[used..]) {
+                Ok(more) => {
+                    if is_data {
+                        body.extend_from_slice(&data[used..used + more]);
+                    }
+                    used += more;
+                    refusal = (body.len() > most).then_some("length limit exceeded");
+                }
+                Err(broken) => refusal = Some(broken),
+            }
+        }
+        self.policed.behind.extend_from_slice(&data[used..]);
+        self.policed.body = Some((body, most));
+        if let Some(refusal) = refusal {
+            self.refuse_body(refusal);
+        }
+    }
+
+    fn refuse_body(&mut self, refusal: Refusal) {
+        let head = self.policed.asked.take().map(|asked| asked.head);
+        self.reject((StatusCode::BAD_REQUEST, format!("its body cannot be judged: {refusal}")), head);
+    }
+
+    /// A request of which nothing was sent is refused where its body cannot be read.
+    fn unless_broken(&mut self) {
+        if self.phase == Phase::Broken
+            && let Some(refusal) = self.policed.broken
+        {
+            self.reject((StatusCode::BAD_REQUEST, refusal.into()), None);
+        }
+    }
+
+    fn reject(&mut self, refused: Refused, head: Option<Head>) {
+        self.phase = Phase::Refused;
+        self.pending.clear();
+        self.policed.rejected = Some(Rejected { refused, head });
+    }
+
+    fn is_ready(&mut self, target: &str) {
+        self.phase = Phase::Ready;
+        target.clone_into(&mut self.request.line.target);
+    }
+
+    /// When the rest of what has begun to come is overdue.
+    pub(super) fn policed_until(&self) -> Option<Instant> {
+        let is_awaited = match self.phase {
+            Phase::Between => !self.pending.is_empty(),
+            Phase::Judging => self.policed.body.is_some() && !self.request.rest.has_ended(),
+            _ => false,
+        };
+        self.policed.since.filter(|_| is_awaited).map(|since| since + POLICED_TIME)
+    }
+
+    /// Looks for a request in the pending data, of which `before` bytes were searched earlier.
+    fn policed_gather(&mut self, police: &dyn Police, before: usize) {
+        self.policed.since.get_or_insert_with(Instant::now);
+        let Some(end) = head_end(&self.pending, before).filter(|end| *end <= MAX_HEAD) else {
+            if self.pending.len() >= MAX_HEAD {
+                self.reject((StatusCode::BAD_REQUEST, "its head is too large".into()), None);
+            }
+            return;
+        };
+        let bytes = self.pending.split_to(end).freeze();
+        self.policed.behind = self.pending.split();
+        let (head, body) = match read_head(&bytes) {
+            Ok(read) => read,
+            Err(refusal) => return self.reject((StatusCode::BAD_REQUEST, refusal.into()), None),
+        };
+        self.request = Request::of(&head, body);
+        self.request.is_ping = self.policed.behind.is_empty() && is_cli_ping(&bytes);
+        self.policed.upgrade = head.upgrade;
+        match police.decide(&head) {
+            Err(refused) => self.reject(refused, Some(head)),
+            Ok(ByHead::Send(target)) => {
+                let written = head.written(&bytes, &target, Content::Same);
+                agrees_with_another_reader(&written, &head.method, &target);
+                self.pending = written.as_slice().into();
+                self.is_ready(&target);
+                self.policed.head = Some(head);
+            }
+            Ok(ByHead::Judge(pass, most)) => {
+                self.phase = Phase::Judging;
+                self.policed.since = Some(Instant::now());
+                self.policed.is_awaited = most.is_some() && head.expects;
+                self.policed.body = most.map(|most| (BytesMut::new(), most));
+                self.policed.asked = Some(Box::new(Asked { pass, head, bytes, body: None }));
+                // Nobody waits for a body that is too large.
+                if let (Rest::Length(length), Some(most)) = (&self.request.rest, most)
+                    && *length > most as u64
+                {
+                    return self.refuse_body("length limit exceeded");
+                }
+            }
+        }
+        self.take_behind();
+    }
+
+    /// Goes on with what follows a request that has been answered.
+    pub(super) fn next_request(&mut self, early: Early, police: Option<&dyn Police>) {
+        let behind = std::mem::take(&mut self.policed.behind);
+        *self = Self { is_later: true, early, ..Self::default() };
+        if let Some(police) = police.filter(|_| !behind.is_empty()) {
+            self.pending = behind;
+            self.policed_gather(police, 0);
+        }
+    }
+
+    /// An answer has come to its end, or its end will not be known.
+    pub(super) fn policed_answered(&mut self, progress: Progress, has_switched: bool, police: &dyn Police) {
+        let is_complete = progress == Progress::Complete;
+        if has_switched {
+            self.phase = if self.policed.upgrade { Phase::Blind } else { Phase::Broken };
+            self.policed.broken = Some("the Engine switched protocols unasked");
+            self.pending = self.policed.behind.split();
+        } else if progress == Progress::Surplus || is_complete && (self.request.last || self.policed.upgrade) {
+            self.phase = Phase::Over;
+        } else if is_complete && self.request.rest.has_ended() {
+            self.next_request(Early::No, Some(police));
+        } else {
+            // What is left of the request passes, and nothing else.
+            self.policed.is_answered = is_complete;
+        }
+    }
+
+    /// The client has ended its direction. Whether its connection is over.
+    pub(super) fn policed_is_over(&mut self) -> bool {
+        match self.phase {
+            Phase::Between => true,
+            Phase::Judging if self.policed.body.is_some() && !self.request.rest.has_ended() => {
+                self.refuse_body("it has no end");
+                false
+            }
+            _ => false,
+        }
+    }
+
+    /// The rest of a head or of a body has not come in time.
+    pub(super) fn policed_overdue(&mut self) {
+        let (why, head) = match self.phase {
+            Phase::Judging => (BODY_TOO_LATE, self.policed.asked.take().map(|asked| asked.head)),
+            _ => (TOO_LATE, None),
+        };
+        self.reject((StatusCode::REQUEST_TIMEOUT, why.into()), head);
+    }
+}
+
+/// In debug builds another reader of HTTP is asked what is sent: whoever reads it must see the same request.
+fn agrees_with_another_reader(written: &[u8], method: &str, target: &str) {
+    if cfg!(debug_assertions) {
+        let mut headers = [httparse::EMPTY_HEADER; 100];
+        let mut request = httparse::Request::new(&mut headers);
+        let read = request.parse(written);
+        assert_eq!(read, Ok(httparse::Status::Complete(written.len())), "another reader sees another head");
+        assert_eq!((request.method, request.path), (Some(method), Some(target)), "another reader sees another request");
+    }
+}
+
+#[cfg(test)]
+mod tests;

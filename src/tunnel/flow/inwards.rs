@@ -1,0 +1,261 @@
+//! From the host to the client.
+
+use std::pin::Pin;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::carriage::{Carriage, End, Shared};
+use super::pace::{Pace, Pressure, Step};
+use super::send_buffer::SendBuffer;
+use crate::ssh::{ChannelReader, Received};
+use crate::tunnel::api::{Changed, Exchange};
+use crate::tunnel::client::error_answer::{answer, error_body};
+use crate::tunnel::client::peer::Who;
+use crate::tunnel::client::stream::LocalStream;
+use crate::tunnel::pool::Stall;
+
+/// Pause before the first sign of life that asks for an answer, and by how much later pauses grow. Each answer
+/// costs what TCP and the server hold back, 5 to 40 MB as measured on a busy machine: some 25 of them in 10
+/// minutes stay below the 1 GiB that may be kept.
+const FIRST_ANSWERED: Duration = Duration::from_secs(10);
+const LAST_ANSWERED: Duration = Duration::from_secs(30);
+
+/// Most pieces that are taken until a sign of life is on its way or answered, where the connection is
+/// otherwise left unread. TCP and the server hold back some 8 MB, which may be in pieces of a few bytes.
+const MOST_OF_A_ROUND: usize = 1 << 20;
+
+/// From the host to the client. Bytes that the client does not take at once are buffered; [`Pace`] decides whether to
+/// read more from the host meanwhile.
+pub(super) struct Inwards<'a> {
+    local: &'a LocalStream,
+    carriage: Carriage<'a>,
+    shared: &'a Shared,
+    buffer: SendBuffer,
+    pace: Pace,
+    stall: Option<Stall<'a>>,
+    /// While the connection is left unread: when a sign of life last asked for an answer, and the pause until the next.
+    answered: Option<(Instant, Duration)>,
+    /// A sign of life that is being sent.
+    round: Option<Pin<Box<dyn Future<Output = ()> + Send + 'a>>>,
+    /// What the client's answer waits for.
+    held: Option<Pin<Box<dyn Future<Output = Option<String>> + Send + 'a>>>,
+    /// Is the held answer whole, with nothing of it sent yet?
+    is_whole: bool,
+    /// Has the host ended its direction? The client's side is ended once the buffer is empty.
+    ended: bool,
+    closed: bool,
+}
+
+impl<'a> Inwards<'a> {
+    pub(super) fn new(local: &'a LocalStream, carriage: Carriage<'a>, shared: &'a Shared) -> Self {
+        Self {
+            local,
+            carriage,
+            shared,
+            buffer: SendBuffer::new(carriage.spill),
+            pace: Pace::new(Instant::now()),
+            stall: None,
+            answered: None,
+            round: None,
+            held: None,
+            is_whole: false,
+            ended: false,
+            closed: false,
+        }
+    }
+
+    /// How the flow ends. None: the client needs the channel no more.
+    pub(super) async fn run(mut self, reader: &mut ChannelReader) -> Option<End> {
+        let mut users = self.carriage.lease.users();
+        loop {
+            let leaves = self.shared.leaving.load(Relaxed);
+            if leaves {
+                self.carriage.lease.park();
+            }
+            if self.buffer.is_empty() {
+                if leaves {
+                    return None;
+                }
+                if !self.carriage.is_command && self.carriage.exchange.is_some_and(Exchange::is_between) {
+                    self.carriage.lease.park();
+                    if self.carriage.lease.pooled.is_ending() {
+                        return None;
+                    }
+                }
+                if self.ended && !self.shared.told.swap(true, Relaxed) && self.local.shutdown_write().is_err() {
+                    return Some(End::ClientGone);
+                }
+                if self.closed {
+                    return Some(End::Done);
+                }
+            }
+            let step = self.step();
+            if step == Step::Reset {
+                let (who, reason) = (self.who(), self.buffer.limit_reason());
+                let who = who.await;
+                return Some(End::TooSlow(format!(
+                    "{who} did not read while others needed its SSH connection; {reason}"
+                )));
+            }
+            let until = match step {
+                Step::Wait(until) => until,
+                _ => None,
+            };
+            let leaving = self.shared.leaving.load(Relaxed);
+            let reads =
+                matches!(step, Step::Read | Step::Round) && !self.closed && !leaving && !self.buffer.is_behind();
+            let (full, front) = (self.stall.is_some(), self.buffer.front());
+            tokio::select! {
+                // Not biased: both directions get their turns.
+                written = self.local.write_some(&front), if !front.is_empty() && self.held.is_none() => {
+                    let Ok(written) = written else { return Some(End::ClientGone) };
+                    self.buffer.advance(written);
+                    self.carriage.counters.iter().for_each(|c| c.received(written));
+                    if full {
+                        self.pace.taken(Instant::now(), written);
+                    }
+                }
+                received = reader.receive(), if reads => match received {
+                    Received::Data(data) => {
+                        self.carriage.lease.pooled.has_received(data.len());
+                        if let Some(Changed { starts }) = self.carriage.exchange.and_then(|e| e.host_sent(&data)) {
+                            self.is_whole = self.buffer.is_empty() && self.carriage.exchange.is_some_and(Exchange::is_between);
+                            let looks = self.carriage.looks;
+                            self.held = Some(Box::pin(async move { looks.once_more(starts.as_deref()).await }));
+                        }
+                        if self.carriage.exchange.is_some_and(Exchange::must_leave) {
+                            self.shared.is_clean.store(self.carriage.exchange.is_some_and(Exchange::leaves_nothing), Relaxed);
+                            self.shared.leaving.store(true, Relaxed);
+                        }
+                        let last = full && self.pace.received(Instant::now(), data.len());
+                        self.buffer.push(data);
+                        if self.round.is_some() && (self.round_is_done().await || last) {
+                            self.round_ends();
+                        }
+                    }
+                    // The client hears nothing of it: its next request gets another channel.
+                    end if !self.ended
+                        && (self.goes_on(&end) || self.carriage.exchange.is_some_and(Exchange::is_unanswered)) =>
+                    {
+                        self.shared.host_ended.store(true, Relaxed);
+                        self.shared.leaving.store(true, Relaxed);
+                    }
+                    Received::Eof => {
+                        self.shared.host_ended.store(true, Relaxed);
+                        self.ended = true;
+                    }
+                    Received::Closed | Received::Lost if self.ended => self.complete(),
+                    Received::Closed | Received::Lost => return Some(End::Cut),
+                },
+                stored = self.buffer.disk(), if self.buffer.needs_disk() => if let Err(error) = stored {
+                    let who = self.who().await;
+                    return Some(End::TooSlow(format!("{who} did not read, and its data on disk is lost: {error}")));
+                },
+                () = until_done(&mut self.round) => self.round_ends(),
+                why = until_done(&mut self.held) => {
+                    self.held = None;
+                    if let Some(why) = why.filter(|_| self.is_whole) {
+                        self.buffer = SendBuffer::new(self.carriage.spill);
+                        // The request was undone.
+                        self.buffer.push(answer("500 Internal Server Error", &error_body(&why), false).into());
+                    }
+                }
+                _ = users.changed(), if full => {}
+                () = self.shared.changed.notified(), if full => {}
+                () = self.shared.left.notified(), if self.carriage.exchange.is_some() => {}
+                () = sleep_until(until) => {}
+            }
+        }
+    }
+
+    /// Does the client's connection survive this end of its channel? The loss of the SSH connection, if no request is in
+    /// progress that cannot be sent again. An end that the Engine made, only if such a request is in progress and the
+    /// channel carried another one before: then the Engine may have closed what was idle (RFC 9112 section 9.3.1).
+    fn goes_on(&self, end: &Received) -> bool {
+        let Some(exchange) = self.carriage.exchange else { return false };
+        let is_used = || self.carriage.is_used || self.shared.requests.load(Relaxed) > 1;
+        (*end == Received::Lost || is_used() && !exchange.is_between()) && exchange.survives()
+    }
+
+    /// The client.
+    fn who(&self) -> impl Future<Output = Who> + 'a {
+        let (local, on_behalf) = (self.local, self.carriage.on_behalf.cloned());
+        async move {
+            match on_behalf {
+                Some(who) => who,
+                None => Who::of(local).await,
+            }
+        }
+    }
+
+    /// Asks [`Pace`] what to do now, and tells the pool where the client does not keep up.
+    fn step(&mut self) -> Step {
+        let complete = self.closed || self.shared.leaving.load(Relaxed);
+        if !complete && self.buffer.is_full() && self.stall.is_none() {
+            self.stall = Some(self.carriage.lease.stall());
+        } else if self.stall.is_some() && (complete || self.buffer.has_room()) {
+            (self.stall, self.round) = (None, None);
+        }
+        self.carriage.lease.keeps(self.buffer.spilled());
+        let pressure = Pressure {
+            full: self.stall.is_some(),
+            shared: self.carriage.lease.is_shared(),
+            sending: self.shared.sending.load(Relaxed),
+            past_half: self.buffer.is_past_half(),
+            at_limit: self.buffer.is_at_limit(),
+        };
+        if pressure.shared || !pressure.full {
+            self.answered = None;
+        }
+        let step = self.pace.step(Instant::now(), pressure);
+        if step == Step::Round {
+            self.pace.round_begins(MOST_OF_A_ROUND);
+            // An answered one, now and then, reads all that the server had sent before it.
+            let answered = self.answered.is_none_or(|(when, pause)| when.elapsed() >= pause);
+            if answered {
+                let pause = self.answered.map_or(FIRST_ANSWERED, |(_, pause)| (pause * 3 / 2).min(LAST_ANSWERED));
+                self.answered = Some((Instant::now(), pause));
+            }
+            self.round = Some(Box::pin(self.carriage.lease.pooled.carrier.connection.show_life(answered)));
+        }
+        step
+    }
+
+    /// Yields to the session after each piece, so that it takes no more pieces than needed.
+    async fn round_is_done(&mut self) -> bool {
+        tokio::task::yield_now().await;
+        tokio::select! {
+            biased;
+            () = until_done(&mut self.round) => true,
+            () = std::future::ready(()) => false,
+        }
+    }
+
+    fn round_ends(&mut self) {
+        self.round = None;
+        self.pace.round_ends(Instant::now());
+    }
+
+    /// All of the host's bytes have arrived. The flow may go on, but no longer needs its connection.
+    fn complete(&mut self) {
+        self.closed = true;
+        self.shared.complete.store(true, Relaxed);
+        self.carriage.lease.leave();
+    }
+}
+
+async fn until_done<T>(work: &mut Option<Pin<Box<dyn Future<Output = T> + Send + '_>>>) -> T {
+    match work {
+        Some(work) => work.await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn sleep_until(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,88 @@
+//! What the clients of one tunnel are served with: places for their requests, early answers, and the Engine's socket.
+
+use std::sync::{Arc, OnceLock};
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use tokio::net::UnixStream;
+
+use super::binds;
+use super::client::stream::LocalStream;
+use super::dial::{Dial, Purpose};
+use super::early_answer::EarlyAnswers;
+use super::in_progress::Client;
+use super::placer::Placer;
+use super::registry::Registry;
+use super::uptime::commands::Command;
+use super::uptime::state::settled;
+use crate::config::Remote;
+use crate::host::Route;
+
+/// What clients are served with.
+#[derive(Debug)]
+pub(super) struct Serving {
+    pub(super) placer: Arc<Placer>,
+    pub(super) early: EarlyAnswers,
+    /// The clients whose requests are read along.
+    pub(super) clients: Arc<Registry<Client>>,
+    /// The paths of the local socket.
+    pub(super) sockets: OnceLock<Arc<[String]>>,
+}
+
+impl Serving {
+    /// Waits for a connection, for as long as a request may wait for one.
+    pub(super) async fn until_connected(&self) {
+        self.placer.commands.send(Command::Use);
+        let mut status = self.placer.status.subscribe();
+        let _ = tokio::time::timeout(self.placer.settings.target().wait, settled(&mut status)).await;
+    }
+
+    /// The path of the Engine's socket on its host.
+    ///
+    /// # Errors
+    /// What to say where that is not known.
+    pub(super) fn engines_socket(&self) -> Result<String, String> {
+        let route = self.placer.status.route();
+        let way = match route.as_ref().map(Route::remote) {
+            Some(Remote::Socket(path)) => return Ok(path.clone()),
+            Some(other) => format!("by {other}"),
+            None => "in a way that is not known yet".into(),
+        };
+        Err(format!(
+            "the bind's source is this tunnel's socket on this machine. The tunnel reaches the Engine {way}, and does not \
+             know the path of its socket on the host: use that path as the source, for example /var/run/docker.sock"
+        ))
+    }
+
+    pub(super) fn sockets(&self) -> Arc<[String]> {
+        self.sockets.get().cloned().unwrap_or_default()
+    }
+}
+
+impl Dial for Serving {
+    fn dial(self: Arc<Self>, purpose: Purpose) -> std::io::Result<UnixStream> {
+        let (ours, theirs) = UnixStream::pair()?;
+        tokio::spawn(async move {
+            if let Err(reason) = self.placer.clone().place_and_carry(LocalStream::unix(theirs), purpose).await {
+                tracing::debug!("a flow of our own was not opened: {reason}");
+            }
+        });
+        Ok(ours)
+    }
+
+    fn up_since(&self) -> SystemTime {
+        self.placer.status.state_since().1
+    }
+
+    fn with_engines_socket(&self, body: Bytes) -> Result<Bytes, String> {
+        let found = binds::find(&body, &self.sockets());
+        if found.is_empty() {
+            return Ok(body);
+        }
+        Ok(binds::replaced(&body, &found, &self.engines_socket()?).into())
+    }
+
+    fn last_error(&self) -> Option<String> {
+        self.placer.status.last_error()
+    }
+}
