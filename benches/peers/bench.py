@@ -3,7 +3,7 @@
 Each row is measured for all peers in turn, round after round, so that a machine that is slow for a
 while is slow for all of them.
 """
-import contextlib, json, os, statistics, subprocess, sys, time
+import contextlib, json, os, random, statistics, subprocess, sys, time
 
 import flows, report
 
@@ -15,6 +15,8 @@ CIPHERS = ["chacha20-poly1305@openssh.com", "aes128-gcm@openssh.com", "aes256-gc
 MB = 1 << 20
 QUICK = "--quick" in sys.argv
 ONLY = [word for word in sys.argv[1:] if not word.startswith("-")]
+RUN = ["run", "--rm", "--net=none", "busybox", "/bin/true"]
+BLIND, GUARDED = "dtunnel, api = false", "dtunnel, guarded"
 QUIET = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
 
 
@@ -138,7 +140,7 @@ def commands():
                 ("docker ps", ["ps"]),
                 ("docker version", ["version"]),
                 ("docker exec", ["exec", keep, "/bin/true"]),
-                ("docker run --rm", ["run", "--rm", "--net=none", "busybox", "/bin/true"]),
+                ("docker run --rm", RUN),
             ]:
                 count = runs(30 if host == NEAR and words[0] != "run" else 15)
                 for turn in range(count + 1):
@@ -159,29 +161,72 @@ def commands():
             subprocess.run([DOCKER, "-H", f"unix://{SOCKET}", "rm", "-f", keep], **QUIET)
 
 
-def images():
-    """256 MB that no compression makes smaller, saved, loaded, and sent as a build's context."""
-    os.makedirs(f"{WORK}/context", exist_ok=True)
-    with open(f"{WORK}/context/big", "wb") as big:
-        for _ in range(200):
-            big.write(os.urandom(MB))
+def make_images():
+    """256 MB that no compression makes smaller, and a build's context of 200 MB."""
+    if os.path.exists(f"{WORK}/layer"):
+        return
+    for name, size in ("context", 200), ("layer", 256):
+        os.makedirs(f"{WORK}/{name}")
+        with open(f"{WORK}/{name}/big", "wb") as big:
+            for _ in range(size):
+                big.write(os.urandom(MB))
     with open(f"{WORK}/context/Dockerfile", "w") as file:
         file.write("FROM busybox\n")
-    os.makedirs(f"{WORK}/layer", exist_ok=True)
-    with open(f"{WORK}/layer/big", "wb") as big:
-        for _ in range(256):
-            big.write(os.urandom(MB))
     subprocess.run(f"tar -C {WORK}/layer -c . | {DOCKER} -H unix://{SOCKET} import - big:1", shell=True, check=True, **QUIET)
+
+
+def bulky(peers, turns, label=""):
+    """The image saved and loaded, and a context sent."""
+    make_images()
+    for turn in range(turns):
+        for peer, env in peers.items():
+            R.add(f"docker save 256 MB{label}", peer, wall([DOCKER, "save", "-o", f"{WORK}/saved", "big:1"], env))
+        for peer, env in peers.items():
+            R.add(f"docker load 256 MB{label}", peer, wall([DOCKER, "load", "-q", "-i", f"{WORK}/saved"], env))
+        for peer, env in peers.items():
+            env = {**env, "DOCKER_BUILDKIT": "0"}
+            R.add(f"docker build, context of 200 MB{label}", peer, wall([DOCKER, "build", "-q", f"{WORK}/context"], env))
+
+
+def images():
     with engines(NEAR) as peers:
         peers.pop("ssh:// mux")
-        for turn in range(runs(5)):
-            for peer, env in peers.items():
-                R.add("docker save 256 MB", peer, wall([DOCKER, "save", "-o", f"{WORK}/saved", "big:1"], env))
-            for peer, env in peers.items():
-                R.add("docker load 256 MB", peer, wall([DOCKER, "load", "-q", "-i", f"{WORK}/saved"], env))
-            for peer, env in peers.items():
-                env = {**env, "DOCKER_BUILDKIT": "0"}
-                R.add("docker build, context of 200 MB", peer, wall([DOCKER, "build", "-q", f"{WORK}/context"], env))
+        bulky(peers, runs(5))
+
+
+def layer():
+    """A tunnel that reads requests along beside one that does not (`api = false`), and one with a guard."""
+    settings = {"dtunnel": "", BLIND: "api = false", GUARDED: 'access = ["containers", "build", "no-privileged"]'}
+    path, names = f"{WORK}/layer.toml", {}
+    with open(path, "w") as config:
+        config.write(f'ssh_config = "{WORK}/ssh_config"\n')
+        for at, (peer, line) in enumerate(settings.items()):
+            names[peer] = f"layer{at}"
+            place = f'host = "{NEAR}"\nport = {PORT}\nremote = "{SOCKET}"\nlocal = "unix:{WORK}/layer{at}.dt"\n'
+            config.write(f"[profiles.layer{at}]\n{place}{line}\n")
+    env = {**os.environ, "DTUNNEL_CONFIG": path}
+    for name in names.values():
+        subprocess.run(["dtunnel", "up", name, "-q"], check=True, env=env)
+    sockets = {peer: f"{WORK}/{name}.dt" for peer, name in names.items()}
+    peers = {peer: {"DOCKER_HOST": f"unix://{socket}"} for peer, socket in sockets.items()}
+    streams = {peer: flows.connect(socket) for peer, socket in sockets.items()}
+    order = list(peers)
+    for turn in range(runs(3000) + 50):
+        random.shuffle(order)
+        for peer in order:
+            taken = flows.ping(streams[peer])
+            if turn >= 50:
+                R.add("a ping on a connection that is kept, layer", peer, taken * 1e6, "µs")
+    for name, words, count in ("docker ps", ["ps"], 60), ("docker run --rm", RUN, 15):
+        for turn in range(runs(count) + 1):
+            random.shuffle(order)
+            for peer in order:
+                taken = wall([DOCKER, *words], peers[peer])
+                if turn:
+                    R.add(f"{name}, layer", peer, taken)
+    bulky(peers, runs(10), ", layer")
+    for name in names.values():
+        subprocess.run(["dtunnel", "down", name, "-q"], check=True, env=env)
 
 
 def cpu(pid):
@@ -317,7 +362,7 @@ def small_things():
 def main():
     begun = time.monotonic()
     try:
-        for part in commands, latency, throughput, concurrency, images, small_things:
+        for part in commands, layer, latency, throughput, concurrency, images, small_things:
             if not ONLY or part.__name__ in ONLY:
                 print(f"… {part.__name__}", file=sys.stderr, flush=True)
                 part()

@@ -43,6 +43,18 @@ def echoes(where, count, pause=0.002):
     return times
 
 
+def ping(stream):
+    """Seconds of one request and its answer."""
+    begun, answer = time.perf_counter(), b""
+    stream.sendall(b"GET /_ping HTTP/1.1\r\nHost: docker\r\n\r\n")
+    while not answer.endswith(b"\r\n\r\nOK"):
+        piece = stream.recv(4096)
+        if not piece:
+            raise EOFError(answer)
+        answer += piece
+    return time.perf_counter() - begun
+
+
 def many(where, count):
     """Opens so many flows at once, then has each echo: (seconds to open, to echo, errors)."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

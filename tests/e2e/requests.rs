@@ -26,11 +26,18 @@ fn ask(client: &mut UnixStream, request: &[u8]) -> std::io::Result<String> {
 
 #[test]
 fn a_thousand_clients_between_requests_do_not_notice_a_lost_connection() {
-    let Some(lab) = Lab::with_engine() else { return };
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
     setrlimit(Resource::Nofile, limit).unwrap();
-    lab.ok(&["up", "lab"]);
+    for guard in ["", "access = \"read-only\"\n"] {
+        let Some(lab) = Lab::with_engine() else { return };
+        lab.write_profile(lab.remote_socket(), guard);
+        lab.ok(&["up", "lab"]);
+        a_thousand_clients_notice_nothing(&lab);
+    }
+}
+
+fn a_thousand_clients_notice_nothing(lab: &Lab) {
     let mut clients: Vec<UnixStream> = (0..1000).map(|_| connect(&lab.socket("lab"))).collect();
     for round in 0..3 {
         for (number, client) in clients.iter_mut().enumerate() {
@@ -138,6 +145,11 @@ fn a_lazy_tunnel_goes_idle_under_a_client_that_asks_nothing_and_serves_its_next_
 
 /// An Engine that answers everything with `answer`, and notes what it was asked, with the number of the connection.
 fn recording(lab: &Lab, answer: &Arc<Mutex<String>>) -> Arc<Mutex<Vec<(usize, String)>>> {
+    recording_under(lab, answer, "")
+}
+
+/// As [`recording`], with these lines in the profile.
+fn recording_under(lab: &Lab, answer: &Arc<Mutex<String>>, more: &str) -> Arc<Mutex<Vec<(usize, String)>>> {
     let (connections, asked) = (Arc::new(AtomicUsize::new(0)), Arc::<Mutex<Vec<_>>>::default());
     let (seen, answer) = (asked.clone(), answer.clone());
     remote::serve_all(&lab.path("remote/x.sock"), move |mut stream| {
@@ -151,7 +163,7 @@ fn recording(lab: &Lab, answer: &Arc<Mutex<String>>) -> Arc<Mutex<Vec<(usize, St
             let _ = stream.write_all(text.as_bytes());
         }
     });
-    lab.write_profile(lab.path("remote/x.sock"), "");
+    lab.write_profile(lab.path("remote/x.sock"), more);
     lab.ok(&["up", "lab"]);
     asked
 }
@@ -186,8 +198,14 @@ fn pings(asked: &Mutex<Vec<(usize, String)>>) -> usize {
 
 #[test]
 fn the_ping_of_a_docker_command_is_answered_from_the_last_answer_and_nobody_elses_is() {
+    for guard in ["", "access = \"read-only\"\n"] {
+        pings_are_answered_early(guard);
+    }
+}
+
+fn pings_are_answered_early(guard: &str) {
     let (lab, answer) = (Lab::new(""), well());
-    let asked = recording(&lab, &answer);
+    let asked = recording_under(&lab, &answer, guard);
     let first = ping(&mut connect(&lab.socket("lab")), CLI).unwrap();
     assert!(first.contains("Builder-Version: 2") && first.contains("Date: Mon, 02 Jan 2006"), "{first}");
     // Known from now on; the client asks on, on the same connection.
@@ -211,7 +229,7 @@ fn the_ping_of_a_docker_command_is_answered_from_the_last_answer_and_nobody_else
     ping(&mut connect(&lab.socket("lab")), CLI).unwrap();
     assert_eq!(pings(&asked), before + 1);
     // And where it is not wanted, each is asked.
-    lab.write_profile(lab.path("remote/x.sock"), "eager_ping = false\n");
+    lab.write_profile(lab.path("remote/x.sock"), &format!("{guard}eager_ping = false\n"));
     lab.ok(&["reload", "lab"]);
     (0..3).for_each(|_| drop(ping(&mut connect(&lab.socket("lab")), CLI).unwrap()));
     assert_eq!(pings(&asked), before + 4);
