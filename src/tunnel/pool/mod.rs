@@ -19,6 +19,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
+use crate::ssh::Endpoint;
 use crate::sync::lock;
 use crate::tunnel::dial::Kind;
 use connection::{Carrier, ConnectionStatus, Established, PooledConnection};
@@ -238,6 +239,15 @@ impl<C: Carrier> Pool<C> {
     /// Closes spare channels that are unused for [`placement::UNUSED`].
     pub(in crate::tunnel) fn drop_old_spares(&self) {
         lock(&self.connections).iter().for_each(|pooled| pooled.drop_old_spares(UNUSED));
+    }
+
+    /// Opens a spare channel for the next flow of a connection, on its thread. Not where it would be a command on the
+    /// host.
+    pub(in crate::tunnel) async fn open_spare(&self, pooled: &PooledConnection<C>, endpoint: &Endpoint) {
+        if !endpoint.is_command() {
+            pooled.open_spare(endpoint).await;
+            self.spare_opened();
+        }
     }
 
     /// Wakes the supervisor, which then computes its next deadline.
