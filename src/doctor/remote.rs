@@ -36,6 +36,7 @@ pub(super) async fn look_around(examination: &mut Examination<'_>) -> Result<Sta
     let sockets = if sockets.is_empty() { "no Docker socket".into() } else { sockets.join(", ") };
     let commands = match (probe.as_asked, examination.target.server_nodelay) {
         (_, ServerNodelay::Never) => "",
+        _ if matches!(examination.target.remote, Remote::Command(_)) => "",
         (true, _) => "; commands run as asked: tunnels run one after each login (server_nodelay)",
         (false, _) => "; commands do not run as asked: one is forced on this login",
     };

@@ -236,9 +236,9 @@ impl<C: Carrier> Pool<C> {
         Some(connections.swap_remove(at))
     }
 
-    /// Closes spare channels that are unused for [`placement::UNUSED`].
+    /// Closes spare channels that have waited for too long.
     pub(in crate::tunnel) fn drop_old_spares(&self) {
-        lock(&self.connections).iter().for_each(|pooled| pooled.drop_old_spares(UNUSED));
+        lock(&self.connections).iter().for_each(|pooled| pooled.drop_old_spares());
     }
 
     /// Opens a spare channel for the next flow of a connection, on its thread. Not where it would be a command on the
