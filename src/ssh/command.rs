@@ -103,9 +103,9 @@ impl Heard {
 mod tests {
     use super::*;
 
-    fn outcome(messages: &[ChannelMsg]) -> Option<Ran> {
+    fn outcome(messages: &[&ChannelMsg]) -> Option<Ran> {
         let mut heard = Heard::default();
-        messages.iter().find_map(|message| heard.hear(Some(message)))
+        messages.iter().find_map(|message| heard.hear(Some(*message)))
     }
 
     #[test]
@@ -113,19 +113,19 @@ mod tests {
         let (yes, no, close) = (ChannelMsg::Success, ChannelMsg::Failure, ChannelMsg::Close);
         let status = |exit_status| ChannelMsg::ExitStatus { exit_status };
         let data = |text: &'static str| ChannelMsg::Data { data: text.as_bytes().into() };
-        let all = |messages: &[&ChannelMsg]| messages.iter().map(|message| (*message).clone()).collect::<Vec<_>>();
-        let rows = [
-            ("as asked", all(&[&yes, &yes, &status(0), &ChannelMsg::Eof, &close]), Some(Ran::AsAsked)),
-            ("no terminal", all(&[&no, &yes, &status(0), &close]), Some(Ran::AsAsked)),
-            ("no commands", all(&[&yes, &no]), Some(Ran::Refused)),
-            ("neither", all(&[&no, &no]), Some(Ran::Refused)),
-            ("output", all(&[&yes, &yes, &data("hello")]), Some(Ran::Otherwise)),
-            ("another status", all(&[&yes, &yes, &status(1), &close]), Some(Ran::Otherwise)),
-            ("no status", all(&[&yes, &yes, &close]), Some(Ran::Otherwise)),
-            ("not over", all(&[&yes, &yes, &status(0)]), None),
+        let (fine, failed, hello, eof) = (status(0), status(1), data("hello"), ChannelMsg::Eof);
+        let rows: [(&str, &[&ChannelMsg], Option<Ran>); 8] = [
+            ("as asked", &[&yes, &yes, &fine, &eof, &close], Some(Ran::AsAsked)),
+            ("no terminal", &[&no, &yes, &fine, &close], Some(Ran::AsAsked)),
+            ("no commands", &[&yes, &no], Some(Ran::Refused)),
+            ("neither", &[&no, &no], Some(Ran::Refused)),
+            ("output", &[&yes, &yes, &hello], Some(Ran::Otherwise)),
+            ("another status", &[&yes, &yes, &failed, &close], Some(Ran::Otherwise)),
+            ("no status", &[&yes, &yes, &close], Some(Ran::Otherwise)),
+            ("not over", &[&yes, &yes, &fine], None),
         ];
         for (what, messages, ran) in rows {
-            assert_eq!(outcome(&messages), ran, "{what}");
+            assert_eq!(outcome(messages), ran, "{what}");
         }
         assert_eq!(Heard::default().hear(None), Some(Ran::Lost));
     }

@@ -24,7 +24,7 @@ use crate::sync::lock;
 use crate::tunnel::dial::Kind;
 use connection::{Carrier, ConnectionStatus, Established, PooledConnection};
 use heap::Heap;
-use placement::{Limits, Placement, UNUSED, View};
+use placement::{Limits, Placement, View};
 
 /// How long no further connection is tried after the server refused one.
 const REFUSED: Duration = Duration::from_secs(30);

@@ -1,5 +1,6 @@
 //! The pool's minutes, under paused time, with connections that are none.
 
+use super::placement::UNUSED;
 use super::*;
 use crate::ssh::{Channel, OpenError};
 
