@@ -27,6 +27,7 @@ pub(super) const DEFAULTS_KEYS: &[&str] = &[
     "idle_timeout",
     "api",
     "eager_ping",
+    "server_nodelay",
     "access",
     "audit",
 ];

@@ -2,6 +2,7 @@
 //!
 //! Independent of tunnels: `doctor` and `audit` use it over a separate connection.
 
+pub mod commands;
 mod error;
 mod exec;
 mod find;

@@ -7,6 +7,7 @@ mod agent_signer;
 mod algorithms;
 mod auth;
 mod channel;
+mod command;
 mod confirm;
 mod connection;
 mod context;
@@ -31,6 +32,7 @@ mod transport;
 mod uncoupled;
 
 pub use channel::{Channel, ChannelReader, ChannelStream, ChannelWriter, Endpoint, Gone, OpenError, Received};
+pub use command::Ran;
 pub use connection::{Connection, Output};
 pub use context::ConnectContext;
 pub use error::{Error, Kind, Phase, Skipped, Tried, TurnedAway, Unconfirmed};

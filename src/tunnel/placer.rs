@@ -333,7 +333,7 @@ impl Placer {
             }
             drop(lease);
             if !pooled.is_ending() {
-                open_for_next(pooled, pool, endpoint).await;
+                pool.open_spare(&pooled, &endpoint).await;
             }
         });
     }
@@ -349,7 +349,7 @@ impl Placer {
     fn prepare_next(&self, lease: Lease) {
         let (pooled, pool, endpoint) = (lease.pooled.clone(), self.pool.clone(), self.status.endpoint());
         drop(lease);
-        tokio::spawn(open_for_next(pooled, pool, endpoint));
+        tokio::spawn(async move { pool.open_spare(&pooled, &endpoint).await });
     }
 }
 
@@ -366,14 +366,6 @@ fn refuse(local: LocalStream, reason: String, placing: &Placing) -> Result<Place
 async fn close_unwanted(opening: JoinHandle<Result<Channel, OpenError>>, _lease: Lease) {
     if let Ok(Ok(channel)) = opening.await {
         hang_up::let_go(channel).await;
-    }
-}
-
-/// Opens a spare channel for the next flow. Not where it would be a command on the host.
-async fn open_for_next(pooled: Arc<PooledConnection>, pool: Arc<Pool>, endpoint: Endpoint) {
-    if !endpoint.is_command() {
-        pooled.open_spare(&endpoint).await;
-        pool.spare_opened();
     }
 }
 

@@ -28,6 +28,7 @@ mod login;
 mod machine;
 mod manners;
 mod names;
+mod nodelay;
 mod passwords;
 mod pipelines;
 mod ports;

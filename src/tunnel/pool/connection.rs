@@ -163,9 +163,9 @@ impl<C: Carrier> PooledConnection<C> {
         if self.is_ending() || self.is_suspect() { Err(channel) } else { self.spares.keep(channel) }
     }
 
-    /// Closes spare channels that are older than `limit`.
-    pub(in crate::tunnel) fn drop_old_spares(&self, limit: Duration) {
-        self.spares.drop_old(limit);
+    /// Closes spare channels that have waited for too long.
+    pub(in crate::tunnel) fn drop_old_spares(&self) {
+        self.spares.drop_old();
     }
 
     /// The facts that placement needs.
@@ -176,7 +176,7 @@ impl<C: Carrier> PooledConnection<C> {
             stalled: self.is_stalled(),
             full: self.is_full(),
             suspect: self.is_suspect(),
-            spare_since: self.spares.since(),
+            spare_until: self.spares.until(),
             used: self.was_used(),
             quiet_since: self.quiet_since(),
         }
@@ -305,7 +305,7 @@ impl<C: Carrier> PooledConnection<C> {
             bytes_in: now.bytes_in,
             bytes_out: now.bytes_out,
             rtt_ms: lock(&self.round_trip).map(|time| (time.as_secs_f64() * 1e6).round() / 1e3),
-            spare: self.spares.since().is_some(),
+            spare: self.spares.until().is_some(),
         }
     }
 }

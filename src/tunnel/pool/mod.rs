@@ -19,11 +19,12 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
+use crate::ssh::Endpoint;
 use crate::sync::lock;
 use crate::tunnel::dial::Kind;
 use connection::{Carrier, ConnectionStatus, Established, PooledConnection};
 use heap::Heap;
-use placement::{Limits, Placement, UNUSED, View};
+use placement::{Limits, Placement, View};
 
 /// How long no further connection is tried after the server refused one.
 const REFUSED: Duration = Duration::from_secs(30);
@@ -235,9 +236,18 @@ impl<C: Carrier> Pool<C> {
         Some(connections.swap_remove(at))
     }
 
-    /// Closes spare channels that are unused for [`placement::UNUSED`].
+    /// Closes spare channels that have waited for too long.
     pub(in crate::tunnel) fn drop_old_spares(&self) {
-        lock(&self.connections).iter().for_each(|pooled| pooled.drop_old_spares(UNUSED));
+        lock(&self.connections).iter().for_each(|pooled| pooled.drop_old_spares());
+    }
+
+    /// Opens a spare channel for the next flow of a connection, on its thread. Not where it would be a command on the
+    /// host.
+    pub(in crate::tunnel) async fn open_spare(&self, pooled: &PooledConnection<C>, endpoint: &Endpoint) {
+        if !endpoint.is_command() {
+            pooled.open_spare(endpoint).await;
+            self.spare_opened();
+        }
     }
 
     /// Wakes the supervisor, which then computes its next deadline.

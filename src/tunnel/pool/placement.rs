@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use crate::tunnel::dial::Kind;
 
-/// How long a connection beyond the first, or a spare channel, may be unused before it is closed.
+/// How long a connection beyond the first, or a channel that a client has left, may be unused before it is closed.
 pub(super) const UNUSED: Duration = Duration::from_secs(60);
 /// Flows that follow one another within this time are worth a second connection.
 const FAST: Duration = Duration::from_millis(500);
@@ -27,8 +27,8 @@ pub(super) struct View {
     pub(super) full: bool,
     /// May it be dead?
     pub(super) suspect: bool,
-    /// Since when a channel is open for the next flow.
-    pub(super) spare_since: Option<Instant>,
+    /// Until when a channel is open for the next flow.
+    pub(super) spare_until: Option<Instant>,
     /// Has it carried anything yet?
     pub(super) used: bool,
     /// Since when no flow is on it; while one is, when the last one ended.
@@ -75,7 +75,7 @@ pub(super) fn for_client(connections: &[View], limits: Limits, kind: Kind, patie
     let streams = kind == Kind::Streaming;
     let beside = |one: &View| if streams { one.flows > 0 && !one.taken } else { one.taken };
     let key =
-        |(_, one): &(usize, &View)| (one.suspect, beside(one), one.flows, one.spare_since.is_none(), one.quiet_since);
+        |(_, one): &(usize, &View)| (one.suspect, beside(one), one.flows, one.spare_until.is_none(), one.quiet_since);
     let open = || connections.iter().enumerate().filter(|(_, one)| !one.full);
     let best = open().filter(|(_, one)| !one.stalled).min_by_key(key);
     let suits = |one: &View| match kind {
@@ -85,7 +85,7 @@ pub(super) fn for_client(connections: &[View], limits: Limits, kind: Kind, patie
     };
     let too_fast = connections.len() == 1
         && best.is_some_and(|(_, one)| {
-            one.spare_since.is_none() && one.used && now.duration_since(one.quiet_since) < FAST
+            one.spare_until.is_none() && one.used && now.duration_since(one.quiet_since) < FAST
         });
     let leaves_none = streams
         && best.is_some_and(|(at, _)| {
@@ -125,11 +125,11 @@ pub(super) fn unused(connections: &[View], now: Instant) -> Option<usize> {
     connections.iter().rposition(is_unused).filter(|_| connections.len() > 1)
 }
 
-/// When the next connection or spare channel is unused for [`UNUSED`].
+/// When the next connection is unused for [`UNUSED`], or a spare channel has waited for too long.
 pub(super) fn next_unused(connections: &[View]) -> Option<Instant> {
     let idle = connections.iter().filter(|one| one.flows == 0 && connections.len() > 1).map(|one| one.quiet_since);
-    let spares = connections.iter().filter_map(|one| one.spare_since);
-    idle.chain(spares).min().map(|since| since + UNUSED)
+    let spares = connections.iter().filter_map(|one| one.spare_until);
+    idle.map(|since| since + UNUSED).chain(spares).min()
 }
 
 #[cfg(test)]
@@ -148,7 +148,7 @@ mod tests {
             stalled: false,
             full: false,
             suspect: false,
-            spare_since: Some(now),
+            spare_until: Some(now),
             used: true,
             quiet_since: now,
         }
@@ -167,7 +167,7 @@ mod tests {
             ("none", vec![], None, true),
             ("an idle one", vec![quiet], Some(0), false),
             ("fewer flows", vec![View { flows: 2, ..quiet }, View { flows: 1, ..quiet }], Some(1), true),
-            ("a spare", vec![View { spare_since: None, ..quiet }, quiet], Some(1), false),
+            ("a spare", vec![View { spare_until: None, ..quiet }, quiet], Some(1), false),
             ("quiet for longer", vec![quiet, View { quiet_since: now - FAST * 3, ..quiet }], Some(1), false),
             ("alive", vec![View { suspect: true, ..quiet }, View { flows: 3, ..quiet }], Some(1), true),
             ("clients that keep up", vec![View { stalled: true, ..quiet }, View { flows: 9, ..quiet }], Some(1), true),
@@ -182,7 +182,7 @@ mod tests {
     #[test]
     fn commands_that_follow_one_another_are_worth_a_second_connection() {
         let now = later();
-        let just_used = View { spare_since: None, quiet_since: now - FAST / 2, ..idle(now) };
+        let just_used = View { spare_until: None, quiet_since: now - FAST / 2, ..idle(now) };
         let grow = |connections: &[View]| for_client(connections, MANY, Kind::Unknown, true, now).grow;
         assert!(grow(&[just_used]));
         assert!(!grow(&[View { used: false, ..just_used }]), "the first one");
@@ -263,14 +263,14 @@ mod tests {
     #[test]
     fn unused_connections_go_but_the_last_one_and_spares_go_too() {
         let now = later();
-        let old = View { quiet_since: now - UNUSED, spare_since: None, ..idle(now) };
+        let old = View { quiet_since: now - UNUSED, spare_until: None, ..idle(now) };
         let young = View { quiet_since: now - UNUSED / 2, ..old };
         assert_eq!(unused(&[old], now), None, "the last one");
         assert_eq!(unused(&[old, old, young], now), Some(1));
         assert_eq!(unused(&[young, View { flows: 1, ..old }], now), None);
         assert_eq!(next_unused(&[old]), None, "nothing is waited for");
         assert_eq!(next_unused(&[young, old]), Some(now));
-        assert_eq!(next_unused(&[View { spare_since: Some(now), ..old }]), Some(now + UNUSED));
+        assert_eq!(next_unused(&[View { spare_until: Some(now + UNUSED), ..old }]), Some(now + UNUSED));
     }
 
     fn any_view(now: Instant) -> impl Strategy<Value = View> {
@@ -282,7 +282,7 @@ mod tests {
                 stalled,
                 full,
                 suspect,
-                spare_since: spare.then_some(now),
+                spare_until: spare.then_some(now),
                 used,
                 quiet_since: now - Duration::from_millis(quiet),
             },

@@ -6,9 +6,14 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use super::placement::UNUSED;
 use crate::ssh::Channel;
 use crate::sync::lock;
 use crate::tunnel::flow::hang_up;
+
+/// How long a new channel waits for a flow. It saves the next command a round trip, and costs the host's sshd a
+/// descriptor and its Engine a connection; some Engines close it earlier.
+const KEPT: Duration = Duration::from_secs(10 * 60);
 
 /// At most one channel that is new, and one that has carried the requests of a client that has left.
 #[derive(Debug, Default)]
@@ -26,7 +31,8 @@ enum Spare {
     None,
     /// A channel is being opened.
     Opening,
-    /// The task that owns the channel sends it to the sender that it gets here, and closes it once this is dropped.
+    /// The task that owns the channel sends it to the sender that it gets here, and closes it once this is dropped. It is
+    /// closed at this time.
     Open(oneshot::Sender<oneshot::Sender<Channel>>, Instant),
 }
 
@@ -53,7 +59,7 @@ impl Spares {
 
     /// The outcome of that.
     pub(super) fn opened(&self, channel: Option<Channel>) {
-        *lock(&self.new) = channel.map_or(Spare::None, |channel| hold(channel, &self.new));
+        *lock(&self.new) = channel.map_or(Spare::None, |channel| hold(channel, &self.new, KEPT));
     }
 
     /// Keeps a used channel.
@@ -65,29 +71,30 @@ impl Spares {
         if !matches!(*spare, Spare::None) {
             return Err(channel);
         }
-        *spare = hold(channel, &self.used);
+        *spare = hold(channel, &self.used, UNUSED);
         Ok(())
     }
 
-    /// Closes channels that have waited for `limit`.
-    pub(super) fn drop_old(&self, limit: Duration) {
+    /// Closes channels that have waited for too long.
+    pub(super) fn drop_old(&self) {
+        let now = Instant::now();
         for slot in [&self.new, &self.used] {
             let mut spare = lock(slot);
-            if matches!(*spare, Spare::Open(_, since) if since.elapsed() >= limit) {
+            if matches!(*spare, Spare::Open(_, until) if until <= now) {
                 *spare = Spare::None;
             }
         }
     }
 
-    /// Since when the one that has waited longest is open; None without any.
-    pub(super) fn since(&self) -> Option<Instant> {
-        [&self.new, &self.used].into_iter().filter_map(since).min()
+    /// When the next one is closed if no flow takes it; None without any.
+    pub(super) fn until(&self) -> Option<Instant> {
+        [&self.new, &self.used].into_iter().filter_map(until).min()
     }
 }
 
-fn since(slot: &Slot) -> Option<Instant> {
+fn until(slot: &Slot) -> Option<Instant> {
     match *lock(slot) {
-        Spare::Open(_, since) => Some(since),
+        Spare::Open(_, until) => Some(until),
         Spare::None | Spare::Opening => None,
     }
 }
@@ -106,11 +113,11 @@ async fn take(slot: &Slot) -> Option<Channel> {
     handed.await.ok()
 }
 
-fn hold(channel: Channel, slot: &Slot) -> Spare {
+fn hold(channel: Channel, slot: &Slot, limit: Duration) -> Spare {
     let (holder, wanted) = oneshot::channel();
-    let since = Instant::now();
-    tokio::spawn(own(channel, wanted, since, Arc::downgrade(slot)));
-    Spare::Open(holder, since)
+    let until = Instant::now() + limit;
+    tokio::spawn(own(channel, wanted, until, Arc::downgrade(slot)));
+    Spare::Open(holder, until)
 }
 
 /// Owns a spare channel until a flow takes it. Closes it at once when the far end sends anything or has ended it: each costs
@@ -118,7 +125,7 @@ fn hold(channel: Channel, slot: &Slot) -> Spare {
 async fn own(
     mut channel: Channel,
     wanted: oneshot::Receiver<oneshot::Sender<Channel>>,
-    since: Instant,
+    until: Instant,
     slot: Weak<Mutex<Spare>>,
 ) {
     let wanted = tokio::select! {
@@ -134,7 +141,7 @@ async fn own(
         None => {
             if let Some(slot) = slot.upgrade() {
                 let mut spare = lock(&slot);
-                if matches!(*spare, Spare::Open(_, other) if other == since) {
+                if matches!(*spare, Spare::Open(_, other) if other == until) {
                     *spare = Spare::None;
                 }
             }

@@ -1,7 +1,8 @@
 //! The pool's minutes, under paused time, with connections that are none.
 
+use super::placement::UNUSED;
 use super::*;
-use crate::ssh::{Channel, Endpoint, OpenError};
+use crate::ssh::{Channel, OpenError};
 
 /// Opens nothing, and answers as long as it is said to.
 #[derive(Debug, Default)]

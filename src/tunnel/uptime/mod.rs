@@ -3,6 +3,7 @@
 pub(super) mod commands;
 pub(super) mod connect;
 mod network;
+mod nodelay;
 mod reconnect_policy;
 pub(super) mod state;
 pub(super) mod supervisor;

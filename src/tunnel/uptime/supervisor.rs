@@ -8,6 +8,7 @@ use tokio::task::JoinSet;
 use super::commands::{Command, Commands};
 use super::connect::{Connector, Found};
 use super::network::Network;
+use super::nodelay::Nodelay;
 use super::reconnect_policy::ReconnectPolicy;
 use super::state::{Event, Publisher};
 use crate::backoff::Backoff;
@@ -47,6 +48,7 @@ pub(in crate::tunnel) struct Supervisor {
     pub(in crate::tunnel) pool: Arc<Pool>,
     pub(in crate::tunnel) commands: Arc<Commands>,
     pub(in crate::tunnel) counters: Arc<Counters>,
+    pub(in crate::tunnel) nodelay: Arc<Nodelay>,
 }
 
 impl Supervisor {
@@ -133,6 +135,29 @@ impl Supervisor {
         self.status.apply(Event::Connected);
     }
 
+    /// Waits for the end of a connection. Meanwhile makes it fast for its first flow, and learns its host's keys.
+    fn watch_over(&self, pooled: Arc<PooledConnection>) -> impl Future<Output = Outcome> + use<> {
+        let (nodelay, settings, status) = (self.nodelay.clone(), self.settings.subscribe(), self.status.clone());
+        let pool = self.pool.clone();
+        async move {
+            let connection = &pooled.carrier.connection;
+            let (opens, endpoint) = (pooled.clone(), status.endpoint());
+            let spare = pooled.carrier.worker.run(async move { pool.open_spare(&opens, &endpoint).await });
+            let background = async {
+                nodelay.after_login(connection, settings, &status).await;
+                let _ = spare.await;
+                std::future::pending().await
+            };
+            tokio::select! {
+                lost = connection.ended() => Outcome::Lost(pooled.clone(), lost),
+                never = connection.learn_host_keys() => never,
+                never = background => never,
+                () = pooled.given_up() => Outcome::Lost(pooled.clone(), connection.silent()),
+                () = pooled.draining() => Outcome::Drained,
+            }
+        }
+    }
+
     fn failed(&self, error: &Error) {
         self.status.failed(error, &self.settings.target().typed());
     }
@@ -158,7 +183,7 @@ impl Supervisor {
         let mut tasks = JoinSet::new();
         let mut growing = false;
         let mut settings = self.settings.subscribe();
-        self.pool.connections().into_iter().for_each(|pooled| drop(tasks.spawn(watch_over(pooled))));
+        self.pool.connections().into_iter().for_each(|pooled| drop(tasks.spawn(self.watch_over(pooled))));
         loop {
             let idle_timeout = self.settings.target().idle_timeout;
             tokio::select! {
@@ -166,7 +191,7 @@ impl Supervisor {
                     Ok(outcome) => {
                         growing &= !matches!(outcome, Outcome::Grown(_));
                         if let Some(pooled) = self.heard(outcome) {
-                            tasks.spawn(watch_over(pooled));
+                            tasks.spawn(self.watch_over(pooled));
                         }
                         if self.pool.is_empty() {
                             return;
@@ -343,16 +368,5 @@ async fn unused(pool: &Pool, limit: Option<Duration>) -> Vec<Arc<PooledConnectio
     match limit {
         Some(limit) => pool.unused_for(limit).await,
         None => std::future::pending().await,
-    }
-}
-
-/// Waits for the end of a connection; learns its host's keys meanwhile.
-async fn watch_over(pooled: Arc<PooledConnection>) -> Outcome {
-    let connection = &pooled.carrier.connection;
-    tokio::select! {
-        lost = connection.ended() => Outcome::Lost(pooled.clone(), lost),
-        never = connection.learn_host_keys() => never,
-        () = pooled.given_up() => Outcome::Lost(pooled.clone(), connection.silent()),
-        () = pooled.draining() => Outcome::Drained,
     }
 }
