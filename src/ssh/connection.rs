@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use russh::Disconnect;
@@ -65,6 +66,7 @@ pub struct Connection {
     login: Login,
     /// See [`Connection::account`].
     account: String,
+    sends_at_once: AtomicBool,
     credentials: Credentials,
     /// The name under which this host's password is stored.
     password: Option<Kept>,
@@ -231,6 +233,7 @@ impl Connection {
             password,
             _proxy: None,
             last_heard,
+            sends_at_once: AtomicBool::new(false),
             ends: way.ends,
             hop: way.hop,
         };
@@ -321,7 +324,14 @@ impl Connection {
 
     /// Runs `true` in a session of its own, within 5 s: sshd then sends without delay (`ssh/command.rs`).
     pub async fn run_true(&self) -> Ran {
-        command::run(&self.handle).await
+        let ran = command::run(&self.handle).await;
+        self.sends_at_once.store(ran == Ran::AsAsked, Relaxed);
+        ran
+    }
+
+    /// Whether the server is known to send without delay.
+    pub fn sends_at_once(&self) -> bool {
+        self.sends_at_once.load(Relaxed)
     }
 
     /// Describes the login in one line: the account, the way to it, the host's identity, and what was accepted. Two logins

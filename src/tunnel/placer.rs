@@ -14,8 +14,8 @@ use super::api::Exchange;
 use super::client::stream::LocalStream;
 use super::counters::Counters;
 use super::dial::{Kind, Leads, Purpose};
-use super::flow::hang_up;
 use super::flow::carriage::{Carriage, End, Left, Outcome};
+use super::flow::hang_up;
 use super::flow::relay;
 use super::pool::connection::{Carrier, PooledConnection};
 use super::pool::{Lease, Pool};
@@ -266,7 +266,9 @@ impl Placer {
             self.status.flow_reset(why.clone());
         }
         if purpose.is_clients_to_engine() {
-            self.prepare_next(lease);
+            let pooled = lease.pooled.clone();
+            drop(lease);
+            self.prepare_next(pooled);
         }
         Carried::Ended(end)
     }
@@ -284,6 +286,10 @@ impl Placer {
         if purpose.is_clients_to_engine()
             && let Some((spare, is_used)) = lease.pooled.take_spare(may_be_used).await
         {
+            // A command opens several connections, one shortly after the other.
+            if lease.pooled.carrier.sends_at_once() {
+                self.prepare_next(lease.pooled.clone());
+            }
             return Ok((spare, lease, is_used));
         }
         let (pooled, endpoint) = (lease.pooled.clone(), self.way(purpose));
@@ -344,11 +350,9 @@ impl Placer {
         }
     }
 
-    /// After a flow: opens a spare channel for the next one on an idle connection. Not where it would be a command on
-    /// the host.
-    fn prepare_next(&self, lease: Lease) {
-        let (pooled, pool, endpoint) = (lease.pooled.clone(), self.pool.clone(), self.status.endpoint());
-        drop(lease);
+    /// Opens a spare channel for the next flow.
+    fn prepare_next(&self, pooled: Arc<PooledConnection>) {
+        let (pool, endpoint) = (self.pool.clone(), self.status.endpoint());
         tokio::spawn(async move { pool.open_spare(&pooled, &endpoint).await });
     }
 }

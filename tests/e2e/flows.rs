@@ -142,6 +142,8 @@ fn a_refused_flow_closes_its_client_counts_and_leaves_the_tunnel_up() {
     let lab = Lab::new("");
     let socket = tunnel_to(&lab, |_| {});
     std::fs::remove_file(lab.path("remote/x.sock")).unwrap();
+    // One that was opened before, for the first flow, is closed by this server.
+    wait_for("no spare channel", || (lab.status("lab")["connections"][0]["spare"] == false).then_some(()));
     for _ in 0..3 {
         let mut client = connect(&socket);
         let _ = client.write_all(b"x");

@@ -21,7 +21,12 @@ pub(super) enum Outward {
 
 /// Carries the client's direction to its end. Once both directions have ended, a client that still reads looks just like one that is gone;
 /// then nothing is left to be cut.
-pub(super) async fn outwards(local: &LocalStream, writer: &ChannelWriter, carriage: Carriage<'_>, shared: &Shared) -> Outward {
+pub(super) async fn outwards(
+    local: &LocalStream,
+    writer: &ChannelWriter,
+    carriage: Carriage<'_>,
+    shared: &Shared,
+) -> Outward {
     loop {
         if shared.leaving.load(Relaxed) {
             return Outward::Elsewhere;

@@ -54,6 +54,9 @@ pub(in crate::tunnel) trait Carrier: Send + Sync + 'static {
 
     /// Has the other end's kernel acknowledged all that was sent? False where the system does not tell.
     fn is_acknowledged(&self) -> bool;
+
+    /// Does its server send small messages without delay?
+    fn sends_at_once(&self) -> bool;
 }
 
 /// An SSH connection, logged in.
@@ -81,6 +84,10 @@ impl Carrier for Established {
 
     fn is_acknowledged(&self) -> bool {
         self.connection.is_acknowledged()
+    }
+
+    fn sends_at_once(&self) -> bool {
+        self.connection.sends_at_once()
     }
 }
 
@@ -147,10 +154,10 @@ impl<C: Carrier> PooledConnection<C> {
         if self.is_suspect() { None } else { self.spares.take(may_be_used).await }
     }
 
-    /// Opens a spare channel on an idle connection without one. Beside flows, the server's confirmation could delay
-    /// their answers (Nagle's algorithm).
+    /// Opens a spare channel on a connection without one. It has to be idle, or known to send without delay: beside flows,
+    /// the server's confirmation could otherwise delay their answers (Nagle's algorithm).
     pub(in crate::tunnel) async fn open_spare(&self, endpoint: &Endpoint) {
-        if self.load.load(Relaxed) == 0 && !self.is_stalled() && self.spares.opens() {
+        if (self.load.load(Relaxed) == 0 || self.carrier.sends_at_once()) && !self.is_stalled() && self.spares.opens() {
             self.spares.opened(self.carrier.open(endpoint).await.ok());
         }
     }

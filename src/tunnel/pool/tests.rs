@@ -30,6 +30,10 @@ impl Carrier for Fake {
     fn is_acknowledged(&self) -> bool {
         self.is_acknowledged.load(Relaxed)
     }
+
+    fn sends_at_once(&self) -> bool {
+        false
+    }
 }
 
 fn connection() -> Arc<PooledConnection<Fake>> {
