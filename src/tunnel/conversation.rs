@@ -86,7 +86,10 @@ impl Conversation {
             };
             local = match self.serving.placer.clone().place(local, placing).await? {
                 Placed::Ended(end) => return Ok(end),
-                Placed::Free(local) => local.move_here().map_err(|e| e.to_string())?,
+                Placed::Free(local) => {
+                    self.exchange.has_left();
+                    local.move_here().map_err(|e| e.to_string())?
+                }
                 Placed::Refused(local, reason) => {
                     let refused = (StatusCode::BAD_GATEWAY, reason);
                     self.answer_refused(local, Rejected { refused, head: None }).await;
@@ -120,14 +123,15 @@ impl Conversation {
                     exchange.goes_on();
                     continue;
                 }
-                if let Some((refusal, is_answered)) = exchange.broken() {
+                if let Some((status, refusal, is_answered)) = exchange.broken() {
                     if is_answered {
                         local.reset();
                         return Ok(Next::Ended(End::Cut));
                     }
-                    let refused = (StatusCode::BAD_REQUEST, refusal.to_owned());
+                    let refused = (status, refusal.to_owned());
                     self.answer_refused(local, Rejected { refused, head: None }).await;
-                    return Ok(Next::Ended(End::Done));
+                    let end = if status == StatusCode::BAD_GATEWAY { End::Cut } else { End::Done };
+                    return Ok(Next::Ended(end));
                 }
                 if exchange.has_finished() {
                     linger::close(local).await;

@@ -12,10 +12,16 @@ pub(super) enum Progress {
     More,
     /// The answer has ended with the last byte read, and another request may follow.
     Complete,
-    /// The end cannot be determined: the stream is raw, ends with the connection, or is invalid.
-    Unframed,
-    /// The answer has ended, and there is more behind it, which answers nothing.
-    Surplus,
+    /// The answer has ended with the last byte read, and is the last one of its connection.
+    Last,
+    /// The answer has ended with this byte of the input, and there is more, which answers nothing.
+    Surplus(usize),
+    /// The answer ends with its connection.
+    UntilClose,
+    /// The connection has switched to another protocol (RFC 9110 section 15.2.2).
+    Switched,
+    /// It is no answer that can be read.
+    Invalid,
 }
 
 /// Reads one answer.
@@ -29,15 +35,19 @@ pub(super) struct Answer {
     keeps: Keeps,
     head: Option<Vec<u8>>,
     body: Vec<u8>,
+    /// Is it the last one of its connection?
+    closes: bool,
 }
 
-/// What of an answer is kept for later.
+/// What of an answer is kept for later, and how far it is read.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Keeps {
     /// Its final head.
     pub(super) head: bool,
     /// Its body, up to this number of bytes.
     pub(super) body: usize,
+    /// Whether the end of the last answer of a connection is looked for. It is [`Progress::UntilClose`] otherwise.
+    pub(super) last: bool,
 }
 
 #[derive(Debug)]
@@ -47,16 +57,38 @@ enum State {
     Body(Rest),
 }
 
+/// A head.
+#[derive(Debug, PartialEq, Eq)]
+struct Head {
+    status: u16,
+    follows: Follows,
+    /// Does the connection close behind it?
+    closes: bool,
+}
+
 /// What follows a head.
+#[derive(Debug, PartialEq, Eq)]
 enum Follows {
     Body(Body),
     /// The final answer, after an interim one (1xx).
     Answer,
+    /// A body that ends with the connection.
+    UntilClose,
+    /// Another protocol.
+    Switch,
 }
 
 impl Answer {
     pub(super) fn new(to_head: bool, keeps: Keeps) -> Self {
-        Self { state: State::Head(Vec::new()), to_head, status: None, keeps, head: None, body: Vec::new() }
+        Self {
+            state: State::Head(Vec::new()),
+            to_head,
+            status: None,
+            keeps,
+            head: None,
+            body: Vec::new(),
+            closes: false,
+        }
     }
 
     /// Its status, once its head has been read.
@@ -74,72 +106,70 @@ impl Answer {
         &self.body
     }
 
-    /// Whether it has switched to another protocol (RFC 9110 section 15.2.2). Known where the head is kept.
-    pub(super) fn has_switched(&self) -> bool {
-        self.head().is_some_and(|head| head.starts_with(b"HTTP/1.1 101 "))
-    }
-
     /// Whether the answer reports success (status below 400). False until the status is known.
     pub(super) fn is_done(&self) -> bool {
         self.status.is_some_and(|status| status < 400)
     }
 
     /// Reads more input. Must not be called again after another result than [`Progress::More`].
-    pub(super) fn feed(&mut self, mut input: &[u8]) -> Progress {
-        while !input.is_empty() {
+    pub(super) fn feed(&mut self, input: &[u8]) -> Progress {
+        let mut rest_of_input = input;
+        while !rest_of_input.is_empty() {
             let used = match &mut self.state {
                 State::Head(head) => {
                     let before = head.len();
-                    head.extend_from_slice(&input[..input.len().min(MAX_HEAD + 1 - before)]);
+                    head.extend_from_slice(&rest_of_input[..rest_of_input.len().min(MAX_HEAD + 1 - before)]);
                     let Some(end) = head_end(head, before) else {
-                        if head.len() > MAX_HEAD {
-                            return Progress::Unframed;
-                        }
-                        return Progress::More;
+                        return if head.len() > MAX_HEAD { Progress::Invalid } else { Progress::More };
                     };
-                    let read = read_head(&head[..end], self.to_head);
-                    if self.keeps.head && !matches!(read, Some((_, Follows::Answer))) {
-                        self.head = Some(head[..end].to_vec());
+                    let Some(Head { status, follows, closes }) = read_head(&head[..end], self.to_head) else {
+                        return Progress::Invalid;
+                    };
+                    if follows != Follows::Answer {
+                        (self.status, self.closes) = (Some(status), closes);
+                        self.head = self.keeps.head.then(|| head[..end].to_vec());
                     }
-                    let Some((status, follows)) = read else { return Progress::Unframed };
-                    if !matches!(follows, Follows::Answer) {
-                        self.status = Some(status);
-                    }
-                    let used = end - before;
                     self.state = match follows {
+                        Follows::Switch => return Progress::Switched,
+                        Follows::UntilClose => return Progress::UntilClose,
                         Follows::Answer => State::Head(Vec::new()),
+                        Follows::Body(_) if closes && !self.keeps.last => return Progress::UntilClose,
                         Follows::Body(body) => State::Body(Rest::from(body)),
                     };
-                    used
+                    end - before
                 }
                 State::Body(rest) => {
                     let is_data = rest.is_data();
-                    let Ok(used) = rest.feed(input) else { return Progress::Unframed };
+                    let Ok(used) = rest.feed(rest_of_input) else { return Progress::Invalid };
                     if is_data {
                         let room = self.keeps.body.saturating_sub(self.body.len());
-                        self.body.extend_from_slice(&input[..used.min(room)]);
+                        self.body.extend_from_slice(&rest_of_input[..used.min(room)]);
                     }
                     used
                 }
             };
+            rest_of_input = &rest_of_input[used..];
             if matches!(&self.state, State::Body(rest) if rest.has_ended()) {
-                return complete(&input[used..]);
+                return match rest_of_input.len() {
+                    _ if self.closes => Progress::Last,
+                    0 => Progress::Complete,
+                    more => Progress::Surplus(input.len() - more),
+                };
             }
-            input = &input[used..];
         }
         Progress::More
     }
 }
 
-fn complete(behind: &[u8]) -> Progress {
-    if behind.is_empty() { Progress::Complete } else { Progress::Surplus }
-}
-
-/// The status in a head, and what follows the head. None if that cannot be determined or nothing may follow.
-fn read_head(head: &[u8], to_head: bool) -> Option<(u16, Follows)> {
+/// Reads a head. None if it is not valid.
+fn read_head(head: &[u8], to_head: bool) -> Option<Head> {
     let text = std::str::from_utf8(head).ok()?.strip_suffix("\r\n\r\n")?;
     let mut lines = text.split("\r\n");
-    let line = lines.next()?.strip_prefix("HTTP/1.1 ")?;
+    let line = lines.next()?;
+    let (line, mut closes) = match line.strip_prefix("HTTP/1.1 ") {
+        Some(line) => (line, false),
+        None => (line.strip_prefix("HTTP/1.0 ")?, true),
+    };
     let digits = line.get(..3).filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()))?;
     let status: u16 = digits.parse().ok().filter(|_| matches!(line.as_bytes().get(3), None | Some(b' ')))?;
     let (mut length, mut chunked) = (None, false);
@@ -155,20 +185,20 @@ fn read_head(head: &[u8], to_head: bool) -> Option<(u16, Follows)> {
             }
             chunked = true;
         } else if name.eq_ignore_ascii_case("connection") && !value.eq_ignore_ascii_case("keep-alive") {
-            // The connection closes after this answer or switches protocols.
-            return None;
+            closes = true;
         }
     }
     let follows = match (status, length, chunked) {
-        (101, ..) => return None,
+        (101, ..) => Follows::Switch,
         (100..=199, ..) => Follows::Answer,
         _ if to_head => Follows::Body(Body::None),
         (204 | 304, ..) => Follows::Body(Body::None),
-        (_, Some(_), true) | (_, None, false) => return None,
+        (_, Some(_), true) => return None,
+        (_, None, false) => Follows::UntilClose,
         (_, Some(length), false) => Follows::Body(Body::Length(length)),
         (_, None, true) => Follows::Body(Body::Chunked),
     };
-    Some((status, follows))
+    Some(Head { status, follows, closes })
 }
 
 #[cfg(test)]
@@ -211,39 +241,48 @@ mod tests {
         let text = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 201 Created\r\nTransfer-Encoding: chunked\r\n\r\n\
             3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n";
         for (most, body) in [(0, ""), (4, "abcd"), (100, "abcde")] {
-            let mut answer = Answer::new(false, Keeps { head: true, body: most });
+            let mut answer = Answer::new(false, Keeps { head: true, body: most, last: false });
             let progress: Vec<_> = text.chunks(5).map(|piece| answer.feed(piece)).collect();
             assert_eq!(progress.last(), Some(&Progress::Complete));
             assert!(answer.head().is_some_and(|head| head.starts_with(b"HTTP/1.1 201 ")));
-            assert_eq!((answer.body(), answer.has_switched()), (body.as_bytes(), false));
+            assert_eq!(answer.body(), body.as_bytes());
         }
-        let mut switched = Answer::new(false, Keeps { head: true, body: 0 });
-        assert_eq!(switched.feed(b"HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\n\r\nraw"), Progress::Unframed);
-        assert!(switched.has_switched());
     }
 
     #[test]
-    fn what_has_no_certain_end_is_not_framed() {
-        for text in [
-            "HTTP/1.1 101 UPGRADED\r\nUpgrade: tcp\r\nConnection: Upgrade\r\n\r\n",
-            "HTTP/1.1 200 OK\r\nContent-Type: application/vnd.docker.raw-stream\r\n\r\n",
-            "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nOK",
-            "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\nOK",
-            "HTTP/1.1 200 OK\r\nContent-Length: +2\r\n\r\nOK",
-            "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\nOK",
-            "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\nOK",
-            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n",
-            "HTTP/1.1 204 No\r\n\r\nHTTP/1.1 200 OK\r\n",
-            "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nxy",
-            "HTTP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n",
-            "HTTP/1.1 2000 OK\r\nContent-Length: 0\r\n\r\n",
-            "HTTP/1.1 +20 OK\r\nContent-Length: 0\r\n\r\n",
-            "SSH-2.0-x\r\n\r\n",
-            "HTTP/1.1 200 OK\r\nno colon\r\n\r\n",
+    fn the_last_answer_of_a_connection_has_an_end_where_that_is_looked_for() {
+        for head in ["HTTP/1.0 200 OK\r\n", "HTTP/1.1 200 OK\r\nConnection: close\r\n"] {
+            for (last, expected) in [(true, Progress::Last), (false, Progress::UntilClose)] {
+                let mut answer = Answer::new(false, Keeps { last, ..Keeps::default() });
+                assert_eq!(answer.feed(format!("{head}Content-Length: 2\r\n\r\nOK").as_bytes()), expected, "{head}");
+            }
+            let mut answer = Answer::new(false, Keeps { last: true, ..Keeps::default() });
+            assert_eq!(answer.feed(format!("{head}\r\nOK").as_bytes()), Progress::UntilClose, "{head}");
+        }
+    }
+
+    #[test]
+    fn what_has_no_certain_end_is_told_apart() {
+        use Progress::{Invalid, Surplus, Switched, UntilClose};
+        for (text, expected) in [
+            ("HTTP/1.1 101 UPGRADED\r\nUpgrade: tcp\r\nConnection: Upgrade\r\n\r\n", Switched),
+            ("HTTP/1.1 200 OK\r\nContent-Type: application/vnd.docker.raw-stream\r\n\r\n", UntilClose),
+            ("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nOK", UntilClose),
+            ("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\nOK", Invalid),
+            ("HTTP/1.1 200 OK\r\nContent-Length: +2\r\n\r\nOK", Invalid),
+            ("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\nOK", Invalid),
+            ("HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\nOK", Invalid),
+            ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n", Invalid),
+            ("HTTP/1.1 204 No\r\n\r\nHTTP/1.1 200 OK\r\n", Surplus(19)),
+            ("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nxy", Surplus(39)),
+            ("HTTP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n", UntilClose),
+            ("HTTP/1.1 2000 OK\r\nContent-Length: 0\r\n\r\n", Invalid),
+            ("HTTP/1.1 +20 OK\r\nContent-Length: 0\r\n\r\n", Invalid),
+            ("SSH-2.0-x\r\n\r\n", Invalid),
+            ("HTTP/1.1 200 OK\r\nno colon\r\n\r\n", Invalid),
         ] {
             let mut answer = Answer::new(false, Keeps::default());
-            let progress = answer.feed(text.as_bytes());
-            assert!(matches!(progress, Progress::Unframed | Progress::Surplus), "{text}");
+            assert_eq!(answer.feed(text.as_bytes()), expected, "{text}");
         }
         let mut answer = Answer::new(false, Keeps::default());
         let mut progress = answer.feed(b"HTTP/1.1 200 OK\r\n");
@@ -254,6 +293,6 @@ mod tests {
                 break;
             }
         }
-        assert_eq!(progress, Progress::Unframed);
+        assert_eq!(progress, Progress::Invalid);
     }
 }

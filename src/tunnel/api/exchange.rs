@@ -51,6 +51,15 @@ pub(in crate::tunnel) struct Changed {
     pub(in crate::tunnel) starts: Option<String>,
 }
 
+/// What to do with data from the host.
+#[derive(Debug, PartialEq, Eq)]
+pub(in crate::tunnel) struct FromHost {
+    /// How many bytes of it the client gets.
+    pub(in crate::tunnel) passes: usize,
+    /// It reports the success of a request that changes the published ports. Told once.
+    pub(in crate::tunnel) changed: Option<Changed>,
+}
+
 /// What to do with data from the client.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::tunnel) enum FromClient {
@@ -263,51 +272,61 @@ impl Exchange {
         self.news.notified().await;
     }
 
-    /// Records data from the host. Returns a change, once per request, if it reports the success of a request that
-    /// changes the published ports.
-    pub(in crate::tunnel) fn host_sent(&self, data: &[u8]) -> Option<Changed> {
+    /// Records data from the host.
+    pub(in crate::tunnel) fn host_sent(&self, data: &[u8]) -> FromHost {
         let mut state = lock(&self.state);
         if state.early == Early::Told {
             state.early = Early::No;
             self.more.notify_one();
         }
         state.request.line.received += data.len() as u64;
+        let mut heard = FromHost { passes: data.len(), changed: None };
         if state.phase == Phase::Blind {
-            return None;
+            return heard;
         }
-        state.answered = true;
+        if self.police.is_some() && state.phase != Phase::Asked {
+            state.answers_nothing();
+            self.news.notify_one();
+            return FromHost { passes: 0, ..heard };
+        }
+        let was_answered = std::mem::replace(&mut state.answered, true);
         let is_asked = state.phase == Phase::Asked;
         let progress = match state.answer.as_mut().filter(|_| is_asked) {
             Some(answer) => answer.feed(data),
-            // No request is in progress.
-            None => Progress::Unframed,
+            // No request is in progress, or its answer ends with the connection.
+            None => Progress::UntilClose,
         };
         let is_done = state.answer.as_ref().is_some_and(Answer::is_done);
-        let holds = is_done && std::mem::take(&mut state.request.changes_ports);
-        let holds = holds.then(|| Changed { starts: state.request.starts.take() });
+        if is_done && std::mem::take(&mut state.request.changes_ports) {
+            heard.changed = Some(Changed { starts: state.request.starts.take() });
+        }
         if progress == Progress::More {
-            return holds;
+            return heard;
         }
         let (is_ping, generation) = (std::mem::take(&mut state.request.is_ping), state.request.generation);
         let answer = state.answer.take();
-        if progress == Progress::Complete {
+        if matches!(progress, Progress::Complete | Progress::Last | Progress::Surplus(_)) {
             let line = std::mem::take(&mut state.request.line);
             if tracing::enabled!(tracing::Level::DEBUG) {
                 line.log(answer.as_ref().and_then(Answer::status));
             }
         }
         if let Some(police) = &self.police {
-            let answer = answer.as_ref();
+            let (answer, made) = (answer.as_ref(), state.policed.makes());
             if let Some(head) = answer.and_then(Answer::head) {
                 police.answered(head);
             }
-            if let (Some(made), Some(201), Some(answer)) =
-                (state.policed.makes(), answer.and_then(Answer::status), answer)
-            {
+            if let (Some(made), Some(answer)) = (made, answer.filter(|answer| answer.status() == Some(201))) {
                 police.made(made, answer.body());
             }
-            let has_switched = answer.is_some_and(Answer::has_switched);
-            state.policed_answered(progress, has_switched, police.as_ref());
+            match progress {
+                Progress::Surplus(passes) => heard.passes = passes,
+                Progress::Invalid | Progress::Switched if !state.may_switch(progress) => {
+                    (heard.passes, state.answered) = (0, was_answered);
+                }
+                _ => {}
+            }
+            state.policed_answered(progress, police.as_ref());
             if state.phase != Phase::Asked {
                 self.news.notify_one();
             }
@@ -325,7 +344,7 @@ impl Exchange {
             let head = answer.as_ref().and_then(Answer::head).filter(|_| progress == Progress::Complete);
             self.pings.heard(generation, head);
         }
-        holds
+        heard
     }
 
     /// The kind of the pending data if it is ready to be placed; none of it was sent yet.
@@ -350,6 +369,7 @@ impl Exchange {
                 let keeps = Keeps {
                     head: state.request.is_ping || self.police.is_some(),
                     body: if is_made { MAX_MADE } else { 0 },
+                    last: self.police.is_some(),
                 };
                 state.answer = Some(Answer::new(state.request.is_head, keeps));
                 state.answered = false;

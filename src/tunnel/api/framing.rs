@@ -61,7 +61,7 @@ impl Framing {
                 lock(&self.seen.0).push_back(Err(rejected.refused.1));
                 return Ok(());
             }
-            if let Some((refusal, _)) = self.exchange.broken() {
+            if let Some((_, refusal, _)) = self.exchange.broken() {
                 return Err(refusal);
             }
             if self.exchange.ready().is_some() {

@@ -150,14 +150,14 @@ pub(in crate::tunnel) async fn ask(
     question: &[u8],
 ) -> Option<Vec<u8>> {
     engine.write_all(question).await.ok()?;
-    let mut answer = Answer::new(true, Keeps { head: true, body: 0 });
+    let mut answer = Answer::new(true, Keeps { head: true, ..Keeps::default() });
     loop {
         let mut piece = [0; 2048];
         let size = engine.read(&mut piece).await.ok().filter(|size| *size > 0)?;
         match answer.feed(&piece[..size]) {
             Progress::More => {}
             Progress::Complete => return answer.head().map(<[u8]>::to_vec),
-            Progress::Unframed | Progress::Surplus => return None,
+            _ => return None,
         }
     }
 }

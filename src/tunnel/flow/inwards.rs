@@ -4,13 +4,14 @@ use std::pin::Pin;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::carriage::{Carriage, End, Shared};
 use super::pace::{Pace, Pressure, Step};
 use super::send_buffer::SendBuffer;
 use crate::ssh::{ChannelReader, Received};
-use crate::tunnel::api::{Changed, Exchange};
+use crate::tunnel::api::{Changed, Exchange, FromHost};
 use crate::tunnel::client::error_answer::{answer, error_body};
 use crate::tunnel::client::peer::Who;
 use crate::tunnel::client::stream::LocalStream;
@@ -120,17 +121,14 @@ impl<'a> Inwards<'a> {
                 received = reader.receive(), if reads => match received {
                     Received::Data(data) => {
                         self.carriage.lease.pooled.has_received(data.len());
-                        if let Some(Changed { starts }) = self.carriage.exchange.and_then(|e| e.host_sent(&data)) {
-                            self.is_whole = self.buffer.is_empty() && self.carriage.exchange.is_some_and(Exchange::is_between);
-                            let looks = self.carriage.looks;
-                            self.held = Some(Box::pin(async move { looks.once_more(starts.as_deref()).await }));
-                        }
-                        if self.carriage.exchange.is_some_and(Exchange::must_leave) {
-                            self.shared.is_clean.store(self.carriage.exchange.is_some_and(Exchange::leaves_nothing), Relaxed);
-                            self.shared.leaving.store(true, Relaxed);
+                        let mut data = data;
+                        if let Some(exchange) = self.carriage.exchange {
+                            self.hear(exchange, &mut data);
                         }
                         let last = full && self.pace.received(Instant::now(), data.len());
-                        self.buffer.push(data);
+                        if !data.is_empty() {
+                            self.buffer.push(data);
+                        }
                         if self.round.is_some() && (self.round_is_done().await || last) {
                             self.round_ends();
                         }
@@ -167,6 +165,21 @@ impl<'a> Inwards<'a> {
                 () = self.shared.left.notified(), if self.carriage.exchange.is_some() => {}
                 () = sleep_until(until) => {}
             }
+        }
+    }
+
+    /// Has the client's requests hear what the host has sent, and keeps of it what the client gets.
+    fn hear(&mut self, exchange: &Exchange, data: &mut Bytes) {
+        let FromHost { passes, changed } = exchange.host_sent(data);
+        data.truncate(passes);
+        if let Some(Changed { starts }) = changed {
+            self.is_whole = self.buffer.is_empty() && exchange.is_between();
+            let looks = self.carriage.looks;
+            self.held = Some(Box::pin(async move { looks.once_more(starts.as_deref()).await }));
+        }
+        if exchange.must_leave() {
+            self.shared.is_clean.store(exchange.leaves_nothing(), Relaxed);
+            self.shared.leaving.store(true, Relaxed);
         }
     }
 

@@ -101,8 +101,10 @@ pub(super) struct Policed {
     makes: Option<Makes>,
     /// Is a client to be told that its body is awaited?
     is_awaited: bool,
-    /// Why a body cannot be read.
-    broken: Option<Refusal>,
+    /// Why what is on its way cannot go on.
+    broken: Option<(StatusCode, Refusal)>,
+    /// Has the host sent what answers nothing? Its channel is used no more.
+    is_stray: bool,
     /// When the head, or the body that is looked at, began to come.
     since: Option<Instant>,
     /// The head of a request that was sent.
@@ -176,14 +178,28 @@ impl Exchange {
         state.next_request(Early::No, self.police.as_deref());
     }
 
-    /// Whether the client must be served by the dispatcher now, and not on a channel.
+    /// Whether the client must leave its channel now.
     pub(in crate::tunnel) fn must_leave(&self) -> bool {
-        matches!(lock(&self.state).phase, Phase::Judging | Phase::Refused | Phase::Over | Phase::Broken)
+        if self.police.is_none() {
+            return false;
+        }
+        let state = lock(&self.state);
+        match state.phase {
+            Phase::Judging | Phase::Refused | Phase::Over | Phase::Broken => true,
+            Phase::Between | Phase::Ready => state.policed.is_stray,
+            _ => false,
+        }
     }
 
     /// Whether the channel that it leaves has nothing under way.
     pub(in crate::tunnel) fn leaves_nothing(&self) -> bool {
-        matches!(lock(&self.state).phase, Phase::Judging | Phase::Refused)
+        let state = lock(&self.state);
+        matches!(state.phase, Phase::Judging | Phase::Refused) && !state.policed.is_stray
+    }
+
+    /// The client has left its channel.
+    pub(in crate::tunnel) fn has_left(&self) {
+        lock(&self.state).policed.is_stray = false;
     }
 
     /// Whether no more requests may come.
@@ -202,22 +218,25 @@ impl Exchange {
         is_told
     }
 
-    /// Why a body cannot be read, and whether any of its answer has arrived. Part of the request was sent.
-    pub(in crate::tunnel) fn broken(&self) -> Option<(Refusal, bool)> {
+    /// Why what is on its way cannot go on, and whether any of the answer has arrived.
+    pub(in crate::tunnel) fn broken(&self) -> Option<(StatusCode, Refusal, bool)> {
         let state = lock(&self.state);
-        let broken = state.policed.broken.filter(|_| state.phase == Phase::Broken)?;
-        Some((broken, state.answered))
+        let (status, refusal) = state.policed.broken.filter(|_| state.phase == Phase::Broken)?;
+        Some((status, refusal, state.answered))
     }
 
     /// Whether so much waits that no more is to be read.
     pub(in crate::tunnel) fn is_full(&self) -> bool {
-        lock(&self.state).policed.behind.len() >= MAX_BEHIND
+        self.police.is_some() && lock(&self.state).policed.behind.len() >= MAX_BEHIND
     }
 
     /// What the client has sent behind a request for an upgrade that has been granted now.
     pub(in crate::tunnel) fn take_held(&self) -> Option<Bytes> {
+        if self.police.is_none() {
+            return None;
+        }
         let mut state = lock(&self.state);
-        let is_held = self.police.is_some() && state.phase == Phase::Blind && !state.pending.is_empty();
+        let is_held = state.phase == Phase::Blind && !state.pending.is_empty();
         is_held.then(|| state.pending.split().freeze())
     }
 
@@ -277,7 +296,7 @@ impl State {
             match self.request.rest.feed(&data[used..]) {
                 Ok(more) => used += more,
                 Err(refusal) => {
-                    self.policed.broken = Some(refusal);
+                    self.policed.broken = Some((StatusCode::BAD_REQUEST, refusal));
                     self.phase = Phase::Broken;
                     return Bytes::new();
                 }
@@ -344,9 +363,9 @@ impl State {
     /// A request of which nothing was sent is refused where its body cannot be read.
     fn unless_broken(&mut self) {
         if self.phase == Phase::Broken
-            && let Some(refusal) = self.policed.broken
+            && let Some((status, refusal)) = self.policed.broken
         {
-            self.reject((StatusCode::BAD_REQUEST, refusal.into()), None);
+            self.reject((status, refusal.into()), None);
         }
     }
 
@@ -417,29 +436,52 @@ impl State {
 
     /// Goes on with what follows a request that has been answered.
     pub(super) fn next_request(&mut self, early: Early, police: Option<&dyn Police>) {
-        let behind = std::mem::take(&mut self.policed.behind);
+        let (behind, is_stray) = (std::mem::take(&mut self.policed.behind), self.policed.is_stray);
         *self = Self { is_later: true, early, ..Self::default() };
+        self.policed.is_stray = is_stray;
         if let Some(police) = police.filter(|_| !behind.is_empty()) {
             self.pending = behind;
             self.policed_gather(police, 0);
         }
     }
 
+    /// Has the connection switched to a protocol that was asked for?
+    pub(super) fn may_switch(&self, progress: Progress) -> bool {
+        progress == Progress::Switched && self.policed.upgrade
+    }
+
     /// An answer has come to its end, or its end will not be known.
-    pub(super) fn policed_answered(&mut self, progress: Progress, has_switched: bool, police: &dyn Police) {
-        let is_complete = progress == Progress::Complete;
-        if has_switched {
-            self.phase = if self.policed.upgrade { Phase::Blind } else { Phase::Broken };
-            self.policed.broken = Some("the Engine switched protocols unasked");
-            self.pending = self.policed.behind.split();
-        } else if progress == Progress::Surplus || is_complete && (self.request.last || self.policed.upgrade) {
-            self.phase = Phase::Over;
-        } else if is_complete && self.request.rest.has_ended() {
-            self.next_request(Early::No, Some(police));
-        } else {
+    pub(super) fn policed_answered(&mut self, progress: Progress, police: &dyn Police) {
+        let broken = |refusal| Some((StatusCode::BAD_GATEWAY, refusal));
+        match progress {
+            Progress::Switched if self.policed.upgrade => {
+                self.phase = Phase::Blind;
+                self.pending = self.policed.behind.split();
+            }
+            Progress::Switched => {
+                (self.phase, self.policed.broken) = (Phase::Broken, broken("the Engine switched protocols unasked"));
+            }
+            Progress::Invalid => {
+                (self.phase, self.policed.broken) = (Phase::Broken, broken("the Engine's answer cannot be read"));
+            }
+            Progress::Complete | Progress::Surplus(_) if !self.request.last && !self.policed.upgrade => {
+                if self.request.rest.has_ended() {
+                    self.next_request(Early::No, Some(police));
+                } else {
+                    // What is left of the request passes first.
+                    self.policed.is_answered = true;
+                }
+                self.policed.is_stray |= progress != Progress::Complete;
+            }
+            Progress::Complete | Progress::Surplus(_) | Progress::Last => self.phase = Phase::Over,
             // What is left of the request passes, and nothing else.
-            self.policed.is_answered = is_complete;
+            Progress::UntilClose | Progress::More => {}
         }
+    }
+
+    /// Data has come from the host that answers nothing.
+    pub(super) fn answers_nothing(&mut self) {
+        self.policed.is_stray = true;
     }
 
     /// The client has ended its direction. Whether its connection is over.

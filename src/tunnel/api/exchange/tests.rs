@@ -186,10 +186,10 @@ fn what_changes_ports_is_told_once_it_has_been_carried_out() {
     ] {
         let exchange = Exchange::default();
         ask(&exchange, format!("{request} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes());
-        assert_eq!(exchange.host_sent(b"HTTP/1.1 100 Continue\r\n\r\n"), None);
-        assert_eq!(exchange.host_sent(&answer[..answer.len() - 1]), None, "{request}");
+        assert_eq!(exchange.host_sent(b"HTTP/1.1 100 Continue\r\n\r\n").changed, None);
+        assert_eq!(exchange.host_sent(&answer[..answer.len() - 1]).changed, None, "{request}");
         let told = told.map(|starts: Option<&str>| Changed { starts: starts.map(str::to_owned) });
-        assert_eq!(exchange.host_sent(&answer[answer.len() - 1..]), told, "{request}");
+        assert_eq!(exchange.host_sent(&answer[answer.len() - 1..]).changed, told, "{request}");
         assert!(exchange.is_between());
     }
 }
