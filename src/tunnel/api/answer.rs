@@ -164,7 +164,11 @@ impl Answer {
 /// Reads a head. None if it is not valid.
 fn read_head(head: &[u8], to_head: bool) -> Option<Head> {
     let text = std::str::from_utf8(head).ok()?.strip_suffix("\r\n\r\n")?;
-    let mut lines = text.split("\r\n");
+    // Line breaks come in pairs only.
+    if text.bytes().enumerate().any(|(at, byte)| byte == b'\n' && (at == 0 || head[at - 1] != b'\r')) {
+        return None;
+    }
+    let mut lines = text.split('\n').map(|line| line.strip_suffix('\r').unwrap_or(line));
     let line = lines.next()?;
     let (line, mut closes) = match line.strip_prefix("HTTP/1.1 ") {
         Some(line) => (line, false),

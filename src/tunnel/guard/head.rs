@@ -13,6 +13,8 @@ use super::target::Target;
 const MAX_LINES: usize = 90;
 /// Limit of a written target, in bytes; hyper accepts 64 KiB.
 const MAX_TARGET: usize = 60_000;
+/// Length of the longest header with a meaning here, in bytes.
+const LONGEST_NAME: usize = 24;
 /// Headers about a single connection, which are not passed on.
 const OF_A_CONNECTION: [&str; 6] = ["connection", "http2-settings", "keep-alive", "proxy-connection", "te", "upgrade"];
 /// The allowed values of `Connection`: these headers, and the options of the connection itself.
@@ -162,13 +164,19 @@ pub(in crate::tunnel) fn content_length(value: &str) -> Option<u64> {
 pub(in crate::tunnel) fn read(bytes: &[u8]) -> Result<(Head, Body), Refusal> {
     let text = std::str::from_utf8(bytes).ok().filter(|text| text.is_ascii()).ok_or("it is not ASCII")?;
     let text = text.strip_suffix("\r\n\r\n").ok_or("its head has no end")?;
-    if text.split("\r\n").any(|line| line.chars().any(|c| c.is_ascii_control() && c != '\t')) {
+    let is_odd = |at: usize, byte: u8| match byte {
+        b'\r' => bytes[at + 1] != b'\n',
+        b'\n' => at == 0 || bytes[at - 1] != b'\r',
+        other => other.is_ascii_control() && other != b'\t',
+    };
+    if text.bytes().enumerate().any(|(at, byte)| is_odd(at, byte)) {
         return Err("its head has control characters in it");
     }
-    let mut lines = text.split("\r\n");
+    // Line breaks come in pairs only. (This is done for each request.)
+    let mut lines = text.split('\n').map(|line| line.strip_suffix('\r').unwrap_or(line));
     let line = lines.next().unwrap_or_default();
     let (method, target, version) = request_line(line)?;
-    if text.split("\r\n").count() > MAX_LINES {
+    if text.bytes().filter(|byte| *byte == b'\n').count() >= MAX_LINES {
         return Err("it has too many headers");
     }
     let old = version == "HTTP/1.0";
@@ -245,8 +253,17 @@ impl<'a> Headers<'a> {
             if name.is_empty() || !name.bytes().all(is_token) {
                 return Err("a header's name is not valid");
             }
-            let name = name.to_ascii_lowercase();
-            if headers.take(&name, value.trim_matches([' ', '\t']), old)? && !OF_A_CONNECTION.contains(&name.as_str()) {
+            let mut lower = [0; LONGEST_NAME];
+            // None of those with a meaning here is longer.
+            let name = match lower.get_mut(..name.len()) {
+                Some(lower) => {
+                    lower.copy_from_slice(name.as_bytes());
+                    lower.make_ascii_lowercase();
+                    std::str::from_utf8(lower).unwrap_or_default()
+                }
+                None => "",
+            };
+            if headers.take(name, value.trim_matches([' ', '\t']), old)? && !OF_A_CONNECTION.contains(&name) {
                 headers.kept.push(place);
             }
         }

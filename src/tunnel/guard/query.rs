@@ -72,8 +72,8 @@ impl Query {
     }
 
     /// The target for `path` with this query.
-    pub(super) fn behind(&self, path: &str) -> String {
-        if self.0.is_empty() { path.to_owned() } else { format!("{path}?{self}") }
+    pub(super) fn behind(&self, path: String) -> String {
+        if self.0.is_empty() { path } else { format!("{path}?{self}") }
     }
 }
 

@@ -3,6 +3,8 @@
 //! The Engine's router (gorilla/mux) also decodes a path once and then treats an encoded slash like any other. What is
 //! sent on is the decoded path, which leaves nothing to decode, and so nothing to interpret differently.
 
+use std::borrow::Cow;
+
 use super::operation::Operation;
 use super::operations::{self, ENCODED_SLASH};
 use super::query::{Query, decoded};
@@ -33,9 +35,11 @@ impl Target {
         }
         let query = Query::read(query)?;
         // Encoded slashes are marked, to tell them from plain ones.
-        let pieces: Result<Vec<String>, Refusal> = path.split('/').map(|piece| segment(piece)).collect();
-        let divided = pieces?.join("/");
-        let plain = divided.replace(ENCODED_SLASH, "/");
+        let divided = match path.contains('%') || path.contains(ENCODED_SLASH) {
+            true => Cow::from(path.split('/').map(segment).collect::<Result<Vec<String>, Refusal>>()?.join("/")),
+            false => path.into(),
+        };
+        let plain = without_marks(&divided);
         let known = |c: char| c.is_ascii_alphanumeric() || "/_.-:@+[] ".contains(c);
         if path.contains(' ') || !plain.chars().all(known) {
             return Err("its path has odd characters in it");
@@ -43,7 +47,7 @@ impl Target {
         let (version, divided) = operations::version(&divided);
         // The only path of the Engine that ends in a slash; it means the same without.
         let divided = if divided == "/networks/" { "/networks" } else { divided };
-        let path = divided.replace(ENCODED_SLASH, "/");
+        let path = without_marks(divided);
         if path[1..].split('/').any(|segment| segment.is_empty() || segment == "." || segment == "..") {
             return Err("its path has empty or dotted segments");
         }
@@ -53,19 +57,24 @@ impl Target {
         if has_encoded_slash && operations::find(method, divided, &query) != operation || !same_version {
             return Err("an encoded slash in its path changes what it asks for");
         }
-        Ok(Self { path, version: version.to_owned(), query, operation })
+        Ok(Self { path: path.into_owned(), version: version.to_owned(), query, operation })
     }
 
     /// The target with another query.
     pub(super) fn with(&self, query: &Query) -> String {
         // The only allowed character of a path that must be encoded in a request line.
-        query.behind(&format!("{}{}", self.version, self.path.replace(' ', "%20")))
+        query.behind([&self.version, self.path.replace(' ', "%20").as_str()].concat())
     }
 
     /// The target to send.
     pub(super) fn written(&self) -> String {
         self.with(&self.query)
     }
+}
+
+/// The path with plain slashes in place of marked ones.
+fn without_marks(divided: &str) -> Cow<'_, str> {
+    if divided.contains(ENCODED_SLASH) { divided.replace(ENCODED_SLASH, "/").into() } else { divided.into() }
 }
 
 /// Decodes one segment of a path.

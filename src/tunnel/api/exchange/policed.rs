@@ -232,9 +232,7 @@ impl Exchange {
 
     /// What the client has sent behind a request for an upgrade that has been granted now.
     pub(in crate::tunnel) fn take_held(&self) -> Option<Bytes> {
-        if self.police.is_none() {
-            return None;
-        }
+        self.police.as_ref()?;
         let mut state = lock(&self.state);
         let is_held = state.phase == Phase::Blind && !state.pending.is_empty();
         is_held.then(|| state.pending.split().freeze())
