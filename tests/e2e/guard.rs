@@ -483,6 +483,12 @@ fn a_client_that_has_ended_what_it_sends_gets_its_answers_and_one_that_is_gone_k
         client.read_to_string(&mut all).unwrap();
         assert!(all.starts_with(answer), "{request}: {all}");
     }
+    // Pipelined, too: each is answered.
+    let mut client = asks(&"GET /v1.41/version HTTP/1.1\r\nHost: docker\r\n\r\n".repeat(3));
+    client.shutdown(std::net::Shutdown::Write).unwrap();
+    let mut all = String::new();
+    client.read_to_string(&mut all).unwrap();
+    assert_eq!(all.matches("HTTP/1.1 200 OK\r\n").count(), 3, "{all}");
     // Nothing comes there until something happens.
     let silent = run(&mut lab.docker("lab", &["run", "-d", "-i", IMAGE, "sleep", "600"]));
     let attach = format!(

@@ -416,7 +416,10 @@ impl Exchange {
     /// The client sends no more data: a request in progress ends with its channel.
     pub(in crate::tunnel) fn client_ended(&self) {
         let mut state = lock(&self.state);
-        if state.phase != Phase::Asked && self.police.is_none() {
+        if self.police.is_some() {
+            return state.policed_ended();
+        }
+        if state.phase != Phase::Asked {
             state.phase = Phase::Blind;
         }
         state.request.last = true;

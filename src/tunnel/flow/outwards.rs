@@ -19,14 +19,16 @@ pub(super) enum Outward {
     Elsewhere,
 }
 
-/// Carries the client's direction to its end. Once both directions have ended, a client that still reads looks just like one that is gone;
-/// then nothing is left to be cut.
+/// Carries the client's direction to its end. Once both directions have ended, a client that still reads looks just like
+/// one that is gone; then nothing is left to be cut.
 pub(super) async fn outwards(
     local: &LocalStream,
     writer: &ChannelWriter,
     carriage: Carriage<'_>,
     shared: &Shared,
 ) -> Outward {
+    // The client sends no more, and the host is not to hear of it before its last request is answered.
+    let mut keeps_end = false;
     loop {
         if shared.leaving.load(Relaxed) {
             return Outward::Elsewhere;
@@ -51,7 +53,8 @@ pub(super) async fn outwards(
                 shared.requests.fetch_add(1, Relaxed);
                 carriage.exchange.map(Exchange::begin).unwrap_or_default()
             }
-            None => match read(local, carriage.exchange).await {
+            None if keeps_end && !carriage.exchange.is_some_and(Exchange::keeps_end) => break,
+            None => match read(local, carriage.exchange, !keeps_end).await {
                 None => continue,
                 // It has ended with nothing under way: no end of the channel's can matter to it.
                 Some(Ok(data)) if data.is_empty() && carriage.exchange.is_some_and(Exchange::is_over) => {
@@ -63,7 +66,16 @@ pub(super) async fn outwards(
                 {
                     continue;
                 }
-                Some(Ok(data)) if data.is_empty() => break,
+                Some(Ok(data)) if data.is_empty() => {
+                    carriage.exchange.into_iter().for_each(Exchange::client_ended);
+                    // Over TCP an end and a client that is gone look the same.
+                    keeps_end =
+                        matches!(local, LocalStream::Unix { .. }) && carriage.exchange.is_some_and(Exchange::keeps_end);
+                    if !keeps_end {
+                        break;
+                    }
+                    continue;
+                }
                 Some(Ok(data)) => match carriage.exchange.map(|exchange| exchange.client_sent(data.clone())) {
                     None => data,
                     Some(FromClient::Pass(data)) => data,
@@ -73,24 +85,6 @@ pub(super) async fn outwards(
             },
         };
         if let Some(end) = send(data, writer, carriage, shared).await {
-            return end;
-        }
-    }
-    if let Some(exchange) = carriage.exchange {
-        exchange.client_ended();
-        // Over TCP an end and a client that is gone look the same.
-        while matches!(local, LocalStream::Unix { .. }) && exchange.keeps_end() {
-            tokio::select! {
-                () = exchange.news() => {}
-                Ok(()) = local.gone() => return Outward::Ends(End::ClientGone),
-            }
-        }
-        if exchange.must_leave() {
-            return Outward::Elsewhere;
-        }
-        if let Some(held) = exchange.take_held()
-            && let Some(end) = send(held, writer, carriage, shared).await
-        {
             return end;
         }
     }
@@ -117,14 +111,14 @@ async fn send(data: Bytes, writer: &ChannelWriter, carriage: Carriage<'_>, share
     None
 }
 
-/// What comes next from the client. None: no more is waited for.
-async fn read(local: &LocalStream, exchange: Option<&Exchange>) -> Option<std::io::Result<Bytes>> {
+/// What comes next from the client, if more may. None: look again.
+async fn read(local: &LocalStream, exchange: Option<&Exchange>, may_come: bool) -> Option<std::io::Result<Bytes>> {
     let Some(exchange) = exchange else { return Some(local.read().await) };
-    let is_full = exchange.is_full();
+    let (reads, has_news) = (may_come && !exchange.is_full(), exchange.is_policed());
     tokio::select! {
-        read = local.read(), if !is_full => Some(read),
-        Ok(()) = local.gone(), if is_full => Some(Err(std::io::ErrorKind::ConnectionReset.into())),
+        read = local.read(), if reads => Some(read),
+        Ok(()) = local.gone(), if !reads => Some(Err(std::io::ErrorKind::ConnectionReset.into())),
         () = exchange.overdue() => None,
-        () = exchange.news() => None,
+        () = exchange.news(), if has_news => None,
     }
 }

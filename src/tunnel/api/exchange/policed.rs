@@ -105,6 +105,8 @@ pub(super) struct Policed {
     broken: Option<(StatusCode, Refusal)>,
     /// Has the host sent what answers nothing? Its channel is used no more.
     is_stray: bool,
+    /// Has the client ended its direction?
+    is_ended: bool,
     /// When the head, or the body that is looked at, began to come.
     since: Option<Instant>,
     /// The head of a request that was sent.
@@ -434,12 +436,28 @@ impl State {
 
     /// Goes on with what follows a request that has been answered.
     pub(super) fn next_request(&mut self, early: Early, police: Option<&dyn Police>) {
-        let (behind, is_stray) = (std::mem::take(&mut self.policed.behind), self.policed.is_stray);
+        let Policed { behind, is_stray, is_ended, .. } = std::mem::take(&mut self.policed);
         *self = Self { is_later: true, early, ..Self::default() };
-        self.policed.is_stray = is_stray;
+        (self.policed.is_stray, self.policed.is_ended) = (is_stray, is_ended);
         if let Some(police) = police.filter(|_| !behind.is_empty()) {
             self.pending = behind;
             self.policed_gather(police, 0);
+        }
+        if is_ended {
+            self.policed_ended();
+        }
+    }
+
+    /// The client sends no more. What waits behind its request is answered all the same.
+    pub(super) fn policed_ended(&mut self) {
+        self.policed.is_ended = true;
+        match self.phase {
+            // Half a head asks nothing.
+            Phase::Between => self.phase = Phase::Over,
+            Phase::Judging if self.policed.body.is_some() && !self.request.rest.has_ended() => {
+                self.refuse_body("it has no end");
+            }
+            _ => {}
         }
     }
 
@@ -484,14 +502,8 @@ impl State {
 
     /// The client has ended its direction. Whether its connection is over.
     pub(super) fn policed_is_over(&mut self) -> bool {
-        match self.phase {
-            Phase::Between => true,
-            Phase::Judging if self.policed.body.is_some() && !self.request.rest.has_ended() => {
-                self.refuse_body("it has no end");
-                false
-            }
-            _ => false,
-        }
+        self.policed_ended();
+        self.phase == Phase::Over
     }
 
     /// The rest of a head or of a body has not come in time.

@@ -248,11 +248,20 @@ async fn what_has_begun_is_waited_for_a_minute_from_its_beginning_on() {
 fn the_end_of_a_client_is_its_end_between_requests_only() {
     let (exchange, _) = exchange();
     assert!(exchange.is_over());
+    let (exchange, _) = self::exchange();
     take(&exchange, b"GET /in");
     assert!(exchange.is_over(), "half a head asks nothing");
-    sent(&exchange, b"fo HTTP/1.1\r\nHost: x\r\n\r\n");
+    // What waits behind a request is answered, too.
+    let (exchange, _) = self::exchange();
+    let next = "GET /version HTTP/1.1\r\nHost: x\r\n\r\n";
+    sent(&exchange, format!("GET /info HTTP/1.1\r\nHost: x\r\n\r\n{next}{next}GET").as_bytes());
     assert!(!exchange.is_over() && exchange.keeps_end(), "its answer is to come");
     exchange.client_ended();
+    for _ in 0..2 {
+        exchange.host_sent(DONE);
+        assert!(!exchange.has_finished());
+        assert_eq!(&exchange.begin()[..], next.as_bytes());
+    }
     exchange.host_sent(DONE);
     assert!(exchange.has_finished());
     let (half, _) = self::exchange();
