@@ -394,8 +394,12 @@ impl State {
     fn policed_gather(&mut self, police: &dyn Police, before: usize) {
         self.policed.since.get_or_insert_with(Instant::now);
         let Some(end) = head_end(&self.pending, before).filter(|end| *end <= MAX_HEAD) else {
+            let is_bare = |at: &usize| self.pending[*at] == b'\n' && (*at == 0 || self.pending[at - 1] != b'\r');
             if self.pending.len() >= MAX_HEAD {
                 self.reject((StatusCode::BAD_REQUEST, "its head is too large".into()), None);
+            } else if (before..self.pending.len()).any(|at| is_bare(&at)) {
+                // Its end would be waited for in vain.
+                self.reject((StatusCode::BAD_REQUEST, "a line of its head does not end as it should".into()), None);
             }
             return;
         };

@@ -204,7 +204,7 @@ fn what_does_not_pass_is_read_to_its_end_and_the_next_one_goes_on() {
 }
 
 #[test]
-fn what_is_too_large_is_refused_before_it_is_here() {
+fn what_is_too_large_or_never_ends_is_refused_before_it_is_here() {
     let code = |exchange: &Exchange| exchange.rejected().map(|rejected| rejected.refused.0);
     for (body, expected) in [
         ("Content-Length: 16\r\n\r\n", None),
@@ -216,6 +216,9 @@ fn what_is_too_large_is_refused_before_it_is_here() {
         take(&exchange, format!("POST /containers/create HTTP/1.1\r\nHost: x\r\n{body}").as_bytes());
         assert_eq!(code(&exchange), expected, "{body}");
     }
+    let (bare, _) = exchange();
+    "GET /info HTTP/1.1\r\nHost: x\n".bytes().for_each(|byte| drop(take(&bare, &[byte])));
+    assert_eq!(code(&bare), Some(StatusCode::BAD_REQUEST), "its end would be waited for in vain");
     let line = "GET /_ping HTTP/1.1\r\nHost: x\r\n";
     for (size, is_refused) in [(MAX_HEAD, false), (MAX_HEAD + 1, true), (MAX_HEAD * 2, true)] {
         for piece in [999, 1 << 20] {
