@@ -31,7 +31,7 @@ pub enum PortState {
     Privileged,
     /// The local port cannot be opened for another reason.
     Failed,
-    /// It is not a TCP port; SSH forwards TCP only.
+    /// It is not a TCP port (SSH forwards TCP only), or this machine lacks this one of the port's addresses.
     NotForwarded,
     /// The container uses the host's network and publishes no ports.
     HostNetwork,
@@ -314,6 +314,13 @@ impl Mapping {
             None => format!("{own} {why}"),
         };
         self.cannot_open(state, reason);
+    }
+
+    /// Records that this machine does not have the local address; another one of the port is open.
+    pub(super) fn is_absent(&mut self) {
+        let Some(own) = self.local() else { return };
+        (self.state, self.reason) =
+            (PortState::NotForwarded, Some(format!("this machine has no address {}", own.ip())));
     }
 
     /// Records that the local address is another container's, or goes with one that is.

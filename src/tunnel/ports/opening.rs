@@ -94,7 +94,7 @@ impl Opening<'_> {
             bound = bind_elsewhere(&locals).map_err(|error| (locals[0], error));
         }
         match bound {
-            Ok(bound) => self.serve(group, bound, why.as_ref()),
+            Ok(bound) => self.serve(group, bound, why.as_ref(), false),
             Err((address, error)) => {
                 for at in group {
                     match &why {
@@ -121,7 +121,7 @@ impl Opening<'_> {
         let why = group.iter().find(|at| self.mappings[**at].open_at().is_some());
         let why = why.and_then(|at| self.mappings[*at].status().reason);
         match self.bind_together(&locals) {
-            Ok(bound) => self.serve(&closed, bound, why.as_ref()),
+            Ok(bound) => self.serve(&closed, bound, why.as_ref(), true),
             Err(_) => return false,
         }
         true
@@ -144,10 +144,13 @@ impl Opening<'_> {
         Ok(bound.into_iter().flatten().collect())
     }
 
-    fn serve(&mut self, group: &[usize], bound: Bound, why: Option<&String>) {
-        for (at, listener) in group.iter().zip(bound) {
+    /// Serves at these addresses, one for each mapping. `is_open`: others of the port are open already.
+    fn serve(&mut self, of: &[usize], bound: Bound, why: Option<&String>, is_open: bool) {
+        let opens = is_open || bound.iter().any(io::Result::is_ok);
+        for (at, listener) in of.iter().zip(bound) {
             match listener {
                 Ok(listener) => self.mappings[*at].serve(listener, why.cloned(), self.clients),
+                Err(_) if opens => self.mappings[*at].is_absent(),
                 Err(error) => self.mappings[*at].fails(&error, None),
             }
         }
@@ -349,6 +352,29 @@ mod tests {
         assert_eq!(open(&mut mappings, false), expected);
         let read = io::Read::read(&mut &client, &mut [0]).expect_err("nothing to read");
         assert_eq!(read.kind(), io::ErrorKind::WouldBlock, "another attempt does not close what is open");
+    }
+
+    #[tokio::test]
+    async fn an_address_that_this_machine_does_not_have_is_missed_only_where_there_is_no_other() {
+        let port = free();
+        let there = |address: &str, here: &str| {
+            let published = Published {
+                address: address.parse().expect("an address"),
+                port,
+                container_port: 80,
+                protocol: "tcp".into(),
+            };
+            let container = Container { id: "web".into(), name: "web".into(), host_network: false, published: vec![] };
+            Mapping::new(Wanted::new(&container, &published, None, here.parse().ok()))
+        };
+        // TEST-NET-1 (RFC 5737).
+        let mut both = [there("0.0.0.0", "192.0.2.9"), there("::", "192.0.2.9")];
+        let shown = open(&mut both, false);
+        assert_eq!(shown[0], (PortState::NotForwarded, "this machine has no address 192.0.2.9".into()));
+        assert_eq!(shown[1], (PortState::Open, format!("[::1]:{port}")));
+        assert!(!both.iter().any(Mapping::may_open_later), "nobody looks again and again");
+        let mut alone = [there("0.0.0.0", "192.0.2.9")];
+        assert_eq!(open(&mut alone, false)[0].0, PortState::Failed);
     }
 
     #[tokio::test]
