@@ -141,9 +141,13 @@ fn a_client_that_goes_away_is_heard_of_on_the_host() {
 fn a_refused_flow_closes_its_client_counts_and_leaves_the_tunnel_up() {
     let lab = Lab::new("");
     let socket = tunnel_to(&lab, |_| {});
+    // The first flow gets the channel that was opened for it beforehand.
+    wait_for("the spare channel", || (lab.status("lab")["connections"][0]["spare"] == true).then_some(()));
     std::fs::remove_file(lab.path("remote/x.sock")).unwrap();
-    // One that was opened before, for the first flow, is closed by this server.
-    wait_for("no spare channel", || (lab.status("lab")["connections"][0]["spare"] == false).then_some(()));
+    let mut first = connect(&socket);
+    first.write_all(b"x").unwrap();
+    assert!(matches!(first.read(&mut [0]), Ok(0)), "this server ends it");
+    drop(first);
     for _ in 0..3 {
         let mut client = connect(&socket);
         let _ = client.write_all(b"x");
