@@ -16,7 +16,7 @@ MB = 1 << 20
 QUICK = "--quick" in sys.argv
 ONLY = [word for word in sys.argv[1:] if not word.startswith("-")]
 RUN = ["run", "--rm", "--net=none", "busybox", "/bin/true"]
-BLIND, GUARDED = "dtunnel, api = false", "dtunnel, guarded"
+BLIND, GUARDED = "api = false", "guard on"
 QUIET = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
 
 

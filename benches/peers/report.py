@@ -1,7 +1,7 @@
 """The figures of a run as a table, as JSON, as pictures, and beside the bars they have to reach."""
 import html, json, os, statistics
 
-ORDER = ["direct", "raw TCP", "ssh host true", "dtunnel", "dtunnel, api = false", "dtunnel, guarded", "ssh -L", "ssh://", "ssh:// mux"]
+ORDER = ["direct", "raw TCP", "ssh host true", "dtunnel", "api = false", "guard on", "ssh -L", "ssh://", "ssh:// mux"]
 # What has to be reached: a row, dtunnel's figure over that of a peer (or by itself), and the bound.
 BARS = [
     ("docker ps, loopback", "ssh -L", "<=", 1.05),
