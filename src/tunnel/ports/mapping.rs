@@ -316,6 +316,11 @@ impl Mapping {
         self.cannot_open(state, reason);
     }
 
+    /// Is the wanted local address loopback, and not one that the settings name?
+    pub(super) fn is_on_loopback(&self) -> bool {
+        self.local().is_some_and(|local| local.ip().is_loopback())
+    }
+
     /// Records that this machine does not have the local address; another one of the port is open.
     pub(super) fn is_absent(&mut self) {
         let Some(own) = self.local() else { return };
