@@ -7,20 +7,12 @@
 
 #![no_main]
 
-use std::cell::RefCell;
-use std::convert::Infallible;
-use std::rc::Rc;
+#[path = "../../src/tunnel/api/framing/by_hyper.rs"]
+mod by_hyper;
 
+use by_hyper::{Seen, by_hyper};
 use dtunnel::tunnel::Framing;
-use http_body_util::{BodyExt, Empty};
-use hyper::body::{Bytes, Incoming};
-use hyper::service::service_fn;
-use hyper::{Request, Response, server};
-use hyper_util::rt::TokioIo;
 use libfuzzer_sys::fuzz_target;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-
-type Seen = (String, String);
 
 fuzz_target!(|input: (&[u8], u8)| {
     let (bytes, piece) = (input.0, usize::from(input.1).max(1));
@@ -56,29 +48,3 @@ fuzz_target!(|input: (&[u8], u8)| {
         assert!(passed.starts_with(line.as_bytes()), "request {at} does not begin as a naive reader sees it");
     }
 });
-
-/// The requests that hyper sees, all of whose bodies are read.
-fn by_hyper(bytes: &[u8]) -> Vec<Seen> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    let seen = Rc::new(RefCell::new(Vec::new()));
-    let noted = seen.clone();
-    runtime.block_on(async move {
-        let (theirs, mut ours) = tokio::io::duplex(64 << 10);
-        let service = service_fn(move |request: Request<Incoming>| {
-            noted.borrow_mut().push((request.method().to_string(), request.uri().to_string()));
-            async move {
-                let _ = request.into_body().collect().await;
-                Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new()))
-            }
-        });
-        let serving = server::conn::http1::Builder::new().serve_connection(TokioIo::new(theirs), service);
-        let feeding = async {
-            let _ = ours.write_all(bytes).await;
-            let _ = ours.shutdown().await;
-            let mut answers = Vec::new();
-            let _ = ours.read_to_end(&mut answers).await;
-        };
-        let _ = tokio::join!(serving, feeding);
-    });
-    seen.take()
-}

@@ -55,9 +55,12 @@ pub fn config_path() -> Result<PathBuf, Error> {
 /// # Errors
 /// [`Error::NoHome`].
 pub fn log_path(name: &TunnelName) -> Result<PathBuf, Error> {
+    Ok(state_dir()?.join(format!("{name}.log")))
+}
+
+fn state_dir() -> Result<PathBuf, Error> {
     let project = project()?;
-    let dir = project.state_dir().unwrap_or_else(|| project.data_local_dir());
-    Ok(dir.join(format!("{name}.log")))
+    Ok(project.state_dir().unwrap_or_else(|| project.data_local_dir()).to_owned())
 }
 
 /// Where a tunnel's Engine was found last: `NAME.route`, beside its log.
@@ -73,8 +76,7 @@ pub fn route_path(name: &TunnelName) -> Result<PathBuf, Error> {
 /// # Errors
 /// [`Error::NoHome`].
 pub(crate) fn logins_dir() -> Result<PathBuf, Error> {
-    let project = project()?;
-    Ok(project.state_dir().unwrap_or_else(|| project.data_local_dir()).join("logins"))
+    Ok(state_dir()?.join("logins"))
 }
 
 /// Where a temporary file on disk may be, best first: the cache directory (`$XDG_CACHE_HOME/dtunnel` on

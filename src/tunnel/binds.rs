@@ -90,10 +90,8 @@ pub(super) fn with_length(head: &[u8], length: usize) -> Vec<u8> {
 /// Where a body names one of our paths as a container's, in its order.
 pub(super) fn find(body: &[u8], ours: &[String]) -> Vec<Found> {
     // Any character may be written in other ways, all of which have a backslash: PHP writes `\/`, .NET `\u002B` for `+`.
-    let is_there = |path: &String| contains(body, path.as_bytes()) || body.contains(&b'\\');
-    let Some(text) = ours.iter().any(is_there).then(|| std::str::from_utf8(body).ok()).flatten() else {
-        return Vec::new();
-    };
+    let may_be_there = body.contains(&b'\\') || ours.iter().any(|path| contains(body, path.as_bytes()));
+    let Some(text) = may_be_there.then(|| std::str::from_utf8(body).ok()).flatten() else { return Vec::new() };
     let Ok(parsed) = serde_json::from_str::<Body<'_>>(text) else { return Vec::new() };
     let (binds, mounts) = parsed.host_config.map_or((None, None), |config| (config.binds, config.mounts));
     let of_tasks = parsed.task_template.and_then(|task| task.container_spec).and_then(|spec| spec.mounts);

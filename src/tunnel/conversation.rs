@@ -9,14 +9,14 @@ use std::time::Duration;
 use hyper::StatusCode;
 use tokio::time::timeout;
 
-use super::api::{Exchange, Police, Rejected};
+use super::api::{Exchange, Rejected};
 use super::client::error_answer::{answer, error_body};
 use super::client::linger;
 use super::client::peer::Who;
 use super::client::stream::LocalStream;
 use super::dial::{Kind, Purpose};
 use super::flow::carriage::End;
-use super::guard::GuardedClient;
+use super::guard::{GuardedClient, Police};
 use super::placer::{Placed, Placing, or_gone};
 use super::serving::Serving;
 use crate::config::Target;
@@ -114,7 +114,15 @@ impl Conversation {
                 if exchange.awaits_body() && local.write_all(CONTINUE).await.is_err() {
                     return Ok(Next::Ended(End::ClientGone));
                 }
-                if let Some(rejected) = exchange.rejected() {
+                let rejected = match exchange.broken() {
+                    Some((.., true)) => {
+                        local.reset();
+                        return Ok(Next::Ended(End::Cut));
+                    }
+                    Some((status, why, false)) => Some(Rejected { refused: (status, why.to_owned()), head: None }),
+                    None => exchange.rejected(),
+                };
+                if let Some(rejected) = rejected {
                     let end = if rejected.refused.0 == StatusCode::BAD_GATEWAY { End::Cut } else { End::Done };
                     match self.answer_refused(local, rejected).await {
                         Some(client) => local = client,
@@ -122,16 +130,6 @@ impl Conversation {
                     }
                     exchange.goes_on();
                     continue;
-                }
-                if let Some((status, refusal, is_answered)) = exchange.broken() {
-                    if is_answered {
-                        local.reset();
-                        return Ok(Next::Ended(End::Cut));
-                    }
-                    let refused = (status, refusal.to_owned());
-                    self.answer_refused(local, Rejected { refused, head: None }).await;
-                    let end = if status == StatusCode::BAD_GATEWAY { End::Cut } else { End::Done };
-                    return Ok(Next::Ended(end));
                 }
                 if exchange.has_finished() {
                     linger::close(local).await;
@@ -205,7 +203,7 @@ impl Conversation {
     /// Answers a request that does not pass. Returns the client where its connection can be used for another one.
     async fn answer_refused(&self, local: LocalStream, rejected: Rejected) -> Option<LocalStream> {
         let Rejected { refused, head } = rejected;
-        let may_go_on = refused.0 == StatusCode::FORBIDDEN && head.as_ref().is_some_and(|head| !head.last);
+        let may_go_on = refused.0 == StatusCode::FORBIDDEN && head.as_ref().is_some_and(|head| !head.is_last());
         let expects = head.as_ref().is_some_and(|head| head.expects);
         let goes_on = may_go_on && self.body_settles(&local, expects).await;
         let answer = self.guarded.as_ref()?.refusal(&refused, head.as_ref(), !goes_on);

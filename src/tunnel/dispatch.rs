@@ -26,7 +26,9 @@ const DRAIN_STEP: Duration = Duration::from_millis(50);
 
 /// Serves the clients of one tunnel.
 #[derive(Debug)]
-pub(super) struct Dispatcher(pub(super) Arc<Serving>);
+pub(super) struct Dispatcher {
+    pub(super) serving: Arc<Serving>,
+}
 
 impl Dispatcher {
     /// Accepts clients of `listener` and of the published ports, and spawns a task in `flows` for each.
@@ -37,7 +39,7 @@ impl Dispatcher {
         of_ports: &mut mpsc::Receiver<(LocalStream, Purpose)>,
         flows: &mut JoinSet<()>,
     ) {
-        let _ = self.0.sockets.set(listener.paths().into());
+        let _ = self.serving.sockets.set(listener.paths().into());
         loop {
             tokio::select! {
                 local = listener.accept() => {
@@ -55,37 +57,37 @@ impl Dispatcher {
     }
 
     async fn flow(self: Arc<Self>, local: LocalStream, purpose: Purpose) {
-        self.0.placer.counters.flow_begins();
+        self.serving.placer.counters.flow_begins();
         let of_port = purpose.counters.clone();
         of_port.iter().for_each(|counters| counters.flow_begins());
-        let guard = self.0.placer.settings.guard().filter(|_| purpose.is_to_engine());
+        let guard = self.serving.placer.settings.guard().filter(|_| purpose.is_to_engine());
         let carried = match guard {
             Some(guard) => {
                 let over_tcp = matches!(local, LocalStream::Tcp(_));
-                let client = GuardedClient::new(guard, over_tcp, Who::of(&local).await, self.0.clone());
-                Conversation::guarded(self.0.clone(), Arc::new(client)).serve(local).await
+                let client = GuardedClient::new(guard, over_tcp, Who::of(&local).await, self.serving.clone());
+                Conversation::guarded(self.serving.clone(), Arc::new(client)).serve(local).await
             }
-            None if purpose.is_clients_to_engine() && self.0.placer.settings.target().api => {
-                Conversation::new(self.0.clone(), purpose).serve(local).await
+            None if purpose.is_clients_to_engine() && self.serving.placer.settings.target().api => {
+                Conversation::new(self.serving.clone(), purpose).serve(local).await
             }
-            None => self.0.placer.clone().place_and_carry(local, purpose).await,
+            None => self.serving.placer.clone().place_and_carry(local, purpose).await,
         };
         let end = carried.unwrap_or_else(|reason| {
             tracing::warn!("a flow was not opened: {reason}");
             End::Cut
         });
         if end.is_cut() {
-            self.0.early.pings.forget();
+            self.serving.early.pings.forget();
         }
-        self.0.placer.counters.flow_ends(end.is_cut());
+        self.serving.placer.counters.flow_ends(end.is_cut());
         of_port.iter().for_each(|counters| counters.flow_ends(end.is_cut()));
         tracing::debug!("a flow ended: {end:?}");
     }
 
     /// Lets flows finish that are moving bytes, for at most the target's `drain`.
     pub(super) async fn drain(&self, flows: &mut JoinSet<()>) {
-        let deadline = Instant::now() + self.0.placer.settings.target().drain;
-        let moved = || self.0.placer.counters.snapshot().bytes();
+        let deadline = Instant::now() + self.serving.placer.settings.target().drain;
+        let moved = || self.serving.placer.counters.snapshot().bytes();
         let (mut last, mut quiet_since) = (moved(), Instant::now());
         while !flows.is_empty() && Instant::now() < deadline && quiet_since.elapsed() < QUIET {
             let _ = tokio::time::timeout(DRAIN_STEP, flows.join_next()).await;

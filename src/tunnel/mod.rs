@@ -132,7 +132,7 @@ impl Tunnel {
             ports: Ports::new(port_sender, looks),
             port_clients: Mutex::new(port_clients),
             supervisor,
-            dispatcher: Arc::new(Dispatcher(serving)),
+            dispatcher: Arc::new(Dispatcher { serving }),
         }))
     }
 
@@ -150,7 +150,7 @@ impl Tunnel {
         let source = ports::Source {
             settings: self.settings.subscribe(),
             status: self.status.subscribe(),
-            dial: self.dispatcher.0.clone(),
+            dial: self.dispatcher.serving.clone(),
         };
         let mut flows = JoinSet::new();
         tokio::select! {
@@ -249,7 +249,7 @@ impl Tunnel {
 
     /// The requests in progress, as far as they are read.
     pub fn requests(&self) -> Vec<RequestStatus> {
-        in_progress::requests(&self.dispatcher.0.clients)
+        in_progress::requests(&self.dispatcher.serving.clients)
     }
 
     /// The host's published ports and their local ports; None if `ports` is off.

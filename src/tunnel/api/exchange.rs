@@ -29,8 +29,9 @@ use super::request::{Line, Reading, Request};
 use crate::sync::lock;
 use crate::tunnel::binds;
 use crate::tunnel::dial::Kind;
+use crate::tunnel::guard::Police;
 
-pub(in crate::tunnel) use policed::{Police, Rejected};
+pub(in crate::tunnel) use policed::Rejected;
 
 /// How long the rest of a head is waited for. An incomplete head is then passed on unchanged.
 const HEAD_TIME: Duration = Duration::from_secs(1);
@@ -312,26 +313,18 @@ impl Exchange {
             }
         }
         if let Some(police) = &self.police {
-            let (answer, made) = (answer.as_ref(), state.policed.makes());
-            if let Some(head) = answer.and_then(Answer::head) {
-                police.answered(head);
+            state.policed_heard(progress, answer.as_ref(), police.as_ref());
+            if let Progress::Surplus(passes) = progress {
+                heard.passes = passes;
             }
-            if let (Some(made), Some(answer)) = (made, answer.filter(|answer| answer.status() == Some(201))) {
-                police.made(made, answer.body());
+            if state.phase == Phase::Broken {
+                (heard.passes, state.answered) = (0, was_answered);
             }
-            match progress {
-                Progress::Surplus(passes) => heard.passes = passes,
-                Progress::Invalid | Progress::Switched if !state.may_switch(progress) => {
-                    (heard.passes, state.answered) = (0, was_answered);
-                }
-                _ => {}
-            }
-            state.policed_answered(progress, police.as_ref());
             if state.phase != Phase::Asked {
                 self.news.notify_one();
             }
         } else if progress == Progress::Complete && !state.request.last && state.request.rest.has_ended() {
-            *state = State { is_later: true, ..State::default() };
+            state.next_request(Early::No, None);
         } else if state.pending.is_empty() {
             state.phase = Phase::Blind;
         } else {

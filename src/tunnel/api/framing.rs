@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 
-use super::{Exchange, FromClient, Police};
+use super::{Exchange, FromClient};
 use crate::sync::lock;
-use crate::tunnel::guard::{ByHead, Head, Makes, Refusal, Refused};
+use crate::tunnel::guard::{ByHead, Head, Makes, Police, Refusal, Refused};
 
 /// Takes the place of a refused request, so that other readers can answer it in its turn.
 const IN_ITS_PLACE: &[u8] = b"GET / HTTP/1.1\r\nhost: refused\r\nconnection: close\r\n\r\n";
@@ -82,3 +82,5 @@ impl Framing {
 
 #[cfg(test)]
 mod agreement;
+#[cfg(test)]
+mod by_hyper;

@@ -12,5 +12,5 @@ mod request;
 
 pub use framing::Framing;
 
-pub(super) use exchange::{Changed, Exchange, FromClient, FromHost, Police, Rejected};
+pub(super) use exchange::{Changed, Exchange, FromClient, FromHost, Rejected};
 pub(super) use ping::{Early, Pings, ask};

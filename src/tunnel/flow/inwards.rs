@@ -119,9 +119,8 @@ impl<'a> Inwards<'a> {
                     }
                 }
                 received = reader.receive(), if reads => match received {
-                    Received::Data(data) => {
+                    Received::Data(mut data) => {
                         self.carriage.lease.pooled.has_received(data.len());
-                        let mut data = data;
                         if let Some(exchange) = self.carriage.exchange {
                             self.hear(exchange, &mut data);
                         }
@@ -135,7 +134,7 @@ impl<'a> Inwards<'a> {
                     }
                     // The client hears nothing of it: its next request gets another channel.
                     end if !self.ended
-                        && (self.goes_on(&end) || self.carriage.exchange.is_some_and(Exchange::is_unanswered)) =>
+                        && (self.goes_on(&end) || self.carriage.exchange.is_some_and(Exchange::tells_unanswered)) =>
                     {
                         self.shared.host_ended.store(true, Relaxed);
                         self.shared.leaving.store(true, Relaxed);
@@ -177,8 +176,8 @@ impl<'a> Inwards<'a> {
             let looks = self.carriage.looks;
             self.held = Some(Box::pin(async move { looks.once_more(starts.as_deref()).await }));
         }
-        if exchange.must_leave() {
-            self.shared.is_clean.store(exchange.leaves_nothing(), Relaxed);
+        if let Some(is_clean) = exchange.must_leave() {
+            self.shared.is_clean.store(is_clean, Relaxed);
             self.shared.leaving.store(true, Relaxed);
         }
     }

@@ -33,8 +33,8 @@ pub(super) async fn outwards(
         if shared.leaving.load(Relaxed) {
             return Outward::Elsewhere;
         }
-        if let Some(exchange) = carriage.exchange.filter(|exchange| exchange.must_leave()) {
-            shared.is_clean.store(exchange.leaves_nothing(), Relaxed);
+        if let Some(is_clean) = carriage.exchange.and_then(Exchange::must_leave) {
+            shared.is_clean.store(is_clean, Relaxed);
             return Outward::Elsewhere;
         }
         if let Some(held) = carriage.exchange.and_then(Exchange::take_held) {
@@ -62,7 +62,8 @@ pub(super) async fn outwards(
                     return Outward::Elsewhere;
                 }
                 Some(Ok(data))
-                    if data.is_empty() && carriage.exchange.is_some_and(|e| e.ready().is_some() || e.must_leave()) =>
+                    if data.is_empty()
+                        && carriage.exchange.is_some_and(|e| e.ready().is_some() || e.must_leave().is_some()) =>
                 {
                     continue;
                 }

@@ -38,7 +38,7 @@ pub(in crate::tunnel) async fn carry(local: LocalStream, channel: Channel, carri
             tokio::select! {
                 result = &mut back => break result,
                 () = carriage.lease.broken(), if !shared.complete.load(Relaxed) && !leaving => {
-                    if !carriage.exchange.is_some_and(|e| e.survives() || e.is_unanswered()) {
+                    if !carriage.exchange.is_some_and(Exchange::outlives_channel) {
                         break Some(End::Cut);
                     }
                     leaving = true;
@@ -48,7 +48,7 @@ pub(in crate::tunnel) async fn carry(local: LocalStream, channel: Channel, carri
                 end = &mut out, if !out_done => match end {
                     // What the host has sent is here, and goes to the client all the same.
                     Outward::Ends(End::Cut) if shared.complete.load(Relaxed) => out_done = true,
-                    Outward::Ends(End::Cut) if carriage.exchange.is_some_and(|e| e.survives() || e.is_unanswered()) => {
+                    Outward::Ends(End::Cut) if carriage.exchange.is_some_and(Exchange::outlives_channel) => {
                         (out_done, leaving) = (true, true);
                     }
                     Outward::Ends(end) => break Some(end),

@@ -4,7 +4,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use hyper::StatusCode;
@@ -12,7 +12,9 @@ use hyper::StatusCode;
 use super::ask::ask;
 use super::bodies::{self, Judged as JudgedBody};
 use super::head::Head;
+use super::make::Make;
 use super::operation::{Body as Sending, Makes};
+use super::police::{ByHead, Passed, Police};
 use super::policy::{Decision, Pass, Rules};
 use super::questions::Questions;
 use super::reach::Settled;
@@ -29,52 +31,6 @@ const MAX_DROPPED: usize = 1 << 20;
 const SAME_ENGINE: Duration = Duration::from_secs(30);
 /// Holds the reason if an answer has no body.
 const REFUSED: &str = "x-dtunnel-refused";
-
-/// The vendor of the Engine.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Make {
-    /// Docker's, or an unknown one.
-    Docker,
-    /// Podman, by this name. It builds command lines from bodies (cmd/podman/common/create_opts.go).
-    Podman(String),
-}
-
-impl Make {
-    /// By the head of an answer.
-    fn of(head: &[u8]) -> Self {
-        let head = String::from_utf8_lossy(head);
-        let value = |wanted: &str| {
-            head.lines().find_map(|line| line.split_once(':').filter(|(name, _)| name.eq_ignore_ascii_case(wanted)))
-        };
-        let server = value("server").map(|(_, server)| server.trim().to_owned()).unwrap_or_default();
-        match value("libpod-api-version").is_some() || server.starts_with("Libpod/") {
-            true => Self::Podman(server),
-            false => Self::Docker,
-        }
-    }
-}
-
-/// What is known of the Engine: its vendor, when it said so, and since when the tunnel had been up.
-pub(super) type KnownMake = Option<(Make, Instant, SystemTime)>;
-
-/// How a request passes, by its head.
-#[derive(Debug)]
-pub(in crate::tunnel) enum ByHead {
-    /// With this target.
-    Send(String),
-    /// It is to be judged, with its body where that is not larger than this number of bytes.
-    Judge(Pass, Option<usize>),
-}
-
-/// How a request that was judged passes.
-#[derive(Debug)]
-pub(in crate::tunnel) struct Passed {
-    pub(in crate::tunnel) target: String,
-    /// The body to send, where it was looked at; None drops it.
-    pub(in crate::tunnel) body: Option<Bytes>,
-    /// What its success creates.
-    pub(in crate::tunnel) makes: Option<Makes>,
-}
 
 /// A client, for the duration of its connection.
 pub(in crate::tunnel) struct GuardedClient {
@@ -101,37 +57,6 @@ impl GuardedClient {
         &self.who
     }
 
-    /// Decides on a request by its head.
-    ///
-    /// # Errors
-    /// Why it may not pass.
-    pub(in crate::tunnel) fn decide(&self, head: &Head) -> Result<ByHead, Refused> {
-        if self.over_tcp {
-            browser::check(head)?;
-        }
-        let pass = match self.guard.rules.decide(head) {
-            Decision::Pass(pass) => pass,
-            Decision::Bad(reason) => return Err((StatusCode::BAD_REQUEST, reason)),
-            Decision::Refuse(reason) => return Err((StatusCode::FORBIDDEN, reason)),
-        };
-        let operation = pass.operation;
-        // What is not judged passes whatever its size.
-        let may_have_binds =
-            operation.has_binds && head.length().is_some_and(|length| length <= bodies::MAX_BODY as u64);
-        let most = match operation.body {
-            _ if pass.inspect || may_have_binds => Some(bodies::MAX_BODY),
-            Sending::Sent => None,
-            _ if head.body => Some(MAX_DROPPED),
-            _ => None,
-        };
-        let asks = self.guard.rules.must_ask(operation).is_some() || self.needs_docker(&head.method);
-        if most.is_some() || asks {
-            return Ok(ByHead::Judge(pass, most));
-        }
-        self.log("allowed", &head.method, &pass.target, operation.name);
-        Ok(ByHead::Send(pass.target))
-    }
-
     fn needs_docker(&self, method: &str) -> bool {
         self.guard.rules.knows_only_docker() && !matches!(method, "GET" | "HEAD")
     }
@@ -147,8 +72,8 @@ impl GuardedClient {
         body: Option<&Bytes>,
     ) -> Result<Passed, Refused> {
         let operation = pass.operation;
-        let answered = |head: &[u8]| self.answered(head);
-        let questions = Questions::new(&self.who, &self.tunnel, &answered);
+        let heard = |make| self.heard(make);
+        let questions = Questions::new(&self.who, &self.tunnel, &heard);
         if self.needs_docker(&head.method) {
             self.must_be_dockers(&questions).await?;
         }
@@ -212,14 +137,9 @@ impl GuardedClient {
         (said.elapsed() < SAME_ENGINE && up_since == self.tunnel.up_since()).then_some(make)
     }
 
-    /// The Engine has answered with this head.
-    pub(in crate::tunnel) fn answered(&self, head: &[u8]) {
-        *lock(&self.guard.make) = Some((Make::of(head), Instant::now(), self.tunnel.up_since()));
-    }
-
-    /// The Engine has created an object, and says so in this body.
-    pub(in crate::tunnel) fn made(&self, made: Makes, answer: &[u8]) {
-        self.guard.learn(made, answer);
+    /// The Engine has answered, and is of this vendor.
+    fn heard(&self, make: Make) {
+        *lock(&self.guard.make) = Some((make, Instant::now(), self.tunnel.up_since()));
     }
 
     /// The answer to a request that does not pass.
@@ -263,19 +183,42 @@ impl GuardedClient {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn podman_is_told_from_docker_by_its_headers() {
-        for (head, expected) in [
-            ("HTTP/1.1 200 OK\r\nServer: Docker/20.10.24 (linux)\r\n\r\n", Make::Docker),
-            ("HTTP/1.1 200 OK\r\n\r\n", Make::Docker),
-            ("HTTP/1.1 200 OK\r\nserver: Libpod/4.3.1 (linux)\r\n\r\n", Make::Podman("Libpod/4.3.1 (linux)".into())),
-            ("HTTP/1.1 200 OK\r\nLibpod-Api-Version: 4.3.1\r\nServer: x\r\n\r\n", Make::Podman("x".into())),
-        ] {
-            assert_eq!(Make::of(head.as_bytes()), expected, "{head}");
+impl Police for GuardedClient {
+    fn decide(&self, head: &Head) -> Result<ByHead, Refused> {
+        if self.over_tcp {
+            browser::check(head)?;
         }
+        let pass = match self.guard.rules.decide(head) {
+            Decision::Pass(pass) => pass,
+            Decision::Bad(reason) => return Err((StatusCode::BAD_REQUEST, reason)),
+            Decision::Refuse(reason) => return Err((StatusCode::FORBIDDEN, reason)),
+        };
+        let operation = pass.operation;
+        // What is not judged passes whatever its size.
+        let may_have_binds =
+            operation.has_binds && head.length().is_some_and(|length| length <= bodies::MAX_BODY as u64);
+        let most = match operation.body {
+            _ if pass.inspect || may_have_binds => Some(bodies::MAX_BODY),
+            Sending::Sent => None,
+            _ if head.body => Some(MAX_DROPPED),
+            _ => None,
+        };
+        let asks = self.guard.rules.must_ask(operation).is_some() || self.needs_docker(&head.method);
+        if most.is_some() || asks {
+            return Ok(ByHead::Judge(pass, most));
+        }
+        self.log("allowed", &head.method, &pass.target, operation.name);
+        Ok(ByHead::Send(pass.target))
+    }
+
+    fn answered(&self, head: &[u8]) {
+        // Of no matter to other judgements.
+        if self.guard.rules.knows_only_docker() {
+            self.heard(Make::of_head(head));
+        }
+    }
+
+    fn made(&self, made: Makes, answer: &[u8]) {
+        self.guard.learn(made, answer);
     }
 }

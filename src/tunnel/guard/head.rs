@@ -33,10 +33,6 @@ pub struct Head {
     pub(super) host: Option<String>,
     /// Whether the request comes from a page in a browser (`Origin`).
     pub(super) origin: bool,
-    /// Whether its connection may switch to another protocol.
-    pub(in crate::tunnel) upgrade: bool,
-    /// Whether it is the last one of its connection.
-    pub(in crate::tunnel) last: bool,
     /// Whether it has a body.
     pub(super) body: bool,
     /// The length of its body, where that is known beforehand.
@@ -68,6 +64,16 @@ impl Head {
     /// The requested operation of the Engine; None if it is not in the table.
     pub(in crate::tunnel) fn operation(&self) -> Option<&'static Operation> {
         self.aim.operation
+    }
+
+    /// Whether its connection may switch to another protocol.
+    pub(in crate::tunnel) fn upgrades(&self) -> bool {
+        self.protocol.is_some()
+    }
+
+    /// Whether it is the last one of its connection.
+    pub(in crate::tunnel) fn is_last(&self) -> bool {
+        !self.upgrades() && (self.close || self.old)
     }
 
     /// The length of its body, in bytes, where that is known beforehand.
@@ -209,8 +215,6 @@ pub(in crate::tunnel) fn read(bytes: &[u8]) -> Result<(Head, Body), Refusal> {
         aim,
         host: headers.host.map(str::to_owned),
         origin: headers.origin,
-        upgrade: protocol.is_some(),
-        last: protocol.is_none() && (headers.close || old),
         body: body != Body::None,
         length: headers.length,
         expects: headers.expects,
@@ -355,11 +359,11 @@ mod tests {
         ] {
             let (text, head) = written("GET /info HTTP/1.1", headers);
             assert_eq!(text, "GET /info HTTP/1.1\r\nHost: x\r\n\r\n", "{headers}");
-            assert!(!head.upgrade && !head.last, "{headers}");
+            assert!(!head.upgrades() && !head.is_last(), "{headers}");
         }
         let (text, head) = written("GET /info HTTP/1.1", "Host: x\r\nConnection: close, TE\r\nA: b\r\n");
         assert_eq!(text, "GET /info HTTP/1.1\r\nHost: x\r\nA: b\r\nconnection: close\r\n\r\n");
-        assert!(head.last);
+        assert!(head.is_last());
     }
 
     #[test]
@@ -375,18 +379,18 @@ mod tests {
             ("Upgrade: tcp\r\n", false),
         ] {
             let (text, head) = written(line, &format!("Host: x\r\n{headers}"));
-            assert_eq!(head.upgrade, granted, "{headers}");
+            assert_eq!(head.upgrades(), granted, "{headers}");
             assert_eq!(text.ends_with("\r\nconnection: upgrade\r\nupgrade: tcp\r\n\r\n"), granted, "{text}");
         }
         let old = written("POST /containers/x/attach HTTP/1.0", "Host: x\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n");
-        assert!(!old.1.upgrade);
+        assert!(!old.1.upgrades());
     }
 
     #[test]
     fn http_1_0_is_answered_once_and_may_leave_out_its_host() {
         let (text, head) = written("GET /_ping HTTP/1.0", "Connection: keep-alive\r\nExpect: 100-continue\r\n");
         assert_eq!(text, "GET /_ping HTTP/1.0\r\nhost: docker\r\n\r\n");
-        assert!(head.last && !head.expects);
+        assert!(head.is_last() && !head.expects);
         assert!(read(b"POST /build HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n").is_err());
     }
 

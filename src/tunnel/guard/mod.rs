@@ -12,8 +12,10 @@ mod chunks;
 mod client;
 mod defaults;
 mod head;
+mod make;
 mod operation;
 mod operations;
+mod police;
 mod policy;
 mod ps;
 mod queries;
@@ -34,10 +36,11 @@ use crate::config::Target;
 use crate::tunnel::client::peer::Who;
 use policy::Rules;
 
-pub(in crate::tunnel) use client::{ByHead, GuardedClient, Passed};
+pub(in crate::tunnel) use client::GuardedClient;
 pub use head::Head;
 pub(in crate::tunnel) use head::{Body, Content, content_length, head_end, read as read_head};
 pub(in crate::tunnel) use operation::Makes;
+pub(in crate::tunnel) use police::{ByHead, Passed, Police};
 pub(in crate::tunnel) use policy::Pass;
 #[cfg(test)]
 pub(in crate::tunnel) use policy::pass_for_tests;
@@ -83,7 +86,7 @@ pub(super) struct Guard {
     rules: Rules,
     known: Mutex<reach::Known>,
     /// The vendor of the Engine, by its last answer.
-    make: Mutex<client::KnownMake>,
+    make: Mutex<make::KnownMake>,
 }
 
 impl Guard {

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::body::Bytes;
 use hyper::client::conn::http1;
-use hyper::header::HOST;
+use hyper::header::{HOST, HeaderValue};
 use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::sync::Mutex;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::ask::Ask;
+use super::make::Make;
 use super::reach;
 use super::refusal::Refused;
 use crate::tunnel::client::peer::Who;
@@ -21,8 +22,8 @@ use crate::tunnel::dial::{Dial, Purpose};
 pub(super) struct Questions<'a> {
     who: &'a Who,
     tunnel: &'a Arc<dyn Dial>,
-    /// Hears the head of each answer.
-    answered: &'a (dyn Fn(&[u8]) + Sync),
+    /// Hears with each answer whose Engine it is.
+    heard: &'a (dyn Fn(Make) + Sync),
     /// Opened by the first question.
     connection: Mutex<Option<Connection>>,
 }
@@ -33,9 +34,9 @@ struct Connection {
 }
 
 impl<'a> Questions<'a> {
-    /// Questions on behalf of this client. `answered` hears the head of each answer.
-    pub(super) fn new(who: &'a Who, tunnel: &'a Arc<dyn Dial>, answered: &'a (dyn Fn(&[u8]) + Sync)) -> Self {
-        Self { who, tunnel, answered, connection: Mutex::new(None) }
+    /// Questions on behalf of this client. `heard` hears with each answer whose Engine it is.
+    pub(super) fn new(who: &'a Who, tunnel: &'a Arc<dyn Dial>, heard: &'a (dyn Fn(Make) + Sync)) -> Self {
+        Self { who, tunnel, heard, connection: Mutex::new(None) }
     }
 
     async fn connect(&self) -> Result<Connection, String> {
@@ -63,11 +64,8 @@ impl Ask for Questions<'_> {
         current.sender.ready().await.map_err(|e| unreachable(e.to_string()))?;
         let answer = current.sender.send_request(request).await.map_err(|e| unreachable(e.to_string()))?;
         let (parts, body) = answer.into_parts();
-        let mut head = format!("HTTP/1.1 {}\r\n", parts.status).into_bytes();
-        for (name, value) in &parts.headers {
-            head.extend([name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat());
-        }
-        (self.answered)(&head);
+        let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+        (self.heard)(Make::of(|name| parts.headers.get(name).map(text)));
         let body = Limited::new(body, reach::MAX_ANSWER).collect().await;
         let unreadable = |e| (StatusCode::BAD_GATEWAY, format!("the Engine's answer cannot be read: {e}"));
         Ok((parts.status, body.map_err(unreadable)?.to_bytes()))

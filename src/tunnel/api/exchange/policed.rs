@@ -13,19 +13,17 @@
 //! Nothing is ever passed on blindly, but behind an upgrade that the guard has granted and the Engine has confirmed. What
 //! comes behind a request waits for its answer.
 
-use std::fmt;
-
 use bytes::{Bytes, BytesMut};
 use hyper::StatusCode;
 use tokio::time::Instant;
 
 use super::{Early, Exchange, FromClient, POLICED_TIME, Phase, State};
 use crate::sync::lock;
-use crate::tunnel::api::answer::Progress;
+use crate::tunnel::api::answer::{Answer, Progress};
 use crate::tunnel::api::ping::is_cli_ping;
 use crate::tunnel::api::request::Request;
 use crate::tunnel::guard::{
-    ByHead, Content, GuardedClient, Head, Makes, Pass, Passed, Refusal, Refused, Rest, head_end, read_head,
+    ByHead, Content, Head, Makes, Pass, Passed, Police, Refusal, Refused, Rest, head_end, read_head,
 };
 
 /// Limit of a head, in bytes. The longest known header holds the credentials of all registries.
@@ -36,35 +34,6 @@ pub(super) const MAX_BEHIND: usize = 64 << 10;
 const TOO_LATE: Refusal = "its head did not come within a minute";
 /// The refusal of a body that arrived only in part before the time limit.
 const BODY_TOO_LATE: Refusal = "its body did not come within a minute";
-
-/// Decides on requests.
-pub(in crate::tunnel) trait Police: fmt::Debug + Send + Sync {
-    /// Decides on a request by its head.
-    ///
-    /// # Errors
-    /// Why it may not pass.
-    fn decide(&self, head: &Head) -> Result<ByHead, Refused>;
-
-    /// The Engine has answered with this head.
-    fn answered(&self, head: &[u8]);
-
-    /// The Engine has created an object, and says so in this body.
-    fn made(&self, made: Makes, answer: &[u8]);
-}
-
-impl Police for GuardedClient {
-    fn decide(&self, head: &Head) -> Result<ByHead, Refused> {
-        self.decide(head)
-    }
-
-    fn answered(&self, head: &[u8]) {
-        self.answered(head);
-    }
-
-    fn made(&self, made: Makes, answer: &[u8]) {
-        self.made(made, answer);
-    }
-}
 
 /// A request that is to be judged.
 #[derive(Debug)]
@@ -95,8 +64,6 @@ pub(super) struct Policed {
     rejected: Option<Rejected>,
     /// Has the answer ended before its request?
     is_answered: bool,
-    /// May the connection switch to another protocol?
-    upgrade: bool,
     /// What its success creates.
     makes: Option<Makes>,
     /// Is a client to be told that its body is awaited?
@@ -154,7 +121,7 @@ impl Exchange {
         state.pending.extend_from_slice(&body.unwrap_or_default());
         state.policed.makes = makes;
         state.policed.head = Some(asked.head);
-        state.is_ready(&target);
+        state.becomes_ready(&target);
         state.take_behind();
     }
 
@@ -180,23 +147,16 @@ impl Exchange {
         state.next_request(Early::No, self.police.as_deref());
     }
 
-    /// Whether the client must leave its channel now.
-    pub(in crate::tunnel) fn must_leave(&self) -> bool {
-        if self.police.is_none() {
-            return false;
-        }
+    /// Whether the client must leave its channel now; and if so, whether nothing is under way on that.
+    pub(in crate::tunnel) fn must_leave(&self) -> Option<bool> {
+        self.police.as_ref()?;
         let state = lock(&self.state);
         match state.phase {
-            Phase::Judging | Phase::Refused | Phase::Over | Phase::Broken => true,
-            Phase::Between | Phase::Ready => state.policed.is_stray,
-            _ => false,
+            Phase::Judging | Phase::Refused => Some(!state.policed.is_stray),
+            Phase::Over | Phase::Broken => Some(false),
+            Phase::Between | Phase::Ready => state.policed.is_stray.then_some(false),
+            _ => None,
         }
-    }
-
-    /// Whether the channel that it leaves has nothing under way.
-    pub(in crate::tunnel) fn leaves_nothing(&self) -> bool {
-        let state = lock(&self.state);
-        matches!(state.phase, Phase::Judging | Phase::Refused) && !state.policed.is_stray
     }
 
     /// The client has left its channel.
@@ -209,8 +169,14 @@ impl Exchange {
         lock(&self.state).phase == Phase::Over
     }
 
+    /// The channel was lost. Whether the client's connection goes on all the same: its request can have another channel, or
+    /// it is told that there is no answer.
+    pub(in crate::tunnel) fn outlives_channel(&self) -> bool {
+        self.survives() || self.tells_unanswered()
+    }
+
     /// The Engine has left a request without any answer. True if the client is told so.
-    pub(in crate::tunnel) fn is_unanswered(&self) -> bool {
+    pub(in crate::tunnel) fn tells_unanswered(&self) -> bool {
         let mut state = lock(&self.state);
         let is_told = self.police.is_some() && state.phase == Phase::Asked && !state.answered;
         if is_told {
@@ -375,7 +341,7 @@ impl State {
         self.policed.rejected = Some(Rejected { refused, head });
     }
 
-    fn is_ready(&mut self, target: &str) {
+    fn becomes_ready(&mut self, target: &str) {
         self.phase = Phase::Ready;
         target.clone_into(&mut self.request.line.target);
     }
@@ -411,14 +377,13 @@ impl State {
         };
         self.request = Request::of(&head, body);
         self.request.is_ping = self.policed.behind.is_empty() && is_cli_ping(&bytes);
-        self.policed.upgrade = head.upgrade;
         match police.decide(&head) {
             Err(refused) => self.reject(refused, Some(head)),
             Ok(ByHead::Send(target)) => {
                 let written = head.written(&bytes, &target, Content::Same);
                 agrees_with_another_reader(&written, &head.method, &target);
                 self.pending = written.as_slice().into();
-                self.is_ready(&target);
+                self.becomes_ready(&target);
                 self.policed.head = Some(head);
             }
             Ok(ByHead::Judge(pass, most)) => {
@@ -465,16 +430,23 @@ impl State {
         }
     }
 
-    /// Has the connection switched to a protocol that was asked for?
-    pub(super) fn may_switch(&self, progress: Progress) -> bool {
-        progress == Progress::Switched && self.policed.upgrade
+    /// The guard hears of an answer as far as it has been read.
+    pub(super) fn policed_heard(&mut self, progress: Progress, answer: Option<&Answer>, police: &dyn Police) {
+        if let Some(head) = answer.and_then(Answer::head) {
+            police.answered(head);
+        }
+        if let (Some(made), Some(answer)) = (self.policed.makes, answer.filter(|answer| answer.status() == Some(201))) {
+            police.made(made, answer.body());
+        }
+        self.policed_answered(progress, police);
     }
 
     /// An answer has come to its end, or its end will not be known.
-    pub(super) fn policed_answered(&mut self, progress: Progress, police: &dyn Police) {
+    fn policed_answered(&mut self, progress: Progress, police: &dyn Police) {
         let broken = |refusal| Some((StatusCode::BAD_GATEWAY, refusal));
+        let upgrades = self.policed.head.as_ref().is_some_and(Head::upgrades);
         match progress {
-            Progress::Switched if self.policed.upgrade => {
+            Progress::Switched if upgrades => {
                 self.phase = Phase::Blind;
                 self.pending = self.policed.behind.split();
             }
@@ -484,7 +456,7 @@ impl State {
             Progress::Invalid => {
                 (self.phase, self.policed.broken) = (Phase::Broken, broken("the Engine's answer cannot be read"));
             }
-            Progress::Complete | Progress::Surplus(_) if !self.request.last && !self.policed.upgrade => {
+            Progress::Complete | Progress::Surplus(_) if !self.request.last && !upgrades => {
                 if self.request.rest.has_ended() {
                     self.next_request(Early::No, Some(police));
                 } else {

@@ -1,18 +1,10 @@
 //! Compares the strict reader with hyper on requests composed of HTTP fragments. The fuzz target of the same
 //! name finds its own fragments.
 
-use std::convert::Infallible;
-use std::sync::{Arc, Mutex};
-
-use http_body_util::{BodyExt, Empty};
-use hyper::body::{Bytes, Incoming};
-use hyper::service::service_fn;
-use hyper::{Request, Response, server};
-use hyper_util::rt::TokioIo;
 use proptest::prelude::*;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::Framing;
+use super::by_hyper::{Seen, by_hyper};
 
 /// Methods, targets, headers, ends and bodies, valid and invalid.
 const WORDS: &[&str] = &[
@@ -73,40 +65,12 @@ const WORDS: &[&str] = &[
     "POST /build HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
 ];
 
-type Seen = (String, String);
-
 /// The output for these bytes, the requests seen, and whether all bytes were accepted.
 fn read(bytes: &[u8], piece: usize) -> (Vec<u8>, Vec<Option<Seen>>, bool) {
     let (mut framing, mut written) = (Framing::default(), Vec::new());
     let whole = bytes.chunks(piece).try_for_each(|piece| framing.feed(piece, &mut written)).is_ok();
     let seen = std::iter::from_fn(|| framing.take_seen()).map(|seen| seen.ok().map(|head| (head.method, head.target)));
     (written, seen.collect(), whole)
-}
-
-/// The requests that hyper sees, with their bodies read.
-fn by_hyper(bytes: &[u8]) -> Vec<Seen> {
-    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
-    let seen = Arc::new(Mutex::new(Vec::new()));
-    let noted = seen.clone();
-    runtime.block_on(async move {
-        let (theirs, mut ours) = tokio::io::duplex(64 << 10);
-        let service = service_fn(move |request: Request<Incoming>| {
-            noted.lock().expect("unlocked").push((request.method().to_string(), request.uri().to_string()));
-            async move {
-                let _ = request.into_body().collect().await;
-                Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new()))
-            }
-        });
-        let serving = server::conn::http1::Builder::new().serve_connection(TokioIo::new(theirs), service);
-        let feeding = async {
-            let _ = ours.write_all(bytes).await;
-            let _ = ours.shutdown().await;
-            let _ = ours.read_to_end(&mut Vec::new()).await;
-        };
-        let _ = tokio::join!(serving, feeding);
-    });
-    let seen = seen.lock().expect("unlocked");
-    seen.clone()
 }
 
 proptest! {
