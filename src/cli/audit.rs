@@ -15,7 +15,7 @@ use crate::text;
 
 #[derive(Debug, Args)]
 pub(super) struct AuditArgs {
-    /// The target to check; neither the host nor the settings here are changed
+    /// The target to check; nothing is changed, neither here nor on the host
     #[arg(value_name = "TARGET", add = super::completions::targets())]
     target: String,
     /// The Engine on the host, as for `up`

@@ -17,7 +17,7 @@ use crate::text;
 
 #[derive(Debug, Args)]
 pub(super) struct DoctorArgs {
-    /// The target to check; neither the host nor the settings here are changed [default: the default target, or
+    /// The target to check; nothing is changed, neither here nor on the host [default: the default target, or
     /// this machine only]
     #[arg(value_name = "TARGET", add = super::completions::targets())]
     target: Option<String>,

@@ -13,9 +13,7 @@ use toml::de::DeTable;
 use super::keys::{Places, check_keys, places, position, section};
 use super::nearest::nearest;
 use super::values::{AuditSetting, Duration, Jump};
-use super::{
-    AccessSetting, Destination, Error, PortsConflict, PortsSetting, ServerNodelay, Size, allowed, trusted_file,
-};
+use super::{AccessSetting, Destination, Error, PortsConflict, PortsSetting, Size, allowed, trusted_file};
 use crate::bounded;
 
 /// Largest configuration file that is read, in bytes: far above any real one.
@@ -90,9 +88,9 @@ pub struct Defaults {
     /// Answer the ping of a docker command from the Engine's last answer, at most 30 s old; default `true`.
     #[serde(default, deserialize_with = "allowed::flag")]
     pub eager_ping: Option<bool>,
-    /// Run `true` on the host after each login, so that its sshd sends without delay: `true`, `false`, or `"auto"`
-    /// (default): where commands are known to run as asked.
-    pub server_nodelay: Option<ServerNodelay>,
+    /// Run `true` on the host after each login, so that its sshd sends without delay; default `false`.
+    #[serde(default, deserialize_with = "allowed::flag")]
+    pub server_nodelay: Option<bool>,
     /// What may be asked of the Engine: `"full"`, `"read-only"`, `"containers"`, `"build"`,
     /// `"no-privileged"`, or several of the last four in a list; default `"full"`.
     pub access: Option<AccessSetting>,
@@ -172,10 +170,10 @@ pub struct Profile {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[serde(default, deserialize_with = "allowed::flag")]
     pub eager_ping: Option<bool>,
-    /// Run `true` on the host after each login, so that its sshd sends without delay: `true`, `false`, or `"auto"`:
-    /// where commands are known to run as asked.
+    /// Run `true` on the host after each login, so that its sshd sends without delay.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub server_nodelay: Option<ServerNodelay>,
+    #[serde(default, deserialize_with = "allowed::flag")]
+    pub server_nodelay: Option<bool>,
     /// What may be asked of the Engine: `"full"`, `"read-only"`, `"containers"`, `"build"`,
     /// `"no-privileged"`, or several of the last four in a list (docs/security.md, "The guard").
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -341,9 +339,6 @@ mod tests {
             ("[profiles.p]\nport = \"22\"\n", "config.toml:2:8: "),
             ("[profiles.p]\nport = 70000\n", "config.toml:2:8: "),
             ("[defaults]\nkeepalive = 15\n", "config.toml:2:13: "),
-            ("[defaults]\nserver_nodelay = \"yes\"\n", "config.toml:2:18: "),
-            ("[defaults]\nserver_nodelay = \"true\"\n", "config.toml:2:18: "),
-            ("[defaults]\nserver_nodelay = 1\n", "config.toml:2:18: "),
             ("[defaults]\nkeepalive = \"15 bananas\"\n", "config.toml:2:13: "),
             ("[profiles.\"a b\"]\n", "config.toml:1:11: "),
             ("[profiles\n", "config.toml:1:"),

@@ -71,14 +71,6 @@ pub fn route_path(name: &TunnelName) -> Result<PathBuf, Error> {
     Ok(log_path(name)?.with_file_name(format!("{name}.route")))
 }
 
-/// Where it is noted for which logins commands run as asked: a file each in `logins`, beside the logs.
-///
-/// # Errors
-/// [`Error::NoHome`].
-pub(crate) fn logins_dir() -> Result<PathBuf, Error> {
-    Ok(state_dir()?.join("logins"))
-}
-
 /// Where a temporary file on disk may be, best first: the cache directory (`$XDG_CACHE_HOME/dtunnel` on
 /// Linux), the state directory, `/var/tmp`. Not `/tmp`, which is memory on many systems.
 pub(crate) fn spill_dirs() -> Vec<PathBuf> {

@@ -216,7 +216,7 @@ pub fn resolve(
         ports,
         api,
         eager_ping: profile.eager_ping.or(defaults.eager_ping).unwrap_or(true),
-        server_nodelay: profile.server_nodelay.or(defaults.server_nodelay).unwrap_or_default(),
+        server_nodelay: profile.server_nodelay.or(defaults.server_nodelay).unwrap_or(false),
         ports_fallback: profile.ports_fallback.unwrap_or(false),
         ports_conflict,
         ports_address: profile.ports_address,
@@ -227,7 +227,7 @@ pub fn resolve(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Leg, ServerNodelay};
+    use crate::config::Leg;
 
     fn config(text: &str) -> ConfigFile {
         ConfigFile::parse(text, Path::new("config.toml")).expect("valid")
@@ -262,10 +262,6 @@ mod tests {
         assert_eq!(target.remote, Remote::Socket("/d.sock".into()));
         assert_eq!((target.wait, target.idle_timeout), (DEFAULT_WAIT, None));
         assert_eq!(target.drain, DEFAULT_DRAIN);
-        assert_eq!(target.server_nodelay, ServerNodelay::Auto);
-        let nodelay = "[defaults]\nserver_nodelay = true\n[profiles.q]\nserver_nodelay = \"auto\"\n";
-        assert_eq!(resolved("p", nodelay).server_nodelay, ServerNodelay::Always);
-        assert_eq!(resolved("q", nodelay).server_nodelay, ServerNodelay::Auto);
         assert_eq!((target.spill, resolved("h", "[defaults]\nspill = \"2MiB\"\n").spill), (DEFAULT_SPILL, 2 << 20));
         assert_eq!(resolved("p", "[defaults]\nspill = 9\n[profiles.p]\nspill = 0\n").spill, 0);
         assert_eq!(target.ssh.proxy, Proxy::Jump(vec![Destination::parse("j").expect("a target")]));

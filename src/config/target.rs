@@ -8,9 +8,7 @@ use sha1::{Digest, Sha1};
 use super::leg::Leg;
 use super::local::LocalEndpoint;
 use super::ssh_config::{self, Proxy, SshConfigSource, SshSettings, Tokens};
-use super::{
-    Access, Destination, Error, Paths, Ports, PortsConflict, Remote, Said, ServerNodelay, TunnelName, is_profile_name,
-};
+use super::{Access, Destination, Error, Paths, Ports, PortsConflict, Remote, Said, TunnelName, is_profile_name};
 use crate::address::Address;
 use crate::shell_word::shell_word;
 
@@ -60,8 +58,8 @@ pub struct Target {
     pub api: bool,
     /// Are the pings of docker commands answered from the Engine's last answer?
     pub eager_ping: bool,
-    /// Is a command run after each login, so that the host's sshd sends without delay?
-    pub server_nodelay: ServerNodelay,
+    /// Is `true` run on the host after each login, so that its sshd sends without delay?
+    pub server_nodelay: bool,
     /// Which published ports are forwarded.
     pub ports: Ports,
     /// Take another local port if the published one is taken or privileged.

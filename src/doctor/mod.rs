@@ -1,8 +1,7 @@
 //! Checks every step from a target to its Engine, each with its time and a verdict.
 //!
-//! Read-only on both machines: stores no host key, creates no socket, touches no tunnel. One thing is noted here: whether
-//! the login runs commands as asked (`host/commands.rs`). Independent of daemons and terminals; the caller receives each
-//! [`Check`] when it is done.
+//! Read-only on both machines: stores no host key, creates no socket, touches no tunnel. Independent of daemons and
+//! terminals; the caller receives each [`Check`] when it is done.
 
 mod check;
 mod engine;

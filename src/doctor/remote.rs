@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::check::Verdict;
 use super::examination::{Examination, LIMIT, NO_LOGIN, Stage};
-use crate::config::{Remote, ServerNodelay};
+use crate::config::Remote;
 use crate::host::{self, Access, HostProbe};
 use crate::ssh::{Connection, Endpoint, OpenError};
 
@@ -34,14 +34,7 @@ pub(super) async fn look_around(examination: &mut Examination<'_>) -> Result<Sta
         })
         .collect();
     let sockets = if sockets.is_empty() { "no Docker socket".into() } else { sockets.join(", ") };
-    let commands = match (probe.as_asked, examination.target.server_nodelay) {
-        (_, ServerNodelay::Never) => "",
-        _ if matches!(examination.target.remote, Remote::Command(_)) => "",
-        (true, _) => "; commands run as asked: tunnels run one after each login (server_nodelay)",
-        (false, _) => "; commands do not run as asked: one is forced on this login",
-    };
-    let detail = format!("{} in {}; {sockets}{commands}", probe.user, probe.groups.join(", "));
-    examination.add(Verdict::Ok, time, detail, None);
+    examination.add(Verdict::Ok, time, format!("{} in {}; {sockets}", probe.user, probe.groups.join(", ")), None);
     examination.probe = Some(probe);
     Ok(Stage::Complete)
 }

@@ -2,7 +2,6 @@
 //!
 //! Independent of tunnels: `doctor` and `audit` use it over a separate connection.
 
-pub mod commands;
 mod error;
 mod exec;
 mod find;

@@ -4,17 +4,14 @@
 
 use std::time::Duration;
 
-use super::commands;
 use super::exec::{TOOLS, Tool};
 use crate::config::DEFAULT_SOCKET;
 use crate::shell_word::quoted;
-use crate::ssh::{Connection, OpenError};
+use crate::ssh::Connection;
 use crate::text::shown;
 
 /// Time limit of the probe.
 const LIMIT: Duration = Duration::from_secs(5);
-/// The script's argument: a shell that was forced on the login would read the script, too, but has not this argument.
-const ARGUMENT: &str = "asked";
 /// Prefix of each line of the probe's output; a login shell may print other lines.
 const MARK: &str = "dtunnel:";
 
@@ -29,8 +26,6 @@ pub struct HostProbe {
     pub tools: Vec<Tool>,
     /// The group `docker` with its members, from the host's files.
     pub docker_group: Option<String>,
-    /// Whether the login runs commands as they are asked for, and has none forced on it.
-    pub as_asked: bool,
 }
 
 /// A socket on the host.
@@ -53,24 +48,13 @@ pub enum Access {
 }
 
 impl HostProbe {
-    /// Runs the probe, and notes what it shows of the login ([`commands`]). It checks the socket `also` first.
+    /// Runs the probe. It checks the socket `also` first.
     ///
     /// # Errors
     /// The server's message if it runs no commands, for instance that the password has expired. May be empty.
     pub async fn take(connection: &Connection, also: Option<&str>) -> Result<Self, String> {
-        let command = format!("exec sh -s {ARGUMENT}");
-        let output = match connection.run(&command, &script(also), LIMIT).await {
-            Ok(output) => output,
-            Err(error) => {
-                if matches!(error, OpenError::Refused { .. }) {
-                    commands::note(connection, false);
-                }
-                return Err(String::new());
-            }
-        };
-        let probe = Self::read(&output.stdout);
-        commands::note(connection, probe.as_ref().is_some_and(|probe| probe.as_asked));
-        probe.ok_or(output.stderr)
+        let output = connection.run("exec sh", &script(also), LIMIT).await.map_err(|_| String::new())?;
+        Self::read(&output.stdout).ok_or(output.stderr)
     }
 
     fn read(output: &str) -> Option<Self> {
@@ -82,7 +66,6 @@ impl HostProbe {
                 "user" => probe.user = shown(value),
                 "groups" => probe.groups = value.split_whitespace().map(shown).collect(),
                 "docker-group" => probe.docker_group = Some(value.into()).filter(|v: &String| !v.is_empty()),
-                "argument" => probe.as_asked = value == ARGUMENT,
                 "tool" => probe.tools.extend(TOOLS.into_iter().filter(|tool| tool.program() == value)),
                 "granted" | "denied" => {
                     // `srw-rw---- 1 root docker 0 Nov 24 18:53 PATH`
@@ -127,14 +110,12 @@ impl HostProbe {
     }
 }
 
-/// The POSIX shell script, read from standard input, so that no quoting for the login shell is needed. sshd sets
-/// SSH_ORIGINAL_COMMAND where another command was forced, which may run this one in its turn.
+/// The POSIX shell script, read from standard input, so that no quoting for the login shell is needed.
 fn script(also: Option<&str>) -> String {
     let also = also.map(quoted).unwrap_or_default();
     let tools: Vec<&str> = TOOLS.into_iter().map(Tool::program).collect();
     format!(
         r#"say() {{ echo "{MARK}$1"; }}
-say "argument=$1${{SSH_ORIGINAL_COMMAND:+, but another one was forced}}"
 say "user=$(id -un)"
 say "groups=$(id -Gn)"
 say "docker-group=$( (getent group docker || grep '^docker:' /etc/group) 2>/dev/null)"
@@ -163,17 +144,9 @@ mod tests {
 
     #[test]
     fn what_a_shell_says_is_read_whatever_else_it_prints() {
-        let run = |arguments: &[&str], forced: Option<&str>| {
-            let mut sh = std::process::Command::new("sh");
-            sh.args(["-c", &script(Some("/tmp/it's no socket")), "sh"]).args(arguments);
-            sh.env_remove("SSH_ORIGINAL_COMMAND").envs(forced.map(|forced| ("SSH_ORIGINAL_COMMAND", forced)));
-            let output = String::from_utf8(sh.output().expect("sh").stdout).expect("UTF-8");
-            HostProbe::read(&format!("Welcome!\n{output}")).expect("complete")
-        };
-        let probe = run(&[ARGUMENT], None);
-        assert!(probe.as_asked);
-        assert!(!run(&[], None).as_asked, "a forced shell");
-        assert!(!run(&[ARGUMENT], Some("exec sh")).as_asked, "a forced command that runs the one asked for");
+        let output = std::process::Command::new("sh").args(["-c", &script(Some("/tmp/it's no socket"))]).output();
+        let output = String::from_utf8(output.expect("sh").stdout).expect("UTF-8");
+        let probe = HostProbe::read(&format!("Welcome!\n{output}")).expect("complete");
         assert!(!probe.user.is_empty() && !probe.groups.is_empty());
         assert_eq!(probe.sockets[0].path, "/tmp/it's no socket");
         assert_eq!(probe.sockets[0].access, Access::Absent);

@@ -5,7 +5,8 @@
 use std::time::Duration;
 
 use russh::ChannelMsg;
-use russh::client::Handle;
+use russh::client::{Handle, Msg};
+use tokio::time::{Instant, timeout_at};
 
 use super::channel::Channel;
 use super::handler::SessionHandler;
@@ -17,116 +18,40 @@ const TERMINAL: (&str, u32, u32) = ("dumb", 80, 24);
 /// Limit for opening the session and for the command, together.
 const LIMIT: Duration = Duration::from_secs(5);
 
-/// What became of the command.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ran {
-    /// It ended as `true` does: without output, with status 0.
-    AsAsked,
-    /// Something else ran in its place (it printed or failed), or it did not end within 5 s.
-    Otherwise,
-    /// The server runs no commands for this login.
-    Refused,
-    /// The connection was lost meanwhile.
-    Lost,
-}
-
 /// Runs the command, with a terminal where the server grants one. (Without a terminal sshd would mark the connection's
-/// packets with IPQoS's class for bulk.)
-pub(super) async fn run(handle: &Handle<SessionHandler>) -> Ran {
-    tokio::time::timeout(LIMIT, attempt(handle)).await.unwrap_or(Ran::Otherwise)
-}
-
-async fn attempt(handle: &Handle<SessionHandler>) -> Ran {
-    let mut channel = match handle.channel_open_session().await {
-        Ok(channel) => channel,
-        Err(russh::Error::ChannelOpenFailure(_)) => return Ran::Refused,
-        Err(_) => return Ran::Lost,
-    };
-    let (kind, columns, rows) = TERMINAL;
-    // Both at once, which saves a round trip: the server answers in order, and without a terminal the command runs
-    // without one.
-    let asked = match channel.request_pty(true, kind, columns, rows, 0, 0, &[]).await {
-        Ok(()) => channel.exec(true, COMMAND).await,
-        Err(error) => Err(error),
-    };
-    let asked = match asked {
-        // For a command that reads, without a terminal.
-        Ok(()) => channel.eof().await,
-        Err(error) => Err(error),
-    };
-    if asked.is_err() {
-        return Ran::Lost;
-    }
-    let mut heard = Heard::default();
-    let ran = loop {
-        let message = channel.wait().await;
-        if let Some(ran) = heard.hear(message.as_ref()) {
-            break ran;
-        }
-    };
+/// packets with IPQoS's class for bulk.) Tells whether a command ran, be it another that the server has forced on the login.
+pub(super) async fn run(handle: &Handle<SessionHandler>) -> bool {
+    let begun = Instant::now();
+    let Ok(Ok(mut session)) = timeout_at(begun + LIMIT, handle.channel_open_session()).await else { return false };
+    let mut has_begun = false;
+    // Once it has begun, how it ends does not matter.
+    let _ = timeout_at(begun + LIMIT, attempt(&mut session, &mut has_begun)).await;
     // Closes it, and ends what still runs.
-    drop(Channel::new(channel, true));
-    ran
+    drop(Channel::new(session, true));
+    has_begun
 }
 
-/// What the server has said of the session so far.
-#[derive(Debug, Default)]
-struct Heard {
-    /// Whether the request for a terminal was answered.
-    of_terminal: bool,
-    status: Option<u32>,
+async fn attempt(session: &mut russh::Channel<Msg>, has_begun: &mut bool) -> Result<(), russh::Error> {
+    let (kind, columns, rows) = TERMINAL;
+    // All at once, which saves round trips: the server answers in order, and without a terminal the command runs without
+    // one. The end of input is for a command that reads.
+    session.request_pty(true, kind, columns, rows, 0, 0, &[]).await?;
+    session.exec(true, COMMAND).await?;
+    session.eof().await?;
+    let _of_terminal = answer(session).await;
+    *has_begun = answer(session).await == Some(true);
+    while *has_begun && !matches!(session.wait().await, None | Some(ChannelMsg::Close)) {}
+    Ok(())
 }
 
-impl Heard {
-    /// The outcome, once it is known; None for `message`: the connection was lost.
-    fn hear(&mut self, message: Option<&ChannelMsg>) -> Option<Ran> {
-        match message {
-            None => return Some(Ran::Lost),
-            Some(ChannelMsg::Data { data }) if data.is_empty() => {}
-            Some(ChannelMsg::Data { .. } | ChannelMsg::ExtendedData { .. } | ChannelMsg::ExitSignal { .. }) => {
-                return Some(Ran::Otherwise);
-            }
-            Some(ChannelMsg::Success) => self.of_terminal = true,
-            Some(ChannelMsg::Failure) if self.of_terminal => return Some(Ran::Refused),
-            Some(ChannelMsg::Failure) => self.of_terminal = true,
-            Some(ChannelMsg::ExitStatus { exit_status }) => self.status = Some(*exit_status),
-            Some(ChannelMsg::Close) => {
-                return Some(if self.status == Some(0) { Ran::AsAsked } else { Ran::Otherwise });
-            }
-            Some(_) => {}
+/// The answer to the next request of a channel; None: the channel has ended.
+async fn answer(session: &mut russh::Channel<Msg>) -> Option<bool> {
+    loop {
+        match session.wait().await? {
+            ChannelMsg::Success => return Some(true),
+            ChannelMsg::Failure => return Some(false),
+            ChannelMsg::Close => return None,
+            _ => {}
         }
-        None
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn outcome(messages: &[&ChannelMsg]) -> Option<Ran> {
-        let mut heard = Heard::default();
-        messages.iter().find_map(|message| heard.hear(Some(*message)))
-    }
-
-    #[test]
-    fn only_silence_and_status_0_are_true() {
-        let (yes, no, close) = (ChannelMsg::Success, ChannelMsg::Failure, ChannelMsg::Close);
-        let status = |exit_status| ChannelMsg::ExitStatus { exit_status };
-        let data = |text: &'static str| ChannelMsg::Data { data: text.as_bytes().into() };
-        let (fine, failed, hello, eof) = (status(0), status(1), data("hello"), ChannelMsg::Eof);
-        let rows: [(&str, &[&ChannelMsg], Option<Ran>); 8] = [
-            ("as asked", &[&yes, &yes, &fine, &eof, &close], Some(Ran::AsAsked)),
-            ("no terminal", &[&no, &yes, &fine, &close], Some(Ran::AsAsked)),
-            ("no commands", &[&yes, &no], Some(Ran::Refused)),
-            ("neither", &[&no, &no], Some(Ran::Refused)),
-            ("output", &[&yes, &yes, &hello], Some(Ran::Otherwise)),
-            ("another status", &[&yes, &yes, &failed, &close], Some(Ran::Otherwise)),
-            ("no status", &[&yes, &yes, &close], Some(Ran::Otherwise)),
-            ("not over", &[&yes, &yes, &fine], None),
-        ];
-        for (what, messages, ran) in rows {
-            assert_eq!(outcome(messages), ran, "{what}");
-        }
-        assert_eq!(Heard::default().hear(None), Some(Ran::Lost));
     }
 }

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use super::algorithms;
 use super::auth;
 use super::channel::{Channel, Endpoint, OpenError, Received};
-use super::command::{self, Ran};
+use super::command;
 use super::context::ConnectContext;
 use super::error::{Error, Phase};
 use super::handler::{Ended, SessionHandler, Visit};
@@ -64,8 +64,6 @@ pub struct Connection {
     verifier: Arc<Verifier>,
     negotiated: watch::Receiver<Negotiated>,
     login: Login,
-    /// See [`Connection::account`].
-    account: String,
     sends_at_once: AtomicBool,
     credentials: Credentials,
     /// The name under which this host's password is stored.
@@ -217,7 +215,6 @@ impl Connection {
         visit.ends();
         let login = login.ok_or_else(|| Error::Timeout { host: host.clone(), step: Phase::Login, limit })??;
         let password = Kept::password_for(target, &context.leg).ok();
-        let account = account(target, &context, &verifier, &login);
         let credentials = context.credentials.clone();
         let handle = Arc::new(handle);
         let made = Self {
@@ -228,7 +225,6 @@ impl Connection {
             verifier,
             negotiated,
             login,
-            account,
             credentials,
             password,
             _proxy: None,
@@ -322,22 +318,17 @@ impl Connection {
         Ok(Output { status, stdout, stderr })
     }
 
-    /// Runs `true` in a session of its own, within 5 s: sshd then sends without delay (`ssh/command.rs`).
-    pub async fn run_true(&self) -> Ran {
+    /// Runs `true` in a session of its own, within 5 s: sshd then sends without delay (`ssh/command.rs`). Tells whether a
+    /// command ran.
+    pub async fn run_true(&self) -> bool {
         let ran = command::run(&self.handle).await;
-        self.sends_at_once.store(ran == Ran::AsAsked, Relaxed);
+        self.sends_at_once.store(ran, Relaxed);
         ran
     }
 
     /// Whether the server is known to send without delay.
     pub fn sends_at_once(&self) -> bool {
         self.sends_at_once.load(Relaxed)
-    }
-
-    /// Describes the login in one line: the account, the way to it, the host's identity, and what was accepted. Two logins
-    /// with the same text have the same rights on the host, as far as a client can tell.
-    pub fn account(&self) -> &str {
-        &self.account
     }
 
     /// The algorithms negotiated with the server.
@@ -458,13 +449,6 @@ impl Connection {
         };
         let _ = tokio::time::timeout(GOODBYE, goodbye).await;
     }
-}
-
-/// See [`Connection::account`].
-fn account(target: &Target, context: &ConnectContext, verifier: &Verifier, login: &Login) -> String {
-    let way = target.way(&context.leg).ok().flatten().map(|way| format!(" through {way}")).unwrap_or_default();
-    let host = verifier.trust().map(|trust| trust.identity().to_string()).unwrap_or_default();
-    format!("{}{way}, host key {host}, login by {}", target.address(), login.accepted.join(" and "))
 }
 
 /// The route to a host.

@@ -32,7 +32,6 @@ mod transport;
 mod uncoupled;
 
 pub use channel::{Channel, ChannelReader, ChannelStream, ChannelWriter, Endpoint, Gone, OpenError, Received};
-pub use command::Ran;
 pub use connection::{Connection, Output};
 pub use context::ConnectContext;
 pub use error::{Error, Kind, Phase, Skipped, Tried, TurnedAway, Unconfirmed};

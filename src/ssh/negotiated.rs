@@ -37,6 +37,4 @@ pub struct Login {
     pub tried: Vec<String>,
     /// The methods that the server offered during the login.
     pub offered: Vec<String>,
-    /// What the server accepted: fingerprints of keys, names of other methods; empty where it asked for nothing.
-    pub accepted: Vec<String>,
 }

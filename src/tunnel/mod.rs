@@ -101,7 +101,6 @@ impl Tunnel {
             pool: pool.clone(),
             commands: commands.clone(),
             counters: counters.clone(),
-            nodelay: Arc::default(),
         };
         let placer = Arc::new(Placer {
             settings: settings.clone(),

@@ -1,5 +1,4 @@
-//! `server_nodelay`: one command after each login, so that the host's sshd sends without delay, and none where it is not
-//! known what would run.
+//! `server_nodelay`: one command after each login, so that the host's sshd sends without delay, where it is asked for.
 
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
@@ -69,11 +68,6 @@ fn count(runs: &PathBuf) -> usize {
     std::fs::read_to_string(runs).map_or(0, |text| text.lines().count())
 }
 
-/// The logins of which is noted that commands run as asked.
-fn noted(lab: &Lab) -> usize {
-    std::fs::read_dir(lab.path("home/.local/state/dtunnel/logins")).map_or(0, Iterator::count)
-}
-
 /// A connection in place of the one there is.
 fn reconnect(lab: &Lab) {
     let before = lab.sshd.sessions();
@@ -105,109 +99,31 @@ fn with_true_the_server_sends_at_once_after_each_login_and_with_false_it_does_no
     }
 }
 
+/// A command that is forced on the login would run in place of `true`.
 #[test]
-fn where_nothing_is_known_of_the_login_no_command_runs() {
+fn unless_it_is_asked_for_no_command_runs_whatever_doctor_has_seen() {
     let Some(lab) = lab("", "") else { return };
-    let runs = force(&lab, "true");
     lab.ok(&["up", "lab"]);
-    echo(&lab);
-    reconnect(&lab);
-    lab.ok(&["down", "lab"]);
-    assert_eq!((count(&runs), sessions(&lab).len()), (0, 0));
-    // doctor learns nothing from a command that is not its own.
     lab.run(&["doctor", "lab"]);
-    let before = count(&runs);
-    assert!(before > 0);
-    lab.ok(&["up", "lab"]);
+    let before = sessions(&lab).len();
+    assert!(before > 0, "doctor runs commands");
+    let runs = force(&lab, "true");
+    reconnect(&lab);
+    lab.ok(&["reload", "lab"]);
     echo(&lab);
     lab.ok(&["down", "lab"]);
-    assert_eq!((count(&runs), noted(&lab)), (before, 0));
-    // It is demanded.
+    lab.up_and_down();
+    assert_eq!((count(&runs), sessions(&lab).len()), (0, before));
     set(&lab, "server_nodelay = true\n");
     lab.ok(&["up", "lab"]);
-    wait_for("the command", || (count(&runs) > before).then_some(()));
-}
-
-/// A forced command that runs the one asked for, or a shell that reads what the probe sends, is forced all the same.
-#[test]
-fn a_forced_command_that_obeys_is_no_login_that_runs_commands_as_asked() {
-    let Some(lab) = lab("", "") else { return };
-    for command in ["exec sh", "eval $SSH_ORIGINAL_COMMAND"] {
-        let runs = force(&lab, command);
-        let output = lab.run(&["doctor", "lab"]);
-        let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert!(stdout.contains("commands do not run as asked"), "{command}: {stdout}");
-        let before = count(&runs);
-        lab.up_and_down();
-        assert_eq!((count(&runs), noted(&lab)), (before, 0), "{command}");
-    }
-}
-
-#[test]
-fn after_doctor_has_seen_commands_run_the_server_sends_at_once() {
-    let Some(lab) = lab("", "") else { return };
-    lab.ok(&["up", "lab"]);
-    echo(&lab);
-    assert!(!sends_at_once(&lab));
-    let output = lab.run(&["doctor", "lab"]);
-    let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(stdout.contains("commands run as asked"), "{stdout}");
-    assert_eq!(noted(&lab), 1);
-    // The tunnel that is up learns of it by its next login, or a reload.
-    let before = sessions(&lab).len();
-    reconnect(&lab);
+    wait_for("the command", || (count(&runs) == 1).then_some(()));
     wait_for("the option", || sends_at_once(&lab).then_some(()));
-    assert_eq!(sessions(&lab).len(), before + 1);
-    // With another key it is another login.
-    lab.keygen("other", "ed25519", "");
-    lab.authorize("other");
-    lab.ok(&["down", "lab"]);
-    std::fs::copy(lab.path("other"), lab.path("user")).unwrap();
-    std::fs::copy(lab.path("other.pub"), lab.path("user.pub")).unwrap();
-    lab.ok(&["up", "lab"]);
-    echo(&lab);
-    lab.ok(&["down", "lab"]);
-    assert_eq!(sessions(&lab).len(), before + 1);
 }
 
 #[test]
-fn an_engine_that_the_probe_found_is_enough() {
-    let Some(lab) = lab("", "") else { return };
-    lab.host().run(&format!("ln -s {} /run/user/0/docker.sock", lab.path("remote/x.sock").display()));
-    lab.write_config(&format!("ssh_config = {:?}\n", lab.path("ssh_config")));
-    lab.ok(&["up", "lab"]);
-    assert_eq!(lab.status("lab")["remote"], "/run/user/0/docker.sock");
-    wait_for("the option", || sends_at_once(&lab).then_some(()));
-    // The probe, and `true`.
-    wait_for("the command", || (sessions(&lab).len() == 2).then_some(()));
-    assert_eq!(noted(&lab), 1);
-}
-
-#[test]
-fn a_login_that_has_changed_is_forgotten_at_the_first_word_and_not_tried_again() {
-    for command in ["echo unasked for", "exit 3"] {
-        let Some(lab) = lab("", "") else { return };
-        lab.run(&["doctor", "lab"]);
-        assert_eq!(noted(&lab), 1);
-        let runs = force(&lab, command);
-        lab.ok(&["up", "lab"]);
-        wait_for("the command", || lab.log("lab").contains("does not run `true` as asked").then_some(()));
-        assert_eq!((count(&runs), noted(&lab)), (1, 0), "{command}");
-        reconnect(&lab);
-        lab.ok(&["down", "lab"]);
-        lab.up_and_down();
-        assert_eq!(count(&runs), 1, "{command}");
-    }
-}
-
-#[test]
-fn a_login_that_runs_no_commands_is_asked_once() {
+fn a_login_that_runs_no_commands_is_said() {
     let Some(lab) = lab("MaxSessions 0", "server_nodelay = true\n") else { return };
     lab.ok(&["up", "lab"]);
-    let refused = || lab.log("lab").matches("does not run `true` as asked").count();
-    wait_for("the refusal", || (refused() == 1).then_some(()));
-    reconnect(&lab);
-    reconnect(&lab);
-    lab.ok(&["down", "lab"]);
-    assert_eq!(refused(), 1);
+    wait_for("a word", || lab.log("lab").contains("server_nodelay has no effect").then_some(()));
+    echo(&lab);
 }

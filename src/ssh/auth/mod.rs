@@ -47,15 +47,10 @@ pub(super) async fn login(
         context,
         tried: Tried::default(),
         needs: Vec::new(),
-        proofs: Vec::new(),
     };
     let offered = login.run().await?;
-    let (Tried { accepted, refused, .. }, proofs) = (login.tried, login.proofs);
-    Ok(negotiated::Login {
-        tried: [refused, accepted].concat(),
-        offered: offered.iter().flat_map(names).collect(),
-        accepted: proofs,
-    })
+    let Tried { accepted, refused, .. } = login.tried;
+    Ok(negotiated::Login { tried: [refused, accepted].concat(), offered: offered.iter().flat_map(names).collect() })
 }
 
 /// The methods' names in the protocol (RFC 4252), such as `publickey`.
@@ -82,8 +77,6 @@ struct Login<'a> {
     tried: Tried,
     /// The missing answers that only the user could have given.
     needs: Vec<String>,
-    /// What the server accepted, see [`negotiated::Login`].
-    proofs: Vec<String>,
 }
 
 /// How one method ended.
@@ -130,15 +123,11 @@ impl Login<'_> {
             let Some(next) = next else {
                 return Err(self.failure(offered.as_ref()));
             };
-            let method = untried.remove(next);
-            let attempt = match &method {
+            let attempt = match untried.remove(next) {
                 MethodKind::PublicKey => self.public_keys().await?,
                 MethodKind::KeyboardInteractive => self.keyboard_interactive().await?,
                 _ => self.password().await?,
             };
-            if matches!(attempt, Attempt::Success | Attempt::Partial(_)) && method != MethodKind::PublicKey {
-                self.proofs.push(<&str>::from(&method).to_owned());
-            }
             match attempt {
                 Attempt::Success => return Ok(offered),
                 Attempt::Partial(set) => {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use russh::MethodKind;
 use russh::keys::agent::Constraint;
 use russh::keys::agent::client::AgentClient;
-use russh::keys::{Algorithm, Certificate, PrivateKey, PublicKey};
+use russh::keys::{Algorithm, PrivateKey};
 use tokio::net::UnixStream;
 
 use super::candidates::{AGENT_TIMEOUT, Candidate, Source};
@@ -17,7 +17,6 @@ use crate::ssh::agent_signer::{AgentSigner, Refusal};
 use crate::ssh::algorithms::{pubkey_accepted, rsa_hash};
 use crate::ssh::error::Error;
 use crate::ssh::host_key::rsa_bits;
-use crate::ssh::identity::fingerprint;
 use crate::ssh::keys::{FileSigner, LoadError, load_key};
 use crate::text::shown as printable;
 
@@ -68,7 +67,6 @@ impl Login<'_> {
             // Counts as refused until the server accepts it.
             self.tried.refused.push(candidate.label());
             let user = self.target.ssh.user.clone();
-            let proof = proof(&public, candidate.certificate.as_ref());
             let handle = &mut *self.handle;
             let mut refusal = None;
             let result = match (&candidate.source, agent.as_mut()) {
@@ -112,10 +110,7 @@ impl Login<'_> {
                         done => {
                             match done {
                                 Attempt::Failure(_) => self.note_refused(&candidate),
-                                _ => {
-                                    self.accepted();
-                                    self.proofs.push(proof);
-                                }
+                                _ => self.accepted(),
                             }
                             if let (Attempt::Success | Attempt::Partial(_), Source::File { path, .. }, Some(agent)) =
                                 (&done, &candidate.source, agent.as_mut())
@@ -198,15 +193,4 @@ impl Login<'_> {
         let fix = format!("if you can log in there another way, install it: {copy}");
         self.tried.copy_id.get_or_insert(fix);
     }
-}
-
-/// The key's fingerprint; for a certificate also what the server may attach options to.
-fn proof(key: &PublicKey, certificate: Option<&Certificate>) -> String {
-    let key = fingerprint(key);
-    let Some(certificate) = certificate else { return key };
-    let authority = fingerprint(&PublicKey::new(certificate.signature_key().clone(), ""));
-    let options: Vec<String> =
-        certificate.critical_options().iter().map(|(name, value)| format!("{name}={value}")).collect();
-    let names = certificate.valid_principals().join(",");
-    format!("{key} certified by {authority} for {names:?} with {options:?}")
 }

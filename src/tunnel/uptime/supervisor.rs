@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 use super::commands::{Command, Commands};
 use super::connect::{Connector, Found};
 use super::network::Network;
-use super::nodelay::Nodelay;
+use super::nodelay;
 use super::reconnect_policy::ReconnectPolicy;
 use super::state::{Event, Publisher};
 use crate::backoff::Backoff;
@@ -48,7 +48,6 @@ pub(in crate::tunnel) struct Supervisor {
     pub(in crate::tunnel) pool: Arc<Pool>,
     pub(in crate::tunnel) commands: Arc<Commands>,
     pub(in crate::tunnel) counters: Arc<Counters>,
-    pub(in crate::tunnel) nodelay: Arc<Nodelay>,
 }
 
 impl Supervisor {
@@ -137,14 +136,13 @@ impl Supervisor {
 
     /// Waits for the end of a connection. Meanwhile makes it fast for its first flow, and learns its host's keys.
     fn watch_over(&self, pooled: Arc<PooledConnection>) -> impl Future<Output = Outcome> + use<> {
-        let (nodelay, settings, status) = (self.nodelay.clone(), self.settings.subscribe(), self.status.clone());
-        let pool = self.pool.clone();
+        let (pool, settings, status) = (self.pool.clone(), self.settings.subscribe(), self.status.clone());
         async move {
             let connection = &pooled.carrier.connection;
             let (opens, endpoint) = (pooled.clone(), status.endpoint());
             let spare = pooled.carrier.worker.run(async move { pool.open_spare(&opens, &endpoint).await });
             let background = async {
-                nodelay.after_login(connection, settings, &status).await;
+                nodelay::after_login(connection, settings, &status).await;
                 let _ = spare.await;
                 std::future::pending().await
             };
