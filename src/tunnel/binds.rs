@@ -47,6 +47,7 @@ struct ContainerSpec<'a> {
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Mount<'a> {
+    /// A container's mount without a type is refused by the Engine; swarm takes it for a bind, and a type in any case.
     #[serde(borrow)]
     r#type: Option<Cow<'a, str>>,
     #[serde(borrow)]
@@ -91,23 +92,28 @@ pub(super) fn with_length(head: &[u8], length: usize) -> Vec<u8> {
 pub(super) fn find(body: &[u8], ours: &[String]) -> Vec<Found> {
     // Any character may be written in other ways, all of which have a backslash: PHP writes `\/`, .NET `\u002B` for `+`.
     let may_be_there = body.contains(&b'\\') || ours.iter().any(|path| contains(body, path.as_bytes()));
-    let Some(text) = may_be_there.then(|| std::str::from_utf8(body).ok()).flatten() else { return Vec::new() };
-    let Ok(parsed) = serde_json::from_str::<Body<'_>>(text) else { return Vec::new() };
+    if !may_be_there {
+        return Vec::new();
+    }
+    let Ok(parsed) = serde_json::from_slice::<Body<'_>>(body) else { return Vec::new() };
     let (binds, mounts) = parsed.host_config.map_or((None, None), |config| (config.binds, config.mounts));
     let of_tasks = parsed.task_template.and_then(|task| task.container_spec).and_then(|spec| spec.mounts);
-    let is_bind = |mount: &Mount<'_>| mount.r#type.as_deref().is_none_or(|kind| kind == "bind");
-    let mounts = mounts.into_iter().chain(of_tasks).flatten().flatten().filter(is_bind);
-    let sources = mounts.filter_map(|mount| mount.source);
+    let mounts = mounts.into_iter().flatten().flatten().filter(|mount| mount.r#type.as_deref() == Some("bind"));
+    let of_tasks = of_tasks.into_iter().flatten().flatten().filter(|mount| {
+        mount.r#type.as_deref().is_none_or(|kind| kind.is_empty() || kind.eq_ignore_ascii_case("bind"))
+    });
+    let sources = mounts.chain(of_tasks).filter_map(|mount| mount.source);
     let path_of = |raw: &RawValue| serde_json::from_str::<String>(raw.get()).ok();
-    let behind = |value: &str, may_go_on: bool| {
-        let rests = ours.iter().filter_map(|path| value.strip_prefix(path.as_str()));
-        rests.filter(|rest| rest.is_empty() || may_go_on && rest.starts_with(':')).map(str::to_owned).next()
+    // A bind without a colon is an anonymous volume at that path of the container.
+    let behind = |value: &str, is_bind: bool| {
+        let mut rests = ours.iter().filter_map(|path| value.strip_prefix(path.as_str()));
+        rests.find(|rest| if is_bind { rest.starts_with(':') } else { rest.is_empty() }).map(str::to_owned)
     };
     let binds = binds.into_iter().flatten().map(|raw| (raw, true));
     let mut found: Vec<Found> = binds
         .chain(sources.map(|raw| (raw, false)))
         .filter_map(|(raw, is_bind)| {
-            let start = raw.get().as_ptr() as usize - text.as_ptr() as usize;
+            let start = raw.get().as_ptr() as usize - body.as_ptr() as usize;
             Some(Found { at: start..start + raw.get().len(), behind: behind(&path_of(raw)?, is_bind)? })
         })
         .collect();
@@ -149,21 +155,27 @@ mod tests {
                 r#"{"HostConfig":{"Binds":["/var/run/docker.sock:/x"]}}"#,
             ),
             (
-                r#"{"Name":"s","TaskTemplate":{"ContainerSpec":{"Mounts":[{"Source":"/tmp/a \"b\".sock"},{"Source":"/run/user/1000/dtunnel/lab.sock"}]}}}"#,
-                r#"{"Name":"s","TaskTemplate":{"ContainerSpec":{"Mounts":[{"Source":"/var/run/docker.sock"},{"Source":"/var/run/docker.sock"}]}}}"#,
+                r#"{"Name":"s","TaskTemplate":{"ContainerSpec":{"Mounts":[{"Source":"/tmp/a \"b\".sock"},{"Type":"BIND","Source":"/run/user/1000/dtunnel/lab.sock"}]}}}"#,
+                r#"{"Name":"s","TaskTemplate":{"ContainerSpec":{"Mounts":[{"Source":"/var/run/docker.sock"},{"Type":"BIND","Source":"/var/run/docker.sock"}]}}}"#,
             ),
         ] {
             let found = find(body.as_bytes(), &ours());
             assert!(!found.is_empty(), "{body}");
             assert_eq!(String::from_utf8_lossy(&replaced(body.as_bytes(), &found, THEIRS)), expected);
         }
+        // The Engine reads bytes that are no UTF-8, too.
+        let body = b"{\"Cmd\":[\"\xff\"],\"HostConfig\":{\"Binds\":[\"/run/user/1000/dtunnel/lab.sock:/x\"]}}";
+        let expected = b"{\"Cmd\":[\"\xff\"],\"HostConfig\":{\"Binds\":[\"/var/run/docker.sock:/x\"]}}";
+        assert_eq!(replaced(body, &find(body, &ours()), THEIRS), expected);
     }
 
     #[test]
     fn what_only_looks_like_it_stays() {
         for body in [
             r#"{"HostConfig":{"Binds":["/run/user/1000/dtunnel/lab.sock.d:/x"]}}"#,
-            r#"{"HostConfig":{"Mounts":[{"Source":"/run/user/1000/dtunnel/lab.sock:/x"}]}}"#,
+            r#"{"HostConfig":{"Binds":["/run/user/1000/dtunnel/lab.sock"]}}"#,
+            r#"{"HostConfig":{"Mounts":[{"Source":"/run/user/1000/dtunnel/lab.sock"}]}}"#,
+            r#"{"HostConfig":{"Mounts":[{"Type":"bind","Source":"/run/user/1000/dtunnel/lab.sock:/x"}]}}"#,
             r#"{"Env":["DOCKER_HOST=unix:///run/user/1000/dtunnel/lab.sock"],"HostConfig":{"Binds":[]}}"#,
             r#"{"Cmd":["/run/user/1000/dtunnel/lab.sock"]}"#,
             r#"{"HostConfig":{"Binds":["/run/user/1000/dtunnel/lab.sock:/x"]}"#,
