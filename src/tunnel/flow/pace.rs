@@ -7,7 +7,7 @@
 //! connection    kept for the client     the client    then
 //! its alone     any                     any           it is left unread; each ROUND a sign of life is sent
 //! shared        below half the bound    any           it is read
-//! shared        above half              moves         it is read, waiting for the client up to PACE a piece
+//! shared        above half              moves         it is read, waiting for the client up to PACE for 32 KiB
 //! shared        above half              stands        it is read
 //! shared        the bound               any           makes room within GRACE, or is reset
 //! ```
@@ -20,8 +20,9 @@ use tokio::time::Instant;
 /// How often an unread connection is read for a moment, to send the server a sign of life. A server with
 /// `ClientAliveInterval 1` and `ClientAliveCountMax 2` gives up after 3 s.
 const ROUND: Duration = Duration::from_secs(1);
-/// Longest wait per piece of at most 32 KiB for a client that makes progress.
+/// Longest wait for a client that makes progress, for each [`PIECE`] bytes: 1.6 MB/s.
 const PACE: Duration = Duration::from_millis(20);
+const PIECE: usize = 32 << 10;
 /// Longest wait at the limit, and so the longest delay that one client causes to others at a time.
 const GRACE: Duration = Duration::from_secs(1);
 /// A client that takes fewer bytes than this in one to two [`WINDOW`]s makes no progress.
@@ -64,7 +65,8 @@ pub(in crate::tunnel) struct Pace {
     /// Pieces that may still be read before the sign of life is sent.
     round: Option<usize>,
     at_limit: Option<Instant>,
-    /// The last piece: its time, and the part of it that the client has not made room for yet, in bytes.
+    /// What came last: until when it is waited for, and the part of it that the client has not made room for yet, in
+    /// bytes.
     last: (Instant, usize),
     /// Bytes taken by the client: start of the window, bytes in it, bytes in the previous window.
     window: (Instant, usize, usize),
@@ -105,9 +107,9 @@ impl Pace {
             let end = *self.at_limit.get_or_insert(now) + GRACE;
             return if now < end { Step::Wait(Some(end)) } else { Step::Reset };
         }
-        let (came, owed) = self.last;
-        if pressure.past_half && owed > 0 && now < came + PACE && self.moves(now) {
-            return Step::Wait(Some(came + PACE));
+        let (until, owed) = self.last;
+        if pressure.past_half && owed > 0 && now < until && self.moves(now) {
+            return Step::Wait(Some(until));
         }
         Step::Read
     }
@@ -123,7 +125,7 @@ impl Pace {
 
     /// Records a piece from the host. Returns whether it was the last one of a round.
     pub(in crate::tunnel) fn received(&mut self, now: Instant, bytes: usize) -> bool {
-        self.last = (now, bytes);
+        self.last = (now + PACE * u32::try_from(bytes.div_ceil(PIECE)).unwrap_or(u32::MAX), bytes);
         match &mut self.round {
             Some(left) if *left > 1 => {
                 *left -= 1;
@@ -206,6 +208,8 @@ mod tests {
         assert_eq!(pace.step(now, past_half), Step::Read, "it has made up for the last piece");
         pace.received(now, 32 << 10);
         assert_eq!(pace.step(later(&mut now, PACE), past_half), Step::Read, "not for longer");
+        pace.received(now, 4 * PIECE);
+        assert_eq!(pace.step(later(&mut now, PACE), past_half), Step::Wait(Some(now + 3 * PACE)), "in proportion");
         pace.received(later(&mut now, 3 * WINDOW), 32 << 10);
         assert_eq!(pace.step(now, past_half), Step::Read, "it has stopped moving");
     }

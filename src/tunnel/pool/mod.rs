@@ -72,7 +72,7 @@ impl<C: Carrier> Pool<C> {
             changed: watch::Sender::new(0),
             wake: Notify::new(),
             wants_more: Mutex::new(false),
-            heap: Arc::default(),
+            heap: Heap::new(),
         })
     }
 
