@@ -77,9 +77,16 @@ impl LocalStream {
                 let ready = stream.ready(Interest::READABLE).await?;
                 // The end is checked before the queue is read: after the end no more bytes arrive.
                 let ended = ready.is_read_closed();
-                match stream.try_io(Interest::READABLE, || read_all_but_one(stream.as_fd(), held, ended)) {
-                    Ok(bytes) => return Ok(bytes),
-                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                let mut read = Ok(None);
+                let _ = stream.try_io(Interest::READABLE, || {
+                    read = read_all_but_one(stream.as_fd(), held, ended);
+                    // Where nothing is left the next `ready` waits for a change, without asking the system once more.
+                    let may_have_more = matches!(read, Ok(Some((_, false))) | Err(_));
+                    if may_have_more { Ok(()) } else { Err(io::ErrorKind::WouldBlock.into()) }
+                });
+                match read {
+                    Ok(Some((bytes, _))) => return Ok(bytes),
+                    Ok(None) => {}
                     Err(e) => return Err(e),
                 }
             },
@@ -167,17 +174,17 @@ impl Watched {
     }
 }
 
-/// Reads the queue but leaves the last byte there; see the module's comment. Fails with WouldBlock if
+/// Reads the queue but leaves the last byte there; see the module's comment. Tells whether that was all there was. None:
 /// there is nothing new in the queue.
-fn read_all_but_one(fd: BorrowedFd<'_>, held: &AtomicBool, ended: bool) -> io::Result<Bytes> {
+fn read_all_but_one(fd: BorrowedFd<'_>, held: &AtomicBool, ended: bool) -> io::Result<Option<(Bytes, bool)>> {
     let queued = usize::try_from(ioctl_fionread(fd)?).unwrap_or(usize::MAX);
     let old = usize::from(held.load(Relaxed));
     if queued <= old {
         if !ended {
-            return Err(io::ErrorKind::WouldBlock.into());
+            return Ok(None);
         }
         // A reset is not an end. A dtunnel peer also resets in this way.
-        return sockopt::socket_error(fd)?.map(|()| Bytes::new()).map_err(Into::into);
+        return sockopt::socket_error(fd)?.map(|()| Some((Bytes::new(), false))).map_err(Into::into);
     }
     let more_than_fits = queued > MAX_READ;
     let take = if more_than_fits { MAX_READ } else { queued - 1 };
@@ -188,12 +195,12 @@ fn read_all_but_one(fd: BorrowedFd<'_>, held: &AtomicBool, ended: bool) -> io::R
             // The rest of the queue suffices for a reset.
             held.store(false, Relaxed);
             buffer.truncate(read);
-            return Ok(Bytes::from(buffer).slice(old..));
+            return Ok(Some((Bytes::from(buffer).slice(old..), false)));
         }
     }
     recv(fd, &mut buffer[take..], RecvFlags::PEEK | RecvFlags::DONTWAIT)?;
     held.store(true, Relaxed);
-    Ok(Bytes::from(buffer).slice(old..))
+    Ok(Some((Bytes::from(buffer).slice(old..), true)))
 }
 
 #[cfg(test)]
