@@ -1,9 +1,9 @@
 """dtunnel beside its peers, in one run. Started by scripts/bench, which makes the host and the link.
 
-Each row is measured for all peers in turn, round after round, so that a machine that is slow for a
-while is slow for all of them.
+Each row is measured for all peers in turn, in random order, round after round, so that a machine that
+is slow for a while is slow for all of them.
 """
-import contextlib, json, os, random, statistics, subprocess, sys, time
+import contextlib, json, os, random, statistics, subprocess, sys, threading, time
 
 import flows, report
 
@@ -22,6 +22,11 @@ QUIET = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": su
 
 def runs(count):
     return max(3, count // 5) if QUICK else count
+
+
+def shuffled(peers):
+    """The items, in another order each time."""
+    return random.sample(list(peers.items()), len(peers))
 
 
 class Results:
@@ -144,7 +149,7 @@ def commands():
             ]:
                 count = runs(30 if host == NEAR and words[0] != "run" else 15)
                 for turn in range(count + 1):
-                    for peer, env in peers.items():
+                    for peer, env in shuffled(peers):
                         if peer.startswith("ssh:") and turn > count // 3 + 1:
                             continue  # Slow, and far from the others.
                         time.sleep(0.4 if host == FAR else 0)
@@ -153,9 +158,9 @@ def commands():
                             R.add(f"{name}, {where}", peer, taken)
             if host == FAR:
                 for turn in range(runs(6)):
-                    for peer in "ssh -L", "dtunnel":
+                    for peer, env in shuffled({each: peers[each] for each in ("ssh -L", "dtunnel")}):
                         time.sleep(0.4)
-                        taken = [wall([DOCKER, "ps"], peers[peer]) for _ in range(7)]
+                        taken = [wall([DOCKER, "ps"], env) for _ in range(7)]
                         for each in taken[1:]:
                             R.add("docker ps, 50 ms, back to back", peer, each)
             subprocess.run([DOCKER, "-H", f"unix://{SOCKET}", "rm", "-f", keep], **QUIET)
@@ -179,11 +184,11 @@ def bulky(peers, turns, label=""):
     """The image saved and loaded, and a context sent."""
     make_images()
     for turn in range(turns):
-        for peer, env in peers.items():
+        for peer, env in shuffled(peers):
             R.add(f"docker save 256 MB{label}", peer, wall([DOCKER, "save", "-o", f"{WORK}/saved", "big:1"], env))
-        for peer, env in peers.items():
+        for peer, env in shuffled(peers):
             R.add(f"docker load 256 MB{label}", peer, wall([DOCKER, "load", "-q", "-i", f"{WORK}/saved"], env))
-        for peer, env in peers.items():
+        for peer, env in shuffled(peers):
             env = {**env, "DOCKER_BUILDKIT": "0"}
             R.add(f"docker build, context of 200 MB{label}", peer, wall([DOCKER, "build", "-q", f"{WORK}/context"], env))
 
@@ -210,18 +215,15 @@ def layer():
     sockets = {peer: f"{WORK}/{name}.dt" for peer, name in names.items()}
     peers = {peer: {"DOCKER_HOST": f"unix://{socket}"} for peer, socket in sockets.items()}
     streams = {peer: flows.connect(socket) for peer, socket in sockets.items()}
-    order = list(peers)
     for turn in range(runs(3000) + 50):
-        random.shuffle(order)
-        for peer in order:
-            taken = flows.ping(streams[peer])
+        for peer, stream in shuffled(streams):
+            taken = flows.ping(stream)
             if turn >= 50:
                 R.add("a ping on a connection that is kept, layer", peer, taken * 1e6, "µs")
     for name, words, count in ("docker ps", ["ps"], 60), ("docker run --rm", RUN, 15):
         for turn in range(runs(count) + 1):
-            random.shuffle(order)
-            for peer in order:
-                taken = wall([DOCKER, *words], peers[peer])
+            for peer, env in shuffled(peers):
+                taken = wall([DOCKER, *words], env)
                 if turn:
                     R.add(f"{name}, layer", peer, taken)
     bulky(peers, runs(10), ", layer")
@@ -236,7 +238,7 @@ def cpu(pid):
 
 
 def memory(pid, what):
-    for line in open(f"/proc/{pid}/status"):
+    for line in open(f"/proc/{pid}/{'smaps_rollup' if what == 'Pss:' else 'status'}"):
         if line.startswith(what):
             return int(line.split()[1]) / 1024
 
@@ -248,9 +250,9 @@ def throughput():
         label = cipher.split("@")[0] if cipher else "defaults"
         with raws(NEAR, cipher) as peers:
             size = 256 * MB if QUICK else 1024 * MB
-            for turn in range(runs(5)):
+            for turn in range(runs(7)):
                 for direction in "down", "up":
-                    for peer, (path, pid) in peers.items():
+                    for peer, (path, pid) in shuffled(peers):
                         before = cpu(pid)
                         rate = size / flows.bulk(path, direction, size) / 1e6
                         R.add(f"1 GB {direction}, {label}", peer, rate, "MB/s")
@@ -266,7 +268,7 @@ def throughput():
         paths = {"raw TCP": (FAR, RAW_PORT)} | {peer: path for peer, (path, _) in peers.items()}
         for turn in range(runs(5)):
             for direction in "down", "up":
-                for peer, path in paths.items():
+                for peer, path in shuffled(paths):
                     R.add(f"128 MB {direction}, 50 ms", peer, 128 * MB / flows.bulk(path, direction, 128 * MB) / 1e6, "MB/s")
 
 
@@ -285,15 +287,31 @@ def two(peer, path, pid, size):
 def latency():
     count = runs(1000)
     with raws(NEAR) as peers:
+        streams = {peer: flows.connect(path) for peer, (path, _) in peers.items()}
+        for stream in streams.values():
+            stream.sendall(b"E")
+        for turn in range(runs(4)):
+            times = {peer: [] for peer in streams}
+            # In turns, so that whatever else the machine does meets all of them.
+            for _ in range(3000):
+                for peer, stream in shuffled(streams):
+                    times[peer].append(flows.echo(stream))
+                    time.sleep(0.0005)
+            for peer, each in times.items():
+                each.sort()
+                R.add("echo, idle, p50", peer, each[len(each) // 2] * 1e3)
+                R.add("echo, idle, p99", peer, each[len(each) * 99 // 100] * 1e3)
+        for stream in streams.values():
+            stream.close()
         for turn in range(3):
-            for load in [], ["down"], ["up"], ["down", "up"]:
-                for peer, (path, _) in peers.items():
+            for load in ["down"], ["up"], ["down", "up"]:
+                for peer, (path, _) in shuffled(peers):
                     busy = [flows.endless(path, direction) for direction in load]
-                    time.sleep(0.5 if load else 0)
+                    time.sleep(0.5)
                     times = sorted(flows.echoes(path, count))
                     for child in busy:
                         end(child)
-                    name = f"echo beside bulk {' and '.join(load)}" if load else "echo, idle"
+                    name = f"echo beside bulk {' and '.join(load)}"
                     R.add(f"{name}, p50", peer, times[len(times) // 2] * 1e3)
                     R.add(f"{name}, p99", peer, times[len(times) * 99 // 100] * 1e3)
 
@@ -306,20 +324,21 @@ def concurrency():
     for where, host in ("loopback", NEAR), ("50 ms", FAR):
         with engines(host) as peers:
             for turn in range(runs(5)):
-                for peer, env in peers.items():
+                for peer, env in shuffled(peers):
                     at_once(f"64 docker ps at once, {where}", peer, env, 64)
     for turn in range(runs(5)):
         # Cold: tunnels that have just come up, as a compose project finds them.
         with engines(FAR) as peers:
-            for peer, env in peers.items():
+            for peer, env in shuffled(peers):
                 at_once("30 API calls from cold, 50 ms", peer, env, 30)
     with raws(NEAR) as peers:
         for turn in range(3):
-            for peer, (path, pid) in peers.items():
+            for peer, (path, pid) in shuffled(peers):
                 files, before = open_files(pid), memory(pid, "VmRSS")
-                opening, echo, errors = flows.many(path, 1000)
-                R.add("1000 flows at once: opened", peer, opening * 1e3)
-                R.add("1000 flows at once: an echo on each", peer, echo * 1e3)
+                opening, echo, refusals, errors = flows.many(path, 1000)
+                R.add("1000 flows at once: connected, and a first echo", peer, opening * 1e3)
+                R.add("1000 flows at once: a second echo", peer, echo * 1e3)
+                R.add("1000 flows at once: refusals", peer, refusals, "")
                 R.add("1000 flows at once: errors", peer, errors, "")
                 deadline = time.monotonic() + 10
                 while open_files(pid) > files + 8 and time.monotonic() < deadline:
@@ -327,8 +346,37 @@ def concurrency():
                 R.add("1000 flows at once: files more than before", peer, open_files(pid) - files, "")
                 R.add("1000 flows at once: memory more than before", peer, memory(pid, "VmRSS") - before, "MiB")
         for turn in range(3):
-            for peer, (path, _) in peers.items():
+            for peer, (path, _) in shuffled(peers):
                 R.add("flows in turn", peer, flows.rate(path, 2), "/s")
+
+
+def crowds():
+    """10 000 flows on one tunnel, and 100 tunnels."""
+    with raws(NEAR, ssh_too=False) as peers:
+        path, pid = peers["dtunnel"]
+        before = memory(pid, "VmRSS")
+        for turn in range(2):
+            most, watching = [before], threading.Event()
+            watch = threading.Thread(target=lambda: [most.append(memory(pid, "VmRSS")) for _ in iter(lambda: watching.wait(0.05), True)])
+            watch.start()
+            errors = flows.many(path, 10_000)[-1]
+            watching.set()
+            watch.join()
+            R.add("10 000 flows: errors", "dtunnel", errors, "")
+            R.add("10 000 flows: memory each", "dtunnel", (max(most) - before) * 1024 / 10_000, "KiB")
+            time.sleep(10)
+            R.add("10 000 flows: memory 10 s later, more than before", "dtunnel", memory(pid, "VmRSS") - before, "MiB")
+    config, count = f"{WORK}/crowd.toml", 100
+    with open(config, "w") as file:
+        file.write(f'ssh_config = "{WORK}/ssh_config"\n')
+        for at in range(count):
+            file.write(f'[profiles.c{at}]\nhost = "{NEAR}"\nport = {PORT}\nremote = "{RAW}"\n')
+    env, names = {"DTUNNEL_CONFIG": config}, [f"c{at}" for at in range(count)]
+    taken = wall(["dtunnel", "up", "-q", *names], env)
+    tunnels = json.loads(subprocess.check_output(["dtunnel", "status", "--json", *names], env={**os.environ, **env}))
+    R.add("100 tunnels: up", "dtunnel", taken)
+    R.add("100 tunnels: memory together (PSS)", "dtunnel", sum(memory(each["pid"], "Pss:") for each in tunnels), "MiB")
+    wall(["dtunnel", "down", "-q", *names], env)
 
 
 def at_once(row, peer, env, count):
@@ -354,7 +402,10 @@ def small_things():
     for where, host in ("loopback", NEAR), ("50 ms", FAR):
         for turn in range(runs(15)):
             R.add(f"up, {where}", "ssh host true", wall([*SSH, host, "true"]))
-            R.add(f"up, {where}", "dtunnel", wall(["dtunnel", "up", f"{host}:{PORT}", "-q", "--remote", SOCKET]))
+            taken = wall(["dtunnel", "up", f"{host}:{PORT}", "-q", "--remote", SOCKET])
+            R.add(f"up, {where}", "dtunnel", taken)
+            if host == FAR:
+                R.add("up, 50 ms: round trips", "dtunnel", taken / 50, "")
             dtunnel_down(host)
     R.add("binary", "dtunnel", os.path.getsize(os.environ["DTUNNEL"]) / 1e6, "MB")
 
@@ -362,7 +413,7 @@ def small_things():
 def main():
     begun = time.monotonic()
     try:
-        for part in commands, layer, latency, throughput, concurrency, images, small_things:
+        for part in commands, layer, latency, throughput, concurrency, crowds, images, small_things:
             if not ONLY or part.__name__ in ONLY:
                 print(f"… {part.__name__}", file=sys.stderr, flush=True)
                 part()

@@ -35,12 +35,17 @@ def echoes(where, count, pause=0.002):
     with connect(where) as stream:
         stream.sendall(b"E")
         for _ in range(count):
-            begun = time.perf_counter()
-            stream.sendall(b"x")
-            server.take(stream, 1)
-            times.append(time.perf_counter() - begun)
+            times.append(echo(stream))
             time.sleep(pause)
     return times
+
+
+def echo(stream):
+    """Seconds of a one-byte round trip on a flow that was told to echo."""
+    begun = time.perf_counter()
+    stream.sendall(b"x")
+    server.take(stream, 1)
+    return time.perf_counter() - begun
 
 
 def ping(stream):
@@ -56,14 +61,21 @@ def ping(stream):
 
 
 def many(where, count):
-    """Opens so many flows at once, then has each echo: (seconds to open, to echo, errors)."""
+    """Opens so many flows at once, then has each echo: (seconds to open, to echo, refusals, errors). A refused one is
+    tried again."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    errors, streams = 0, []
+    refusals, errors, streams = 0, 0, []
     begun = time.perf_counter()
-    for _ in range(count):
+    while len(streams) + errors < count:
         try:
+            # A full backlog refuses a socket that has a time limit (EAGAIN).
             stream = connect(where)
+        except (BlockingIOError, ConnectionRefusedError):
+            refusals += 1
+            time.sleep(0.001)
+            continue
+        try:
             stream.sendall(b"Ex")
             streams.append(stream)
         except OSError:
@@ -86,7 +98,7 @@ def many(where, count):
             errors += 1
         stream.close()
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    return opened - begun, time.perf_counter() - opened, errors
+    return opened - begun, time.perf_counter() - opened, refusals, errors
 
 
 def rate(where, seconds):

@@ -106,7 +106,8 @@ impl Conversation {
         loop {
             if let Some(client) = &self.guarded {
                 if let Some(asked) = exchange.to_be_judged() {
-                    let judging = client.judge(&asked.pass, &asked.head, asked.body.as_ref());
+                    // On the heap: it is large, and most clients have no guard.
+                    let judging = Box::pin(client.judge(&asked.pass, &asked.head, asked.body.as_ref()));
                     let Ok(verdict) = or_gone(&local, judging).await else { return Ok(Next::Ended(End::ClientGone)) };
                     exchange.judged(asked, verdict);
                     continue;

@@ -12,6 +12,7 @@
 //! Each direction ends by itself: the end of the client's stream travels as EOF, the host's as a
 //! shutdown (RFC 4254 section 5.3). docker's attach, exec and `run -i` depend on it.
 
+use std::pin::pin;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::carriage::{Carriage, End, Left, Outcome, Shared};
@@ -28,10 +29,9 @@ pub(in crate::tunnel) async fn carry(local: LocalStream, channel: Channel, carri
     let shared = Shared::default();
     // None: the client is free.
     let end = {
-        let out = outwards(&local, &writer, carriage, &shared);
-        let back = Inwards::new(&local, carriage, &shared);
-        let back = back.run(&mut reader);
-        tokio::pin!(out, back);
+        // Pinned where they are made: a future that is moved takes its place twice in the task, for as long as it runs.
+        let mut out = pin!(outwards(&local, &writer, carriage, &shared));
+        let mut back = pin!(Inwards::new(&local, carriage, &shared).run(&mut reader));
         let (mut out_done, mut leaving) = (false, false);
         let may_be_cut = carriage.exchange.is_some_and(Exchange::may_be_cut);
         loop {
@@ -78,7 +78,8 @@ pub(in crate::tunnel) async fn carry(local: LocalStream, channel: Channel, carri
     if shared.complete.load(Relaxed) {
         writer.closed();
     } else {
-        hang_up(reader, writer, end == End::ClientGone).await;
+        // On the heap, so that it takes no memory while bytes flow.
+        Box::pin(hang_up(reader, writer, end == End::ClientGone)).await;
     }
     Outcome::Ended(end)
 }
