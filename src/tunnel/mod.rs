@@ -16,6 +16,8 @@ mod error;
 mod flow;
 mod guard;
 mod in_progress;
+#[doc(hidden)]
+pub mod measured;
 mod placer;
 mod pool;
 mod ports;

@@ -4,6 +4,9 @@ use crate::tunnel::guard::{Body, Rest, content_length, head_end};
 
 /// Limit of an answer's head, in bytes.
 const MAX_HEAD: usize = 64 << 10;
+/// How much of an answer is searched for the end of its head at once, in bytes. The Engine's heads have some 300; what is
+/// behind them would be copied for nothing.
+const PIECE: usize = 1 << 10;
 
 /// The state of an answer after some of it was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -118,9 +121,14 @@ impl Answer {
             let used = match &mut self.state {
                 State::Head(head) => {
                     let before = head.len();
-                    head.extend_from_slice(&rest_of_input[..rest_of_input.len().min(MAX_HEAD + 1 - before)]);
+                    let piece = rest_of_input.len().min(PIECE).min(MAX_HEAD + 1 - before);
+                    head.extend_from_slice(&rest_of_input[..piece]);
                     let Some(end) = head_end(head, before) else {
-                        return if head.len() > MAX_HEAD { Progress::Invalid } else { Progress::More };
+                        if head.len() > MAX_HEAD {
+                            return Progress::Invalid;
+                        }
+                        rest_of_input = &rest_of_input[piece..];
+                        continue;
                     };
                     let Some(Head { status, follows, closes }) = read_head(&head[..end], self.to_head) else {
                         return Progress::Invalid;
@@ -238,6 +246,18 @@ mod tests {
             assert_eq!(read(text.as_bytes(), to_head), Progress::Complete, "{text}");
             assert_eq!(read(&text.as_bytes()[..text.len() - 1], to_head), Progress::More, "{text}");
         }
+    }
+
+    #[test]
+    fn a_head_longer_than_a_piece_ends_where_it_ends() {
+        for padding in (PIECE - 100..PIECE + 100).chain([PIECE * 9, MAX_HEAD - 100]) {
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nA: {}\r\n\r\n", "x".repeat(padding));
+            let mut answer = Answer::new(false, Keeps { head: true, ..Keeps::default() });
+            assert_eq!(answer.feed(format!("{head}OKHTTP").as_bytes()), Progress::Surplus(head.len() + 2), "{padding}");
+            assert_eq!(answer.head(), Some(head.as_bytes()));
+        }
+        let endless = "HTTP/1.1 200 OK\r\nA: ".to_owned() + &"x".repeat(MAX_HEAD);
+        assert_eq!(Answer::new(false, Keeps::default()).feed(endless.as_bytes()), Progress::Invalid);
     }
 
     #[test]

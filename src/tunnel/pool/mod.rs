@@ -8,6 +8,7 @@
 
 pub(super) mod connection;
 mod heap;
+pub(super) mod measured;
 mod placement;
 mod spare;
 pub(super) mod worker;
