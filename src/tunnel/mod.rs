@@ -62,8 +62,9 @@ pub use uptime::state::{State, Status};
 
 /// Time limit of the answer when a connection's round-trip time is measured.
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
-/// Limit of clients of published ports between accept and dispatch.
-const PORT_CLIENTS: usize = 16;
+/// Limit of clients of published ports between accept and dispatch. Accepting waits for nothing below that: the owner of
+/// a client that has closed can be looked up for some 40 ms (`client/peer.rs`).
+const PORT_CLIENTS: usize = 1024;
 
 /// A tunnel, as used by the daemon and the command line.
 #[derive(Debug)]

@@ -12,8 +12,9 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::engine::{Container, Published};
 use crate::tunnel::client::listener::ACCEPT_PAUSE;
-use crate::tunnel::client::peer;
+use crate::tunnel::client::peer::{self, Whose};
 use crate::tunnel::client::stream::LocalStream;
+use crate::tunnel::client::turned_away::TurnedAway;
 use crate::tunnel::counters::Counters;
 use crate::tunnel::dial::Purpose;
 
@@ -281,12 +282,7 @@ impl Mapping {
     }
 
     /// Serves the published port at `listener`. `why` explains a local address other than the wanted one.
-    pub(super) fn serve(
-        &mut self,
-        listener: TcpListener,
-        why: Option<String>,
-        clients: &mpsc::Sender<(LocalStream, Purpose)>,
-    ) {
+    pub(super) fn serve(&mut self, listener: TcpListener, why: Option<String>, clients: &Clients) {
         let Some(port) = &self.wanted.port else { return };
         let local = match listener.local_addr() {
             Ok(local) => local,
@@ -354,13 +350,26 @@ pub(super) fn explain(error: &io::Error) -> (PortState, String) {
     }
 }
 
-/// Accepts clients and sends them to the dispatcher. Never returns.
-async fn accept(listener: Arc<TcpListener>, purpose: Purpose, clients: mpsc::Sender<(LocalStream, Purpose)>) {
+/// Where the clients of ports go.
+#[derive(Debug, Clone)]
+pub(super) struct Clients {
+    dispatcher: mpsc::Sender<(LocalStream, Purpose)>,
+    turned_away: Arc<TurnedAway>,
+}
+
+impl Clients {
+    pub(super) fn new(dispatcher: mpsc::Sender<(LocalStream, Purpose)>) -> Self {
+        Self { dispatcher, turned_away: Arc::new(TurnedAway::new(" from a published port")) }
+    }
+}
+
+/// Accepts clients and sends those of this user to the dispatcher. Never returns.
+async fn accept(listener: Arc<TcpListener>, purpose: Purpose, clients: Clients) {
     let open_to_all = listener.local_addr().is_ok_and(|address| !address.ip().is_loopback());
     loop {
         match listener.accept().await.and_then(|(stream, _)| of_this_user(stream, open_to_all)) {
-            Ok(Some(stream)) => drop(clients.send((stream, purpose.clone())).await),
-            Ok(None) => tracing::warn!("turned away a client of another user from a published port"),
+            Ok(Ok(stream)) => drop(clients.dispatcher.send((stream, purpose.clone())).await),
+            Ok(Err(whose)) => clients.turned_away.add(whose),
             Err(e) => {
                 tracing::warn!("cannot accept a connection: {e}");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -369,8 +378,12 @@ async fn accept(listener: Arc<TcpListener>, purpose: Purpose, clients: mpsc::Sen
     }
 }
 
-fn of_this_user(stream: TcpStream, open_to_all: bool) -> io::Result<Option<LocalStream>> {
-    if open_to_all || peer::is_this_user_tcp(&stream)? { LocalStream::tcp(stream).map(Some) } else { Ok(None) }
+/// The inner error is that the client is not this user's.
+fn of_this_user(stream: TcpStream, open_to_all: bool) -> io::Result<Result<LocalStream, Whose>> {
+    match if open_to_all { Whose::ThisUsers } else { peer::whose_tcp(&stream)? } {
+        Whose::ThisUsers => LocalStream::tcp(stream).map(Ok),
+        whose => Ok(Err(whose)),
+    }
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ use crate::sync::lock;
 use crate::tunnel::client::stream::LocalStream;
 use crate::tunnel::dial::{Dial, Purpose};
 use crate::tunnel::uptime::state::{Availability, Status};
-use mapping::{Mapping, Wanted};
+use mapping::{Clients, Mapping, Wanted};
 use opening::open_all;
 
 pub(super) use looks::Looks;
@@ -52,14 +52,14 @@ pub(super) struct Ports {
     mappings: Mutex<Vec<Mapping>>,
     /// Ports agreed to with `dtunnel ports --open`.
     agreed: Mutex<BTreeSet<u16>>,
-    clients: mpsc::Sender<(LocalStream, Purpose)>,
+    clients: Clients,
     looks: Arc<Looks>,
 }
 
 impl Ports {
     /// Starts without ports. Their clients are sent to `clients`.
     pub(super) fn new(clients: mpsc::Sender<(LocalStream, Purpose)>, looks: Arc<Looks>) -> Self {
-        Self { mappings: Mutex::default(), agreed: Mutex::default(), clients, looks }
+        Self { mappings: Mutex::default(), agreed: Mutex::default(), clients: Clients::new(clients), looks }
     }
 
     pub(super) fn status(&self) -> Vec<PortStatus> {

@@ -5,12 +5,9 @@ use std::io;
 use std::net::SocketAddr;
 
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
 
-use super::mapping::{Mapping, explain};
+use super::mapping::{Clients, Mapping, explain};
 use crate::tunnel::client::listener::bind_tcp;
-use crate::tunnel::client::stream::LocalStream;
-use crate::tunnel::dial::Purpose;
 
 /// How often a port number is looked for that is free on both addresses.
 const ATTEMPTS: usize = 16;
@@ -20,12 +17,7 @@ const ATTEMPTS: usize = 16;
 ///
 /// Ports are settled one after the other, those that precede others first. Who precedes closes who has its address, but
 /// only if everything else that it needs is free.
-pub(super) fn open_all(
-    mappings: &mut [Mapping],
-    agreed: impl Fn(&Mapping) -> bool,
-    fallback: bool,
-    clients: &mpsc::Sender<(LocalStream, Purpose)>,
-) {
+pub(super) fn open_all(mappings: &mut [Mapping], agreed: impl Fn(&Mapping) -> bool, fallback: bool, clients: &Clients) {
     let may = |mapping: &Mapping| mapping.open_at().is_some() || agreed(mapping);
     let (agreed, others): (Vec<usize>, Vec<usize>) = (0..mappings.len()).partition(|at| may(&mappings[*at]));
     others.into_iter().for_each(|at| mappings[at].waits());
@@ -62,7 +54,7 @@ struct Opening<'a> {
     /// Local addresses of the groups whose turn is over, each with its mapping.
     settled: HashMap<SocketAddr, usize>,
     fallback: bool,
-    clients: &'a mpsc::Sender<(LocalStream, Purpose)>,
+    clients: &'a Clients,
 }
 
 impl Opening<'_> {
@@ -195,6 +187,8 @@ fn bind_elsewhere(locals: &[SocketAddr]) -> io::Result<Bound> {
 
 #[cfg(test)]
 mod tests {
+    use tokio::sync::mpsc;
+
     use super::super::mapping::{PortState, Wanted};
     use super::*;
     use crate::engine::{Container, Published};
@@ -226,7 +220,7 @@ mod tests {
     }
 
     fn open(mappings: &mut [Mapping], fallback: bool) -> Vec<(PortState, String)> {
-        open_all(mappings, |_| true, fallback, &mpsc::channel(1).0);
+        open_all(mappings, |_| true, fallback, &Clients::new(mpsc::channel(1).0));
         shown(mappings)
     }
 
