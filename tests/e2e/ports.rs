@@ -226,14 +226,22 @@ fn a_port_that_cannot_be_had_is_said_and_another_one_taken_if_wanted() {
     assert_eq!(answer(&format!("http://127.0.0.1:{taken}/")), "web\n");
     lab.ok(&["down", "lab"]);
 
-    let _other = TcpListener::bind(("127.0.0.1", taken)).unwrap();
-    let text = std::fs::read_to_string(lab.path("config.toml")).unwrap() + "ports_fallback = true\n";
-    lab.write_config(&text);
+    let other = TcpListener::bind(("127.0.0.1", taken)).unwrap();
+    let before = std::fs::read_to_string(lab.path("config.toml")).unwrap();
+    lab.write_config(&format!("{before}ports_fallback = true\n"));
     lab.ok(&["up", "lab"]);
     let local = until_open(&lab, "web")["local"].as_str().unwrap().to_owned();
     assert_ne!(local, format!("127.0.0.1:{taken}"));
     assert_eq!(answer(&format!("http://{local}/")), "web\n");
-    assert!(lab.ok(&["ports", "lab"]).contains("is taken on this machine"));
+    let why = format!("127.0.0.1:{taken} was taken on this machine when this port was opened");
+    assert_eq!(mapping(&lab, "web").unwrap()["reason"], why.as_str());
+    // Without a fallback it has its own number or none.
+    lab.write_config(&before);
+    lab.ok(&["reload", "lab"]);
+    wait_for("the mapping", || mapping(&lab, "web").filter(|m| m["state"] == "taken"));
+    drop(other);
+    assert_eq!(answer(&format!("http://127.0.0.1:{taken}/")), "web\n");
+    assert_eq!(mapping(&lab, "web").unwrap()["reason"], Value::Null);
 }
 
 #[test]

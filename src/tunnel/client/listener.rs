@@ -10,8 +10,9 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use rustix::fs::Mode;
+use rustix::net::sockopt;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpSocket, UnixListener};
 use tokio::task::JoinSet;
 
 use super::error_answer::{answer, error_body};
@@ -25,6 +26,9 @@ use crate::unix_socket::connect_within;
 
 /// Pause after a failed accept, most likely for lack of file descriptors.
 pub(in crate::tunnel) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Limit of clients that wait to be accepted. The system may have a lower one (net.core.somaxconn).
+pub(in crate::tunnel) const BACKLOG: u32 = 1024;
 
 /// Time limit of connecting to a program that may listen at the endpoint.
 const CONNECTING: Duration = Duration::from_secs(1);
@@ -208,10 +212,26 @@ async fn refuse(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<(
     tokio::io::copy(&mut stream.take(MOST_UNREAD), &mut tokio::io::sink()).await.map(drop)
 }
 
-pub(in crate::tunnel) fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
-    let listener = std::net::TcpListener::bind(address)?;
-    listener.set_nonblocking(true)?;
-    TcpListener::from_std(listener)
+/// Listens at this address.
+fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
+    claim_tcp(address)?.listen(BACKLOG)
+}
+
+/// Takes this address without listening at it yet. An IPv6 address is for IPv6 only, `::` too: the IPv4 address of the
+/// same number is taken or left by itself.
+pub(in crate::tunnel) fn claim_tcp(address: SocketAddr) -> io::Result<TcpSocket> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => {
+            let socket = TcpSocket::new_v6()?;
+            sockopt::set_ipv6_v6only(&socket, true)?;
+            socket
+        }
+    };
+    // Connections of an earlier listener that are not over do not keep the address (tcp(7), TIME_WAIT).
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    Ok(socket)
 }
 
 /// A socket file created by dtunnel. Dropping it removes the file, unless another has replaced it.

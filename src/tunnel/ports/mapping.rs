@@ -168,6 +168,8 @@ pub(super) struct Mapping {
     pub(super) wanted: Wanted,
     state: PortState,
     reason: Option<String>,
+    /// The address that could not be bound at the last attempt, which may be another one of the port.
+    obstacle: Option<SocketAddr>,
     open: Option<Open>,
     counters: Arc<Counters>,
 }
@@ -199,7 +201,7 @@ impl Mapping {
             }
             Some(_) => (PortState::Waiting, None),
         };
-        Self { wanted, state, reason, open: None, counters: Arc::default() }
+        Self { wanted, state, reason, obstacle: None, open: None, counters: Arc::default() }
     }
 
     /// Updates the container's name and address.
@@ -298,13 +300,14 @@ impl Mapping {
         let listener = Arc::new(listener);
         let accepting = tokio::spawn(accept(listener.clone(), purpose, clients.clone()));
         self.open = Some(Open { local, listener, accepting: AbortOnDropHandle::new(accepting) });
-        (self.state, self.reason) = (PortState::Open, why);
+        (self.state, self.reason, self.obstacle) = (PortState::Open, why, None);
     }
 
     /// Records why the local port cannot be opened: `address` could not be bound, which may be the port's other one.
     pub(super) fn fails(&mut self, error: &io::Error, address: Option<SocketAddr>) {
         let (state, why) = explain(error);
         let Some(own) = self.local() else { return };
+        self.obstacle = address;
         let reason = match address.filter(|address| *address != own) {
             Some(other) => format!("{other} {why}; both addresses of a port open together"),
             None => format!("{own} {why}"),
@@ -312,9 +315,9 @@ impl Mapping {
         self.cannot_open(state, reason);
     }
 
-    /// Is the wanted local address loopback, and not one that the settings name?
-    pub(super) fn is_on_loopback(&self) -> bool {
-        self.local().is_some_and(|local| local.ip().is_loopback())
+    /// The address that could not be bound at the last attempt, which may be another one of the port.
+    pub(super) fn obstacle(&self) -> Option<SocketAddr> {
+        self.obstacle
     }
 
     /// Records that this machine does not have the local address; another one of the port is open.
