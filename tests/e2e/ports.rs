@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Command, Output};
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
@@ -164,6 +164,42 @@ fn ports_are_there_in_time(lab: &Lab) {
         TcpStream::connect(("127.0.0.1", port)).unwrap_or_else(|e| panic!("restarted, round {round}: {e}"));
         run(&mut lab.docker("lab", &["rm", "--force", "prompt"]));
         TcpListener::bind(("127.0.0.1", port)).unwrap_or_else(|e| panic!("removed, round {round}: {e}"));
+    }
+}
+
+#[test]
+fn a_reload_does_not_let_an_answer_go_early() {
+    let Some(lab) = lab("ports = true") else { return };
+    lab.ok(&["up", "lab"]);
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|threads| {
+        let reloading = threads.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                lab.ok(&["reload", "lab"]);
+            }
+        });
+        ports_are_there_in_time(&lab);
+        is_over.store(true, Ordering::Relaxed);
+        reloading.join().unwrap();
+    });
+}
+
+#[test]
+fn a_request_with_a_whole_uri_is_held_like_others() {
+    let Some(lab) = lab("ports = true") else { return };
+    lab.ok(&["up", "lab"]);
+    let port = port();
+    let publish = format!("{port}:80");
+    run(&mut lab.docker("lab", &["create", "--name", "raw", "--publish", &publish, IMAGE, "sleep", "600"]));
+    for (action, is_open) in [("start", true), ("kill", false), ("restart", true), ("stop?t=0", false)] {
+        let mut client = connect(&lab.socket("lab"));
+        let request =
+            format!("POST http://x/v1.41/containers/raw/{action} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        client.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 204"), "{answer}");
+        assert_eq!(TcpStream::connect(("127.0.0.1", port)).is_ok(), is_open, "{action}");
     }
 }
 

@@ -23,6 +23,8 @@ use crate::tunnel::uptime::state::{Availability, Status};
 use mapping::{Clients, Mapping, Wanted};
 use opening::open_all;
 
+use looks::Watch;
+
 pub(super) use looks::Looks;
 pub use mapping::{PortState, PortStatus};
 
@@ -148,18 +150,43 @@ pub(super) struct Source {
 
 /// Keeps the published ports open while the settings request them. Never returns.
 pub(super) async fn keep(ports: &Ports, mut source: Source) {
+    let _released = ReleasedAtTheEnd(&ports.looks);
     loop {
         let target = source.settings.borrow_and_update().clone();
         if target.ports == config::Ports::Off {
             ports.close();
+            ports.looks.release();
             let _ = source.settings.changed().await;
             continue;
         }
         tokio::select! {
             () = follow(ports, source.status.clone(), &source.dial, &target) => {}
-            _ = source.settings.changed() => {}
+            () = others(&mut source.settings, &target) => {}
         }
     }
+}
+
+struct ReleasedAtTheEnd<'a>(&'a Looks);
+
+impl Drop for ReleasedAtTheEnd<'_> {
+    fn drop(&mut self) {
+        self.0.release();
+    }
+}
+
+/// Waits until the settings are others, as far as ports depend on them.
+async fn others(settings: &mut watch::Receiver<Arc<Target>>, before: &Target) {
+    let of_ports =
+        |target: &Target| (target.ports.clone(), target.ports_fallback, target.ports_conflict, target.ports_address);
+    while settings.changed().await.is_ok() {
+        let now = settings.borrow_and_update();
+        if of_ports(&now) != of_ports(before) || !now.leads_as(before) {
+            // It is read again.
+            drop(now);
+            return;
+        }
+    }
+    std::future::pending().await
 }
 
 /// Follows the Engine's events over one connection after another. Never returns.
@@ -171,8 +198,10 @@ async fn follow(ports: &Ports, mut status: watch::Receiver<Status>, dial: &Arc<d
             return std::future::pending().await;
         }
         let begun = tokio::time::Instant::now();
-        if let Err(error) = listen(ports, dial, target).await {
+        let mut watch = ports.looks.watch(target.ports_conflict == PortsConflict::Refuse);
+        if let Err(error) = listen(ports, dial, target, &mut watch).await {
             tracing::debug!("the Engine's events have ended: {error}");
+            watch.failed();
         }
         // After a long stream the pauses start over.
         if begun.elapsed() > LONGEST_PAUSE {
@@ -184,15 +213,20 @@ async fn follow(ports: &Ports, mut status: watch::Receiver<Status>, dial: &Arc<d
 }
 
 /// Lists the published ports at each change, until the stream of events is cut.
-async fn listen(ports: &Ports, dial: &Arc<dyn Dial>, target: &Target) -> Result<(), engine::Error> {
+async fn listen(
+    ports: &Ports,
+    dial: &Arc<dyn Dial>,
+    target: &Target,
+    watch: &mut Watch<'_>,
+) -> Result<(), engine::Error> {
     // Events first: no change during the list request is missed.
     let mut changes = changes(dial).await?;
     let mut session = session(dial).await?;
     // Engines that are none of Docker's may not say.
     let manages_swarm = session.manages_swarm(ANSWER).await.unwrap_or_default();
     let mut session = Some(session);
-    let mut settling: &[Duration] = &[];
-    let mut watch = ports.looks.watch(target.ports_conflict == PortsConflict::Refuse);
+    // Something may just have changed, and its event is missed.
+    let mut settling: &[Duration] = &SETTLING;
     loop {
         let look = watch.begins();
         let containers = list(dial, &mut session, manages_swarm).await?;
