@@ -56,7 +56,7 @@ pub use counters::{Counters, Snapshot};
 pub use error::Error;
 pub use guard::{Head, Refusal, RequestStatus};
 pub use pool::connection::ConnectionStatus;
-pub use ports::{PortState, PortStatus};
+pub use ports::{Agreed, PortState, PortStatus};
 pub use settings::Reloading;
 pub use uptime::state::{State, Status};
 
@@ -258,8 +258,8 @@ impl Tunnel {
         (self.target().ports != config::Ports::Off).then(|| self.ports.status())
     }
 
-    /// Opens these waiting ports (`ports = "ask"`); None opens all that wait.
-    pub fn agree_to_ports(&self, ports: Option<&[u16]>) {
-        self.ports.agree(ports, &self.target());
+    /// Agrees to ports (`ports = "ask"`).
+    pub fn agree_to_ports(&self, agreed: Agreed<'_>) {
+        self.ports.agree(agreed, &self.target());
     }
 }

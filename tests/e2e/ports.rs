@@ -358,6 +358,38 @@ fn rules_choose_and_people_are_asked() {
 }
 
 #[test]
+fn consent_is_for_a_container_and_may_come_before_it() {
+    let Some(lab) = lab("ports = \"ask\"") else { return };
+    let [first, second] = std::array::from_fn(|_| port());
+    lab.ok(&["up", "lab"]);
+    let output = lab.run(&["ports", "lab", "--open", &first.to_string()]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    let expected = format!("no container publishes a TCP port {first} now; it opens for the first one that does");
+    assert!(said.contains(&expected), "{said}");
+    serve(&lab, "early", &["-p", &format!("{first}:80")]);
+    assert_eq!(answer(&format!("http://127.0.0.1:{first}/")), "early\n");
+    on_host(&lab, &["restart", "-t", "0", "early"]);
+    assert_eq!(answer(&format!("http://127.0.0.1:{first}/")), "early\n", "it keeps the consent");
+    on_host(&lab, &["rm", "-f", "early"]);
+    serve(&lab, "next", &["-p", &format!("{first}:80")]);
+    wait_for("the next one to wait", || mapping(&lab, "next").filter(|m| m["state"] == "waiting"));
+    until_refused(first);
+
+    // Where nothing waits for consent.
+    let text = std::fs::read_to_string(lab.path("config.toml")).unwrap();
+    lab.write_config(&text.replace("\"ask\"", "true"));
+    lab.ok(&["reload", "lab"]);
+    assert_eq!(answer(&format!("http://127.0.0.1:{first}/")), "next\n");
+    let said = lab.fails(1, &["ports", "lab", "--open", &second.to_string()]);
+    assert!(said.contains(&format!("no container publishes a TCP port {second}, or `ports` leaves it out")), "{said}");
+    lab.write_config(&text.replace("\"ask\"", "false"));
+    lab.ok(&["reload", "lab"]);
+    let said = lab.fails(1, &["ports", "lab", "--open", "all"]);
+    assert!(said.contains("this tunnel forwards no ports"), "{said}");
+}
+
+#[test]
 fn what_changed_while_the_host_was_away_is_made_up_for() {
     let Some(mut lab) = lab("ports = true\nkeepalive = \"500ms\"") else { return };
     let [gone, new, stays] = std::array::from_fn(|_| port());

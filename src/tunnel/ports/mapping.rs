@@ -273,6 +273,12 @@ impl Mapping {
         Some((&self.wanted.container_id, port.published.port, port.published.container_port))
     }
 
+    /// The container's id and the port on the host, if the port can be opened here.
+    pub(super) fn can_open(&self) -> Option<(&str, u16)> {
+        self.local()?;
+        self.port().map(|(id, port, _)| (id, port))
+    }
+
     /// The local address that is open, which may be another than the wanted one.
     pub(super) fn open_at(&self) -> Option<SocketAddr> {
         self.open.as_ref().map(|open| open.local)

@@ -3,11 +3,12 @@
 //! The Engine's events only trigger a request for its list of containers, so that changes without a connection are not
 //! missed. Independent of how flows are carried.
 
+mod consent;
 mod looks;
 mod mapping;
 mod opening;
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -23,8 +24,10 @@ use crate::tunnel::uptime::state::{Availability, Status};
 use mapping::{Clients, Mapping, Wanted};
 use opening::open_all;
 
+use consent::Consent;
 use looks::Watch;
 
+pub use consent::Agreed;
 pub(super) use looks::Looks;
 pub use mapping::{PortState, PortStatus};
 
@@ -52,8 +55,7 @@ const MOST: usize = 2000;
 #[derive(Debug)]
 pub(super) struct Ports {
     mappings: Mutex<Vec<Mapping>>,
-    /// Ports agreed to with `dtunnel ports --open`.
-    agreed: Mutex<BTreeSet<u16>>,
+    consent: Mutex<Consent>,
     clients: Clients,
     looks: Arc<Looks>,
 }
@@ -61,28 +63,29 @@ pub(super) struct Ports {
 impl Ports {
     /// Starts without ports. Their clients are sent to `clients`.
     pub(super) fn new(clients: mpsc::Sender<(LocalStream, Purpose)>, looks: Arc<Looks>) -> Self {
-        Self { mappings: Mutex::default(), agreed: Mutex::default(), clients: Clients::new(clients), looks }
+        Self { mappings: Mutex::default(), consent: Mutex::default(), clients: Clients::new(clients), looks }
     }
 
     pub(super) fn status(&self) -> Vec<PortStatus> {
         lock(&self.mappings).iter().map(Mapping::status).collect()
     }
 
-    /// Agrees to ports, which are opened now and whenever they are published again.
-    pub(super) fn agree(&self, ports: Option<&[u16]>, target: &Target) {
-        let mut agreed = lock(&self.agreed);
+    /// Agrees to ports, which are opened now, and whenever their containers publish them again.
+    pub(super) fn agree(&self, agreed: Agreed<'_>, target: &Target) {
+        let mut consent = lock(&self.consent);
         let mut mappings = lock(&self.mappings);
-        agreed.extend(ports.unwrap_or_default());
-        if ports.is_none() {
-            agreed.extend(mappings.iter().filter(|mapping| mapping.is_waiting()).map(|m| m.wanted.remote_port()));
-        }
-        self.open(&mut mappings, &agreed, target);
+        consent.give(agreed, &mappings);
+        self.open(&mut mappings, &mut consent, target);
     }
 
-    fn open(&self, mappings: &mut [Mapping], agreed: &BTreeSet<u16>, target: &Target) {
-        let may =
-            |mapping: &Mapping| target.ports != config::Ports::Ask || agreed.contains(&mapping.wanted.remote_port());
-        open_all(mappings, may, target.ports_fallback, &self.clients);
+    fn open(&self, mappings: &mut [Mapping], consent: &mut Consent, target: &Target) {
+        let asks = target.ports == config::Ports::Ask;
+        if asks {
+            consent.find_early(mappings);
+        } else {
+            consent.forget_early();
+        }
+        open_all(mappings, |mapping| !asks || consent.covers(mapping), target.ports_fallback, &self.clients);
     }
 
     /// Closes all listeners; open flows continue.
@@ -92,7 +95,7 @@ impl Ports {
 
     /// Opens and closes listeners to match `wanted`. Unchanged ones stay open.
     fn apply(&self, wanted: Vec<Wanted>, target: &Target) {
-        let agreed = lock(&self.agreed);
+        let mut consent = lock(&self.consent);
         let mut mappings = lock(&self.mappings);
         let wanted: Vec<Wanted> = wanted.into_iter().take(MOST).collect();
         let before = std::mem::take(&mut *mappings);
@@ -108,7 +111,7 @@ impl Ports {
             Some(mapping) => mapping.now(wanted),
             None => Mapping::new(wanted),
         }));
-        self.open(&mut mappings, &agreed, target);
+        self.open(&mut mappings, &mut consent, target);
     }
 
     /// The id of the container with this name or id, of which a local port is taken, and what a local Engine would say.
@@ -129,10 +132,10 @@ impl Ports {
 
     /// Tries to open failed ports again. Returns whether there were any.
     fn try_again(&self, target: &Target) -> bool {
-        let agreed = lock(&self.agreed);
+        let mut consent = lock(&self.consent);
         let mut mappings = lock(&self.mappings);
         if mappings.iter().any(Mapping::may_open_later) {
-            self.open(&mut mappings, &agreed, target);
+            self.open(&mut mappings, &mut consent, target);
         }
         mappings.iter().any(Mapping::may_open_later)
     }
