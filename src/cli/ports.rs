@@ -9,7 +9,7 @@ use super::{output, prompt};
 use crate::address::Address;
 use crate::config::RuntimeFiles;
 use crate::daemon::{ControlClient, Request, TunnelStatus};
-use crate::failure::Failure;
+use crate::failure::{ExitCode, Failure};
 use crate::tunnel::{PortState, PortStatus};
 
 #[derive(Debug, Args)]
@@ -40,19 +40,20 @@ pub(super) fn ports(global: &Global, args: &PortsArgs) -> Result<(), Failure> {
         let unknown = global.unknown(&chosen.target, &chosen.name, &chosen.config);
         return Err(unknown.unwrap_or_else(|| not_up(&chosen.target, &chosen.name, &chosen.config)));
     };
-    let mut status =
-        if args.open.is_empty() { client.status()? } else { open(&mut client, args.open.iter().copied().collect())? };
+    let mut status = if args.open.is_empty() { client.status()? } else { open(&mut client, &args.open)? };
     let waiting: Vec<u16> = waiting(&status).map(|port| port.remote_port).collect();
     if args.open.is_empty() && !waiting.is_empty() && ui().may_ask() {
-        let mut agreed = Vec::new();
+        let (mut agreed, mut of) = (Vec::new(), Vec::new());
         for port in waiting_once(&status) {
             let question = format!("bring port {} of {} to this machine?", port.remote_port, port.container);
             if prompt::confirm(&question)? {
                 agreed.push(port.remote_port);
+                of.push(port.container_id.clone());
             }
         }
         if !agreed.is_empty() {
-            status = open(&mut client, Some(agreed))?;
+            let agreed = Request::OpenPorts { ports: Some(agreed), of: Some(of) };
+            status = client.ask_status(&agreed)?;
         }
     }
     ui().result(status.ports.as_deref().unwrap_or_default(), || match status.ports.as_deref() {
@@ -68,9 +69,35 @@ pub(super) fn ports(global: &Global, args: &PortsArgs) -> Result<(), Failure> {
     })
 }
 
-/// Has the daemon forward the ports (None: all that wait), and returns its status after the next look.
-fn open(client: &mut ControlClient, ports: Option<Vec<u16>>) -> Result<TunnelStatus, Failure> {
-    client.ask_status(&Request::OpenPorts { ports }).map_err(Failure::from)
+/// Has the daemon forward the ports (None: all that wait), and returns its status after that.
+fn open(client: &mut ControlClient, ports: &[Option<u16>]) -> Result<TunnelStatus, Failure> {
+    let numbers: Option<Vec<u16>> = ports.iter().copied().collect();
+    let status = client.ask_status(&Request::OpenPorts { ports: numbers.clone(), of: None })?;
+    let Some(published) = &status.ports else {
+        return Err(Failure::new(ExitCode::Other, "this tunnel forwards no ports")
+            .hint("`dtunnel up --ports`, or `ports` in its profile"));
+    };
+    let is_published = |number: u16| published.iter().any(|port| port.remote_port == number && port.protocol == "tcp");
+    let missing = numbers.into_iter().flatten().filter(|number| !is_published(*number));
+    let missing: Vec<String> = missing.map(|number| number.to_string()).collect();
+    if missing.is_empty() {
+        return Ok(status);
+    }
+    let numbers = missing.join(", ");
+    let asks = status
+        .settings
+        .as_ref()
+        .and_then(|settings| settings.said.as_ref())
+        .is_some_and(|said| said.has("ports", "ask"));
+    if !asks {
+        return Err(Failure::new(
+            ExitCode::Other,
+            format!("no container publishes a TCP port {numbers}, or `ports` leaves it out"),
+        )
+        .hint("only ports of `ports = \"ask\"` wait for `--open`; the others open when they are published"));
+    }
+    ui().warning(&format!("no container publishes a TCP port {numbers} now; it opens for the first one that does"));
+    Ok(status)
 }
 
 fn waiting(status: &TunnelStatus) -> impl Iterator<Item = &PortStatus> {

@@ -27,6 +27,11 @@ pub enum Takes {
 }
 
 impl Said {
+    /// Is this the value of the setting, without the quotes of a string?
+    pub fn has(&self, setting: &str, text: &str) -> bool {
+        self.0.get(setting).is_some_and(|said| said == text)
+    }
+
     /// The settings of a target with this profile. Without host, user, port, `access`, `allow` and `allowed_binds`,
     /// whose resolved values are compared.
     pub(super) fn of(profile: Option<&Profile>, config: &ConfigFile) -> Self {

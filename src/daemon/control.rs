@@ -21,7 +21,7 @@ use crate::failure::{ExitCode, Failure};
 use crate::host::{Class, Route};
 use crate::ssh::Prompter;
 use crate::sync::lock;
-use crate::tunnel::{self, State, Tunnel};
+use crate::tunnel::{self, Agreed, State, Tunnel};
 
 /// The daemon's state, as seen by its clients.
 #[derive(Debug, Clone)]
@@ -151,8 +151,15 @@ impl Control {
             let Some(request) = request else { return Ok(()) };
             match request {
                 Request::Status => send(&mut write, &Event::Status { status: Box::new(self.status()) }).await?,
-                Request::OpenPorts { ports } => {
-                    self.tunnel.agree_to_ports(ports.as_deref());
+                Request::OpenPorts { ports, of } => {
+                    match (ports, of) {
+                        (None, _) => self.tunnel.agree_to_ports(Agreed::All),
+                        (Some(ports), None) => self.tunnel.agree_to_ports(Agreed::Numbers(&ports)),
+                        (Some(ports), Some(of)) => {
+                            let ports: Vec<(u16, String)> = ports.into_iter().zip(of).collect();
+                            self.tunnel.agree_to_ports(Agreed::Of(&ports));
+                        }
+                    }
                     send(&mut write, &Event::Status { status: Box::new(self.status()) }).await?;
                 }
                 Request::Reconnect => {

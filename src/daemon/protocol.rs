@@ -47,6 +47,10 @@ pub enum Request {
     OpenPorts {
         /// Port numbers on the host.
         ports: Option<Vec<u16>>,
+        /// The ids of the containers to whose ports the user agrees, one for each port. None: whichever publish them,
+        /// now or next.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        of: Option<Vec<String>>,
     },
     /// Open a new connection, which replaces the old ones. Answered by the status.
     Reconnect,

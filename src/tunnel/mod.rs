@@ -58,14 +58,15 @@ pub use counters::{Counters, Snapshot};
 pub use error::Error;
 pub use guard::{Head, Refusal, RequestStatus};
 pub use pool::connection::ConnectionStatus;
-pub use ports::{PortState, PortStatus};
+pub use ports::{Agreed, PortState, PortStatus};
 pub use settings::Reloading;
 pub use uptime::state::{State, Status};
 
 /// Time limit of the answer when a connection's round-trip time is measured.
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
-/// Limit of clients of published ports between accept and dispatch.
-const PORT_CLIENTS: usize = 16;
+/// Limit of clients of published ports between accept and dispatch. Accepting waits for nothing below that: the owner of
+/// a client that has closed can be looked up for some 40 ms (`client/peer.rs`).
+const PORT_CLIENTS: usize = 1024;
 
 /// A tunnel, as used by the daemon and the command line.
 #[derive(Debug)]
@@ -258,8 +259,8 @@ impl Tunnel {
         (self.target().ports != config::Ports::Off).then(|| self.ports.status())
     }
 
-    /// Opens these waiting ports (`ports = "ask"`); None opens all that wait.
-    pub fn agree_to_ports(&self, ports: Option<&[u16]>) {
-        self.ports.agree(ports, &self.target());
+    /// Agrees to ports (`ports = "ask"`).
+    pub fn agree_to_ports(&self, agreed: Agreed<'_>) {
+        self.ports.agree(agreed, &self.target());
     }
 }

@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Command, Output};
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::lab::engine::IMAGE;
 use crate::lab::pty::Person;
-use crate::lab::{Lab, connect, run, succeeded, wait_for};
+use crate::lab::{Lab, connect, is_root, run, skip, succeeded, wait_for};
 use crate::sockets;
 
 /// Held by tests whose Engines choose ports themselves: each begins at the same one, and here there is one of it.
@@ -79,7 +79,12 @@ fn until_open(lab: &Lab, container: &str) -> Value {
 }
 
 fn lab(profile: &str) -> Option<Lab> {
-    let lab = Lab::with_own_engine("", &[])?;
+    lab_with(profile, &[])
+}
+
+/// With these options of its Engine.
+fn lab_with(profile: &str, options: &[&str]) -> Option<Lab> {
+    let lab = Lab::with_own_engine("", options)?;
     lab.write_config(&format!(
         "ssh_config = {:?}\n[defaults]\nremote = {:?}\n[profiles.lab]\n{profile}\n",
         lab.path("ssh_config"),
@@ -163,6 +168,42 @@ fn ports_are_there_in_time(lab: &Lab) {
 }
 
 #[test]
+fn a_reload_does_not_let_an_answer_go_early() {
+    let Some(lab) = lab("ports = true") else { return };
+    lab.ok(&["up", "lab"]);
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|threads| {
+        let reloading = threads.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                lab.ok(&["reload", "lab"]);
+            }
+        });
+        ports_are_there_in_time(&lab);
+        is_over.store(true, Ordering::Relaxed);
+        reloading.join().unwrap();
+    });
+}
+
+#[test]
+fn a_request_with_a_whole_uri_is_held_like_others() {
+    let Some(lab) = lab("ports = true") else { return };
+    lab.ok(&["up", "lab"]);
+    let port = port();
+    let publish = format!("{port}:80");
+    run(&mut lab.docker("lab", &["create", "--name", "raw", "--publish", &publish, IMAGE, "sleep", "600"]));
+    for (action, is_open) in [("start", true), ("kill", false), ("restart", true), ("stop?t=0", false)] {
+        let mut client = connect(&lab.socket("lab"));
+        let request =
+            format!("POST http://x/v1.41/containers/raw/{action} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        client.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 204"), "{answer}");
+        assert_eq!(TcpStream::connect(("127.0.0.1", port)).is_ok(), is_open, "{action}");
+    }
+}
+
+#[test]
 fn many_ports_of_a_container_that_is_removed_are_all_free_again() {
     let Some(lab) = lab("ports = true") else { return };
     lab.ok(&["up", "lab"]);
@@ -221,14 +262,22 @@ fn a_port_that_cannot_be_had_is_said_and_another_one_taken_if_wanted() {
     assert_eq!(answer(&format!("http://127.0.0.1:{taken}/")), "web\n");
     lab.ok(&["down", "lab"]);
 
-    let _other = TcpListener::bind(("127.0.0.1", taken)).unwrap();
-    let text = std::fs::read_to_string(lab.path("config.toml")).unwrap() + "ports_fallback = true\n";
-    lab.write_config(&text);
+    let other = TcpListener::bind(("127.0.0.1", taken)).unwrap();
+    let before = std::fs::read_to_string(lab.path("config.toml")).unwrap();
+    lab.write_config(&format!("{before}ports_fallback = true\n"));
     lab.ok(&["up", "lab"]);
     let local = until_open(&lab, "web")["local"].as_str().unwrap().to_owned();
     assert_ne!(local, format!("127.0.0.1:{taken}"));
     assert_eq!(answer(&format!("http://{local}/")), "web\n");
-    assert!(lab.ok(&["ports", "lab"]).contains("is taken on this machine"));
+    let why = format!("127.0.0.1:{taken} was taken on this machine when this port was opened");
+    assert_eq!(mapping(&lab, "web").unwrap()["reason"], why.as_str());
+    // Without a fallback it has its own number or none.
+    lab.write_config(&before);
+    lab.ok(&["reload", "lab"]);
+    wait_for("the mapping", || mapping(&lab, "web").filter(|m| m["state"] == "taken"));
+    drop(other);
+    assert_eq!(answer(&format!("http://127.0.0.1:{taken}/")), "web\n");
+    assert_eq!(mapping(&lab, "web").unwrap()["reason"], Value::Null);
 }
 
 #[test]
@@ -306,6 +355,38 @@ fn rules_choose_and_people_are_asked() {
     until_refused(second);
     lab.ok(&["ports", "lab", "--open", "all"]);
     assert_eq!(answer(&format!("http://127.0.0.1:{second}/")), "db\n");
+}
+
+#[test]
+fn consent_is_for_a_container_and_may_come_before_it() {
+    let Some(lab) = lab("ports = \"ask\"") else { return };
+    let [first, second] = std::array::from_fn(|_| port());
+    lab.ok(&["up", "lab"]);
+    let output = lab.run(&["ports", "lab", "--open", &first.to_string()]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    let expected = format!("no container publishes a TCP port {first} now; it opens for the first one that does");
+    assert!(said.contains(&expected), "{said}");
+    serve(&lab, "early", &["-p", &format!("{first}:80")]);
+    assert_eq!(answer(&format!("http://127.0.0.1:{first}/")), "early\n");
+    on_host(&lab, &["restart", "-t", "0", "early"]);
+    assert_eq!(answer(&format!("http://127.0.0.1:{first}/")), "early\n", "it keeps the consent");
+    on_host(&lab, &["rm", "-f", "early"]);
+    serve(&lab, "next", &["-p", &format!("{first}:80")]);
+    wait_for("the next one to wait", || mapping(&lab, "next").filter(|m| m["state"] == "waiting"));
+    until_refused(first);
+
+    // Where nothing waits for consent.
+    let text = std::fs::read_to_string(lab.path("config.toml")).unwrap();
+    lab.write_config(&text.replace("\"ask\"", "true"));
+    lab.ok(&["reload", "lab"]);
+    assert_eq!(answer(&format!("http://127.0.0.1:{first}/")), "next\n");
+    let said = lab.fails(1, &["ports", "lab", "--open", &second.to_string()]);
+    assert!(said.contains(&format!("no container publishes a TCP port {second}, or `ports` leaves it out")), "{said}");
+    lab.write_config(&text.replace("\"ask\"", "false"));
+    lab.ok(&["reload", "lab"]);
+    let said = lab.fails(1, &["ports", "lab", "--open", "all"]);
+    assert!(said.contains("this tunnel forwards no ports"), "{said}");
 }
 
 #[test]
@@ -407,7 +488,7 @@ fn testcontainers_works_with_its_defaults_and_its_reaper_reaps() {
     let python = [at("target/testcontainers/bin/python"), at("tests/clients/with_testcontainers.py")];
     let node = ["node".into(), at("target/testcontainers-node/with_testcontainers.mjs")];
     if ![&python[0], &node[1]].into_iter().all(|path| std::path::Path::new(path).exists()) {
-        return crate::lab::skip("testcontainers (scripts/test installs it) is missing");
+        return skip("testcontainers (scripts/test installs it) is missing");
     }
     sockets::import_reaper(&lab);
     lab.ok(&["up", "lab"]);
@@ -514,4 +595,101 @@ fn ports_of_a_swarms_services_come_and_go() {
     assert_eq!((&found["remote_port"], &found["local"]), (&port.into(), &format!("127.0.0.1:{port}").into()));
     on_host(&lab, &["service", "rm", "web"]);
     until_refused(port);
+}
+
+/// A server that notes what each connection has sent before its end: the first line, and how many bytes.
+const NOTES: &str = r#"
+import signal, socketserver, sys
+class Note(socketserver.BaseRequestHandler):
+    def handle(self):
+        all = b"".join(iter(lambda: self.request.recv(65536), b""))
+        with open(sys.argv[1], "a") as notes:
+            notes.write("%s %d\n" % (all.split(b"\n")[0].decode(), len(all)))
+class Server(socketserver.ThreadingTCPServer):
+    request_queue_size = 1000
+signal.signal(signal.SIGTERM, signal.SIG_DFL)
+Server(("0.0.0.0", 80), Note).serve_forever()
+"#;
+
+/// Makes 100 connections to the port given, each of which sends `name` in a line and `size` bytes, and closes at once.
+const SENDS_AND_CLOSES: &str = r#"
+import socket, sys
+port, name, size = int(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+for i in range(100):
+    s = socket.socket()
+    s.connect(("127.0.0.1", port))
+    try:
+        s.sendall(name.encode() + b"\n" + b"b" * size)
+    except OSError:
+        pass # It was turned away before that.
+    s.close()
+"#;
+
+/// Does this kernel remember the users of closed sockets? (6.17 and later.)
+fn kernel_remembers() -> bool {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let numbers: Vec<u32> = release.split(['.', '-']).map_while(|number| number.parse().ok()).collect();
+    numbers >= vec![6, 17]
+}
+
+#[test]
+fn who_sends_and_closes_at_once_is_heard_and_another_user_is_not() {
+    if !is_root() {
+        return skip("being somebody else needs root");
+    }
+    let Some(lab) = lab("ports = true") else { return };
+    let port = port();
+    let notes = lab.path("notes");
+    std::fs::write(&notes, "").unwrap();
+    // An address of the host's own: the kernel leads to it, and not docker's proxy, which loses what is sent like this.
+    let publish = format!("{}:{port}:80", lab.sshd.address);
+    on_host(&lab, &["run", "--detach", "--name", "notes", "-p", &publish, IMAGE, "sleep", "600"]);
+    let pid = on_host(&lab, &["inspect", "--format", "{{.State.Pid}}", "notes"]);
+    let enter = ["nsenter", "--net", "--target", pid.trim()];
+    let _server = lab.host().serve(&[&enter[..], &["/usr/bin/python3", "-c", NOTES, notes.to_str().unwrap()]].concat());
+    lab.ok(&["up", "lab"]);
+    until_open(&lab, "notes");
+    let arrived = |line: &str| std::fs::read_to_string(&notes).unwrap().lines().filter(|noted| *noted == line).count();
+    let send = |who: &[&str], name: &str, size: usize| {
+        let (port, size) = (port.to_string(), size.to_string());
+        let program = [who, &["/usr/bin/python3", "-c", SENDS_AND_CLOSES, &port, name, &size]].concat();
+        run(Command::new(program[0]).args(&program[1..]));
+    };
+    wait_for("the server", || {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        stream.write_all(b"ready\n").and_then(|()| stream.shutdown(std::net::Shutdown::Write)).ok()?;
+        let _ = stream.read(&mut [0]);
+        (arrived("ready 6") > 0).then_some(())
+    });
+    for other in ["1", "65534"] {
+        send(&["setpriv", "--reuid", other, "--regid", other, "--clear-groups"], "others", 0);
+    }
+    let mut markers = 0;
+    let mut taken = || {
+        // Behind all that came before it.
+        markers += 1;
+        let mut marker = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        marker.write_all(b"marker\n").unwrap();
+        marker.shutdown(std::net::Shutdown::Write).unwrap();
+        wait_for("the marker", || (arrived("marker 7") == markers).then_some(()));
+        lab.status("lab")["flows_total"].as_u64().unwrap()
+    };
+    // The last one is more than fits the receive buffer.
+    for (name, size) in [("small", 0), ("large", 5000), ("larger", 300_000)] {
+        let mut ours = 0;
+        // On a machine that is too busy the kernel forgets some of them first.
+        wait_for("a round in which all are taken", || {
+            let before = taken();
+            send(&["env"], name, size);
+            let now = taken() - before - 1;
+            ours += usize::try_from(now).unwrap();
+            (now == 100 || !kernel_remembers()).then_some(())
+        });
+        let line = format!("{name} {}", name.len() + 1 + size);
+        wait_for("what they sent", || (arrived(&line) == ours).then_some(()));
+    }
+    assert!(!std::fs::read_to_string(&notes).unwrap().contains("others"));
+    let log = lab.log("lab");
+    let turned_away: Vec<&str> = log.lines().filter(|line| line.contains("turned away")).collect();
+    assert!((1..=10).contains(&turned_away.len()), "{log}");
 }

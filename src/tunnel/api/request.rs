@@ -1,5 +1,6 @@
 //! What a request's head means for its client's connection.
 
+use std::borrow::Cow;
 use std::ops::Range;
 use std::time::SystemTime;
 
@@ -15,6 +16,10 @@ use crate::tunnel::guard::{Body, Head, Rest, head_end, read_head};
 pub(super) const MAX_HEAD: usize = 64 << 10;
 /// Limit of a method's length.
 const MAX_METHOD: usize = 16;
+/// Limit of a scheme's length in a target that is a URI.
+const MAX_SCHEME: usize = 16;
+/// Behind the scheme of such a URI.
+const BEHIND_SCHEME: &[u8] = b"://";
 /// Limit of a body that is read, in bytes. Those of the docker CLI and of SDKs have a few KB.
 pub(super) const MAX_BODY: u64 = 1 << 20;
 
@@ -92,7 +97,7 @@ impl Request {
             let may_be = may_be_request(pending) && pending.len() <= MAX_HEAD;
             return if may_be { Reading::More } else { Reading::Other };
         };
-        let Ok((head, body)) = read_head(&pending[..end]) else { return Reading::Other };
+        let Ok((head, body)) = read_head(&with_path_only(&pending[..end])) else { return Reading::Other };
         let mut rest = Rest::from(body);
         if !rest.takes_all(&pending[end..]) {
             return Reading::Other;
@@ -131,9 +136,36 @@ impl Request {
     }
 }
 
-/// Whether this may become an HTTP/1 request: method, space, path (RFC 9112 section 3).
+/// Whether this may become an HTTP/1 request: method, space, path or URI (RFC 9112 section 3).
 fn may_be_request(head: &[u8]) -> bool {
     let method = head.iter().take_while(|byte| byte.is_ascii_uppercase()).count();
-    let behind = &head[method..];
-    method <= MAX_METHOD && (behind.is_empty() || (method > 0 && b" /".starts_with(&behind[..behind.len().min(2)])))
+    let target = match head[method..].split_first() {
+        None => return method <= MAX_METHOD,
+        Some((b' ', target)) if (1..=MAX_METHOD).contains(&method) => target,
+        Some(_) => return false,
+    };
+    let scheme = target.iter().take_while(|byte| is_of_scheme(**byte)).count();
+    let behind = &target[scheme..];
+    match scheme {
+        0 => target.first().is_none_or(|byte| *byte == b'/'),
+        1..=MAX_SCHEME => BEHIND_SCHEME.starts_with(&behind[..behind.len().min(BEHIND_SCHEME.len())]),
+        _ => false,
+    }
+}
+
+fn is_of_scheme(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"+-.".contains(&byte)
+}
+
+/// The head with the path in place of a whole URI (RFC 9112 section 3.2.2), whose scheme and authority the Engine
+/// ignores, as it does the Host header.
+fn with_path_only(head: &[u8]) -> Cow<'_, [u8]> {
+    let path = || {
+        let target = head.iter().position(|byte| *byte == b' ')? + 1;
+        let scheme = target + head[target..].iter().take_while(|byte| is_of_scheme(**byte)).count();
+        let authority = scheme + head[scheme..].starts_with(BEHIND_SCHEME).then_some(BEHIND_SCHEME.len())?;
+        let path = authority + head[authority..].iter().position(|byte| b"/? \r".contains(byte))?;
+        (scheme > target && head[path] == b'/').then_some((target, path))
+    };
+    path().map_or(head.into(), |(target, path)| [&head[..target], &head[path..]].concat().into())
 }

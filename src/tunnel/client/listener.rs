@@ -10,20 +10,25 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use rustix::fs::Mode;
+use rustix::net::sockopt;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpSocket, UnixListener};
 use tokio::task::JoinSet;
 
 use super::error_answer::{answer, error_body};
 use super::stream::LocalStream;
 use crate::config::{LocalEndpoint, check_socket_place};
 use crate::sync::lock;
-use crate::tunnel::client::peer;
+use crate::tunnel::client::peer::{self, Whose};
+use crate::tunnel::client::turned_away::TurnedAway;
 use crate::tunnel::error::Error;
 use crate::unix_socket::connect_within;
 
 /// Pause after a failed accept, most likely for lack of file descriptors.
 pub(in crate::tunnel) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Limit of clients that wait to be accepted. The system may have a lower one (net.core.somaxconn).
+pub(in crate::tunnel) const BACKLOG: u32 = 1024;
 
 /// Time limit of connecting to a program that may listen at the endpoint.
 const CONNECTING: Duration = Duration::from_secs(1);
@@ -40,7 +45,8 @@ pub struct Listener {
     kind: Kind,
     endpoint: LocalEndpoint,
     /// Tasks that answer clients of other users; aborted with the listener.
-    turned_away: Mutex<JoinSet<()>>,
+    answering: Mutex<JoinSet<()>>,
+    turned_away: TurnedAway,
 }
 
 /// A listening socket that a service manager passed to this process.
@@ -64,7 +70,7 @@ enum Kind {
 
 impl Listener {
     fn new(kind: Kind, endpoint: LocalEndpoint) -> Self {
-        Self { kind, endpoint, turned_away: Mutex::default() }
+        Self { kind, endpoint, answering: Mutex::default(), turned_away: TurnedAway::new("") }
     }
 
     /// Opens the endpoint. Replaces a stale socket file, but no socket on which a program listens and no other file.
@@ -133,8 +139,8 @@ impl Listener {
     pub(in crate::tunnel) async fn accept(&self) -> LocalStream {
         loop {
             match self.try_accept().await {
-                Ok(Some(stream)) => return stream,
-                Ok(None) => tracing::warn!("turned away a client of another user"),
+                Ok(Ok(stream)) => return stream,
+                Ok(Err(whose)) => self.turned_away.add(whose),
                 Err(e) => {
                     tracing::warn!("cannot accept a connection: {e}");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -143,23 +149,27 @@ impl Listener {
         }
     }
 
-    async fn try_accept(&self) -> io::Result<Option<LocalStream>> {
+    /// The inner error is that the next client is not this user's.
+    async fn try_accept(&self) -> io::Result<Result<LocalStream, Whose>> {
         match &self.kind {
             Kind::Unix { listener, .. } => {
                 let (stream, _) = listener.accept().await?;
                 if peer::is_this_user_unix(&stream)? {
-                    return Ok(Some(LocalStream::unix(stream)));
+                    return Ok(Ok(LocalStream::unix(stream)));
                 }
                 self.turn_away(stream);
-                Ok(None)
+                Ok(Err(Whose::AnotherUsers))
             }
             Kind::Tcp(listener) => {
                 let (stream, _) = listener.accept().await?;
-                if peer::is_this_user_tcp(&stream)? {
-                    return LocalStream::tcp(stream).map(Some);
+                let whose = peer::whose_tcp(&stream)?;
+                match whose {
+                    Whose::ThisUsers => return LocalStream::tcp(stream).map(Ok),
+                    Whose::AnotherUsers => self.turn_away(stream),
+                    // It is gone.
+                    Whose::Unknown => {}
                 }
-                self.turn_away(stream);
-                Ok(None)
+                Ok(Err(whose))
             }
         }
     }
@@ -168,7 +178,7 @@ impl Listener {
 impl Listener {
     /// Answers a client of another user with the reason, in a separate task, if it speaks HTTP.
     fn turn_away(&self, stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) {
-        let mut clients = lock(&self.turned_away);
+        let mut clients = lock(&self.answering);
         while clients.try_join_next().is_some() {}
         if clients.len() < MOST_TURNED_AWAY {
             clients.spawn(async move {
@@ -202,10 +212,26 @@ async fn refuse(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<(
     tokio::io::copy(&mut stream.take(MOST_UNREAD), &mut tokio::io::sink()).await.map(drop)
 }
 
-pub(in crate::tunnel) fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
-    let listener = std::net::TcpListener::bind(address)?;
-    listener.set_nonblocking(true)?;
-    TcpListener::from_std(listener)
+/// Listens at this address.
+fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
+    claim_tcp(address)?.listen(BACKLOG)
+}
+
+/// Takes this address without listening at it yet. An IPv6 address is for IPv6 only, `::` too: the IPv4 address of the
+/// same number is taken or left by itself.
+pub(in crate::tunnel) fn claim_tcp(address: SocketAddr) -> io::Result<TcpSocket> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => {
+            let socket = TcpSocket::new_v6()?;
+            sockopt::set_ipv6_v6only(&socket, true)?;
+            socket
+        }
+    };
+    // Connections of an earlier listener that are not over do not keep the address (tcp(7), TIME_WAIT).
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    Ok(socket)
 }
 
 /// A socket file created by dtunnel. Dropping it removes the file, unless another has replaced it.

@@ -5,3 +5,4 @@ pub(super) mod linger;
 pub(super) mod listener;
 pub(super) mod peer;
 pub(super) mod stream;
+pub(super) mod turned_away;

@@ -4,7 +4,8 @@
 //! Linux gives the owner of every socket (sock_diag(7), and /proc/net/tcp in proc(5)).
 
 use std::io::{self, BufRead, BufReader};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::OnceLock;
 
 use tokio::net::{TcpStream, UnixStream};
 
@@ -58,7 +59,10 @@ impl std::fmt::Display for Who {
 
 /// This user's process with the TCP socket `client`, connected to `server`.
 fn holder_of(client: SocketAddr, server: SocketAddr) -> Option<u32> {
-    let inode = owner_of(client, server).ok()??.inode;
+    let inode = entry(client, server).ok()??.inode;
+    if inode == 0 {
+        return None;
+    }
     let socket = format!("socket:[{inode}]");
     let has = |pid: u32| {
         let descriptors = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
@@ -75,44 +79,101 @@ pub(in crate::tunnel) fn is_this_user_unix(stream: &UnixStream) -> io::Result<bo
     Ok(stream.peer_cred()?.uid() == rustix::process::getuid().as_raw())
 }
 
-/// Whether the client belongs to this user. Systems other than Linux don't tell, and every client counts as this user's
-/// (docs/security.md). On Linux a client without a known owner, such as a closed one, does not.
-pub(in crate::tunnel) fn is_this_user_tcp(stream: &TcpStream) -> io::Result<bool> {
+/// Whose a client is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::tunnel) enum Whose {
+    ThisUsers,
+    AnotherUsers,
+    /// It had closed its connection before its owner could be looked up, and the system no longer tells.
+    Unknown,
+}
+
+/// Whose the client is. Systems other than Linux don't tell, and every client counts as this user's (docs/security.md).
+///
+/// # Errors
+/// If the system's tables cannot be read.
+pub(in crate::tunnel) fn whose_tcp(stream: &TcpStream) -> io::Result<Whose> {
     if !cfg!(target_os = "linux") {
-        return Ok(true);
+        return Ok(Whose::ThisUsers);
     }
-    let (client, server) = (stream.peer_addr()?, stream.local_addr()?);
-    let owner = owner_of(client, server)?;
+    // Without an address it was reset before it was accepted.
+    let (Ok(client), Ok(server)) = (stream.peer_addr(), stream.local_addr()) else { return Ok(Whose::Unknown) };
+    let owner = entry(client, server)?.and_then(|entry| entry.owner());
     // After a reset, another user's socket could take over the client's port and would be found instead. While this end
     // is connected (no ENOTCONN from getpeername(2)), the port was not free.
     let connected = stream.peer_addr().is_ok_and(|now| now == client);
-    Ok(connected && owner.is_some_and(|owner| owner.uid == rustix::process::getuid().as_raw()))
+    Ok(match owner.filter(|_| connected) {
+        Some(owner) if owner == rustix::process::getuid().as_raw() => Whose::ThisUsers,
+        Some(_) => Whose::AnotherUsers,
+        None => Whose::Unknown,
+    })
 }
 
-/// The owner of a socket.
+/// A socket in the system's tables.
 #[derive(Debug, PartialEq, Eq)]
-struct Owner {
+struct Entry {
+    /// As in `tcp_states.h`.
+    state: u8,
     uid: u32,
-    /// The socket's inode, never 0: closed sockets have 0.
+    /// 0 if no process has the socket open any more.
     inode: u64,
 }
 
-impl Owner {
-    /// None for a closed socket (inode 0) and for states other than [`STATES_OF_CLIENTS`].
-    fn of_client(state: u8, uid: u32, inode: u64) -> Option<Self> {
-        (STATES_OF_CLIENTS.contains(&state) && inode != 0).then_some(Self { uid, inode })
+/// As in `tcp_states.h`. A client in FIN_WAIT1 or FIN_WAIT2 has closed its sending direction, or both.
+const ESTABLISHED: u8 = 1;
+const FIN_WAIT1: u8 = 4;
+const FIN_WAIT2: u8 = 5;
+
+impl Entry {
+    /// The user who opened the socket, where that is certain.
+    ///
+    /// Linux 6.17 and later remember the user of a closed socket until its end is acknowledged, some 40 ms later at an
+    /// end that reads nothing. What is left then (FIN_WAIT2, TIME_WAIT) has uid 0. Earlier versions show every closed
+    /// socket with the uid of the system's root: 0, or the overflow uid where a user namespace does not have it.
+    fn owner(&self) -> Option<u32> {
+        match (self.state, self.inode, self.uid) {
+            (ESTABLISHED | FIN_WAIT1 | FIN_WAIT2, 1.., uid) => Some(uid),
+            (FIN_WAIT1, 0, 0) => outlives_its_process().then_some(0),
+            (FIN_WAIT1 | FIN_WAIT2, 0, 1..) if self.uid != overflow_uid() => Some(self.uid),
+            _ => None,
+        }
     }
 }
 
-/// The owner of the socket `client` that is connected to `server`.
-fn owner_of(client: SocketAddr, server: SocketAddr) -> io::Result<Option<Owner>> {
+/// The uid that stands for those that a user namespace does not have (proc_sys_kernel(5)).
+fn overflow_uid() -> u32 {
+    const DEFAULT: u32 = 65_534;
+    let text = std::fs::read_to_string("/proc/sys/kernel/overflowuid");
+    text.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(DEFAULT)
+}
+
+/// Whether the system remembers the user of a closed socket. Only root needs to know, and can find out: a closed socket
+/// that was given to another user still has that uid, or has 0.
+fn outlives_its_process() -> bool {
+    static REMEMBERS: OnceLock<bool> = OnceLock::new();
+    *REMEMBERS.get_or_init(|| remembers_given_away().unwrap_or(false))
+}
+
+fn remembers_given_away() -> io::Result<bool> {
+    const OTHER: u32 = 1;
+    let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let server = listener.local_addr()?;
+    let client = std::net::TcpStream::connect(server)?;
+    std::os::unix::fs::fchown(&client, Some(OTHER), None)?;
+    let address = client.local_addr()?;
+    drop(client);
+    Ok(entry(address, server)?.is_some_and(|entry| entry.uid == OTHER))
+}
+
+/// The socket `client` that is connected to `server`.
+fn entry(client: SocketAddr, server: SocketAddr) -> io::Result<Option<Entry>> {
     let canonical = |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
     let (client, server) = (canonical(client), canonical(server));
     #[cfg(target_os = "linux")]
     {
         // Fallback without sock_diag (a container's filter, no tcp_diag): the same tables in /proc.
         if let Ok(found) = crate::sock_diag::find(client, server) {
-            return Ok(found.and_then(|found| Owner::of_client(found.state, found.uid, found.inode)));
+            return Ok(found.map(|found| Entry { state: found.state, uid: found.uid, inode: found.inode }));
         }
     }
     // An IPv6 socket can speak IPv4, as Java's do.
@@ -123,20 +184,15 @@ fn owner_of(client: SocketAddr, server: SocketAddr) -> io::Result<Option<Owner>>
             Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
             Err(e) => return Err(e),
         };
-        if let Some(owner) = entry_of(client, server, table)? {
-            return Ok(Some(owner));
+        if let Some(entry) = entry_of(client, server, table)? {
+            return Ok(Some(entry));
         }
     }
     Ok(None)
 }
 
-/// ESTABLISHED, FIN_WAIT1 and FIN_WAIT2. The latter two are clients that have closed their sending direction
-/// and still read (`tcp_states.h`).
-const STATES_OF_CLIENTS: [u8; 3] = [1, 4, 5];
-
-/// The owner of the socket `local`, connected to `remote`, in a table such as /proc/net/tcp. A closed socket stays
-/// listed for a while with inode 0 and uid 0, whoever owned it: it has no owner.
-fn entry_of(local: SocketAddr, remote: SocketAddr, table: impl BufRead) -> io::Result<Option<Owner>> {
+/// The socket `local`, connected to `remote`, in a table such as /proc/net/tcp.
+fn entry_of(local: SocketAddr, remote: SocketAddr, table: impl BufRead) -> io::Result<Option<Entry>> {
     let is = |text: &str, address| proc_net::socket_address(text, cfg!(target_endian = "little")) == Some(address);
     for line in table.lines() {
         let line = line?;
@@ -148,7 +204,7 @@ fn entry_of(local: SocketAddr, remote: SocketAddr, table: impl BufRead) -> io::R
         {
             let (state, uid, inode) = (u8::from_str_radix(state, 16), uid.parse(), inode.parse());
             let (Ok(state), Ok(uid), Ok(inode)) = (state, uid, inode) else { return Ok(None) };
-            return Ok(Owner::of_client(state, uid, inode));
+            return Ok(Some(Entry { state, uid, inode }));
         }
     }
     Ok(None)
@@ -164,7 +220,7 @@ mod tests {
             let listener = tokio::net::TcpListener::bind(address).await.expect("a listener");
             let client = TcpStream::connect(listener.local_addr().expect("bound")).await.expect("connected");
             let (accepted, _) = listener.accept().await.expect("accepted");
-            assert!(is_this_user_tcp(&accepted).expect("a verdict"), "{address}");
+            assert_eq!(whose_tcp(&accepted).expect("a verdict"), Whose::ThisUsers, "{address}");
             drop(client);
         }
     }
@@ -178,47 +234,95 @@ mod tests {
         let client = socket.connect(format!("[::ffff:127.0.0.1]:{port}").parse().expect("an address")).await;
         let client = client.expect("connected");
         let (accepted, _) = listener.accept().await.expect("accepted");
-        assert!(is_this_user_tcp(&accepted).expect("a verdict"));
+        assert_eq!(whose_tcp(&accepted).expect("a verdict"), Whose::ThisUsers);
         drop(client);
+    }
+
+    /// Does this kernel remember the users of closed sockets? (6.17 and later.)
+    #[cfg(target_os = "linux")]
+    fn remembers() -> bool {
+        let system = rustix::system::uname();
+        let mut numbers = system.release().to_str().expect("ASCII").split(['.', '-']).map(str::parse::<u32>);
+        let mut next = || numbers.next().and_then(Result::ok).unwrap_or(0);
+        (next(), next()) >= (6, 17)
+    }
+
+    /// How a client leaves.
+    #[cfg(target_os = "linux")]
+    #[derive(Debug, Clone, Copy, PartialEq)]
+    enum Leaves {
+        Not,
+        OnlyStopsSending,
+        Closes,
+        StopsSendingAndCloses,
+        Resets,
     }
 
     #[cfg(target_os = "linux")]
     #[tokio::test]
-    async fn a_client_that_only_stopped_sending_is_recognised_and_one_that_has_closed_is_not() {
+    async fn a_client_that_has_closed_is_recognised_while_the_system_remembers_it_and_is_never_anothers() {
+        use Leaves::*;
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a listener");
         let address = listener.local_addr().expect("bound");
-        for (reset, closed) in [(false, false), (false, true), (true, true)] {
+        for (leaves, data) in [
+            (Not, &b"POST"[..]),
+            (OnlyStopsSending, b"POST"),
+            (Closes, b""),
+            (Closes, b"POST"),
+            (StopsSendingAndCloses, b"POST"),
+            (Resets, b"POST"),
+        ] {
             let client = std::net::TcpStream::connect(address).expect("connected");
-            let (accepted, _) = listener.accept().await.expect("accepted");
-            std::io::Write::write_all(&mut &client, b"POST").expect("sent");
-            client.shutdown(std::net::Shutdown::Write).expect("ended");
-            let linger = reset.then_some(std::time::Duration::ZERO);
+            std::io::Write::write_all(&mut &client, data).expect("sent");
+            if matches!(leaves, OnlyStopsSending | StopsSendingAndCloses) {
+                client.shutdown(std::net::Shutdown::Write).expect("ended");
+            }
+            let linger = (leaves == Resets).then_some(std::time::Duration::ZERO);
             rustix::net::sockopt::set_socket_linger(&client, linger).expect("set");
-            let client = (!closed).then_some(client);
-            let verdict = is_this_user_tcp(&accepted);
-            assert_eq!(verdict.is_ok_and(|is_us| is_us), !closed, "reset {reset}, closed {closed}");
+            let client = Some(client).filter(|_| matches!(leaves, Not | OnlyStopsSending));
+            let (accepted, _) = listener.accept().await.expect("accepted");
+            let verdict = whose_tcp(&accepted).expect("a verdict");
+            match leaves {
+                Not | OnlyStopsSending => assert_eq!(verdict, Whose::ThisUsers, "{leaves:?}"),
+                // With a reset both ends are over.
+                Resets => assert_eq!(verdict, Whose::Unknown, "{leaves:?}"),
+                _ if remembers() => assert_eq!(verdict, Whose::ThisUsers, "{leaves:?}"),
+                _ => assert_ne!(verdict, Whose::AnotherUsers, "{leaves:?}"),
+            }
             drop(client);
         }
     }
 
+    #[cfg(target_os = "linux")]
     #[test]
-    fn only_a_socket_that_a_process_has_open_is_somebodys() {
-        let table = |state: &str, uid: u32, inode: u64| {
-            format!(
-                "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n   \
-                 1: 0100007F:9C40 0100007F:0947 {state} 00000000:00000000 00:00000000 00000000  {uid}        0 {inode} 1 \
-                 0 20 4 30 10 -1\n"
-            )
-        };
-        let (client, server) = ("127.0.0.1:40000".parse().expect("a"), "127.0.0.1:2375".parse().expect("b"));
-        let owner = |table: String| entry_of(client, server, table.as_bytes()).expect("read");
-        assert_eq!(owner(table("01", 1001, 7)), Some(Owner { uid: 1001, inode: 7 }));
-        assert_eq!(owner(table("05", 1001, 7)), Some(Owner { uid: 1001, inode: 7 }));
-        // Closed sockets in FIN_WAIT2 and TIME_WAIT belong to nobody.
-        for state in ["01", "04", "05", "06"] {
-            assert_eq!(owner(table(state, 0, 0)), None, "{state}");
+    fn root_finds_out_whether_closed_sockets_keep_their_users() {
+        if rustix::process::getuid().is_root() {
+            assert_eq!(outlives_its_process(), remembers());
         }
-        assert_eq!(owner(table("06", 0, 7)), None);
-        assert_eq!(entry_of(server, client, table("01", 0, 7).as_bytes()).expect("read"), None);
+    }
+
+    #[test]
+    fn a_closed_socket_has_an_owner_only_where_no_other_one_is_possible() {
+        let owner = |state, inode, uid| Entry { state, uid, inode }.owner();
+        for state in [ESTABLISHED, FIN_WAIT1, FIN_WAIT2] {
+            assert_eq!((owner(state, 7, 1001), owner(state, 7, 0)), (Some(1001), Some(0)));
+        }
+        assert_eq!((owner(FIN_WAIT1, 0, 1001), owner(FIN_WAIT2, 0, 1001)), (Some(1001), Some(1001)));
+        // As everybody's in FIN_WAIT2, and in TIME_WAIT, which is never a client's.
+        assert_eq!((owner(FIN_WAIT2, 0, 0), owner(6, 0, 0), owner(6, 7, 1001)), (None, None, None));
+        // As everybody's in a user namespace without root, before 6.17.
+        assert_eq!((owner(FIN_WAIT1, 0, overflow_uid()), owner(FIN_WAIT2, 0, overflow_uid())), (None, None));
+        assert_eq!((owner(ESTABLISHED, 0, 1001), owner(2, 7, 1001)), (None, None));
+    }
+
+    #[test]
+    fn a_socket_is_found_in_a_table_by_its_ends() {
+        let table = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n   \
+             1: 0100007F:9C40 0100007F:0947 05 00000000:00000000 00:00000000 00000000  1001        0 7 1 0 20 4 30 10 \
+             -1\n";
+        let (client, server) = ("127.0.0.1:40000".parse().expect("a"), "127.0.0.1:2375".parse().expect("b"));
+        let found = entry_of(client, server, table.as_bytes()).expect("read");
+        assert_eq!(found, Some(Entry { state: FIN_WAIT2, uid: 1001, inode: 7 }));
+        assert_eq!(entry_of(server, client, table.as_bytes()).expect("read"), None);
     }
 }

@@ -18,7 +18,7 @@ const REFUSING: Duration = Duration::from_secs(5);
 pub(in crate::tunnel) struct Looks {
     wanted: watch::Sender<u64>,
     done: watch::Sender<u64>,
-    /// Whether a task lists the ports.
+    /// Whether a task lists the ports, or soon will.
     is_watched: AtomicBool,
     /// Whether it stops containers of which a local port is taken.
     refuses: AtomicBool,
@@ -51,11 +51,18 @@ impl Looks {
         starting.swap_remove(at).1
     }
 
-    /// Registers the task that lists the ports, for as long as the returned value lives.
+    /// Registers the task that lists the ports. Where another one takes its place, as at a reload, flows wait for that
+    /// one's listing.
     pub(super) fn watch(&self, refuses: bool) -> Watch<'_> {
         self.is_watched.store(true, Relaxed);
         self.refuses.store(refuses, Relaxed);
-        Watch { looks: self, wanted: self.wanted.subscribe() }
+        Watch { looks: self, wanted: self.wanted.subscribe(), has_looked: false }
+    }
+
+    /// Releases all waiting flows: no task lists the ports.
+    pub(super) fn release(&self) {
+        self.is_watched.store(false, Relaxed);
+        self.done.send_replace(*self.wanted.borrow());
     }
 }
 
@@ -63,6 +70,7 @@ impl Looks {
 pub(super) struct Watch<'a> {
     looks: &'a Looks,
     wanted: watch::Receiver<u64>,
+    has_looked: bool,
 }
 
 impl Watch<'_> {
@@ -82,22 +90,22 @@ impl Watch<'_> {
         starting.iter_mut().filter(|(other, _)| other == name).for_each(|(_, said)| *said = Some(why.to_owned()));
     }
 
-    pub(super) fn done(&self, look: u64) {
+    pub(super) fn done(&mut self, look: u64) {
+        self.has_looked = true;
         self.looks.done.send_replace(look);
+    }
+
+    /// The task has failed, and will be tried again. Flows wait on if it has listed the ports before.
+    pub(super) fn failed(&self) {
+        if !self.has_looked {
+            self.looks.release();
+        }
     }
 
     /// Waits until another listing is wanted.
     pub(super) async fn wanted(&mut self) {
         // Cannot fail: the sender is in `looks`.
         let _ = self.wanted.changed().await;
-    }
-}
-
-impl Drop for Watch<'_> {
-    fn drop(&mut self) {
-        self.looks.is_watched.store(false, Relaxed);
-        // Releases all waiting flows.
-        self.looks.done.send_replace(*self.looks.wanted.borrow());
     }
 }
 
@@ -148,9 +156,47 @@ mod tests {
         let waiting = looks.once_more(None);
         tokio::pin!(waiting);
         assert!(tokio::time::timeout(Duration::from_millis(10), &mut waiting).await.is_err());
-        drop(watch);
+        looks.release();
         let begun = Instant::now();
         waiting.await;
         assert_eq!(begun.elapsed(), Duration::ZERO, "nobody looks any more");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_takes_over_looks_for_those_that_wait() {
+        let looks = Looks::default();
+        let mut before = looks.watch(false);
+        let look = before.begins();
+        before.done(look);
+        let waiting = looks.once_more(None);
+        tokio::pin!(waiting);
+        let still_waits = async |waiting: &mut std::pin::Pin<&mut _>| {
+            tokio::time::timeout(Duration::from_millis(10), waiting).await.is_err()
+        };
+        assert!(still_waits(&mut waiting).await);
+        // The connection with the Engine's events is lost; the settings change.
+        before.failed();
+        drop(before);
+        assert!(still_waits(&mut waiting).await);
+        let late = looks.once_more(None);
+        tokio::pin!(late);
+        assert!(still_waits(&mut late).await, "it waits, too");
+        let mut after = looks.watch(false);
+        let look = after.begins();
+        assert!(still_waits(&mut waiting).await);
+        let begun = Instant::now();
+        after.done(look);
+        tokio::join!(waiting, late);
+        assert_eq!(begun.elapsed(), Duration::ZERO);
+        // An Engine that does not answer keeps nobody waiting.
+        let fails = looks.watch(false);
+        let waiting = looks.once_more(None);
+        tokio::pin!(waiting);
+        assert!(still_waits(&mut waiting).await);
+        fails.failed();
+        let begun = Instant::now();
+        waiting.await;
+        looks.once_more(None).await;
+        assert_eq!(begun.elapsed(), Duration::ZERO);
     }
 }

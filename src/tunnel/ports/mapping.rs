@@ -12,8 +12,9 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::engine::{Container, Published};
 use crate::tunnel::client::listener::ACCEPT_PAUSE;
-use crate::tunnel::client::peer;
+use crate::tunnel::client::peer::{self, Whose};
 use crate::tunnel::client::stream::LocalStream;
+use crate::tunnel::client::turned_away::TurnedAway;
 use crate::tunnel::counters::Counters;
 use crate::tunnel::dial::Purpose;
 
@@ -167,6 +168,8 @@ pub(super) struct Mapping {
     pub(super) wanted: Wanted,
     state: PortState,
     reason: Option<String>,
+    /// The address that could not be bound at the last attempt, which may be another one of the port.
+    obstacle: Option<SocketAddr>,
     open: Option<Open>,
     counters: Arc<Counters>,
 }
@@ -198,7 +201,7 @@ impl Mapping {
             }
             Some(_) => (PortState::Waiting, None),
         };
-        Self { wanted, state, reason, open: None, counters: Arc::default() }
+        Self { wanted, state, reason, obstacle: None, open: None, counters: Arc::default() }
     }
 
     /// Updates the container's name and address.
@@ -270,6 +273,12 @@ impl Mapping {
         Some((&self.wanted.container_id, port.published.port, port.published.container_port))
     }
 
+    /// The container's id and the port on the host, if the port can be opened here.
+    pub(super) fn can_open(&self) -> Option<(&str, u16)> {
+        self.local()?;
+        self.port().map(|(id, port, _)| (id, port))
+    }
+
     /// The local address that is open, which may be another than the wanted one.
     pub(super) fn open_at(&self) -> Option<SocketAddr> {
         self.open.as_ref().map(|open| open.local)
@@ -281,12 +290,7 @@ impl Mapping {
     }
 
     /// Serves the published port at `listener`. `why` explains a local address other than the wanted one.
-    pub(super) fn serve(
-        &mut self,
-        listener: TcpListener,
-        why: Option<String>,
-        clients: &mpsc::Sender<(LocalStream, Purpose)>,
-    ) {
+    pub(super) fn serve(&mut self, listener: TcpListener, why: Option<String>, clients: &Clients) {
         let Some(port) = &self.wanted.port else { return };
         let local = match listener.local_addr() {
             Ok(local) => local,
@@ -302,13 +306,14 @@ impl Mapping {
         let listener = Arc::new(listener);
         let accepting = tokio::spawn(accept(listener.clone(), purpose, clients.clone()));
         self.open = Some(Open { local, listener, accepting: AbortOnDropHandle::new(accepting) });
-        (self.state, self.reason) = (PortState::Open, why);
+        (self.state, self.reason, self.obstacle) = (PortState::Open, why, None);
     }
 
     /// Records why the local port cannot be opened: `address` could not be bound, which may be the port's other one.
     pub(super) fn fails(&mut self, error: &io::Error, address: Option<SocketAddr>) {
         let (state, why) = explain(error);
         let Some(own) = self.local() else { return };
+        self.obstacle = address;
         let reason = match address.filter(|address| *address != own) {
             Some(other) => format!("{other} {why}; both addresses of a port open together"),
             None => format!("{own} {why}"),
@@ -316,9 +321,9 @@ impl Mapping {
         self.cannot_open(state, reason);
     }
 
-    /// Is the wanted local address loopback, and not one that the settings name?
-    pub(super) fn is_on_loopback(&self) -> bool {
-        self.local().is_some_and(|local| local.ip().is_loopback())
+    /// The address that could not be bound at the last attempt, which may be another one of the port.
+    pub(super) fn obstacle(&self) -> Option<SocketAddr> {
+        self.obstacle
     }
 
     /// Records that this machine does not have the local address; another one of the port is open.
@@ -354,13 +359,26 @@ pub(super) fn explain(error: &io::Error) -> (PortState, String) {
     }
 }
 
-/// Accepts clients and sends them to the dispatcher. Never returns.
-async fn accept(listener: Arc<TcpListener>, purpose: Purpose, clients: mpsc::Sender<(LocalStream, Purpose)>) {
+/// Where the clients of ports go.
+#[derive(Debug, Clone)]
+pub(super) struct Clients {
+    dispatcher: mpsc::Sender<(LocalStream, Purpose)>,
+    turned_away: Arc<TurnedAway>,
+}
+
+impl Clients {
+    pub(super) fn new(dispatcher: mpsc::Sender<(LocalStream, Purpose)>) -> Self {
+        Self { dispatcher, turned_away: Arc::new(TurnedAway::new(" from a published port")) }
+    }
+}
+
+/// Accepts clients and sends those of this user to the dispatcher. Never returns.
+async fn accept(listener: Arc<TcpListener>, purpose: Purpose, clients: Clients) {
     let open_to_all = listener.local_addr().is_ok_and(|address| !address.ip().is_loopback());
     loop {
         match listener.accept().await.and_then(|(stream, _)| of_this_user(stream, open_to_all)) {
-            Ok(Some(stream)) => drop(clients.send((stream, purpose.clone())).await),
-            Ok(None) => tracing::warn!("turned away a client of another user from a published port"),
+            Ok(Ok(stream)) => drop(clients.dispatcher.send((stream, purpose.clone())).await),
+            Ok(Err(whose)) => clients.turned_away.add(whose),
             Err(e) => {
                 tracing::warn!("cannot accept a connection: {e}");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -369,8 +387,12 @@ async fn accept(listener: Arc<TcpListener>, purpose: Purpose, clients: mpsc::Sen
     }
 }
 
-fn of_this_user(stream: TcpStream, open_to_all: bool) -> io::Result<Option<LocalStream>> {
-    if open_to_all || peer::is_this_user_tcp(&stream)? { LocalStream::tcp(stream).map(Some) } else { Ok(None) }
+/// The inner error is that the client is not this user's.
+fn of_this_user(stream: TcpStream, open_to_all: bool) -> io::Result<Result<LocalStream, Whose>> {
+    match if open_to_all { Whose::ThisUsers } else { peer::whose_tcp(&stream)? } {
+        Whose::ThisUsers => LocalStream::tcp(stream).map(Ok),
+        whose => Ok(Err(whose)),
+    }
 }
 
 #[cfg(test)]

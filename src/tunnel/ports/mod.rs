@@ -3,11 +3,12 @@
 //! The Engine's events only trigger a request for its list of containers, so that changes without a connection are not
 //! missed. Independent of how flows are carried.
 
+mod consent;
 mod looks;
 mod mapping;
 mod opening;
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -20,9 +21,13 @@ use crate::sync::lock;
 use crate::tunnel::client::stream::LocalStream;
 use crate::tunnel::dial::{Dial, Purpose};
 use crate::tunnel::uptime::state::{Availability, Status};
-use mapping::{Mapping, Wanted};
+use mapping::{Clients, Mapping, Wanted};
 use opening::open_all;
 
+use consent::Consent;
+use looks::Watch;
+
+pub use consent::Agreed;
 pub(super) use looks::Looks;
 pub use mapping::{PortState, PortStatus};
 
@@ -50,37 +55,37 @@ const MOST: usize = 2000;
 #[derive(Debug)]
 pub(super) struct Ports {
     mappings: Mutex<Vec<Mapping>>,
-    /// Ports agreed to with `dtunnel ports --open`.
-    agreed: Mutex<BTreeSet<u16>>,
-    clients: mpsc::Sender<(LocalStream, Purpose)>,
+    consent: Mutex<Consent>,
+    clients: Clients,
     looks: Arc<Looks>,
 }
 
 impl Ports {
     /// Starts without ports. Their clients are sent to `clients`.
     pub(super) fn new(clients: mpsc::Sender<(LocalStream, Purpose)>, looks: Arc<Looks>) -> Self {
-        Self { mappings: Mutex::default(), agreed: Mutex::default(), clients, looks }
+        Self { mappings: Mutex::default(), consent: Mutex::default(), clients: Clients::new(clients), looks }
     }
 
     pub(super) fn status(&self) -> Vec<PortStatus> {
         lock(&self.mappings).iter().map(Mapping::status).collect()
     }
 
-    /// Agrees to ports, which are opened now and whenever they are published again.
-    pub(super) fn agree(&self, ports: Option<&[u16]>, target: &Target) {
-        let mut agreed = lock(&self.agreed);
+    /// Agrees to ports, which are opened now, and whenever their containers publish them again.
+    pub(super) fn agree(&self, agreed: Agreed<'_>, target: &Target) {
+        let mut consent = lock(&self.consent);
         let mut mappings = lock(&self.mappings);
-        agreed.extend(ports.unwrap_or_default());
-        if ports.is_none() {
-            agreed.extend(mappings.iter().filter(|mapping| mapping.is_waiting()).map(|m| m.wanted.remote_port()));
-        }
-        self.open(&mut mappings, &agreed, target);
+        consent.give(agreed, &mappings);
+        self.open(&mut mappings, &mut consent, target);
     }
 
-    fn open(&self, mappings: &mut [Mapping], agreed: &BTreeSet<u16>, target: &Target) {
-        let may =
-            |mapping: &Mapping| target.ports != config::Ports::Ask || agreed.contains(&mapping.wanted.remote_port());
-        open_all(mappings, may, target.ports_fallback, &self.clients);
+    fn open(&self, mappings: &mut [Mapping], consent: &mut Consent, target: &Target) {
+        let asks = target.ports == config::Ports::Ask;
+        if asks {
+            consent.find_early(mappings);
+        } else {
+            consent.forget_early();
+        }
+        open_all(mappings, |mapping| !asks || consent.covers(mapping), target.ports_fallback, &self.clients);
     }
 
     /// Closes all listeners; open flows continue.
@@ -90,7 +95,7 @@ impl Ports {
 
     /// Opens and closes listeners to match `wanted`. Unchanged ones stay open.
     fn apply(&self, wanted: Vec<Wanted>, target: &Target) {
-        let agreed = lock(&self.agreed);
+        let mut consent = lock(&self.consent);
         let mut mappings = lock(&self.mappings);
         let wanted: Vec<Wanted> = wanted.into_iter().take(MOST).collect();
         let before = std::mem::take(&mut *mappings);
@@ -106,7 +111,7 @@ impl Ports {
             Some(mapping) => mapping.now(wanted),
             None => Mapping::new(wanted),
         }));
-        self.open(&mut mappings, &agreed, target);
+        self.open(&mut mappings, &mut consent, target);
     }
 
     /// The id of the container with this name or id, of which a local port is taken, and what a local Engine would say.
@@ -127,10 +132,10 @@ impl Ports {
 
     /// Tries to open failed ports again. Returns whether there were any.
     fn try_again(&self, target: &Target) -> bool {
-        let agreed = lock(&self.agreed);
+        let mut consent = lock(&self.consent);
         let mut mappings = lock(&self.mappings);
         if mappings.iter().any(Mapping::may_open_later) {
-            self.open(&mut mappings, &agreed, target);
+            self.open(&mut mappings, &mut consent, target);
         }
         mappings.iter().any(Mapping::may_open_later)
     }
@@ -148,18 +153,43 @@ pub(super) struct Source {
 
 /// Keeps the published ports open while the settings request them. Never returns.
 pub(super) async fn keep(ports: &Ports, mut source: Source) {
+    let _released = ReleasedAtTheEnd(&ports.looks);
     loop {
         let target = source.settings.borrow_and_update().clone();
         if target.ports == config::Ports::Off {
             ports.close();
+            ports.looks.release();
             let _ = source.settings.changed().await;
             continue;
         }
         tokio::select! {
             () = follow(ports, source.status.clone(), &source.dial, &target) => {}
-            _ = source.settings.changed() => {}
+            () = others(&mut source.settings, &target) => {}
         }
     }
+}
+
+struct ReleasedAtTheEnd<'a>(&'a Looks);
+
+impl Drop for ReleasedAtTheEnd<'_> {
+    fn drop(&mut self) {
+        self.0.release();
+    }
+}
+
+/// Waits until the settings are others, as far as ports depend on them.
+async fn others(settings: &mut watch::Receiver<Arc<Target>>, before: &Target) {
+    let of_ports =
+        |target: &Target| (target.ports.clone(), target.ports_fallback, target.ports_conflict, target.ports_address);
+    while settings.changed().await.is_ok() {
+        let now = settings.borrow_and_update();
+        if of_ports(&now) != of_ports(before) || !now.leads_as(before) {
+            // It is read again.
+            drop(now);
+            return;
+        }
+    }
+    std::future::pending().await
 }
 
 /// Follows the Engine's events over one connection after another. Never returns.
@@ -171,8 +201,10 @@ async fn follow(ports: &Ports, mut status: watch::Receiver<Status>, dial: &Arc<d
             return std::future::pending().await;
         }
         let begun = tokio::time::Instant::now();
-        if let Err(error) = listen(ports, dial, target).await {
+        let mut watch = ports.looks.watch(target.ports_conflict == PortsConflict::Refuse);
+        if let Err(error) = listen(ports, dial, target, &mut watch).await {
             tracing::debug!("the Engine's events have ended: {error}");
+            watch.failed();
         }
         // After a long stream the pauses start over.
         if begun.elapsed() > LONGEST_PAUSE {
@@ -184,15 +216,20 @@ async fn follow(ports: &Ports, mut status: watch::Receiver<Status>, dial: &Arc<d
 }
 
 /// Lists the published ports at each change, until the stream of events is cut.
-async fn listen(ports: &Ports, dial: &Arc<dyn Dial>, target: &Target) -> Result<(), engine::Error> {
+async fn listen(
+    ports: &Ports,
+    dial: &Arc<dyn Dial>,
+    target: &Target,
+    watch: &mut Watch<'_>,
+) -> Result<(), engine::Error> {
     // Events first: no change during the list request is missed.
     let mut changes = changes(dial).await?;
     let mut session = session(dial).await?;
     // Engines that are none of Docker's may not say.
     let manages_swarm = session.manages_swarm(ANSWER).await.unwrap_or_default();
     let mut session = Some(session);
-    let mut settling: &[Duration] = &[];
-    let mut watch = ports.looks.watch(target.ports_conflict == PortsConflict::Refuse);
+    // Something may just have changed, and its event is missed.
+    let mut settling: &[Duration] = &SETTLING;
     loop {
         let look = watch.begins();
         let containers = list(dial, &mut session, manages_swarm).await?;

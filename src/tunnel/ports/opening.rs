@@ -2,30 +2,22 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use tokio::net::TcpListener;
-use tokio::sync::mpsc;
+use tokio::net::{TcpListener, TcpSocket};
 
-use super::mapping::{Mapping, explain};
-use crate::tunnel::client::listener::bind_tcp;
-use crate::tunnel::client::stream::LocalStream;
-use crate::tunnel::dial::Purpose;
+use super::mapping::{Clients, Mapping, explain};
+use crate::tunnel::client::listener::{BACKLOG, claim_tcp};
 
 /// How often a port number is looked for that is free on both addresses.
 const ATTEMPTS: usize = 16;
 
 /// Opens those of the mappings that are `agreed` to and not open. The addresses of one published port open together, with one
-/// number, or not at all: `localhost` means both. An address that this machine does not have does not count.
+/// number, or not at all: `localhost` means both. A loopback address that this machine does not have does not count.
 ///
 /// Ports are settled one after the other, those that precede others first. Who precedes closes who has its address, but
 /// only if everything else that it needs is free.
-pub(super) fn open_all(
-    mappings: &mut [Mapping],
-    agreed: impl Fn(&Mapping) -> bool,
-    fallback: bool,
-    clients: &mpsc::Sender<(LocalStream, Purpose)>,
-) {
+pub(super) fn open_all(mappings: &mut [Mapping], agreed: impl Fn(&Mapping) -> bool, fallback: bool, clients: &Clients) {
     let may = |mapping: &Mapping| mapping.open_at().is_some() || agreed(mapping);
     let (agreed, others): (Vec<usize>, Vec<usize>) = (0..mappings.len()).partition(|at| may(&mappings[*at]));
     others.into_iter().for_each(|at| mappings[at].waits());
@@ -62,7 +54,29 @@ struct Opening<'a> {
     /// Local addresses of the groups whose turn is over, each with its mapping.
     settled: HashMap<SocketAddr, usize>,
     fallback: bool,
-    clients: &'a mpsc::Sender<(LocalStream, Purpose)>,
+    clients: &'a Clients,
+}
+
+/// Why a port does not get the number that it is published with.
+enum Obstacle {
+    /// This address cannot be bound.
+    Unbound(SocketAddr, io::Error),
+    /// This address is the port of that container.
+    Anothers(SocketAddr, String),
+}
+
+impl Obstacle {
+    /// For a port that has another number from now on, as long as it is open.
+    fn then(&self) -> String {
+        const WHEN: &str = "when this port was opened";
+        match self {
+            Self::Unbound(address, error) if error.kind() == io::ErrorKind::AddrInUse => {
+                format!("{address} was taken on this machine {WHEN}")
+            }
+            Self::Unbound(address, error) => format!("{address} {}", explain(error).1),
+            Self::Anothers(address, container) => format!("{address} was the port of {container} {WHEN}"),
+        }
+    }
 }
 
 impl Opening<'_> {
@@ -76,35 +90,35 @@ impl Opening<'_> {
         }
         group.iter().for_each(|at| self.mappings[*at].close());
         let locals: Vec<SocketAddr> = group.iter().filter_map(|at| self.mappings[*at].local()).collect();
-        let anothers = locals.iter().find_map(|local| Some((*local, *self.settled.get(local)?)));
-        let (mut bound, why) = match anothers {
-            Some((local, winner)) => {
-                let why = format!("{local} is the port of {}", self.mappings[winner].container());
-                (Err((local, io::ErrorKind::AddrInUse.into())), Some(why))
+        let anothers = locals.iter().find_map(|local| among(&self.settled, *local).pop());
+        let bound = match anothers {
+            Some((local, winner)) => Err(Obstacle::Anothers(local, self.mappings[winner].container().to_owned())),
+            None => {
+                // First what was in the way before, so that nothing else is taken meanwhile, not even for a moment.
+                let obstacle = group.iter().find_map(|at| self.mappings[*at].obstacle());
+                self.bind_together(&locals, obstacle).map_err(|(local, error)| Obstacle::Unbound(local, error))
             }
-            None => match self.bind_together(&locals) {
-                Err((local, error)) => {
-                    let why = format!("{local} {}", explain(&error).1);
-                    (Err((local, error)), Some(why))
-                }
-                bound => (bound, None),
-            },
         };
-        if self.fallback && bound.is_err() {
-            bound = bind_elsewhere(&locals).map_err(|error| (locals[0], error));
-        }
         match bound {
-            Ok(bound) => self.serve(group, bound, why.as_ref(), false),
-            Err((address, error)) => {
-                for at in group {
-                    match &why {
-                        Some(why) if anothers.is_some() => self.mappings[*at].is_anothers(why),
-                        _ => self.mappings[*at].fails(&error, Some(address)),
-                    }
-                }
-            }
+            Ok(bound) => self.serve(group, bound, None, false),
+            Err(obstacle) if self.fallback => match bind_elsewhere(&locals) {
+                Ok(bound) => self.serve(group, bound, Some(&obstacle.then()), false),
+                Err(_) => self.fail(group, &obstacle),
+            },
+            Err(obstacle) => self.fail(group, &obstacle),
         }
         self.has_settled(group);
+    }
+
+    fn fail(&mut self, group: &[usize], obstacle: &Obstacle) {
+        for at in group {
+            match obstacle {
+                Obstacle::Unbound(address, error) => self.mappings[*at].fails(error, Some(*address)),
+                Obstacle::Anothers(address, container) => {
+                    self.mappings[*at].is_anothers(&format!("{address} is the port of {container}"));
+                }
+            }
+        }
     }
 
     /// Are all addresses of the port open, with one number, perhaps by opening some beside those that are?
@@ -113,35 +127,41 @@ impl Opening<'_> {
         let closed: Vec<usize> = group.iter().copied().filter(|at| self.mappings[*at].open_at().is_none()).collect();
         let beside = |at: &usize| self.mappings[*at].local().map(|local| SocketAddr::new(local.ip(), number));
         let locals: Vec<SocketAddr> = closed.iter().filter_map(beside).collect();
-        if open.iter().any(|local| local.port() != number || self.settled.contains_key(local))
-            || locals.iter().any(|local| self.settled.contains_key(local))
+        let is_own = |at: &usize| self.mappings[*at].local().is_some_and(|local| local.port() == number);
+        let is_anothers = |local: &SocketAddr| !among(&self.settled, *local).is_empty();
+        if !self.fallback && !group.iter().all(is_own)
+            || open.iter().any(|local| local.port() != number || is_anothers(local))
+            || locals.iter().any(is_anothers)
         {
             return false;
         }
         let why = group.iter().find(|at| self.mappings[**at].open_at().is_some());
         let why = why.and_then(|at| self.mappings[*at].status().reason);
-        match self.bind_together(&locals) {
+        match self.bind_together(&locals, None) {
             Ok(bound) => self.serve(&closed, bound, why.as_ref(), true),
             Err(_) => return false,
         }
         true
     }
 
-    /// Listens at all of these addresses, of which this machine may not have some. Those that other ports have, which
-    /// come later, are taken from them if the others are free.
-    fn bind_together(&mut self, locals: &[SocketAddr]) -> Result<Bound, (SocketAddr, io::Error)> {
-        let mut bound: Vec<Option<io::Result<TcpListener>>> = locals.iter().map(|_| None).collect();
-        for is_taken_from_another in [false, true] {
-            for (local, bound) in locals.iter().zip(&mut bound).filter(|(_, bound)| bound.is_none()) {
-                match self.unsettled.get(local) {
-                    Some(_) if !is_taken_from_another => continue,
-                    Some(place) => self.groups[*place].iter().for_each(|at| self.mappings[*at].close()),
-                    None => {}
-                }
-                *bound = Some(bind(*local).map_err(|error| (*local, error))?);
+    /// Listens at all of these addresses, of which this machine may not have some, as soon as it has all of them:
+    /// `first`, then the others, and at last those that other ports have, which come later.
+    fn bind_together(
+        &mut self,
+        locals: &[SocketAddr],
+        first: Option<SocketAddr>,
+    ) -> Result<Bound, (SocketAddr, io::Error)> {
+        let mut claimed: Vec<Option<Claimed>> = locals.iter().map(|_| None).collect();
+        let mut order: Vec<(usize, SocketAddr)> = locals.iter().copied().enumerate().collect();
+        order.sort_by_key(|(_, local)| (!among(&self.unsettled, *local).is_empty(), Some(*local) != first));
+        for (at, local) in order {
+            for (_, place) in among(&self.unsettled, local) {
+                self.groups[place].iter().for_each(|at| self.mappings[*at].close());
             }
+            claimed[at] = Some(claim(local).map_err(|error| (local, error))?);
         }
-        Ok(bound.into_iter().flatten().collect())
+        let listening = claimed.into_iter().flatten().zip(locals);
+        listening.map(|(claimed, local)| listen(claimed).map_err(|error| (*local, error))).collect()
     }
 
     /// Serves at these addresses, one for each mapping. `is_open`: others of the port are open already.
@@ -150,7 +170,7 @@ impl Opening<'_> {
         for (at, listener) in of.iter().zip(bound) {
             match listener {
                 Ok(listener) => self.mappings[*at].serve(listener, why.cloned(), self.clients),
-                Err(_) if opens && self.mappings[*at].is_on_loopback() => self.mappings[*at].is_absent(),
+                Err(_) if opens => self.mappings[*at].is_absent(),
                 Err(error) => self.mappings[*at].fails(&error, None),
             }
         }
@@ -162,13 +182,42 @@ impl Opening<'_> {
     }
 }
 
+/// Those whose address includes this one, or is included in it: `0.0.0.0` includes all of IPv4, `::` all of IPv6.
+fn among(all: &HashMap<SocketAddr, usize>, local: SocketAddr) -> Vec<(SocketAddr, usize)> {
+    let every: IpAddr = match local.is_ipv4() {
+        true => Ipv4Addr::UNSPECIFIED.into(),
+        false => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let entry = |at: &SocketAddr| all.get(at).map(|place| (*at, *place));
+    if local.ip() != every {
+        return [local, SocketAddr::new(every, local.port())].iter().filter_map(entry).collect();
+    }
+    let is_included = |at: &SocketAddr| at.is_ipv4() == local.is_ipv4() && at.port() == local.port();
+    all.keys().filter(|at| is_included(at)).filter_map(entry).collect()
+}
+
+/// An address that is ours, or that this machine does not have.
+type Claimed = io::Result<TcpSocket>;
+/// A listener, or that this machine does not have the address.
 type Bound = Vec<io::Result<TcpListener>>;
 
-/// Listens at this address. The inner error is that this machine does not have it.
-fn bind(local: SocketAddr) -> io::Result<io::Result<TcpListener>> {
-    match bind_tcp(local) {
-        Err(error) if error.kind() != io::ErrorKind::AddrNotAvailable => Err(error),
-        bound => Ok(bound),
+/// Takes this address. The inner error is that this machine does not have it, as one without IPv6 has no `::1`. An
+/// address that is not loopback was named by somebody.
+fn claim(local: SocketAddr) -> io::Result<Claimed> {
+    let is_absent = |error: &io::Error| {
+        let is_family_absent = error.raw_os_error() == Some(rustix::io::Errno::AFNOSUPPORT.raw_os_error());
+        is_family_absent || error.kind() == io::ErrorKind::AddrNotAvailable
+    };
+    match claim_tcp(local) {
+        Err(error) if !(local.ip().is_loopback() && is_absent(&error)) => Err(error),
+        claimed => Ok(claimed),
+    }
+}
+
+fn listen(claimed: Claimed) -> io::Result<io::Result<TcpListener>> {
+    match claimed {
+        Ok(socket) => socket.listen(BACKLOG).map(Ok),
+        Err(absent) => Ok(Err(absent)),
     }
 }
 
@@ -176,18 +225,20 @@ fn bind(local: SocketAddr) -> io::Result<io::Result<TcpListener>> {
 fn bind_elsewhere(locals: &[SocketAddr]) -> io::Result<Bound> {
     let mut last = io::Error::from(io::ErrorKind::AddrInUse);
     for _ in 0..ATTEMPTS {
-        let first = locals.iter().find_map(|local| bind_tcp(SocketAddr::new(local.ip(), 0)).ok());
+        let first = locals.iter().find_map(|local| claim_tcp(SocketAddr::new(local.ip(), 0)).ok());
         let Some(first) = first else { return Err(last) };
         let chosen = first.local_addr()?;
         // It stays bound, so that nobody else gets it meanwhile.
         let mut first = Some(first);
-        let bind = |local: &SocketAddr| match first.take_if(|_| local.ip() == chosen.ip()) {
+        let claim = |local: &SocketAddr| match first.take_if(|_| local.ip() == chosen.ip()) {
             Some(first) => Ok(Ok(first)),
-            None => bind(SocketAddr::new(local.ip(), chosen.port())),
+            None => claim(SocketAddr::new(local.ip(), chosen.port())),
         };
-        match locals.iter().map(bind).collect() {
+        let claimed: io::Result<Vec<Claimed>> = locals.iter().map(claim).collect();
+        match claimed.and_then(|claimed| claimed.into_iter().map(listen).collect()) {
             Ok(bound) => return Ok(bound),
-            Err(error) => last = error,
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => last = error,
+            Err(error) => return Err(error),
         }
     }
     Err(last)
@@ -195,21 +246,37 @@ fn bind_elsewhere(locals: &[SocketAddr]) -> io::Result<Bound> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::TcpStream;
+    use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+    use tokio::sync::mpsc;
+
     use super::super::mapping::{PortState, Wanted};
     use super::*;
     use crate::engine::{Container, Published};
 
     const HOST: &str = "192.0.2.7";
 
+    /// Another program's listener.
+    fn taken(address: &str, port: u16) -> std::net::TcpListener {
+        std::net::TcpListener::bind(SocketAddr::new(address.parse().expect("an address"), port)).expect("free")
+    }
+
     /// The ports of these containers, each published on these addresses of the host.
     fn mappings(port: u16, containers: &[(&str, &[&str])]) -> Vec<Mapping> {
+        mappings_at(None, port, containers)
+    }
+
+    /// With `here` in place of loopback.
+    fn mappings_at(here: Option<&str>, port: u16, containers: &[(&str, &[&str])]) -> Vec<Mapping> {
+        let here = here.map(|here| here.parse().expect("an address"));
         let of = |(name, addresses): &(&str, &[&str])| {
             let container =
                 Container { id: (*name).into(), name: (*name).into(), host_network: false, published: vec![] };
             let mapping = |address: &&str| {
                 let address = address.parse().expect("an address");
                 let published = Published { address, port, container_port: 80, protocol: "tcp".into() };
-                Mapping::new(Wanted::new(&container, &published, None, None))
+                Mapping::new(Wanted::new(&container, &published, None, here))
             };
             addresses.iter().map(mapping).collect::<Vec<_>>()
         };
@@ -226,7 +293,7 @@ mod tests {
     }
 
     fn open(mappings: &mut [Mapping], fallback: bool) -> Vec<(PortState, String)> {
-        open_all(mappings, |_| true, fallback, &mpsc::channel(1).0);
+        open_all(mappings, |_| true, fallback, &Clients::new(mpsc::channel(1).0));
         shown(mappings)
     }
 
@@ -243,7 +310,7 @@ mod tests {
     #[tokio::test]
     async fn both_addresses_of_a_port_open_or_none_does() {
         let port = free();
-        let taken = bind_tcp(format!("[::1]:{port}").parse().expect("an address")).expect("free");
+        let taken = self::taken("::1", port);
         let mut both = mappings(port, &[("web", &["0.0.0.0", "::"])]);
         let why = format!("[::1]:{port} is taken on this machine");
         assert_eq!(
@@ -262,8 +329,16 @@ mod tests {
         let chosen: SocketAddr = elsewhere[0].1.parse().expect("an address");
         assert_ne!(chosen.port(), port);
         assert_eq!(elsewhere, local(chosen.port()));
-        assert_eq!(other[0].status().reason.expect("a reason"), format!("127.0.0.1:{port} is taken on this machine"));
+        let why = format!("127.0.0.1:{port} was taken on this machine when this port was opened");
+        assert_eq!(other[0].status().reason, Some(why));
         assert_eq!(open(&mut other, true), elsewhere, "it stays there");
+        // Without a fallback it does not, whether its own number is free or not.
+        let moved = open(&mut other, false);
+        assert_eq!(moved[0], (PortState::Taken, format!("127.0.0.1:{port} is taken on this machine")));
+        open(&mut other, true);
+        drop(both);
+        assert_eq!(open(&mut other, false), local(port));
+        assert_eq!(other[0].status().reason, None);
     }
 
     #[tokio::test]
@@ -311,7 +386,7 @@ mod tests {
     #[tokio::test]
     async fn an_address_that_comes_later_gets_the_number_of_the_first() {
         let port = free();
-        let taken = bind_tcp(format!("127.0.0.1:{port}").parse().expect("an address")).expect("free");
+        let taken = self::taken("127.0.0.1", port);
         let mut both = mappings(port, &[("web", &["0.0.0.0"])]);
         let first = open(&mut both, true).remove(0);
         drop(taken);
@@ -321,7 +396,7 @@ mod tests {
         assert_eq!(open(&mut both, true), together(chosen), "it stays, and the other one goes there");
         // Where that cannot be, both go elsewhere, or none is open.
         let port = free();
-        let _taken = bind_tcp(format!("[::1]:{port}").parse().expect("an address")).expect("free");
+        let _taken = self::taken("::1", port);
         for fallback in [true, false] {
             let mut both = mappings(port, &[("web", &["0.0.0.0"])]);
             assert_eq!(open(&mut both, fallback)[0].1, format!("127.0.0.1:{port}"));
@@ -347,7 +422,7 @@ mod tests {
         assert_eq!((after[1].0, after[3].0), (PortState::Taken, PortState::Open));
         drop(mappings);
 
-        let _taken = bind_tcp(format!("[::1]:{port}").parse().expect("an address")).expect("free");
+        let _taken = taken("::1", port);
         let mut mappings = self::mappings(port, &[("all", &["0.0.0.0", "::"]), ("host", &[HOST])]);
         let expected = open(&mut mappings, false);
         assert_eq!(expected[2], (PortState::Open, format!("127.0.0.1:{port}")));
@@ -374,20 +449,79 @@ mod tests {
         };
         // TEST-NET-1 (RFC 5737).
         let mut both = [there("0.0.0.0", "192.0.2.9"), there("::", "192.0.2.9")];
-        let shown = open(&mut both, false);
-        assert_eq!((shown[0].0, &shown[1]), (PortState::Failed, &(PortState::Open, format!("[::1]:{port}"))));
-        assert!(both[0].may_open_later(), "it is looked for again");
+        for fallback in [false, true] {
+            let shown = open(&mut both, fallback);
+            assert!(
+                shown.iter().all(|(state, why)| *state == PortState::Failed && why.contains("192.0.2.9")),
+                "{shown:?}"
+            );
+            assert!(both[0].may_open_later(), "it is looked for again");
+        }
         // A machine without IPv6.
-        both[1].close();
         both[1].is_absent();
         assert_eq!(shown_of(&both[1]), (PortState::NotForwarded, "this machine has no address ::1".into()));
-        assert!(!both[1].may_open_later() && both[1].is_on_loopback() && !both[0].is_on_loopback());
+        assert!(!both[1].may_open_later());
+    }
+
+    #[tokio::test]
+    async fn every_address_of_one_family_leaves_the_other_family_alone() {
+        let port = free();
+        for fallback in [false, true] {
+            let mut both = mappings_at(Some("::"), port, &[("web", &["0.0.0.0", "::"])]);
+            let expected = [format!("127.0.0.1:{port}"), format!("[::]:{port}")].map(|local| (PortState::Open, local));
+            assert_eq!(open(&mut both, fallback), expected);
+        }
+    }
+
+    #[tokio::test]
+    async fn every_address_includes_that_of_another_port_of_ours() {
+        let port = free();
+        let mut mappings = mappings_at(Some("0.0.0.0"), port, &[("all", &["0.0.0.0"])]);
+        assert_eq!(open(&mut mappings, false), [(PortState::Open, format!("0.0.0.0:{port}"))]);
+        mappings.extend(self::mappings(port, &[("exact", &["127.0.0.1"])]));
+        let expected = (PortState::Taken, format!("0.0.0.0:{port} is the port of all"));
+        assert_eq!(open(&mut mappings, false)[1], expected);
+        assert_eq!(open(&mut mappings, false)[1], expected);
+        mappings.remove(0);
+        assert_eq!(open(&mut mappings, false), [(PortState::Open, format!("127.0.0.1:{port}"))]);
+    }
+
+    #[tokio::test]
+    async fn a_port_that_waits_for_one_address_does_not_touch_the_other_one() {
+        let port = free();
+        let _taken = taken("::1", port);
+        let mut both = mappings(port, &[("web", &["0.0.0.0", "::"])]);
+        let v4 = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let is_over = AtomicBool::new(false);
+        std::thread::scope(|threads| {
+            let connecting = threads.spawn(|| {
+                while !is_over.load(Relaxed) {
+                    let refused = TcpStream::connect(v4).expect_err("nobody listens");
+                    assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+                }
+            });
+            // The first attempt cannot know.
+            open(&mut both, false);
+            let binding = threads.spawn(|| {
+                while !is_over.load(Relaxed) {
+                    // Without SO_REUSEADDR.
+                    TcpSocket::new_v4().expect("a socket").bind(v4).expect("free");
+                }
+            });
+            for _ in 0..1000 {
+                let shown = open(&mut both, false);
+                assert!(shown.iter().all(|(state, _)| *state == PortState::Taken), "{shown:?}");
+            }
+            is_over.store(true, Relaxed);
+            connecting.join().expect("always refused");
+            binding.join().expect("always free");
+        });
     }
 
     #[tokio::test]
     async fn a_number_chosen_for_one_port_is_given_up_for_whom_it_is_the_own_number() {
         let port = free();
-        let _taken = bind_tcp(format!("127.0.0.1:{port}").parse().expect("an address")).expect("free");
+        let _taken = taken("127.0.0.1", port);
         let mut mappings = mappings(port, &[("moved", &["0.0.0.0"])]);
         let chosen: SocketAddr = open(&mut mappings, true)[0].1.parse().expect("an address");
         mappings.extend(self::mappings(chosen.port(), &[("owner", &["127.0.0.1"])]));

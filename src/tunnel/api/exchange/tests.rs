@@ -181,7 +181,12 @@ fn what_changes_ports_is_told_once_it_has_been_carried_out() {
         ("DELETE /containers/a?force=1", DONE, Some(None)),
         ("POST /containers/a/start", b"HTTP/1.1 304 Not Modified\r\n\r\n", Some(Some("a"))),
         ("POST /containers/a/start", b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n", None),
+        // Whole URIs.
+        ("POST http://x/v1.41/containers/a/start", DONE, Some(Some("a"))),
+        ("POST Unix+http://%2Fx:1/containers/a/restart?t=1", DONE, Some(Some("a"))),
+        ("DELETE http:///containers/a", DONE, Some(None)),
         ("POST /containers/a/pause", DONE, None),
+        ("POST http://x/containers/a/pause", DONE, None),
         ("DELETE /volumes/a", DONE, None),
     ] {
         let exchange = Exchange::default();
@@ -191,6 +196,17 @@ fn what_changes_ports_is_told_once_it_has_been_carried_out() {
         let told = told.map(|starts: Option<&str>| Changed { starts: starts.map(str::to_owned) });
         assert_eq!(exchange.host_sent(&answer[answer.len() - 1..]).changed, told, "{request}");
         assert!(exchange.is_between());
+    }
+}
+
+#[test]
+fn a_target_that_is_no_path_is_not_understood() {
+    for target in ["http://x", "http://x?/a", "://x/a", "http:/x/a", "*", "x/a", "x:80"] {
+        let exchange = Exchange::default();
+        let request = format!("POST {target} HTTP/1.1\r\nHost: x\r\n\r\n");
+        assert_eq!(ask(&exchange, request.as_bytes()), Kind::Unknown, "{target}");
+        assert_eq!(exchange.host_sent(b"HTTP/1.1 204 No Content\r\n\r\n").changed, None);
+        assert!(!exchange.is_between(), "{target}");
     }
 }
 
