@@ -272,24 +272,30 @@ mod tests {
             (StopsSendingAndCloses, b"POST"),
             (Resets, b"POST"),
         ] {
-            let client = std::net::TcpStream::connect(address).expect("connected");
-            std::io::Write::write_all(&mut &client, data).expect("sent");
-            if matches!(leaves, OnlyStopsSending | StopsSendingAndCloses) {
-                client.shutdown(std::net::Shutdown::Write).expect("ended");
+            // On a machine that is too busy the kernel forgets some of them first.
+            let mut verdicts = Vec::new();
+            while verdicts.len() < 100 && verdicts.last() != Some(&Whose::ThisUsers) {
+                let client = std::net::TcpStream::connect(address).expect("connected");
+                std::io::Write::write_all(&mut &client, data).expect("sent");
+                if matches!(leaves, OnlyStopsSending | StopsSendingAndCloses) {
+                    client.shutdown(std::net::Shutdown::Write).expect("ended");
+                }
+                let linger = (leaves == Resets).then_some(std::time::Duration::ZERO);
+                rustix::net::sockopt::set_socket_linger(&client, linger).expect("set");
+                let client = Some(client).filter(|_| matches!(leaves, Not | OnlyStopsSending));
+                let (accepted, _) = listener.accept().await.expect("accepted");
+                verdicts.push(whose_tcp(&accepted).expect("a verdict"));
+                drop(client);
             }
-            let linger = (leaves == Resets).then_some(std::time::Duration::ZERO);
-            rustix::net::sockopt::set_socket_linger(&client, linger).expect("set");
-            let client = Some(client).filter(|_| matches!(leaves, Not | OnlyStopsSending));
-            let (accepted, _) = listener.accept().await.expect("accepted");
-            let verdict = whose_tcp(&accepted).expect("a verdict");
             match leaves {
-                Not | OnlyStopsSending => assert_eq!(verdict, Whose::ThisUsers, "{leaves:?}"),
+                Not | OnlyStopsSending => assert_eq!(verdicts, [Whose::ThisUsers], "{leaves:?}"),
                 // With a reset both ends are over.
-                Resets => assert_eq!(verdict, Whose::Unknown, "{leaves:?}"),
-                _ if remembers() => assert_eq!(verdict, Whose::ThisUsers, "{leaves:?}"),
-                _ => assert_ne!(verdict, Whose::AnotherUsers, "{leaves:?}"),
+                Resets => assert!(verdicts.iter().all(|each| *each == Whose::Unknown), "{verdicts:?}"),
+                _ => {
+                    assert!(!verdicts.contains(&Whose::AnotherUsers), "{leaves:?}: {verdicts:?}");
+                    assert!(!remembers() || verdicts.contains(&Whose::ThisUsers), "{leaves:?}");
+                }
             }
-            drop(client);
         }
     }
 
