@@ -152,14 +152,15 @@ impl Control {
             match request {
                 Request::Status => send(&mut write, &Event::Status { status: Box::new(self.status()) }).await?,
                 Request::OpenPorts { ports, of } => {
-                    match (ports, of) {
-                        (None, _) => self.tunnel.agree_to_ports(Agreed::All),
-                        (Some(ports), None) => self.tunnel.agree_to_ports(Agreed::Numbers(&ports)),
+                    let each: Vec<(u16, String)>;
+                    self.tunnel.agree_to_ports(match (&ports, of) {
+                        (None, _) => Agreed::All,
+                        (Some(ports), None) => Agreed::Numbers(ports),
                         (Some(ports), Some(of)) => {
-                            let ports: Vec<(u16, String)> = ports.into_iter().zip(of).collect();
-                            self.tunnel.agree_to_ports(Agreed::Of(&ports));
+                            each = ports.iter().copied().zip(of).collect();
+                            Agreed::Of(&each)
                         }
-                    }
+                    });
                     send(&mut write, &Event::Status { status: Box::new(self.status()) }).await?;
                 }
                 Request::Reconnect => {

@@ -39,6 +39,12 @@ pub(super) struct Conversation {
     guarded: Option<Arc<GuardedClient>>,
 }
 
+/// The reading of a client's requests, judged by its guard if it has one.
+pub(super) fn exchange(serving: &Serving, guarded: Option<&Arc<GuardedClient>>) -> Exchange {
+    let police = guarded.cloned().map(|client| client as Arc<dyn Police>);
+    Exchange::new(serving.early.pings.clone(), serving.sockets(), police)
+}
+
 /// What a client is served with next.
 enum Next {
     /// Its request, which is to be placed.
@@ -60,8 +66,7 @@ impl Conversation {
     }
 
     fn with(serving: Arc<Serving>, purpose: Purpose, guarded: Option<Arc<GuardedClient>>) -> Self {
-        let police = guarded.clone().map(|client| client as Arc<dyn Police>);
-        let exchange = Arc::new(Exchange::new(serving.early.pings.clone(), serving.sockets(), police));
+        let exchange = Arc::new(exchange(&serving, guarded.as_ref()));
         Self { began: serving.placer.settings.target(), serving, purpose, exchange, guarded }
     }
 

@@ -10,7 +10,8 @@ use bytes::Bytes;
 use super::Tunnel;
 use super::api::Exchange;
 use super::client::peer::Who;
-use super::guard::{ByHead, GuardedClient, Head, Police, Refused, read_head};
+use super::conversation::exchange;
+use super::guard::{ByHead, GuardedClient, Head, Police, Refused, head_end, read_head};
 
 pub use super::pool::measured::Places;
 
@@ -34,7 +35,7 @@ pub struct Question {
 impl Question {
     /// Reads a request of which all is here; None if it cannot be read.
     pub fn read(request: &Bytes) -> Option<Self> {
-        let end = request.windows(4).position(|four| four == b"\r\n\r\n")? + 4;
+        let end = head_end(request, 0)?;
         let (head, _) = read_head(&request[..end]).ok()?;
         Some(Self { head, body: request.slice(end..) })
     }
@@ -48,8 +49,7 @@ impl Client {
         let who = Who { pid: Some(std::process::id()), command: Some(NAME.into()) };
         let guard = tunnel.settings.guard();
         let guarded = guard.map(|guard| Arc::new(GuardedClient::new(guard, false, who, serving.clone())));
-        let police = guarded.clone().map(|client| client as Arc<dyn Police>);
-        Self { exchange: Exchange::new(serving.early.pings.clone(), serving.sockets(), police), guarded }
+        Self { exchange: exchange(serving, guarded.as_ref()), guarded }
     }
 
     /// The client sends a request. Returns the bytes for the host; None if it does not pass, or the Engine would have to

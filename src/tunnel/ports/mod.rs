@@ -21,11 +21,10 @@ use crate::sync::lock;
 use crate::tunnel::client::stream::LocalStream;
 use crate::tunnel::dial::{Dial, Purpose};
 use crate::tunnel::uptime::state::{Availability, Status};
-use mapping::{Clients, Mapping, Wanted};
-use opening::open_all;
-
 use consent::Consent;
 use looks::Watch;
+use mapping::{Clients, Mapping, Wanted};
+use opening::open_all;
 
 pub use consent::Agreed;
 pub(super) use looks::Looks;
