@@ -150,11 +150,19 @@ fn overflow_uid() -> u32 {
 /// Whether the system remembers the user of a closed socket. Only root needs to know, and can find out: a closed socket
 /// that was given to another user still has that uid, or has 0.
 fn outlives_its_process() -> bool {
+    /// One says nothing where the machine is too busy to look before the close is acknowledged.
+    const TRIES: usize = 5;
     static REMEMBERS: OnceLock<bool> = OnceLock::new();
-    *REMEMBERS.get_or_init(|| remembers_given_away().unwrap_or(false))
+    if let Some(found) = REMEMBERS.get() {
+        return *found;
+    }
+    // Without an answer it is asked again for the next client.
+    let answer = (0..TRIES).find_map(|_| remembers_given_away().ok().flatten());
+    answer.is_some_and(|answer| *REMEMBERS.get_or_init(|| answer))
 }
 
-fn remembers_given_away() -> io::Result<bool> {
+/// None if the close was acknowledged before it could be looked at.
+fn remembers_given_away() -> io::Result<Option<bool>> {
     const OTHER: u32 = 1;
     let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let server = listener.local_addr()?;
@@ -162,7 +170,8 @@ fn remembers_given_away() -> io::Result<bool> {
     std::os::unix::fs::fchown(&client, Some(OTHER), None)?;
     let address = client.local_addr()?;
     drop(client);
-    Ok(entry(address, server)?.is_some_and(|entry| entry.uid == OTHER))
+    let entry = entry(address, server)?.filter(|entry| entry.state == FIN_WAIT1);
+    Ok(entry.map(|entry| entry.uid == OTHER))
 }
 
 /// The socket `client` that is connected to `server`.
@@ -303,7 +312,8 @@ mod tests {
     #[test]
     fn root_finds_out_whether_closed_sockets_keep_their_users() {
         if rustix::process::getuid().is_root() {
-            assert_eq!(outlives_its_process(), remembers());
+            // Not told on a machine that is too busy, and then asked again.
+            assert!((0..100).any(|_| outlives_its_process() == remembers()));
         }
     }
 
