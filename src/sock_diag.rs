@@ -13,6 +13,9 @@ const SOCK_DIAG_BY_FAMILY: u16 = 20;
 const REQUEST: u16 = 1;
 const ERROR: u16 = 2;
 const TCP: u8 = 6;
+const ANY_INTERFACE: u32 = 0;
+/// `LOOPBACK_IFINDEX` in the kernel.
+const LOOPBACK_INTERFACE: u32 = 1;
 const REQUEST_SIZE: usize = 72;
 /// An `inet_diag_msg` behind its header.
 const ANSWER_SIZE: usize = 88;
@@ -37,14 +40,20 @@ pub struct Found {
 pub fn find(local: SocketAddr, remote: SocketAddr) -> io::Result<Option<Found>> {
     let socket =
         socket_with(AddressFamily::NETLINK, SocketType::DGRAM, SocketFlags::CLOEXEC, Some(netlink::SOCK_DIAG))?;
-    sendto(&socket, &request(local, remote), SendFlags::empty(), &SocketAddrNetlink::new(0, 0))?;
-    let mut answer = [0; 1024];
-    // The kernel answers before send returns.
-    let (size, _) = recv(&socket, &mut answer, RecvFlags::DONTWAIT)?;
-    read(&answer[..size])
+    // One that is bound to an interface (SO_BINDTODEVICE in socket(7)) is found only by that one.
+    for interface in [ANY_INTERFACE, LOOPBACK_INTERFACE] {
+        sendto(&socket, &request(local, remote, interface), SendFlags::empty(), &SocketAddrNetlink::new(0, 0))?;
+        let mut answer = [0; 1024];
+        // The kernel answers before send returns.
+        let (size, _) = recv(&socket, &mut answer, RecvFlags::DONTWAIT)?;
+        if let Some(found) = read(&answer[..size])? {
+            return Ok(Some(found));
+        }
+    }
+    Ok(None)
 }
 
-fn request(local: SocketAddr, remote: SocketAddr) -> [u8; REQUEST_SIZE] {
+fn request(local: SocketAddr, remote: SocketAddr, interface: u32) -> [u8; REQUEST_SIZE] {
     let address = |ip: IpAddr| {
         let mut octets = [0; 16];
         match ip {
@@ -67,8 +76,8 @@ fn request(local: SocketAddr, remote: SocketAddr) -> [u8; REQUEST_SIZE] {
     request.extend(remote.port().to_be_bytes());
     request.extend(address(local.ip()));
     request.extend(address(remote.ip()));
-    // Any interface, no cookie (INET_DIAG_NOCOOKIE).
-    request.extend([0; 4]);
+    request.extend(interface.to_ne_bytes());
+    // No cookie (INET_DIAG_NOCOOKIE).
     request.extend([0xff; 8]);
     request.try_into().unwrap_or([0; REQUEST_SIZE])
 }

@@ -95,6 +95,24 @@ impl Session {
         Ok(listed.into_iter().map(Container::from).collect())
     }
 
+    /// The id of the container that a client names so, by its name, its id or the beginning of its id
+    /// (`GET /containers/NAME/json`), within `limit`. None if there is none.
+    ///
+    /// # Errors
+    /// Any [`Error`].
+    pub async fn container_id(&mut self, name: &str, limit: Duration) -> Result<Option<String>, Error> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "PascalCase")]
+        struct Named {
+            id: String,
+        }
+        match self.json(&format!("/containers/{name}/json"), limit).await {
+            Ok(Named { id }) => Ok(Some(id)),
+            Err(Error::Status(StatusCode::NOT_FOUND)) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Stops a container at once (`POST /containers/ID/stop`), within `limit`.
     ///
     /// # Errors

@@ -97,7 +97,7 @@ impl Conversation {
                 }
                 Placed::Refused(local, reason) => {
                     let refused = (StatusCode::BAD_GATEWAY, reason);
-                    self.answer_refused(local, Rejected { refused, head: None }).await;
+                    Box::pin(self.answer_refused(local, Rejected { refused, head: None })).await;
                     return Ok(End::Cut);
                 }
             };
@@ -111,7 +111,7 @@ impl Conversation {
         loop {
             if let Some(client) = &self.guarded {
                 if let Some(asked) = exchange.to_be_judged() {
-                    // On the heap: it is large, and most clients have no guard.
+                    // On the heap, as all that is rare: a client's task has no memory for it while it is served.
                     let judging = Box::pin(client.judge(&asked.pass, &asked.head, asked.body.as_ref()));
                     let Ok(verdict) = or_gone(&local, judging).await else { return Ok(Next::Ended(End::ClientGone)) };
                     exchange.judged(asked, verdict);
@@ -130,7 +130,7 @@ impl Conversation {
                 };
                 if let Some(rejected) = rejected {
                     let end = if rejected.refused.0 == StatusCode::BAD_GATEWAY { End::Cut } else { End::Done };
-                    match self.answer_refused(local, rejected).await {
+                    match Box::pin(self.answer_refused(local, rejected)).await {
                         Some(client) => local = client,
                         None => return Ok(Next::Ended(end)),
                     }
@@ -138,7 +138,7 @@ impl Conversation {
                     continue;
                 }
                 if exchange.has_finished() {
-                    linger::close(local).await;
+                    Box::pin(linger::close(local)).await;
                     return Ok(Next::Ended(End::Done));
                 }
             }
@@ -182,7 +182,7 @@ impl Conversation {
             }
             if exchange.names_our_socket() {
                 // Without a connection the request is refused when it is placed.
-                or_gone(&local, serving.until_connected()).await?;
+                Box::pin(or_gone(&local, serving.until_connected())).await?;
                 match serving.engines_socket() {
                     Ok(path) => exchange.give_their_socket(&path),
                     Err(why) => {

@@ -144,7 +144,7 @@ impl Placer {
             if waiting.is_some() {
                 self.commands.send(Command::Use);
             }
-            match or_gone(&local, tokio::time::timeout_at(deadline, settled(&mut status))).await? {
+            match at_rest(&local, tokio::time::timeout_at(deadline, settled(&mut status))).await? {
                 Ok(Some(Availability::Connected)) => {}
                 Ok(_) => return refuse(local, "the tunnel has failed".into(), &placing),
                 Err(_) => {
@@ -168,7 +168,7 @@ impl Placer {
                 }
                 waits.get_or_insert(now);
                 let _ =
-                    or_gone(&local, tokio::time::timeout_at(deadline.min(now + patience), changes.changed())).await?;
+                    at_rest(&local, tokio::time::timeout_at(deadline.min(now + patience), changes.changed())).await?;
                 continue;
             };
             // A flow accepted for one host does not go to another, nor one accepted without a guard past a new guard.
@@ -210,7 +210,7 @@ impl Placer {
                             return refuse(local, "the server allows no further session".into(), &placing);
                         }
                         // The server does not tell when a session has ended.
-                        Unopened::Crowded => or_gone(&local, tokio::time::sleep(CROWDED)).await?,
+                        Unopened::Crowded => at_rest(&local, tokio::time::sleep(CROWDED)).await?,
                         // Wait until the supervisor has removed it, too.
                         Unopened::Lost(pooled) => {
                             while self.pool.contains(&pooled) {
@@ -371,6 +371,11 @@ async fn close_unwanted(opening: JoinHandle<Result<Channel, OpenError>>, _lease:
     if let Ok(Ok(channel)) = opening.await {
         hang_up::let_go(channel).await;
     }
+}
+
+/// As [`or_gone`], on the heap: a client's task has no memory for its waits while it is served.
+fn at_rest<T>(local: &LocalStream, work: impl Future<Output = T>) -> impl Future<Output = Result<T, String>> {
+    Box::pin(or_gone(local, work))
 }
 
 /// Waits for `work`, unless the client goes away meanwhile.

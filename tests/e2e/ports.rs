@@ -306,6 +306,22 @@ fn a_container_without_its_port_is_stopped_again_where_that_is_wanted() {
         on_host(&lab, &["start", "web"]);
         wait_for("the mapping", || mapping(&lab, "web").filter(|m| m["state"] == "taken"));
         assert_eq!(on_host(&lab, &["inspect", "--format", "{{.State.Running}}", "web"]), "true\n");
+        // One whose name is the beginning of its id is another one.
+        let id = on_host(&lab, &["inspect", "--format", "{{.Id}}", "web"]);
+        on_host(&lab, &["create", "--name", &id[..4], IMAGE, "sleep", "600"]);
+        let start = |name: &str| {
+            let start = format!("http://x/containers/{name}/start");
+            let status = ["--silent", "--max-time", "60", "--output", "/dev/null", "--write-out", "%{http_code}"];
+            let mut curl = Command::new("curl");
+            curl.args(status).args(["-X", "POST", "-H", "Connection: close", &start, "--unix-socket"]);
+            run(curl.arg(lab.socket("lab")))
+        };
+        assert_eq!(start(&id[..4]), "204");
+        assert_eq!(on_host(&lab, &["inspect", "--format", "{{.State.Running}}", "web"]), "true\n");
+        // The answer to a client's last request says the truth, too.
+        on_host(&lab, &["kill", "web"]);
+        assert_eq!(start("web"), "500");
+        assert_eq!(on_host(&lab, &["inspect", "--format", "{{.State.Running}}", "web"]), "false\n");
         drop(other);
         run(&mut lab.docker("lab", &["restart", "--time", "0", "web"]));
         TcpStream::connect(("127.0.0.1", port)).unwrap();

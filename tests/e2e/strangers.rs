@@ -234,10 +234,18 @@ for i in range(300):
     std::io::Write::write_all(&mut ours, b"x").unwrap();
     crate::lab::wait_for("our own", || (!arrived.lock().unwrap().is_empty()).then_some(()));
     let log = lab.log("lab");
+    // So is one that is bound to an interface.
+    let mut bound = Command::new("/usr/bin/python3");
+    bound.args([
+        "-c",
+        "import socket, sys\ns = socket.socket()\ns.setsockopt(socket.SOL_SOCKET, 25, b'lo')\n\
+        s.connect(('127.0.0.1', int(sys.argv[1])))\ns.send(b'y')\ns.recv(1)",
+    ]);
+    run(bound.arg(port));
     // The owner of the first one may have been known still.
     assert!(log.contains("turned away a client"), "{log}");
-    assert_eq!(lab.status("lab")["flows_total"], 1, "{log}");
-    assert_eq!(*arrived.lock().unwrap(), b"x");
+    assert_eq!(lab.status("lab")["flows_total"], 2, "{log}");
+    assert_eq!(*arrived.lock().unwrap(), b"xy");
 }
 
 /// What is in memory is read by no other process, not even of the same user: neither the daemon's nor that of a
@@ -283,4 +291,23 @@ fn the_memory_of_a_tunnel_and_of_who_asks_is_closed() {
     assert_eq!(lines[0], "his own are open", "{said}");
     assert!(lines[1].starts_with("closed: ") && lines[1].len() > "closed: ".len(), "{said}");
     assert_eq!(lines[2..], ["dtunnel", "closed"], "{said}");
+}
+
+/// There everybody whom the namespace does not have is shown with the same uid as the tunnel itself.
+#[test]
+fn no_tcp_endpoint_is_opened_where_everybody_has_the_same_uid() {
+    if !Command::new("unshare").args(["-U", "true"]).status().is_ok_and(|status| status.success()) {
+        return skip("this system makes no user namespaces");
+    }
+    let lab = Lab::new("");
+    let up = |local: &[&str]| {
+        let mut command = Command::new("unshare");
+        lab.set_env(&mut command);
+        command.args(["-U", env!("CARGO_BIN_EXE_dtunnel"), "up", "--lazy", "lab"]).args(local).output().unwrap()
+    };
+    let refused = up(&["--local", "tcp:127.0.0.1:0"]);
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success() && said.contains("other users' TCP connections look like this user's"), "{said}");
+    let opened = up(&[]);
+    assert!(opened.status.success(), "{}", String::from_utf8_lossy(&opened.stderr));
 }

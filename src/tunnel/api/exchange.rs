@@ -50,6 +50,8 @@ const MOST_REPEATS: u32 = 2;
 pub(in crate::tunnel) struct Changed {
     /// The container that it has started, as the client named it.
     pub(in crate::tunnel) starts: Option<String>,
+    /// Whether its answer ends with this data, and the client has sent all of it.
+    pub(in crate::tunnel) is_answered: bool,
 }
 
 /// What to do with data from the host.
@@ -299,7 +301,8 @@ impl Exchange {
         };
         let is_done = state.answer.as_ref().is_some_and(Answer::is_done);
         if is_done && std::mem::take(&mut state.request.changes_ports) {
-            heard.changed = Some(Changed { starts: state.request.starts.take() });
+            let is_answered = matches!(progress, Progress::Complete | Progress::Last) && state.request.rest.has_ended();
+            heard.changed = Some(Changed { starts: state.request.starts.take(), is_answered });
         }
         if progress == Progress::More {
             return heard;
@@ -362,7 +365,7 @@ impl Exchange {
                 let keeps = Keeps {
                     head: state.request.is_ping || self.police.is_some(),
                     body: if is_made { MAX_MADE } else { 0 },
-                    last: self.police.is_some(),
+                    last: self.police.is_some() || state.request.starts.is_some(),
                 };
                 state.answer = Some(Answer::new(state.request.is_head, keeps));
                 state.answered = false;

@@ -87,6 +87,7 @@ impl Listener {
                 Ok(Self::new(Kind::Unix { listener, _file: Some(file) }, endpoint.clone()))
             }
             LocalEndpoint::Tcp(address) => {
+                peer::are_told_apart().map_err(failed)?;
                 let listener = bind_tcp(*address).map_err(failed)?;
                 let endpoint = LocalEndpoint::Tcp(listener.local_addr().map_err(failed)?);
                 Ok(Self::new(Kind::Tcp(listener), endpoint))
@@ -111,6 +112,7 @@ impl Listener {
                 Ok(Self::new(Kind::Unix { listener, _file: None }, endpoint))
             }
             Inherited::Tcp(listener) => {
+                peer::are_told_apart().map_err(failed)?;
                 listener.set_nonblocking(true).map_err(failed)?;
                 let address = listener.local_addr().map_err(failed)?;
                 if !address.ip().is_loopback() {

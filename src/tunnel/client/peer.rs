@@ -88,14 +88,40 @@ pub(in crate::tunnel) enum Whose {
     Unknown,
 }
 
+/// Whether this user's TCP clients can be told from others': not in a user namespace that shows this user with the uid
+/// that it also shows for all users whom it does not have (user_namespaces(7)).
+///
+/// # Errors
+/// What to say where they cannot.
+pub(in crate::tunnel) fn are_told_apart() -> io::Result<()> {
+    static ARE: OnceLock<bool> = OnceLock::new();
+    let are = *ARE.get_or_init(|| {
+        let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+        !cfg!(target_os = "linux") || is_distinct(rustix::process::getuid().as_raw(), &map)
+    });
+    are.then_some(()).ok_or_else(|| {
+        io::Error::other(
+            "in this user namespace (user_namespaces(7)) other users' TCP connections look like this user's; use a Unix \
+             socket",
+        )
+    })
+}
+
+/// Whether no other user is shown with this uid, in a namespace with this /proc/PID/uid_map.
+fn is_distinct(uid: u32, map: &str) -> bool {
+    const EVERYBODY: [&str; 3] = ["0", "0", "4294967295"];
+    uid != overflow_uid() || map.split_ascii_whitespace().eq(EVERYBODY)
+}
+
 /// Whose the client is. Systems other than Linux don't tell, and every client counts as this user's (docs/security.md).
 ///
 /// # Errors
-/// If the system's tables cannot be read.
+/// If the system's tables cannot be read, or don't tell users apart.
 pub(in crate::tunnel) fn whose_tcp(stream: &TcpStream) -> io::Result<Whose> {
     if !cfg!(target_os = "linux") {
         return Ok(Whose::ThisUsers);
     }
+    are_told_apart()?;
     // Without an address it was reset before it was accepted.
     let (Ok(client), Ok(server)) = (stream.peer_addr(), stream.local_addr()) else { return Ok(Whose::Unknown) };
     let owner = entry(client, server)?.and_then(|entry| entry.owner());
@@ -329,6 +355,14 @@ mod tests {
         // As everybody's in a user namespace without root, before 6.17.
         assert_eq!((owner(FIN_WAIT1, 0, overflow_uid()), owner(FIN_WAIT2, 0, overflow_uid())), (None, None));
         assert_eq!((owner(ESTABLISHED, 0, 1001), owner(2, 7, 1001)), (None, None));
+    }
+
+    /// Real maps: the machine's, a rootless container's, and of `unshare -U`.
+    #[test]
+    fn the_uid_of_everybody_else_is_nobodys_own_except_on_the_machine_itself() {
+        let (machine, container) = ("         0          0 4294967295\n", "  0 1000 1\n  1 100000 65536\n");
+        assert!(is_distinct(overflow_uid(), machine) && is_distinct(1000, container) && is_distinct(0, container));
+        assert!(!is_distinct(overflow_uid(), container) && !is_distinct(overflow_uid(), ""));
     }
 
     #[test]

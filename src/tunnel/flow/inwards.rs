@@ -156,7 +156,8 @@ impl<'a> Inwards<'a> {
                     if let Some(why) = why.filter(|_| self.is_whole) {
                         self.buffer = SendBuffer::new(self.carriage.spill);
                         // The request was undone.
-                        self.buffer.push(answer("500 Internal Server Error", &error_body(&why), false).into());
+                        let closes = !self.carriage.exchange.is_some_and(Exchange::is_between);
+                        self.buffer.push(answer("500 Internal Server Error", &error_body(&why), closes).into());
                     }
                 }
                 _ = users.changed(), if full => {}
@@ -171,8 +172,8 @@ impl<'a> Inwards<'a> {
     fn hear(&mut self, exchange: &Exchange, data: &mut Bytes) {
         let FromHost { passes, changed } = exchange.host_sent(data);
         data.truncate(passes);
-        if let Some(Changed { starts }) = changed {
-            self.is_whole = self.buffer.is_empty() && exchange.is_between();
+        if let Some(Changed { starts, is_answered }) = changed {
+            self.is_whole = self.buffer.is_empty() && is_answered;
             let looks = self.carriage.looks;
             self.held = Some(Box::pin(async move { looks.once_more(starts.as_deref()).await }));
         }

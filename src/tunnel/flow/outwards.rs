@@ -90,7 +90,7 @@ pub(super) async fn outwards(
         }
     }
     shared.set_sending(true);
-    let sent = writer.eof().await;
+    let sent = Box::pin(writer.eof()).await;
     shared.set_sending(false);
     if sent.is_err() {
         return Outward::Ends(End::Cut);
@@ -103,7 +103,8 @@ pub(super) async fn outwards(
 async fn send(data: Bytes, writer: &ChannelWriter, carriage: Carriage<'_>, shared: &Shared) -> Option<Outward> {
     let size = data.len();
     shared.set_sending(true);
-    let sent = writer.send(data).await;
+    // On the heap, so that it takes no memory while a flow rests.
+    let sent = Box::pin(writer.send(data)).await;
     shared.set_sending(false);
     if sent.is_err() {
         return Some(Outward::Ends(End::Cut));

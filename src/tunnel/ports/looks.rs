@@ -1,7 +1,7 @@
 //! Lets a flow wait until the published ports were listed again.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -22,8 +22,41 @@ pub(in crate::tunnel) struct Looks {
     is_watched: AtomicBool,
     /// Whether it stops containers of which a local port is taken.
     refuses: AtomicBool,
-    /// The containers whose start waits, as their clients named them, each with why it was stopped again.
-    starting: Mutex<Vec<(String, Option<String>)>>,
+    /// The containers whose start waits.
+    starting: Mutex<Vec<Arc<Started>>>,
+}
+
+/// A container that a client has started.
+#[derive(Debug)]
+struct Started {
+    /// As the client named it.
+    name: String,
+    /// Why it was stopped again.
+    why: OnceLock<String>,
+}
+
+/// A start that waits, for as long as its client does.
+struct Starting<'a> {
+    looks: &'a Looks,
+    started: Arc<Started>,
+}
+
+impl<'a> Starting<'a> {
+    fn of(looks: &'a Looks, name: &str) -> Self {
+        let started = Arc::new(Started { name: name.to_owned(), why: OnceLock::new() });
+        lock(&looks.starting).push(started.clone());
+        Self { looks, started }
+    }
+
+    fn why(&self) -> Option<String> {
+        self.started.why.get().cloned()
+    }
+}
+
+impl Drop for Starting<'_> {
+    fn drop(&mut self) {
+        lock(&self.looks.starting).retain(|other| !Arc::ptr_eq(other, &self.started));
+    }
 }
 
 impl Looks {
@@ -35,7 +68,7 @@ impl Looks {
             return None;
         }
         let starts = starts.filter(|_| self.refuses.load(Relaxed));
-        lock(&self.starting).extend(starts.map(|name| (name.to_owned(), None)));
+        let starting = starts.map(|name| Starting::of(self, name));
         let mut number = 0;
         self.wanted.send_modify(|wanted| {
             *wanted += 1;
@@ -46,9 +79,7 @@ impl Looks {
         if tokio::time::timeout(limit, done.wait_for(|done| *done >= number)).await.is_err() {
             tracing::debug!("the ports were not looked at within {limit:?}");
         }
-        let mut starting = lock(&self.starting);
-        let at = starting.iter().position(|(name, _)| Some(name.as_str()) == starts)?;
-        starting.swap_remove(at).1
+        starting?.why()
     }
 
     /// Registers the task that lists the ports. Where another one takes its place, as at a reload, flows wait for that
@@ -81,13 +112,14 @@ impl Watch<'_> {
 
     /// The containers whose start waits, as their clients named them.
     pub(super) fn starting(&self) -> Vec<String> {
-        lock(&self.looks.starting).iter().map(|(name, _)| name.clone()).collect()
+        lock(&self.looks.starting).iter().map(|started| started.name.clone()).collect()
     }
 
     /// Records that a container was stopped again.
     pub(super) fn refuse(&self, name: &str, why: &str) {
-        let mut starting = lock(&self.looks.starting);
-        starting.iter_mut().filter(|(other, _)| other == name).for_each(|(_, said)| *said = Some(why.to_owned()));
+        for started in lock(&self.looks.starting).iter().filter(|started| started.name == name) {
+            let _ = started.why.set(why.to_owned());
+        }
     }
 
     pub(super) fn done(&mut self, look: u64) {
@@ -128,6 +160,8 @@ mod tests {
         };
         let (said, ()) = tokio::join!(both, looking);
         assert_eq!(said, (Some("taken".into()), None));
+        let leaves = tokio::time::timeout(Duration::from_millis(10), looks.once_more(Some("web"))).await;
+        assert!(leaves.is_err(), "nobody looks");
         assert!(watch.starting().is_empty());
     }
 

@@ -113,20 +113,22 @@ impl Ports {
         self.open(&mut mappings, &mut consent, target);
     }
 
-    /// The id of the container with this name or id, of which a local port is taken, and what a local Engine would say.
-    fn conflict(&self, container: &str) -> Option<(String, String)> {
+    /// What a local Engine would say of the container with this id; None unless a local port of it is taken.
+    fn conflict(&self, id: &str) -> Option<String> {
         let mappings = lock(&self.mappings);
-        let is_it = |status: &PortStatus| status.container == container || status.container_id.starts_with(container);
         let mut taken = mappings.iter().map(Mapping::status).filter(|status| status.state == PortState::Taken);
-        let status = taken.find(is_it)?;
-        let why = format!(
+        let status = taken.find(|status| status.container_id == id)?;
+        Some(format!(
             "driver failed programming external connectivity on endpoint {}: Bind for port {} failed: port is already \
              allocated ({})",
             status.container,
             status.remote_port,
             status.reason.unwrap_or_default()
-        );
-        Some((status.container_id, why))
+        ))
+    }
+
+    fn is_any_taken(&self) -> bool {
+        lock(&self.mappings).iter().any(|mapping| mapping.status().state == PortState::Taken)
     }
 
     /// Tries to open failed ports again. Returns whether there were any.
@@ -234,9 +236,15 @@ async fn listen(
         let containers = list(dial, &mut session, manages_swarm).await?;
         ports.apply(wanted(&containers, target), target);
         for name in watch.starting() {
-            let Some((id, why)) = ports.conflict(&name) else { continue };
+            if !ports.is_any_taken() {
+                break;
+            }
+            // The Engine alone knows which container a client means: a name can be the beginning of another's id.
+            let mut session = self::session(dial).await?;
+            let Some(id) = session.container_id(&name, ANSWER).await? else { continue };
+            let Some(why) = ports.conflict(&id) else { continue };
             tracing::warn!("stopping container {name} again: {why}");
-            self::session(dial).await?.stop(&id, ANSWER).await?;
+            session.stop(&id, ANSWER).await?;
             watch.refuse(&name, &why);
         }
         watch.done(look);

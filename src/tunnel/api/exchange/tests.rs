@@ -193,10 +193,24 @@ fn what_changes_ports_is_told_once_it_has_been_carried_out() {
         ask(&exchange, format!("{request} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes());
         assert_eq!(exchange.host_sent(b"HTTP/1.1 100 Continue\r\n\r\n").changed, None);
         assert_eq!(exchange.host_sent(&answer[..answer.len() - 1]).changed, None, "{request}");
-        let told = told.map(|starts: Option<&str>| Changed { starts: starts.map(str::to_owned) });
+        let told = told.map(|starts: Option<&str>| Changed { starts: starts.map(str::to_owned), is_answered: true });
         assert_eq!(exchange.host_sent(&answer[answer.len() - 1..]).changed, told, "{request}");
         assert!(exchange.is_between());
     }
+}
+
+#[test]
+fn a_last_request_is_answered_too_but_not_one_whose_bytes_are_not_over() {
+    let is_answered = |head: &str, answer: &[u8]| {
+        let exchange = Exchange::default();
+        ask(&exchange, format!("POST /containers/a/start HTTP/1.1\r\nHost: x\r\n{head}\r\n").as_bytes());
+        exchange.host_sent(answer).changed.map(|changed| changed.is_answered)
+    };
+    let done = b"HTTP/1.1 204 No Content\r\n\r\n";
+    assert_eq!(is_answered("Connection: close\r\n", done), Some(true));
+    assert_eq!(is_answered("", b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n"), Some(true));
+    assert_eq!(is_answered("", b"HTTP/1.1 204 No Content\r\n\r\nmore"), Some(false));
+    assert_eq!(is_answered("Content-Length: 4\r\n", done), Some(false));
 }
 
 #[test]
