@@ -101,24 +101,45 @@ pub enum OpenError {
         endpoint: String,
         /// The reason from the server (RFC 4254 section 5.1).
         reason: String,
-        /// Whether the server never forwards to this kind of endpoint.
-        prohibited: bool,
+        /// The kind of the reason.
+        kind: Refusal,
     },
     /// The connection was lost before the answer.
     #[error("the connection was lost while a channel was being opened")]
     Lost,
 }
 
+/// Why a server refuses a channel (RFC 4254 section 5.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// It never forwards to this kind of endpoint.
+    Prohibited,
+    /// It could not connect to the endpoint, as far as it says.
+    ConnectFailed,
+    /// It has no room, or gives a reason of its own.
+    Other,
+}
+
 impl OpenError {
     /// Whether the server never forwards to this kind of endpoint. OpenSSH reports that for TCP ports only.
     pub fn is_prohibited(&self) -> bool {
-        matches!(self, Self::Refused { prohibited: true, .. })
+        matches!(self, Self::Refused { kind: Refusal::Prohibited, .. })
+    }
+
+    /// Whether the server could not connect to the endpoint, as far as it says.
+    pub fn is_connect_failed(&self) -> bool {
+        matches!(self, Self::Refused { kind: Refusal::ConnectFailed, .. })
     }
 
     pub(super) fn new(endpoint: &Endpoint, error: russh::Error) -> Self {
         let russh::Error::ChannelOpenFailure(reason) = error else { return Self::Lost };
-        let prohibited =
-            matches!(reason, ChannelOpenFailure::AdministrativelyProhibited | ChannelOpenFailure::UnknownChannelType);
+        let kind = match reason {
+            ChannelOpenFailure::AdministrativelyProhibited | ChannelOpenFailure::UnknownChannelType => {
+                Refusal::Prohibited
+            }
+            ChannelOpenFailure::ConnectFailed => Refusal::ConnectFailed,
+            _ => Refusal::Other,
+        };
         let reason = match reason {
             ChannelOpenFailure::AdministrativelyProhibited => "administratively prohibited".into(),
             ChannelOpenFailure::ConnectFailed => "connect failed".into(),
@@ -126,7 +147,7 @@ impl OpenError {
             ChannelOpenFailure::ResourceShortage => "resource shortage".into(),
             other => format!("{other:?}"),
         };
-        Self::Refused { endpoint: endpoint.to_string(), reason, prohibited }
+        Self::Refused { endpoint: endpoint.to_string(), reason, kind }
     }
 }
 

@@ -31,7 +31,7 @@ mod step;
 mod transport;
 mod uncoupled;
 
-pub use channel::{Channel, ChannelReader, ChannelStream, ChannelWriter, Endpoint, Gone, OpenError, Received};
+pub use channel::{Channel, ChannelReader, ChannelStream, ChannelWriter, Endpoint, Gone, OpenError, Received, Refusal};
 pub use connection::{Connection, Output};
 pub use context::ConnectContext;
 pub use error::{Error, Kind, Phase, Skipped, Tried, TurnedAway, Unconfirmed};

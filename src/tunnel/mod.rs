@@ -112,6 +112,7 @@ impl Tunnel {
             commands: commands.clone(),
             counters: counters.clone(),
             ports_by_command: AtomicBool::new(false),
+            taken: std::sync::Mutex::default(),
             looks: looks.clone(),
         });
         let serving = Arc::new(Serving {

@@ -3,8 +3,8 @@
 //! A flow is accepted and placed on the tunnel's thread; it is carried on its connection's thread, and comes back only to
 //! be placed elsewhere.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
@@ -26,6 +26,7 @@ use super::uptime::state::{Availability, Publisher, settled};
 use crate::config::Target;
 use crate::host;
 use crate::ssh::{Channel, Endpoint, OpenError};
+use crate::sync::lock;
 
 /// After this time a flow asks for a further connection for later flows. Most requests are answered sooner.
 const LASTING: Duration = Duration::from_millis(250);
@@ -36,6 +37,10 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const SHORT_PATIENCE: Duration = Duration::from_millis(200);
 /// Pause before a server that refused a command is asked again.
 const CROWDED: Duration = Duration::from_millis(100);
+/// How long an Engine that has taken a flow may refuse the next ones for its backlog alone (listen(2)).
+const BUSY: Duration = Duration::from_secs(5);
+/// Pauses before an Engine with a full backlog is asked again, in milliseconds.
+const BUSY_PAUSES: [u64; 4] = [50, 100, 200, 400];
 
 /// The outcome of a flow on its connection.
 enum Carried {
@@ -72,6 +77,8 @@ pub(super) struct Placing {
 enum Unopened {
     /// The host or the server refused it, with this reason.
     Refused(String),
+    /// The Engine refused it, and took others just before. Servers do not tell a full backlog from an Engine that has stopped.
+    Busy(String),
     /// The client went away before it was opened.
     ClientGone,
     /// The server allows no further command before another has ended (MaxSessions).
@@ -94,6 +101,8 @@ pub(super) struct Placer {
     pub(super) counters: Arc<Counters>,
     /// The server does not forward to ports, but runs commands.
     pub(super) ports_by_command: AtomicBool,
+    /// When the Engine last took a flow.
+    pub(super) taken: Mutex<Option<Instant>>,
     /// Where answers to requests that change published ports wait for these.
     pub(super) looks: Arc<Looks>,
 }
@@ -139,6 +148,7 @@ impl Placer {
         let deadline = Instant::now() + wait;
         let mut status = self.status.subscribe();
         let mut waits = None;
+        let mut pauses = &BUSY_PAUSES[..];
         loop {
             let waiting = purpose.is_clients.then(|| self.counters.flow_waits());
             if waiting.is_some() {
@@ -197,7 +207,11 @@ impl Placer {
                 Carried::Failed(error) => return Err(error.to_string()),
                 Carried::Unopened(local, why) => {
                     match why {
-                        Unopened::Refused(reason) => {
+                        Unopened::Busy(_) if !pauses.is_empty() => {
+                            at_rest(&local, tokio::time::sleep(Duration::from_millis(pauses[0]))).await?;
+                            pauses = &pauses[1..];
+                        }
+                        Unopened::Refused(reason) | Unopened::Busy(reason) => {
                             if purpose.is_to_engine() {
                                 self.status.flows_refused(Some(&reason));
                             }
@@ -311,7 +325,12 @@ impl Placer {
             }
         };
         Err(match opened {
-            Ok(Ok(channel)) => return Ok((channel, lease, false)),
+            Ok(Ok(channel)) => {
+                if purpose.is_to_engine() {
+                    *lock(&self.taken) = Some(Instant::now());
+                }
+                return Ok((channel, lease, false));
+            }
             // The server limits the commands of a connection (MaxSessions).
             Ok(Err(OpenError::Refused { .. })) if is_command => {
                 lease.pooled.has_refused();
@@ -319,9 +338,16 @@ impl Placer {
             }
             Ok(Err(error)) if !purpose.is_to_engine() && !is_command && error.is_prohibited() => Unopened::Prohibited,
             Ok(Err(OpenError::Lost)) => Unopened::Lost(lease.pooled.clone()),
+            Ok(Err(error)) if purpose.is_to_engine() && error.is_connect_failed() && self.has_just_taken() => {
+                Unopened::Busy(error.to_string())
+            }
             Ok(Err(error)) => Unopened::Refused(error.to_string()),
             Err(e) => Unopened::Refused(e.to_string()),
         })
+    }
+
+    fn has_just_taken(&self) -> bool {
+        lock(&self.taken).is_some_and(|when| when.elapsed() < BUSY)
     }
 
     /// Keeps the channel that a client has left for the next one, or closes it, and has a new one ready, too.

@@ -2,8 +2,9 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
 
 use crate::lab::{Lab, connect, remote, run, wait_for};
 
@@ -222,4 +223,40 @@ fn down_lets_a_busy_flow_finish_and_does_not_wait_for_a_quiet_one() {
     drop(down);
     assert!(!matches!(quiet.read(&mut [0]), Ok(1..)));
     assert_eq!(lab.runtime_files(), [""; 0]);
+}
+
+/// As of an Engine that thousands ask at once. A client of a plain socket waits then (connect(2)), and so does one here.
+#[test]
+fn a_full_backlog_is_waited_for_where_the_engine_took_others_just_before() {
+    let lab = Lab::new("");
+    let socket = lab.path("remote/x.sock");
+    let listener = UnixListener::bind(&socket).unwrap();
+    // One may wait.
+    rustix::net::listen(&listener, 0).unwrap();
+    let gate: Arc<Mutex<()>> = Arc::default();
+    let opened = gate.clone();
+    std::thread::spawn(move || {
+        loop {
+            drop(opened.lock().unwrap());
+            let (stream, _) = listener.accept().unwrap();
+            std::thread::spawn(move || remote::answer_ping_or(stream, |mut stream| drop(stream.write_all(b"y"))));
+        }
+    });
+    lab.ok(&["up", "lab", "--remote", socket.to_str().unwrap()]);
+    let ask = || {
+        let mut client = connect(&lab.socket("lab"));
+        client.write_all(b"x").map(|()| client)
+    };
+    let answered = |client: std::io::Result<UnixStream>| client.and_then(|mut client| client.read_exact(&mut [0]));
+    let refused = || std::fs::read_to_string(lab.path("sshd.log")).unwrap().matches("temporarily unavailable").count();
+    // On a machine that is too busy, it was too long before.
+    let waited = (0..20).any(|_| {
+        wait_for("an answer", || answered(ask()).ok());
+        let (before, closed) = (refused(), gate.lock().unwrap());
+        let clients: Vec<_> = (0..6).map(|_| ask()).collect();
+        wait_for("a full backlog", || (refused() > before).then_some(()));
+        drop(closed);
+        clients.into_iter().all(|client| answered(client).is_ok())
+    });
+    assert!(waited, "{}", lab.log("lab"));
 }

@@ -35,8 +35,8 @@ pub fn echo(mut stream: UnixStream) {
     while stream.read_exact(&mut byte).is_ok() && stream.write_all(&byte).is_ok() {}
 }
 
-/// The first byte tells: pings are HTTP, and begin with `G`.
-fn answer_ping_or(mut stream: UnixStream, behaviour: impl Fn(UnixStream)) {
+/// `behaviour` sees what is behind the first byte, which tells: pings are HTTP, and begin with `G`.
+pub fn answer_ping_or(mut stream: UnixStream, behaviour: impl Fn(UnixStream)) {
     let mut first = [0];
     if stream.read_exact(&mut first).is_err() {
         return;

@@ -272,7 +272,11 @@ fn of_engine() -> Vec<host::Error> {
         socket: socket(),
         user: "deploy".into(),
         said: said.into(),
-        source: ssh::OpenError::Refused { endpoint: socket(), reason: "ConnectFailed".into(), prohibited: false },
+        source: ssh::OpenError::Refused {
+            endpoint: socket(),
+            reason: "ConnectFailed".into(),
+            kind: ssh::Refusal::ConnectFailed,
+        },
     };
     let engine = |source| Error::Engine { host: host(), socket: socket(), source };
     vec![
