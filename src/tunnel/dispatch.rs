@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::process::{Resource, getrlimit};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -28,9 +29,18 @@ const DRAIN_STEP: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub(super) struct Dispatcher {
     pub(super) serving: Arc<Serving>,
+    /// Most flows at once.
+    most: usize,
 }
 
 impl Dispatcher {
+    /// Has so many clients wait that a quarter of the process's open files is left (RLIMIT_NOFILE in getrlimit(2)): for
+    /// connections, files and whoever ends the tunnel.
+    pub(super) fn new(serving: Arc<Serving>) -> Self {
+        let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+        Self { serving, most: usize::try_from(limit - limit / 4).unwrap_or(usize::MAX) }
+    }
+
     /// Accepts clients of `listener` and of the published ports, and spawns a task in `flows` for each.
     /// Never ends.
     pub(super) async fn serve(
@@ -40,12 +50,18 @@ impl Dispatcher {
         flows: &mut JoinSet<()>,
     ) {
         let _ = self.serving.sockets.set(listener.paths().into());
+        let mut was_full = false;
         loop {
+            let is_full = flows.len() >= self.most;
+            if is_full && !was_full {
+                tracing::warn!("{} flows at once: others wait, because of the limit of open files", self.most);
+            }
+            was_full = is_full;
             tokio::select! {
-                local = listener.accept() => {
+                local = listener.accept(), if !is_full => {
                     flows.spawn(self.clone().flow(local, Purpose::client()));
                 }
-                Some((local, purpose)) = of_ports.recv() => {
+                Some((local, purpose)) = of_ports.recv(), if !is_full => {
                     flows.spawn(self.clone().flow(local, purpose));
                 }
                 // Reaps ended tasks. A panic in one ends that flow only.

@@ -135,7 +135,7 @@ impl Tunnel {
             ports: Ports::new(port_sender, looks),
             port_clients: Mutex::new(port_clients),
             supervisor,
-            dispatcher: Arc::new(Dispatcher { serving }),
+            dispatcher: Arc::new(Dispatcher::new(serving)),
         }))
     }
 

@@ -260,3 +260,26 @@ fn a_full_backlog_is_waited_for_where_the_engine_took_others_just_before() {
     });
     assert!(waited, "{}", lab.log("lab"));
 }
+
+/// Clients who want more than there is do not keep the tunnel from its owner.
+#[test]
+fn descriptors_are_left_for_who_ends_the_tunnel() {
+    const LIMIT: usize = 200;
+    let lab = Lab::new("");
+    let socket = lab.path("remote/x.sock");
+    remote::serve(&socket, remote::echo);
+    let mut up = std::process::Command::new("sh");
+    lab.set_env(&mut up);
+    up.args(["-c", &format!("ulimit -n {LIMIT}; exec \"$@\""), "sh", env!("CARGO_BIN_EXE_dtunnel"), "up", "lab"]);
+    run(up.arg("--remote").arg(&socket));
+    let mut clients: Vec<UnixStream> = (0..LIMIT).map(|_| connect(&lab.socket("lab"))).collect();
+    wait_for("the limit", || lab.log("lab").contains("flows at once").then_some(()));
+    let open = lab.status("lab")["flows_open"].as_u64().unwrap();
+    assert!(open < LIMIT as u64 && open > LIMIT as u64 / 2, "{open}");
+    // Those that wait are served once others have gone.
+    let mut last = clients.pop().unwrap();
+    drop(clients);
+    last.write_all(b"xy").unwrap();
+    last.read_exact(&mut [0]).unwrap();
+    lab.ok(&["down", "lab"]);
+}

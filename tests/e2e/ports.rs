@@ -302,9 +302,10 @@ fn a_container_without_its_port_is_stopped_again_where_that_is_wanted() {
         assert!(said.contains(&why), "{said}");
         assert_eq!(on_host(&lab, &["inspect", "--format", "{{.State.Running}}", "web"]), "false\n");
         assert!(lab.log("lab").contains("stopping container"), "{}", lab.log("lab"));
-        // What somebody else starts is not stopped.
+        // What somebody else starts is not stopped, nor by a client who starts it once more.
         on_host(&lab, &["start", "web"]);
         wait_for("the mapping", || mapping(&lab, "web").filter(|m| m["state"] == "taken"));
+        run(&mut lab.docker("lab", &["start", "web"]));
         assert_eq!(on_host(&lab, &["inspect", "--format", "{{.State.Running}}", "web"]), "true\n");
         // One whose name is the beginning of its id is another one.
         let id = on_host(&lab, &["inspect", "--format", "{{.Id}}", "web"]);
@@ -321,6 +322,21 @@ fn a_container_without_its_port_is_stopped_again_where_that_is_wanted() {
         // The answer to a client's last request says the truth, too.
         on_host(&lab, &["kill", "web"]);
         assert_eq!(start("web"), "500");
+        // Nor does it take the place of the next one, where the client does not wait for it.
+        let started = || on_host(&lab, &["inspect", "--format", "{{.State.StartedAt}}", "web"]);
+        for _ in 0..5 {
+            let before = started();
+            let mut impatient = connect(&lab.socket("lab"));
+            impatient.write_all(b"POST /containers/web/start HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+            wait_for("its start", || (started() != before).then_some(()));
+            impatient.write_all(b"GET /_ping HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+            let mut said = String::new();
+            impatient.read_to_string(&mut said).unwrap();
+            assert!(
+                said.starts_with("HTTP/1.1 500 ") && said.contains("HTTP/1.1 200 ") && said.ends_with("OK"),
+                "{said}"
+            );
+        }
         assert_eq!(on_host(&lab, &["inspect", "--format", "{{.State.Running}}", "web"]), "false\n");
         drop(other);
         run(&mut lab.docker("lab", &["restart", "--time", "0", "web"]));

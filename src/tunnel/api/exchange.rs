@@ -183,7 +183,7 @@ impl Exchange {
         let question = state.pending.split().freeze();
         state.next_request(Early::Told, self.police.as_deref());
         drop(state);
-        self.pings.told(self.clone(), early.generation);
+        self.pings.told(self.clone(), early.as_of);
         question
     }
 
@@ -301,8 +301,11 @@ impl Exchange {
         };
         let is_done = state.answer.as_ref().is_some_and(Answer::is_done);
         if is_done && std::mem::take(&mut state.request.changes_ports) {
+            let status = state.answer.as_ref().and_then(Answer::status);
+            // A 304 says that the container ran already (`ContainerStart` in the Engine's API).
+            let starts = state.request.starts.take().filter(|_| status != Some(304));
             let is_answered = matches!(progress, Progress::Complete | Progress::Last) && state.request.rest.has_ended();
-            heard.changed = Some(Changed { starts: state.request.starts.take(), is_answered });
+            heard.changed = Some(Changed { starts, is_answered });
         }
         if progress == Progress::More {
             return heard;

@@ -61,8 +61,16 @@ struct State {
     known: Option<Known>,
     /// Clients that were answered from here. Those that have had anything else do not mind any more.
     told: Vec<Weak<dyn Told>>,
+    /// Counts the changes of `said`.
+    edition: u64,
     /// What of the answer tells a client how to ask on, as these clients were told.
     said: Vec<(String, String)>,
+}
+
+impl State {
+    fn as_of(&self) -> AsOf {
+        AsOf { generation: self.generation, edition: self.edition }
+    }
 }
 
 #[derive(Debug)]
@@ -80,7 +88,14 @@ pub(in crate::tunnel) struct Early {
     /// Is the Engine to be asked once more?
     pub(in crate::tunnel) is_to_be_checked: bool,
     /// As of when it is true.
-    pub(super) generation: u64,
+    pub(super) as_of: AsOf,
+}
+
+/// When a client was told something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct AsOf {
+    generation: u64,
+    edition: u64,
 }
 
 impl Pings {
@@ -110,17 +125,13 @@ impl Pings {
         let state = lock(&self.0);
         let known = state.known.as_ref().filter(|known| known.since.elapsed() <= MAX_AGE)?;
         let answer = format!("{}\r\nDate: {}\r\n\r\n", known.head, httpdate::fmt_http_date(now));
-        Some(Early {
-            answer: answer.into(),
-            is_to_be_checked: known.since.elapsed() > YOUNG,
-            generation: state.generation,
-        })
+        Some(Early { answer: answer.into(), is_to_be_checked: known.since.elapsed() > YOUNG, as_of: state.as_of() })
     }
 
-    /// A client was told what was true in this generation.
-    pub(super) fn told(&self, client: Arc<dyn Told>, generation: u64) {
+    /// A client was told what was true then.
+    pub(super) fn told(&self, client: Arc<dyn Told>, as_of: AsOf) {
         let mut state = lock(&self.0);
-        if state.generation != generation {
+        if state.as_of() != as_of {
             return client.cut_if_told();
         }
         state.told.retain(|client| client.upgrade().is_some_and(|client| client.is_told()));
@@ -136,7 +147,8 @@ impl Pings {
         let head = head.and_then(read);
         let said = head.as_deref().map(telling);
         if said.as_ref().is_none_or(|said| *said != state.said) {
-            // Cuts those who were told what is not true any more.
+            // Cuts those who were told what is not true any more, and those who are just being told.
+            state.edition += 1;
             state.told.drain(..).filter_map(|client| client.upgrade()).for_each(|client| client.cut_if_told());
         }
         state.said = said.unwrap_or_default();

@@ -89,6 +89,10 @@ pub(super) struct Shared {
     pub(super) told: AtomicBool,
     /// Has the host closed the channel? All its bytes have arrived; the connection is no longer needed.
     pub(super) complete: AtomicBool,
+    /// Is an answer held back that may still be replaced? Then nothing may come behind it.
+    pub(super) holding: AtomicBool,
+    /// Notified when it is not any more.
+    pub(super) released: Notify,
     /// Do bytes of the client wait to be sent?
     pub(super) sending: AtomicBool,
     /// Bumped when that changes.

@@ -153,6 +153,8 @@ impl<'a> Inwards<'a> {
                 () = until_done(&mut self.round) => self.round_ends(),
                 why = until_done(&mut self.held) => {
                     self.held = None;
+                    self.shared.holding.store(false, Relaxed);
+                    self.shared.released.notify_one();
                     if let Some(why) = why.filter(|_| self.is_whole) {
                         self.buffer = SendBuffer::new(self.carriage.spill);
                         // The request was undone.
@@ -174,6 +176,7 @@ impl<'a> Inwards<'a> {
         data.truncate(passes);
         if let Some(Changed { starts, is_answered }) = changed {
             self.is_whole = self.buffer.is_empty() && is_answered;
+            self.shared.holding.store(true, Relaxed);
             let looks = self.carriage.looks;
             self.held = Some(Box::pin(async move { looks.once_more(starts.as_deref()).await }));
         }

@@ -44,6 +44,10 @@ pub(super) async fn outwards(
             continue;
         }
         let data = match carriage.exchange.and_then(Exchange::ready) {
+            Some(_) if shared.holding.load(Relaxed) => {
+                shared.released.notified().await;
+                continue;
+            }
             Some(kind) => {
                 // A request: the first one on this channel has been placed here.
                 let is_to_be_changed = carriage.exchange.is_some_and(Exchange::names_our_socket);

@@ -113,22 +113,25 @@ impl Ports {
         self.open(&mut mappings, &mut consent, target);
     }
 
-    /// What a local Engine would say of the container with this id; None unless a local port of it is taken.
+    /// What a local Engine would say of the container with this id; None if it has its ports.
     fn conflict(&self, id: &str) -> Option<String> {
         let mappings = lock(&self.mappings);
-        let mut taken = mappings.iter().map(Mapping::status).filter(|status| status.state == PortState::Taken);
-        let status = taken.find(|status| status.container_id == id)?;
+        let mut missing = mappings.iter().filter(|mapping| mapping.may_open_later()).map(Mapping::status);
+        let status = missing.find(|status| status.container_id == id)?;
+        let (container, port) = (status.container, status.remote_port);
+        let failed = match status.state {
+            PortState::Taken => "port is already allocated",
+            _ => "port cannot be opened",
+        };
+        let why = status.reason.unwrap_or_default();
         Some(format!(
-            "driver failed programming external connectivity on endpoint {}: Bind for port {} failed: port is already \
-             allocated ({})",
-            status.container,
-            status.remote_port,
-            status.reason.unwrap_or_default()
+            "driver failed programming external connectivity on endpoint {container}: Bind for port {port} failed: \
+             {failed} ({why})"
         ))
     }
 
-    fn is_any_taken(&self) -> bool {
-        lock(&self.mappings).iter().any(|mapping| mapping.status().state == PortState::Taken)
+    fn is_any_missing(&self) -> bool {
+        lock(&self.mappings).iter().any(Mapping::may_open_later)
     }
 
     /// Tries to open failed ports again. Returns whether there were any.
@@ -236,7 +239,7 @@ async fn listen(
         let containers = list(dial, &mut session, manages_swarm).await?;
         ports.apply(wanted(&containers, target), target);
         for name in watch.starting() {
-            if !ports.is_any_taken() {
+            if !ports.is_any_missing() {
                 break;
             }
             // The Engine alone knows which container a client means: a name can be the beginning of another's id.
