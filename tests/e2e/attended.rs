@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::lab::keeper::Keeper;
 use crate::lab::keyboard::{Behaviour, serve};
 use crate::lab::pty::Person;
-use crate::lab::{Lab, connect, run, set_mode, wait_for};
+use crate::lab::{Lab, connect, run, set_mode, until_served, wait_for};
 
 fn dtunnel() -> &'static str {
     env!("CARGO_BIN_EXE_dtunnel")
@@ -32,7 +32,7 @@ fn with_asking_agent() -> Option<(Lab, Keeper)> {
     let program = format!("SSH_ASKPASS={}", lab.path("ask").display());
     let words = ["env", "SSH_ASKPASS_REQUIRE=force", "DISPLAY=none", &program, "ssh-agent", "-D", "-a"];
     let agent = Keeper::start(&[&words[..], &[socket.to_str().unwrap()]].concat(), "");
-    wait_for("the agent", || socket.exists().then_some(()));
+    until_served(&socket);
     run(Command::new("ssh-add").args(["-q", "-c"]).arg(lab.path("user")).env("SSH_AUTH_SOCK", &socket));
     std::fs::remove_file(lab.path("user")).unwrap();
     lab.write_config(&format!(

@@ -2,7 +2,7 @@
 
 use std::process::{Command, Output};
 
-use crate::lab::{KERNELS_KEYRING, Lab, set_mode, wait_for};
+use crate::lab::{KERNELS_KEYRING, Lab, set_mode, until_served, wait_for};
 
 /// A lab whose key has the passphrase `secret`, and a program that answers with it.
 fn lab() -> Option<Lab> {
@@ -134,7 +134,7 @@ fn a_keyring_that_is_absent_or_wrong_is_said_so_and_a_person_is_asked() {
     std::fs::write(&bus, text).unwrap();
     let config = format!("--config-file={}", bus.display());
     let _bus = crate::lab::keeper::Keeper::start(&["dbus-daemon", "--nofork", &config], "");
-    wait_for("the bus", || lab.path("bus").exists().then_some(()));
+    until_served(&lab.path("bus"));
     let text = format!(
         "export DBUS_SESSION_BUS_ADDRESS='{address}'\n\
          if $ASK {0} secret set lab; then exit 1; fi\n $ASK {0} up lab -q && dtunnel down lab -q && echo asked",

@@ -183,7 +183,7 @@ fn new_dir() -> PathBuf {
 fn clean_up(dir: &Path) -> String {
     let dir = dir.display();
     format!(
-        "for container in {dir}/data/containers/*; do \
+        "for container in {dir}/data/containers/*; do test -d $container || continue; \
          find /sys/fs/cgroup -depth -type d -path \"*/${{container##*/}}*\" -exec rmdir {{}} +; done; rm -rf {dir}"
     )
 }

@@ -159,7 +159,7 @@ impl Lab {
     pub fn agent(&self) -> keeper::Keeper {
         let socket = self.path("agent");
         let agent = keeper::Keeper::start(&["ssh-agent", "-D", "-a", socket.to_str().unwrap()], "");
-        wait_for("the agent", || socket.exists().then_some(()));
+        until_served(&socket);
         agent
     }
 
@@ -384,6 +384,12 @@ pub fn succeeded(output: &Output) -> String {
 #[track_caller]
 pub fn run(command: &mut Command) -> String {
     succeeded(&command.output().unwrap())
+}
+
+/// Waits until somebody listens: a socket's file is there before.
+#[track_caller]
+pub fn until_served(socket: &Path) {
+    wait_for("a listener", || UnixStream::connect(socket).ok().map(drop));
 }
 
 /// Waits until `condition` gives something. The only way in which tests wait.
