@@ -222,8 +222,8 @@ def layer():
                 R.add("a ping on a connection that is kept, layer", peer, taken * 1e6, "µs")
     for name, words, count in ("docker ps", ["ps"], 60), ("docker run --rm", RUN, 15):
         for turn in range(runs(count) + 1):
-            for peer, env in shuffled(peers):
-                taken = wall([DOCKER, *words], env)
+            for peer, socket in shuffled(peers):
+                taken = wall([DOCKER, *words], socket)
                 if turn:
                     R.add(f"{name}, layer", peer, taken)
     bulky(peers, runs(10), ", layer")
