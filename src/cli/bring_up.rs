@@ -202,7 +202,8 @@ pub(super) fn watch(
         Clock::OfDaemon(limit) => (None, limit),
     };
     // A daemon that fails at once may exit before it reads this; its reason can still be received.
-    let _ = client.send(&Request::Watch { interactive: prompt::is_interactive(), limit_ms });
+    let agent = std::env::var("SSH_AUTH_SOCK").ok().filter(|socket| !socket.is_empty());
+    let _ = client.send(&Request::Watch { interactive: prompt::is_interactive(), limit_ms, agent });
     loop {
         // The daemon applies the limit because it knows of questions at other terminals. The client's limit only
         // catches a daemon that stalls.

@@ -125,17 +125,12 @@ fn find(global: &Global, args: &ImportArgs, config: &ConfigFile) -> Result<BTree
 
 /// A profile for an `ssh://` URL, read as the docker CLI does: a path names the socket. None for other URLs.
 fn of_url(url: &str, description: &str) -> Option<Profile> {
-    let rest = url.strip_prefix("ssh://")?;
-    let (authority, path) = match rest.find('/') {
-        Some(at) => (&rest[..at], &rest[at..]),
-        None => (rest, ""),
-    };
-    let destination = Destination::parse(&format!("ssh://{authority}")).ok()?;
+    let (destination, socket) = url.starts_with("ssh://").then(|| Destination::parse_with_socket(url).ok())??;
     Some(Profile {
         host: Some(destination.host),
         user: destination.user,
         port: destination.port,
-        remote: Some(path.to_owned()).filter(|path| path.len() > 1),
+        remote: socket,
         description: Some(description.into()),
         ..Profile::default()
     })
@@ -160,6 +155,8 @@ mod tests {
         );
         assert_eq!(profile.remote.as_deref(), Some("/run/user/1/docker.sock"));
         assert_eq!(of_url("ssh://host/", "x").expect("a profile").remote, None);
+        let gateway = of_url("ssh://me%40example.com%3Adb@gate", "x").expect("a profile");
+        assert_eq!((gateway.user.as_deref(), gateway.host.as_deref()), (Some("me@example.com:db"), Some("gate")));
         for other in ["unix:///var/run/docker.sock", "tcp://host:2375", "ssh://", "ssh://-oProxyCommand=x"] {
             assert_eq!(of_url(other, "x"), None, "{other}");
         }

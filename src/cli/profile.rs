@@ -146,14 +146,15 @@ fn table(profiles: &BTreeMap<String, Profile>) -> String {
 }
 
 fn new_profile(args: AddArgs) -> Result<Profile, Failure> {
-    let destination = Destination::parse(&args.destination)?;
+    let (destination, socket) = Destination::parse_with_socket(&args.destination)?;
+    let remote = args.remote.or(socket);
     for hop in args.jump.iter().filter(|hop| *hop != "none") {
         Destination::parse(hop)?;
     }
     if let Some(local) = &args.local {
         LocalEndpoint::parse(local)?;
     }
-    if let Some(remote) = &args.remote {
+    if let Some(remote) = &remote {
         Remote::parse(remote)?;
     }
     let some = |list: Vec<String>| (!list.is_empty()).then_some(list);
@@ -168,7 +169,7 @@ fn new_profile(args: AddArgs) -> Result<Profile, Failure> {
             _ => Some(Jump::Chain(args.jump)),
         },
         local: args.local,
-        remote: args.remote,
+        remote,
         keepalive: args.keepalive,
         connect_timeout: args.connect_timeout,
         access: args.read_only.then_some(AccessSetting::One(Policy::ReadOnly)),

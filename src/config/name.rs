@@ -15,7 +15,8 @@ const MAX_TARGET: usize = 512;
 /// runtime directory; longer ones are cut and made unique by a hash.
 const MAX_NAME: usize = 64;
 
-/// Where to go, as written: `[user@]host[:port]` or `ssh://[user@]host[:port]`.
+/// Where to go, as written: `[user@]host[:port]` or `ssh://[user@]host[:port]`. In the user of a URL `%40` and other
+/// escapes stand for characters (RFC 3986 section 2.1).
 ///
 /// `host` may be a Host alias of ssh_config; nothing is resolved here.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +42,20 @@ impl Destination {
     /// [`Error::Target`] for an empty host, a bad port, control characters or blanks, or a host or
     /// user that begins with `-` (which `ssh -G` could read as an option).
     pub fn parse(input: &str) -> Result<Self, Error> {
+        match Self::parse_with_socket(input)? {
+            (destination, None) => Ok(destination),
+            (_, Some(_)) => {
+                Err(Error::Target { input: input.escape_debug().to_string(), reason: "a path has no place here" })
+            }
+        }
+    }
+
+    /// As [`Destination::parse`]; the path of a URL names the Engine's socket on the host, as for docker
+    /// (`ssh://host/run/user/1000/docker.sock`).
+    ///
+    /// # Errors
+    /// As [`Destination::parse`].
+    pub fn parse_with_socket(input: &str) -> Result<(Self, Option<String>), Error> {
         let bad = |reason| Error::Target { input: input.escape_debug().to_string(), reason };
         if input.len() > MAX_TARGET {
             return Err(bad("it is too long"));
@@ -52,12 +67,12 @@ impl Destination {
         if url.is_none() && input.contains("://") {
             return Err(bad("only ssh:// URLs are supported"));
         }
-        let rest = match url {
-            Some(rest) => rest.strip_suffix('/').unwrap_or(rest),
-            None => input,
+        let (rest, socket) = match url {
+            Some(rest) => rest.find('/').map_or((rest, None), |at| (&rest[..at], Some(&rest[at..]))),
+            None => (input, None),
         };
         if rest.contains('/') {
-            return Err(bad("a target has no path"));
+            return Err(bad("a target has no path, except an ssh:// URL"));
         }
         let (user, host_port) = match rest.rsplit_once('@') {
             Some((user, host)) => (Some(user), host),
@@ -68,10 +83,18 @@ impl Destination {
             if user.is_empty() || user.starts_with('-') {
                 return Err(bad("the user is empty or begins with `-`"));
             }
+            // A login name may have one, as those of gateways do: then it is written where no password can be meant.
             if user.contains(':') {
-                return Err(bad("a target cannot hold a password"));
+                return Err(bad(
+                    "a target cannot hold a password; a user with a colon goes into the profile's `user` \
+                                or into ssh_config",
+                ));
             }
         }
+        let user = match (user, url) {
+            (Some(user), Some(_)) => Some(unescaped(user).ok_or_else(|| bad("an escape in the user is none"))?),
+            (user, _) => user.map(Into::into),
+        };
         if host.is_empty() || host.starts_with('-') {
             return Err(bad("the host is empty or begins with `-`"));
         }
@@ -79,8 +102,29 @@ impl Destination {
         if host.contains(['[', ']']) || (host.contains(':') && address.parse::<Ipv6Addr>().is_err()) {
             return Err(bad("it holds a colon or brackets, but no IPv6 address"));
         }
-        Ok(Self { user: user.map(Into::into), host: host.into(), port })
+        let socket = socket.filter(|path| *path != "/").map(Into::into);
+        Ok((Self { user, host: host.into(), port }, socket))
     }
+}
+
+/// The characters that `%` and two hexadecimal digits stand for. None where an escape is none, or stands for a control
+/// character or a blank.
+fn unescaped(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((first, more)) = rest.split_first() {
+        rest = more;
+        if *first != b'%' {
+            bytes.push(*first);
+            continue;
+        }
+        let digits = std::str::from_utf8(more.get(..2)?).ok()?;
+        let is_digit = |c: char| c.is_ascii_hexdigit();
+        bytes.push(digits.chars().all(is_digit).then(|| u8::from_str_radix(digits, 16).ok())??);
+        rest = &more[2..];
+    }
+    let text = String::from_utf8(bytes).ok()?;
+    (!text.starts_with('-') && !text.contains(|c: char| c.is_control() || c.is_whitespace())).then_some(text)
 }
 
 /// `host`, `host:port`, `[v6]`, `[v6]:port` or a bare IPv6 address. None where the port is bad.
@@ -146,9 +190,9 @@ impl TunnelName {
     }
 
     /// The name of a tunnel without a profile: `user@host`, with `+` before a port. Two
-    /// destinations never share a name: whatever is not a plain character is replaced, and then a
+    /// destinations never share a name, nor two sockets of one: whatever is not a plain character is replaced, and then a
     /// hash of the whole is added. (`@` and `+` are not allowed in profile names.)
-    pub fn of_destination(destination: &Destination) -> Self {
+    pub fn of_destination(destination: &Destination, socket: Option<&str>) -> Self {
         let mut name = String::new();
         let mut exact = true;
         let mut push = |part: &str, name: &mut String| {
@@ -167,9 +211,9 @@ impl TunnelName {
             name.push('+');
             name.push_str(&port.to_string());
         }
-        if !exact || name.len() > MAX_NAME || name.starts_with('.') {
+        if !exact || name.len() > MAX_NAME || name.starts_with('.') || socket.is_some() {
             // Only to tell names apart: SHA-1 because it stays the same from version to version.
-            let digest = Sha1::digest(destination.to_string());
+            let digest = Sha1::digest(destination.to_string() + socket.unwrap_or_default());
             let hash: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
             name.truncate(MAX_NAME - 1 - hash.len());
             name = format!("{}~{hash}", name.trim_start_matches('.'));
@@ -238,6 +282,11 @@ mod tests {
         assert_eq!(parse("::1"), (None, "::1".into(), None));
         assert_eq!(parse("u@[fe80::1%eth0]:2222"), (Some("u".into()), "fe80::1%eth0".into(), Some(2222)));
         assert_eq!(parse("ssh://u@host:2222/"), (Some("u".into()), "host".into(), Some(2222)));
+        assert_eq!(parse("ssh://me%40corp%3Adb@host"), (Some("me@corp:db".into()), "host".into(), None));
+        assert_eq!(parse("me%40corp@host"), (Some("me%40corp".into()), "host".into(), None));
+        let (destination, socket) =
+            Destination::parse_with_socket("ssh://u@host:22/run/user/1/x.sock").expect("a target");
+        assert_eq!((destination.to_string(), socket.as_deref()), ("u@host:22".into(), Some("/run/user/1/x.sock")));
     }
 
     #[test]
@@ -257,6 +306,14 @@ mod tests {
             "http://host",
             "host/path",
             "u:secret@host",
+            "ssh://u:secret@host",
+            "ssh://host/run/x.sock",
+            "ssh://%2DoProxyCommand@host",
+            "ssh://a%0Ab@host",
+            "ssh://a%20b@host",
+            "ssh://a%4@host",
+            "ssh://a%+4@host",
+            "ssh://a%ff@host",
             "@host",
         ] {
             assert!(Destination::parse(input).is_err(), "{input:?} was accepted");
@@ -265,10 +322,15 @@ mod tests {
 
     #[test]
     fn names_are_readable_where_they_can_be() {
-        let name = |input: &str| TunnelName::of_destination(&Destination::parse(input).expect("a target")).to_string();
+        let name = |input: &str| {
+            let (destination, socket) = Destination::parse_with_socket(input).expect("a target");
+            TunnelName::of_destination(&destination, socket.as_deref()).to_string()
+        };
         assert_eq!(name("u@host"), "u@host");
         assert_eq!(name("ssh://u@host:2222"), "u@host+2222");
         assert!(name("::1").starts_with("__1~"));
+        let (one, other) = (name("ssh://host/run/a.sock"), name("ssh://host/run/b.sock"));
+        assert!(one != other && [one, other].iter().all(|name| name.starts_with("host~")));
     }
 
     #[test]
@@ -286,7 +348,7 @@ mod tests {
         #[test]
         fn two_destinations_never_share_a_name(a in "[a-z.:@_+~-]{1,80}", b in "[a-z.:@_+~-]{1,80}") {
             if let (Ok(a), Ok(b)) = (Destination::parse(&a), Destination::parse(&b)) {
-                let (na, nb) = (TunnelName::of_destination(&a), TunnelName::of_destination(&b));
+                let (na, nb) = (TunnelName::of_destination(&a, None), TunnelName::of_destination(&b, None));
                 prop_assert!(na.as_str().len() <= MAX_NAME);
                 prop_assert!(!na.as_str().contains('/') && !na.as_str().starts_with('.'));
                 prop_assert_eq!(a == b, na == nb);

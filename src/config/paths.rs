@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use directories::{BaseDirs, ProjectDirs};
+use nix::unistd::User;
 
 use super::{Error, TunnelName};
 
@@ -26,11 +27,16 @@ impl Paths {
         Ok(Self { home: BaseDirs::new().ok_or(Error::NoHome)?.home_dir().to_path_buf() })
     }
 
-    /// `path` with a leading `~` or `~/` replaced by the home directory.
+    /// `path` with a leading `~` or `~/` replaced by the home directory, `~user/` by that user's.
     pub fn expand_home(&self, path: &str) -> PathBuf {
         match path.strip_prefix('~') {
             Some("") => self.home.clone(),
             Some(rest) if rest.starts_with('/') => self.home.join(rest.trim_start_matches('/')),
+            Some(rest) => {
+                let (user, below) = rest.split_once('/').unwrap_or((rest, ""));
+                let user = User::from_name(user).ok().flatten();
+                user.map_or_else(|| PathBuf::from(path), |user| user.dir.join(below))
+            }
             _ => PathBuf::from(path),
         }
     }
@@ -117,6 +123,16 @@ pub(super) fn check_socket_path(path: &Path) -> Result<(), Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn homes_are_those_of_the_users_who_are_named() {
+        let paths = Paths { home: "/home/me".into() };
+        let root = User::from_name("root").expect("asked").expect("root").dir;
+        for (path, expanded) in [("~", "/home/me".into()), ("~/a", "/home/me/a".into()), ("~root/a", root.join("a"))] {
+            assert_eq!(paths.expand_home(path), expanded);
+        }
+        assert_eq!(paths.expand_home("~nobody-has-this-name/a"), PathBuf::from("~nobody-has-this-name/a"));
+    }
 
     #[test]
     fn a_socket_path_that_does_not_fit_is_refused_before_it_is_used() {

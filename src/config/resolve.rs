@@ -48,24 +48,31 @@ fn ignored_checks(name: &str, config: &ConfigFile, profile: &Profile) -> Vec<Ign
     settings.into_iter().flat_map(of).collect()
 }
 
-/// Checks a login name, which becomes an argument of `ssh -G` and is shown to people.
+/// Checks a login name, which becomes an argument of `ssh -G` and is shown to people. It may have `@` and `:`, as those of
+/// gateways do.
 fn check_user(user: &str) -> Result<(), Error> {
-    // The same as in `user@host`.
-    match Destination::parse(&format!("{user}@host")) {
-        Ok(destination) if destination.user.as_deref() == Some(user) => Ok(()),
-        Ok(_) => Err(Error::Target { input: text::shown(user), reason: "it is not a login name" }),
-        Err(error) => Err(error),
+    let is_odd = |c: char| c.is_control() || c.is_whitespace();
+    match user.is_empty() || user.starts_with('-') || user.contains(is_odd) {
+        true => Err(Error::Target { input: text::shown(user), reason: "it is not a login name" }),
+        false => Ok(()),
     }
 }
 
-/// The meaning of a TARGET on the command line: the tunnel's name, the destination, and the profile.
-pub(super) fn identify<'a>(
-    input: &str,
-    config: &'a ConfigFile,
-) -> Result<(TunnelName, Destination, Option<&'a Profile>), Error> {
+/// The meaning of a TARGET on the command line.
+pub(super) struct Identified<'a> {
+    /// The tunnel's name.
+    pub(super) name: TunnelName,
+    pub(super) destination: Destination,
+    pub(super) profile: Option<&'a Profile>,
+    /// The Engine's socket on the host, of a URL with a path.
+    pub(super) socket: Option<String>,
+}
+
+pub(super) fn identify<'a>(input: &str, config: &'a ConfigFile) -> Result<Identified<'a>, Error> {
     let Some(profile) = config.profiles.get(input) else {
-        let destination = Destination::parse(input)?;
-        return Ok((TunnelName::of_destination(&destination), destination, None));
+        let (destination, socket) = Destination::parse_with_socket(input)?;
+        let name = TunnelName::of_destination(&destination, socket.as_deref());
+        return Ok(Identified { name, destination, profile: None, socket });
     };
     let host = Destination::parse(profile.host.as_deref().unwrap_or(input));
     let mut destination = host.map_err(|error| config.at(Some(input), "host", error))?;
@@ -74,7 +81,7 @@ pub(super) fn identify<'a>(
     }
     destination.user = profile.user.clone().or(destination.user);
     destination.port = profile.port.or(destination.port);
-    Ok((TunnelName::of_profile(input)?, destination, Some(profile)))
+    Ok(Identified { name: TunnelName::of_profile(input)?, destination, profile: Some(profile), socket: None })
 }
 
 /// What clients may ask of the Engine.
@@ -107,7 +114,7 @@ impl TunnelName {
     /// # Errors
     /// [`Error::Target`].
     pub fn of_target(input: &str, config: &ConfigFile) -> Result<Self, Error> {
-        identify(input, config).map(|(name, _, _)| name)
+        identify(input, config).map(|identified| identified.name)
     }
 }
 
@@ -122,7 +129,7 @@ pub fn resolve(
     default_socket: &Path,
 ) -> Result<Target, Error> {
     let paths = Paths::new()?;
-    let (name, destination, profile) = identify(input, config)?;
+    let Identified { name, destination, profile, socket } = identify(input, config)?;
     let said = Said::of(profile, config);
     let has_profile = profile.is_some();
     let none = Profile::default();
@@ -159,7 +166,7 @@ pub fn resolve(
             }
         },
     };
-    let remote = match (&overrides.remote, &profile.remote, &defaults.remote) {
+    let remote = match (overrides.remote.as_ref().or(socket.as_ref()), &profile.remote, &defaults.remote) {
         (Some(remote), ..) => Remote::parse(remote)?,
         (None, Some(remote), _) => Remote::parse(remote).map_err(|error| config.at(Some(input), "remote", error))?,
         (None, None, Some(remote)) => Remote::parse(remote).map_err(|error| config.at(None, "remote", error))?,

@@ -7,7 +7,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::resolve::{access_of, identify};
+use super::resolve::{Identified, access_of, identify};
 use super::said::{self, Takes};
 use super::{Access, ConfigFile, Error, LocalEndpoint, Overrides, Ports, Remote, Said, Target};
 
@@ -104,7 +104,7 @@ impl Wanted {
     /// # Errors
     /// [`Error::Target`], [`Error::Setting`], [`Error::Local`], [`Error::Remote`].
     pub fn of(input: &str, config: &ConfigFile, overrides: &Overrides) -> Result<Self, Error> {
-        let (name, destination, profile) = identify(input, config)?;
+        let Identified { name, destination, profile, socket } = identify(input, config)?;
         // Each option is named, so that a new one cannot be forgotten here.
         let Overrides { ssh_config, local, remote, lazy, remember, ports, access_read_only } = overrides;
         Ok(Self {
@@ -114,7 +114,7 @@ impl Wanted {
             access: access_of(input, &name, profile, config, overrides)?,
             read_only: *access_read_only,
             local: local.as_deref().map(LocalEndpoint::parse).transpose()?,
-            remote: remote.as_deref().map(Remote::parse).transpose()?,
+            remote: remote.as_deref().or(socket.as_deref()).map(Remote::parse).transpose()?,
             ssh_config: ssh_config.as_ref().map(|file| file.display().to_string()),
             lazy: *lazy,
             ports: *ports,

@@ -181,6 +181,7 @@ impl Target {
             port: self.ssh.port,
             user: &self.ssh.user,
             host_key_alias: self.ssh.host_key_alias.as_deref(),
+            jump: "",
             paths: &Paths::new()?,
         };
         Ok(tokens.replace(command))

@@ -1,6 +1,7 @@
 //! The daemon's side of the control socket: one task per client.
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime};
 
@@ -67,6 +68,15 @@ pub(super) enum Who {
     Starter,
     /// Any other process of this user.
     Other,
+}
+
+/// A client that watches the tunnel come up.
+#[derive(Debug, Clone, Copy)]
+struct Watcher {
+    /// Whether it has a terminal for questions.
+    interactive: bool,
+    /// Whether its ssh-agent is another one than was preferred before.
+    has_other_agent: bool,
 }
 
 impl Control {
@@ -174,9 +184,12 @@ impl Control {
                     };
                     send(&mut write, &event).await?;
                 }
-                Request::Watch { interactive, limit_ms } => {
+                Request::Watch { interactive, limit_ms, agent } => {
+                    let agent = agent.map(PathBuf::from).filter(|socket| socket.is_absolute());
+                    let has_other_agent = agent.is_some_and(|socket| self.tunnel.prefer_agent(socket));
                     let limit = limit_ms.map(Duration::from_millis);
-                    self.watch(&mut requests, &mut write, interactive, limit).await?;
+                    let watcher = Watcher { interactive, has_other_agent };
+                    self.watch(&mut requests, &mut write, watcher, limit).await?;
                 }
                 Request::Down => return self.down(&mut write).await,
                 Request::Answer { id, answer } => self.prompts.answer(id, answer),
@@ -198,12 +211,12 @@ impl Control {
         &self,
         requests: &mut Requests,
         write: &mut OwnedWriteHalf,
-        interactive: bool,
+        watcher: Watcher,
         limit: Option<Duration>,
     ) -> io::Result<()> {
-        let Some(limit) = limit else { return self.follow(requests, write, interactive).await };
-        let following = self.follow(requests, write, interactive);
-        let followed = if interactive {
+        let Some(limit) = limit else { return self.follow(requests, write, watcher).await };
+        let following = self.follow(requests, write, watcher);
+        let followed = if watcher.interactive {
             self.prompter.within(limit, following).await
         } else {
             self.prompter.within_unattended(limit, following).await
@@ -233,7 +246,8 @@ impl Control {
         }
     }
 
-    async fn follow(&self, requests: &mut Requests, write: &mut OwnedWriteHalf, interactive: bool) -> io::Result<()> {
+    async fn follow(&self, requests: &mut Requests, write: &mut OwnedWriteHalf, watcher: Watcher) -> io::Result<()> {
+        let Watcher { interactive, has_other_agent: mut may_help } = watcher;
         let _person = interactive.then(|| (self.prompts.person(), self.prompter.attended()));
         let mut status = self.tunnel.watch();
         let mut life = self.life.subscribe();
@@ -243,7 +257,7 @@ impl Control {
             send(write, &Event::Warning { message, said: false }).await?;
         }
         // A tunnel that has failed before is tried again, and may fail again.
-        let stale = (status.borrow().state == State::Failed).then(|| status.borrow().since);
+        let mut stale = (status.borrow().state == State::Failed).then(|| status.borrow().since);
         if !status.borrow().state.is_usable() {
             self.tunnel.retry_now();
         }
@@ -265,6 +279,11 @@ impl Control {
             match now.state {
                 State::Up | State::Idle => {
                     return send(write, &Event::Status { status: Box::new(self.status()) }).await;
+                }
+                // An attempt that had begun before did not know of the agent.
+                State::Failed if stale != Some(now.since) && std::mem::take(&mut may_help) => {
+                    stale = Some(now.since);
+                    self.tunnel.retry_now();
                 }
                 State::Failed if stale != Some(now.since) => {
                     let (message, hint) = now.last_error.unwrap_or_default();

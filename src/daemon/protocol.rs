@@ -34,6 +34,9 @@ pub enum Request {
         /// up, [`super::Options::timeout`].
         #[serde(default)]
         limit_ms: Option<u64>,
+        /// The socket of the client's ssh-agent (an absolute path), which later logins try first.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        agent: Option<String>,
     },
     /// The answer to [`Event::Prompt`].
     Answer {

@@ -2,14 +2,24 @@
 //!
 //! A server does not end a command when its connection ends, so a command that waits for the Engine would run for ever.
 //! Each command therefore runs under a small shell that ends it when the server's process for this login has ended, or
-//! when the server passes on a signal.
+//! when the server passes on a signal. That process may be another user's (dropbear's is root's): it is not signalled, but
+//! no longer the shell's parent once it has ended.
 
 use serde::{Deserialize, Serialize};
 
 use crate::address::Address;
 use crate::config::Remote;
-use crate::shell_word::quoted;
-use crate::ssh::Endpoint;
+use crate::shell_word::{quoted, shell_word};
+use crate::ssh::{BEGIN, Endpoint};
+
+/// [`Tool::Plain`]'s command.
+const PLAIN: &str = "docker system dial-stdio";
+/// Where programs are that a login without a terminal does not find: Homebrew's, MacPorts', snap's, and those of Synology's
+/// and QNAP's packages.
+pub(super) const PLACES: &str = "/usr/local/bin:/usr/local/sbin:/opt/homebrew/bin:/opt/local/bin:/snap/bin:/opt/bin:\
+                                 /var/packages/ContainerManager/target/usr/bin:/var/packages/Docker/target/usr/bin:\
+                                 /share/CACHEDEV1_DATA/.qpkg/container-station/bin:\
+                                 /Applications/Docker.app/Contents/Resources/bin";
 
 /// A tool on the host that connects a socket to its standard input and output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,6 +30,9 @@ pub enum Tool {
     /// netcat with Unix sockets (OpenBSD's, ncat).
     Nc,
     Podman,
+    /// docker's own way to its Engine, in words that every login shell knows; or whatever the server has forced on the
+    /// login in its place.
+    Plain,
 }
 
 /// The tools, best first: docker's and podman's end with the stream; the others need options for that.
@@ -33,6 +46,7 @@ impl Tool {
             Self::Socat => "socat",
             Self::Nc => "nc",
             Self::Podman => "podman",
+            Self::Plain => "dial-stdio",
         }
     }
 
@@ -45,10 +59,10 @@ impl Tool {
         };
         Some(match (self, remote) {
             (Self::Docker, _) => {
-                ("docker system dial-stdio".into(), format!("docker -H {} system dial-stdio", quoted(&url)))
+                ("docker system dial-stdio".into(), format!("docker -H {} system dial-stdio", shell_word(&url)))
             }
             // By default socat closes the other direction half a second after one has ended.
-            (Self::Socat, _) => ("socat".into(), format!("socat -t 2000000 - {}", quoted(&socat))),
+            (Self::Socat, _) => ("socat".into(), format!("socat -t 2000000 - {}", shell_word(&socat))),
             // -N passes on the end of the stream; versions without -N cannot.
             (Self::Nc, Remote::Socket(path)) => {
                 let path = quoted(path);
@@ -60,15 +74,19 @@ impl Tool {
             }
             (Self::Nc, _) => return None,
             (Self::Podman, _) => {
-                ("podman system dial-stdio".into(), format!("podman --url {} system dial-stdio", quoted(&url)))
+                ("podman system dial-stdio".into(), format!("podman --url {} system dial-stdio", shell_word(&url)))
             }
+            (Self::Plain, _) => return None,
         })
     }
 
     /// The endpoint of `remote` through this tool; None if the tool does not support it.
     pub(super) fn endpoint(self, remote: &Remote) -> Option<Endpoint> {
+        if self == Self::Plain {
+            return Some(Endpoint::Command { name: PLAIN.into(), command: PLAIN.into(), is_marked: false });
+        }
         let (name, command) = self.command(remote)?;
-        Some(Endpoint::Command { name, command: guarded(&command) })
+        Some(guarded(name, &command))
     }
 }
 
@@ -80,26 +98,37 @@ pub(crate) fn to_port(host: &str, port: u16) -> Endpoint {
         quoted(&socat_tcp(host, port)),
         nc = quoted(host),
     );
-    let name = format!("socat or nc to port {port}");
-    Endpoint::Command { name, command: guarded(&format!("sh -c {}", quoted(&script))) }
+    guarded(format!("socat or nc to port {port}"), &format!("sh -c {}", quoted(&script)))
 }
 
 /// The endpoint of the user's `command:…`, which may be a compound command.
 pub(super) fn own_command(command: &str) -> Endpoint {
-    Endpoint::Command { name: command.into(), command: guarded(&format!("sh -c {}", quoted(command))) }
+    guarded(command.into(), &format!("sh -c {}", quoted(command)))
 }
 
-/// `command` under the shell described above, for any login shell: one line, in single quotes, without characters
-/// that are special to csh or fish.
+/// `command` under the shell described above, for any login shell that has `exec`: one line, in single quotes, in which
+/// is nothing that csh, fish, elvish, nu or xonsh read otherwise than sh: no single quote, backslash or `!`. A command
+/// that has such goes there as its bytes' numbers, which awk makes bytes again.
 ///
-/// `$1` runs with the channel as its standard input (a shell's background command would have /dev/null). No other
-/// process keeps the channel's descriptors, so that the end of its output is noticed. `$PPID` is the server's process
-/// for this login, since the login shell replaced itself by this one (exec).
-fn guarded(command: &str) -> String {
-    const GUARD: &str = "exec 3<&0 </dev/null; eval \"exec $1\" <&3 3<&- & b=$!; exec 3<&- >/dev/null; \
-                         (while kill -0 $PPID && kill -0 $b; do sleep 2; done; kill $b) 2>/dev/null & w=$!; \
-                         trap \"kill $b $w 2>/dev/null\" TERM HUP INT; wait $b; s=$?; kill $w 2>/dev/null; exit $s";
-    format!("exec sh -c '{GUARD}' dtunnel {}", quoted(command))
+/// The command runs with the channel as its standard input (a shell's background command would have /dev/null). No other
+/// process keeps the channel's descriptors, so that the end of its output is noticed. The parent is the server's process
+/// for this login, since the login shell replaced itself by this one (exec). Its number is /proc's, which may be of another
+/// PID namespace. [`BEGIN`] tells where its output begins: a
+/// login shell's files may print something before.
+fn guarded(name: String, command: &str) -> Endpoint {
+    const RUN: &str = "case $1 in -) c=$(LC_ALL=C awk -v x=$2 -v d=, -v f=%c \
+                       \"BEGIN{n=split(x,a,d);for(i=1;i<=n;i++)printf f,a[i]+0}\");; *) c=$1;; esac; exec 3<&0 </dev/null; \
+                       eval \"exec $c\" <&3 3<&- & b=$!; exec 3<&- >/dev/null; \
+                       { read -r m x x q x </proc/self/stat; } 2>/dev/null || { m=$$; q=$PPID; }; \
+                       (while { read -r x x x p x </proc/$m/stat || p=$(ps -o ppid= -p $m) || p=$q; } && \
+                       [ $((p)) = $q ] && kill -0 $b; do sleep 2; done; kill $b) 2>/dev/null & w=$!; \
+                       trap \"kill $b $w 2>/dev/null\" TERM HUP INT; wait $b; s=$?; kill $w 2>/dev/null; exit $s";
+    let command = match command.chars().all(|c| c.is_ascii_alphanumeric() || " /:._=@%+,-".contains(c)) {
+        true => format!("'{command}'"),
+        false => format!("- {}", command.bytes().map(|byte| byte.to_string()).collect::<Vec<_>>().join(",")),
+    };
+    let command = format!("exec sh -c 'PATH=$PATH:{PLACES}; export PATH; echo {BEGIN}; {RUN}' dtunnel {command}");
+    Endpoint::Command { name, command, is_marked: true }
 }
 
 /// A TCP port in socat's syntax.
@@ -135,16 +164,29 @@ mod tests {
         let (_, command) = Tool::Socat.command(&Remote::Tcp { host: "::1".into(), port: 2375 }).expect("a command");
         assert!(command.ends_with("TCP6:[::1]:2375'") || command.ends_with("TCP6:[::1]:2375"), "{command}");
         let Endpoint::Command { command, .. } = to_port("::1", 80) else { panic!("a command") };
+        let numbers = command.rsplit(' ').next().expect("numbers").split(',');
+        let bytes = numbers.map(|number| number.parse().expect("a byte")).collect();
+        let command = String::from_utf8(bytes).expect("UTF-8");
         assert!(command.contains("TCP6:[::1]:80"), "{command}");
+    }
+
+    /// The command line of an endpoint.
+    fn line(command: &str) -> String {
+        let Endpoint::Command { command, is_marked: true, .. } = guarded("name".into(), command) else {
+            panic!("a marked command")
+        };
+        command
     }
 
     #[test]
     fn a_guarded_command_has_our_input_and_its_own_status() {
         use std::io::Write;
         use std::process::{Command, Stdio};
-        for (command, status) in [("cat", 0), ("sh -c 'cat; exit 3'", 3), ("cat >&2", 0)] {
+        for (command, status) in
+            [("cat", 0), ("sh -c 'cat; exit 3'", 3), ("cat >&2", 0), ("sh -c 'cat # it'\\''s é!'", 0)]
+        {
             let mut child = Command::new("sh")
-                .args(["-c", &guarded(command)])
+                .args(["-c", &line(command)])
                 .stdin(Stdio::piped())
                 .stdout(Stdio::piped())
                 .stderr(Stdio::piped())
@@ -152,8 +194,19 @@ mod tests {
                 .expect("sh");
             child.stdin.take().expect("piped").write_all(b"hello").expect("written");
             let output = child.wait_with_output().expect("ended");
-            assert_eq!(output.status.code(), Some(status));
-            assert_eq!([output.stdout, output.stderr].concat(), b"hello");
+            assert_eq!(output.status.code(), Some(status), "{command}");
+            let said = String::from_utf8([output.stdout, output.stderr].concat()).expect("UTF-8");
+            assert_eq!(said, format!("{BEGIN}\nhello"), "{command}");
+        }
+    }
+
+    #[test]
+    fn a_command_line_has_nothing_that_other_shells_read_otherwise() {
+        for command in ["docker -H unix:///run/docker.sock system dial-stdio", "sh -c 'it'\\''s!\n\\'"] {
+            let line = line(command);
+            // csh looks for its history at a terminal only; `$!` is sh's.
+            assert!(!line.replace("=$!;", "").contains(['!', '\\', '\n']), "{line}");
+            assert!(matches!(line.matches('\'').count(), 2 | 4), "{line}");
         }
     }
 }

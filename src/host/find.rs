@@ -12,7 +12,7 @@ use super::exec::{TOOLS, Tool, own_command};
 use super::probe::{Access, HostProbe};
 use crate::config::{DEFAULT_SOCKET, Remote, Target};
 use crate::engine::{self, EngineVersion};
-use crate::ssh::{Channel, Connection, Endpoint, OpenError};
+use crate::ssh::{BEGIN, Channel, Connection, Endpoint, OpenError};
 use crate::text;
 
 /// Time limit of the Engine's first answer.
@@ -87,7 +87,7 @@ impl std::str::FromStr for Route {
         let (how, remote) = text.trim_end().split_once(':').ok_or(())?;
         let tool = match how {
             "streamlocal" => None,
-            name => Some(TOOLS.into_iter().find(|tool| tool.program() == name).ok_or(())?),
+            name => Some(TOOLS.into_iter().chain([Tool::Plain]).find(|tool| tool.program() == name).ok_or(())?),
         };
         match Remote::parse(remote).map_err(|_| ())? {
             remote @ Remote::Socket(_) => Ok(Self { remote, tool }),
@@ -223,10 +223,12 @@ impl Search<'_> {
         })
     }
 
-    /// Tries the usual sockets, for a server that did not run the probe but printed `said` instead.
+    /// Tries the usual sockets, and docker itself, for a server that did not run the probe but printed `said` instead: its
+    /// login has a forced command, or a shell that is not like sh.
     async fn by_guessing(&self, first: &Route, missed: Miss, said: String) -> Result<(Route, EngineVersion), Error> {
-        for path in GUESSES {
-            let route = Route::direct(Remote::Socket(path.into()));
+        let plain = Route { tool: Some(Tool::Plain), ..Route::usual() };
+        let guesses = GUESSES.map(|path| Route::direct(Remote::Socket(path.into())));
+        for route in guesses.into_iter().chain([plain]) {
             if let Ok(engine) = self.attempt(&route).await? {
                 return Ok((route, engine));
             }
@@ -278,9 +280,10 @@ impl Search<'_> {
 
     /// The error message of a command that carried no data.
     async fn complaint(&self, route: &Route) -> Option<String> {
-        let Endpoint::Command { name, command } = route.endpoint() else { return None };
+        let Endpoint::Command { name, command, .. } = route.endpoint() else { return None };
         let output = self.connection.run(&command, "", COMPLAINT).await.ok()?;
-        let said = if output.stderr.is_empty() { output.stdout } else { output.stderr };
+        let own = output.stdout.rsplit_once(BEGIN).map_or(&*output.stdout, |(_, own)| own.trim_start());
+        let said = if output.stderr.is_empty() { own.to_owned() } else { output.stderr };
         (output.status != Some(0)).then(|| format!("{name}: {}", text::last_lines(&said, MOST_LINES).join("; ")))
     }
 }
@@ -291,7 +294,8 @@ mod tests {
 
     #[test]
     fn a_route_is_kept_and_read_again() {
-        for text in ["streamlocal:/run/user/1000/docker.sock", "socat:/run/docker.sock"] {
+        for text in ["streamlocal:/run/user/1000/docker.sock", "socat:/run/docker.sock", "dial-stdio:/run/docker.sock"]
+        {
             assert_eq!(text.parse::<Route>().expect("a route").to_string(), text);
         }
         for text in ["", "streamlocal:relative", "rm:/x", "socat:command:rm -rf /"] {

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use super::exec::{TOOLS, Tool};
+use super::exec::{PLACES, TOOLS, Tool};
 use crate::config::DEFAULT_SOCKET;
 use crate::shell_word::quoted;
 use crate::ssh::Connection;
@@ -116,12 +116,17 @@ fn script(also: Option<&str>) -> String {
     let tools: Vec<&str> = TOOLS.into_iter().map(Tool::program).collect();
     format!(
         r#"say() {{ echo "{MARK}$1"; }}
+PATH=$PATH:{PLACES}
+export PATH
 say "user=$(id -un)"
 say "groups=$(id -Gn)"
 say "docker-group=$( (getent group docker || grep '^docker:' /etc/group) 2>/dev/null)"
 for t in {tools}; do if command -v $t >/dev/null 2>&1; then say "tool=$t"; fi; done
 u=$(id -u)
 h=
+if [ -z "$DOCKER_HOST" ]; then
+  DOCKER_HOST=$(docker context inspect --format '{{{{.Endpoints.docker.Host}}}}' </dev/null 2>/dev/null)
+fi
 case "$DOCKER_HOST" in unix:///*) h="${{DOCKER_HOST#unix://}}";; esac
 for s in {also} "$h" {DEFAULT_SOCKET} "${{XDG_RUNTIME_DIR:-/run/user/$u}}/docker.sock" "/run/user/$u/docker.sock" \
     /run/podman/podman.sock "${{XDG_RUNTIME_DIR:-/run/user/$u}}/podman/podman.sock" "/run/user/$u/podman/podman.sock"; do
@@ -131,6 +136,15 @@ for s in {also} "$h" {DEFAULT_SOCKET} "${{XDG_RUNTIME_DIR:-/run/user/$u}}/docker
     l=$(LC_ALL=C ls -ldL "$s" 2>/dev/null)
     say "$a=${{l%%/*}}$s"
   else say "absent=$s"; fi
+done
+# Docker Desktop, Colima, Rancher Desktop, OrbStack: without their own context, and not worth a word where they are absent.
+for s in .docker/run/docker.sock .docker/desktop/docker.sock .colima/default/docker.sock .colima/docker.sock \
+    .config/colima/default/docker.sock .rd/docker.sock .orbstack/run/docker.sock; do
+  s="$HOME/$s"
+  if [ -S "$s" ] && [ -r "$s" ] && [ -w "$s" ]; then
+    l=$(LC_ALL=C ls -ldL "$s" 2>/dev/null)
+    say "granted=${{l%%/*}}$s"
+  fi
 done
 say end
 "#,

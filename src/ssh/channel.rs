@@ -10,6 +10,8 @@ use russh::client::Msg;
 use russh::{ChannelMsg, ChannelOpenFailure, Sig};
 use tokio::time::Instant;
 
+use super::channel_stream::ChannelStream;
+use super::preamble::Preamble;
 use crate::text;
 
 /// How long the end of a command's output is held back to wait for its exit status, so that a failed command is not
@@ -33,6 +35,8 @@ pub enum Endpoint {
         name: String,
         /// The command line, for the remote login shell.
         command: String,
+        /// Whether its output begins with [`BEGIN`](super::BEGIN).
+        is_marked: bool,
     },
 }
 
@@ -40,6 +44,33 @@ impl Endpoint {
     /// Whether a channel to this endpoint starts a command on the host.
     pub fn is_command(&self) -> bool {
         matches!(self, Self::Command { .. })
+    }
+
+    pub(super) fn leads_to(&self) -> LeadsTo {
+        match self {
+            Self::Streamlocal(_) | Self::Tcp { .. } => LeadsTo::Socket,
+            Self::Command { is_marked, .. } => LeadsTo::Command { is_marked: *is_marked },
+        }
+    }
+}
+
+/// What is at the other end of a channel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum LeadsTo {
+    Socket,
+    Command {
+        /// Whether its output begins with [`BEGIN`](super::BEGIN).
+        is_marked: bool,
+    },
+}
+
+impl LeadsTo {
+    fn is_command(self) -> bool {
+        self != Self::Socket
+    }
+
+    fn preamble(self) -> Option<Preamble> {
+        (self == Self::Command { is_marked: true }).then(Preamble::default)
     }
 }
 
@@ -59,7 +90,7 @@ impl fmt::Display for Endpoint {
 pub struct Channel {
     /// None once the channel was split or made a stream.
     inner: Option<Inner>,
-    is_command: bool,
+    leads_to: LeadsTo,
 }
 
 #[derive(Debug)]
@@ -72,7 +103,7 @@ enum Inner {
 impl Drop for Channel {
     fn drop(&mut self) {
         if let Some(Inner::Whole(inner)) = self.inner.take() {
-            drop(Self::halves(inner, self.is_command));
+            drop(Self::halves(inner, self.leads_to));
         }
     }
 }
@@ -151,24 +182,21 @@ impl OpenError {
     }
 }
 
-/// A channel as a plain byte stream, for dtunnel's own HTTP requests. It reports a truncated stream as an ordinary end;
-/// flows use [`Channel::split`].
-pub type ChannelStream = russh::ChannelStream<Msg>;
-
 impl Channel {
-    pub(super) fn new(inner: russh::Channel<Msg>, is_command: bool) -> Self {
-        Self { inner: Some(Inner::Whole(inner)), is_command }
+    pub(super) fn new(inner: russh::Channel<Msg>, leads_to: LeadsTo) -> Self {
+        Self { inner: Some(Inner::Whole(inner)), leads_to }
     }
 
     /// Puts the halves of a channel together that carries on: neither side has ended its direction.
     pub fn join(reader: ChannelReader, writer: ChannelWriter) -> Self {
-        let is_command = writer.is_command;
-        Self { inner: Some(Inner::Halves(reader, writer)), is_command }
+        let leads_to = if writer.is_command { LeadsTo::Command { is_marked: false } } else { LeadsTo::Socket };
+        Self { inner: Some(Inner::Halves(reader, writer)), leads_to }
     }
 
-    fn halves(inner: russh::Channel<Msg>, is_command: bool) -> (ChannelReader, ChannelWriter) {
+    fn halves(inner: russh::Channel<Msg>, leads_to: LeadsTo) -> (ChannelReader, ChannelWriter) {
         let (read, write) = inner.split();
-        let command = is_command.then(Command::default);
+        let is_command = leads_to.is_command();
+        let command = is_command.then(|| Command { preamble: leads_to.preamble(), ..Command::default() });
         let ended = AtomicBool::new(false);
         let writer = ChannelWriter { inner: Some(write), is_command, ended };
         (ChannelReader { inner: read, command }, writer)
@@ -177,6 +205,13 @@ impl Channel {
     /// Waits until the server sends anything, even EOF or close. For channels on which nothing is under way; the
     /// channel cannot be used afterwards. Cancel safe; also reports messages that arrived before the call.
     pub async fn touched(&mut self) {
+        // A command's own beginning is not for anybody.
+        if self.leads_to.is_command()
+            && let Some(Inner::Whole(inner)) = self.inner.take_if(|inner| matches!(inner, Inner::Whole(_)))
+        {
+            let (reader, writer) = Self::halves(inner, self.leads_to);
+            self.inner = Some(Inner::Halves(reader, writer));
+        }
         // Unconstrained: a task that has used up its budget would be told that no message is there.
         let inner = match &mut self.inner {
             None => return,
@@ -198,7 +233,7 @@ impl Channel {
     /// Splits the channel into its two directions.
     pub fn split(mut self) -> (ChannelReader, ChannelWriter) {
         match self.inner.take() {
-            Some(Inner::Whole(inner)) => Self::halves(inner, self.is_command),
+            Some(Inner::Whole(inner)) => Self::halves(inner, self.leads_to),
             Some(Inner::Halves(reader, writer)) => (reader, writer),
             None => unreachable!("only what consumes the channel takes it"),
         }
@@ -212,7 +247,7 @@ impl Channel {
     /// Turns the channel into a [`ChannelStream`], which closes it on drop.
     pub fn into_stream(mut self) -> ChannelStream {
         match self.inner.take() {
-            Some(Inner::Whole(inner)) => inner.into_stream(),
+            Some(Inner::Whole(inner)) => ChannelStream::new(inner.into_stream(), self.leads_to.preamble()),
             Some(Inner::Halves(..)) | None => unreachable!("only a channel that is new is made a stream"),
         }
     }
@@ -236,6 +271,8 @@ struct Command {
     /// Its exit status, once it has one; 128 for a signal.
     status: Option<u32>,
     stderr: Vec<u8>,
+    /// Until its output begins.
+    preamble: Option<Preamble>,
 }
 
 impl Command {
@@ -273,6 +310,13 @@ impl ChannelReader {
                 },
             };
             let verdict = match (message, &mut self.command) {
+                (Some(ChannelMsg::Data { data }), Some(Command { preamble: preamble @ Some(_), .. })) => {
+                    let passes = preamble.as_mut().and_then(|preamble| preamble.pass(&data));
+                    if passes.is_some() {
+                        *preamble = None;
+                    }
+                    passes.filter(|passes| !passes.is_empty()).map(Received::Data)
+                }
                 (Some(ChannelMsg::Data { data }), _) => return Received::Data(data),
                 (Some(ChannelMsg::Close), _) => return Received::Closed,
                 (None, _) => return Received::Lost,

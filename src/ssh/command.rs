@@ -8,7 +8,7 @@ use russh::ChannelMsg;
 use russh::client::{Handle, Msg};
 use tokio::time::{Instant, timeout_at};
 
-use super::channel::Channel;
+use super::channel::{Channel, LeadsTo};
 use super::handler::SessionHandler;
 
 /// The command, which prints nothing and has no effect.
@@ -27,7 +27,7 @@ pub(super) async fn run(handle: &Handle<SessionHandler>) -> bool {
     // Once it has begun, how it ends does not matter.
     let _ = timeout_at(begun + LIMIT, attempt(&mut session, &mut has_begun)).await;
     // Closes it, and ends what still runs.
-    drop(Channel::new(session, true));
+    drop(Channel::new(session, LeadsTo::Command { is_marked: false }));
     has_begun
 }
 

@@ -265,7 +265,7 @@ impl Connection {
                 },
             };
             opened
-                .map(|inner| Channel::new(inner, endpoint.is_command()))
+                .map(|inner| Channel::new(inner, endpoint.leads_to()))
                 .map_err(|error| OpenError::new(&endpoint, error))
         });
         opening.await.unwrap_or(Err(OpenError::Lost))
@@ -294,7 +294,7 @@ impl Connection {
     /// # Errors
     /// [`OpenError`]. A command that exceeds `limit` is ended, and its status is unknown.
     pub async fn run(&self, command: &str, input: &str, limit: Duration) -> Result<Output, OpenError> {
-        let endpoint = Endpoint::Command { name: command.into(), command: command.into() };
+        let endpoint = Endpoint::Command { name: command.into(), command: command.into(), is_marked: false };
         let (mut reader, writer) = self.open_in_turn(&endpoint).await?.split();
         let mut stdout = Vec::new();
         let running = async {

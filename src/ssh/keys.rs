@@ -13,9 +13,10 @@ use russh::Signer;
 use russh::keys::agent::AgentIdentity;
 use russh::keys::ssh_encoding::Encode;
 use russh::keys::ssh_key::private::KeypairData;
-use russh::keys::{Certificate, HashAlg, PrivateKey, PublicKey, decode_secret_key, signature};
+use russh::keys::{Algorithm, Certificate, HashAlg, PrivateKey, PublicKey, decode_secret_key, signature};
 use zeroize::Zeroizing;
 
+use super::agents::Agents;
 use super::error::Skipped;
 use super::keyring::{self, Kept};
 use super::passwords::Passwords;
@@ -48,6 +49,7 @@ struct Unlocked {
     remember: bool,
     /// Whether the agent is known to ask its owner before it signs.
     agent_asks: bool,
+    agents: Agents,
 }
 
 impl fmt::Debug for Credentials {
@@ -74,6 +76,24 @@ impl Credentials {
             new
         });
         if new { keyring::fetch_while_logging_in(kept.clone()).await } else { None }
+    }
+
+    /// Prefers this ssh-agent from now on, where ssh_config names none. Whether it asks its owner is not known. Tells
+    /// whether another one was preferred before.
+    pub fn prefer_agent(&self, socket: PathBuf) -> bool {
+        self.with(|unlocked| {
+            let is_new = unlocked.agents.all().first() != Some(&socket);
+            if is_new {
+                unlocked.agent_asks = false;
+                unlocked.agents.prefer(socket);
+            }
+            is_new
+        })
+    }
+
+    /// The sockets of the user's ssh-agents, the preferred one first.
+    pub(super) fn agents(&self) -> Vec<PathBuf> {
+        self.with(|unlocked| unlocked.agents.all())
     }
 
     pub(super) fn note_that_agent_asks(&self) {
@@ -119,13 +139,17 @@ impl KeyFile {
             // private key is in the agent.
             Ok(text) => {
                 let inside = PrivateKey::from_openssh(text.as_bytes()).ok().map(|key| key.public_key().clone());
-                let itself = text.parse::<PublicKey>().ok();
-                Some(Self {
-                    has_private: itself.is_none(),
-                    public: inside.or(itself).or(beside),
-                    unusable: None,
-                    certificate,
-                })
+                let named = Certificate::from_openssh(text.trim()).ok();
+                let of_named = named.as_ref().map(|named| PublicKey::new(named.public_key().clone(), ""));
+                let itself = text.parse::<PublicKey>().ok().or(of_named);
+                let (is_public, public) = (itself.is_some(), inside.or(itself).or(beside));
+                let unusable = public.as_ref().filter(|public| !is_public && is_on_token(public)).map(|_| Skipped {
+                    what: path.display().to_string(),
+                    why: "it is on a security key, which dtunnel can ask through an ssh-agent only".into(),
+                    fix: Some(format!("ssh-add {}", shell_word(&path.to_string_lossy()))),
+                });
+                let has_private = !is_public && unusable.is_none();
+                Some(Self { has_private, public, unusable, certificate: named.or(certificate) })
             }
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
                 beside.map(|public| Self { public: Some(public), has_private: false, unusable: None, certificate })
@@ -140,6 +164,11 @@ impl KeyFile {
             }
         }
     }
+}
+
+/// Is its private half on a security key (PROTOCOL.u2f of OpenSSH)?
+fn is_on_token(key: &PublicKey) -> bool {
+    matches!(key.algorithm(), Algorithm::SkEd25519 | Algorithm::SkEcdsaSha2NistP256)
 }
 
 /// Reads a certificate file. A missing file is None; an unreadable one is a warning.

@@ -4,9 +4,11 @@
 //! user go through a [`Prompter`].
 
 mod agent_signer;
+mod agents;
 mod algorithms;
 mod auth;
 mod channel;
+mod channel_stream;
 mod command;
 mod confirm;
 mod connection;
@@ -24,6 +26,7 @@ mod krl;
 mod memory;
 mod negotiated;
 mod passwords;
+mod preamble;
 mod prompter;
 mod proxy_command;
 mod revoked;
@@ -31,7 +34,8 @@ mod step;
 mod transport;
 mod uncoupled;
 
-pub use channel::{Channel, ChannelReader, ChannelStream, ChannelWriter, Endpoint, Gone, OpenError, Received, Refusal};
+pub use channel::{Channel, ChannelReader, ChannelWriter, Endpoint, Gone, OpenError, Received, Refusal};
+pub use channel_stream::ChannelStream;
 pub use connection::{Connection, Output};
 pub use context::ConnectContext;
 pub use error::{Error, Kind, Phase, Skipped, Tried, TurnedAway, Unconfirmed};
@@ -43,6 +47,7 @@ pub use known_hosts::read_known_hosts;
 pub use memory::keep_memory_private;
 pub use negotiated::{Login, Negotiated};
 pub use passwords::{Bound, keep_password};
+pub use preamble::BEGIN;
 pub use prompter::{Ask, Prompter, Question, Questions, Said, Secret};
 pub use proxy_command::end_proxy_commands;
 #[cfg(fuzzing)]

@@ -26,6 +26,7 @@ mod serving;
 mod settings;
 mod uptime;
 
+use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -258,6 +259,11 @@ impl Tunnel {
     /// The host's published ports and their local ports; None if `ports` is off.
     pub fn ports(&self) -> Option<Vec<PortStatus>> {
         (self.target().ports != config::Ports::Off).then(|| self.ports.status())
+    }
+
+    /// Prefers this ssh-agent for later logins, where ssh_config names none. Tells whether another one was preferred before.
+    pub fn prefer_agent(&self, socket: PathBuf) -> bool {
+        self.supervisor.connector.prefer_agent(socket)
     }
 
     /// Agrees to ports (`ports = "ask"`).

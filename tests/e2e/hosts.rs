@@ -39,10 +39,15 @@ fn programs(lab: &mut Lab, names: &[&str], options: &str) {
     let bin = lab.path("bin");
     let _ = std::fs::remove_dir_all(&bin);
     std::fs::create_dir(&bin).unwrap();
-    for name in [&["sh", "id", "ls", "grep", "getent", "sleep", "cat"], names].concat() {
+    for name in [&["sh", "id", "ls", "grep", "getent", "sleep", "cat", "awk"], names].concat() {
         let found = run(Command::new("sh").args(["-c", &format!("command -v {name}")]));
-        std::os::unix::fs::symlink(found.trim(), bin.join(name)).unwrap();
+        match found.starts_with("/usr/local/") {
+            true => drop(std::fs::copy(found.trim(), bin.join(name)).unwrap()),
+            false => std::os::unix::fs::symlink(found.trim(), bin.join(name)).unwrap(),
+        }
     }
+    // Where programs are looked for besides.
+    lab.host().run("mountpoint -q /usr/local/bin || mount -t tmpfs none /usr/local/bin");
     lab.sshd.configure(&format!("SetEnv PATH={}\n{options}", bin.display()));
     lab.sshd.start_again();
 }

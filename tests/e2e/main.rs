@@ -25,6 +25,7 @@ mod hosts;
 mod keyring;
 mod lifecycle;
 mod login;
+mod logins;
 mod machine;
 mod manners;
 mod names;

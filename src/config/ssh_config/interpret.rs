@@ -14,12 +14,8 @@ use crate::config::name::{is_host_name, is_user_name};
 use crate::config::{ConfigFile, Destination, Error, Paths};
 
 /// Keywords about trust or the route that dtunnel does not support, and the values at which they have no effect.
-const NOT_OBEYED: &[(&str, &[&str])] = &[
-    ("bindinterface", &["none"]),
-    ("nohostauthenticationforlocalhost", &["no", "false"]),
-    ("proxyusefdpass", &["no"]),
-    ("verifyhostkeydns", &["no", "false"]),
-];
+const NOT_OBEYED: &[(&str, &[&str])] =
+    &[("bindinterface", &["none"]), ("proxyusefdpass", &["no"]), ("verifyhostkeydns", &["no", "false"])];
 
 /// The same without an ssh binary that would obey them.
 const NOT_OBEYED_WITHOUT_SSH: &[(&str, &[&str])] = &[("canonicalizehostname", &["no", "false"])];
@@ -91,6 +87,10 @@ fn interpret(destination: &Destination, answer: &Answer, paths: &Paths) -> Resul
         Some(user) => user.to_owned(),
         None => std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).unwrap_or_else(|_| account()),
     };
+    if user.is_empty() {
+        let reason = "this system has no name for your uid: say whom to log in as, `user@host`";
+        return Err(Error::Target { input: destination.host.escape_debug().to_string(), reason });
+    }
     let port = destination.port.or(get("port").and_then(|port| port.parse().ok())).unwrap_or(22);
     let tokens = Tokens {
         alias: &destination.host,
@@ -98,6 +98,7 @@ fn interpret(destination: &Destination, answer: &Answer, paths: &Paths) -> Resul
         port,
         user: &user,
         host_key_alias: get("hostkeyalias"),
+        jump: get("proxyjump").filter(|jump| *jump != "none").unwrap_or_default(),
         paths,
     };
     let files = |key: &str, defaults: &[&str]| -> Vec<PathBuf> {
@@ -119,7 +120,8 @@ fn interpret(destination: &Destination, answer: &Answer, paths: &Paths) -> Resul
     };
     let proxy = match (get("proxycommand"), get("proxyjump")) {
         (_, Some(jump)) if jump != "none" => {
-            Proxy::Jump(jump.split(',').map(|hop| Destination::parse(hop.trim())).collect::<Result<_, _>>()?)
+            let hops = jump.split(',').map(|hop| Destination::parse(&tokens.replace(hop.trim())));
+            Proxy::Jump(hops.collect::<Result<_, _>>()?)
         }
         (Some(command), _) if command != "none" => Proxy::Command(command.into()),
         _ => Proxy::None,
@@ -156,6 +158,7 @@ fn interpret(destination: &Destination, answer: &Answer, paths: &Paths) -> Resul
         required_rsa_size: get("requiredrsasize").and_then(|bits| bits.parse().ok()).unwrap_or(REQUIRED_RSA_SIZE),
         batch_mode: yes("batchmode", false),
         check_host_ip: yes("checkhostip", false),
+        trusts_localhost: yes("nohostauthenticationforlocalhost", false),
         ca_signature_algorithms: algorithms("casignaturealgorithms"),
         hash_known_hosts: yes("hashknownhosts", false),
         proxy,
@@ -221,8 +224,8 @@ fn add_to_agent(value: &str) -> Option<AddToAgent> {
 
 /// The user's name by id(1), if the environment does not give it.
 fn account() -> String {
-    let output = std::process::Command::new("id").arg("-un").output().map(|output| output.stdout).unwrap_or_default();
-    String::from_utf8_lossy(&output).trim().to_owned()
+    let output = std::process::Command::new("id").arg("-un").output().ok().filter(|output| output.status.success());
+    String::from_utf8_lossy(&output.map(|output| output.stdout).unwrap_or_default()).trim().to_owned()
 }
 
 /// The file an option names: `none`, or a path.
@@ -278,8 +281,8 @@ mod tests {
         assert_eq!(settings("Host *\n", "h", true).not_obeyed, [""; 0]);
         let set = settings("Host *\n  VerifyHostKeyDNS yes\n  BindInterface lo\n", "h", true);
         assert_eq!(set.not_obeyed, ["bindinterface", "verifyhostkeydns"]);
-        let localhost = "Host *\n  NoHostAuthenticationForLocalhost yes\n";
-        assert_eq!(settings(localhost, "h", true).not_obeyed, ["nohostauthenticationforlocalhost"]);
+        let localhost = settings("Host *\n  NoHostAuthenticationForLocalhost yes\n", "h", true);
+        assert!(localhost.trusts_localhost && localhost.not_obeyed.is_empty());
         // ssh -G has obeyed it.
         let canonical = "Host *\n  CanonicalizeHostname always\n  CanonicalDomains invalid\n";
         assert_eq!(settings(canonical, "h", true).not_obeyed, [""; 0]);
@@ -327,6 +330,17 @@ mod tests {
             assert_eq!(s.connect_timeout, Some(Duration::from_secs(4)));
             let Proxy::Jump(hops) = s.proxy else { panic!("no jump") };
             assert_eq!(hops.iter().map(ToString::to_string).collect::<Vec<_>>(), ["bastion", "u@inner:2200"]);
+        }
+    }
+
+    #[test]
+    fn tokens_of_a_jump_are_replaced() {
+        let text = "Host web\n  HostName web.example.com\n  Port 2222\n  User deploy\n\
+                    \x20 ProxyJump %r@bastion,%n\n";
+        for with_binary in [true, false] {
+            let Proxy::Jump(hops) = settings(text, "web", with_binary).proxy else { panic!("no jump") };
+            let hops: Vec<String> = hops.iter().map(ToString::to_string).collect();
+            assert_eq!(hops, ["deploy@bastion", "web"]);
         }
     }
 

@@ -65,7 +65,7 @@ pub(super) fn ask(destination: &Destination, source: &SshConfigSource, paths: &P
     }
 }
 
-/// `ssh -G`, twice at once: with the files and without. None where there is no ssh.
+/// `ssh -G`, twice at once: with the files and without. None where there is no ssh, or none that works for this user.
 pub(super) fn with_ssh(destination: &Destination, source: &SshConfigSource) -> Result<Option<Answer>, Error> {
     let failed = |message: String| Error::SshConfig { host: destination.host.clone(), message };
     let (lines, defaults) = match (start(destination, source), start(destination, &SshConfigSource::None)) {
@@ -76,14 +76,19 @@ pub(super) fn with_ssh(destination: &Destination, source: &SshConfigSource) -> R
     let until = Instant::now() + LIMIT;
     let finish = |child: Child| {
         let output = output_until(child, until).map_err(|e| failed(e.to_string()))?;
+        // A uid without a name, as in many containers: ssh does nothing at all for it.
+        if !output.status.success() && output.stderr.starts_with(b"No user exists for uid") {
+            return Ok(None);
+        }
         if !output.status.success() {
             return Err(failed(String::from_utf8_lossy(&output.stderr).trim().replace(['\r', '\n'], "; ")));
         }
         let text = String::from_utf8_lossy(&output.stdout);
         let lines = text.lines().filter_map(|line| line.split_once(' '));
-        Ok(lines.map(|(key, value)| (key.to_ascii_lowercase(), value.to_owned())).collect())
+        Ok(Some(lines.map(|(key, value)| (key.to_ascii_lowercase(), value.to_owned())).collect()))
     };
-    Ok(Some(Answer { lines: finish(lines)?, defaults: finish(defaults)? }))
+    let (lines, defaults) = (finish(lines)?, finish(defaults)?);
+    Ok(lines.zip(defaults).map(|(lines, defaults)| Answer { lines, defaults }))
 }
 
 /// The output of a program, which must end by `until`: `Match exec` runs any command, and CanonicalizeHostname asks

@@ -107,6 +107,8 @@ pub struct SshSettings {
     pub batch_mode: bool,
     /// CheckHostIP: the address may be known with a key, too.
     pub check_host_ip: bool,
+    /// NoHostAuthenticationForLocalhost: any key is that of a loopback address.
+    pub trusts_localhost: bool,
     /// CASignatureAlgorithms, for host certificates.
     pub ca_signature_algorithms: Algorithms,
     /// HashKnownHosts: write new names hashed.

@@ -2,7 +2,10 @@
 
 use std::path::PathBuf;
 
+use sha1::{Digest, Sha1};
+
 use crate::config::Paths;
+use crate::text;
 
 /// What the `%` tokens of ssh_config(5), "TOKENS", stand for.
 pub(in crate::config) struct Tokens<'a> {
@@ -11,6 +14,8 @@ pub(in crate::config) struct Tokens<'a> {
     pub(in crate::config) port: u16,
     pub(in crate::config) user: &'a str,
     pub(in crate::config) host_key_alias: Option<&'a str>,
+    /// ProxyJump, as written.
+    pub(in crate::config) jump: &'a str,
     pub(in crate::config) paths: &'a Paths,
 }
 
@@ -20,10 +25,16 @@ impl Tokens<'_> {
         self.paths.expand_home(&self.replace(&environment(name)))
     }
 
-    /// `text` with its `%` tokens replaced; unknown ones stay as they are.
-    pub(in crate::config) fn replace(&self, text: &str) -> String {
-        let mut out = String::with_capacity(text.len());
-        let mut chars = text.chars();
+    /// The hash of the connection: of `%l%h%p%r%j` (ssh_config(5), "TOKENS"), as in `ssh_connection_hash` of OpenSSH.
+    fn connection(&self) -> String {
+        let text = format!("{}{}{}{}{}", local_host(), self.host_name, self.port, self.user, self.jump);
+        Sha1::digest(text).iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// `name` with its `%` tokens replaced; unknown ones stay as they are, and a warning names them.
+    pub(in crate::config) fn replace(&self, name: &str) -> String {
+        let mut out = String::with_capacity(name.len());
+        let mut chars = name.chars();
         while let Some(c) = chars.next() {
             if c != '%' {
                 out.push(c);
@@ -31,9 +42,11 @@ impl Tokens<'_> {
             }
             match chars.next() {
                 Some('%') => out.push('%'),
+                Some('C') => out.push_str(&self.connection()),
                 Some('d') => out.push_str(&self.paths.home.to_string_lossy()),
                 Some('h') => out.push_str(self.host_name),
                 Some('i') => out.push_str(&rustix::process::getuid().as_raw().to_string()),
+                Some('j') => out.push_str(self.jump),
                 Some('k') => out.push_str(self.host_key_alias.unwrap_or(self.alias)),
                 Some('L') => out.push_str(local_host().split('.').next().unwrap_or_default()),
                 Some('l') => out.push_str(&local_host()),
@@ -41,7 +54,10 @@ impl Tokens<'_> {
                 Some('p') => out.push_str(&self.port.to_string()),
                 Some('r') => out.push_str(self.user),
                 Some('u') => out.push_str(&std::env::var("USER").unwrap_or_default()),
-                Some(other) => out.extend(['%', other]),
+                Some(other) => {
+                    tracing::warn!("ssh_config has a token that is unknown: `%{}`", text::shown(&other.to_string()));
+                    out.extend(['%', other]);
+                }
                 None => out.push('%'),
             }
         }
@@ -71,6 +87,24 @@ pub(super) fn environment(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_connection_has_a_hash_and_a_jump_its_name() {
+        let paths = Paths { home: "/home/me".into() };
+        let tokens = Tokens {
+            alias: "h",
+            host_name: "h.example",
+            port: 22,
+            user: "u",
+            host_key_alias: None,
+            jump: "a,b",
+            paths: &paths,
+        };
+        assert_eq!(tokens.replace("%j %% %n"), "a,b % h");
+        let text = format!("{}h.example22ua,b", local_host());
+        let hash: String = Sha1::digest(text).iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(tokens.replace("/%C"), format!("/{hash}"));
+    }
 
     #[test]
     fn a_variable_that_is_not_set_is_nothing() {

@@ -59,8 +59,8 @@ fn number_of_event(event: &Event) -> usize {
 
 fn requests() -> Vec<Request> {
     vec![
-        Request::Watch { interactive: true, limit_ms: Some(30_000) },
-        Request::Watch { interactive: false, limit_ms: None },
+        Request::Watch { interactive: true, limit_ms: Some(30_000), agent: Some("/tmp/agent".into()) },
+        Request::Watch { interactive: false, limit_ms: None, agent: None },
         Request::Answer { id: 7, answer: Some(Secret::new("s3cret".into())) },
         Request::Answer { id: 7, answer: None },
         Request::Status,

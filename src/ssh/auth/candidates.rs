@@ -46,41 +46,43 @@ impl Candidate {
 }
 
 impl Login<'_> {
+    /// The first of the user's agents that answers.
     pub(super) async fn agent(&mut self) -> Option<AgentClient<UnixStream>> {
-        let path = match &self.target.ssh.identity_agent {
+        let sockets = match &self.target.ssh.identity_agent {
             IdentityAgent::None => return None,
-            IdentityAgent::Path(path) => path.clone(),
-            IdentityAgent::Environment => PathBuf::from(std::env::var_os("SSH_AUTH_SOCK").filter(|s| !s.is_empty())?),
+            IdentityAgent::Path(path) => vec![path.clone()],
+            IdentityAgent::Environment => self.context.credentials.agents(),
         };
+        let first = sockets.first()?;
         if self.context.credentials.agent_asks() && !self.context.prompter.disturbs() {
             let why = "it asks its owner, and further connections ask nobody".into();
-            self.skip(format!("the ssh-agent at {}", path.display()), why, None);
+            self.skip(format!("the ssh-agent at {}", first.display()), why, None);
             return None;
         }
-        match tokio::time::timeout(AGENT_TIMEOUT, AgentClient::connect_uds(&path)).await {
-            Ok(Ok(mut agent)) => {
-                // Required for keys restricted to certain hosts (ssh-add -h). Agents other than OpenSSH's don't
-                // know it and don't need it.
-                if let Some(binding) = self.handle.agent_session_binding()
-                    && tokio::time::timeout(AGENT_TIMEOUT, agent.bind_session(binding, false)).await.is_err()
-                {
-                    tracing::warn!("the ssh-agent at {} does not answer", path.display());
-                    self.skip(format!("the ssh-agent at {}", path.display()), "it does not answer".into(), None);
-                    return None;
-                }
-                Some(agent)
-            }
-            Ok(Err(e)) => {
-                tracing::warn!("no ssh-agent at {}: {e}", path.display());
-                self.skip(format!("the ssh-agent at {}", path.display()), e.to_string(), None);
-                None
-            }
-            Err(_) => {
-                tracing::warn!("the ssh-agent at {} does not answer", path.display());
-                self.skip(format!("the ssh-agent at {}", path.display()), "it does not answer".into(), None);
-                None
+        let mut failures = Vec::new();
+        for socket in &sockets {
+            match self.connect_agent(socket).await {
+                Ok(agent) => return Some(agent),
+                Err(why) => failures.push((format!("the ssh-agent at {}", socket.display()), why)),
             }
         }
+        for (agent, why) in failures {
+            tracing::warn!("{agent}: {why}");
+            self.skip(agent, why, None);
+        }
+        None
+    }
+
+    async fn connect_agent(&self, socket: &Path) -> Result<AgentClient<UnixStream>, String> {
+        let too_late = |_| "it does not answer".to_owned();
+        let connected = tokio::time::timeout(AGENT_TIMEOUT, AgentClient::connect_uds(socket)).await;
+        let mut agent = connected.map_err(too_late)?.map_err(|e| e.to_string())?;
+        // Required for keys restricted to certain hosts (ssh-add -h). Agents other than OpenSSH's don't know it and don't
+        // need it.
+        if let Some(binding) = self.handle.agent_session_binding() {
+            let _ = tokio::time::timeout(AGENT_TIMEOUT, agent.bind_session(binding, false)).await.map_err(too_late)?;
+        }
+        Ok(agent)
     }
 
     /// The keys to offer, in ssh's order: the agent's keys named in ssh_config, the agent's other keys unless

@@ -58,6 +58,9 @@ fn names(methods: &MethodSet) -> Vec<String> {
     methods.iter().map(|method| <&str>::from(method).to_owned()).collect()
 }
 
+/// Most methods and keys that were refused before the method "none": a server counts that, too (MaxAuthTries, usually 6).
+const MOST_BEFORE_NONE: usize = 4;
+
 /// Whether a Kerberos ticket cache exists, at KRB5CCNAME or at MIT's default path.
 fn has_kerberos_ticket() -> bool {
     let uid = rustix::process::getuid().as_raw();
@@ -106,20 +109,30 @@ impl Login<'_> {
         let methods = self.methods();
         let mut untried = methods.clone();
         let mut offered: Option<MethodSet> = None;
+        let mut may_ask_for_none = true;
         if self.context.looks_only {
-            // The "none" request costs a round trip, so it is sent only if the caller wants the list of methods (RFC
-            // 4252 section 5.2).
-            let result = self.handle.authenticate_none(&self.target.ssh.user).await;
-            self.still_open().await?;
-            match result.map(Attempt::from) {
-                Ok(Attempt::Success) => return Ok(None),
-                Ok(Attempt::Partial(set) | Attempt::Failure(set)) => offered = Some(set),
-                Ok(Attempt::Nothing) | Err(_) => {}
+            may_ask_for_none = false;
+            match self.none().await? {
+                Attempt::Success => return Ok(None),
+                Attempt::Partial(set) | Attempt::Failure(set) => offered = Some(set),
+                Attempt::Nothing => {}
             }
         }
         let mut partial = 0;
         loop {
             let next = untried.iter().position(|method| offered.as_ref().is_none_or(|set| set.contains(method)));
+            // Some servers know who comes by other means (Tailscale), some accounts have no password: before a person is
+            // asked, and not before keys, which would cost each login a round trip.
+            let needs_nobody = next.is_some_and(|next| untried[next] == MethodKind::PublicKey);
+            if !needs_nobody && partial == 0 && may_ask_for_none && self.tried.refused.len() < MOST_BEFORE_NONE {
+                may_ask_for_none = false;
+                match self.none().await? {
+                    Attempt::Success => return Ok(offered),
+                    Attempt::Partial(set) | Attempt::Failure(set) => offered = Some(set),
+                    Attempt::Nothing => {}
+                }
+                continue;
+            }
             let Some(next) = next else {
                 return Err(self.failure(offered.as_ref()));
             };
@@ -142,6 +155,13 @@ impl Login<'_> {
                 Attempt::Nothing => {}
             }
         }
+    }
+
+    /// The method "none" (RFC 4252 section 5.2), which also tells the methods that the server takes.
+    async fn none(&mut self) -> Result<Attempt, Error> {
+        let result = self.handle.authenticate_none(&self.target.ssh.user).await;
+        self.still_open().await?;
+        Ok(result.map_or(Attempt::Nothing, Attempt::from))
     }
 
     /// The enabled methods in order: PreferredAuthentications, or ssh's own order. GSSAPI and

@@ -324,8 +324,8 @@ mod tests {
             }
             match leaves {
                 Not | OnlyStopsSending => assert_eq!(verdicts, [Whose::ThisUsers], "{leaves:?}"),
-                // With a reset both ends are over.
-                Resets => assert!(verdicts.iter().all(|each| *each == Whose::Unknown), "{verdicts:?}"),
+                // With a reset both ends are over, if not at once.
+                Resets => assert!(!verdicts.contains(&Whose::AnotherUsers), "{verdicts:?}"),
                 _ => {
                     assert!(!verdicts.contains(&Whose::AnotherUsers), "{leaves:?}: {verdicts:?}");
                     assert!(!remembers() || verdicts.contains(&Whose::ThisUsers), "{leaves:?}");

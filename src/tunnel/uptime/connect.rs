@@ -1,6 +1,7 @@
 //! Makes a connection: TCP, login, and the Engine at the other end.
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,6 +32,11 @@ pub(in crate::tunnel) struct Connector {
 impl Connector {
     pub(in crate::tunnel) fn new(prompter: Prompter, remember: bool, status: Arc<Publisher>) -> Self {
         Self { prompter, credentials: Credentials::new(remember), status }
+    }
+
+    /// Prefers this ssh-agent from now on. Tells whether another one was preferred before.
+    pub(in crate::tunnel) fn prefer_agent(&self, socket: PathBuf) -> bool {
+        self.credentials.prefer_agent(socket)
     }
 
     /// Runs `work` for at most `limit`, not counting the time for answers to questions. None after the limit.

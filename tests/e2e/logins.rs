@@ -1,0 +1,199 @@
+//! Logins as they are on hosts: their shells, what these print, forced commands, other users' servers, agents that move.
+
+use std::io::{Read, Write};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use crate::lab::{Lab, connect, remote, run, set_mode, skip, wait_for};
+
+/// Has root's logins on the host run this shell; `more` are further lines of passwd(5).
+fn shell(lab: &Lab, shell: &str, more: &str) {
+    let before = std::fs::read_to_string(lab.path("passwd")).unwrap();
+    let others: String =
+        before.lines().filter(|line| !line.starts_with("root:")).map(|line| format!("{line}\n")).collect();
+    // Written in place: the host has this very file mounted.
+    std::fs::write(lab.path("passwd"), format!("root:x:0:0:root:/run/root:{shell}\n{others}{more}")).unwrap();
+}
+
+#[test]
+fn commands_of_the_host_run_in_any_login_shell() {
+    let Some(mut lab) = Lab::with_engine() else { return };
+    lab.reconfigure("DisableForwarding yes");
+    let command = format!(
+        "command:printf '%s' 'it''s!' >&2; exec docker -H 'unix://{}' system dial-stdio",
+        lab.remote_socket().display()
+    );
+    for name in ["bash", "zsh", "fish", "tcsh", "elvish"] {
+        let found = Command::new("sh").args(["-c", &format!("command -v {name}")]).output().unwrap();
+        if !found.status.success() {
+            skip(&format!("no {name}"));
+            continue;
+        }
+        shell(&lab, String::from_utf8(found.stdout).unwrap().trim(), "");
+        for remote in [&[][..], &["--remote", &command]] {
+            lab.ok(&[&["up", "lab"], remote].concat());
+            let transport = lab.status("lab")["transport"].as_str().unwrap().to_owned();
+            assert!(transport.starts_with("exec: "), "{name}: {transport}");
+            run(&mut lab.docker("lab", &["version"]));
+            lab.ok(&["down", "lab"]);
+        }
+    }
+}
+
+#[test]
+fn what_a_login_prints_is_no_part_of_what_its_commands_say() {
+    let Some(mut lab) = Lab::with_engine() else { return };
+    shell(&lab, "/bin/bash", "");
+    std::fs::write(lab.path("noise"), "echo 'Welcome to far!'; seq 3000\n").unwrap();
+    lab.reconfigure("DisableForwarding yes\nSetEnv BASH_ENV={dir}/noise");
+    for remote in
+        ["auto".to_owned(), format!("command:docker -H unix://{} system dial-stdio", lab.remote_socket().display())]
+    {
+        let of = if remote == "auto" { vec![] } else { vec!["--remote", &remote] };
+        lab.ok(&[&["up", "lab"][..], &of].concat());
+        run(&mut lab.docker("lab", &["version"]));
+        lab.ok(&["down", "lab"]);
+    }
+}
+
+#[test]
+fn a_forced_command_that_leads_to_the_engine_is_found() {
+    let Some(lab) = Lab::with_engine() else { return };
+    let keys = lab.path("authorized_keys");
+    let key = std::fs::read_to_string(&keys).unwrap();
+    let command = format!("docker -H unix://{} system dial-stdio", lab.remote_socket().display());
+    std::fs::write(&keys, format!("restrict,command=\"{command}\" {key}")).unwrap();
+    lab.write_config(&format!("ssh_config = {:?}\n", lab.path("ssh_config")));
+    for _ in 0..2 {
+        lab.ok(&["up", "lab"]);
+        assert_eq!(lab.status("lab")["transport"], "exec: docker system dial-stdio");
+        run(&mut lab.docker("lab", &["version"]));
+        lab.ok(&["down", "lab"]);
+    }
+}
+
+#[test]
+fn a_login_whose_server_is_roots_keeps_its_commands_and_leaves_none() {
+    let Some(lab) = Lab::far() else { return };
+    let address = lab.sshd.address.clone();
+    let (key, socket) = (lab.path("dropbear_key"), lab.path("remote/x.sock"));
+    run(Command::new("dropbearkey").args(["-t", "ed25519", "-f"]).arg(&key));
+    remote::serve(&socket, remote::echo);
+    set_mode(&socket, 0o666);
+    for dir in [lab.dir.path(), &lab.path("remote")] {
+        set_mode(dir, 0o755);
+    }
+    shell(&lab, "/bin/sh", "dev:x:1234:1234::/run/dev:/bin/sh\n");
+    lab.host().run(&format!(
+        "mkdir -p /run/dev/.ssh; cp {}/user.pub /run/dev/.ssh/authorized_keys; chmod 700 /run/dev /run/dev/.ssh; \
+         chown -R 1234:1234 /run/dev",
+        lab.dir.path().display()
+    ));
+    let words = ["dropbear", "-F", "-E", "-s", "-P", "/run/dropbear.pid", "-p", &format!("{address}:2222"), "-r"];
+    let _dropbear = lab.host().serve(&[&words[..], &[key.to_str().unwrap()]].concat());
+    lab.host().until_it_listens(2222);
+    let target = format!("dev@{address}:2222");
+    lab.ok(&["up", &target, "--remote", socket.to_str().unwrap()]);
+    let name = &format!("dev@{address}+2222");
+    let mut client = connect(&lab.socket(name));
+    // The first byte tells the server that this is no ping.
+    client.write_all(b"x").unwrap();
+    // Longer than the watch's pause.
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(5) {
+        client.write_all(b"x").unwrap();
+        client.read_exact(&mut [0]).unwrap_or_else(|e| panic!("after {:?}: {e}; {}", begun.elapsed(), lab.log(name)));
+    }
+    lab.ok(&["down", &target]);
+    let left = || lab.host().run("cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' '").contains("dial-stdio");
+    wait_for("the command's end", || (!left()).then_some(()));
+}
+
+#[test]
+fn the_agent_of_whoever_brings_it_up_again_is_used() {
+    let lab = Lab::new("");
+    let socket = lab.path("remote/x.sock");
+    remote::serve(&socket, remote::echo);
+    let at = |name: &str| lab.path(name);
+    std::fs::rename(at("user"), at("only-in-the-agent")).unwrap();
+    set_mode(&at("only-in-the-agent"), 0o600);
+    let up = |agent: &str| {
+        let mut up = lab.dtunnel(["up", "lab", "--remote", socket.to_str().unwrap()]);
+        up.env("SSH_AUTH_SOCK", at(agent)).output().unwrap()
+    };
+    let first = lab.agent();
+    lab.agent_add("only-in-the-agent");
+    assert!(up("agent").status.success());
+    // The login ends, and with it its agent; the next one has another one at another place.
+    drop(first);
+    std::fs::rename(at("agent"), at("old-agent")).ok();
+    lab.sshd.cut_sessions();
+    let _second = lab.agent();
+    std::fs::rename(at("agent"), at("new-agent")).unwrap();
+    run(Command::new("ssh-add").arg("-q").arg(at("only-in-the-agent")).env("SSH_AUTH_SOCK", at("new-agent")));
+    let again = up("new-agent");
+    assert!(again.status.success(), "{}", String::from_utf8_lossy(&again.stderr));
+}
+
+#[test]
+fn an_account_without_a_password_needs_none() {
+    let Some(mut lab) = Lab::far() else { return };
+    let socket = lab.path("remote/x.sock");
+    remote::serve(&socket, remote::echo);
+    std::fs::write(lab.path("shadow"), "root::19000:0:99999:7:::\n").unwrap();
+    std::fs::write(lab.path("authorized_keys"), "").unwrap();
+    lab.reconfigure("PermitEmptyPasswords yes\nPasswordAuthentication yes\nPermitRootLogin yes\nUsePAM no");
+    lab.ok(&["up", "lab", "--remote", socket.to_str().unwrap()]);
+}
+
+#[test]
+fn a_url_names_the_engines_socket_too() {
+    let Some(lab) = Lab::with_engine() else { return };
+    let engine = lab.remote_socket();
+    lab.write_config(&format!("ssh_config = {:?}\n", lab.path("ssh_config")));
+    let url = format!("ssh://lab{}", engine.display());
+    lab.ok(&["up", &url]);
+    assert_eq!(lab.status(&url)["remote"], engine.to_str().unwrap());
+}
+
+#[test]
+fn a_uid_without_a_name_can_log_in_as_somebody() {
+    if !crate::lab::is_root() {
+        return skip("being somebody else needs root");
+    }
+    const NAMELESS: &str = "54321";
+    let lab = Lab::new("");
+    let home = lab.path("his");
+    for dir in [&home, &home.join("run")] {
+        std::fs::create_dir(dir).unwrap();
+        set_mode(dir, 0o700);
+    }
+    set_mode(lab.dir.path(), 0o755);
+    std::fs::copy(env!("CARGO_BIN_EXE_dtunnel"), lab.path("dtunnel")).unwrap();
+    std::fs::copy(lab.path("user"), home.join("user")).unwrap();
+    let (address, port) = (&lab.sshd.address, lab.sshd.port);
+    let ssh_config = format!(
+        "Host lab\n  HostName {address}\n  Port {port}\n  IdentityFile {}\n  UserKnownHostsFile {}\n  StrictHostKeyChecking \
+         accept-new\n",
+        home.join("user").display(),
+        home.join("known_hosts").display()
+    );
+    std::fs::write(home.join("ssh_config"), ssh_config).unwrap();
+    std::fs::write(home.join("config.toml"), format!("ssh_config = {:?}\n", home.join("ssh_config"))).unwrap();
+    run(Command::new("chown").args(["-R", NAMELESS]).arg(&home));
+    let socket = lab.path("remote/x.sock");
+    remote::serve(&socket, remote::echo);
+    let up = |target: &str| {
+        let mut command = Command::new("setpriv");
+        lab.set_env(&mut command);
+        command.args(["--reuid", NAMELESS, "--regid", NAMELESS, "--clear-groups"]).arg(lab.path("dtunnel"));
+        command.args(["up", target, "--remote", socket.to_str().unwrap()]).env("HOME", &home);
+        command.env("XDG_RUNTIME_DIR", home.join("run")).env("DTUNNEL_CONFIG", home.join("config.toml"));
+        command.env_remove("USER").env_remove("LOGNAME").output().unwrap()
+    };
+    let nobody = up("lab");
+    let said = String::from_utf8_lossy(&nobody.stderr);
+    assert!(said.contains("no name for your uid"), "{said}");
+    let root = up("root@lab");
+    assert!(root.status.success(), "{}", String::from_utf8_lossy(&root.stderr));
+}
