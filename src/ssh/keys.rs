@@ -186,7 +186,8 @@ fn read_key_file(path: &Path) -> std::io::Result<Zeroizing<String>> {
     let mut text = Zeroizing::new(String::new());
     file.take(MAX_KEY_FILE).read_to_string(&mut text)?;
     let mine = meta.uid() == rustix::process::getuid().as_raw();
-    if mine && meta.mode() & 0o077 != 0 && text.parse::<PublicKey>().is_err() {
+    let is_public = || text.parse::<PublicKey>().is_ok() || Certificate::from_openssh(text.trim()).is_ok();
+    if mine && meta.mode() & 0o077 != 0 && !is_public() {
         let mode = meta.mode() & 0o7777;
         return Err(std::io::Error::new(
             std::io::ErrorKind::PermissionDenied,

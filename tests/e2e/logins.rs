@@ -197,3 +197,58 @@ fn a_uid_without_a_name_can_log_in_as_somebody() {
     let root = up("root@lab");
     assert!(root.status.success(), "{}", String::from_utf8_lossy(&root.stderr));
 }
+
+/// Those of the login's current docker context, and of Docker Desktop and its like.
+#[test]
+fn an_engine_of_the_logins_own_is_found() {
+    for (script, path) in [
+        ("docker context create mine --docker host=unix://$ENGINE; docker context use mine", "$ENGINE"),
+        ("mkdir -p ~/.docker/run; ln -s $ENGINE ~/.docker/run/docker.sock", "/run/root/.docker/run/docker.sock"),
+        (
+            "mkdir -p ~/.colima/default; ln -s $ENGINE ~/.colima/default/docker.sock",
+            "/run/root/.colima/default/docker.sock",
+        ),
+    ] {
+        let Some(lab) = Lab::with_engine() else { return };
+        let engine = lab.remote_socket();
+        let engine = engine.to_str().unwrap();
+        lab.host().run(&format!("export HOME=/run/root; {}", script.replace("$ENGINE", engine)));
+        lab.write_config(&format!("ssh_config = {:?}\n", lab.path("ssh_config")));
+        lab.ok(&["up", "lab"]);
+        assert_eq!(lab.status("lab")["remote"], path.replace("$ENGINE", engine), "{script}");
+    }
+}
+
+#[test]
+fn a_host_on_loopback_may_have_any_key_where_that_is_said() {
+    let lab = Lab::near();
+    let socket = lab.path("remote/x.sock");
+    remote::serve(&socket, remote::echo);
+    let up = ["up", "lab", "--remote", socket.to_str().unwrap()];
+    lab.write_ssh_config("  StrictHostKeyChecking yes\n");
+    lab.fails(5, &up);
+    for (more, is_trusted) in [("  HostKeyAlias other\n", false), ("", true)] {
+        lab.write_ssh_config(&format!("  StrictHostKeyChecking yes\n  NoHostAuthenticationForLocalhost yes\n{more}"));
+        assert_eq!(lab.run(&up).status.success(), is_trusted, "{more}");
+    }
+    assert!(!lab.path("known_hosts").exists(), "nothing is learnt");
+}
+
+#[test]
+fn a_certificate_may_be_named_where_its_key_is_in_the_agent() {
+    let mut lab = Lab::new("");
+    let socket = lab.path("remote/x.sock");
+    remote::serve(&socket, remote::echo);
+    lab.keygen("ca", "ed25519", "");
+    lab.reconfigure("TrustedUserCAKeys {dir}/ca.pub");
+    std::fs::write(lab.path("authorized_keys"), "").unwrap();
+    lab.keygen("worker", "ed25519", "");
+    lab.certify("ca", "worker", &["-n", &crate::lab::whoami()]);
+    let _agent = lab.agent();
+    std::fs::rename(lab.path("worker-cert.pub"), lab.path("named-cert.pub")).unwrap();
+    lab.agent_add("worker");
+    lab.write_ssh_config(&format!("  IdentityFile {}\n", lab.path("named-cert.pub").display()));
+    let mut up = lab.dtunnel(["up", "lab", "--remote", socket.to_str().unwrap()]);
+    let output = up.env("SSH_AUTH_SOCK", lab.path("agent")).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
