@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::unistd::{Uid, User};
+
 use super::query::{Answer, ask};
 use super::settings::{
     AddToAgent, AddressFamily, Algorithms, HostKeyPolicy, IdentityAgent, MissingMethod, Proxy, SshSettings,
@@ -222,10 +224,9 @@ fn add_to_agent(value: &str) -> Option<AddToAgent> {
     }
 }
 
-/// The user's name by id(1), if the environment does not give it.
+/// The user's name by passwd(5), if the environment does not give it; empty if there is none.
 fn account() -> String {
-    let output = std::process::Command::new("id").arg("-un").output().ok().filter(|output| output.status.success());
-    String::from_utf8_lossy(&output.map(|output| output.stdout).unwrap_or_default()).trim().to_owned()
+    User::from_uid(Uid::current()).ok().flatten().map(|user| user.name).unwrap_or_default()
 }
 
 /// The file an option names: `none`, or a path.
