@@ -183,19 +183,21 @@ fn a_uid_without_a_name_can_log_in_as_somebody() {
     run(Command::new("chown").args(["-R", NAMELESS]).arg(&home));
     let socket = lab.path("remote/x.sock");
     remote::serve(&socket, remote::echo);
-    let up = |target: &str| {
+    let dtunnel = |args: &[&str]| {
         let mut command = Command::new("setpriv");
         lab.set_env(&mut command);
         command.args(["--reuid", NAMELESS, "--regid", NAMELESS, "--clear-groups"]).arg(lab.path("dtunnel"));
-        command.args(["up", target, "--remote", socket.to_str().unwrap()]).env("HOME", &home);
+        command.args(args).env("HOME", &home);
         command.env("XDG_RUNTIME_DIR", home.join("run")).env("DTUNNEL_CONFIG", home.join("config.toml"));
         command.env_remove("USER").env_remove("LOGNAME").output().unwrap()
     };
+    let up = |target: &str| dtunnel(&["up", target, "--remote", socket.to_str().unwrap()]);
     let nobody = up("lab");
     let said = String::from_utf8_lossy(&nobody.stderr);
     assert!(said.contains("no name for your uid"), "{said}");
     let root = up("root@lab");
     assert!(root.status.success(), "{}", String::from_utf8_lossy(&root.stderr));
+    assert!(dtunnel(&["down", "root@lab"]).status.success());
 }
 
 /// Those of the login's current docker context, and of Docker Desktop and its like.
