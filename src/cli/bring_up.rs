@@ -14,6 +14,7 @@ use crate::config::{
 };
 use crate::daemon::{self, ControlClient, Event, Request, SpawnError, TunnelStatus};
 use crate::failure::{ExitCode, Failure};
+use crate::ssh::own_agent;
 
 /// How long a daemon that holds the lock may take to open its control socket.
 const STARTING: Duration = Duration::from_secs(2);
@@ -202,7 +203,7 @@ pub(super) fn watch(
         Clock::OfDaemon(limit) => (None, limit),
     };
     // A daemon that fails at once may exit before it reads this; its reason can still be received.
-    let agent = std::env::var("SSH_AUTH_SOCK").ok().filter(|socket| !socket.is_empty());
+    let agent = own_agent().and_then(|socket| socket.to_str().map(str::to_owned));
     let _ = client.send(&Request::Watch { interactive: prompt::is_interactive(), limit_ms, agent });
     loop {
         // The daemon applies the limit because it knows of questions at other terminals. The client's limit only

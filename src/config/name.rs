@@ -85,10 +85,9 @@ impl Destination {
             }
             // A login name may have one, as those of gateways do: then it is written where no password can be meant.
             if user.contains(':') {
-                return Err(bad(
-                    "a target cannot hold a password; a user with a colon goes into the profile's `user` \
-                                or into ssh_config",
-                ));
+                let reason = "a target cannot hold a password; a user with a colon goes into the profile's `user` or into \
+                              ssh_config";
+                return Err(bad(reason));
             }
         }
         let user = match (user, url) {
@@ -124,7 +123,13 @@ fn unescaped(text: &str) -> Option<String> {
         rest = &more[2..];
     }
     let text = String::from_utf8(bytes).ok()?;
-    (!text.starts_with('-') && !text.contains(|c: char| c.is_control() || c.is_whitespace())).then_some(text)
+    is_login_name(&text).then_some(text)
+}
+
+/// May this be a login name, as an argument of `ssh -G` and shown to people? It may have `@` and `:`, as those of gateways
+/// do.
+pub(super) fn is_login_name(name: &str) -> bool {
+    !name.is_empty() && !name.starts_with('-') && !name.contains(|c: char| c.is_control() || c.is_whitespace())
 }
 
 /// `host`, `host:port`, `[v6]`, `[v6]:port` or a bare IPv6 address. None where the port is bad.

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::local::LocalEndpoint;
+use super::name::is_login_name;
 use super::ssh_config::{self, Proxy, SshConfigSource};
 use super::target::{IgnoredCheck, Target};
 use super::{
@@ -48,16 +49,6 @@ fn ignored_checks(name: &str, config: &ConfigFile, profile: &Profile) -> Vec<Ign
     settings.into_iter().flat_map(of).collect()
 }
 
-/// Checks a login name, which becomes an argument of `ssh -G` and is shown to people. It may have `@` and `:`, as those of
-/// gateways do.
-fn check_user(user: &str) -> Result<(), Error> {
-    let is_odd = |c: char| c.is_control() || c.is_whitespace();
-    match user.is_empty() || user.starts_with('-') || user.contains(is_odd) {
-        true => Err(Error::Target { input: text::shown(user), reason: "it is not a login name" }),
-        false => Ok(()),
-    }
-}
-
 /// The meaning of a TARGET on the command line.
 pub(super) struct Identified<'a> {
     /// The tunnel's name.
@@ -76,8 +67,9 @@ pub(super) fn identify<'a>(input: &str, config: &'a ConfigFile) -> Result<Identi
     };
     let host = Destination::parse(profile.host.as_deref().unwrap_or(input));
     let mut destination = host.map_err(|error| config.at(Some(input), "host", error))?;
-    if let Some(user) = &profile.user {
-        check_user(user).map_err(|error| config.at(Some(input), "user", error))?;
+    if let Some(user) = profile.user.as_ref().filter(|user| !is_login_name(user)) {
+        let error = Error::Target { input: text::shown(user), reason: "it is not a login name" };
+        return Err(config.at(Some(input), "user", error));
     }
     destination.user = profile.user.clone().or(destination.user);
     destination.port = profile.port.or(destination.port);

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::check::{Check, Verdict};
 use crate::config::{LocalEndpoint, Target, runtime_dir};
+use crate::ssh::own_agent;
 use crate::unix_socket::{self, connect_within};
 
 /// Time limit of connecting to a program on this machine.
@@ -97,10 +98,9 @@ fn runtime() -> Found {
 }
 
 fn agent() -> Found {
-    let Some(path) = std::env::var_os("SSH_AUTH_SOCK").filter(|path| !path.is_empty()) else {
+    let Some(path) = own_agent() else {
         return (Verdict::Ok, "no ssh-agent (SSH_AUTH_SOCK is not set)".into(), None);
     };
-    let path = PathBuf::from(path);
     match connect_within(&path, CONNECTING) {
         Ok(_) => (Verdict::Ok, format!("an ssh-agent at {}", path.display()), None),
         Err(e) => (

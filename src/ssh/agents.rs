@@ -18,12 +18,16 @@ impl Agents {
         self.0.truncate(MOST);
     }
 
-    /// All of them, and at last the one of this process (`$SSH_AUTH_SOCK`).
+    /// All of them, and at last the one of this process.
     pub(super) fn all(&self) -> Vec<PathBuf> {
-        let own = std::env::var_os("SSH_AUTH_SOCK").filter(|socket| !socket.is_empty()).map(PathBuf::from);
-        let own = own.filter(|own| !self.0.contains(own));
+        let own = own_agent().filter(|own| !self.0.contains(own));
         self.0.iter().cloned().chain(own).collect()
     }
+}
+
+/// The socket of this process's ssh-agent (`$SSH_AUTH_SOCK`).
+pub fn own_agent() -> Option<PathBuf> {
+    std::env::var_os("SSH_AUTH_SOCK").filter(|socket| !socket.is_empty()).map(PathBuf::from)
 }
 
 #[cfg(test)]

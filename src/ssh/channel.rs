@@ -205,13 +205,6 @@ impl Channel {
     /// Waits until the server sends anything, even EOF or close. For channels on which nothing is under way; the
     /// channel cannot be used afterwards. Cancel safe; also reports messages that arrived before the call.
     pub async fn touched(&mut self) {
-        // A command's own beginning is not for anybody.
-        if self.leads_to.is_command()
-            && let Some(Inner::Whole(inner)) = self.inner.take_if(|inner| matches!(inner, Inner::Whole(_)))
-        {
-            let (reader, writer) = Self::halves(inner, self.leads_to);
-            self.inner = Some(Inner::Halves(reader, writer));
-        }
         // Unconstrained: a task that has used up its budget would be told that no message is there.
         let inner = match &mut self.inner {
             None => return,

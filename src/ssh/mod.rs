@@ -34,6 +34,7 @@ mod step;
 mod transport;
 mod uncoupled;
 
+pub use agents::own_agent;
 pub use channel::{Channel, ChannelReader, ChannelWriter, Endpoint, Gone, OpenError, Received, Refusal};
 pub use channel_stream::ChannelStream;
 pub use connection::{Connection, Output};

@@ -17,7 +17,7 @@ use super::client::stream::LocalStream;
 use super::dial::{Kind, Purpose};
 use super::flow::carriage::End;
 use super::guard::{GuardedClient, Police};
-use super::placer::{Placed, Placing, or_gone};
+use super::placer::{Placed, Placing, at_rest, or_gone};
 use super::serving::Serving;
 use crate::config::Target;
 
@@ -182,7 +182,7 @@ impl Conversation {
             }
             if exchange.names_our_socket() {
                 // Without a connection the request is refused when it is placed.
-                Box::pin(or_gone(&local, serving.until_connected())).await?;
+                at_rest(&local, serving.until_connected()).await?;
                 match serving.engines_socket() {
                     Ok(path) => exchange.give_their_socket(&path),
                     Err(why) => {

@@ -400,7 +400,10 @@ async fn close_unwanted(opening: JoinHandle<Result<Channel, OpenError>>, _lease:
 }
 
 /// As [`or_gone`], on the heap: a client's task has no memory for its waits while it is served.
-fn at_rest<T>(local: &LocalStream, work: impl Future<Output = T>) -> impl Future<Output = Result<T, String>> {
+pub(super) fn at_rest<T>(
+    local: &LocalStream,
+    work: impl Future<Output = T>,
+) -> impl Future<Output = Result<T, String>> {
     Box::pin(or_gone(local, work))
 }
 

@@ -110,21 +110,15 @@ impl Login<'_> {
         let mut untried = methods.clone();
         let mut offered: Option<MethodSet> = None;
         let mut may_ask_for_none = true;
-        if self.context.looks_only {
-            may_ask_for_none = false;
-            match self.none().await? {
-                Attempt::Success => return Ok(None),
-                Attempt::Partial(set) | Attempt::Failure(set) => offered = Some(set),
-                Attempt::Nothing => {}
-            }
-        }
         let mut partial = 0;
         loop {
             let next = untried.iter().position(|method| offered.as_ref().is_none_or(|set| set.contains(method)));
             // Some servers know who comes by other means (Tailscale), some accounts have no password: before a person is
-            // asked, and not before keys, which would cost each login a round trip.
+            // asked, and not before keys, which would cost each login a round trip, unless the caller wants the list of
+            // methods.
             let needs_nobody = next.is_some_and(|next| untried[next] == MethodKind::PublicKey);
-            if !needs_nobody && partial == 0 && may_ask_for_none && self.tried.refused.len() < MOST_BEFORE_NONE {
+            let is_its_turn = self.context.looks_only || !needs_nobody;
+            if is_its_turn && partial == 0 && may_ask_for_none && self.tried.refused.len() < MOST_BEFORE_NONE {
                 may_ask_for_none = false;
                 match self.none().await? {
                     Attempt::Success => return Ok(offered),
