@@ -5,6 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
 use super::host::Host;
 use super::keeper::{Keeper, child_of};
 use super::{run, wait_for};
@@ -60,7 +63,18 @@ impl Sshd {
 
     /// Ends the server and all its sessions.
     pub fn stop(&mut self) {
+        // What started it on a host ends before it: until the server itself has, it has its port, and would remove the next
+        // one's pid file.
+        let process = self.process().and_then(|pid| Pid::from_raw(pid.try_into().ok()?));
+        let process = process.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
         self.keeper = None;
+        if let Some(process) = process {
+            wait_for("sshd to end", || {
+                poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&Timespec::default()))
+                    .is_ok_and(|n| n == 1)
+                    .then_some(())
+            });
+        }
     }
 
     /// Starts it on the same port.
@@ -89,10 +103,14 @@ impl Sshd {
 
     /// Its process, as this machine counts.
     fn pid(&self) -> String {
-        let started = self.keeper.as_ref().and_then(Keeper::pid).expect("a server that runs");
+        self.process().expect("a server that runs").to_string()
+    }
+
+    fn process(&self) -> Option<u32> {
+        let started = self.keeper.as_ref().and_then(Keeper::pid)?;
         // On a host: nsenter, unshare, sshd.
         let steps = if self.host.is_some() { 2 } else { 0 };
-        (0..steps).fold(started, |pid, _| child_of(pid).expect("a server on the host")).to_string()
+        (0..steps).try_fold(started, |pid, _| child_of(pid))
     }
 
     /// Ends the sessions but not the server.
