@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, Weak};
 
 use super::host::Host;
-use super::keeper::Keeper;
+use super::keeper::{Keeper, child_of};
 use super::{run, skip, wait_for};
 
 /// The image every test can use: busybox, and nothing else.
@@ -72,7 +72,11 @@ impl Engine {
     /// Ends it and starts it again, with all it has.
     pub fn restart(&self) {
         let mut keeper = self.keeper.lock().unwrap();
-        *keeper = None;
+        if let Some(before) = keeper.take() {
+            // nsenter, dockerd.
+            let process = before.pid().and_then(child_of);
+            before.end_with(process);
+        }
         *keeper = Some(self.dockerd());
         self.until_it_answers();
     }

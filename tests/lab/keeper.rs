@@ -7,6 +7,11 @@
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Stdio};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+use super::wait_for;
+
 pub struct Keeper {
     shell: Child,
 }
@@ -40,6 +45,20 @@ impl Keeper {
             {clean_up}"#
         );
         Self { shell: shell(&script, server, Stdio::null()) }
+    }
+
+    /// Ends the server, and returns once this process of it has ended. (What enters a namespace for it ends at once; until
+    /// the server has, too, it has its port, and would remove the pid file of the next one.)
+    pub fn end_with(self, process: Option<u32>) {
+        let process = process.and_then(|pid| Pid::from_raw(pid.try_into().ok()?));
+        let process = process.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
+        drop(self);
+        if let Some(process) = process {
+            wait_for("a server to end", || {
+                let ended = poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&Timespec::default()));
+                ended.is_ok_and(|count| count == 1).then_some(())
+            });
+        }
     }
 
     /// The server's process.

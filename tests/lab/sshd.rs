@@ -5,9 +5,6 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
-
 use super::host::Host;
 use super::keeper::{Keeper, child_of};
 use super::{run, wait_for};
@@ -63,17 +60,9 @@ impl Sshd {
 
     /// Ends the server and all its sessions.
     pub fn stop(&mut self) {
-        // What started it on a host ends before it: until the server itself has, it has its port, and would remove the next
-        // one's pid file.
-        let process = self.process().and_then(|pid| Pid::from_raw(pid.try_into().ok()?));
-        let process = process.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
-        self.keeper = None;
-        if let Some(process) = process {
-            wait_for("sshd to end", || {
-                poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&Timespec::default()))
-                    .is_ok_and(|n| n == 1)
-                    .then_some(())
-            });
+        let process = self.process();
+        if let Some(keeper) = self.keeper.take() {
+            keeper.end_with(process);
         }
     }
 
