@@ -83,7 +83,7 @@ fn tunnel(policies: &[Policy]) -> Arc<Tunnel> {
     let overrides = Overrides { ssh_config: Some("none".into()), ..Overrides::default() };
     let mut target = resolve("lab", &config, &overrides, Path::new(SOCKET)).unwrap();
     target.access = Access { policies: policies.to_vec(), allowed_binds: vec!["/srv/x".into()], ..Access::default() };
-    Tunnel::new(target, Prompter::for_nobody(), None).unwrap()
+    Tunnel::new(target, Prompter::for_nobody(), None, None).unwrap()
 }
 
 /// A client of a tunnel with these policies.

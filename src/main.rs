@@ -3,6 +3,10 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    // ssh has a question, or is to be started (`ssh/openssh`).
+    if let Some(exit) = dtunnel::ssh::answer_as_askpass().or_else(dtunnel::ssh::become_ssh) {
+        return exit;
+    }
     // Answers a shell's request for completions, then exits.
     dtunnel::cli::complete();
     match dtunnel::cli::parse() {

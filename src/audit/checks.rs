@@ -79,13 +79,18 @@ pub(super) fn ssh_host_key(facts: &Facts) -> Finding {
     found_if(facts.any_host_key, || "StrictHostKeyChecking no".into())
 }
 
+/// Why the algorithms are not known.
+const BY_SSH: &str = "the machine's ssh made the connection, which does not tell its algorithms";
+
 pub(super) fn ssh_algorithms(facts: &Facts) -> Finding {
-    found_if(!facts.ssh.strict, || format!("{}: no strict key exchange", facts.ssh.server))
+    let Some(ssh) = &facts.ssh else { return Finding::unknown(BY_SSH) };
+    found_if(!ssh.strict, || format!("{}: no strict key exchange", ssh.server))
 }
 
 pub(super) fn ssh_quantum(facts: &Facts) -> Finding {
-    let hybrid = ["mlkem", "sntrup"].iter().any(|name| facts.ssh.kex.contains(name));
-    found_if(!hybrid, || format!("{}: {}", facts.ssh.server, facts.ssh.kex))
+    let Some(ssh) = &facts.ssh else { return Finding::unknown(BY_SSH) };
+    let hybrid = ["mlkem", "sntrup"].iter().any(|name| ssh.kex.contains(name));
+    found_if(!hybrid, || format!("{}: {}", ssh.server, ssh.kex))
 }
 
 pub(super) fn user_namespaces(facts: &Facts) -> Finding {

@@ -15,7 +15,7 @@ use crate::engine::{self, Session};
 use crate::host::{self, Route, find_engine, open_engine};
 use crate::proc_net::socket_address;
 use crate::shell_word::quoted;
-use crate::ssh::{self, ConnectContext, Connection, OpenError, Prompter};
+use crate::ssh::{self, ChannelStream, ConnectContext, Connection, OpenError, Prompter};
 
 /// Time limit of each request.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -77,7 +77,8 @@ pub(super) struct Facts {
     pub(super) commands: Commands,
     /// The target's ports that accepted a connection from this machine; None if the host is not reached directly.
     pub(super) reached: Option<Vec<u16>>,
-    pub(super) ssh: ssh::Negotiated,
+    /// None: the machine's ssh has negotiated it, and does not tell.
+    pub(super) ssh: Option<ssh::Negotiated>,
     pub(super) login: ssh::Login,
     pub(super) user: String,
     /// Whether changed host keys are accepted (StrictHostKeyChecking no).
@@ -160,7 +161,7 @@ async fn of_engine(
     let (host, socket) = (target.address(), route.remote().to_string());
     let channel = open_engine(connection, route, target, LIMIT).await?;
     let asked = async {
-        let mut session = Session::over(channel.into_stream()).await?;
+        let mut session = Session::over(ChannelStream::from(channel)).await?;
         if let Answer::Told(version) = answer(session.json("/version", LIMIT).await)? {
             facts.version = version;
         }

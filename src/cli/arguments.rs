@@ -39,6 +39,9 @@ pub(super) struct TunnelArgs {
     /// The Engine on the host: auto, a socket's path, tcp:ADDRESS:PORT or command:… [default: auto]
     #[arg(long, value_name = "ENDPOINT")]
     pub(super) remote: Option<String>,
+    /// The SSH that carries the tunnel: dtunnel's own (native), the machine's (openssh), or what is needed [default: auto]
+    #[arg(long, value_name = "auto|native|openssh")]
+    pub(super) carrier: Option<config::CarrierSetting>,
     /// Connect on first use, and disconnect when idle
     #[arg(long)]
     pub(super) lazy: bool,
@@ -68,7 +71,16 @@ pub(super) struct DaemonArgs {
 impl TunnelArgs {
     /// Default arguments with this time-out, for commands that bring a tunnel up as a side effect.
     pub(super) fn on_the_way(timeout: config::Duration) -> Self {
-        Self { local: None, remote: None, lazy: false, ports: false, read_only: false, remember: false, timeout }
+        Self {
+            local: None,
+            remote: None,
+            carrier: None,
+            lazy: false,
+            ports: false,
+            read_only: false,
+            remember: false,
+            timeout,
+        }
     }
 }
 
@@ -90,6 +102,9 @@ pub(super) fn daemon_args(global: &Global, target: &str, args: &TunnelArgs) -> R
     }
     if let Some(remote) = &args.remote {
         list.extend(["--remote".into(), remote.into()]);
+    }
+    if let Some(carrier) = args.carrier {
+        list.extend(["--carrier".into(), carrier.to_string().into()]);
     }
     let flags = [
         ("--lazy", args.lazy),
@@ -125,6 +140,7 @@ pub(super) fn overrides(global: &Global, args: &TunnelArgs) -> Overrides {
         ssh_config: global.ssh_config(),
         local: args.local.clone(),
         remote: args.remote.clone(),
+        carrier: args.carrier,
         lazy: args.lazy,
         remember: args.remember,
         ports: args.ports,

@@ -13,7 +13,9 @@ use toml::de::DeTable;
 use super::keys::{Places, check_keys, places, position, section};
 use super::nearest::nearest;
 use super::values::{AuditSetting, Duration, Jump};
-use super::{AccessSetting, Destination, Error, PortsConflict, PortsSetting, Size, allowed, trusted_file};
+use super::{
+    AccessSetting, CarrierSetting, Destination, Error, PortsConflict, PortsSetting, Size, allowed, trusted_file,
+};
 use crate::bounded;
 
 /// Largest configuration file that is read, in bytes: far above any real one.
@@ -91,6 +93,9 @@ pub struct Defaults {
     /// Run `true` on the host after each login, so that its sshd sends without delay; default `false`.
     #[serde(default, deserialize_with = "allowed::flag")]
     pub server_nodelay: Option<bool>,
+    /// Which SSH carries tunnels: dtunnel's own (`"native"`), the machine's (`"openssh"`), or `"auto"` (default), which
+    /// takes the machine's where it is needed.
+    pub carrier: Option<CarrierSetting>,
     /// What may be asked of the Engine: `"full"`, `"read-only"`, `"containers"`, `"build"`,
     /// `"no-privileged"`, or several of the last four in a list; default `"full"`.
     pub access: Option<AccessSetting>,
@@ -174,6 +179,9 @@ pub struct Profile {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[serde(default, deserialize_with = "allowed::flag")]
     pub server_nodelay: Option<bool>,
+    /// Which SSH carries the tunnel: dtunnel's own (`"native"`), the machine's (`"openssh"`), or `"auto"`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub carrier: Option<CarrierSetting>,
     /// What may be asked of the Engine: `"full"`, `"read-only"`, `"containers"`, `"build"`,
     /// `"no-privileged"`, or several of the last four in a list (docs/security.md, "The guard").
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -28,6 +28,7 @@ pub(super) const DEFAULTS_KEYS: &[&str] = &[
     "api",
     "eager_ping",
     "server_nodelay",
+    "carrier",
     "access",
     "audit",
 ];

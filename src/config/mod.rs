@@ -5,6 +5,7 @@
 
 mod access;
 mod allowed;
+mod carrier;
 mod edit;
 mod file;
 mod keys;
@@ -26,6 +27,7 @@ mod trusted_file;
 mod values;
 
 pub use access::{Access, AccessSetting, Policy};
+pub use carrier::CarrierSetting;
 pub(crate) use edit::replace_file;
 pub use edit::{NewProfile, add_profile, remove_profile};
 pub use file::{ConfigFile, Defaults, Profile};

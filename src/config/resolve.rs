@@ -8,8 +8,8 @@ use super::name::is_login_name;
 use super::ssh_config::{self, Proxy, SshConfigSource};
 use super::target::{IgnoredCheck, Target};
 use super::{
-    Access, AccessSetting, AuditSetting, ConfigFile, Destination, Error, Ignore, Jump, Paths, Policy, Ports,
-    PortsConflict, Profile, Remote, Said, TunnelName,
+    Access, AccessSetting, AuditSetting, CarrierSetting, ConfigFile, Destination, Error, Ignore, Jump, Paths, Policy,
+    Ports, PortsConflict, Profile, Remote, Said, TunnelName,
 };
 use crate::text;
 
@@ -31,11 +31,18 @@ pub struct Overrides {
     pub ssh_config: Option<PathBuf>,
     pub local: Option<String>,
     pub remote: Option<String>,
+    pub carrier: Option<CarrierSetting>,
     pub lazy: bool,
     pub remember: bool,
     pub ports: bool,
     /// `--read-only`: the policy of that name, whatever `access` says.
     pub access_read_only: bool,
+}
+
+/// A path as the value of an option of ssh: percent signs are no tokens, and blanks are part of it.
+fn quoted_for_ssh(path: &Path) -> String {
+    let path = path.display().to_string().replace('%', "%%");
+    if path.contains([' ', '\t', '#']) { format!("\"{path}\"") } else { path }
 }
 
 /// The profile's value, else that of `[defaults]`.
@@ -135,6 +142,8 @@ pub fn resolve(
     let mut ssh = ssh_config::query(&destination, &ssh_config, &paths)?;
     if let Some(files) = &profile.identity_files {
         ssh.identity_files = files.iter().map(|file| paths.expand_home(file)).collect();
+        let options = ssh.identity_files.iter().map(|file| format!("IdentityFile={}", quoted_for_ssh(file)));
+        ssh.of_profile.extend(options);
     }
     if let Some(jump) = &profile.jump {
         let hops = match jump {
@@ -144,6 +153,8 @@ pub fn resolve(
         };
         let hops = hops.iter().map(|hop| Destination::parse(hop)).collect::<Result<Vec<_>, _>>();
         let hops = hops.map_err(|error| config.at(Some(input), "jump", error))?;
+        let named: Vec<String> = hops.iter().map(ToString::to_string).collect();
+        ssh.of_profile.push(format!("ProxyJump={}", if hops.is_empty() { "none".into() } else { named.join(",") }));
         ssh.proxy = if hops.is_empty() { Proxy::None } else { Proxy::Jump(hops) };
     }
     let local = match (&overrides.local, &profile.local) {
@@ -216,6 +227,7 @@ pub fn resolve(
         api,
         eager_ping: profile.eager_ping.or(defaults.eager_ping).unwrap_or(true),
         server_nodelay: profile.server_nodelay.or(defaults.server_nodelay).unwrap_or(false),
+        carrier: overrides.carrier.or(profile.carrier).or(defaults.carrier).unwrap_or_default(),
         ports_fallback: profile.ports_fallback.unwrap_or(false),
         ports_conflict,
         ports_address: profile.ports_address,

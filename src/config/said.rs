@@ -50,6 +50,7 @@ impl Said {
             api: api_of_all,
             eager_ping: ping_of_all,
             server_nodelay: nodelay_of_all,
+            carrier: carrier_of_all,
             access: _,
             audit: _,
         } = &config.defaults;
@@ -74,6 +75,7 @@ impl Said {
             api,
             eager_ping,
             server_nodelay,
+            carrier,
             access: _,
             allow: _,
             allowed_binds: _,
@@ -103,6 +105,7 @@ impl Said {
             ("api", text(api.as_ref(), api_of_all.as_ref())),
             ("eager_ping", text(eager_ping.as_ref(), ping_of_all.as_ref())),
             ("server_nodelay", text(server_nodelay.as_ref(), nodelay_of_all.as_ref())),
+            ("carrier", text(carrier.as_ref(), carrier_of_all.as_ref())),
             ("ports", text(ports.as_ref(), None)),
             ("ports_fallback", text(ports_fallback.as_ref(), None)),
             ("ports_conflict", text(ports_conflict.as_ref(), None)),
@@ -136,7 +139,7 @@ impl Said {
 pub(super) fn takes(setting: &str) -> Takes {
     match setting {
         "local" => Takes::Restart,
-        "remote" | "identity_files" | "jump" | "ssh_config" => Takes::Reload,
+        "remote" | "identity_files" | "jump" | "ssh_config" | "carrier" => Takes::Reload,
         _ => Takes::Up,
     }
 }
@@ -178,6 +181,7 @@ mod tests {
             ("api", "false"),
             ("eager_ping", "false"),
             ("server_nodelay", "true"),
+            ("carrier", "\"openssh\""),
             ("ports", "\"ask\""),
             ("ports_fallback", "true"),
             ("ports_conflict", "\"refuse\""),

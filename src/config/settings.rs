@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::resolve::{Identified, access_of, identify};
 use super::said::{self, Takes};
-use super::{Access, ConfigFile, Error, LocalEndpoint, Overrides, Ports, Remote, Said, Target};
+use super::{Access, CarrierSetting, ConfigFile, Error, LocalEndpoint, Overrides, Ports, Remote, Said, Target};
 
 /// The settings of a running tunnel.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,6 +39,9 @@ pub struct Settings {
     /// The `-F` that it was started with.
     #[serde(default)]
     pub ssh_config: Option<String>,
+    /// Which SSH may carry it. None if an older daemon does not send it.
+    #[serde(default)]
+    pub carrier: Option<CarrierSetting>,
     /// The other settings of the configuration. None if an older daemon does not send them.
     #[serde(default)]
     pub said: Option<Said>,
@@ -58,6 +61,7 @@ impl Settings {
             read_only: overrides.access_read_only,
             remember: Some(target.remember),
             ssh_config: overrides.ssh_config.as_ref().map(|file| file.display().to_string()),
+            carrier: Some(target.carrier),
             said: Some(target.said.clone()),
         }
     }
@@ -72,6 +76,7 @@ pub struct Wanted {
     read_only: bool,
     local: Option<LocalEndpoint>,
     remote: Option<Remote>,
+    carrier: Option<CarrierSetting>,
     ssh_config: Option<String>,
     lazy: bool,
     ports: bool,
@@ -106,7 +111,7 @@ impl Wanted {
     pub fn of(input: &str, config: &ConfigFile, overrides: &Overrides) -> Result<Self, Error> {
         let Identified { name, destination, profile, socket } = identify(input, config)?;
         // Each option is named, so that a new one cannot be forgotten here.
-        let Overrides { ssh_config, local, remote, lazy, remember, ports, access_read_only } = overrides;
+        let Overrides { ssh_config, local, remote, carrier, lazy, remember, ports, access_read_only } = overrides;
         Ok(Self {
             // Without a valid configuration, the host of a profile's name is unknown.
             destination: config.is_read().then(|| destination.to_string()),
@@ -115,6 +120,7 @@ impl Wanted {
             read_only: *access_read_only,
             local: local.as_deref().map(LocalEndpoint::parse).transpose()?,
             remote: remote.as_deref().or(socket.as_deref()).map(Remote::parse).transpose()?,
+            carrier: *carrier,
             ssh_config: ssh_config.as_ref().map(|file| file.display().to_string()),
             lazy: *lazy,
             ports: *ports,
@@ -169,6 +175,10 @@ impl Wanted {
         }
         if let Some(remote) = self.remote.as_ref().map(Remote::to_string).filter(|remote| *remote != running.remote) {
             differ("remote", &running.remote, &remote, Takes::Down);
+        }
+        if let Some((running, wanted)) = running.carrier.zip(self.carrier).filter(|(running, wanted)| running != wanted)
+        {
+            differ("carrier", &running.to_string(), &wanted.to_string(), Takes::Down);
         }
         if let Some(file) =
             self.ssh_config.as_ref().filter(|_| running.said.is_some() && self.ssh_config != running.ssh_config)
@@ -247,6 +257,7 @@ mod tests {
             has_profile: true,
             read_only: false,
             remember: Some(false),
+            carrier: None,
             ssh_config: None,
             said: Some(wanted(&profile(""), &Overrides::default()).said),
         }
@@ -314,6 +325,7 @@ mod tests {
             Overrides { local: Some("unix:/run/p.sock".into()), remote: Some("auto".into()), ..Overrides::default() };
         assert_eq!(found(&held), [] as [&str; 0]);
         let other = Overrides {
+            carrier: Some(CarrierSetting::OpenSsh),
             local: Some("tcp:127.0.0.1:0".into()),
             remote: Some("/d.sock".into()),
             ssh_config: Some("none".into()),

@@ -1,5 +1,6 @@
 //! The resolved target: everything that a tunnel needs to connect.
 
+use std::ffi::OsString;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -8,7 +9,9 @@ use sha1::{Digest, Sha1};
 use super::leg::Leg;
 use super::local::LocalEndpoint;
 use super::ssh_config::{self, Proxy, SshConfigSource, SshSettings, Tokens};
-use super::{Access, Destination, Error, Paths, Ports, PortsConflict, Remote, Said, TunnelName, is_profile_name};
+use super::{
+    Access, CarrierSetting, Destination, Error, Paths, Ports, PortsConflict, Remote, Said, TunnelName, is_profile_name,
+};
 use crate::address::Address;
 use crate::shell_word::shell_word;
 
@@ -60,6 +63,8 @@ pub struct Target {
     pub eager_ping: bool,
     /// Is `true` run on the host after each login, so that its sshd sends without delay?
     pub server_nodelay: bool,
+    /// Which SSH carries it.
+    pub carrier: CarrierSetting,
     /// Which published ports are forwarded.
     pub ports: Ports,
     /// Take another local port if the published one is taken or privileged.
@@ -118,12 +123,17 @@ impl Target {
 
     /// Do both lead to the same host by the same way, and to the same Engine there?
     pub fn ends_as(&self, other: &Self) -> bool {
-        self.ssh == other.ssh && self.remote == other.remote
+        self.ssh == other.ssh && self.remote == other.remote && self.carrier == other.carrier
     }
 
     /// Can both use the same connection?
     pub fn leads_as(&self, other: &Self) -> bool {
         self.ends_as(other) && (self.keepalive, self.keepalive_count) == (other.keepalive, other.keepalive_count)
+    }
+
+    /// The arguments by which the machine's `ssh` finds the same host, the last ones of a command line.
+    pub fn ssh_arguments(&self) -> Vec<OsString> {
+        ssh_config::arguments(&self.destination, &self.ssh_config)
     }
 
     /// The TARGET argument that leads here, quoted for a command line to type.

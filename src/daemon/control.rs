@@ -95,6 +95,8 @@ impl Control {
             local: Some(self.docker_host.clone()),
             remote: Some(now.route.as_ref().map_or(&target.remote, Route::remote).to_string()),
             transport: now.route.as_ref().filter(|_| now.engine.is_some()).map(Route::transport),
+            carrier: now.carried.as_ref().filter(|_| now.engine.is_some()).map(|carried| carried.by),
+            carrier_reason: now.carried.filter(|_| now.engine.is_some()).and_then(|carried| carried.why),
             connections: self.tunnel.connections(),
             flows_open: counters.flows_open,
             flows_total: counters.flows_total,

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::{Destination, Difference, Settings};
 use crate::engine::EngineVersion;
 use crate::failure::Failure;
-use crate::ssh::{Question, Secret, Step};
+use crate::ssh::{Carrier, Question, Secret, Step};
 use crate::tunnel::{ConnectionStatus, PortStatus, RequestStatus, State};
 
 /// The version of this protocol. A daemon with another one needs its own version of dtunnel.
@@ -147,6 +147,12 @@ pub struct TunnelStatus {
     pub remote: Option<String>,
     /// How flows reach the Engine: `streamlocal`, `direct-tcpip` or `exec: COMMAND`.
     pub transport: Option<String>,
+    /// What carries the connection: dtunnel's own SSH, the machine's, or a connection of that one's which was there.
+    #[serde(default)]
+    pub carrier: Option<Carrier>,
+    /// Why it is not dtunnel's own.
+    #[serde(default)]
+    pub carrier_reason: Option<String>,
     pub connections: Vec<ConnectionStatus>,
     pub flows_open: u64,
     pub flows_total: u64,
@@ -214,6 +220,8 @@ impl TunnelStatus {
             local: None,
             remote: None,
             transport: None,
+            carrier: None,
+            carrier_reason: None,
             connections: Vec::new(),
             flows_open: 0,
             flows_total: 0,

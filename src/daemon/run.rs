@@ -27,7 +27,7 @@ use crate::config::{
 };
 use crate::failure::{ExitCode, Failure};
 use crate::host;
-use crate::ssh::{self, Prompter, Questions, Step};
+use crate::ssh::{self, Carried, Prompter, Questions, Step};
 use crate::tunnel::{self, Inherited, Listener, SocketFile, State, Tunnel, bind_private};
 
 /// Time limit at the end for clients to read their last event.
@@ -84,7 +84,7 @@ struct Prepared {
     lock: Lock,
     control: std::os::unix::net::UnixListener,
     control_file: SocketFile,
-    /// The file that stores the Engine's route for the next start.
+    /// The file that stores the Engine's route and the carrier for the next start.
     route_file: PathBuf,
     /// The log's path, if the log is removed when no host is reached.
     passing_log: Option<PathBuf>,
@@ -115,10 +115,14 @@ fn prepare(options: &Options) -> Result<Option<Prepared>, Failure> {
         target.name
     );
     let route_file = route_path(&name)?;
-    let route = std::fs::read_to_string(&route_file).ok().and_then(|text| text.parse().ok());
+    let known = std::fs::read_to_string(&route_file).unwrap_or_default();
+    let mut lines = known.lines();
+    let route = lines.next().and_then(|line| line.parse().ok());
+    let by = lines.next().and_then(|line| line.parse().ok());
+    let carried = by.map(|by| Carried { by, why: None });
     target.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
     let (prompter, questions) = Prompter::new();
-    let tunnel = Tunnel::new(target, prompter.clone(), route)?;
+    let tunnel = Tunnel::new(target, prompter.clone(), route, carried)?;
     Ok(Some(Prepared { tunnel, prompter, questions, lock, control, control_file, route_file, passing_log }))
 }
 
@@ -257,10 +261,11 @@ async fn accept(listener: &UnixListener, control: &Arc<Control>, clients: &mut J
     }
 }
 
-/// Stores the Engine's route for the next start, and keeps a service manager informed. Never returns.
+/// Stores the Engine's route and the carrier for the next start, and keeps a service manager informed. Never returns.
 async fn follow(options: &Options, tunnel: &Tunnel, route_file: &std::path::Path) {
     let mut status = tunnel.watch();
-    let mut kept = status.borrow().route.clone();
+    let of = |status: &tunnel::Status| (status.route.clone(), status.carried.as_ref().map(|carried| carried.by));
+    let mut kept = of(&status.borrow());
     let mut told = None;
     while status.changed().await.is_ok() {
         let now = status.borrow_and_update().clone();
@@ -268,11 +273,12 @@ async fn follow(options: &Options, tunnel: &Tunnel, route_file: &std::path::Path
             told = Some((now.state, now.last_error.clone()));
             manager::tell(&now);
         }
-        let now = now.route;
+        let now = of(&now);
         if now != kept {
+            let by = now.1.map(|by| format!("{by}\n")).unwrap_or_default();
             // If it cannot be stored, only the next start is slower.
-            if let Some(route) = &now
-                && let Err(e) = std::fs::write(route_file, format!("{route}\n"))
+            if let Some(route) = &now.0
+                && let Err(e) = std::fs::write(route_file, format!("{route}\n{by}"))
             {
                 tracing::info!("cannot write {}: {e}", route_file.display());
             }

@@ -7,6 +7,7 @@ use super::examination::{Examination, LIMIT, NO_LOGIN, Stage};
 use crate::config::Remote;
 use crate::engine;
 use crate::host::{self, find_engine, open_engine};
+use crate::ssh::ChannelStream;
 
 /// Largest difference between the host's clock and this machine's that is not reported.
 const SKEW: Duration = Duration::from_secs(5);
@@ -21,7 +22,7 @@ pub(super) async fn ask(examination: &mut Examination<'_>) -> Result<Stage, host
     let asked = SystemTime::now();
     let begun = Instant::now();
     let channel = open_engine(&connection, &route, examination.target, LIMIT).await?;
-    let version = engine::version(channel.into_stream(), LIMIT).await;
+    let version = engine::version(ChannelStream::from(channel), LIMIT).await;
     let version = version.map_err(|source| host::Error::Engine { host, socket, source })?;
     let time = begun.elapsed();
     let detail = format!(

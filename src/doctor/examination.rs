@@ -45,6 +45,11 @@ impl<'a> Examination<'a> {
         self.left = checks;
     }
 
+    /// How many checks of the stage have no result yet.
+    pub(super) fn left(&self) -> usize {
+        self.left.len()
+    }
+
     /// Adds the result of the stage's next check.
     pub(super) fn add(
         &mut self,

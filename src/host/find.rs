@@ -12,7 +12,7 @@ use super::exec::{TOOLS, Tool, own_command};
 use super::probe::{Access, HostProbe};
 use crate::config::{DEFAULT_SOCKET, Remote, Target};
 use crate::engine::{self, EngineVersion};
-use crate::ssh::{BEGIN, Channel, Connection, Endpoint, OpenError};
+use crate::ssh::{BEGIN, Channel, ChannelStream, Connection, Endpoint, OpenError};
 use crate::text;
 
 /// Time limit of the Engine's first answer.
@@ -178,7 +178,7 @@ impl Search<'_> {
             Ok(Err(refused)) => return Ok(Err(Miss::Refused(refused))),
             Err(_) => return Ok(Err(Miss::Silent(engine::Error::Timeout(ENGINE_TIMEOUT)))),
         };
-        Ok(engine::ping(channel.into_stream(), ENGINE_TIMEOUT).await.map_err(Miss::Silent))
+        Ok(engine::ping(ChannelStream::from(channel), ENGINE_TIMEOUT).await.map_err(Miss::Silent))
     }
 
     /// Tries each usable socket and, if forwarding is refused, each tool. `first` was already

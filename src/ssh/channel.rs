@@ -1,16 +1,17 @@
 //! An SSH channel to a socket, a port or a command on the host (RFC 4254 sections 5 to 7; PROTOCOL section 2.4 of
 //! OpenSSH for `direct-streamlocal@openssh.com`).
 
-use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use bytes::Bytes;
 use russh::client::Msg;
-use russh::{ChannelMsg, ChannelOpenFailure, Sig};
+use russh::{ChannelMsg, ChannelOpenFailure};
 use tokio::time::Instant;
 
-use super::channel_stream::ChannelStream;
+use super::endpoint::{Endpoint, LeadsTo};
+use super::half::{Gone, ReadHalf, WriteHalf};
+use super::openssh::flow::{Reading, Writing};
 use super::preamble::Preamble;
 use crate::text;
 
@@ -20,69 +21,6 @@ const ENDING: Duration = Duration::from_secs(1);
 /// Limits for a command's standard error: lines shown, and bytes kept.
 const MOST_LINES: usize = 3;
 const MAX_STDERR: usize = 2048;
-
-/// The remote endpoint of a channel.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Endpoint {
-    Streamlocal(String),
-    /// A TCP port, as the host sees it (RFC 4254 section 7.2).
-    Tcp {
-        host: String,
-        port: u16,
-    },
-    /// Standard input and output of a command (RFC 4254 section 6.5).
-    Command {
-        name: String,
-        /// The command line, for the remote login shell.
-        command: String,
-        /// Whether its output begins with [`BEGIN`](super::BEGIN).
-        is_marked: bool,
-    },
-}
-
-impl Endpoint {
-    /// Whether a channel to this endpoint starts a command on the host.
-    pub fn is_command(&self) -> bool {
-        matches!(self, Self::Command { .. })
-    }
-
-    pub(super) fn leads_to(&self) -> LeadsTo {
-        match self {
-            Self::Streamlocal(_) | Self::Tcp { .. } => LeadsTo::Socket,
-            Self::Command { is_marked, .. } => LeadsTo::Command { is_marked: *is_marked },
-        }
-    }
-}
-
-/// What is at the other end of a channel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum LeadsTo {
-    Socket,
-    Command {
-        /// Whether its output begins with [`BEGIN`](super::BEGIN).
-        is_marked: bool,
-    },
-}
-
-impl LeadsTo {
-    fn is_command(self) -> bool {
-        self != Self::Socket
-    }
-
-    fn preamble(self) -> Option<Preamble> {
-        (self == Self::Command { is_marked: true }).then(Preamble::default)
-    }
-}
-
-impl fmt::Display for Endpoint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Streamlocal(path) => f.write_str(path),
-            Self::Tcp { host, port } => write!(f, "{host} port {port}"),
-            Self::Command { name, .. } => write!(f, "`{name}`"),
-        }
-    }
-}
 
 /// An open channel. Reading and writing are independent and end independently. Dropping the channel closes it (russh
 /// would leave it open on the server until the connection ends).
@@ -94,7 +32,7 @@ pub struct Channel {
 }
 
 #[derive(Debug)]
-enum Inner {
+pub(super) enum Inner {
     Whole(russh::Channel<Msg>),
     /// Split before, and put together again.
     Halves(ChannelReader, ChannelWriter),
@@ -187,6 +125,13 @@ impl Channel {
         Self { inner: Some(Inner::Whole(inner)), leads_to }
     }
 
+    /// One that a master carries.
+    pub(super) fn of_master(reading: Reading, writing: Writing, leads_to: LeadsTo) -> Self {
+        let (read, write) = (ReadHalf::Masters(Box::new(reading)), WriteHalf::Masters(writing));
+        let (reader, writer) = Self::of_halves(read, write, leads_to);
+        Self { inner: Some(Inner::Halves(reader, writer)), leads_to }
+    }
+
     /// Puts the halves of a channel together that carries on: neither side has ended its direction.
     pub fn join(reader: ChannelReader, writer: ChannelWriter) -> Self {
         let leads_to = if writer.is_command { LeadsTo::Command { is_marked: false } } else { LeadsTo::Socket };
@@ -195,6 +140,10 @@ impl Channel {
 
     fn halves(inner: russh::Channel<Msg>, leads_to: LeadsTo) -> (ChannelReader, ChannelWriter) {
         let (read, write) = inner.split();
+        Self::of_halves(ReadHalf::Own(read), WriteHalf::Own(write), leads_to)
+    }
+
+    fn of_halves(read: ReadHalf, write: WriteHalf, leads_to: LeadsTo) -> (ChannelReader, ChannelWriter) {
         let is_command = leads_to.is_command();
         let command = is_command.then(|| Command { preamble: leads_to.preamble(), ..Command::default() });
         let ended = AtomicBool::new(false);
@@ -237,11 +186,11 @@ impl Channel {
         self.split().1.close().await;
     }
 
-    /// Turns the channel into a [`ChannelStream`], which closes it on drop.
-    pub fn into_stream(mut self) -> ChannelStream {
+    /// What it is carried by: the channel whole, or its halves, and what it leads to.
+    pub(super) fn into_inner(mut self) -> (Inner, LeadsTo) {
         match self.inner.take() {
-            Some(Inner::Whole(inner)) => ChannelStream::new(inner.into_stream(), self.leads_to.preamble()),
-            Some(Inner::Halves(..)) | None => unreachable!("only a channel that is new is made a stream"),
+            Some(inner) => (inner, self.leads_to),
+            None => unreachable!("only what consumes the channel takes it"),
         }
     }
 }
@@ -249,7 +198,7 @@ impl Channel {
 /// The receiving half of a channel.
 #[derive(Debug)]
 pub struct ChannelReader {
-    inner: russh::ChannelReadHalf,
+    inner: ReadHalf,
     /// None if the channel leads to a socket.
     command: Option<Command>,
 }
@@ -381,7 +330,7 @@ impl ChannelReader {
 #[derive(Debug)]
 pub struct ChannelWriter {
     /// None once the channel is closed.
-    inner: Option<russh::ChannelWriteHalf<Msg>>,
+    inner: Option<WriteHalf>,
     is_command: bool,
     /// Whether EOF was sent.
     ended: AtomicBool,
@@ -396,18 +345,13 @@ impl Drop for ChannelWriter {
     }
 }
 
-async fn close(inner: russh::ChannelWriteHalf<Msg>, is_command: bool) {
+async fn close(inner: WriteHalf, is_command: bool) {
     if is_command {
         // A server does not end a command when its channel closes (RFC 4254 section 6.9).
-        let _ = inner.signal(Sig::TERM).await;
+        inner.terminate().await;
     }
-    let _ = inner.close().await;
+    inner.close().await;
 }
-
-/// The channel or its connection no longer exists.
-#[derive(Debug, thiserror::Error)]
-#[error("the channel is gone")]
-pub struct Gone;
 
 impl ChannelWriter {
     /// Sends `data`, waiting for the server's window.
@@ -415,7 +359,7 @@ impl ChannelWriter {
     /// # Errors
     /// [`Gone`].
     pub async fn send(&self, data: Bytes) -> Result<(), Gone> {
-        self.inner.as_ref().ok_or(Gone)?.data_bytes(data).await.map_err(|_| Gone)
+        self.inner.as_ref().ok_or(Gone)?.send(data).await
     }
 
     /// Sends EOF; receiving continues (RFC 4254 section 5.3). Later calls do nothing.
@@ -426,13 +370,13 @@ impl ChannelWriter {
         if self.ended.swap(true, Relaxed) {
             return Ok(());
         }
-        self.inner.as_ref().ok_or(Gone)?.eof().await.map_err(|_| Gone)
+        self.inner.as_ref().ok_or(Gone)?.eof().await
     }
 
     /// Sends SIGTERM to the command. Returns whether the channel runs a command.
     pub async fn terminate(&self) -> bool {
         if let Some(inner) = self.inner.as_ref().filter(|_| self.is_command) {
-            let _ = inner.signal(Sig::TERM).await;
+            inner.terminate().await;
         }
         self.is_command
     }

@@ -8,7 +8,8 @@ use russh::ChannelMsg;
 use russh::client::{Handle, Msg};
 use tokio::time::{Instant, timeout_at};
 
-use super::channel::{Channel, LeadsTo};
+use super::channel::Channel;
+use super::endpoint::LeadsTo;
 use super::handler::SessionHandler;
 
 /// The command, which prints nothing and has no effect.

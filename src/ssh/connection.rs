@@ -1,247 +1,83 @@
-//! An authenticated connection: setup, channels, and loss.
+//! An authenticated connection, whatever carries it.
 
-use std::fmt;
-use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
-use russh::Disconnect;
-use russh::client::{self, Handle};
-use russh::keys::PublicKey;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::algorithms;
-use super::auth;
-use super::channel::{Channel, Endpoint, OpenError, Received};
-use super::command;
+use super::carrier::{self, Carried, Carrier, Choice};
+use super::channel::{Channel, OpenError, Received};
 use super::context::ConnectContext;
-use super::error::{Error, Phase};
-use super::handler::{Ended, SessionHandler, Visit};
-use super::heard::{Heard, LastHeard};
-use super::host_key::Verifier;
-use super::host_key_update::Update;
-use super::keyring::Kept;
-use super::keys::Credentials;
+use super::endpoint::Endpoint;
+use super::error::Error;
+use super::native::Native;
 use super::negotiated::{Login, Negotiated};
-use super::prompter::Prompter;
-use super::proxy_command::{Ends, ProxyCommand};
-use super::step::{News, Step};
-use super::transport::tcp;
-use super::uncoupled::Uncoupled;
-use crate::config::{Destination, Proxy, Target, UpdateHostKeys};
+use super::openssh::OpenSsh;
+use crate::config::Target;
 
-/// Receive window of a channel, in bytes. A server may send this much ahead of its other messages, such as the window
-/// adjustments for uploads. OpenSSH grants those 2 MiB at a time: with a window no larger, an upload keeps pace with a
-/// concurrent download (docs/architecture.md, "the trap").
-const WINDOW: u32 = 2 << 20;
-/// The window if a round trip takes [`FAR`] or longer, or its time is unknown. An upload beside a download then gets
-/// about half the download's rate.
-const FAR_WINDOW: u32 = 4 << 20;
-/// At this round trip, a window of 2 MiB allows 200 MB/s.
-const FAR: Duration = Duration::from_millis(10);
-/// Largest packet that the server may send, in bytes. With 32 KiB, as usual, downloads are up to a tenth slower
-/// (docs/benchmarks.md); russh accepts 256 KiB.
-const PACKET: u32 = 128 << 10;
-/// Messages that may wait for a flow before its connection stalls: 3.2 MB at most.
-const CHANNEL_MESSAGES: usize = 25;
 /// Longest time that the server counts a session after its end: dtunnel's shell wrapper may take 2 s (`host/exec.rs`).
 const ENDING_SESSION: Duration = Duration::from_secs(3);
 /// Pause before a refused command is tried again.
 const ASK_AGAIN: Duration = Duration::from_millis(100);
-/// Longest time for sending the disconnect message.
-const GOODBYE: Duration = Duration::from_millis(500);
 /// Limit for the stored output of a command, in bytes.
 const MAX_OUTPUT: usize = 64 << 10;
-/// Longest wait for a server to announce its host keys.
-const ANNOUNCING: Duration = Duration::from_secs(2);
+
 /// An authenticated connection.
+#[derive(Debug)]
 pub struct Connection {
-    handle: Arc<Handle<SessionHandler>>,
-    host: String,
-    ended: watch::Receiver<Option<Ended>>,
-    /// The host keys announced by the server.
-    announced: watch::Receiver<Vec<PublicKey>>,
-    verifier: Arc<Verifier>,
-    negotiated: watch::Receiver<Negotiated>,
-    login: Login,
-    sends_at_once: AtomicBool,
-    credentials: Credentials,
-    /// The name under which this host's password is stored.
-    password: Option<Kept>,
-    /// The ProxyCommand this one runs through.
-    _proxy: Option<Ends>,
-    last_heard: LastHeard,
-    /// Both addresses of its TCP connection; None over a jump host or ProxyCommand.
-    ends: Option<(SocketAddr, SocketAddr)>,
-    /// The connection this one runs through.
-    hop: Option<Box<Connection>>,
+    by: By,
+    carried: Carried,
 }
 
-impl fmt::Debug for Connection {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Connection").field("host", &self.host).finish_non_exhaustive()
-    }
+#[derive(Debug)]
+enum By {
+    Native(Native),
+    OpenSsh(OpenSsh),
 }
 
 impl Connection {
-    /// Connects, checks the host key and logs in.
+    /// Connects, checks the host key and logs in, by what `target` asks for or what suits it.
     ///
     /// # Errors
     /// Any [`Error`]. Each step takes at most `target.connect_timeout`, not counting the
     /// time for questions to the user.
     pub async fn establish(target: &Target, context: &ConnectContext) -> Result<Self, Error> {
-        (context.on_step)(News::Step(Step::Connecting));
-        let host = &target.ssh.host_name;
-        match &target.ssh.proxy {
-            Proxy::None => {
-                let limit = context.tcp_limit.unwrap_or(target.connect_timeout);
-                let (stream, greeting) = tokio::time::timeout(limit * target.ssh.connection_attempts, tcp(target))
-                    .await
-                    .map_err(|_| Error::Timeout { host: host.clone(), step: Phase::Tcp, limit })??;
-                let tcp = stream.get_ref();
-                let way = Way { ends: tcp.ends(), hop: None, round_trip: Some(tcp.round_trip()) };
-                let made = Self::over(stream, target, way, context).await;
-                made.map_err(|error| match (error, greeting.refusal(host, target.ssh.port)) {
-                    (Error::Handshake { .. }, Some(refusal)) => refusal,
-                    (Error::Timeout { .. }, Some(refusal @ Error::NotSsh { .. })) => refusal,
-                    (error, _) => error,
-                })
-            }
-            Proxy::Command(command) => {
-                let (stream, proxy) = ProxyCommand::spawn(&target.expand_proxy_command(command)?, &context.prompter)?;
-                let stream = Uncoupled::new(stream);
-                let way = Way { ends: None, hop: None, round_trip: None };
-                match Self::over(stream, target, way, context).await {
-                    Ok(made) => Ok(Self { _proxy: Some(proxy), ..made }),
-                    Err(error) => Err(proxy.explain(error).await),
-                }
-            }
-            Proxy::Jump(hops) => Self::through(hops, target, context).await,
+        if carrier::may_share(target)
+            && let Some(found) = OpenSsh::found(target).await
+        {
+            let why = Some("its connection was there (ControlPath)".into());
+            return Ok(Self { by: By::OpenSsh(found), carried: Carried { by: Carrier::Shared, why } });
         }
+        let native = match carrier::choose(target, context.carrier) {
+            Choice::OpenSsh(why) => return Self::openssh(target, context, why).await,
+            Choice::Native => return Self::native(target, context).await,
+            Choice::NativeFirst => Self::native(target, context).await,
+        };
+        let Some((error, why)) = native.as_ref().err().and_then(|error| Some((error, carrier::after(error)?))) else {
+            return native;
+        };
+        tracing::info!("{error}");
+        Self::openssh(target, context, why).await
     }
 
-    /// Connects through `hops`, each its own authenticated connection.
-    async fn through(hops: &[Destination], target: &Target, context: &ConnectContext) -> Result<Self, Error> {
-        let mut way: Option<Self> = None;
-        for (index, hop) in hops.iter().enumerate() {
-            let context = &ConnectContext { leg: context.leg.hop(&hops[..index]), ..context.clone() };
-            let hop = target.hop(hop, &context.leg)?;
-            for keyword in &hop.ssh.not_obeyed {
-                tracing::warn!("ssh_config sets `{keyword}` for {}; dtunnel ignores it", hop.destination);
-            }
-            way = Some(match way {
-                None => Box::pin(Self::establish(&hop, context)).await?,
-                Some(way) => way.onward(&hop, context).await?,
-            });
-        }
-        match way {
-            Some(way) => way.onward(target, context).await,
-            None => Err(Error::Lost { host: target.ssh.host_name.clone(), message: "no hop was named".into() }),
-        }
+    async fn native(target: &Target, context: &ConnectContext) -> Result<Self, Error> {
+        let carried = Carried { by: Carrier::Native, why: None };
+        Ok(Self { by: By::Native(Native::establish(target, context).await?), carried })
     }
 
-    /// Connects to `target` from the host of this connection.
-    async fn onward(self, target: &Target, context: &ConnectContext) -> Result<Self, Error> {
-        let (host, port) = (&target.ssh.host_name, target.ssh.port);
-        let began = Instant::now();
-        let opening = self.handle.channel_open_direct_tcpip(host, u32::from(port), "127.0.0.1", 0);
-        let limit = target.connect_timeout;
-        let channel = match tokio::time::timeout(limit, opening).await {
-            Ok(Ok(channel)) => channel,
-            Ok(Err(error)) => {
-                let reason = match error {
-                    russh::Error::ChannelOpenFailure(reason) => format!("{reason:?}"),
-                    other => other.to_string(),
-                };
-                return Err(Error::Jump { hop: self.host.clone(), host: host.clone(), port, reason });
-            }
-            Err(_) => return Err(Error::Timeout { host: host.clone(), step: Phase::Tcp, limit }),
-        };
-        let stream = Uncoupled::new(channel.into_stream());
-        let way = Way { ends: None, hop: Some(Box::new(self)), round_trip: Some(began.elapsed()) };
-        Self::over(stream, target, way, context).await
+    async fn openssh(target: &Target, context: &ConnectContext, why: String) -> Result<Self, Error> {
+        tracing::info!("the machine's ssh carries this tunnel: {why}");
+        let made = OpenSsh::start(target, context).await?;
+        Ok(Self { by: By::OpenSsh(made), carried: Carried { by: Carrier::OpenSsh, why: Some(why) } })
     }
 
-    /// Key exchange, host key and login over `stream`.
-    async fn over(
-        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-        target: &Target,
-        way: Way,
-        context: &ConnectContext,
-    ) -> Result<Self, Error> {
-        let host = target.ssh.host_name.clone();
-        let limit = target.connect_timeout;
-        let mut context = context.clone();
-        if target.ssh.batch_mode {
-            context.prompter = context.prompter.without_people();
-        }
-        let prompter = &context.prompter;
-        let verifier =
-            Arc::new(Verifier::new(target, prompter, context.looks_only, way.ends.map(|(_, server)| server.ip())));
-        let config = client::Config {
-            client_id: russh::SshId::Standard(concat!("SSH-2.0-dtunnel_", env!("CARGO_PKG_VERSION")).into()),
-            window_size: window(way.round_trip),
-            maximum_packet_size: PACKET,
-            channel_buffer_size: CHANNEL_MESSAGES,
-            preferred: algorithms::preferred(&target.ssh, &verifier.known())?,
-            keepalive_interval: target.keepalive,
-            keepalive_max: target.keepalive_count as usize,
-            nodelay: true,
-            ..client::Config::default()
-        };
-        let (sender, ended) = watch::channel(None);
-        let (announces, announced) = watch::channel(Vec::new());
-        let (told, negotiated) = watch::channel(Negotiated::default());
-        let visit = Visit::default();
-        let client = SessionHandler {
-            prompter: prompter.clone(),
-            visit: visit.clone(),
-            banner_lines: 0,
-            host: host.clone(),
-            verifier: verifier.clone(),
-            ended: sender,
-            announces,
-            negotiated: told,
-            on_step: context.on_step.clone(),
-        };
-        let last_heard = LastHeard::now();
-        let stream = Heard { stream, last: last_heard.clone() };
-        let mut handle = prompter
-            .within(limit, client::connect_stream(Arc::new(config), stream, client))
-            .await
-            .ok_or_else(|| Error::Timeout { host: host.clone(), step: Phase::Handshake, limit })?
-            .map_err(|failure| failure.into_error(&host))?;
-        (context.on_step)(News::Step(Step::Authenticating));
-        let login = prompter.within(limit, auth::login(&mut handle, &ended, target, verifier.trust(), &context)).await;
-        visit.ends();
-        let login = login.ok_or_else(|| Error::Timeout { host: host.clone(), step: Phase::Login, limit })??;
-        let password = Kept::password_for(target, &context.leg).ok();
-        let credentials = context.credentials.clone();
-        let handle = Arc::new(handle);
-        let made = Self {
-            handle,
-            host,
-            ended,
-            announced,
-            verifier,
-            negotiated,
-            login,
-            credentials,
-            password,
-            _proxy: None,
-            last_heard,
-            sends_at_once: AtomicBool::new(false),
-            ends: way.ends,
-            hop: way.hop,
-        };
-        if !context.looks_only && target.ssh.update_host_keys == UpdateHostKeys::Ask && prompter.disturbs() {
-            // A missing answer does not fail the login.
-            let _ = prompter.within(limit, made.ask_about_host_keys(prompter)).await;
-        }
-        Ok(made)
+    /// What carries it.
+    pub fn carried(&self) -> &Carried {
+        &self.carried
+    }
+
+    /// Does each of its channels have a flow control of its own, so that no flow can hold another one up?
+    pub fn flows_are_apart(&self) -> bool {
+        self.carried.by != Carrier::Native
     }
 
     /// Opens a channel to `endpoint` on the host. If the caller is cancelled, the channel is
@@ -250,25 +86,10 @@ impl Connection {
     /// # Errors
     /// [`OpenError`].
     pub async fn open(&self, endpoint: &Endpoint) -> Result<Channel, OpenError> {
-        let (handle, endpoint) = (self.handle.clone(), endpoint.clone());
-        // In its own task: if opening is cancelled, russh forgets the channel while the server keeps it open.
-        let opening = tokio::spawn(async move {
-            let opened = match &endpoint {
-                Endpoint::Streamlocal(path) => handle.channel_open_direct_streamlocal(path).await,
-                Endpoint::Tcp { host, port } => {
-                    handle.channel_open_direct_tcpip(host, u32::from(*port), "127.0.0.1", 0).await
-                }
-                Endpoint::Command { command, .. } => match handle.channel_open_session().await {
-                    // The reply to the exec request is not awaited: that would cost a round trip.
-                    Ok(channel) => channel.exec(true, command.as_str()).await.map(|()| channel),
-                    Err(error) => Err(error),
-                },
-            };
-            opened
-                .map(|inner| Channel::new(inner, endpoint.leads_to()))
-                .map_err(|error| OpenError::new(&endpoint, error))
-        });
-        opening.await.unwrap_or(Err(OpenError::Lost))
+        match &self.by {
+            By::Native(native) => native.open(endpoint).await,
+            By::OpenSsh(openssh) => openssh.open(endpoint).await,
+        }
     }
 
     /// As [`Connection::open`]; a refused command is retried for a while. A server with MaxSessions still counts a
@@ -325,149 +146,102 @@ impl Connection {
     /// Runs `true` in a session of its own, within 5 s: sshd then sends without delay (`ssh/command.rs`). Tells whether a
     /// command ran.
     pub async fn run_true(&self) -> bool {
-        let ran = command::run(&self.handle).await;
-        self.sends_at_once.store(ran, Relaxed);
-        ran
+        match &self.by {
+            By::Native(native) => native.run_true().await,
+            By::OpenSsh(openssh) => openssh.run_true().await,
+        }
     }
 
     /// Whether the server is known to send without delay.
     pub fn sends_at_once(&self) -> bool {
-        self.sends_at_once.load(Relaxed)
+        match &self.by {
+            By::Native(native) => native.sends_at_once(),
+            By::OpenSsh(openssh) => openssh.sends_at_once(),
+        }
     }
 
-    /// The algorithms negotiated with the server.
-    pub fn negotiated(&self) -> Negotiated {
-        self.negotiated.borrow().clone()
+    /// The algorithms negotiated with the server. None: the machine's ssh has done that.
+    pub fn negotiated(&self) -> Option<Negotiated> {
+        match &self.by {
+            By::Native(native) => Some(native.negotiated()),
+            By::OpenSsh(_) => None,
+        }
     }
 
     /// The methods tried and offered during the login.
     pub fn login(&self) -> &Login {
-        &self.login
+        match &self.by {
+            By::Native(native) => native.login(),
+            By::OpenSsh(openssh) => openssh.login(),
+        }
     }
 
-    /// The time since the server's last byte.
+    /// The time since the server's last byte, as far as it is known.
     pub fn last_heard(&self) -> Duration {
-        self.last_heard.elapsed()
+        match &self.by {
+            By::Native(native) => native.last_heard(),
+            By::OpenSsh(openssh) => openssh.last_heard(),
+        }
     }
 
     /// Whether the peer's TCP stack has acknowledged all data sent (RFC 9293 section 3.4). If so, the network path
     /// works, and the server itself is slow to answer. False if the system does not report it.
     pub fn is_acknowledged(&self) -> bool {
-        #[cfg(target_os = "linux")]
-        if let Some((ours, servers)) = self.ends {
-            let found = crate::sock_diag::find(ours, servers);
-            return found.is_ok_and(|found| found.is_some_and(|found| found.unacknowledged == 0));
+        match &self.by {
+            By::Native(native) => native.is_acknowledged(),
+            By::OpenSsh(_) => false,
         }
-        self.hop.as_ref().is_some_and(|hop| hop.is_acknowledged())
     }
 
-    /// Sends a keepalive (`keepalive@openssh.com`) and waits for the answer. False if the connection is lost.
+    /// Asks the server for a sign of life and waits for it. False if the connection is lost.
     pub async fn ping(&self) -> bool {
-        self.handle.send_ping().await.is_ok() && !self.handle.is_closed()
+        match &self.by {
+            By::Native(native) => native.ping().await,
+            By::OpenSsh(openssh) => openssh.ping().await,
+        }
     }
 
-    /// Sends a keepalive. Returns once it is sent or, with `answered`, once the answer has arrived: then everything the
-    /// server sent earlier was read, its own requests included.
-    ///
-    /// OpenSSH's ClientAliveInterval counts any packet from the client (packet.c, `keep_alive_timeouts`), so a
-    /// keepalive without an answer suffices. It is also better if little is read: to answer a global request sshd waits
-    /// until all its data is written, and gives up after ClientAliveInterval times ClientAliveCountMax
-    /// (`ssh_packet_write_wait`). Other servers may require answers to their own requests.
+    /// Sends a sign of life. Returns once it is sent or, with `answered`, once the answer has arrived.
     pub async fn show_life(&self, answered: bool) {
-        if answered || !self.negotiated.borrow().server.contains("OpenSSH") {
-            let _ = self.handle.send_ping().await;
-            return;
+        // The machine's ssh is read whatever its flows do.
+        if let By::Native(native) = &self.by {
+            native.show_life(answered).await;
         }
-        let _ = self.handle.send_keepalive(false).await;
-        // russh's session processes this local request in order, so earlier messages are being sent.
-        let _ = self.handle.best_supported_rsa_hash().await;
     }
 
     /// Adds further host keys that the server announces and proves, and removes those it no longer has
-    /// (`hostkeys-00@openssh.com`, PROTOCOL section 2.5 of OpenSSH). Never returns.
+    /// (`hostkeys-00@openssh.com`, PROTOCOL section 2.5 of OpenSSH); the machine's ssh does that itself. Never returns.
     pub async fn learn_host_keys<T>(&self) -> T {
-        let mut announced = self.announced.clone();
-        announced.mark_changed();
-        // With `UpdateHostKeys ask`, the user was asked before the tunnel was up.
-        while announced.changed().await.is_ok() && self.verifier.target.ssh.update_host_keys == UpdateHostKeys::Yes {
-            let keys = announced.borrow_and_update().clone();
-            if let Some(update) = Update::of(&self.verifier, keys) {
-                self.make(&update).await;
-            }
-        }
-        std::future::pending().await
-    }
-
-    /// Handles one announcement for `UpdateHostKeys ask`, while the user waits for the connection.
-    async fn ask_about_host_keys(&self, prompter: &Prompter) {
-        // sshd announces its keys right after the login; no other server is known to announce any. A ping would not
-        // help, since russh starts its session with the server's first message.
-        if !self.negotiated.borrow().server.contains("OpenSSH") {
-            return;
-        }
-        let mut announced = self.announced.clone();
-        if announced.borrow().is_empty() && tokio::time::timeout(ANNOUNCING, announced.changed()).await.is_err() {
-            return;
-        }
-        let keys = announced.borrow().clone();
-        let Some(update) = Update::of(&self.verifier, keys) else { return };
-        if update.is_agreed_to(&self.verifier, prompter).await {
-            self.make(&update).await;
-        } else {
-            tracing::info!("{} announced its host keys; known_hosts is unchanged: nobody said yes", self.host);
-        }
-    }
-
-    async fn make(&self, update: &Update) {
-        if let Err(e) = self.handle.hostkeys_prove(update.to_prove.clone()).await {
-            tracing::warn!("{} announced host keys, but could not prove that it has them: {e}", self.host);
-            return;
-        }
-        update.make(&self.verifier);
-        if let (Some(trust), Some(kept)) = (self.verifier.trust(), &self.password) {
-            self.credentials.passwords.learnt(kept, trust, &update.new, &update.old).await;
+        match &self.by {
+            By::Native(native) => native.learn_host_keys().await,
+            By::OpenSsh(_) => std::future::pending().await,
         }
     }
 
     /// Waits for the end of the connection and returns its reason, if known.
     pub async fn ended(&self) -> Error {
-        let mut ended = self.ended.clone();
-        // An error means that the session ended without giving a reason.
-        let message = match ended.wait_for(Option::is_some).await {
-            Ok(ended) => ended.as_ref().map(|ended| ended.text.clone()).unwrap_or_default(),
-            Err(_) => String::new(),
-        };
-        Error::Lost { host: self.host.clone(), message }
+        match &self.by {
+            By::Native(native) => native.ended().await,
+            By::OpenSsh(openssh) => openssh.ended().await,
+        }
     }
 
     /// The error for a connection closed because the server no longer answers.
     pub fn silent(&self) -> Error {
-        Error::Lost { host: self.host.clone(), message: "it no longer answers".into() }
-    }
-
-    /// Sends a disconnect message (RFC 4253 section 11.1), with a short limit for a server that does not read.
-    pub async fn disconnect(&self) {
-        let goodbye = async {
-            let _ = self.handle.disconnect(Disconnect::ByApplication, "", "").await;
-            let _ = self.ended.clone().wait_for(Option::is_some).await;
+        let host = match &self.by {
+            By::Native(native) => native.host(),
+            By::OpenSsh(openssh) => openssh.host(),
         };
-        let _ = tokio::time::timeout(GOODBYE, goodbye).await;
+        Error::Lost { host: host.into(), message: "it no longer answers".into() }
     }
-}
 
-/// The route to a host.
-struct Way {
-    /// The local and remote address of the TCP connection; None over a jump host or ProxyCommand.
-    ends: Option<(SocketAddr, SocketAddr)>,
-    /// The connection to the previous hop, if any.
-    hop: Option<Box<Connection>>,
-    /// The time until the first answer, if known.
-    round_trip: Option<Duration>,
-}
-
-/// Chooses the receive window, [`WINDOW`] or [`FAR_WINDOW`].
-fn window(round_trip: Option<Duration>) -> u32 {
-    if round_trip.is_some_and(|time| time < FAR) { WINDOW } else { FAR_WINDOW }
+    /// Ends the connection, or leaves one that was there before.
+    pub async fn disconnect(&self) {
+        match &self.by {
+            By::Native(native) => native.disconnect().await,
+            By::OpenSsh(openssh) => openssh.disconnect().await,
+        }
+    }
 }
 
 /// The result of a command on the host.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::carrier::Carrier;
 use super::keys::Credentials;
 use super::prompter::Prompter;
 use super::step::OnStep;
@@ -21,6 +22,8 @@ pub struct ConnectContext {
     /// Whether the caller only inspects the host. If so, nothing such as a host key is stored or asked about, and
     /// no key is added to an agent.
     pub looks_only: bool,
+    /// What carried the last connection.
+    pub carrier: Option<Carrier>,
     /// The host's place on the route.
     pub leg: Leg,
 }
@@ -28,7 +31,7 @@ pub struct ConnectContext {
 impl ConnectContext {
     /// The context of a tunnel's connection.
     pub fn new(prompter: Prompter, credentials: Credentials, on_step: OnStep) -> Self {
-        Self { prompter, credentials, on_step, tcp_limit: None, looks_only: false, leg: Leg::default() }
+        Self { prompter, credentials, on_step, tcp_limit: None, looks_only: false, carrier: None, leg: Leg::default() }
     }
 
     /// The context of a caller that only inspects the host.

@@ -28,7 +28,7 @@ impl LastHeard {
         self.began.elapsed().saturating_sub(Duration::from_millis(self.at.load(Relaxed)))
     }
 
-    fn note(&self) {
+    pub(super) fn note(&self) {
         self.at.store(u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX), Relaxed);
     }
 }

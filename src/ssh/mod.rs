@@ -1,19 +1,22 @@
 //! An authenticated SSH connection: connect, host key, login, hops, channels.
 //!
-//! The only module that uses russh. It is independent of tunnels, Docker and the daemon; questions to the
+//! The only module that uses russh, or that has the machine's ssh carry anything. It is independent of tunnels, Docker and the daemon; questions to the
 //! user go through a [`Prompter`].
 
 mod agent_signer;
 mod agents;
 mod algorithms;
 mod auth;
+mod carrier;
 mod channel;
 mod channel_stream;
 mod command;
 mod confirm;
 mod connection;
 mod context;
+mod endpoint;
 mod error;
+mod half;
 mod handler;
 mod heard;
 mod host_key;
@@ -24,7 +27,9 @@ mod keys;
 mod known_hosts;
 mod krl;
 mod memory;
+mod native;
 mod negotiated;
+mod openssh;
 mod passwords;
 mod preamble;
 mod prompter;
@@ -35,11 +40,14 @@ mod transport;
 mod uncoupled;
 
 pub use agents::own_agent;
-pub use channel::{Channel, ChannelReader, ChannelWriter, Endpoint, Gone, OpenError, Received, Refusal};
+pub use carrier::{Carried, Carrier};
+pub use channel::{Channel, ChannelReader, ChannelWriter, OpenError, Received, Refusal};
 pub use channel_stream::ChannelStream;
 pub use connection::{Connection, Output};
 pub use context::ConnectContext;
+pub use endpoint::Endpoint;
 pub use error::{Error, Kind, Phase, Skipped, Tried, TurnedAway, Unconfirmed};
+pub use half::Gone;
 pub use host_key::known_identities;
 pub use identity::Identity;
 pub use keys::{Credentials, needs_passphrase, opens};
@@ -47,6 +55,7 @@ pub use keys::{Credentials, needs_passphrase, opens};
 pub use known_hosts::read_known_hosts;
 pub use memory::keep_memory_private;
 pub use negotiated::{Login, Negotiated};
+pub use openssh::{answer_as_askpass, become_ssh};
 pub use passwords::{Bound, keep_password};
 pub use preamble::BEGIN;
 pub use prompter::{Ask, Prompter, Question, Questions, Said, Secret};

@@ -37,7 +37,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{self, Access, Target};
 use crate::host::Route;
-use crate::ssh::Prompter;
+use crate::ssh::{Carried, Prompter};
 use client::stream::LocalStream;
 use dial::Purpose;
 use dispatch::Dispatcher;
@@ -86,12 +86,17 @@ pub struct Tunnel {
 
 impl Tunnel {
     /// Creates a tunnel that does not run yet. Questions to the user go to `prompter`; `route` is the
-    /// last known route to the Engine.
+    /// last known route to the Engine, and `carried` what carried the last connection.
     ///
     /// # Errors
     /// [`Error::Access`].
-    pub fn new(target: Target, prompter: Prompter, route: Option<Route>) -> Result<Arc<Self>, Error> {
-        let status = Arc::new(Publisher::new(route));
+    pub fn new(
+        target: Target,
+        prompter: Prompter,
+        route: Option<Route>,
+        carried: Option<Carried>,
+    ) -> Result<Arc<Self>, Error> {
+        let status = Arc::new(Publisher::new(route, carried));
         let pool = Pool::new(target.max_connections);
         let connector = Arc::new(Connector::new(prompter, target.remember, status.clone()));
         let settings = Arc::new(Settings::new(target)?);

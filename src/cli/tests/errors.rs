@@ -82,6 +82,8 @@ fn reaching() -> Vec<ssh::Error> {
         proxy(&[]),
         Error::NoAlgorithm { keyword: "Ciphers" },
         Error::Config(config::Error::NoHome),
+        Error::OpenSshStart { source: os(2) },
+        by_ssh("ssh: connect to host prod-1.example port 22: Connection refused", ssh::Kind::Unreachable),
         Error::Lost { host: host(), message: "no answer for 60s".into() },
     ]
 }
@@ -115,6 +117,10 @@ fn host_keys() -> Vec<ssh::Error> {
     ]
 }
 
+fn by_ssh(said: &str, kind: ssh::Kind) -> ssh::Error {
+    ssh::Error::OpenSsh { account: ACCOUNT.into(), said: vec![said.into()], kind }
+}
+
 fn logins() -> Vec<ssh::Error> {
     use ssh::Error;
     let auth = |tried, offered: &[&str], missing| Error::Auth {
@@ -129,6 +135,8 @@ fn logins() -> Vec<ssh::Error> {
         auth(refused(), &["publickey"], vec![MissingMethod::Gssapi]),
         auth(Tried { copy_id: None, ..refused() }, &[], Vec::new()),
         auth(Tried::default(), &[], Vec::new()),
+        by_ssh("deploy@prod-1.example: Permission denied (publickey,gssapi-with-mic).", ssh::Kind::Auth),
+        by_ssh("Host key verification failed.", ssh::Kind::HostKey),
         Error::AuthClosed { host: host(), message: "Too many failures".into(), is_said: true, tried: tried() },
         Error::PasswordExpired { account: ACCOUNT.into(), port: 22 },
         Error::PasswordExpired { account: ACCOUNT.into(), port: 2222 },
@@ -167,6 +175,8 @@ fn number(error: &ssh::Error) -> usize {
         Error::NoAlgorithm { .. } => 18,
         Error::Config(_) => 19,
         Error::Lost { .. } => 20,
+        Error::OpenSshStart { .. } => 21,
+        Error::OpenSsh { .. } => 22,
     }
 }
 
@@ -174,7 +184,7 @@ fn number(error: &ssh::Error) -> usize {
 fn errors_on_the_way_to_a_login() {
     let groups = [("reaching", reaching()), ("host_keys", host_keys()), ("logins", logins())];
     let numbers: std::collections::BTreeSet<_> = groups.iter().flat_map(|(_, group)| group).map(number).collect();
-    assert_eq!(numbers, (0..21).collect());
+    assert_eq!(numbers, (0..23).collect());
     for (name, group) in groups {
         let failures = group.into_iter().map(|error| host::Error::Ssh(error).into()).collect();
         assert_errors(&format!("errors_{name}"), failures);

@@ -9,6 +9,7 @@ use crate::config::{Difference, Takes};
 use crate::daemon::TunnelStatus;
 use crate::doctor::{Check, Verdict};
 use crate::engine::EngineVersion;
+use crate::ssh::Carrier;
 use crate::tunnel::{ConnectionStatus, PortState, PortStatus, State};
 
 /// A width that fits a row on one line, and one that does not.
@@ -52,6 +53,8 @@ fn up() -> TunnelStatus {
         local: Some("unix:///run/user/1000/dtunnel/prod-1.sock".into()),
         remote: Some("/run/docker.sock".into()),
         transport: Some("streamlocal".into()),
+        carrier: Some(Carrier::Native),
+        carrier_reason: None,
         connections: vec![ConnectionStatus {
             flows: 1,
             stalled: 0,

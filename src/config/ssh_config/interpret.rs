@@ -19,6 +19,14 @@ use crate::config::{ConfigFile, Destination, Error, Paths};
 const NOT_OBEYED: &[(&str, &[&str])] =
     &[("bindinterface", &["none"]), ("proxyusefdpass", &["no"]), ("verifyhostkeydns", &["no", "false"])];
 
+/// Keywords for which the machine's ssh is needed, and the values at which it is not.
+const ONLY_SSH: &[(&str, &[&str])] = &[
+    ("hostbasedauthentication", &["no", "false"]),
+    ("pkcs11provider", &["none"]),
+    ("knownhostscommand", &["none"]),
+    ("verifyhostkeydns", &["no", "false"]),
+];
+
 /// The same without an ssh binary that would obey them.
 const NOT_OBEYED_WITHOUT_SSH: &[(&str, &[&str])] = &[("canonicalizehostname", &["no", "false"])];
 
@@ -207,6 +215,13 @@ fn interpret(destination: &Destination, answer: &Answer, paths: &Paths) -> Resul
                 get(&method.keyword().to_ascii_lowercase()).is_some_and(|value| !matches!(value, "no" | "none"))
             })
             .collect(),
+        only_ssh: ONLY_SSH
+            .iter()
+            .filter(|(key, idle)| get(key).is_some_and(|value| !idle.contains(&value)))
+            .map(|(key, _)| *key)
+            .collect(),
+        control_path: get("controlpath").filter(|path| *path != "none").map(|path| tokens.path(path)),
+        of_profile: Vec::new(),
         host_name,
         port,
         user,

@@ -10,6 +10,7 @@ mod tokens;
 pub use interpret::read_ssh_answer;
 pub use interpret::ssh_hosts;
 pub(super) use interpret::{query, source_of};
+pub(super) use query::arguments;
 pub use settings::{
     AddToAgent, AddressFamily, Algorithms, HostKeyPolicy, IdentityAgent, MissingMethod, Proxy, SshSettings,
     UpdateHostKeys,

@@ -4,6 +4,7 @@
 //! and first-match rules. Where there is none, the ssh2-config crate reads the file; what that
 //! cannot do is listed in docs/configuration.md.
 
+use std::ffi::OsString;
 use std::io::{self, BufReader};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -120,25 +121,24 @@ fn start(destination: &Destination, source: &SshConfigSource) -> io::Result<Chil
     let mut command = Command::new("ssh");
     // As for a session at a terminal: otherwise ssh reports `UpdateHostKeys ask` as `no` (ssh.c).
     command.arg("-G").arg("-tt").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    match source {
-        SshConfigSource::Default => {}
-        SshConfigSource::File(file) => {
-            command.arg("-F").arg(file);
-        }
-        SshConfigSource::None => {
-            command.arg("-F").arg("none");
-        }
-    }
-    if let Some(user) = &destination.user {
-        command.arg("-l").arg(user);
-    }
-    if let Some(port) = destination.port {
-        command.arg("-p").arg(port.to_string());
-    }
     if is_session_of_its_own() {
         command.process_group(0);
     }
-    command.arg("--").arg(&destination.host).spawn()
+    command.args(arguments(destination, source)).spawn()
+}
+
+/// The arguments of ssh that name a host and the configuration that applies to it.
+pub(in crate::config) fn arguments(destination: &Destination, source: &SshConfigSource) -> Vec<OsString> {
+    let file = match source {
+        SshConfigSource::Default => None,
+        SshConfigSource::File(file) => Some(file.as_os_str()),
+        SshConfigSource::None => Some("none".as_ref()),
+    };
+    let user = destination.user.as_ref().map(OsString::from);
+    let port = destination.port.map(|port| port.to_string().into());
+    let options = [("-F", file.map(Into::into)), ("-l", user), ("-p", port)];
+    let options = options.into_iter().filter_map(|(option, value)| Some([option.into(), value?])).flatten();
+    options.chain(["--".into(), destination.host.clone().into()]).collect()
 }
 
 /// The hosts that the user's ssh_config names one by one, in its order; patterns are no hosts.

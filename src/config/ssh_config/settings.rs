@@ -145,6 +145,12 @@ pub struct SshSettings {
     pub not_obeyed: Vec<String>,
     /// Ways to log in that were chosen and that dtunnel does not have: to be named where a login fails.
     pub missing_methods: Vec<MissingMethod>,
+    /// What is set that only the machine's ssh obeys, and without which a login would be another one.
+    pub only_ssh: Vec<&'static str>,
+    /// ControlPath: where a master listens for those who want to use its connection, tokens and `~` replaced.
+    pub control_path: Option<PathBuf>,
+    /// Options for the machine's ssh that say what the profile says.
+    pub of_profile: Vec<String>,
 }
 
 /// A way to log in that ssh has and dtunnel has not.

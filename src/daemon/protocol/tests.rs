@@ -75,6 +75,8 @@ fn requests() -> Vec<Request> {
 
 fn status() -> TunnelStatus {
     TunnelStatus {
+        carrier: None,
+        carrier_reason: None,
         name: "prod-1".into(),
         state: State::Up,
         since: Some("2026-11-25T12:00:00Z".into()),
@@ -99,6 +101,7 @@ fn status() -> TunnelStatus {
         bytes_in: 10,
         bytes_out: 20,
         settings: Some(Settings {
+            carrier: None,
             destination: "deploy@prod-1.example".into(),
             access: Access { policies: vec![Policy::ReadOnly], ..Access::default() },
             local: "unix:///run/user/1000/dtunnel/prod-1.sock".into(),

@@ -12,6 +12,7 @@ use russh::client::{AuthResult, Handle};
 use russh::{MethodKind, MethodSet};
 use tokio::sync::watch;
 
+use super::carrier::left_to_ssh;
 use super::context::ConnectContext;
 use super::error::{Error, Skipped, Tried};
 use super::handler::{Ended, SessionHandler};
@@ -130,6 +131,10 @@ impl Login<'_> {
             let Some(next) = next else {
                 return Err(self.failure(offered.as_ref()));
             };
+            // What the machine's ssh can do without asking anybody goes first.
+            if untried[next] != MethodKind::PublicKey && self.may_be_left_to_ssh(offered.as_ref()) {
+                return Err(self.failure(offered.as_ref()));
+            }
             let attempt = match untried.remove(next) {
                 MethodKind::PublicKey => self.public_keys().await?,
                 MethodKind::KeyboardInteractive => self.keyboard_interactive().await?,
@@ -190,6 +195,12 @@ impl Login<'_> {
             offered: offered.map(names).unwrap_or_default(),
             missing,
         }
+    }
+
+    /// Is there a way to log in that only the machine's ssh has, and would it be tried next?
+    fn may_be_left_to_ssh(&self, offered: Option<&MethodSet>) -> bool {
+        let left = left_to_ssh(self.target);
+        !self.context.leg.is_hop() && self.missing(offered).iter().any(|method| left.contains(method))
     }
 
     /// The methods set in ssh_config that dtunnel lacks and that could have worked. russh drops `gssapi-with-mic` from

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::{Error, Phase, Unconfirmed};
+use super::{Error, Kind, Phase, Unconfirmed};
 
 impl Error {
     /// The action to take, for the line `hint:`.
@@ -90,6 +90,11 @@ impl Error {
                 let port = if *port == 22 { String::new() } else { format!(" -p {port}") };
                 format!("log in once with ssh, which asks for a new one: ssh{port} {account}")
             }
+            Self::OpenSshStart { .. } => "is OpenSSH's client installed? `carrier = \"native\"` does without it".into(),
+            Self::OpenSsh { kind: Kind::HostKey, .. } => {
+                "compare the host's fingerprint with its administrator's, then connect once with ssh".into()
+            }
+            Self::OpenSsh { account, .. } => format!("these are ssh's words; `ssh -v {account}` shows more"),
             Self::Lost { .. } => return None,
             Self::NoAlgorithm { keyword } => {
                 format!("leave {keyword} out, or begin its list with `+`; docs/configuration.md lists what dtunnel supports")

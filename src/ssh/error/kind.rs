@@ -38,6 +38,7 @@ impl Error {
             | Self::NotSsh { .. }
             | Self::NoCommonAlgorithm { .. }
             | Self::Proxy { .. }
+            | Self::OpenSshStart { .. }
             | Self::Lost { .. } => Kind::Unreachable,
             Self::HostKeyChanged { .. }
             | Self::HostKeyRevoked { .. }
@@ -46,6 +47,7 @@ impl Error {
             Self::Auth { .. } | Self::AuthClosed { .. } | Self::NeedsPerson { .. } | Self::PasswordExpired { .. } => {
                 Kind::Auth
             }
+            Self::OpenSsh { kind, .. } => *kind,
             Self::Config(_) | Self::NoAlgorithm { .. } => Kind::Config,
         }
     }

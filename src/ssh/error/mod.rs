@@ -14,6 +14,9 @@ mod tried;
 pub use kind::Kind;
 pub use tried::{Skipped, Tried};
 
+/// Lines of the machine's ssh that are shown.
+const MOST_SAID_BY_SSH: usize = 3;
+
 /// A phase of connecting that has a time limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
@@ -214,6 +217,19 @@ pub enum Error {
         /// As in [`Error::Auth`].
         missing: Vec<MissingMethod>,
     },
+    /// The machine's ssh could not be started.
+    #[error("cannot start ssh, which is to carry the tunnel")]
+    OpenSshStart { source: io::Error },
+    /// The machine's ssh gave no connection.
+    #[error("{account} could not be reached by the machine's ssh{}", words(&.said.join("; ")))]
+    OpenSsh {
+        /// `user@host`.
+        account: String,
+        /// The last lines of what it said.
+        said: Vec<String>,
+        /// The kind of failure, as far as its words tell.
+        kind: Kind,
+    },
     /// ssh_config lists no algorithm that dtunnel supports.
     #[error("dtunnel supports none of the {keyword} in ssh_config for this host")]
     NoAlgorithm { keyword: &'static str },
@@ -256,6 +272,33 @@ impl fmt::Display for Unconfirmed {
             Self::Nobody => "there is no terminal to confirm it at",
             Self::Refused => "it was not accepted",
         })
+    }
+}
+
+/// What ssh says where it fails (ssh.c, sshconnect.c and sshconnect2.c of OpenSSH), and what kind of failure it is.
+const WORDS_OF_SSH: [(&str, Kind); 6] = [
+    ("Host key verification failed", Kind::HostKey),
+    ("REMOTE HOST IDENTIFICATION HAS CHANGED", Kind::HostKey),
+    ("Permission denied", Kind::Auth),
+    ("Too many authentication failures", Kind::Auth),
+    ("Bad configuration option", Kind::Config),
+    ("terminating, ", Kind::Config),
+];
+
+impl Error {
+    /// Of the machine's ssh, with its last lines and the question that nobody has answered.
+    pub(in crate::ssh) fn of_openssh(account: String, mut said: Vec<String>, unanswered: Option<String>) -> Self {
+        let known = WORDS_OF_SSH.iter().find(|(words, _)| said.iter().any(|line| line.contains(words)));
+        let kind = known.map_or(Kind::Unreachable, |(_, kind)| *kind);
+        // Its last lines tell why; those before may be a banner.
+        said.drain(..said.len().saturating_sub(MOST_SAID_BY_SSH));
+        match unanswered {
+            Some(question) if kind != Kind::Unreachable => {
+                let what = format!("an answer to `{}`", question.trim_end());
+                Self::NeedsPerson { account, tried: Tried::default(), what, missing: Vec::new() }
+            }
+            _ => Self::OpenSsh { account, said, kind },
+        }
     }
 }
 

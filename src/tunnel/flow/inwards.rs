@@ -16,6 +16,7 @@ use crate::tunnel::client::error_answer::{answer, error_body};
 use crate::tunnel::client::peer::Who;
 use crate::tunnel::client::stream::LocalStream;
 use crate::tunnel::pool::Stall;
+use crate::tunnel::pool::connection::Carrier;
 
 /// Pause before the first sign of life that asks for an answer, and by how much later pauses grow. Each answer
 /// costs what TCP and the server hold back, 5 to 40 MB as measured on a busy machine: some 25 of them in 10
@@ -215,6 +216,11 @@ impl<'a> Inwards<'a> {
             (self.stall, self.round) = (None, None);
         }
         self.carriage.lease.keeps(self.buffer.spilled());
+        // Whatever is left unread holds up this flow only.
+        let is_apart = self.carriage.lease.pooled.carrier.flows_are_apart();
+        if is_apart && self.stall.is_some() {
+            return Step::Wait(None);
+        }
         let pressure = Pressure {
             full: self.stall.is_some(),
             shared: self.carriage.lease.is_shared(),

@@ -57,6 +57,9 @@ pub(in crate::tunnel) trait Carrier: Send + Sync + 'static {
 
     /// Does its server send small messages without delay?
     fn sends_at_once(&self) -> bool;
+
+    /// Does each of its channels have a flow control of its own, so that no flow can hold another one up?
+    fn flows_are_apart(&self) -> bool;
 }
 
 /// An SSH connection, logged in.
@@ -88,6 +91,10 @@ impl Carrier for Established {
 
     fn sends_at_once(&self) -> bool {
         self.connection.sends_at_once()
+    }
+
+    fn flows_are_apart(&self) -> bool {
+        self.connection.flows_are_apart()
     }
 }
 
@@ -189,8 +196,9 @@ impl<C: Carrier> PooledConnection<C> {
         }
     }
 
+    /// Is there a client on it that does not keep up, and may keep others from being served?
     pub(in crate::tunnel) fn is_stalled(&self) -> bool {
-        *self.stalled.borrow() > 0
+        *self.stalled.borrow() > 0 && !self.carrier.flows_are_apart()
     }
 
     /// Does one of its flows leave it unread?

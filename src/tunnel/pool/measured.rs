@@ -39,6 +39,10 @@ impl Carrier for Nothing {
     fn sends_at_once(&self) -> bool {
         false
     }
+
+    fn flows_are_apart(&self) -> bool {
+        false
+    }
 }
 
 /// A pool with flows on it, and a client between two short requests.
@@ -64,7 +68,7 @@ impl Places {
 
     /// Decides where one more flow goes. Returns the connection's index.
     pub fn decides(&self) -> Option<usize> {
-        placement::for_client(&self.views, self.pool.limits(), KIND, true, Instant::now()).at
+        placement::for_client(&self.views, self.pool.limits(&Vec::new()), KIND, true, Instant::now()).at
     }
 
     /// Places one more flow, which ends at once. Returns whether there was a place.

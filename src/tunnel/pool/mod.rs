@@ -81,7 +81,8 @@ impl<C: Carrier> Pool<C> {
     /// that may come, any other one because the server allows no more on any.
     pub(in crate::tunnel) fn place(self: &Arc<Self>, kind: Kind, patient: bool) -> Option<Lease<C>> {
         let connections = lock(&self.connections);
-        let placement = placement::for_client(&views(&connections), self.limits(), kind, patient, Instant::now());
+        let placement =
+            placement::for_client(&views(&connections), self.limits(&connections), kind, patient, Instant::now());
         let lease = Lease::new(self, self.placed(&connections, placement)?, true);
         lease.occupy(Place::New(kind));
         Some(lease)
@@ -90,7 +91,7 @@ impl<C: Carrier> Pool<C> {
     /// A place for a flow of the tunnel's own, which only listens and is not counted.
     pub(in crate::tunnel) fn place_listener(self: &Arc<Self>, patient: bool) -> Option<Lease<C>> {
         let connections = lock(&self.connections);
-        let placement = placement::for_listener(&views(&connections), self.limits(), patient);
+        let placement = placement::for_listener(&views(&connections), self.limits(&connections), patient);
         Some(Lease::new(self, self.placed(&connections, placement)?, false))
     }
 
@@ -139,7 +140,7 @@ impl<C: Carrier> Pool<C> {
 
     /// Asks the supervisor for a further connection, if there may be one. Returns whether there may.
     fn grow(&self, connections: &Connections<C>) -> bool {
-        let may = placement::may_grow(&views(connections), self.limits());
+        let may = placement::may_grow(&views(connections), self.limits(connections));
         if may {
             self.ask_for_more();
         }
@@ -151,7 +152,11 @@ impl<C: Carrier> Pool<C> {
         self.wake.notify_one();
     }
 
-    fn limits(&self) -> Limits {
+    /// Where no flow can hold another one up, one connection is enough.
+    fn limits(&self, connections: &Connections<C>) -> Limits {
+        if connections.iter().any(|pooled| pooled.carrier.flows_are_apart()) {
+            return Limits { max: 1, may_grow: false };
+        }
         let may_grow = match *lock(&self.growth) {
             Growth::Allowed => true,
             Growth::NotBefore(time) => Instant::now() >= time,
@@ -401,7 +406,7 @@ impl<C: Carrier> Lease<C> {
         others.flows -= usize::from(own.kind().is_some());
         others.taken = pooled.streams.load(Relaxed) > usize::from(own.kind() == Some(Kind::Streaming));
         let is_there = connections.iter().any(|other| Arc::ptr_eq(other, pooled)) && !pooled.is_ending();
-        if !is_there || !placement::may_stay(others, self.pool.limits(), kind) {
+        if !is_there || !placement::may_stay(others, self.pool.limits(&connections), kind) {
             return false;
         }
         match own.kind() {

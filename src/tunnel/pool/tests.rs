@@ -34,6 +34,10 @@ impl Carrier for Fake {
     fn sends_at_once(&self) -> bool {
         false
     }
+
+    fn flows_are_apart(&self) -> bool {
+        false
+    }
 }
 
 fn connection() -> Arc<PooledConnection<Fake>> {

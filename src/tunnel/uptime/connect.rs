@@ -64,7 +64,17 @@ impl Connector {
             }
         });
         let context = ConnectContext::new(self.prompter.clone(), self.credentials.clone(), on_step);
-        establish(target.clone(), ConnectContext { tcp_limit, ..context }).await
+        let carrier = self.status.carrier();
+        let made = establish(target.clone(), ConnectContext { tcp_limit, carrier, ..context }).await;
+        match &made {
+            Ok(pooled) => self.status.carries(Some(pooled.carrier.connection.carried().clone())),
+            // What was of use before may not be any more.
+            Err(Error::Host(host::Error::Ssh(error))) if error.kind() != ssh::Kind::Unreachable => {
+                self.status.carries(None)
+            }
+            Err(_) => {}
+        }
+        made
     }
 
     pub(super) async fn find_engine(

@@ -19,7 +19,7 @@ use tokio::sync::watch;
 
 use crate::engine::EngineVersion;
 use crate::host::{Class, Route};
-use crate::ssh::{Endpoint, Step};
+use crate::ssh::{Carried, Carrier, Endpoint, Step};
 use crate::tunnel::error::Error;
 
 /// The state of a tunnel.
@@ -123,6 +123,8 @@ pub struct Status {
     pub engine: Option<EngineVersion>,
     /// The route to the Engine.
     pub route: Option<Route>,
+    /// What carries the connection, or carried the last one.
+    pub carried: Option<Carried>,
     /// The last failure with its hint. None once a connection is up again.
     pub last_error: Option<(String, Option<String>)>,
     /// The last client that was reset because it did not read: time, client and reason.
@@ -138,14 +140,16 @@ pub struct Status {
 pub(in crate::tunnel) struct Publisher(watch::Sender<Status>);
 
 impl Publisher {
-    /// The status of a tunnel that has not started; `route` is the last known route to its Engine.
-    pub(in crate::tunnel) fn new(route: Option<Route>) -> Self {
+    /// The status of a tunnel that has not started; `route` is the last known route to its Engine, and `carried` what
+    /// carried the last connection.
+    pub(in crate::tunnel) fn new(route: Option<Route>, carried: Option<Carried>) -> Self {
         Self(watch::Sender::new(Status {
             state: State::Starting,
             since: SystemTime::now(),
             step: Step::Resolving,
             engine: None,
             route,
+            carried,
             last_error: None,
             last_reset: None,
             class: None,
@@ -176,6 +180,15 @@ impl Publisher {
     /// The last known route to the Engine.
     pub(in crate::tunnel) fn route(&self) -> Option<Route> {
         self.0.borrow().route.clone()
+    }
+
+    /// What carries the connection, or carried the last one.
+    pub(super) fn carrier(&self) -> Option<Carrier> {
+        self.0.borrow().carried.as_ref().map(|carried| carried.by)
+    }
+
+    pub(super) fn carries(&self, carried: Option<Carried>) {
+        self.0.send_if_modified(|status| std::mem::replace(&mut status.carried, carried.clone()) != carried);
     }
 
     /// The endpoint of flows to the Engine.
@@ -290,7 +303,7 @@ mod tests {
 
     #[test]
     fn what_is_published_follows_the_events_and_nothing_else() {
-        let published = Publisher::new(None);
+        let published = Publisher::new(None, None);
         let mut seen = published.subscribe();
         let error = Error::System(std::io::Error::other("x"));
         published.apply(Event::Connecting);

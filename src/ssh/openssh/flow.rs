@@ -1,0 +1,280 @@
+//! A stream or a command that a master carries: what a channel of our own connection is otherwise.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use bytes::{Bytes, BytesMut};
+use russh::ChannelMsg;
+use rustix::pipe::{PipeFlags, pipe_with};
+use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf, pipe};
+use tokio_util::sync::CancellationToken;
+
+use super::mux::{Closer, Control, Refused, is_alive};
+use crate::ssh::endpoint::Endpoint;
+use crate::ssh::heard::LastHeard;
+use crate::sync::lock;
+
+/// Most bytes that are read at once.
+const PIECE: usize = 64 << 10;
+
+/// Opens a stream to `endpoint` through the master at `path`, over pipes. Its answer is waited for, however long the caller
+/// waits.
+pub(super) async fn open(path: PathBuf, endpoint: Endpoint, heard: LastHeard) -> Result<(Reading, Writing), Refused> {
+    tokio::spawn(async move {
+        let mut control = Control::connect(&path).await?;
+        let (stdin, input) = pipe_with(PipeFlags::CLOEXEC).map_err(io::Error::from)?;
+        let (output, stdout) = pipe_with(PipeFlags::CLOEXEC).map_err(io::Error::from)?;
+        let mut errors = None;
+        match &endpoint {
+            Endpoint::Streamlocal(path) => control.forward(path, None, stdin, stdout).await?,
+            Endpoint::Tcp { host, port } => control.forward(host, Some(*port), stdin, stdout).await?,
+            Endpoint::Command { command, .. } => {
+                let (read, stderr) = pipe_with(PipeFlags::CLOEXEC).map_err(io::Error::from)?;
+                errors = Some(receiver(read)?);
+                control.session(command, [stdin, stdout, stderr]).await?;
+            }
+        }
+        heard.note();
+        let input = Sink::Pipe(pipe::Sender::from_owned_fd(input)?);
+        let writing = Writing::new(input, Some(control.closer()));
+        Ok((Reading::new(receiver(output)?, errors, Some(control), &writing, path, heard), writing))
+    })
+    .await
+    .unwrap_or(Err(Refused::Gone))
+}
+
+/// Connects to the socket `here`, at which the master at `path` listens for who wants to reach one on the host.
+///
+/// Whether the host has such a socket shows later, if at all: a stream that ends before its first byte has been cut.
+pub(super) async fn connect(here: &Path, path: PathBuf, heard: LastHeard) -> Result<(Reading, Writing), Refused> {
+    let (output, input) = UnixStream::connect(here).await?.into_split();
+    let writing = Writing::new(Sink::Socket(input), None);
+    Ok((Reading::new(Source::Socket(output), None, None, &writing, path, heard), writing))
+}
+
+fn receiver(pipe: OwnedFd) -> io::Result<Source> {
+    Ok(Source::Pipe(pipe::Receiver::from_owned_fd(pipe)?))
+}
+
+#[derive(Debug)]
+enum Source {
+    Pipe(pipe::Receiver),
+    Socket(OwnedReadHalf),
+}
+
+impl Source {
+    async fn readable(&self) -> io::Result<()> {
+        match self {
+            Self::Pipe(pipe) => pipe.readable().await,
+            Self::Socket(socket) => socket.readable().await,
+        }
+    }
+
+    fn try_read_buf(&self, data: &mut BytesMut) -> io::Result<usize> {
+        match self {
+            Self::Pipe(pipe) => pipe.try_read_buf(data),
+            Self::Socket(socket) => socket.try_read_buf(data),
+        }
+    }
+}
+
+#[derive(Debug)]
+enum Sink {
+    Pipe(pipe::Sender),
+    Socket(OwnedWriteHalf),
+}
+
+impl Sink {
+    async fn writable(&self) -> io::Result<()> {
+        match self {
+            Self::Pipe(pipe) => pipe.writable().await,
+            Self::Socket(socket) => socket.writable().await,
+        }
+    }
+
+    fn try_write(&self, data: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Pipe(pipe) => pipe.try_write(data),
+            Self::Socket(socket) => socket.try_write(data),
+        }
+    }
+}
+
+/// How far the host has got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    /// It has sent nothing yet.
+    Silent,
+    /// It may send more.
+    Sends,
+    /// The stream has ended: because the host has ended its direction, or because the master has ended.
+    HasEnded,
+    /// The host has ended its direction.
+    Told,
+    /// Nothing more comes.
+    Over,
+}
+
+/// The receiving half.
+#[derive(Debug)]
+pub(in crate::ssh) struct Reading {
+    output: Option<Source>,
+    /// A command's standard error.
+    errors: Option<Source>,
+    /// None where the master does not tell what becomes of the stream.
+    control: Option<Control>,
+    /// Has the other direction ended?
+    other_ended: CancellationToken,
+    step: Step,
+    /// The master's socket.
+    master: PathBuf,
+    heard: LastHeard,
+}
+
+impl Reading {
+    fn new(
+        output: Source,
+        errors: Option<Source>,
+        control: Option<Control>,
+        writing: &Writing,
+        master: PathBuf,
+        heard: LastHeard,
+    ) -> Self {
+        let (output, other_ended) = (Some(output), writing.ended.clone());
+        Self { output, errors, control, other_ended, step: Step::Silent, master, heard }
+    }
+
+    /// Has the stream ended, with nothing under way?
+    pub(super) async fn has_ended(&mut self) -> bool {
+        let Some(source) = &self.output else { return true };
+        tokio::select! {
+            biased;
+            _ = source.readable() => true,
+            () = std::future::ready(()) => false,
+        }
+    }
+
+    /// The next message, in the words of our own connections. None: the master has ended, or nothing more comes. Cancel
+    /// safe.
+    pub(in crate::ssh) async fn wait(&mut self) -> Option<ChannelMsg> {
+        loop {
+            match self.step {
+                Step::Silent | Step::Sends => {
+                    let message = tokio::select! {
+                        data = read(&mut self.output) => data.map(|data| ChannelMsg::Data { data }),
+                        data = read(&mut self.errors), if self.errors.is_some() => {
+                            data.map(|data| ChannelMsg::ExtendedData { data, ext: 1 })
+                        }
+                    };
+                    if message.is_some() {
+                        self.step = Step::Sends;
+                        self.heard.note();
+                        return message;
+                    }
+                    if self.output.is_none() {
+                        // Where nobody tells that there is something on the host at all.
+                        let is_cut = self.step == Step::Silent && self.control.is_none();
+                        self.step = if is_cut { Step::Over } else { Step::HasEnded };
+                        if is_cut && is_alive(&self.master).await.is_some() {
+                            return Some(ChannelMsg::Close);
+                        }
+                    }
+                }
+                Step::HasEnded => {
+                    self.step = if is_alive(&self.master).await.is_some() { Step::Told } else { Step::Over };
+                    return (self.step == Step::Told).then_some(ChannelMsg::Eof);
+                }
+                Step::Told => {
+                    while self.errors.is_some() {
+                        if let Some(data) = read(&mut self.errors).await {
+                            return Some(ChannelMsg::ExtendedData { data, ext: 1 });
+                        }
+                    }
+                    match &mut self.control {
+                        Some(control) => {
+                            if let Some(exit_status) = control.exit_status().await {
+                                return Some(ChannelMsg::ExitStatus { exit_status });
+                            }
+                        }
+                        None => self.other_ended.cancelled().await,
+                    }
+                    let is_alive = is_alive(&self.master).await.is_some();
+                    self.step = Step::Over;
+                    return is_alive.then_some(ChannelMsg::Close);
+                }
+                Step::Over => return None,
+            }
+        }
+    }
+}
+
+/// The next bytes. None at the end of the stream, which is then taken away.
+async fn read(from: &mut Option<Source>) -> Option<Bytes> {
+    let source = from.as_mut()?;
+    loop {
+        let mut data = BytesMut::new();
+        if source.readable().await.is_ok() {
+            data.reserve(PIECE);
+            match source.try_read_buf(&mut data) {
+                Ok(1..) => return Some(data.freeze()),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => continue,
+                Ok(0) | Err(_) => {}
+            }
+        }
+        *from = None;
+        return None;
+    }
+}
+
+/// The sending half.
+#[derive(Debug)]
+pub(in crate::ssh) struct Writing {
+    /// None once the direction is ended.
+    input: Mutex<Option<Arc<Sink>>>,
+    ended: CancellationToken,
+    closer: Option<Closer>,
+}
+
+impl Writing {
+    fn new(input: Sink, closer: Option<Closer>) -> Self {
+        Self { input: Mutex::new(Some(Arc::new(input))), ended: CancellationToken::new(), closer }
+    }
+
+    /// Sends `data`.
+    ///
+    /// # Errors
+    /// From the system, once the host or the master reads no more.
+    pub(in crate::ssh) async fn send(&self, data: Bytes) -> io::Result<()> {
+        let input = lock(&self.input).clone().ok_or(io::ErrorKind::BrokenPipe)?;
+        let mut rest = &data[..];
+        while !rest.is_empty() {
+            input.writable().await?;
+            match input.try_write(rest) {
+                Ok(written) => rest = &rest[written..],
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                Err(e) => {
+                    self.ended.cancel();
+                    return Err(e);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the direction.
+    pub(in crate::ssh) fn eof(&self) {
+        *lock(&self.input) = None;
+        self.ended.cancel();
+    }
+
+    /// Ends both directions, and a command's input with them.
+    pub(in crate::ssh) fn close(&self) {
+        self.eof();
+        if let Some(closer) = &self.closer {
+            closer.close();
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! The private directory of a master: its control socket, and where it asks its questions.
+
+use std::fs::{self, DirBuilder, File, TryLockError};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, symlink};
+use std::path::{Path, PathBuf};
+
+use crate::config::prepare_runtime_dir;
+use crate::ssh::error::Error;
+
+const PREFIX: &str = "ssh-";
+/// The name by which ssh runs this program to have a question answered, see `askpass`.
+pub(super) const ASKPASS: &str = "dtunnel-askpass";
+/// The socket where that program finds the daemon, beside it.
+pub(super) const QUESTIONS: &str = "ask";
+const LOCK: &str = "lock";
+
+/// The directory, which goes with this.
+#[derive(Debug)]
+pub(super) struct Home {
+    dir: PathBuf,
+    /// Locked for as long as its process lives.
+    _lock: File,
+}
+
+impl Home {
+    /// Makes one in the runtime directory, and removes those of processes that were killed.
+    pub(super) fn new() -> Result<Self, Error> {
+        let runtime = prepare_runtime_dir()?;
+        sweep(&runtime);
+        Self::within(&runtime).map_err(|source| Error::OpenSshStart { source })
+    }
+
+    fn within(runtime: &Path) -> io::Result<Self> {
+        let random = fastrand::u64(..);
+        let dir = runtime.join(format!("{PREFIX}{random:016x}"));
+        DirBuilder::new().mode(0o700).create(&dir)?;
+        let lock = File::create_new(dir.join(LOCK))?;
+        lock.lock()?;
+        let home = Self { dir, _lock: lock };
+        // The file that runs, also where another version has taken its place.
+        symlink(own_program(), home.askpass())?;
+        Ok(home)
+    }
+
+    /// The master's control socket.
+    pub(super) fn control(&self) -> PathBuf {
+        self.dir.join("c")
+    }
+
+    /// Where a master listens, the one with this number.
+    pub(super) fn listens(&self, number: usize) -> PathBuf {
+        self.dir.join(format!("l{number}"))
+    }
+
+    /// The program that ssh runs with a question.
+    pub(super) fn askpass(&self) -> PathBuf {
+        self.dir.join(ASKPASS)
+    }
+
+    /// Where that program finds the daemon.
+    pub(super) fn questions(&self) -> PathBuf {
+        self.dir.join(QUESTIONS)
+    }
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.dir);
+    }
+}
+
+/// The program of this process.
+pub(super) fn own_program() -> PathBuf {
+    if cfg!(target_os = "linux") {
+        return format!("/proc/{}/exe", std::process::id()).into();
+    }
+    std::env::current_exe().unwrap_or_else(|_| "dtunnel".into())
+}
+
+/// Removes the directories whose process has ended without removing them.
+fn sweep(runtime: &Path) {
+    for entry in fs::read_dir(runtime).into_iter().flatten().flatten() {
+        let dir = entry.path();
+        if !entry.file_name().to_string_lossy().starts_with(PREFIX) {
+            continue;
+        }
+        // One that is just being made has no lock yet.
+        let Ok(lock) = File::open(dir.join(LOCK)) else { continue };
+        if !matches!(lock.try_lock(), Err(TryLockError::WouldBlock)) {
+            let _ = fs::remove_dir_all(&dir);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_killed_process_has_left_is_swept_and_no_other() {
+        let runtime = tempfile::tempdir().expect("a directory");
+        let kept = Home::within(runtime.path()).expect("made");
+        let left = Home::within(runtime.path()).expect("made");
+        let dir = left.dir.clone();
+        // As the kernel does with what a killed process has locked.
+        left._lock.unlock().expect("unlocked");
+        std::mem::forget(left);
+        sweep(runtime.path());
+        assert!(kept.dir.exists() && !dir.exists());
+        let dir = kept.dir.clone();
+        drop(kept);
+        assert!(!dir.exists());
+    }
+}

@@ -1,0 +1,135 @@
+//! What a master is asked to open, and whether its server lives.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use super::flow::{self, Reading, Writing};
+use super::home::Home;
+use super::mux::{Control, Refused};
+use crate::ssh::endpoint::Endpoint;
+use crate::ssh::heard::LastHeard;
+use crate::sync::lock;
+
+/// Nothing listens there, on the host's loopback (TCP's tcpmux).
+const NOWHERE: (&str, u16) = ("127.0.0.1", 1);
+/// Pause after a ping before the server's last byte counts again.
+const LOOK: Duration = Duration::from_millis(100);
+/// Shortest time between two pings of ours, each of which opens a channel.
+const SHORTEST: Duration = Duration::from_secs(15);
+
+/// A master that is logged in.
+#[derive(Debug)]
+pub(super) struct Master {
+    /// Its control socket.
+    socket: PathBuf,
+    /// Where it listens for streams to sockets, where it cannot be asked for such a stream (before OpenSSH 9.4).
+    home: Option<Arc<Home>>,
+    /// The sockets at which it listens, by the one on the host.
+    listens: tokio::sync::Mutex<HashMap<String, PathBuf>>,
+    /// What was opened last.
+    last: Mutex<Option<Endpoint>>,
+    heard: LastHeard,
+}
+
+impl Master {
+    pub(super) fn new(socket: PathBuf, home: Option<Arc<Home>>) -> Self {
+        let heard = LastHeard::now();
+        Self { socket, home, listens: tokio::sync::Mutex::default(), last: Mutex::default(), heard }
+    }
+
+    /// The time since its server was last heard.
+    pub(super) fn last_heard(&self) -> Duration {
+        self.heard.elapsed()
+    }
+
+    /// Opens a stream or a command.
+    pub(super) async fn open(&self, endpoint: &Endpoint) -> Result<(Reading, Writing), Refused> {
+        let opened = match (&self.home, endpoint) {
+            (Some(home), Endpoint::Streamlocal(path)) => self.connect(home, path).await,
+            _ => self.ask(endpoint).await,
+        };
+        if opened.is_ok() {
+            *lock(&self.last) = Some(endpoint.clone());
+        }
+        opened
+    }
+
+    async fn ask(&self, endpoint: &Endpoint) -> Result<(Reading, Writing), Refused> {
+        let opened = flow::open(self.socket.clone(), endpoint.clone(), self.heard.clone()).await;
+        if let Err(Refused::Said(_)) = &opened {
+            self.heard.note();
+        }
+        opened
+    }
+
+    /// A stream to the socket `there` on the host, over one at which the master listens.
+    async fn connect(&self, home: &Home, there: &str) -> Result<(Reading, Writing), Refused> {
+        let mut listens = self.listens.lock().await;
+        if let Some(here) = listens.get(there) {
+            return flow::connect(here, self.socket.clone(), self.heard.clone()).await;
+        }
+        let here = home.listens(listens.len());
+        let name = here.display().to_string();
+        Control::connect(&self.socket).await?.listen(true, &name, there).await?;
+        let (mut reading, writing) = flow::connect(&here, self.socket.clone(), self.heard.clone()).await?;
+        // Nobody tells whether the host has such a socket. But it answers in order: with what is asked for next, it has
+        // answered this.
+        let (host, port) = (NOWHERE.0.into(), NOWHERE.1);
+        if let Err(Refused::Gone) = self.ask(&Endpoint::Tcp { host, port }).await {
+            return Err(Refused::Gone);
+        }
+        if reading.has_ended().await {
+            let _ = Control::connect(&self.socket).await?.listen(false, &name, there).await;
+            return Err(Refused::Said("Session open refused by peer".into()));
+        }
+        listens.insert(there.to_owned(), here);
+        Ok((reading, writing))
+    }
+
+    /// Waits for a sign of life from the server. False if the master is gone.
+    pub(super) async fn ping(&self) -> bool {
+        // What was opened before can be opened again, without a line in anybody's log; a master has no other question
+        // for the server.
+        let last = lock(&self.last).clone();
+        let tells = |endpoint: &Endpoint| match endpoint {
+            Endpoint::Streamlocal(_) => self.home.is_none(),
+            Endpoint::Tcp { .. } => true,
+            Endpoint::Command { .. } => false,
+        };
+        let endpoint = last.filter(tells).unwrap_or_else(Endpoint::of_true);
+        match self.ask(&endpoint).await {
+            Ok((_, writing)) => writing.close(),
+            Err(Refused::Gone) => return false,
+            Err(Refused::Said(_)) => {}
+        }
+        true
+    }
+
+    /// Waits until the server has left so many signs of life unanswered. Without a keepalive for ever.
+    pub(super) async fn until_silent(&self, keepalive: Option<(Duration, u32)>) {
+        let Some((interval, count)) = keepalive else { return std::future::pending().await };
+        let interval = interval.max(SHORTEST);
+        loop {
+            tokio::time::sleep(interval.saturating_sub(self.heard.elapsed())).await;
+            if self.heard.elapsed() < interval {
+                continue;
+            }
+            if tokio::time::timeout(interval * count.max(1), self.ping()).await.is_err() {
+                return;
+            }
+            // The end of the master is told by itself.
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// Has the master listen no more.
+    pub(super) async fn forget(&self) {
+        for (there, here) in self.listens.lock().await.drain() {
+            if let Ok(mut control) = Control::connect(&self.socket).await {
+                let _ = control.listen(false, &here.display().to_string(), &there).await;
+            }
+        }
+    }
+}

@@ -1,0 +1,305 @@
+//! The control connection to a master: OpenSSH's multiplexing protocol (PROTOCOL.mux), version 4.
+//!
+//! Only what a tunnel needs: is the master alive, a forwarded stream, a command. The library for this protocol
+//! (openssh-mux-client) has no forwarded streams. Streams and commands get pipes of their own; the master carries them.
+//!
+//! An opening is never given up before its answer: a master ends with all it carries when the server confirms a channel that
+//! it has forgotten meanwhile.
+
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
+use tokio::io::Interest;
+use tokio::net::UnixStream;
+use tokio::time::Instant;
+
+/// Message types (PROTOCOL.mux, section 11).
+const HELLO: u32 = 0x0000_0001;
+const NEW_SESSION: u32 = 0x1000_0002;
+const ALIVE_CHECK: u32 = 0x1000_0004;
+const OPEN_FORWARD: u32 = 0x1000_0006;
+const CLOSE_FORWARD: u32 = 0x1000_0007;
+const NEW_STDIO_FORWARD: u32 = 0x1000_0008;
+const OK: u32 = 0x8000_0001;
+const PERMISSION_DENIED: u32 = 0x8000_0002;
+const FAILURE: u32 = 0x8000_0003;
+const EXIT_MESSAGE: u32 = 0x8000_0004;
+const ALIVE: u32 = 0x8000_0005;
+const SESSION_OPENED: u32 = 0x8000_0006;
+const VERSION: u32 = 4;
+/// In place of a port: the host's name is the path of a socket (PORT_STREAMLOCAL in misc.h).
+const OF_A_SOCKET: u32 = 0xffff_fffe;
+/// Of a forward: this machine listens.
+const LOCAL: u32 = 1;
+/// No escape character for a session.
+const NO_ESCAPE: u32 = 0xffff_ffff;
+/// Longest message that is read, in bytes.
+const MAX_MESSAGE: u32 = 64 << 10;
+/// Longest wait for a master that is there to answer.
+const CHECK: Duration = Duration::from_secs(2);
+/// Longest wait for a place in the master's queue, which holds 64, and the pause between two attempts.
+const QUEUE: Duration = Duration::from_secs(10);
+const QUEUE_PAUSE: Duration = Duration::from_millis(5);
+
+/// A control connection.
+#[derive(Debug)]
+pub(super) struct Control {
+    stream: Arc<UnixStream>,
+    /// The beginning of the next message.
+    read: BytesMut,
+}
+
+/// Why a master opened nothing.
+#[derive(Debug)]
+pub(super) enum Refused {
+    /// In its words.
+    Said(String),
+    /// It is gone.
+    Gone,
+}
+
+impl From<io::Error> for Refused {
+    fn from(_: io::Error) -> Self {
+        Self::Gone
+    }
+}
+
+impl Control {
+    /// Connects to the master's socket at `path`.
+    ///
+    /// # Errors
+    /// From the system; [`io::ErrorKind::PermissionDenied`] where the socket is another user's.
+    pub(super) async fn connect(path: &Path) -> io::Result<Self> {
+        let until = Instant::now() + QUEUE;
+        let stream = loop {
+            match UnixStream::connect(path).await {
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock && Instant::now() < until => {
+                    tokio::time::sleep(QUEUE_PAUSE).await;
+                }
+                result => break result?,
+            }
+        };
+        if stream.peer_cred()?.uid() != rustix::process::geteuid().as_raw() {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
+        let mut control = Self { stream: Arc::new(stream), read: BytesMut::new() };
+        control.send(&Message::new(HELLO).u32(VERSION)).await?;
+        Ok(control)
+    }
+
+    /// Asks whether the master is alive. Returns its process id.
+    ///
+    /// # Errors
+    /// From the system.
+    pub(super) async fn alive_check(&mut self) -> io::Result<u32> {
+        self.send(&Message::new(ALIVE_CHECK).u32(0)).await?;
+        let mut answer = self.answer().await?;
+        if answer.kind != ALIVE {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        let _of_request = answer.u32()?;
+        answer.u32()
+    }
+
+    /// Opens a stream to `host` and `port`, or to the socket at the path `host` where there is no port. The master reads
+    /// from `stdin` and writes to `stdout`. Waits for the server's answer.
+    pub(super) async fn forward(
+        &mut self,
+        host: &str,
+        port: Option<u16>,
+        stdin: OwnedFd,
+        stdout: OwnedFd,
+    ) -> Result<(), Refused> {
+        let port = port.map_or(OF_A_SOCKET, u32::from);
+        self.send(&Message::new(NEW_STDIO_FORWARD).u32(0).text("").text(host).u32(port)).await?;
+        self.opened(&[stdin, stdout]).await
+    }
+
+    /// Has the master listen at the socket `here` for who wants to reach the one at `there` on the host, or no more.
+    pub(super) async fn listen(&mut self, begins: bool, here: &str, there: &str) -> Result<(), Refused> {
+        let request = Message::new(if begins { OPEN_FORWARD } else { CLOSE_FORWARD }).u32(0).u32(LOCAL);
+        let request = request.text(here).u32(OF_A_SOCKET).text(there).u32(OF_A_SOCKET);
+        self.send(&request).await?;
+        self.granted(OK).await
+    }
+
+    /// Runs a command in a session. Waits for the server's answer.
+    pub(super) async fn session(&mut self, command: &str, streams: [OwnedFd; 3]) -> Result<(), Refused> {
+        let [tty, x11, agent, subsystem] = [0; 4];
+        let request = Message::new(NEW_SESSION).u32(0).text("").u32(tty).u32(x11).u32(agent).u32(subsystem);
+        self.send(&request.u32(NO_ESCAPE).text("").text(command)).await?;
+        self.opened(&streams).await
+    }
+
+    /// Hands the streams over, and waits for the answer.
+    async fn opened(&mut self, streams: &[OwnedFd]) -> Result<(), Refused> {
+        for stream in streams {
+            self.send_descriptor(stream.as_fd()).await?;
+        }
+        self.granted(SESSION_OPENED).await
+    }
+
+    async fn granted(&mut self, by: u32) -> Result<(), Refused> {
+        let mut answer = self.answer().await?;
+        let _of_request = answer.u32()?;
+        match answer.kind {
+            kind if kind == by => Ok(()),
+            FAILURE | PERMISSION_DENIED => Err(Refused::Said(answer.text()?)),
+            _ => Err(Refused::Gone),
+        }
+    }
+
+    /// Waits until a command has ended, and returns its exit status. None: the master has closed the connection. Cancel
+    /// safe.
+    pub(super) async fn exit_status(&mut self) -> Option<u32> {
+        loop {
+            let mut message = self.receive().await.ok()?;
+            if message.kind == EXIT_MESSAGE {
+                let _of_session = message.u32().ok()?;
+                return message.u32().ok();
+            }
+        }
+    }
+
+    /// What ends this connection, and with it what was opened on it.
+    pub(super) fn closer(&self) -> Closer {
+        Closer(self.stream.clone())
+    }
+
+    /// The answer to the last request.
+    async fn answer(&mut self) -> io::Result<Reply> {
+        loop {
+            let mut message = self.receive().await?;
+            if message.kind != HELLO {
+                return Ok(message);
+            }
+            if message.u32()? != VERSION {
+                return Err(io::ErrorKind::InvalidData.into());
+            }
+        }
+    }
+
+    async fn send(&mut self, message: &Message) -> io::Result<()> {
+        let size = u32::try_from(message.bytes.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+        let bytes = [&size.to_be_bytes()[..], &message.bytes].concat();
+        let mut rest = &bytes[..];
+        while !rest.is_empty() {
+            self.stream.writable().await?;
+            match self.stream.try_write(rest) {
+                Ok(written) => rest = &rest[written..],
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(())
+    }
+
+    /// One descriptor, beside one byte (`mm_send_fd` in monitor_fdpass.c).
+    async fn send_descriptor(&mut self, descriptor: BorrowedFd<'_>) -> io::Result<()> {
+        let descriptors = [descriptor];
+        let send = || {
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+            let mut ancillary = SendAncillaryBuffer::new(&mut space);
+            ancillary.push(SendAncillaryMessage::ScmRights(&descriptors));
+            rustix::net::sendmsg(&*self.stream, &[IoSlice::new(&[0])], &mut ancillary, SendFlags::NOSIGNAL)?;
+            Ok(())
+        };
+        self.stream.async_io(Interest::WRITABLE, send).await
+    }
+
+    /// The next message. Cancel safe.
+    async fn receive(&mut self) -> io::Result<Reply> {
+        loop {
+            if let Some(size) = self.read.first_chunk().map(|size| u32::from_be_bytes(*size)) {
+                if size > MAX_MESSAGE {
+                    return Err(io::ErrorKind::InvalidData.into());
+                }
+                if self.read.len() >= size as usize + 4 {
+                    self.read.advance(4);
+                    let mut reply = Reply { kind: 0, rest: self.read.split_to(size as usize).freeze() };
+                    reply.kind = reply.u32()?;
+                    return Ok(reply);
+                }
+            }
+            self.stream.readable().await?;
+            match self.stream.try_read_buf(&mut self.read) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Err(e) if e.kind() != io::ErrorKind::WouldBlock => return Err(e),
+                _ => {}
+            }
+        }
+    }
+}
+
+/// Ends a control connection.
+#[derive(Debug)]
+pub(super) struct Closer(Arc<UnixStream>);
+
+impl Closer {
+    /// The master then closes what was opened on the connection.
+    pub(super) fn close(&self) {
+        // One that the master has closed is no error.
+        let _ = rustix::net::shutdown(&*self.0, rustix::net::Shutdown::Both);
+    }
+}
+
+/// A connection to the master at `path`, if it answers.
+pub(super) async fn is_alive(path: &Path) -> Option<Control> {
+    let check = async {
+        let mut control = Control::connect(path).await.ok()?;
+        control.alive_check().await.ok()?;
+        Some(control)
+    };
+    tokio::time::timeout(CHECK, check).await.ok()?
+}
+
+/// A message to the master, without its length: numbers and texts (RFC 4251 section 5).
+#[derive(Debug)]
+struct Message {
+    bytes: Vec<u8>,
+}
+
+impl Message {
+    fn new(kind: u32) -> Self {
+        Self { bytes: Vec::new() }.u32(kind)
+    }
+
+    fn u32(mut self, number: u32) -> Self {
+        self.bytes.extend_from_slice(&number.to_be_bytes());
+        self
+    }
+
+    fn text(self, text: &str) -> Self {
+        // Host names, paths and commands are far shorter than 4 GiB.
+        let mut message = self.u32(u32::try_from(text.len()).unwrap_or(u32::MAX));
+        message.bytes.extend_from_slice(text.as_bytes());
+        message
+    }
+}
+
+/// A message of the master's.
+#[derive(Debug)]
+struct Reply {
+    kind: u32,
+    rest: Bytes,
+}
+
+impl Reply {
+    fn u32(&mut self) -> io::Result<u32> {
+        self.rest.try_get_u32().map_err(|_| io::ErrorKind::InvalidData.into())
+    }
+
+    fn text(&mut self) -> io::Result<String> {
+        let size = self.u32()? as usize;
+        if size > self.rest.len() {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        Ok(String::from_utf8_lossy(&self.rest.split_to(size)).into_owned())
+    }
+}

@@ -1,0 +1,228 @@
+//! The process of a master of our own: `ssh`, its command line, its messages and its end.
+
+use std::collections::VecDeque;
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, ExitCode, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal};
+use tokio::io::AsyncReadExt;
+use tokio::process::{Child, ChildStderr};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::home::{Home, own_program};
+use crate::config::Target;
+use crate::ssh::prompter::Prompter;
+use crate::sync::lock;
+use crate::text;
+
+/// The name by which this program starts ssh: a child of it that ends with it, however it ends.
+const STARTER: &str = "dtunnel-ssh";
+/// Lines kept of what it says, and the longest of them in bytes.
+const MOST_LINES: usize = 12;
+const MAX_LINE: usize = 1000;
+/// Longest wait for its last words, and for its end.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
+/// Becomes `ssh` if this process was started for that, under the name [`STARTER`]: with the daemon's end, the kernel ends
+/// it (PR_SET_PDEATHSIG, prctl(2)).
+pub fn become_ssh() -> Option<ExitCode> {
+    let mut arguments = std::env::args_os();
+    arguments.next().filter(|program| program == STARTER)?;
+    let parent = arguments.next()?;
+    #[cfg(target_os = "linux")]
+    {
+        let set = rustix::process::set_parent_process_death_signal(Some(Signal::TERM));
+        // It may have ended before.
+        let is_there = rustix::process::getppid().is_some_and(|pid| pid.to_string() == parent.to_string_lossy());
+        if set.is_err() || !is_there {
+            return Some(ExitCode::FAILURE);
+        }
+    }
+    let error = Command::new("ssh").args(arguments).exec();
+    // The daemon reads it.
+    let _ = writeln!(io::stderr(), "cannot run ssh: {error}");
+    Some(ExitCode::from(127))
+}
+
+/// The arguments of a master for `target`, whose control socket is at `control`. The user's ssh_config applies but for what
+/// would make it another thing than a master that forwards.
+fn arguments(target: &Target, control: &Path, looks_only: bool) -> Vec<OsString> {
+    let path = control.display().to_string().replace('%', "%%");
+    let mut options = vec![
+        "ControlMaster=yes".to_owned(),
+        format!("ControlPath={path}"),
+        "ControlPersist=no".into(),
+        "ExitOnForwardFailure=yes".into(),
+        "ClearAllForwardings=yes".into(),
+        "ForwardAgent=no".into(),
+        "ForwardX11=no".into(),
+        "PermitLocalCommand=no".into(),
+        "RemoteCommand=none".into(),
+        "RequestTTY=no".into(),
+        "Tunnel=no".into(),
+        format!("ServerAliveInterval={}", target.keepalive.map_or(0, |interval| interval.as_secs().max(1))),
+        format!("ServerAliveCountMax={}", target.keepalive_count.max(1)),
+        // Tells how the login was made.
+        "LogLevel=VERBOSE".into(),
+        format!("ConnectTimeout={}", target.connect_timeout.as_secs().max(1)),
+    ];
+    if looks_only {
+        options.extend(["UpdateHostKeys=no".into(), "StrictHostKeyChecking=yes".into()]);
+    }
+    options.extend(target.ssh.of_profile.iter().cloned());
+    let options = options.into_iter().flat_map(|option| ["-o".into(), option.into()]);
+    ["-N", "-T"].map(OsString::from).into_iter().chain(options).chain(target.ssh_arguments()).collect()
+}
+
+/// Can a master of this machine's ssh be asked for a stream to a socket? From OpenSSH 9.4 on.
+pub(super) async fn opens_sockets() -> bool {
+    let told = tokio::process::Command::new("ssh").arg("-V").stdin(Stdio::null()).kill_on_drop(true).output();
+    match tokio::time::timeout(LAST_WORDS, told).await {
+        Ok(Ok(output)) => version(&String::from_utf8_lossy(&output.stderr)).is_some_and(|version| version >= (9, 4)),
+        _ => false,
+    }
+}
+
+/// Of `OpenSSH_9.2p1 Debian-2, OpenSSL …`: 9 and 2.
+fn version(text: &str) -> Option<(u32, u32)> {
+    let rest = text.split_once("OpenSSH_")?.1;
+    let rest = rest.strip_prefix("for_Windows_").unwrap_or(rest);
+    let (major, rest) = rest.split_once('.')?;
+    let minor: String = rest.chars().take_while(char::is_ascii_digit).collect();
+    Some((major.parse().ok()?, minor.parse().ok()?))
+}
+
+/// A running master.
+#[derive(Debug)]
+pub(super) struct Process {
+    child: Child,
+    said: Arc<Mutex<Said>>,
+    /// The task that reads what it says.
+    listening: AbortOnDropHandle<()>,
+}
+
+/// What a master has said.
+#[derive(Debug, Default)]
+pub(super) struct Said {
+    /// Its last lines, safe for a terminal.
+    pub(super) lines: VecDeque<String>,
+    /// How the login was made, in ssh's words.
+    pub(super) method: Option<String>,
+    /// The server forwards no TCP.
+    pub(super) prohibits: bool,
+}
+
+impl Process {
+    /// Starts one, whose questions go to the program in `home`.
+    ///
+    /// # Errors
+    /// From the system.
+    pub(super) fn start(
+        target: &Target,
+        home: &Home,
+        agent: Option<&Path>,
+        prompter: &Prompter,
+        looks_only: bool,
+    ) -> io::Result<Self> {
+        let mut command = Command::new(own_program());
+        command
+            .arg0(STARTER)
+            .arg(std::process::id().to_string())
+            .args(arguments(target, &home.control(), looks_only))
+            .env("SSH_ASKPASS", home.askpass())
+            .env("SSH_ASKPASS_REQUIRE", "force")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            // A Ctrl-C is the daemon's to obey.
+            .process_group(0);
+        if let Some(agent) = agent {
+            command.env("SSH_AUTH_SOCK", agent);
+        }
+        let mut child = tokio::process::Command::from(command).kill_on_drop(true).spawn()?;
+        let said = Arc::new(Mutex::new(Said::default()));
+        let stderr = child.stderr.take().ok_or(io::ErrorKind::BrokenPipe)?;
+        let listening = tokio::spawn(listen(stderr, said.clone(), prompter.clone()));
+        Ok(Self { child, said, listening: AbortOnDropHandle::new(listening) })
+    }
+
+    /// Waits for its end, and for its last words. Cancel safe.
+    pub(super) async fn ended(&mut self) {
+        let _ = self.child.wait().await;
+        let _ = tokio::time::timeout(LAST_WORDS, &mut self.listening).await;
+    }
+
+    /// What it has said so far.
+    pub(super) fn said(&self) -> Arc<Mutex<Said>> {
+        self.said.clone()
+    }
+
+    /// Ends it.
+    pub(super) async fn end(&mut self) {
+        if let Some(pid) = self.child.id().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?)) {
+            // It has not been waited for, so that its number is its own.
+            let _ = rustix::process::kill_process(pid, Signal::TERM);
+            let _ = tokio::time::timeout(LAST_WORDS, self.child.wait()).await;
+        }
+    }
+}
+
+async fn listen(mut stderr: ChildStderr, said: Arc<Mutex<Said>>, prompter: Prompter) {
+    let mut line = Vec::new();
+    let mut buffer = [0; 4096];
+    while let Ok(read @ 1..) = stderr.read(&mut buffer).await {
+        for byte in &buffer[..read] {
+            match byte {
+                b'\n' | b'\r' => hear(&std::mem::take(&mut line), &said, &prompter),
+                byte if line.len() < MAX_LINE => line.push(*byte),
+                _ => {}
+            }
+        }
+    }
+    hear(&line, &said, &prompter);
+}
+
+fn hear(line: &[u8], said: &Mutex<Said>, prompter: &Prompter) {
+    let shown = text::shown_bytes(line);
+    if shown.is_empty() {
+        return;
+    }
+    let mut said = lock(said);
+    if let Some((_, method)) = shown.strip_prefix("Authenticated to ").and_then(|rest| rest.rsplit_once(" using ")) {
+        said.method = Some(method.trim_end_matches('.').trim_matches('"').to_owned());
+        return;
+    }
+    if shown.contains("open failed: administratively prohibited") {
+        said.prohibits = true;
+    }
+    // What a channel came to is its caller's to tell.
+    if shown.starts_with("channel ") || shown.starts_with("mux_") {
+        return;
+    }
+    tracing::info!("ssh: {shown}");
+    if said.method.is_none() {
+        prompter.tell(shown.clone());
+    }
+    said.lines.push_back(shown);
+    if said.lines.len() > MOST_LINES {
+        said.lines.pop_front();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_read() {
+        assert_eq!(version("OpenSSH_9.2p1 Debian-2+deb12u10, OpenSSL 3.0.19"), Some((9, 2)));
+        assert_eq!(version("OpenSSH_for_Windows_9.5p1, LibreSSL 3.8.2"), Some((9, 5)));
+        assert_eq!(version("OpenSSH_10.0p2, OpenSSL 3.5.1"), Some((10, 0)));
+        assert_eq!(version("Sun_SSH_1.1"), None);
+    }
+}
