@@ -9,6 +9,7 @@ mod lab;
 mod asked;
 mod attended;
 mod audit;
+mod carrier;
 mod causes;
 mod cli;
 mod clients;

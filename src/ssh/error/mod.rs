@@ -276,9 +276,10 @@ impl fmt::Display for Unconfirmed {
 }
 
 /// What ssh says where it fails (ssh.c, sshconnect.c and sshconnect2.c of OpenSSH), and what kind of failure it is.
-const WORDS_OF_SSH: [(&str, Kind); 6] = [
+const WORDS_OF_SSH: [(&str, Kind); 7] = [
     ("Host key verification failed", Kind::HostKey),
     ("REMOTE HOST IDENTIFICATION HAS CHANGED", Kind::HostKey),
+    ("KnownHostsCommand failed", Kind::HostKey),
     ("Permission denied", Kind::Auth),
     ("Too many authentication failures", Kind::Auth),
     ("Bad configuration option", Kind::Config),

@@ -200,8 +200,8 @@ fn hear(line: &[u8], said: &Mutex<Said>, prompter: &Prompter) {
     if shown.contains("open failed: administratively prohibited") {
         said.prohibits = true;
     }
-    // What a channel came to is its caller's to tell.
-    if shown.starts_with("channel ") || shown.starts_with("mux_") {
+    // What a channel came to is its caller's to tell; how much was sent in all, nobody's.
+    if ["channel ", "mux_", "Transferred: ", "Bytes per second: "].iter().any(|word| shown.starts_with(word)) {
         return;
     }
     tracing::info!("ssh: {shown}");
