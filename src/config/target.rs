@@ -92,6 +92,9 @@ impl Target {
         if !leg.before().is_empty() || through_itself || leg.is_too_deep() {
             ssh.proxy = Proxy::None;
         }
+        for warning in ssh.token_warnings() {
+            tracing::warn!("{destination}: {warning}");
+        }
         Ok(Self { ssh, destination: destination.clone(), ..self.clone() })
     }
 
@@ -161,6 +164,7 @@ impl Target {
         let keywords = self.ssh.not_obeyed.iter();
         let mut warnings: Vec<String> =
             keywords.map(|keyword| format!("ssh_config sets `{keyword}` for this host; dtunnel ignores it")).collect();
+        warnings.extend(self.ssh.token_warnings());
         if self.lazy_in_vain {
             warnings.push("with published ports a tunnel stays connected: `lazy` is ignored".into());
         }

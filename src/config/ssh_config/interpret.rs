@@ -11,7 +11,7 @@ use super::settings::{
     UpdateHostKeys,
 };
 use super::source::SshConfigSource;
-use super::tokens::Tokens;
+use super::tokens::{Tokens, unknown};
 use crate::config::name::{is_host_name, is_user_name};
 use crate::config::{ConfigFile, Destination, Error, Paths};
 
@@ -21,6 +21,10 @@ const NOT_OBEYED: &[(&str, &[&str])] =
 
 /// The same without an ssh binary that would obey them.
 const NOT_OBEYED_WITHOUT_SSH: &[(&str, &[&str])] = &[("canonicalizehostname", &["no", "false"])];
+
+/// Keywords whose values may have tokens, as far as they are used.
+const WITH_TOKENS: [&str; 6] =
+    ["certificatefile", "identityagent", "identityfile", "proxycommand", "proxyjump", "userknownhostsfile"];
 
 /// The default minimum size of an RSA key in bits (RequiredRSASize in ssh_config(5)).
 const REQUIRED_RSA_SIZE: u32 = 1024;
@@ -108,16 +112,20 @@ fn interpret(destination: &Destination, answer: &Answer, paths: &Paths) -> Resul
         let names = if given.is_empty() { defaults.to_vec() } else { given };
         names.into_iter().filter(|name| *name != "none").map(|name| tokens.path(name)).collect()
     };
-    let known_hosts = |key: &str, default: &str| -> Vec<PathBuf> {
-        let names = get(key).unwrap_or(default).split_whitespace();
-        names.filter(|name| !name.eq_ignore_ascii_case("none")).map(|name| tokens.path(name)).collect()
+    // Releases that know tokens in known_hosts files (8.4 and later) have replaced them, and those of IdentityAgent, before
+    // they answer. What looks like a token then is none (it was written `%%`).
+    let is_replaced = answer.ssh_default("userknownhostsfile").is_some_and(|names| !names.starts_with('~'));
+    let answered = |name: &str| if is_replaced { PathBuf::from(name) } else { tokens.path(name) };
+    let known_hosts = |key: &str, default: &str| -> Vec<String> {
+        file_names(get(key).unwrap_or(default)).into_iter().filter(|name| !name.eq_ignore_ascii_case("none")).collect()
     };
+    let user_known_hosts = known_hosts("userknownhostsfile", "~/.ssh/known_hosts ~/.ssh/known_hosts2");
+    let global_known_hosts = known_hosts("globalknownhostsfile", "/etc/ssh/ssh_known_hosts /etc/ssh/ssh_known_hosts2");
     let revoked_host_keys = match get("revokedhostkeys") {
         None | Some("none") => Vec::new(),
-        // `ssh -G` prints several names on one line, without quotes.
         Some(names) => match tokens.path(names) {
             one if one.exists() => vec![one],
-            _ => names.split_whitespace().map(|name| tokens.path(name)).collect(),
+            _ => file_names(names).iter().map(|name| tokens.path(name)).collect(),
         },
     };
     let proxy = match (get("proxycommand"), get("proxyjump")) {
@@ -143,11 +151,12 @@ fn interpret(destination: &Destination, answer: &Answer, paths: &Paths) -> Resul
                     Some(path) => IdentityAgent::Path(path.into()),
                     None => IdentityAgent::None,
                 },
-                _ => IdentityAgent::Path(tokens.path(name)),
+                _ => IdentityAgent::Path(answered(name)),
             },
         },
-        user_known_hosts: known_hosts("userknownhostsfile", "~/.ssh/known_hosts ~/.ssh/known_hosts2"),
-        global_known_hosts: known_hosts("globalknownhostsfile", "/etc/ssh/ssh_known_hosts /etc/ssh/ssh_known_hosts2"),
+        user_known_hosts: user_known_hosts.iter().map(|name| answered(name)).collect(),
+        // ssh knows no tokens here.
+        global_known_hosts: global_known_hosts.iter().map(|name| paths.expand_home(name)).collect(),
         host_key_alias: get("hostkeyalias").map(Into::into),
         host_key_policy: match get("stricthostkeychecking") {
             Some("yes" | "true") => HostKeyPolicy::Strict,
@@ -201,6 +210,11 @@ fn interpret(destination: &Destination, answer: &Answer, paths: &Paths) -> Resul
             .chain((get("addkeystoagent") == Some("ask")).then_some(&("addkeystoagent", &[][..])))
             .map(|(key, _)| (*key).to_owned())
             .collect(),
+        unknown_tokens: WITH_TOKENS
+            .iter()
+            .filter(|key| !(is_replaced && matches!(**key, "identityagent" | "userknownhostsfile")))
+            .flat_map(|key| answer.all(key).flat_map(unknown).map(|token| ((*key).to_owned(), token)))
+            .collect(),
         missing_methods: MissingMethod::ALL
             .into_iter()
             .filter(|method| {
@@ -211,6 +225,23 @@ fn interpret(destination: &Destination, answer: &Answer, paths: &Paths) -> Resul
         port,
         user,
     })
+}
+
+/// The names of files that one line has. `ssh -G` prints them without their quotes: a word that does not begin like an
+/// absolute path continues the name before it, which has a blank there.
+fn file_names(line: &str) -> Vec<String> {
+    let is_absolute = |word: &str| word.starts_with(['/', '~', '%', '$']);
+    let mut names: Vec<String> = Vec::new();
+    for word in line.split(' ') {
+        match names.last_mut() {
+            Some(name) if is_absolute(name) && !is_absolute(word) && !word.eq_ignore_ascii_case("none") => {
+                name.push(' ');
+                name.push_str(word);
+            }
+            _ => names.push(word.to_owned()),
+        }
+    }
+    names.into_iter().map(|name| name.trim_end().to_owned()).filter(|name| !name.is_empty()).collect()
 }
 
 /// `ask` needs a person at a moment when none may be present; a warning names it.
@@ -342,6 +373,44 @@ mod tests {
             let Proxy::Jump(hops) = settings(text, "web", with_binary).proxy else { panic!("no jump") };
             let hops: Vec<String> = hops.iter().map(ToString::to_string).collect();
             assert_eq!(hops, ["deploy@bastion", "web"]);
+        }
+    }
+
+    #[test]
+    fn a_quoted_blank_belongs_to_a_files_name() {
+        let s = settings(
+            "Host h\n  User u\n  UserKnownHostsFile \"/kh/a  blank\" /kh/%r \"~/with blank\"\n\
+             \x20 GlobalKnownHostsFile \"/g/all of us\" /g/%r\n  RevokedHostKeys \"/r/not these\"\n",
+            "h",
+            true,
+        );
+        // ssh takes the passwd entry's home.
+        let home = User::from_uid(Uid::current()).expect("readable").expect("an entry").dir;
+        let user = [PathBuf::from("/kh/a  blank"), "/kh/u".into(), home.join("with blank")];
+        assert_eq!(s.user_known_hosts, user);
+        assert_eq!(s.global_known_hosts, [PathBuf::from("/g/all of us"), "/g/%r".into()]);
+        assert_eq!(s.revoked_host_keys, [PathBuf::from("/r/not these")]);
+        assert_eq!(file_names("/a b none /c"), ["/a b", "none", "/c"]);
+        assert_eq!(file_names("relative other"), ["relative", "other"]);
+        assert_eq!(file_names(""), [""; 0]);
+    }
+
+    #[test]
+    fn tokens_that_ssh_has_replaced_are_not_replaced_again() {
+        let s = settings("Host h\n  User u\n  UserKnownHostsFile /%%r-%r\n  IdentityAgent /%%h-%h\n", "h", true);
+        assert_eq!(s.user_known_hosts, [PathBuf::from("/%r-u")]);
+        assert_eq!(s.identity_agent, IdentityAgent::Path("/%h-h".into()));
+        assert_eq!(s.unknown_tokens, []);
+    }
+
+    #[test]
+    fn a_token_that_cannot_be_replaced_is_named_with_its_keyword() {
+        let text = "Host h\n  IdentityFile /k/%T-%h\n  CertificateFile /k/%H\n  ProxyCommand nc %I %h\n";
+        for with_binary in [true, false] {
+            let s = settings(text, "h", with_binary);
+            assert_eq!(s.identity_files, [PathBuf::from("/k/%T-h")]);
+            let named = [("certificatefile", 'H'), ("identityfile", 'T'), ("proxycommand", 'I')];
+            assert_eq!(s.unknown_tokens, named.map(|(key, token)| (key.to_owned(), token)));
         }
     }
 

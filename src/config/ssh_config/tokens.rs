@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use sha1::{Digest, Sha1};
 
 use crate::config::Paths;
-use crate::text;
 
 /// What the `%` tokens of ssh_config(5), "TOKENS", stand for.
 pub(in crate::config) struct Tokens<'a> {
@@ -31,7 +30,7 @@ impl Tokens<'_> {
         Sha1::digest(text).iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
-    /// `name` with its `%` tokens replaced; unknown ones stay as they are, and a warning names them.
+    /// `name` with its `%` tokens replaced; [unknown](unknown) ones stay as they are.
     pub(in crate::config) fn replace(&self, name: &str) -> String {
         let mut out = String::with_capacity(name.len());
         let mut chars = name.chars();
@@ -54,16 +53,28 @@ impl Tokens<'_> {
                 Some('p') => out.push_str(&self.port.to_string()),
                 Some('r') => out.push_str(self.user),
                 Some('u') => out.push_str(&std::env::var("USER").unwrap_or_default()),
-                Some(other) => {
-                    tracing::warn!("ssh_config has a token that is unknown: `%{}`", text::shown(&other.to_string()));
-                    out.extend(['%', other]);
-                }
+                Some(other) => out.extend(['%', other]),
                 None => out.push('%'),
             }
         }
         out
     }
 }
+
+/// The tokens of `text` that [`Tokens::replace`] does not replace. Those of ssh are among them that need a connection
+/// (`%f`, `%H`, `%I`, `%K`, `%t`) or a device (`%T`): ssh knows them only in KnownHostsCommand and LocalCommand, which
+/// dtunnel does not run.
+pub(super) fn unknown(text: &str) -> Vec<char> {
+    let mut chars = text.chars();
+    let mut found = Vec::new();
+    while chars.by_ref().any(|c| c == '%') {
+        found.extend(chars.next().filter(|token| !KNOWN.contains(*token)));
+    }
+    found
+}
+
+/// The tokens that [`Tokens::replace`] replaces.
+const KNOWN: &str = "%CdhijkLlnpru";
 
 fn local_host() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
@@ -104,6 +115,19 @@ mod tests {
         let text = format!("{}h.example22ua,b", local_host());
         let hash: String = Sha1::digest(text).iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(tokens.replace("/%C"), format!("/{hash}"));
+    }
+
+    #[test]
+    fn tokens_that_are_not_replaced_are_found() {
+        assert_eq!(unknown("/%T/%h/%%H/%I%f"), ['T', 'I', 'f']);
+        assert!(unknown("%C%d%h%i%j%k%L%l%n%p%r%u%").is_empty());
+        let paths = Paths { home: "/home/me".into() };
+        let tokens =
+            Tokens { alias: "", host_name: "", port: 1, user: "", host_key_alias: None, jump: "", paths: &paths };
+        for token in ('!'..='~').filter(|token| *token != '%') {
+            let name = format!("%{token}");
+            assert_eq!(tokens.replace(&name) == name, unknown(&name) == [token], "{name}");
+        }
     }
 
     #[test]
