@@ -3,15 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use nix::unistd::{Uid, User};
-
-use super::query::{Answer, ask};
+use super::query::{Answer, ask, words};
 use super::settings::{
     AddToAgent, AddressFamily, Algorithms, HostKeyPolicy, IdentityAgent, MissingMethod, Proxy, SshSettings,
     UpdateHostKeys,
 };
 use super::source::SshConfigSource;
-use super::tokens::{Tokens, unknown};
+use super::tokens::{Tokens, account, unknown};
 use crate::config::name::{is_host_name, is_user_name};
 use crate::config::{ConfigFile, Destination, Error, Paths};
 
@@ -28,6 +26,9 @@ const WITH_TOKENS: [&str; 6] =
 
 /// The default minimum size of an RSA key in bits (RequiredRSASize in ssh_config(5)).
 const REQUIRED_RSA_SIZE: u32 = 1024;
+
+/// ssh's own ServerAliveCountMax.
+const SERVER_ALIVE_COUNT_MAX: u32 = 3;
 
 /// Asks what ssh_config says of `destination`; its user and port, where given, win over the
 /// file's, as with `ssh -l` and `-p`.
@@ -61,7 +62,7 @@ fn check_names(host: &str, user: &str) -> Result<(), Error> {
 }
 
 /// From keywords to settings. Keywords that are absent have ssh's defaults (ssh_config(5)).
-fn interpret(destination: &Destination, answer: &Answer, paths: &Paths) -> Result<SshSettings, Error> {
+pub(super) fn interpret(destination: &Destination, answer: &Answer, paths: &Paths) -> Result<SshSettings, Error> {
     let get = |key: &str| answer.get(key);
     // A newer ssh reports this itself.
     if let Some(why) = get("refuseconnection") {
@@ -88,10 +89,15 @@ fn interpret(destination: &Destination, answer: &Answer, paths: &Paths) -> Resul
             }
         }
     };
-    let host_name = get("hostname").unwrap_or(&destination.host).replace("%h", &destination.host);
+    // ssh's answer has no tokens there any more.
+    let host_name = match get("hostname") {
+        Some(name) if answer.defaults.is_empty() => with_host(name, &destination.host),
+        Some(name) => name.to_owned(),
+        None => destination.host.clone(),
+    };
     let user = match destination.user.as_deref().or(get("user")) {
         Some(user) => user.to_owned(),
-        None => std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).unwrap_or_else(|_| account()),
+        None => account(),
     };
     if user.is_empty() {
         let reason = "this system has no name for your uid: say whom to log in as, `user@host`";
@@ -174,7 +180,8 @@ fn interpret(destination: &Destination, answer: &Answer, paths: &Paths) -> Resul
         hash_known_hosts: yes("hashknownhosts", false),
         proxy,
         keepalive,
-        keepalive_count: keepalive.and(get("serveralivecountmax")).and_then(|count| count.parse().ok()),
+        keepalive_count: keepalive
+            .map(|_| get("serveralivecountmax").and_then(|count| count.parse().ok()).unwrap_or(SERVER_ALIVE_COUNT_MAX)),
         connect_timeout: seconds("connecttimeout"),
         pubkey_authentication: get("pubkeyauthentication").is_none_or(|v| !matches!(v, "no" | "false")),
         password_authentication: yes("passwordauthentication", true),
@@ -227,9 +234,18 @@ fn interpret(destination: &Destination, answer: &Answer, paths: &Paths) -> Resul
     })
 }
 
+/// A HostName with its tokens replaced, `%h` and `%%`.
+fn with_host(name: &str, host: &str) -> String {
+    name.split("%%").map(|part| part.replace("%h", host)).collect::<Vec<_>>().join("%")
+}
+
 /// The names of files that one line has. `ssh -G` prints them without their quotes: a word that does not begin like an
 /// absolute path continues the name before it, which has a blank there.
 fn file_names(line: &str) -> Vec<String> {
+    // As the crate reads them.
+    if line.contains('"') {
+        return words(line);
+    }
     let is_absolute = |word: &str| word.starts_with(['/', '~', '%', '$']);
     let mut names: Vec<String> = Vec::new();
     for word in line.split(' ') {
@@ -253,11 +269,6 @@ fn add_to_agent(value: &str) -> Option<AddToAgent> {
         "confirm" => Some(AddToAgent { confirm: true, lifetime: seconds(lifetime) }),
         time => seconds(time).map(|lifetime| AddToAgent { confirm: false, lifetime: Some(lifetime) }),
     }
-}
-
-/// The user's name by passwd(5), if the environment does not give it; empty if there is none.
-fn account() -> String {
-    User::from_uid(Uid::current()).ok().flatten().map(|user| user.name).unwrap_or_default()
 }
 
 /// The file an option names: `none`, or a path.
@@ -292,6 +303,8 @@ pub fn ssh_hosts(option: Option<&Path>, config: &ConfigFile) -> Result<Vec<Strin
 
 #[cfg(test)]
 mod tests {
+    use nix::unistd::{Uid, User};
+
     use super::super::query::{with_ssh, without_ssh};
     use super::*;
 
@@ -426,65 +439,5 @@ mod tests {
     fn tokens_home_and_variables_are_replaced_in_paths() {
         let s = settings("Host h\n  HostName %h.example.com\n  User u\n  IdentityFile ~/.ssh/%r@%h-%p-%%\n", "h", true);
         assert_eq!(s.identity_files, [PathBuf::from("/home/me/.ssh/u@h.example.com-22-%")]);
-    }
-
-    /// Each host of each file of the corpus, read by ssh and by the crate: alike but for what
-    /// docs/configuration.md lists.
-    #[test]
-    fn the_corpus_is_read_without_the_ssh_binary_as_with_it() {
-        // File, host, and whether the crate refuses the file rather than read it differently.
-        let allowed = [
-            ("jump", "first-proxy", false),
-            ("match", "matched", true),
-            ("match", "special@unmatched", true),
-            ("match", "unmatched", true),
-            ("match-after-host", "inner", true),
-            ("match-after-host", "outer", true),
-            ("several", "several", false),
-            ("syntax", "quoted", false),
-            ("times", "minutes", true),
-            ("times", "off", true),
-            ("values", "lists", false),
-        ];
-        let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/ssh_config/corpus");
-        let (mut read_hosts, mut differences) = (0, Vec::new());
-        for file in std::fs::read_dir(&corpus).expect("a corpus").flatten().map(|entry| entry.path()) {
-            if file.extension().is_none_or(|extension| extension != "conf") {
-                continue;
-            }
-            let name = file.file_stem().expect("a name").to_string_lossy().into_owned();
-            let text = std::fs::read_to_string(&file).expect("readable");
-            let text = text.replace("{dir}", &corpus.display().to_string());
-            let hosts = text.lines().next().and_then(|line| line.strip_prefix("# hosts: ")).expect("a first line");
-            for host in hosts.split(' ') {
-                read_hosts += 1;
-                let with = comparable(read(&text, host, true)).expect("ssh reads it");
-                let without = comparable(read(&text, host, false));
-                if without.as_ref() != Some(&with) {
-                    let refused = without.is_none();
-                    let text = differing(&with, &without.unwrap_or_default());
-                    differences.push((name.clone(), host.to_owned(), refused, text));
-                }
-            }
-        }
-        differences.sort();
-        assert!(read_hosts >= 40, "{read_hosts} hosts");
-        let found: Vec<_> =
-            differences.iter().map(|(name, host, refused, _)| (&name[..], &host[..], *refused)).collect();
-        assert_eq!(found, allowed, "{differences:#?}");
-    }
-
-    /// The settings in lines, without what depends on the release of ssh.
-    fn comparable(settings: Result<SshSettings, Error>) -> Option<Vec<String>> {
-        let mut settings = settings.ok()?;
-        settings.identity_files.retain(|file| !file.ends_with("id_dsa") && !file.ends_with("id_xmss"));
-        // ssh takes the passwd entry's home.
-        let home = std::env::var("HOME").expect("a home");
-        Some(format!("{settings:#?}").replace(&home, "/home/me").lines().map(Into::into).collect())
-    }
-
-    fn differing(a: &[String], b: &[String]) -> Vec<String> {
-        let only = |a: &[String], b: &[String]| a.iter().filter(|line| !b.contains(line)).cloned().collect::<Vec<_>>();
-        [only(a, b), only(b, a)].concat()
     }
 }

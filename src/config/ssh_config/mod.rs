@@ -1,5 +1,7 @@
 //! The settings of the user's ssh_config for a host.
 
+#[cfg(test)]
+mod corpus;
 mod interpret;
 mod query;
 mod settings;

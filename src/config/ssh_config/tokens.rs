@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use nix::unistd::{Uid, User};
 use sha1::{Digest, Sha1};
 
 use crate::config::Paths;
@@ -52,7 +53,7 @@ impl Tokens<'_> {
                 Some('n') => out.push_str(self.alias),
                 Some('p') => out.push_str(&self.port.to_string()),
                 Some('r') => out.push_str(self.user),
-                Some('u') => out.push_str(&std::env::var("USER").unwrap_or_default()),
+                Some('u') => out.push_str(&account()),
                 Some(other) => out.extend(['%', other]),
                 None => out.push('%'),
             }
@@ -75,6 +76,12 @@ pub(super) fn unknown(text: &str) -> Vec<char> {
 
 /// The tokens that [`Tokens::replace`] replaces.
 const KNOWN: &str = "%CdhijkLlnpru";
+
+/// The user's name by passwd(5), as for ssh, else by the environment; empty if neither has one.
+pub(super) fn account() -> String {
+    let entry = User::from_uid(Uid::current()).ok().flatten().map(|user| user.name);
+    entry.or_else(|| std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).ok()).unwrap_or_default()
+}
 
 fn local_host() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
