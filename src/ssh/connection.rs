@@ -188,7 +188,7 @@ impl Connection {
             channel_buffer_size: CHANNEL_MESSAGES,
             preferred: algorithms::preferred(&target.ssh, &verifier.known())?,
             keepalive_interval: target.keepalive,
-            keepalive_max: target.keepalive_count as usize,
+            keepalive_max: target.keepalives(),
             nodelay: true,
             ..client::Config::default()
         };
