@@ -212,7 +212,7 @@ impl Connection {
         let mut handle = prompter
             .within(limit, client::connect_stream(Arc::new(config), stream, client))
             .await
-            .ok_or_else(|| Error::Timeout { host: host.clone(), step: Phase::Handshake, limit })?
+            .ok_or_else(|| Error::Timeout { host: host.clone(), step: last_heard.handshake(), limit })?
             .map_err(|failure| failure.into_error(&host))?;
         (context.on_step)(News::Step(Step::Authenticating));
         let login = prompter.within(limit, auth::login(&mut handle, &ended, target, verifier.trust(), &context)).await;
