@@ -19,7 +19,7 @@ const DEFAULT_KEEPALIVE: Duration = Duration::from_secs(4);
 const DEFAULT_KEEPALIVE_COUNT: u32 = 2;
 /// With these defaults: how long a host may stall while flows are open, if its system acknowledges what is sent. As in
 /// ssh, for which a host may stall without end, `docker logs -f` then survives what passes.
-const PATIENCE: Duration = Duration::from_secs(30);
+const DEFAULT_PATIENCE: Duration = Duration::from_secs(30);
 const DEFAULT_MAX_CONNECTIONS: usize = 4;
 /// Hours of a client that does not read at all, and minutes of one that reads too slowly.
 const DEFAULT_SPILL: u64 = 1 << 30;
@@ -201,7 +201,7 @@ pub fn resolve(
             .or(ssh.keepalive_count)
             .or(defaults.keepalive_count)
             .unwrap_or(DEFAULT_KEEPALIVE_COUNT),
-        patience: is_default.then_some(PATIENCE),
+        patience: is_default.then_some(DEFAULT_PATIENCE),
         max_connections: profile
             .max_connections
             .or(defaults.max_connections)

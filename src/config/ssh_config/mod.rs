@@ -1,11 +1,11 @@
 //! The settings of the user's ssh_config for a host.
 
-#[cfg(test)]
-mod corpus;
 mod interpret;
 mod query;
 mod settings;
 mod source;
+#[cfg(test)]
+mod tests;
 mod tokens;
 
 #[cfg(fuzzing)]

@@ -1,15 +1,16 @@
 //! The files of `tests/ssh_config/corpus`, as dtunnel reads them: held against `ssh -G`, and with the ssh binary against
 //! without it. Where no network can be reached: ssh runs commands and asks name servers for some of them.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use nix::unistd::{Uid, User};
 
-use super::interpret::interpret;
-use super::query::{Answer, with_ssh, without_ssh};
-use super::settings::{Algorithms, IdentityAgent, Proxy, SshSettings};
-use super::source::SshConfigSource;
+use super::super::interpret::interpret;
+use super::super::query::{Answer, with_ssh, without_ssh};
+use super::super::settings::{Algorithms, IdentityAgent, Proxy, SshSettings};
+use super::super::source::SshConfigSource;
 use crate::config::{ConfigFile, Destination, Error, Overrides, Paths, Target, resolve};
 
 /// Set in a process that has no network.
@@ -29,7 +30,7 @@ fn is_where_nothing_can_be_reached() -> bool {
         command
     };
     if !without_network().arg("true").status().is_ok_and(|status| status.success()) {
-        println!("skipped: no network namespaces");
+        let _ = writeln!(std::io::stderr(), "skipped: no network namespaces");
         return false;
     }
     // ssh takes the passwd entry's home.
