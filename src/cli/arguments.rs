@@ -11,7 +11,8 @@ use crate::failure::Failure;
 
 #[derive(Debug, Args)]
 pub(super) struct UpArgs {
-    /// The targets to bring up, side by side
+    /// The targets to bring up, side by side: profiles, [user@]host[:port], Hosts of ssh_config, or
+    /// ssh://[user@]host[:port][/path/to.sock]
     #[arg(value_name = "TARGET", add = super::completions::targets(), conflicts_with = "all")]
     pub(super) targets: Vec<String>,
     /// Bring all profiles up
@@ -36,7 +37,8 @@ pub(super) struct TunnelArgs {
     /// The local endpoint: unix:PATH or tcp:127.0.0.1:PORT (port 0: any free one)
     #[arg(long, value_name = "ENDPOINT")]
     pub(super) local: Option<String>,
-    /// The Engine on the host: auto, a socket's path, tcp:ADDRESS:PORT or command:… [default: auto]
+    /// The Engine on the host: auto, a socket's path, tcp:ADDRESS:PORT or command:… [default: the path of an ssh:// TARGET,
+    /// else auto]
     #[arg(long, value_name = "ENDPOINT")]
     pub(super) remote: Option<String>,
     /// The SSH that carries the tunnel: dtunnel's own (native), the machine's (openssh), or what is needed [default: auto]

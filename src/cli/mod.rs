@@ -50,7 +50,8 @@ use global::Global;
     name = "dtunnel",
     version = version::LINE,
     max_term_width = 100,
-    after_help = "A TARGET is a profile, [user@]host[:port], ssh://[user@]host[:port], or a Host of your ssh_config.\n\n\
+    after_help = "A TARGET is a profile, [user@]host[:port], a Host of your ssh_config, or\n\
+                  ssh://[user@]host[:port][/path/to.sock], where a path names the Engine's socket on the host.\n\n\
                   Exit codes: 0 done, 1 other failure, 2 usage or configuration, 3 the tunnel is not up,\n\
                   4 authentication failed, 5 host key refused, 6 host unreachable, 7 host reached, Engine not."
 )]

@@ -60,7 +60,8 @@ impl ProfileCommand {
 pub(super) struct AddArgs {
     /// Its name: letters, digits, `.`, `_` and `-`
     name: String,
-    /// Where it goes: [user@]host[:port], ssh://… or a Host of your ssh_config
+    /// Where it goes: [user@]host[:port], a Host of your ssh_config, or ssh://[user@]host[:port][/path/to.sock], whose
+    /// path names the Engine's socket on the host
     destination: String,
     /// A private key to log in with; may be given several times
     #[arg(short, long = "identity-file", value_name = "FILE")]

@@ -17,6 +17,9 @@ use crate::text;
 /// silence, another after 8, given up at 12.
 const DEFAULT_KEEPALIVE: Duration = Duration::from_secs(4);
 const DEFAULT_KEEPALIVE_COUNT: u32 = 2;
+/// With these defaults: how long a host may stall while flows are open, if its system acknowledges what is sent. As in
+/// ssh, for which a host may stall without end, `docker logs -f` then survives what passes.
+const DEFAULT_PATIENCE: Duration = Duration::from_secs(30);
 const DEFAULT_MAX_CONNECTIONS: usize = 4;
 /// Hours of a client that does not read at all, and minutes of one that reads too slowly.
 const DEFAULT_SPILL: u64 = 1 << 30;
@@ -187,6 +190,10 @@ pub fn resolve(
     let keepalive = time(profile.keepalive, ssh.keepalive, defaults.keepalive).unwrap_or(DEFAULT_KEEPALIVE);
     let connect_timeout =
         time(profile.connect_timeout, ssh.connect_timeout, defaults.connect_timeout).unwrap_or(DEFAULT_CONNECT_TIMEOUT);
+    let is_timed = [profile.keepalive.is_some(), ssh.keepalive.is_some(), defaults.keepalive.is_some()];
+    let is_counted =
+        [profile.keepalive_count.is_some(), ssh.keepalive_count.is_some(), defaults.keepalive_count.is_some()];
+    let is_default = ![is_timed, is_counted].concat().contains(&true);
     let api = profile.api.or(defaults.api).unwrap_or(true);
     let ports_conflict = profile.ports_conflict.unwrap_or_default();
     if ports_conflict == PortsConflict::Refuse && !api && !access.is_limited() {
@@ -205,6 +212,7 @@ pub fn resolve(
             .or(ssh.keepalive_count)
             .or(defaults.keepalive_count)
             .unwrap_or(DEFAULT_KEEPALIVE_COUNT),
+        patience: is_default.then_some(DEFAULT_PATIENCE),
         max_connections: profile
             .max_connections
             .or(defaults.max_connections)
@@ -269,6 +277,7 @@ mod tests {
         assert_eq!(target.name.as_str(), "p");
         assert_eq!(target.address(), "me@h:2222");
         assert_eq!(target.keepalive, None);
+        assert_eq!((target.silence(), target.patience), (None, None));
         assert_eq!(target.connect_timeout, Duration::from_secs(3));
         assert_eq!(target.remote, Remote::Socket("/d.sock".into()));
         assert_eq!((target.wait, target.idle_timeout), (DEFAULT_WAIT, None));
@@ -277,6 +286,20 @@ mod tests {
         assert_eq!(resolved("p", "[defaults]\nspill = 9\n[profiles.p]\nspill = 0\n").spill, 0);
         assert_eq!(target.ssh.proxy, Proxy::Jump(vec![Destination::parse("j").expect("a target")]));
         assert_eq!(target.local.docker_host(), "unix:///run/x.sock");
+    }
+
+    #[test]
+    fn a_setting_for_keepalives_holds_with_flows_open_too() {
+        let times = |text: &str| {
+            let target = resolved("p", text);
+            (target.silence().expect("keepalives").as_secs(), target.patience, target.keepalives())
+        };
+        let patience = Duration::from_secs(30);
+        assert_eq!(times("[profiles.p]\n"), (12, Some(patience), 7));
+        assert_eq!(times("[profiles.p]\nkeepalive = \"4s\"\n"), (12, None, 2));
+        assert_eq!(times("[profiles.p]\nkeepalive_count = 4\n"), (20, None, 4));
+        assert_eq!(times("[defaults]\nkeepalive = \"20s\"\n[profiles.p]\n"), (60, None, 2));
+        assert_eq!(times("[defaults]\nkeepalive_count = 2\n[profiles.p]\n"), (12, None, 2));
     }
 
     #[test]

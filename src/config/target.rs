@@ -39,6 +39,9 @@ pub struct Target {
     pub keepalive: Option<Duration>,
     /// Unanswered keepalives after which the connection is given up.
     pub keepalive_count: u32,
+    /// How long the host may say nothing while flows are open, if its system acknowledges what is sent; None: as long as
+    /// at other times, because the user has a setting for keepalives.
+    pub patience: Option<Duration>,
     pub max_connections: usize,
     /// Most bytes on disk for one client that does not read.
     pub spill: u64,
@@ -97,6 +100,9 @@ impl Target {
         if !leg.before().is_empty() || through_itself || leg.is_too_deep() {
             ssh.proxy = Proxy::None;
         }
+        for warning in ssh.token_warnings() {
+            tracing::warn!("{destination}: {warning}");
+        }
         Ok(Self { ssh, destination: destination.clone(), ..self.clone() })
     }
 
@@ -128,7 +134,24 @@ impl Target {
 
     /// Can both use the same connection?
     pub fn leads_as(&self, other: &Self) -> bool {
-        self.ends_as(other) && (self.keepalive, self.keepalive_count) == (other.keepalive, other.keepalive_count)
+        let times = |target: &Self| (target.keepalive, target.keepalive_count, target.patience);
+        self.ends_as(other) && times(self) == times(other)
+    }
+
+    /// How long the host may say nothing at all; None: without end.
+    pub fn silence(&self) -> Option<Duration> {
+        Some(self.keepalive?.saturating_mul(self.keepalive_count.saturating_add(1)))
+    }
+
+    /// Unanswered keepalives after which a connection ends in any case: those of `patience`, where there is one.
+    pub fn keepalives(&self) -> usize {
+        match (self.patience, self.keepalive) {
+            (Some(patience), Some(keepalive)) if !keepalive.is_zero() => {
+                let most = patience.as_millis().div_ceil(keepalive.as_millis().max(1)).saturating_sub(1);
+                usize::try_from(most).unwrap_or(usize::MAX)
+            }
+            _ => self.keepalive_count as usize,
+        }
     }
 
     /// The arguments by which the machine's `ssh` finds the same host, the last ones of a command line.
@@ -171,6 +194,7 @@ impl Target {
         let keywords = self.ssh.not_obeyed.iter();
         let mut warnings: Vec<String> =
             keywords.map(|keyword| format!("ssh_config sets `{keyword}` for this host; dtunnel ignores it")).collect();
+        warnings.extend(self.ssh.token_warnings());
         if self.lazy_in_vain {
             warnings.push("with published ports a tunnel stays connected: `lazy` is ignored".into());
         }

@@ -1,14 +1,16 @@
-//! Notes when the server was last heard.
+//! Notes when the server was last heard, and whether it has greeted.
 
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
+
+use super::error::Phase;
 
 /// The time of a connection's last byte from its server.
 #[derive(Debug, Clone)]
@@ -16,11 +18,13 @@ pub(super) struct LastHeard {
     began: Instant,
     /// Milliseconds after `began`.
     at: Arc<AtomicU64>,
+    /// Has its identification line come (RFC 4253 section 4.2)? Sought in its first bytes.
+    has_greeted: Arc<AtomicBool>,
 }
 
 impl LastHeard {
     pub(super) fn now() -> Self {
-        Self { began: Instant::now(), at: Arc::default() }
+        Self { began: Instant::now(), at: Arc::default(), has_greeted: Arc::default() }
     }
 
     /// The time since then.
@@ -28,6 +32,19 @@ impl LastHeard {
         self.began.elapsed().saturating_sub(Duration::from_millis(self.at.load(Relaxed)))
     }
 
+    /// What a handshake without an end waits for.
+    pub(super) fn handshake(&self) -> Phase {
+        if self.has_greeted.load(Relaxed) { Phase::KeyExchange } else { Phase::Handshake }
+    }
+
+    fn heard(&self, bytes: &[u8]) {
+        if !self.has_greeted.load(Relaxed) && bytes.windows(4).any(|part| part == b"SSH-") {
+            self.has_greeted.store(true, Relaxed);
+        }
+        self.note();
+    }
+
+    /// The server was heard now.
     pub(super) fn note(&self) {
         self.at.store(u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX), Relaxed);
     }
@@ -44,7 +61,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Heard<S> {
         let before = buf.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(cx, buf);
         if buf.filled().len() > before {
-            self.last.note();
+            self.last.heard(&buf.filled()[before..]);
         }
         read
     }
@@ -94,6 +111,9 @@ mod tests {
         heard.read_exact(&mut [0; 5]).await.expect("bytes");
         assert_eq!(last.elapsed(), Duration::ZERO);
         tokio::time::advance(Duration::from_secs(2)).await;
-        assert_eq!(last.elapsed(), Duration::from_secs(2));
+        assert_eq!((last.elapsed(), last.handshake()), (Duration::from_secs(2), Phase::Handshake));
+        servers.write_all(b"\r\nSSH-2.0-x\r\n").await.expect("room");
+        heard.read_exact(&mut [0; 13]).await.expect("bytes");
+        assert_eq!(last.handshake(), Phase::KeyExchange);
     }
 }

@@ -183,7 +183,7 @@ impl Native {
             channel_buffer_size: CHANNEL_MESSAGES,
             preferred: algorithms::preferred(&target.ssh, &verifier.known())?,
             keepalive_interval: target.keepalive,
-            keepalive_max: target.keepalive_count as usize,
+            keepalive_max: target.keepalives(),
             nodelay: true,
             ..client::Config::default()
         };
@@ -207,7 +207,7 @@ impl Native {
         let mut handle = prompter
             .within(limit, client::connect_stream(Arc::new(config), stream, client))
             .await
-            .ok_or_else(|| Error::Timeout { host: host.clone(), step: Phase::Handshake, limit })?
+            .ok_or_else(|| Error::Timeout { host: host.clone(), step: last_heard.handshake(), limit })?
             .map_err(|failure| failure.into_error(&host))?;
         (context.on_step)(News::Step(Step::Authenticating));
         let login = prompter.within(limit, auth::login(&mut handle, &ended, target, verifier.trust(), &context)).await;

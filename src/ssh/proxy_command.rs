@@ -16,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::error::Error;
+use super::error::{Error, Phase};
 use super::prompter::Prompter;
 use crate::sync::lock;
 use crate::text;
@@ -144,6 +144,7 @@ impl Ends {
                 Some(code) => format!("ended with status {code}"),
                 None => format!("ended ({status})"),
             },
+            (_, seen @ Error::Timeout { step: Phase::KeyExchange, .. }) => return seen,
             (_, Error::Timeout { limit, .. }) => {
                 format!("reached no SSH server within {}", humantime::format_duration(limit))
             }

@@ -51,8 +51,7 @@ pub(super) async fn tcp(target: &Target) -> Result<(BufReader<Tcp>, Greeting), E
 /// buffer the keepalives themselves would not be sent (TCP_USER_TIMEOUT in tcp(7)).
 #[cfg(target_os = "linux")]
 fn limit_silence(stream: &TcpStream, target: &Target) {
-    let Some(keepalive) = target.keepalive else { return };
-    let limit = keepalive.saturating_mul(target.keepalive_count.saturating_add(1)).as_millis();
+    let Some(limit) = target.silence().map(|limit| limit.as_millis()) else { return };
     // Without this option only the detection takes longer.
     let _ = rustix::net::sockopt::set_tcp_user_timeout(stream, u32::try_from(limit).unwrap_or(u32::MAX));
 }

@@ -180,3 +180,32 @@ fn doctor_shows_the_key_exchange_of_a_login_that_failed() {
     assert_eq!(detail("host-key"), "ssh-ed25519, trusted");
     assert!(detail("login").contains("the server refused"), "{report:#}");
 }
+
+/// A hole in the path: what is small passes, what is large does not, and nobody says so.
+#[test]
+fn large_packets_that_are_lost_after_the_greeting_are_named_with_the_test_to_make() {
+    let Some(lab) = Lab::far() else { return };
+    let (path, address) = (lab.path("ssh_config"), lab.sshd.address.clone());
+    lab.write_config(&format!("ssh_config = {path:?}\n[defaults]\nconnect_timeout = \"2s\"\n"));
+    let up = ["up", "lab", "--remote", "/nonexistent/docker.sock"];
+    let filter = |action: &str, chain: &str| {
+        lab.host().run(&format!("iptables -w {action} {chain} -p tcp -m length --length 600:65535 -j DROP"));
+    };
+    let proxy = format!("  ProxyCommand nc {address} {}\n", lab.sshd.port);
+    for (chain, options) in [("OUTPUT", ""), ("INPUT", ""), ("OUTPUT", &proxy)] {
+        lab.write_ssh_config(options);
+        filter("-A", chain);
+        let stderr = lab.fails(6, &up);
+        assert!(stderr.contains("did not answer within 2s (SSH key exchange, after its greeting)"), "{stderr}");
+        assert!(stderr.contains(&format!("`ping -M do -s 1472 {address}`")), "{stderr}");
+        filter("-D", chain);
+        // The way is in order, and the Engine is not there.
+        lab.fails(7, &up);
+    }
+    // Whoever is only silent is no such hole.
+    lab.write_ssh_config("");
+    lab.sshd.signal("-STOP");
+    let stderr = lab.fails(6, &up);
+    lab.sshd.signal("-CONT");
+    assert!(stderr.contains("(SSH handshake)"), "{stderr}");
+}

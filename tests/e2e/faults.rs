@@ -132,6 +132,46 @@ fn sshd_frozen_for_a_minute() {
     row("sshd frozen 60 s", &format!("noticed after {noticed:.2} s, usable {usable:.2} s after it went on"));
 }
 
+/// As ssh, for which it may stall without end.
+#[test]
+fn a_stream_survives_a_host_that_stalls_for_a_while() {
+    let lab = Lab::new("");
+    tunnel(&lab);
+    let mut stream = echoing(&lab).unwrap();
+    lab.sshd.signal("-STOP");
+    // The length of the fault.
+    std::thread::sleep(Duration::from_secs(20));
+    assert!(lab.log("lab").contains("flows are open, so it has 30 s"), "{}", lab.log("lab"));
+    lab.sshd.signal("-CONT");
+    stream.write_all(b"e").unwrap();
+    stream.read_exact(&mut [0]).expect("the flow goes on");
+    assert_eq!((lab.status("lab")["flows_failed"].clone(), lab.state().as_str()), (0.into(), "up"));
+    drop(stream);
+    wait_for("no flow", || (lab.status("lab")["flows_open"] == 0).then_some(()));
+    // An idle tunnel has nothing to lose.
+    lab.sshd.signal("-STOP");
+    let noticed = until_state(&lab, "reconnecting");
+    lab.sshd.signal("-CONT");
+    assert!(noticed < 20.0, "{noticed}");
+    row("sshd frozen 20 s under a stream", &format!("the stream went on; idle, noticed after {noticed:.2} s"));
+}
+
+/// A setting of the user's for keepalives holds with flows open, too.
+#[test]
+fn a_keepalive_of_the_users_ends_a_stream_in_its_time() {
+    let lab = Lab::new("");
+    let path = lab.path("ssh_config");
+    lab.write_config(&format!("ssh_config = {path:?}\n[defaults]\nkeepalive = \"1s\"\n"));
+    tunnel(&lab);
+    let stream = echoing(&lab).unwrap();
+    let begun = Instant::now();
+    lab.sshd.signal("-STOP");
+    cut(stream);
+    let noticed = begun.elapsed().as_secs_f64();
+    lab.sshd.signal("-CONT");
+    assert!(noticed < 10.0, "{noticed}");
+}
+
 #[test]
 fn the_link_cut_silently_and_restored() {
     let Some(lab) = Lab::far() else { return };

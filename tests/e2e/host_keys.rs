@@ -327,3 +327,33 @@ fn without_a_file_for_new_keys_or_with_no_checks_at_all_the_verdict_is_that_of_s
         assert!(seen.iter().any(|(options, ours)| options.ends_with(more) && *ours == thought), "{more}: {seen:?}");
     }
 }
+
+/// CASignatureAlgorithms, and RequiredRSASize for the user's own key: the verdict is that of ssh.
+#[test]
+fn what_a_signature_and_a_key_have_to_be_is_obeyed() {
+    let mut world = World::new();
+    let name = world.lab.sshd.name();
+    world.show(&["ed25519+"]);
+    world.know(&[(format!("@cert-authority {name}"), "ca".into(), false)]);
+    for (algorithms, thought) in [
+        ("ssh-ed25519", Thought::Trusted),
+        ("+ssh-rsa", Thought::Trusted),
+        ("rsa-sha2-512", Thought::Refused),
+        ("-ssh-ed25519", Thought::Refused),
+    ] {
+        let options = format!("  StrictHostKeyChecking yes\n  CASignatureAlgorithms {algorithms}\n");
+        assert_eq!(world.compare(&options), Ok(thought), "{options}");
+    }
+    world.show(&["ed25519"]);
+    world.know(&[(name, "ed25519".into(), false)]);
+    world.lab.keygen_with("user", "", &["-t", "rsa", "-b", "2048"]);
+    world.lab.authorize("user");
+    for (size, (ssh, code)) in [("2048", (true, 7)), ("2049", (false, 4))] {
+        world.lab.write_ssh_config(&format!("  RequiredRSASize {size}\n"));
+        let mut login = Command::new("ssh");
+        world.lab.set_env(&mut login);
+        login.arg("-F").arg(world.lab.path("ssh_config")).args(["-o", "BatchMode=yes", "lab", "true"]);
+        assert_eq!(login.output().unwrap().status.success(), ssh, "{size}");
+        world.lab.fails(code, &[&["up", "lab"], &NOWHERE[..]].concat());
+    }
+}

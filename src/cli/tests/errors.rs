@@ -65,6 +65,7 @@ fn reaching() -> Vec<ssh::Error> {
         timeout(Phase::Tcp),
         timeout(Phase::Greeting),
         timeout(Phase::Handshake),
+        timeout(Phase::KeyExchange),
         timeout(Phase::Login),
         Error::Handshake { host: host(), source: "connection closed".into() },
         turned_away("Exceeded MaxStartups", TurnedAway::TooBusy),

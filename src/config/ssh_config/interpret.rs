@@ -3,15 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use nix::unistd::{Uid, User};
-
-use super::query::{Answer, ask};
+use super::query::{Answer, ask, words};
 use super::settings::{
     AddToAgent, AddressFamily, Algorithms, HostKeyPolicy, IdentityAgent, MissingMethod, Proxy, SshSettings,
     UpdateHostKeys,
 };
 use super::source::SshConfigSource;
-use super::tokens::Tokens;
+use super::tokens::{Tokens, account, unknown};
 use crate::config::name::{is_host_name, is_user_name};
 use crate::config::{ConfigFile, Destination, Error, Paths};
 
@@ -30,8 +28,15 @@ const ONLY_SSH: &[(&str, &[&str])] = &[
 /// The same without an ssh binary that would obey them.
 const NOT_OBEYED_WITHOUT_SSH: &[(&str, &[&str])] = &[("canonicalizehostname", &["no", "false"])];
 
+/// Keywords whose values may have tokens, as far as they are used.
+const WITH_TOKENS: [&str; 6] =
+    ["certificatefile", "identityagent", "identityfile", "proxycommand", "proxyjump", "userknownhostsfile"];
+
 /// The default minimum size of an RSA key in bits (RequiredRSASize in ssh_config(5)).
 const REQUIRED_RSA_SIZE: u32 = 1024;
+
+/// ssh's own ServerAliveCountMax.
+const SERVER_ALIVE_COUNT_MAX: u32 = 3;
 
 /// Asks what ssh_config says of `destination`; its user and port, where given, win over the
 /// file's, as with `ssh -l` and `-p`.
@@ -65,7 +70,7 @@ fn check_names(host: &str, user: &str) -> Result<(), Error> {
 }
 
 /// From keywords to settings. Keywords that are absent have ssh's defaults (ssh_config(5)).
-fn interpret(destination: &Destination, answer: &Answer, paths: &Paths) -> Result<SshSettings, Error> {
+pub(super) fn interpret(destination: &Destination, answer: &Answer, paths: &Paths) -> Result<SshSettings, Error> {
     let get = |key: &str| answer.get(key);
     // A newer ssh reports this itself.
     if let Some(why) = get("refuseconnection") {
@@ -92,10 +97,15 @@ fn interpret(destination: &Destination, answer: &Answer, paths: &Paths) -> Resul
             }
         }
     };
-    let host_name = get("hostname").unwrap_or(&destination.host).replace("%h", &destination.host);
+    // ssh's answer has no tokens there any more.
+    let host_name = match get("hostname") {
+        Some(name) if answer.defaults.is_empty() => with_host(name, &destination.host),
+        Some(name) => name.to_owned(),
+        None => destination.host.clone(),
+    };
     let user = match destination.user.as_deref().or(get("user")) {
         Some(user) => user.to_owned(),
-        None => std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).unwrap_or_else(|_| account()),
+        None => account(),
     };
     if user.is_empty() {
         let reason = "this system has no name for your uid: say whom to log in as, `user@host`";
@@ -116,16 +126,20 @@ fn interpret(destination: &Destination, answer: &Answer, paths: &Paths) -> Resul
         let names = if given.is_empty() { defaults.to_vec() } else { given };
         names.into_iter().filter(|name| *name != "none").map(|name| tokens.path(name)).collect()
     };
-    let known_hosts = |key: &str, default: &str| -> Vec<PathBuf> {
-        let names = get(key).unwrap_or(default).split_whitespace();
-        names.filter(|name| !name.eq_ignore_ascii_case("none")).map(|name| tokens.path(name)).collect()
+    // Releases that know tokens in known_hosts files (8.4 and later) have replaced them, and those of IdentityAgent, before
+    // they answer. What looks like a token then is none (it was written `%%`).
+    let is_replaced = answer.ssh_default("userknownhostsfile").is_some_and(|names| !names.starts_with('~'));
+    let answered = |name: &str| if is_replaced { PathBuf::from(name) } else { tokens.path(name) };
+    let known_hosts = |key: &str, default: &str| -> Vec<String> {
+        file_names(get(key).unwrap_or(default)).into_iter().filter(|name| !name.eq_ignore_ascii_case("none")).collect()
     };
+    let user_known_hosts = known_hosts("userknownhostsfile", "~/.ssh/known_hosts ~/.ssh/known_hosts2");
+    let global_known_hosts = known_hosts("globalknownhostsfile", "/etc/ssh/ssh_known_hosts /etc/ssh/ssh_known_hosts2");
     let revoked_host_keys = match get("revokedhostkeys") {
         None | Some("none") => Vec::new(),
-        // `ssh -G` prints several names on one line, without quotes.
         Some(names) => match tokens.path(names) {
             one if one.exists() => vec![one],
-            _ => names.split_whitespace().map(|name| tokens.path(name)).collect(),
+            _ => file_names(names).iter().map(|name| tokens.path(name)).collect(),
         },
     };
     let proxy = match (get("proxycommand"), get("proxyjump")) {
@@ -151,11 +165,12 @@ fn interpret(destination: &Destination, answer: &Answer, paths: &Paths) -> Resul
                     Some(path) => IdentityAgent::Path(path.into()),
                     None => IdentityAgent::None,
                 },
-                _ => IdentityAgent::Path(tokens.path(name)),
+                _ => IdentityAgent::Path(answered(name)),
             },
         },
-        user_known_hosts: known_hosts("userknownhostsfile", "~/.ssh/known_hosts ~/.ssh/known_hosts2"),
-        global_known_hosts: known_hosts("globalknownhostsfile", "/etc/ssh/ssh_known_hosts /etc/ssh/ssh_known_hosts2"),
+        user_known_hosts: user_known_hosts.iter().map(|name| answered(name)).collect(),
+        // ssh knows no tokens here.
+        global_known_hosts: global_known_hosts.iter().map(|name| paths.expand_home(name)).collect(),
         host_key_alias: get("hostkeyalias").map(Into::into),
         host_key_policy: match get("stricthostkeychecking") {
             Some("yes" | "true") => HostKeyPolicy::Strict,
@@ -173,7 +188,8 @@ fn interpret(destination: &Destination, answer: &Answer, paths: &Paths) -> Resul
         hash_known_hosts: yes("hashknownhosts", false),
         proxy,
         keepalive,
-        keepalive_count: keepalive.and(get("serveralivecountmax")).and_then(|count| count.parse().ok()),
+        keepalive_count: keepalive
+            .map(|_| get("serveralivecountmax").and_then(|count| count.parse().ok()).unwrap_or(SERVER_ALIVE_COUNT_MAX)),
         connect_timeout: seconds("connecttimeout"),
         pubkey_authentication: get("pubkeyauthentication").is_none_or(|v| !matches!(v, "no" | "false")),
         password_authentication: yes("passwordauthentication", true),
@@ -209,6 +225,11 @@ fn interpret(destination: &Destination, answer: &Answer, paths: &Paths) -> Resul
             .chain((get("addkeystoagent") == Some("ask")).then_some(&("addkeystoagent", &[][..])))
             .map(|(key, _)| (*key).to_owned())
             .collect(),
+        unknown_tokens: WITH_TOKENS
+            .iter()
+            .filter(|key| !(is_replaced && matches!(**key, "identityagent" | "userknownhostsfile")))
+            .flat_map(|key| answer.all(key).flat_map(unknown).map(|token| ((*key).to_owned(), token)))
+            .collect(),
         missing_methods: MissingMethod::ALL
             .into_iter()
             .filter(|method| {
@@ -228,6 +249,32 @@ fn interpret(destination: &Destination, answer: &Answer, paths: &Paths) -> Resul
     })
 }
 
+/// A HostName with its tokens replaced, `%h` and `%%`.
+fn with_host(name: &str, host: &str) -> String {
+    name.split("%%").map(|part| part.replace("%h", host)).collect::<Vec<_>>().join("%")
+}
+
+/// The names of files that one line has. `ssh -G` prints them without their quotes: a word that does not begin like an
+/// absolute path continues the name before it, which has a blank there.
+fn file_names(line: &str) -> Vec<String> {
+    // As the crate reads them.
+    if line.contains('"') {
+        return words(line);
+    }
+    let is_absolute = |word: &str| word.starts_with(['/', '~', '%', '$']);
+    let mut names: Vec<String> = Vec::new();
+    for word in line.split(' ') {
+        match names.last_mut() {
+            Some(name) if is_absolute(name) && !is_absolute(word) && !word.eq_ignore_ascii_case("none") => {
+                name.push(' ');
+                name.push_str(word);
+            }
+            _ => names.push(word.to_owned()),
+        }
+    }
+    names.into_iter().map(|name| name.trim_end().to_owned()).filter(|name| !name.is_empty()).collect()
+}
+
 /// `ask` needs a person at a moment when none may be present; a warning names it.
 fn add_to_agent(value: &str) -> Option<AddToAgent> {
     let (first, lifetime) = value.split_once(' ').unwrap_or((value, ""));
@@ -237,11 +284,6 @@ fn add_to_agent(value: &str) -> Option<AddToAgent> {
         "confirm" => Some(AddToAgent { confirm: true, lifetime: seconds(lifetime) }),
         time => seconds(time).map(|lifetime| AddToAgent { confirm: false, lifetime: Some(lifetime) }),
     }
-}
-
-/// The user's name by passwd(5), if the environment does not give it; empty if there is none.
-fn account() -> String {
-    User::from_uid(Uid::current()).ok().flatten().map(|user| user.name).unwrap_or_default()
 }
 
 /// The file an option names: `none`, or a path.
@@ -276,6 +318,8 @@ pub fn ssh_hosts(option: Option<&Path>, config: &ConfigFile) -> Result<Vec<Strin
 
 #[cfg(test)]
 mod tests {
+    use nix::unistd::{Uid, User};
+
     use super::super::query::{with_ssh, without_ssh};
     use super::*;
 
@@ -361,6 +405,44 @@ mod tests {
     }
 
     #[test]
+    fn a_quoted_blank_belongs_to_a_files_name() {
+        let s = settings(
+            "Host h\n  User u\n  UserKnownHostsFile \"/kh/a  blank\" /kh/%r \"~/with blank\"\n\
+             \x20 GlobalKnownHostsFile \"/g/all of us\" /g/%r\n  RevokedHostKeys \"/r/not these\"\n",
+            "h",
+            true,
+        );
+        // ssh takes the passwd entry's home.
+        let home = User::from_uid(Uid::current()).expect("readable").expect("an entry").dir;
+        let user = [PathBuf::from("/kh/a  blank"), "/kh/u".into(), home.join("with blank")];
+        assert_eq!(s.user_known_hosts, user);
+        assert_eq!(s.global_known_hosts, [PathBuf::from("/g/all of us"), "/g/%r".into()]);
+        assert_eq!(s.revoked_host_keys, [PathBuf::from("/r/not these")]);
+        assert_eq!(file_names("/a b none /c"), ["/a b", "none", "/c"]);
+        assert_eq!(file_names("relative other"), ["relative", "other"]);
+        assert_eq!(file_names(""), [""; 0]);
+    }
+
+    #[test]
+    fn tokens_that_ssh_has_replaced_are_not_replaced_again() {
+        let s = settings("Host h\n  User u\n  UserKnownHostsFile /%%r-%r\n  IdentityAgent /%%h-%h\n", "h", true);
+        assert_eq!(s.user_known_hosts, [PathBuf::from("/%r-u")]);
+        assert_eq!(s.identity_agent, IdentityAgent::Path("/%h-h".into()));
+        assert_eq!(s.unknown_tokens, []);
+    }
+
+    #[test]
+    fn a_token_that_cannot_be_replaced_is_named_with_its_keyword() {
+        let text = "Host h\n  IdentityFile /k/%T-%h\n  CertificateFile /k/%H\n  ProxyCommand nc %I %h\n";
+        for with_binary in [true, false] {
+            let s = settings(text, "h", with_binary);
+            assert_eq!(s.identity_files, [PathBuf::from("/k/%T-h")]);
+            let named = [("certificatefile", 'H'), ("identityfile", 'T'), ("proxycommand", 'I')];
+            assert_eq!(s.unknown_tokens, named.map(|(key, token)| (key.to_owned(), token)));
+        }
+    }
+
+    #[test]
     fn user_and_port_of_the_target_win_over_the_file() {
         for with_binary in [true, false] {
             let s = settings("Host *\n  User x\n  Port 1\n", "me@h:22", with_binary);
@@ -372,65 +454,5 @@ mod tests {
     fn tokens_home_and_variables_are_replaced_in_paths() {
         let s = settings("Host h\n  HostName %h.example.com\n  User u\n  IdentityFile ~/.ssh/%r@%h-%p-%%\n", "h", true);
         assert_eq!(s.identity_files, [PathBuf::from("/home/me/.ssh/u@h.example.com-22-%")]);
-    }
-
-    /// Each host of each file of the corpus, read by ssh and by the crate: alike but for what
-    /// docs/configuration.md lists.
-    #[test]
-    fn the_corpus_is_read_without_the_ssh_binary_as_with_it() {
-        // File, host, and whether the crate refuses the file rather than read it differently.
-        let allowed = [
-            ("jump", "first-proxy", false),
-            ("match", "matched", true),
-            ("match", "special@unmatched", true),
-            ("match", "unmatched", true),
-            ("match-after-host", "inner", true),
-            ("match-after-host", "outer", true),
-            ("several", "several", false),
-            ("syntax", "quoted", false),
-            ("times", "minutes", true),
-            ("times", "off", true),
-            ("values", "lists", false),
-        ];
-        let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/ssh_config/corpus");
-        let (mut read_hosts, mut differences) = (0, Vec::new());
-        for file in std::fs::read_dir(&corpus).expect("a corpus").flatten().map(|entry| entry.path()) {
-            if file.extension().is_none_or(|extension| extension != "conf") {
-                continue;
-            }
-            let name = file.file_stem().expect("a name").to_string_lossy().into_owned();
-            let text = std::fs::read_to_string(&file).expect("readable");
-            let text = text.replace("{dir}", &corpus.display().to_string());
-            let hosts = text.lines().next().and_then(|line| line.strip_prefix("# hosts: ")).expect("a first line");
-            for host in hosts.split(' ') {
-                read_hosts += 1;
-                let with = comparable(read(&text, host, true)).expect("ssh reads it");
-                let without = comparable(read(&text, host, false));
-                if without.as_ref() != Some(&with) {
-                    let refused = without.is_none();
-                    let text = differing(&with, &without.unwrap_or_default());
-                    differences.push((name.clone(), host.to_owned(), refused, text));
-                }
-            }
-        }
-        differences.sort();
-        assert!(read_hosts >= 40, "{read_hosts} hosts");
-        let found: Vec<_> =
-            differences.iter().map(|(name, host, refused, _)| (&name[..], &host[..], *refused)).collect();
-        assert_eq!(found, allowed, "{differences:#?}");
-    }
-
-    /// The settings in lines, without what depends on the release of ssh.
-    fn comparable(settings: Result<SshSettings, Error>) -> Option<Vec<String>> {
-        let mut settings = settings.ok()?;
-        settings.identity_files.retain(|file| !file.ends_with("id_dsa") && !file.ends_with("id_xmss"));
-        // ssh takes the passwd entry's home.
-        let home = std::env::var("HOME").expect("a home");
-        Some(format!("{settings:#?}").replace(&home, "/home/me").lines().map(Into::into).collect())
-    }
-
-    fn differing(a: &[String], b: &[String]) -> Vec<String> {
-        let only = |a: &[String], b: &[String]| a.iter().filter(|line| !b.contains(line)).cloned().collect::<Vec<_>>();
-        [only(a, b), only(b, a)].concat()
     }
 }

@@ -4,6 +4,8 @@ mod interpret;
 mod query;
 mod settings;
 mod source;
+#[cfg(test)]
+mod tests;
 mod tokens;
 
 #[cfg(fuzzing)]

@@ -4,6 +4,7 @@
 //! and first-match rules. Where there is none, the ssh2-config crate reads the file; what that
 //! cannot do is listed in docs/configuration.md.
 
+use std::collections::HashSet;
 use std::ffi::OsString;
 use std::io::{self, BufReader};
 use std::os::unix::process::CommandExt;
@@ -25,6 +26,14 @@ const MAX_INCLUDES: usize = 16;
 /// How long ssh may take to read its files: it runs commands there, and may ask name servers. Less than a client waits
 /// for a daemon that has nothing to say.
 const LIMIT: Duration = Duration::from_secs(9);
+
+/// Keywords that ssh knows under another name, too (readconf.c), and the crate does not.
+const FORMER_NAMES: [(&str, &str); 4] = [
+    ("challengeresponseauthentication", "kbdinteractiveauthentication"),
+    ("pubkeyacceptedkeytypes", "pubkeyacceptedalgorithms"),
+    ("skeyauthentication", "kbdinteractiveauthentication"),
+    ("tisauthentication", "kbdinteractiveauthentication"),
+];
 
 /// One keyword, in lower case, and its arguments.
 pub(super) type Line = (String, String);
@@ -237,9 +246,14 @@ fn included(line: &str) -> Option<Vec<String>> {
     if !line[..end].eq_ignore_ascii_case("include") {
         return None;
     }
+    Some(words(line[end..].trim_start_matches(|c: char| c.is_whitespace() || c == '=')))
+}
+
+/// The words of a line, of which some are in double quotes.
+pub(super) fn words(line: &str) -> Vec<String> {
     let mut words = vec![String::new()];
     let mut quoted = false;
-    for c in line[end..].trim_start_matches(|c: char| c.is_whitespace() || c == '=').chars() {
+    for c in line.chars() {
         match (c, words.last_mut()) {
             ('"', _) => quoted = !quoted,
             (c, _) if c.is_whitespace() && !quoted => words.push(String::new()),
@@ -248,7 +262,7 @@ fn included(line: &str) -> Option<Vec<String>> {
         }
     }
     words.retain(|word| !word.is_empty());
-    Some(words)
+    words
 }
 
 /// The ssh2-config crate, brought into the form of `ssh -G`.
@@ -293,14 +307,20 @@ pub(super) fn without_ssh(
         ("macs", &found.mac),
         ("hostkeyalgorithms", &found.host_key_algorithms),
         ("pubkeyacceptedalgorithms", &found.pubkey_accepted_algorithms),
+        ("casignaturealgorithms", &found.ca_signature_algorithms),
     ] {
         push(key, (!list.is_default()).then(|| list.algorithms().join(",")));
     }
-    for identity in found.identity_file.unwrap_or_default() {
+    let mut identities = found.identity_file.unwrap_or_default();
+    let mut seen = HashSet::new();
+    identities.retain(|identity| seen.insert(identity.clone()));
+    for identity in identities {
         push("identityfile", Some(identity.to_string_lossy().into_owned()));
     }
     for (key, values) in found.unsupported_fields.into_iter().chain(found.ignored_fields) {
-        push(&key.to_ascii_lowercase(), Some(values.join(" ")));
+        let key = key.to_ascii_lowercase();
+        let now = FORMER_NAMES.iter().find(|(former, _)| *former == key).map_or(&key[..], |(_, now)| *now);
+        push(now, Some(values.join(" ")));
     }
     Ok(lines)
 }

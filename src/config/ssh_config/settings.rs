@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::config::Destination;
+use crate::text;
 
 /// Where to look for an ssh-agent (IdentityAgent in ssh_config(5)).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -143,6 +144,8 @@ pub struct SshSettings {
     pub add_keys_to_agent: Option<AddToAgent>,
     /// Keywords that matter, were set, and are not obeyed: to be named in a warning.
     pub not_obeyed: Vec<String>,
+    /// Keywords and tokens (`%T`) in their values that ssh does not know there, and refuses; here they stay as they are.
+    pub unknown_tokens: Vec<(String, char)>,
     /// Ways to log in that were chosen and that dtunnel does not have: to be named where a login fails.
     pub missing_methods: Vec<MissingMethod>,
     /// What is set that only the machine's ssh obeys, and without which a login would be another one.
@@ -151,6 +154,16 @@ pub struct SshSettings {
     pub control_path: Option<PathBuf>,
     /// Options for the machine's ssh that say what the profile says.
     pub of_profile: Vec<String>,
+}
+
+impl SshSettings {
+    /// A warning for each of `unknown_tokens`.
+    pub(in crate::config) fn token_warnings(&self) -> impl Iterator<Item = String> {
+        self.unknown_tokens.iter().map(|(keyword, token)| {
+            let token = text::shown(&token.to_string());
+            format!("ssh_config has the token `%{token}` in `{keyword}`, where ssh does not know it: it stays as it is")
+        })
+    }
 }
 
 /// A way to log in that ssh has and dtunnel has not.

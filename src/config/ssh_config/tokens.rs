@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
+use nix::unistd::{Uid, User};
 use sha1::{Digest, Sha1};
 
 use crate::config::Paths;
-use crate::text;
 
 /// What the `%` tokens of ssh_config(5), "TOKENS", stand for.
 pub(in crate::config) struct Tokens<'a> {
@@ -31,7 +31,7 @@ impl Tokens<'_> {
         Sha1::digest(text).iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
-    /// `name` with its `%` tokens replaced; unknown ones stay as they are, and a warning names them.
+    /// `name` with its `%` tokens replaced; [unknown](unknown) ones stay as they are.
     pub(in crate::config) fn replace(&self, name: &str) -> String {
         let mut out = String::with_capacity(name.len());
         let mut chars = name.chars();
@@ -53,16 +53,34 @@ impl Tokens<'_> {
                 Some('n') => out.push_str(self.alias),
                 Some('p') => out.push_str(&self.port.to_string()),
                 Some('r') => out.push_str(self.user),
-                Some('u') => out.push_str(&std::env::var("USER").unwrap_or_default()),
-                Some(other) => {
-                    tracing::warn!("ssh_config has a token that is unknown: `%{}`", text::shown(&other.to_string()));
-                    out.extend(['%', other]);
-                }
+                Some('u') => out.push_str(&account()),
+                Some(other) => out.extend(['%', other]),
                 None => out.push('%'),
             }
         }
         out
     }
+}
+
+/// The tokens of `text` that [`Tokens::replace`] does not replace. Those of ssh are among them that need a connection
+/// (`%f`, `%H`, `%I`, `%K`, `%t`) or a device (`%T`): ssh knows them only in KnownHostsCommand and LocalCommand, which
+/// dtunnel does not run.
+pub(super) fn unknown(text: &str) -> Vec<char> {
+    let mut chars = text.chars();
+    let mut found = Vec::new();
+    while chars.by_ref().any(|c| c == '%') {
+        found.extend(chars.next().filter(|token| !KNOWN.contains(*token)));
+    }
+    found
+}
+
+/// The tokens that [`Tokens::replace`] replaces.
+const KNOWN: &str = "%CdhijkLlnpru";
+
+/// The user's name by passwd(5), as for ssh, else by the environment; empty if neither has one.
+pub(super) fn account() -> String {
+    let entry = User::from_uid(Uid::current()).ok().flatten().map(|user| user.name);
+    entry.or_else(|| std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).ok()).unwrap_or_default()
 }
 
 fn local_host() -> String {
@@ -104,6 +122,19 @@ mod tests {
         let text = format!("{}h.example22ua,b", local_host());
         let hash: String = Sha1::digest(text).iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(tokens.replace("/%C"), format!("/{hash}"));
+    }
+
+    #[test]
+    fn tokens_that_are_not_replaced_are_found() {
+        assert_eq!(unknown("/%T/%h/%%H/%I%f"), ['T', 'I', 'f']);
+        assert!(unknown("%C%d%h%i%j%k%L%l%n%p%r%u%").is_empty());
+        let paths = Paths { home: "/home/me".into() };
+        let tokens =
+            Tokens { alias: "", host_name: "", port: 1, user: "", host_key_alias: None, jump: "", paths: &paths };
+        for token in ('!'..='~').filter(|token| *token != '%') {
+            let name = format!("%{token}");
+            assert_eq!(tokens.replace(&name) == name, unknown(&name) == [token], "{name}");
+        }
     }
 
     #[test]

@@ -28,6 +28,12 @@ impl Error {
             Self::Timeout { step: Phase::Greeting | Phase::Handshake, .. } => {
                 "the port is open, but what listens there does not speak SSH, or is very busy".into()
             }
+            Self::Timeout { step: Phase::KeyExchange, host, .. } => format!(
+                "the server is very busy, or large packets are lost on the way (an MTU hole, as with some VPNs). To test: \
+                 `ping -M do -s 1472 {host}` (macOS: -D for -M do; behind a jump host, from there) sends packets of 1500 \
+                 bytes; if only those of a plain ping arrive, lower the MTU of the interface that leads there: \
+                 ip link set dev NAME mtu 1280"
+            ),
             Self::Timeout { step: Phase::Login, .. } => {
                 "the server or the ssh-agent took too long: `connect_timeout` in the profile allows more time".into()
             }

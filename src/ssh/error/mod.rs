@@ -27,6 +27,8 @@ pub enum Phase {
     /// The server's identification line.
     Greeting,
     Handshake,
+    /// The key exchange, once the server's identification line is here: large packets, which may be lost.
+    KeyExchange,
     Login,
 }
 
@@ -37,6 +39,7 @@ impl fmt::Display for Phase {
             Self::Tcp => "TCP connection",
             Self::Greeting => "greeting",
             Self::Handshake => "SSH handshake",
+            Self::KeyExchange => "SSH key exchange, after its greeting",
             Self::Login => "login",
         })
     }

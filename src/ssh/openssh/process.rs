@@ -66,7 +66,7 @@ fn arguments(target: &Target, control: &Path, looks_only: bool) -> Vec<OsString>
         "RequestTTY=no".into(),
         "Tunnel=no".into(),
         format!("ServerAliveInterval={}", target.keepalive.map_or(0, |interval| interval.as_secs().max(1))),
-        format!("ServerAliveCountMax={}", target.keepalive_count.max(1)),
+        format!("ServerAliveCountMax={}", target.keepalives().max(1)),
         // Tells how the login was made.
         "LogLevel=VERBOSE".into(),
         format!("ConnectTimeout={}", target.connect_timeout.as_secs().max(1)),

@@ -133,6 +133,18 @@ pub(in crate::tunnel) struct PooledConnection<C = Established> {
 const RECOVERY: Duration = Duration::from_secs(10);
 /// How often a check asks whether the other end's system has acknowledged everything.
 const ACKNOWLEDGED_LOOKS: u32 = 10;
+/// How often a host that says nothing is looked at again.
+const SILENCE_LOOK: Duration = Duration::from_millis(500);
+
+/// What has been seen of a host since it has said nothing.
+struct Doubt {
+    /// Have flows been open all the time?
+    has_flows: bool,
+    /// When its system last had acknowledged everything.
+    acknowledged: Instant,
+    /// Does the log have it that the host gets more time?
+    is_told: bool,
+}
 
 impl<C: Carrier> PooledConnection<C> {
     pub(in crate::tunnel) fn new(carrier: C) -> Arc<Self> {
@@ -274,6 +286,49 @@ impl<C: Carrier> PooledConnection<C> {
             }
         }
         self.suspect.store(false, Relaxed);
+    }
+
+    /// Waits until its host has said nothing for `limit`; for `patience` while flows are open that began before the doubt
+    /// (after half of the limit), and the other end's system has acknowledged everything within that half. While it is held
+    /// up, its host may say what it likes: it is not heard.
+    pub(in crate::tunnel) async fn silence(&self, limit: Duration, patience: Duration) {
+        // The machine's ssh watches over its connection itself.
+        if self.carrier.flows_are_apart() {
+            return std::future::pending().await;
+        }
+        let mut readable_since = Instant::now();
+        let mut doubt: Option<Doubt> = None;
+        loop {
+            if self.is_held_up() {
+                readable_since = Instant::now();
+            }
+            let silence = self.carrier.last_heard().min(readable_since.elapsed());
+            if let Some(left) = (limit / 2).checked_sub(silence).filter(|left| !left.is_zero()) {
+                if doubt.take().is_some_and(|doubt| doubt.is_told) {
+                    tracing::info!("the host answers again");
+                }
+                tokio::time::sleep(left).await;
+                continue;
+            }
+            let Doubt { has_flows, acknowledged, is_told } =
+                doubt.get_or_insert_with(|| Doubt { has_flows: true, acknowledged: Instant::now(), is_told: false });
+            *has_flows &= self.load.load(Relaxed) > 0;
+            if *has_flows && self.carrier.is_acknowledged() {
+                *acknowledged = Instant::now();
+            }
+            let is_patient = *has_flows && acknowledged.elapsed() < limit / 2;
+            if silence >= if is_patient { patience } else { limit } {
+                return;
+            }
+            if silence >= limit && !*is_told {
+                *is_told = true;
+                let (silent, most) = (silence.as_secs(), patience.as_secs());
+                tracing::info!(
+                    "the host has said nothing for {silent} s, but acknowledges data: flows are open, so it has {most} s"
+                );
+            }
+            tokio::time::sleep(SILENCE_LOOK).await;
+        }
     }
 
     /// Counts bytes that came from the host.

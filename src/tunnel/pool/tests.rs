@@ -9,6 +9,8 @@ use crate::ssh::{Channel, OpenError};
 struct Fake {
     is_silent: AtomicBool,
     is_acknowledged: AtomicBool,
+    /// When it was last heard, if it says anything now and then.
+    heard: Mutex<Option<Instant>>,
 }
 
 impl Carrier for Fake {
@@ -24,7 +26,7 @@ impl Carrier for Fake {
     }
 
     fn last_heard(&self) -> Duration {
-        Duration::ZERO
+        lock(&self.heard).map_or(Duration::ZERO, |heard| heard.elapsed())
     }
 
     fn is_acknowledged(&self) -> bool {
@@ -189,4 +191,50 @@ async fn a_listener_leaves_a_client_that_does_not_keep_up_where_it_can_listen_el
     assert!(tokio::time::timeout(DEAF, slow.broken()).await.is_err(), "a client's flow stays to its end");
     slow.pooled.give_up();
     slow.broken().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_host_that_stalls_has_more_time_with_flows_open_if_its_system_acknowledges() {
+    let after = async |load: usize, is_acknowledged: bool, is_held_up: bool| {
+        let pooled = connection();
+        pooled.load.store(load, Relaxed);
+        pooled.carrier.is_acknowledged.store(is_acknowledged, Relaxed);
+        pooled.stalled.send_replace(usize::from(is_held_up));
+        pooled.users.send_replace(load);
+        let begun = Instant::now();
+        *lock(&pooled.carrier.heard) = Some(begun);
+        let silence = pooled.silence(Duration::from_secs(12), Duration::from_secs(30));
+        let _ = tokio::time::timeout(Duration::from_secs(100), silence).await;
+        begun.elapsed().as_secs()
+    };
+    assert_eq!(after(0, true, false).await, 12, "an idle connection");
+    assert_eq!(after(1, false, false).await, 12, "a link that is gone");
+    assert_eq!(after(1, true, false).await, 30, "a host that stalls");
+    assert_eq!(after(1, true, true).await, 100, "a client that does not read");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_host_that_answers_again_is_not_given_up() {
+    let pooled = connection();
+    *lock(&pooled.carrier.heard) = Some(Instant::now());
+    let silence = pooled.silence(Duration::from_secs(12), Duration::from_secs(30));
+    tokio::pin!(silence);
+    for _ in 0..10 {
+        tokio::select! {
+            () = &mut silence => panic!("given up"),
+            () = tokio::time::sleep(Duration::from_secs(11)) => {}
+        }
+        *lock(&pooled.carrier.heard) = Some(Instant::now());
+    }
+    // A flow that has ended makes it idle.
+    pooled.load.store(1, Relaxed);
+    pooled.carrier.is_acknowledged.store(true, Relaxed);
+    tokio::select! {
+        () = &mut silence => panic!("given up"),
+        () = tokio::time::sleep(Duration::from_secs(20)) => {}
+    }
+    pooled.load.store(0, Relaxed);
+    let begun = Instant::now();
+    silence.await;
+    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
 }

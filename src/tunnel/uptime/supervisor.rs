@@ -138,7 +138,14 @@ impl Supervisor {
     fn watch_over(&self, pooled: Arc<PooledConnection>) -> impl Future<Output = Outcome> + use<> {
         let (pool, settings, status) = (self.pool.clone(), self.settings.subscribe(), self.status.clone());
         async move {
-            let connection = &pooled.carrier.connection;
+            let (connection, target) = (&pooled.carrier.connection, &pooled.carrier.target);
+            let silent = async {
+                match (target.silence(), target.patience) {
+                    (Some(limit), Some(patience)) => pooled.silence(limit, patience).await,
+                    // Its own keepalives end it.
+                    _ => std::future::pending().await,
+                }
+            };
             let (opens, endpoint) = (pooled.clone(), status.endpoint());
             let spare = pooled.carrier.worker.run(async move { pool.open_spare(&opens, &endpoint).await });
             let background = async {
@@ -150,6 +157,10 @@ impl Supervisor {
                 lost = connection.ended() => Outcome::Lost(pooled.clone(), lost),
                 never = connection.learn_host_keys() => never,
                 never = background => never,
+                () = silent => {
+                    pooled.give_up();
+                    Outcome::Lost(pooled.clone(), connection.silent())
+                }
                 () = pooled.given_up() => Outcome::Lost(pooled.clone(), connection.silent()),
                 () = pooled.draining() => Outcome::Drained,
             }
