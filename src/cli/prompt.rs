@@ -244,7 +244,7 @@ pub(super) fn while_answering<T>(work: impl AsyncFnOnce(&Prompter) -> T) -> Resu
         }
     });
     runtime.shutdown_background();
-    crate::ssh::end_proxy_commands();
+    crate::ssh::end_programs();
     Ok(result)
 }
 

@@ -216,7 +216,7 @@ async fn supervise(
         let _ = std::fs::remove_file(log);
     }
     // Clean up first, then tell the clients.
-    let _ = tokio::task::spawn_blocking(ssh::end_proxy_commands).await;
+    let _ = tokio::task::spawn_blocking(ssh::end_programs).await;
     drop(listener);
     drop(control_file);
     drop(lock);

@@ -59,9 +59,15 @@ pub use openssh::{answer_as_askpass, become_ssh};
 pub use passwords::{Bound, keep_password};
 pub use preamble::BEGIN;
 pub use prompter::{Ask, Prompter, Question, Questions, Said, Secret};
-pub use proxy_command::end_proxy_commands;
 #[cfg(fuzzing)]
 pub use revoked::read_revoked_keys;
 pub(crate) use step::OnStep;
 pub use step::{News, Step};
 pub(crate) use transport::no_greeting;
+
+/// Ends the programs that carry connections, and removes their files. Must be called before this process exits, or they
+/// would survive it. Blocks for a few seconds at most.
+pub fn end_programs() {
+    openssh::remove_homes();
+    proxy_command::end_proxy_commands();
+}

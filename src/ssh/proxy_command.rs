@@ -55,7 +55,7 @@ fn running() -> MutexGuard<'static, Running> {
 
 /// Ends all running commands and waits for their end. Must be called before this process exits, or the commands would
 /// survive it. Blocks for at most [`GRACE`] plus [`KILLED`].
-pub fn end_proxy_commands() {
+pub(super) fn end_proxy_commands() {
     let children = running().children.clone();
     children.iter().for_each(end);
     let _ = ENDED

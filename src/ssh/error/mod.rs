@@ -14,6 +14,9 @@ mod tried;
 pub use kind::Kind;
 pub use tried::{Skipped, Tried};
 
+/// What ssh says where a server closes the connection before its identification line.
+const TURNED_AWAY: [&str; 2] =
+    ["kex_exchange_identification: Connection closed", "kex_exchange_identification: read: "];
 /// Lines of the machine's ssh that are shown.
 const MOST_SAID_BY_SSH: usize = 3;
 
@@ -291,11 +294,20 @@ const WORDS_OF_SSH: [(&str, Kind); 7] = [
 
 impl Error {
     /// Of the machine's ssh, with its last lines and the question that nobody has answered.
-    pub(in crate::ssh) fn of_openssh(account: String, mut said: Vec<String>, unanswered: Option<String>) -> Self {
+    pub(in crate::ssh) fn of_openssh(
+        account: String,
+        host: String,
+        mut said: Vec<String>,
+        unanswered: Option<String>,
+    ) -> Self {
         let known = WORDS_OF_SSH.iter().find(|(words, _)| said.iter().any(|line| line.contains(words)));
         let kind = known.map_or(Kind::Unreachable, |(_, kind)| *kind);
         // Its last lines tell why; those before may be a banner.
         said.drain(..said.len().saturating_sub(MOST_SAID_BY_SSH));
+        let turned_away = said.iter().find(|line| TURNED_AWAY.iter().any(|words| line.contains(words)));
+        if let Some(message) = turned_away {
+            return Self::TurnedAway { host, message: message.clone(), why: TurnedAway::Silent };
+        }
         match unanswered {
             Some(question) if kind != Kind::Unreachable => {
                 let what = format!("an answer to `{}`", question.trim_end());

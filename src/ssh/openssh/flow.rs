@@ -1,22 +1,28 @@
 //! A stream or a command that a master carries: what a channel of our own connection is otherwise.
 
+use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use russh::ChannelMsg;
 use rustix::pipe::{PipeFlags, pipe_with};
-use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf, pipe};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::mux::{Closer, Control, Refused, is_alive};
+use super::mux::{Closer, Control, Refused, connect_in_turn, is_alive};
+use super::process::Said;
 use crate::ssh::endpoint::Endpoint;
 use crate::ssh::heard::LastHeard;
 use crate::sync::lock;
 
+/// How soon a stream ends that the host has refused, where nobody else tells.
+const REFUSAL: Duration = Duration::from_secs(5);
 /// Most bytes that are read at once.
 const PIECE: usize = 64 << 10;
 
@@ -46,13 +52,47 @@ pub(super) async fn open(path: PathBuf, endpoint: Endpoint, heard: LastHeard) ->
     .unwrap_or(Err(Refused::Gone))
 }
 
-/// Connects to the socket `here`, at which the master at `path` listens for who wants to reach one on the host.
-///
-/// Whether the host has such a socket shows later, if at all: a stream that ends before its first byte has been cut.
-pub(super) async fn connect(here: &Path, path: PathBuf, heard: LastHeard) -> Result<(Reading, Writing), Refused> {
-    let (output, input) = UnixStream::connect(here).await?.into_split();
+/// Connects to the socket `here`, at which the master at `path` listens for who wants to reach one on the host. `doubt` tells
+/// a refusal of the host's from an end.
+pub(super) async fn connect(
+    here: &Path,
+    path: PathBuf,
+    heard: LastHeard,
+    doubt: Doubt,
+) -> Result<(Reading, Writing), Refused> {
+    let (output, input) = connect_in_turn(here).await?.into_split();
     let writing = Writing::new(Sink::Socket(input), None);
-    Ok((Reading::new(Source::Socket(output), None, None, &writing, path, heard), writing))
+    let reading = Reading::new(Source::Socket(output), None, None, &writing, path, heard);
+    Ok((Reading { doubt: Some(doubt), ..reading }, writing))
+}
+
+/// Whether the host has refused a stream: where a master listens for it, that looks like an end.
+pub(super) struct Doubt {
+    pub(super) since: Instant,
+    /// How many streams a master of our own says that the host has refused, now and before.
+    pub(super) refusals: Option<(Arc<Mutex<Said>>, usize)>,
+    /// Set where the host has refused one.
+    pub(super) is_refused: Arc<AtomicBool>,
+}
+
+impl fmt::Debug for Doubt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Doubt").field("since", &self.since).finish_non_exhaustive()
+    }
+}
+
+impl Doubt {
+    /// Was this stream refused, which ended before its first byte?
+    fn is_refusal(&self) -> bool {
+        let is_refusal = match &self.refusals {
+            Some((said, before)) => lock(said).refusals > *before,
+            None => self.since.elapsed() < REFUSAL,
+        };
+        if is_refusal {
+            self.is_refused.store(true, Relaxed);
+        }
+        is_refusal
+    }
 }
 
 fn receiver(pipe: OwnedFd) -> io::Result<Source> {
@@ -110,6 +150,8 @@ enum Step {
     Silent,
     /// It may send more.
     Sends,
+    /// The stream has ended before its first byte.
+    SilentEnd,
     /// The stream has ended: because the host has ended its direction, or because the master has ended.
     HasEnded,
     /// The host has ended its direction.
@@ -126,6 +168,8 @@ pub(in crate::ssh) struct Reading {
     errors: Option<Source>,
     /// None where the master does not tell what becomes of the stream.
     control: Option<Control>,
+    /// Where the master tells of no refusal.
+    doubt: Option<Doubt>,
     /// Has the other direction ended?
     other_ended: CancellationToken,
     step: Step,
@@ -144,7 +188,11 @@ impl Reading {
         heard: LastHeard,
     ) -> Self {
         let (output, other_ended) = (Some(output), writing.ended.clone());
-        Self { output, errors, control, other_ended, step: Step::Silent, master, heard }
+        Self { output, errors, control, doubt: None, other_ended, step: Step::Silent, master, heard }
+    }
+
+    pub(super) fn doubt_from_now(&mut self, doubt: Doubt) {
+        self.doubt = Some(doubt);
     }
 
     /// Has the stream ended, with nothing under way?
@@ -175,13 +223,15 @@ impl Reading {
                         return message;
                     }
                     if self.output.is_none() {
-                        // Where nobody tells that there is something on the host at all.
-                        let is_cut = self.step == Step::Silent && self.control.is_none();
-                        self.step = if is_cut { Step::Over } else { Step::HasEnded };
-                        if is_cut && is_alive(&self.master).await.is_some() {
-                            return Some(ChannelMsg::Close);
-                        }
+                        self.step = if self.step == Step::Silent { Step::SilentEnd } else { Step::HasEnded };
                     }
+                }
+                Step::SilentEnd => {
+                    // By its answer the master has said what it has to say.
+                    let is_alive = is_alive(&self.master).await.is_some();
+                    let is_refusal = self.doubt.as_ref().is_some_and(Doubt::is_refusal);
+                    self.step = if is_alive && !is_refusal { Step::Told } else { Step::Over };
+                    return is_alive.then_some(if is_refusal { ChannelMsg::Close } else { ChannelMsg::Eof });
                 }
                 Step::HasEnded => {
                     self.step = if is_alive(&self.master).await.is_some() { Step::Told } else { Step::Over };
@@ -243,21 +293,23 @@ impl Writing {
         Self { input: Mutex::new(Some(Arc::new(input))), ended: CancellationToken::new(), closer }
     }
 
-    /// Sends `data`.
+    /// Sends `data`. Waits for ever once the host or the master reads no more: what the host has sent before tells how the
+    /// stream ends.
     ///
     /// # Errors
-    /// From the system, once the host or the master reads no more.
+    /// After the end of the direction.
     pub(in crate::ssh) async fn send(&self, data: Bytes) -> io::Result<()> {
         let input = lock(&self.input).clone().ok_or(io::ErrorKind::BrokenPipe)?;
         let mut rest = &data[..];
         while !rest.is_empty() {
-            input.writable().await?;
+            // An error is the next call's to tell.
+            let _ = input.writable().await;
             match input.try_write(rest) {
                 Ok(written) => rest = &rest[written..],
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
-                Err(e) => {
+                Err(_) => {
                     self.ended.cancel();
-                    return Err(e);
+                    std::future::pending().await
                 }
             }
         }

@@ -4,9 +4,11 @@ use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, symlink};
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 use crate::config::prepare_runtime_dir;
 use crate::ssh::error::Error;
+use crate::sync::lock;
 
 const PREFIX: &str = "ssh-";
 /// The name by which ssh runs this program to have a question answered, see `askpass`.
@@ -14,6 +16,16 @@ pub(super) const ASKPASS: &str = "dtunnel-askpass";
 /// The socket where that program finds the daemon, beside it.
 pub(super) const QUESTIONS: &str = "ask";
 const LOCK: &str = "lock";
+
+/// The directories of this process.
+static HOMES: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
+/// Removes what is left of the directories of this process, which ends. (Its masters end with it.)
+pub(in crate::ssh) fn remove_homes() {
+    for dir in std::mem::take(&mut *lock(&HOMES)) {
+        let _ = fs::remove_dir_all(dir);
+    }
+}
 
 /// The directory, which goes with this.
 #[derive(Debug)]
@@ -35,9 +47,10 @@ impl Home {
         let random = fastrand::u64(..);
         let dir = runtime.join(format!("{PREFIX}{random:016x}"));
         DirBuilder::new().mode(0o700).create(&dir)?;
-        let lock = File::create_new(dir.join(LOCK))?;
-        lock.lock()?;
-        let home = Self { dir, _lock: lock };
+        lock(&HOMES).push(dir.clone());
+        let file = File::create_new(dir.join(LOCK))?;
+        file.lock()?;
+        let home = Self { dir, _lock: file };
         // The file that runs, also where another version has taken its place.
         symlink(own_program(), home.askpass())?;
         Ok(home)
@@ -67,6 +80,7 @@ impl Home {
 impl Drop for Home {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.dir);
+        lock(&HOMES).retain(|dir| *dir != self.dir);
     }
 }
 

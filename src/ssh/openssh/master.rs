@@ -1,13 +1,17 @@
 //! What a master is asked to open, and whether its server lives.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::flow::{self, Reading, Writing};
+use tokio::time::Instant;
+
+use super::flow::{self, Doubt, Reading, Writing};
 use super::home::Home;
 use super::mux::{Control, Refused};
+use super::process::Said;
 use crate::ssh::endpoint::Endpoint;
 use crate::ssh::heard::LastHeard;
 use crate::sync::lock;
@@ -28,15 +32,29 @@ pub(super) struct Master {
     home: Option<Arc<Home>>,
     /// The sockets at which it listens, by the one on the host.
     listens: tokio::sync::Mutex<HashMap<String, PathBuf>>,
+    /// How many of those there were so far.
+    count: AtomicUsize,
+    /// Has the host refused a stream that came over one of those?
+    is_refused: Arc<AtomicBool>,
+    /// What a master of our own says.
+    said: Option<Arc<Mutex<Said>>>,
     /// What was opened last.
     last: Mutex<Option<Endpoint>>,
     heard: LastHeard,
 }
 
 impl Master {
-    pub(super) fn new(socket: PathBuf, home: Option<Arc<Home>>) -> Self {
-        let heard = LastHeard::now();
-        Self { socket, home, listens: tokio::sync::Mutex::default(), last: Mutex::default(), heard }
+    pub(super) fn new(socket: PathBuf, home: Option<Arc<Home>>, said: Option<Arc<Mutex<Said>>>) -> Self {
+        Self {
+            socket,
+            home,
+            listens: tokio::sync::Mutex::default(),
+            count: AtomicUsize::new(0),
+            is_refused: Arc::default(),
+            said,
+            last: Mutex::default(),
+            heard: LastHeard::now(),
+        }
     }
 
     /// The time since its server was last heard.
@@ -67,13 +85,19 @@ impl Master {
     /// A stream to the socket `there` on the host, over one at which the master listens.
     async fn connect(&self, home: &Home, there: &str) -> Result<(Reading, Writing), Refused> {
         let mut listens = self.listens.lock().await;
-        if let Some(here) = listens.get(there) {
-            return flow::connect(here, self.socket.clone(), self.heard.clone()).await;
+        // After a refusal it is found out anew.
+        if self.is_refused.swap(false, Relaxed)
+            && let Some(here) = listens.remove(there)
+        {
+            self.listens_no_more(&here, there).await;
         }
-        let here = home.listens(listens.len());
-        let name = here.display().to_string();
-        Control::connect(&self.socket).await?.listen(true, &name, there).await?;
-        let (mut reading, writing) = flow::connect(&here, self.socket.clone(), self.heard.clone()).await?;
+        if let Some(here) = listens.get(there) {
+            return flow::connect(here, self.socket.clone(), self.heard.clone(), self.doubt()).await;
+        }
+        let here = home.listens(self.count.fetch_add(1, Relaxed));
+        Control::connect(&self.socket).await?.listen(true, &here.display().to_string(), there).await?;
+        let (mut reading, writing) =
+            flow::connect(&here, self.socket.clone(), self.heard.clone(), self.doubt()).await?;
         // Nobody tells whether the host has such a socket. But it answers in order: with what is asked for next, it has
         // answered this.
         let (host, port) = (NOWHERE.0.into(), NOWHERE.1);
@@ -81,11 +105,24 @@ impl Master {
             return Err(Refused::Gone);
         }
         if reading.has_ended().await {
-            let _ = Control::connect(&self.socket).await?.listen(false, &name, there).await;
+            self.listens_no_more(&here, there).await;
             return Err(Refused::Said("Session open refused by peer".into()));
         }
+        // That answer was a refusal, too.
+        reading.doubt_from_now(self.doubt());
         listens.insert(there.to_owned(), here);
         Ok((reading, writing))
+    }
+
+    fn doubt(&self) -> Doubt {
+        let refusals = self.said.as_ref().map(|said| (said.clone(), lock(said).refusals));
+        Doubt { since: Instant::now(), refusals, is_refused: self.is_refused.clone() }
+    }
+
+    async fn listens_no_more(&self, here: &Path, there: &str) {
+        if let Ok(mut control) = Control::connect(&self.socket).await {
+            let _ = control.listen(false, &here.display().to_string(), there).await;
+        }
     }
 
     /// Waits for a sign of life from the server. False if the master is gone.
@@ -127,9 +164,7 @@ impl Master {
     /// Has the master listen no more.
     pub(super) async fn forget(&self) {
         for (there, here) in self.listens.lock().await.drain() {
-            if let Ok(mut control) = Control::connect(&self.socket).await {
-                let _ = control.listen(false, &here.display().to_string(), &there).await;
-            }
+            self.listens_no_more(&here, &there).await;
         }
     }
 }

@@ -33,6 +33,7 @@ use crate::config::Target;
 use crate::sync::lock;
 
 pub use self::askpass::answer_as_askpass;
+pub(super) use self::home::remove_homes;
 pub use self::process::become_ssh;
 
 /// Pause between two looks for the socket of a new master. It appears after the login, and nothing tells of it.
@@ -65,7 +66,7 @@ impl OpenSsh {
             true => None,
             false => Some(Arc::new(Home::new().ok()?)),
         };
-        let master = Arc::new(Master::new(path.into(), home));
+        let master = Arc::new(Master::new(path.into(), home, None));
         let login = Login { tried: vec![format!("the ssh at {}", path.display())], offered: Vec::new() };
         let keepalive = target.keepalive.map(|interval| (interval, target.keepalive_count));
         let shared = master.clone();
@@ -111,14 +112,14 @@ impl OpenSsh {
             Some(true) => {}
             Some(false) => {
                 let said: Vec<String> = lock(&said).lines.iter().cloned().collect();
-                return Err(Error::of_openssh(target.account(), said, answers.unanswered()));
+                return Err(Error::of_openssh(target.account(), host, said, answers.unanswered()));
             }
             None => return Err(Error::Timeout { host, step: Phase::Login, limit }),
         }
         let method = lock(&said).method.clone().unwrap_or_else(|| "ssh".into());
         let login = Login { tried: vec![method], offered: Vec::new() };
         let own = if process::opens_sockets().await { None } else { Some(home.clone()) };
-        let master = Arc::new(Master::new(path, own));
+        let master = Arc::new(Master::new(path, own, Some(said.clone())));
         let shared = said.clone();
         Ok(Self::new(target, master, login, Some(said), |ends| async move {
             // They go with it.

@@ -43,7 +43,7 @@ const NO_ESCAPE: u32 = 0xffff_ffff;
 const MAX_MESSAGE: u32 = 64 << 10;
 /// Longest wait for a master that is there to answer.
 const CHECK: Duration = Duration::from_secs(2);
-/// Longest wait for a place in the master's queue, which holds 64, and the pause between two attempts.
+/// Longest wait for a place in the master's queue, which holds 64 or 128, and the pause between two attempts.
 const QUEUE: Duration = Duration::from_secs(10);
 const QUEUE_PAUSE: Duration = Duration::from_millis(5);
 
@@ -76,15 +76,7 @@ impl Control {
     /// # Errors
     /// From the system; [`io::ErrorKind::PermissionDenied`] where the socket is another user's.
     pub(super) async fn connect(path: &Path) -> io::Result<Self> {
-        let until = Instant::now() + QUEUE;
-        let stream = loop {
-            match UnixStream::connect(path).await {
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock && Instant::now() < until => {
-                    tokio::time::sleep(QUEUE_PAUSE).await;
-                }
-                result => break result?,
-            }
-        };
+        let stream = connect_in_turn(path).await?;
         if stream.peer_cred()?.uid() != rustix::process::geteuid().as_raw() {
             return Err(io::ErrorKind::PermissionDenied.into());
         }
@@ -233,6 +225,19 @@ impl Control {
                 Err(e) if e.kind() != io::ErrorKind::WouldBlock => return Err(e),
                 _ => {}
             }
+        }
+    }
+}
+
+/// Connects to a socket of a master's, whose queue may be full.
+pub(super) async fn connect_in_turn(path: &Path) -> io::Result<UnixStream> {
+    let until = Instant::now() + QUEUE;
+    loop {
+        match UnixStream::connect(path).await {
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock && Instant::now() < until => {
+                tokio::time::sleep(QUEUE_PAUSE).await;
+            }
+            result => return result,
         }
     }
 }

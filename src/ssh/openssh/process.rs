@@ -115,6 +115,8 @@ pub(super) struct Said {
     pub(super) method: Option<String>,
     /// The server forwards no TCP.
     pub(super) prohibits: bool,
+    /// How many streams the server has refused.
+    pub(super) refusals: usize,
 }
 
 impl Process {
@@ -200,6 +202,7 @@ fn hear(line: &[u8], said: &Mutex<Said>, prompter: &Prompter) {
     if shown.contains("open failed: administratively prohibited") {
         said.prohibits = true;
     }
+    said.refusals += usize::from(shown.starts_with("channel ") && shown.contains(": open failed: "));
     // What a channel came to is its caller's to tell; how much was sent in all, nobody's.
     if ["channel ", "mux_", "Transferred: ", "Bytes per second: "].iter().any(|word| shown.starts_with(word)) {
         return;
