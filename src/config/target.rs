@@ -191,7 +191,11 @@ impl Target {
 
     /// Warnings for the user, such as relevant keywords of ssh_config that are not obeyed.
     pub fn warnings(&self) -> Vec<String> {
-        let keywords = self.ssh.not_obeyed.iter();
+        // What the machine's ssh obeys is its reason to carry the tunnel.
+        let is_obeyed = |keyword: &&String| {
+            self.carrier == CarrierSetting::Native || !self.ssh.only_ssh.contains(&keyword.as_str())
+        };
+        let keywords = self.ssh.not_obeyed.iter().filter(is_obeyed);
         let mut warnings: Vec<String> =
             keywords.map(|keyword| format!("ssh_config sets `{keyword}` for this host; dtunnel ignores it")).collect();
         warnings.extend(self.ssh.token_warnings());

@@ -23,6 +23,8 @@ const ONLY_SSH: &[(&str, &[&str])] = &[
     ("pkcs11provider", &["none"]),
     ("knownhostscommand", &["none"]),
     ("verifyhostkeydns", &["no", "false"]),
+    ("proxyusefdpass", &["no"]),
+    ("bindinterface", &["none"]),
 ];
 
 /// The same without an ssh binary that would obey them.
