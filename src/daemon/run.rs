@@ -27,7 +27,7 @@ use crate::config::{
 };
 use crate::failure::{ExitCode, Failure};
 use crate::host;
-use crate::ssh::{self, Carried, Prompter, Questions, Step};
+use crate::ssh::{self, Carried, Carrier, Prompter, Questions, Step};
 use crate::tunnel::{self, Inherited, Listener, SocketFile, State, Tunnel, bind_private};
 
 /// Time limit at the end for clients to read their last event.
@@ -264,7 +264,11 @@ async fn accept(listener: &UnixListener, control: &Arc<Control>, clients: &mut J
 /// Stores the Engine's route and the carrier for the next start, and keeps a service manager informed. Never returns.
 async fn follow(options: &Options, tunnel: &Tunnel, route_file: &std::path::Path) {
     let mut status = tunnel.watch();
-    let of = |status: &tunnel::Status| (status.route.clone(), status.carried.as_ref().map(|carried| carried.by));
+    // What else carries a tunnel is tried first in any case.
+    let of = |status: &tunnel::Status| {
+        let by = status.carried.as_ref().map(|carried| carried.by);
+        (status.route.clone(), by.filter(|by| *by == Carrier::OpenSsh))
+    };
     let mut kept = of(&status.borrow());
     let mut told = None;
     while status.changed().await.is_ok() {

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::error::Error;
-use crate::config::{CarrierSetting, MissingMethod, Target};
+use crate::config::{CarrierSetting, Target};
 
 /// What carries a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -86,10 +86,51 @@ fn has_ssh() -> bool {
 pub(super) fn after(error: &Error) -> Option<String> {
     let (Error::Auth { missing, .. } | Error::NeedsPerson { missing, .. }) = error else { return None };
     let names: Vec<&str> = missing.iter().map(|method| method.keyword()).collect();
-    (!names.is_empty()).then(|| format!("only it has {}", names.join(" and ")))
+    (!names.is_empty()).then(|| format!("only it can use {}", names.join(" and ")))
 }
 
-/// The ways to log in that only the machine's ssh has, where it would be tried next.
-pub(super) fn left_to_ssh(target: &Target) -> &[MissingMethod] {
-    if target.carrier == CarrierSetting::Auto && has_ssh() { &target.ssh.missing_methods } else { &[] }
+/// Would the machine's ssh be tried next, with a way to log in that only it has?
+pub(super) fn may_be_left_to_ssh(target: &Target) -> bool {
+    target.carrier == CarrierSetting::Auto && has_ssh()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::super::error::Tried;
+    use super::*;
+    use crate::config::{ConfigFile, MissingMethod, Overrides, resolve};
+
+    fn target(settings: &str) -> Target {
+        let config = format!("ssh_config = \"none\"\n[profiles.p]\nhost = \"u@h\"\n{settings}");
+        let config = ConfigFile::parse(&config, Path::new("config.toml")).expect("valid");
+        resolve("p", &config, &Overrides::default(), Path::new("/run/x.sock")).expect("resolved")
+    }
+
+    #[test]
+    fn our_own_ssh_is_first_unless_only_the_machines_can_do_what_is_set() {
+        let by_ssh = |choice| matches!(choice, Choice::OpenSsh(_));
+        let mut target = target("");
+        assert_eq!(choose(&target, None), Choice::NativeFirst);
+        assert_eq!(choose(&target, Some(Carrier::Native)), Choice::NativeFirst);
+        assert!(by_ssh(choose(&target, Some(Carrier::OpenSsh))));
+        target.ssh.only_ssh = vec!["pkcs11provider"];
+        assert_eq!(choose(&target, None), Choice::OpenSsh("ssh_config sets pkcs11provider".into()));
+        target.carrier = CarrierSetting::Native;
+        assert_eq!(choose(&target, Some(Carrier::OpenSsh)), Choice::Native);
+        target.carrier = CarrierSetting::OpenSsh;
+        assert!(by_ssh(choose(&target, None)));
+    }
+
+    #[test]
+    fn after_a_login_only_what_we_lack_is_a_reason() {
+        let failed =
+            |missing| Error::Auth { account: "u@h".into(), tried: Tried::default(), offered: Vec::new(), missing };
+        assert_eq!(after(&failed(Vec::new())), None);
+        let missing = vec![MissingMethod::Gssapi, MissingMethod::SecurityKey];
+        let why = "only it can use GSSAPIAuthentication and a security key that no agent has";
+        assert_eq!(after(&failed(missing)).as_deref(), Some(why));
+        assert_eq!(after(&Error::Lost { host: "h".into(), message: String::new() }), None);
+    }
 }

@@ -121,6 +121,8 @@ pub(super) struct KeyFile {
     pub(super) has_private: bool,
     /// Why the private half cannot be used, if that is already known.
     pub(super) unusable: Option<Skipped>,
+    /// Is it because it stands for a security key?
+    pub(super) is_on_token: bool,
     /// The certificate beside it, `NAME-cert.pub`.
     pub(super) certificate: Option<Certificate>,
 }
@@ -149,18 +151,23 @@ impl KeyFile {
                     fix: Some(format!("ssh-add {}", shell_word(&path.to_string_lossy()))),
                 });
                 let has_private = !is_public && unusable.is_none();
-                Some(Self { has_private, public, unusable, certificate: named.or(certificate) })
+                let is_on_token = unusable.is_some();
+                Some(Self { has_private, public, unusable, is_on_token, certificate: named.or(certificate) })
             }
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-                beside.map(|public| Self { public: Some(public), has_private: false, unusable: None, certificate })
-            }
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => beside.map(|public| Self {
+                public: Some(public),
+                has_private: false,
+                unusable: None,
+                is_on_token: false,
+                certificate,
+            }),
             // A public key file beside it may still identify a key of the agent.
             Err(e) => {
                 tracing::warn!("cannot read the key {}: {e}", path.display());
                 let fix = (e.kind() == std::io::ErrorKind::PermissionDenied && is_mine(path))
                     .then(|| format!("chmod 600 {}", shell_word(&path.to_string_lossy())));
                 let unusable = Some(Skipped { what: path.display().to_string(), why: e.to_string(), fix });
-                Some(Self { public: beside, has_private: false, unusable, certificate })
+                Some(Self { public: beside, has_private: false, unusable, is_on_token: false, certificate })
             }
         }
     }

@@ -459,3 +459,20 @@ fn a_key_on_a_token_logs_in_after_its_pin() {
     assert_eq!(carrier(&lab), "openssh");
     drop(echo(&lab));
 }
+
+#[test]
+fn ctrl_c_while_ssh_logs_in_leaves_nothing_behind() {
+    // A server that accepts and says nothing keeps `up` waiting.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let lab = Lab::new("");
+    for signal in ["-INT", "-KILL"] {
+        let target = format!("u@127.0.0.1:{}", silent.local_addr().unwrap().port());
+        let mut up = lab.dtunnel(["up", &target, "--carrier", "openssh"]).spawn().unwrap();
+        let (_connection, _) = silent.accept().unwrap();
+        assert_eq!((masters(&lab).len(), homes(&lab).len()), (1, 1));
+        kill(&up.id().to_string(), signal);
+        up.wait().unwrap();
+        wait_for("the daemon to notice", || lab.runtime_files().is_empty().then_some(()));
+        wait_for("ssh to end", || masters(&lab).is_empty().then_some(()));
+    }
+}

@@ -232,7 +232,7 @@ pub(super) fn interpret(destination: &Destination, answer: &Answer, paths: &Path
             .filter(|key| !(is_replaced && matches!(**key, "identityagent" | "userknownhostsfile")))
             .flat_map(|key| answer.all(key).flat_map(unknown).map(|token| ((*key).to_owned(), token)))
             .collect(),
-        missing_methods: MissingMethod::ALL
+        missing_methods: MissingMethod::CHOSEN
             .into_iter()
             .filter(|method| {
                 get(&method.keyword().to_ascii_lowercase()).is_some_and(|value| !matches!(value, "no" | "none"))

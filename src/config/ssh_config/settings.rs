@@ -175,14 +175,18 @@ pub enum MissingMethod {
     Hostbased,
     /// PKCS11Provider: keys on a smart card, without an agent.
     Pkcs11,
+    /// A key file that stands for a security key, without an agent. No keyword chooses it.
+    SecurityKey,
 }
 
 impl MissingMethod {
-    pub(super) const ALL: [Self; 3] = [Self::Gssapi, Self::Hostbased, Self::Pkcs11];
+    /// Those that a keyword chooses.
+    pub(super) const CHOSEN: [Self; 3] = [Self::Gssapi, Self::Hostbased, Self::Pkcs11];
 
-    /// The keyword of ssh_config.
+    /// The keyword of ssh_config, or what it is without one.
     pub fn keyword(self) -> &'static str {
         match self {
+            Self::SecurityKey => "a security key that no agent has",
             Self::Gssapi => "GSSAPIAuthentication",
             Self::Hostbased => "HostbasedAuthentication",
             Self::Pkcs11 => "PKCS11Provider",

@@ -128,6 +128,7 @@ impl Login<'_> {
                 }
                 None if file.has_private => (&mut files, Source::File { path: path.clone(), public: file.public }),
                 None => {
+                    self.has_token |= file.is_on_token;
                     let unusable = file.unusable.take().unwrap_or_else(|| Skipped {
                         what: path.display().to_string(),
                         why: "only its public key is here, and no agent has the private key".into(),

@@ -12,7 +12,7 @@ use russh::client::{AuthResult, Handle};
 use russh::{MethodKind, MethodSet};
 use tokio::sync::watch;
 
-use super::carrier::left_to_ssh;
+use super::carrier::may_be_left_to_ssh;
 use super::context::ConnectContext;
 use super::error::{Error, Skipped, Tried};
 use super::handler::{Ended, SessionHandler};
@@ -48,6 +48,7 @@ pub(super) async fn login(
         context,
         tried: Tried::default(),
         needs: Vec::new(),
+        has_token: false,
     };
     let offered = login.run().await?;
     let Tried { accepted, refused, .. } = login.tried;
@@ -81,6 +82,8 @@ struct Login<'a> {
     tried: Tried,
     /// The missing answers that only the user could have given.
     needs: Vec<String>,
+    /// Was a key file not used because it stands for a security key that no agent has?
+    has_token: bool,
 }
 
 /// How one method ended.
@@ -199,8 +202,7 @@ impl Login<'_> {
 
     /// Is there a way to log in that only the machine's ssh has, and would it be tried next?
     fn may_be_left_to_ssh(&self, offered: Option<&MethodSet>) -> bool {
-        let left = left_to_ssh(self.target);
-        !self.context.leg.is_hop() && self.missing(offered).iter().any(|method| left.contains(method))
+        !self.context.leg.is_hop() && may_be_left_to_ssh(self.target) && !self.missing(offered).is_empty()
     }
 
     /// The methods set in ssh_config that dtunnel lacks and that could have worked. russh drops `gssapi-with-mic` from
@@ -210,9 +212,10 @@ impl Login<'_> {
         let could_have_worked = |method: &MissingMethod| match method {
             MissingMethod::Gssapi => has_kerberos_ticket(),
             MissingMethod::Hostbased => takes(&MethodKind::HostBased),
-            MissingMethod::Pkcs11 => takes(&MethodKind::PublicKey),
+            MissingMethod::Pkcs11 | MissingMethod::SecurityKey => takes(&MethodKind::PublicKey),
         };
-        self.target.ssh.missing_methods.iter().copied().filter(could_have_worked).collect()
+        let token = self.has_token.then_some(MissingMethod::SecurityKey);
+        self.target.ssh.missing_methods.iter().copied().chain(token).filter(could_have_worked).collect()
     }
 
     /// russh reports a lost connection as a failed attempt; this check distinguishes the two.

@@ -3,6 +3,7 @@
 use std::io;
 
 use super::{Error, Kind, Phase, Unconfirmed};
+use crate::config::MissingMethod;
 
 impl Error {
     /// The action to take, for the line `hint:`.
@@ -14,8 +15,16 @@ impl Error {
         if missing.is_empty() {
             return self.remedy();
         }
-        let names: Vec<&str> = missing.iter().map(|method| method.keyword()).collect();
-        let said = format!("ssh_config sets {} for this host, which dtunnel does not support", names.join(" and "));
+        // A security key's own line names it.
+        let chosen = missing.iter().filter(|method| **method != MissingMethod::SecurityKey);
+        let names: Vec<&str> = chosen.map(|method| method.keyword()).collect();
+        if names.is_empty() {
+            return self.remedy();
+        }
+        let said = format!(
+            "ssh_config sets {} for this host, which dtunnel's own SSH does not have: `carrier = \"openssh\"` has your ssh log in",
+            names.join(" and ")
+        );
         Some(self.remedy().map_or_else(|| said.clone(), |remedy| format!("{said}; {remedy}")))
     }
 
