@@ -167,7 +167,8 @@ pub(super) fn table(statuses: &[TunnelStatus], width: Option<usize>) -> String {
             text += &format!("{}: {reset}\n", status.name);
         }
         let guard = status.access.as_ref().map(|access| format!("guarded ({access})"));
-        let holds: Vec<String> = guard.into_iter().chain(asked::besides_guard(status)).collect();
+        let carrier = status.carrier_reason.as_ref().map(|why| format!("carried by the machine's ssh ({why})"));
+        let holds: Vec<String> = guard.into_iter().chain(carrier).chain(asked::besides_guard(status)).collect();
         if !holds.is_empty() {
             text += &format!("{}: {}\n", status.name, holds.join("; "));
         }

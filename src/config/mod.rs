@@ -49,7 +49,7 @@ pub use size::Size;
 pub use ssh_config::read_ssh_answer;
 pub use ssh_config::{
     AddToAgent, AddressFamily, Algorithms, HostKeyPolicy, IdentityAgent, MissingMethod, Proxy, SshConfigSource,
-    SshSettings, UpdateHostKeys, ssh_hosts,
+    SshSettings, UpdateHostKeys, quoted_path, ssh_hosts,
 };
 pub use target::{IgnoredCheck, Target};
 

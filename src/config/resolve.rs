@@ -42,12 +42,6 @@ pub struct Overrides {
     pub access_read_only: bool,
 }
 
-/// A path as the value of an option of ssh: percent signs are no tokens, and blanks are part of it.
-fn quoted_for_ssh(path: &Path) -> String {
-    let path = path.display().to_string().replace('%', "%%");
-    if path.contains([' ', '\t', '#']) { format!("\"{path}\"") } else { path }
-}
-
 /// The profile's value, else that of `[defaults]`.
 fn ignored_checks(name: &str, config: &ConfigFile, profile: &Profile) -> Vec<IgnoredCheck> {
     let settings = [(Some(name), &profile.audit), (None, &config.defaults.audit)];
@@ -145,7 +139,7 @@ pub fn resolve(
     let mut ssh = ssh_config::query(&destination, &ssh_config, &paths)?;
     if let Some(files) = &profile.identity_files {
         ssh.identity_files = files.iter().map(|file| paths.expand_home(file)).collect();
-        let options = ssh.identity_files.iter().map(|file| format!("IdentityFile={}", quoted_for_ssh(file)));
+        let options = ssh.identity_files.iter().map(|file| format!("IdentityFile={}", ssh_config::quoted_path(file)));
         ssh.of_profile.extend(options);
     }
     if let Some(jump) = &profile.jump {

@@ -8,7 +8,7 @@ use super::carrier::{self, Carried, Carrier, Choice};
 use super::channel::{Channel, OpenError, Received};
 use super::context::ConnectContext;
 use super::endpoint::Endpoint;
-use super::error::Error;
+use super::error::{Error, Kind};
 use super::native::Native;
 use super::negotiated::{Login, Negotiated};
 use super::openssh::OpenSsh;
@@ -47,16 +47,24 @@ impl Connection {
             let why = Some("its connection was there (ControlPath)".into());
             return Ok(Self { by: By::OpenSsh(found), carried: Carried { by: Carrier::Shared, why } });
         }
-        let native = match carrier::choose(target, context.carrier) {
+        let error = match carrier::choose(target, context.carrier) {
             Choice::OpenSsh(why) => return Self::openssh(target, context, why).await,
             Choice::Native => return Self::native(target, context).await,
-            Choice::NativeFirst => Self::native(target, context).await,
+            Choice::NativeFirst => match Self::native(target, context).await {
+                Ok(made) => return Ok(made),
+                Err(error) => error,
+            },
         };
-        let Some((error, why)) = native.as_ref().err().and_then(|error| Some((error, carrier::after(error)?))) else {
-            return native;
-        };
+        let Some(why) = carrier::after(&error) else { return Err(error) };
         tracing::info!("{error}");
-        Self::openssh(target, context, why).await
+        match Self::openssh(target, context, why).await {
+            // Ours tells more.
+            Err(refused @ Error::OpenSsh { kind: Kind::Auth, .. }) => {
+                tracing::info!("{refused}");
+                Err(error.without_missing())
+            }
+            result => result,
+        }
     }
 
     async fn native(target: &Target, context: &ConnectContext) -> Result<Self, Error> {

@@ -96,24 +96,28 @@ fn a_cut_looks_cut_and_the_tunnel_comes_up_again() {
     let lab = echoes("carrier = \"openssh\"\nkeepalive = \"1s\"\n");
     lab.ok(&["up", "lab"]);
     let connected = || lab.log("lab").matches(" connected to ").count();
-    // The master killed, the server's session killed, the server silent.
-    for (cut, times) in [0, 1, 2].into_iter().zip(2..) {
+    // The master killed, the server's session killed, the server silent, the link cut.
+    let cuts = if is_root() { 4 } else { 3 };
+    for (cut, times) in (0..cuts).zip(2..) {
         let mut stream = echo(&lab);
         match cut {
             0 => kill(&masters(&lab)[0], "-9"),
             1 => lab.sshd.cut_sessions(),
-            _ => lab.sshd.signal("-STOP"),
+            2 => lab.sshd.signal("-STOP"),
+            _ => lab.host().cut(),
         }
         let error = stream.read(&mut [0]).expect_err("a cut is no end");
         assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{cut}");
-        if cut == 2 {
-            lab.sshd.signal("-CONT");
+        match cut {
+            2 => lab.sshd.signal("-CONT"),
+            3 => lab.host().restore(),
+            _ => {}
         }
         wait_for("another connection", || (connected() >= times).then_some(()));
         drop(echo(&lab));
         wait_for("the one before to be gone", || (masters(&lab).len() == 1 && homes(&lab).len() == 1).then_some(()));
     }
-    assert_eq!(lab.status("lab")["flows_failed"], 3);
+    assert_eq!(lab.status("lab")["flows_failed"], cuts);
 }
 
 #[test]
@@ -244,7 +248,7 @@ fn a_connection_of_ssh_that_is_there_is_used_without_another_login() {
     lab.ok(&["up", "lab"]);
     let mut stream = echo(&lab);
     // When it goes, its flows are cut, and the tunnel needs a person, as its own login does.
-    master.presses("\x03");
+    run(Command::new("ssh").arg("-F").arg(lab.path("ssh_config")).args(["-O", "exit", "lab"]));
     master.leaves();
     assert_eq!(stream.read(&mut [0]).expect_err("cut").kind(), ErrorKind::ConnectionReset);
     let failed = wait_for("the failure", || Some(lab.status("lab")).filter(|status| status["state"] == "failed"));
@@ -475,4 +479,82 @@ fn ctrl_c_while_ssh_logs_in_leaves_nothing_behind() {
         wait_for("the daemon to notice", || lab.runtime_files().is_empty().then_some(()));
         wait_for("ssh to end", || masters(&lab).is_empty().then_some(()));
     }
+}
+
+/// Whose processes keep their memory private: what others of the same user may do with them is less than what root may.
+#[test]
+fn whoever_is_not_root_has_ssh_log_in_and_ask_too() {
+    if !is_root() {
+        return skip("being somebody else needs root");
+    }
+    const NOBODY: &str = "65534";
+    let lab = Lab::new("");
+    let socket = lab.path("remote/x.sock");
+    remote::serve(&socket, remote::echo);
+    let other = lab.another_user(NOBODY);
+    let up = || {
+        let arguments = ["up", "root@lab", "--carrier", "openssh", "--remote", socket.to_str().unwrap()];
+        other.dtunnel(&arguments).output().unwrap()
+    };
+    let output = up();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(other.dtunnel(&["down", "root@lab"]).output().unwrap().status.success());
+    // Its question arrives.
+    run(Command::new("ssh-keygen")
+        .args(["-q", "-p", "-N", "a-passphrase", "-P", "", "-f"])
+        .arg(other.home.join("user")));
+    let output = up();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(4) && said.contains("Enter passphrase for key"), "{said}");
+}
+
+#[test]
+fn a_connection_of_ssh_that_is_not_shared_any_more_is_left() {
+    let Some(lab) = Lab::far() else { return };
+    remote::serve(&lab.path("remote/x.sock"), remote::echo);
+    lab.write_profile(lab.path("remote/x.sock"), "");
+    lab.write_ssh_config(&format!("  ControlPath {}/%n", lab.path("home").display()));
+    let ssh = |words: &[&str]| {
+        let mut command = Command::new("ssh");
+        lab.set_env(&mut command);
+        run(command.arg("-F").arg(lab.path("ssh_config")).args(words));
+    };
+    ssh(&["-M", "-N", "-f", "lab"]);
+    lab.ok(&["up", "lab"]);
+    assert_eq!(carrier(&lab), "shared");
+    let mut stream = echo(&lab);
+    ssh(&["-O", "stop", "lab"]);
+    // What is under way goes on, to its end.
+    stream.write_all(b"z").unwrap();
+    stream.read_exact(&mut [0]).unwrap();
+    stream.shutdown(std::net::Shutdown::Write).unwrap();
+    assert_eq!(stream.read(&mut [0]).unwrap(), 0);
+    // The next one finds out.
+    wait_for("its own login", || {
+        let _ = connect(&lab.socket("lab")).write_all(b"x");
+        (carrier(&lab) == "native").then_some(())
+    });
+    drop(echo(&lab));
+}
+
+#[test]
+fn a_connection_of_ssh_that_is_frozen_does_not_hold_down_up() {
+    let Some(lab) = Lab::far() else { return };
+    remote::serve(&lab.path("remote/x.sock"), remote::echo);
+    lab.write_profile(lab.path("remote/x.sock"), "");
+    lab.write_ssh_config(&format!("  ControlPath {}/%n", lab.path("home").display()));
+    let mut command = Command::new("ssh");
+    lab.set_env(&mut command);
+    let mut master = command.arg("-F").arg(lab.path("ssh_config")).args(["-M", "-N", "lab"]).spawn().unwrap();
+    wait_for("the master", || lab.path("home").join("lab").exists().then_some(()));
+    lab.ok(&["up", "lab"]);
+    assert_eq!(carrier(&lab), "shared");
+    kill(&master.id().to_string(), "-STOP");
+    lab.ok(&["down", "lab"]);
+    assert_eq!(lab.runtime_files(), [""; 0]);
+    // And the next tunnel does without it.
+    lab.ok(&["up", "lab"]);
+    assert_eq!(carrier(&lab), "native");
+    master.kill().unwrap();
+    master.wait().unwrap();
 }

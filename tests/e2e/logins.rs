@@ -163,34 +163,10 @@ fn a_uid_without_a_name_can_log_in_as_somebody() {
     }
     const NAMELESS: &str = "54321";
     let lab = Lab::new("");
-    let home = lab.path("his");
-    for dir in [&home, &home.join("run")] {
-        std::fs::create_dir(dir).unwrap();
-        set_mode(dir, 0o700);
-    }
-    set_mode(lab.dir.path(), 0o755);
-    std::fs::copy(env!("CARGO_BIN_EXE_dtunnel"), lab.path("dtunnel")).unwrap();
-    std::fs::copy(lab.path("user"), home.join("user")).unwrap();
-    let (address, port) = (&lab.sshd.address, lab.sshd.port);
-    let ssh_config = format!(
-        "Host lab\n  HostName {address}\n  Port {port}\n  IdentityFile {}\n  UserKnownHostsFile {}\n  StrictHostKeyChecking \
-         accept-new\n",
-        home.join("user").display(),
-        home.join("known_hosts").display()
-    );
-    std::fs::write(home.join("ssh_config"), ssh_config).unwrap();
-    std::fs::write(home.join("config.toml"), format!("ssh_config = {:?}\n", home.join("ssh_config"))).unwrap();
-    run(Command::new("chown").args(["-R", NAMELESS]).arg(&home));
+    let other = lab.another_user(NAMELESS);
     let socket = lab.path("remote/x.sock");
     remote::serve(&socket, remote::echo);
-    let dtunnel = |args: &[&str]| {
-        let mut command = Command::new("setpriv");
-        lab.set_env(&mut command);
-        command.args(["--reuid", NAMELESS, "--regid", NAMELESS, "--clear-groups"]).arg(lab.path("dtunnel"));
-        command.args(args).env("HOME", &home);
-        command.env("XDG_RUNTIME_DIR", home.join("run")).env("DTUNNEL_CONFIG", home.join("config.toml"));
-        command.env_remove("USER").env_remove("LOGNAME").output().unwrap()
-    };
+    let dtunnel = |args: &[&str]| other.dtunnel(args).env_remove("USER").env_remove("LOGNAME").output().unwrap();
     let up = |target: &str| dtunnel(&["up", target, "--remote", socket.to_str().unwrap()]);
     let nobody = up("lab");
     let said = String::from_utf8_lossy(&nobody.stderr);

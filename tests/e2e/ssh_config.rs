@@ -65,7 +65,7 @@ fn a_list_of_nothing_we_have_and_a_broken_file_end_with_2() {
 fn what_is_not_obeyed_is_named_in_a_warning() {
     let Some(lab) = Lab::with_engine() else { return };
     lab.write_ssh_config("  VerifyHostKeyDNS yes\n  CertificateFile /nowhere/%T\n");
-    let output = lab.run(&["up", "lab"]);
+    let output = lab.run(&["up", "lab", "--carrier", "native"]);
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && stderr.contains("warning: lab: ssh_config sets `verifyhostkeydns`"), "{stderr}");
     assert!(stderr.contains("warning: lab: ssh_config has the token `%T` in `certificatefile`"), "{stderr}");

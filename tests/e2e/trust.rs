@@ -171,7 +171,7 @@ fn a_host_behind_a_known_hosts_command_is_not_trusted() {
     let Some(lab) = Lab::with_engine() else { return };
     lab.up_and_down();
     lab.write_ssh_config("  KnownHostsCommand /bin/true\n");
-    let stderr = lab.fails(5, &["up", "lab"]);
+    let stderr = lab.fails(5, &["up", "lab", "--carrier", "native"]);
     assert!(stderr.contains("KnownHostsCommand"), "{stderr}");
 }
 

@@ -312,6 +312,50 @@ impl Lab {
     }
 }
 
+/// Another user of this machine, with a home, the lab's key and a program of their own.
+pub struct AnotherUser<'a> {
+    lab: &'a Lab,
+    uid: String,
+    pub home: PathBuf,
+}
+
+impl Lab {
+    /// The user with this uid, whose ssh_config leads `lab` to the lab's host. Needs root.
+    pub fn another_user(&self, uid: &str) -> AnotherUser<'_> {
+        let home = self.path(&format!("home-of-{uid}"));
+        for dir in [&home, &home.join("run")] {
+            std::fs::create_dir(dir).unwrap();
+            set_mode(dir, 0o700);
+        }
+        set_mode(self.dir.path(), 0o755);
+        std::fs::copy(env!("CARGO_BIN_EXE_dtunnel"), self.path("dtunnel")).unwrap();
+        std::fs::copy(self.path("user"), home.join("user")).unwrap();
+        let (address, port) = (&self.sshd.address, self.sshd.port);
+        let ssh_config = format!(
+            "Host lab\n  HostName {address}\n  Port {port}\n  IdentityFile {}\n  UserKnownHostsFile {}\n  StrictHostKeyChecking \
+             accept-new\n",
+            home.join("user").display(),
+            home.join("known_hosts").display()
+        );
+        std::fs::write(home.join("ssh_config"), ssh_config).unwrap();
+        std::fs::write(home.join("config.toml"), format!("ssh_config = {:?}\n", home.join("ssh_config"))).unwrap();
+        run(Command::new("chown").args(["-R", uid]).arg(&home));
+        AnotherUser { lab: self, uid: uid.into(), home }
+    }
+}
+
+impl AnotherUser<'_> {
+    /// `dtunnel` as this user.
+    pub fn dtunnel(&self, args: &[&str]) -> Command {
+        let mut command = Command::new("setpriv");
+        self.lab.set_env(&mut command);
+        command.args(["--reuid", &self.uid, "--regid", &self.uid, "--clear-groups"]).arg(self.lab.path("dtunnel"));
+        command.args(args).env("HOME", &self.home).stdin(Stdio::null());
+        command.env("XDG_RUNTIME_DIR", self.home.join("run")).env("DTUNNEL_CONFIG", self.home.join("config.toml"));
+        command
+    }
+}
+
 /// Lines of a tunnel's log that a failed test shows.
 const LINES_OF_A_FAILURE: usize = 40;
 

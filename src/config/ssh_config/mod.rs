@@ -13,6 +13,7 @@ pub use interpret::read_ssh_answer;
 pub use interpret::ssh_hosts;
 pub(super) use interpret::{query, source_of};
 pub(super) use query::arguments;
+pub use query::quoted_path;
 pub use settings::{
     AddToAgent, AddressFamily, Algorithms, HostKeyPolicy, IdentityAgent, MissingMethod, Proxy, SshSettings,
     UpdateHostKeys,

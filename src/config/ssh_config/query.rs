@@ -136,6 +136,12 @@ fn start(destination: &Destination, source: &SshConfigSource) -> io::Result<Chil
     command.args(arguments(destination, source)).spawn()
 }
 
+/// A path as the value of an option of ssh: percent signs are no tokens, and blanks are part of it.
+pub fn quoted_path(path: &Path) -> String {
+    let path = path.display().to_string().replace('%', "%%");
+    if path.contains([' ', '\t', '#']) { format!("\"{path}\"") } else { path }
+}
+
 /// The arguments of ssh that name a host and the configuration that applies to it.
 pub(in crate::config) fn arguments(destination: &Destination, source: &SshConfigSource) -> Vec<OsString> {
     let file = match source {

@@ -318,6 +318,16 @@ impl Error {
     }
 }
 
+impl Error {
+    /// The same where the machine's ssh has tried what dtunnel's own lacks.
+    pub(in crate::ssh) fn without_missing(mut self) -> Self {
+        if let Self::Auth { missing, .. } | Self::NeedsPerson { missing, .. } = &mut self {
+            missing.clear();
+        }
+        self
+    }
+}
+
 fn accepts(offered: &[String]) -> String {
     if offered.is_empty() { String::new() } else { format!("; the server accepts {}", offered.join(", ")) }
 }

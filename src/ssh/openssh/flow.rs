@@ -15,7 +15,7 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf, pipe};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::mux::{Closer, Control, Refused, connect_in_turn, is_alive};
+use super::mux::{Closer, Control, Lifeline, Refused, connect_in_turn};
 use super::process::Said;
 use crate::ssh::endpoint::Endpoint;
 use crate::ssh::heard::LastHeard;
@@ -28,7 +28,12 @@ const PIECE: usize = 64 << 10;
 
 /// Opens a stream to `endpoint` through the master at `path`, over pipes. Its answer is waited for, however long the caller
 /// waits.
-pub(super) async fn open(path: PathBuf, endpoint: Endpoint, heard: LastHeard) -> Result<(Reading, Writing), Refused> {
+pub(super) async fn open(
+    path: PathBuf,
+    endpoint: Endpoint,
+    master: Lifeline,
+    heard: LastHeard,
+) -> Result<(Reading, Writing), Refused> {
     tokio::spawn(async move {
         let mut control = Control::connect(&path).await?;
         let (stdin, input) = pipe_with(PipeFlags::CLOEXEC).map_err(io::Error::from)?;
@@ -46,23 +51,23 @@ pub(super) async fn open(path: PathBuf, endpoint: Endpoint, heard: LastHeard) ->
         heard.note();
         let input = Sink::Pipe(pipe::Sender::from_owned_fd(input)?);
         let writing = Writing::new(input, Some(control.closer()));
-        Ok((Reading::new(receiver(output)?, errors, Some(control), &writing, path, heard), writing))
+        Ok((Reading::new(receiver(output)?, errors, Some(control), &writing, master, heard), writing))
     })
     .await
     .unwrap_or(Err(Refused::Gone))
 }
 
-/// Connects to the socket `here`, at which the master at `path` listens for who wants to reach one on the host. `doubt` tells
+/// Connects to the socket `here`, at which the master listens for who wants to reach one on the host. `doubt` tells
 /// a refusal of the host's from an end.
 pub(super) async fn connect(
     here: &Path,
-    path: PathBuf,
+    master: Lifeline,
     heard: LastHeard,
     doubt: Doubt,
 ) -> Result<(Reading, Writing), Refused> {
     let (output, input) = connect_in_turn(here).await?.into_split();
     let writing = Writing::new(Sink::Socket(input), None);
-    let reading = Reading::new(Source::Socket(output), None, None, &writing, path, heard);
+    let reading = Reading::new(Source::Socket(output), None, None, &writing, master, heard);
     Ok((Reading { doubt: Some(doubt), ..reading }, writing))
 }
 
@@ -173,8 +178,7 @@ pub(in crate::ssh) struct Reading {
     /// Has the other direction ended?
     other_ended: CancellationToken,
     step: Step,
-    /// The master's socket.
-    master: PathBuf,
+    master: Lifeline,
     heard: LastHeard,
 }
 
@@ -184,7 +188,7 @@ impl Reading {
         errors: Option<Source>,
         control: Option<Control>,
         writing: &Writing,
-        master: PathBuf,
+        master: Lifeline,
         heard: LastHeard,
     ) -> Self {
         let (output, other_ended) = (Some(output), writing.ended.clone());
@@ -228,13 +232,13 @@ impl Reading {
                 }
                 Step::SilentEnd => {
                     // By its answer the master has said what it has to say.
-                    let is_alive = is_alive(&self.master).await.is_some();
+                    let is_alive = self.master.is_alive().await;
                     let is_refusal = self.doubt.as_ref().is_some_and(Doubt::is_refusal);
                     self.step = if is_alive && !is_refusal { Step::Told } else { Step::Over };
                     return is_alive.then_some(if is_refusal { ChannelMsg::Close } else { ChannelMsg::Eof });
                 }
                 Step::HasEnded => {
-                    self.step = if is_alive(&self.master).await.is_some() { Step::Told } else { Step::Over };
+                    self.step = if self.master.is_alive().await { Step::Told } else { Step::Over };
                     return (self.step == Step::Told).then_some(ChannelMsg::Eof);
                 }
                 Step::Told => {
@@ -251,7 +255,7 @@ impl Reading {
                         }
                         None => self.other_ended.cancelled().await,
                     }
-                    let is_alive = is_alive(&self.master).await.is_some();
+                    let is_alive = self.master.is_alive().await;
                     self.step = Step::Over;
                     return is_alive.then_some(ChannelMsg::Close);
                 }

@@ -1,7 +1,9 @@
 //! The private directory of a master: its control socket, and where it asks its questions.
 
+use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io;
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{DirBuilderExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -51,8 +53,7 @@ impl Home {
         let file = File::create_new(dir.join(LOCK))?;
         file.lock()?;
         let home = Self { dir, _lock: file };
-        // The file that runs, also where another version has taken its place.
-        symlink(own_program(), home.askpass())?;
+        symlink(own_program()?, home.askpass())?;
         Ok(home)
     }
 
@@ -84,12 +85,13 @@ impl Drop for Home {
     }
 }
 
-/// The program of this process.
-pub(super) fn own_program() -> PathBuf {
-    if cfg!(target_os = "linux") {
-        return format!("/proc/{}/exe", std::process::id()).into();
-    }
-    std::env::current_exe().unwrap_or_else(|_| "dtunnel".into())
+/// The program of this process, or what has taken its place: by its path, since nobody but root may follow a link below /proc
+/// of a process that keeps its memory private (PR_SET_DUMPABLE).
+pub(super) fn own_program() -> io::Result<PathBuf> {
+    let path = std::env::current_exe()?.into_os_string().into_vec();
+    // What Linux says of a file that has been replaced (proc_pid_exe(5)).
+    let path = path.strip_suffix(b" (deleted)").map(<[u8]>::to_vec).unwrap_or(path);
+    Ok(OsString::from_vec(path).into())
 }
 
 /// Removes the directories whose process has ended without removing them.

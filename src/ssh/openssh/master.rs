@@ -6,11 +6,12 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::flow::{self, Doubt, Reading, Writing};
 use super::home::Home;
-use super::mux::{Control, Refused};
+use super::mux::{Control, Lifeline, Refused};
 use super::process::Said;
 use crate::ssh::endpoint::Endpoint;
 use crate::ssh::heard::LastHeard;
@@ -28,6 +29,9 @@ const SHORTEST: Duration = Duration::from_secs(15);
 pub(super) struct Master {
     /// Its control socket.
     socket: PathBuf,
+    lifeline: Lifeline,
+    /// Notified where it takes no more requests (`ssh -O stop`, or its socket is gone).
+    useless: Notify,
     /// Where it listens for streams to sockets, where it cannot be asked for such a stream (before OpenSSH 9.4).
     home: Option<Arc<Home>>,
     /// The sockets at which it listens, by the one on the host.
@@ -44,9 +48,16 @@ pub(super) struct Master {
 }
 
 impl Master {
-    pub(super) fn new(socket: PathBuf, home: Option<Arc<Home>>, said: Option<Arc<Mutex<Said>>>) -> Self {
+    pub(super) fn new(
+        socket: PathBuf,
+        lifeline: Lifeline,
+        home: Option<Arc<Home>>,
+        said: Option<Arc<Mutex<Said>>>,
+    ) -> Self {
         Self {
             socket,
+            lifeline,
+            useless: Notify::new(),
             home,
             listens: tokio::sync::Mutex::default(),
             count: AtomicUsize::new(0),
@@ -68,14 +79,21 @@ impl Master {
             (Some(home), Endpoint::Streamlocal(path)) => self.connect(home, path).await,
             _ => self.ask(endpoint).await,
         };
-        if opened.is_ok() {
-            *lock(&self.last) = Some(endpoint.clone());
+        match &opened {
+            Ok(_) => *lock(&self.last) = Some(endpoint.clone()),
+            Err(Refused::Gone) => self.useless.notify_one(),
+            Err(Refused::Said(_)) => {}
         }
         opened
     }
 
+    /// Waits until it takes no more requests.
+    pub(super) async fn useless(&self) {
+        self.useless.notified().await;
+    }
+
     async fn ask(&self, endpoint: &Endpoint) -> Result<(Reading, Writing), Refused> {
-        let opened = flow::open(self.socket.clone(), endpoint.clone(), self.heard.clone()).await;
+        let opened = flow::open(self.socket.clone(), endpoint.clone(), self.lifeline.clone(), self.heard.clone()).await;
         if let Err(Refused::Said(_)) = &opened {
             self.heard.note();
         }
@@ -92,17 +110,20 @@ impl Master {
             self.listens_no_more(&here, there).await;
         }
         if let Some(here) = listens.get(there) {
-            return flow::connect(here, self.socket.clone(), self.heard.clone(), self.doubt()).await;
+            return flow::connect(here, self.lifeline.clone(), self.heard.clone(), self.doubt()).await;
         }
         let here = home.listens(self.count.fetch_add(1, Relaxed));
         Control::connect(&self.socket).await?.listen(true, &here.display().to_string(), there).await?;
         let (mut reading, writing) =
-            flow::connect(&here, self.socket.clone(), self.heard.clone(), self.doubt()).await?;
+            flow::connect(&here, self.lifeline.clone(), self.heard.clone(), self.doubt()).await?;
         // Nobody tells whether the host has such a socket. But it answers in order: with what is asked for next, it has
-        // answered this.
+        // answered this. Of a refusal a master tells whoever started it, so other people's are asked for what is granted.
         let (host, port) = (NOWHERE.0.into(), NOWHERE.1);
-        if let Err(Refused::Gone) = self.ask(&Endpoint::Tcp { host, port }).await {
-            return Err(Refused::Gone);
+        let next = if self.said.is_some() { Endpoint::Tcp { host, port } } else { Endpoint::of_true() };
+        match self.ask(&next).await {
+            Ok((_, writing)) => writing.close(),
+            Err(Refused::Said(_)) => {}
+            Err(Refused::Gone) => return Err(Refused::Gone),
         }
         if reading.has_ended().await {
             self.listens_no_more(&here, there).await;

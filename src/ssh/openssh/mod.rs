@@ -21,7 +21,7 @@ use tokio_util::task::AbortOnDropHandle;
 use self::askpass::Answers;
 use self::home::Home;
 use self::master::Master;
-use self::mux::{Refused, is_alive};
+use self::mux::{Lifeline, Refused};
 use self::process::{Process, Said};
 use super::channel::{Channel, OpenError, Received, Refusal};
 use super::context::ConnectContext;
@@ -36,6 +36,8 @@ pub use self::askpass::answer_as_askpass;
 pub(super) use self::home::remove_homes;
 pub use self::process::become_ssh;
 
+/// Longest wait for a master to hear that a tunnel leaves it.
+const GOODBYE: Duration = Duration::from_millis(500);
 /// Pause between two looks for the socket of a new master. It appears after the login, and nothing tells of it.
 const LOOK: Duration = Duration::from_millis(10);
 /// Time for the steps of a login beside the connection itself, for hops too.
@@ -61,23 +63,24 @@ impl OpenSsh {
     /// The master that listens at the user's ControlPath, if there is one that answers.
     pub(super) async fn found(target: &Target) -> Option<Self> {
         let path = target.ssh.control_path.as_deref()?;
-        let mut control = is_alive(path).await?;
+        let (lifeline, gone) = Lifeline::connect(path).await?;
         let home = match process::opens_sockets().await {
             true => None,
             false => Some(Arc::new(Home::new().ok()?)),
         };
-        let master = Arc::new(Master::new(path.into(), home, None));
+        let master = Arc::new(Master::new(path.into(), lifeline, home, None));
         let login = Login { tried: vec![format!("the ssh at {}", path.display())], offered: Vec::new() };
         let keepalive = target.keepalive.map(|interval| (interval, target.keepalive_count));
         let shared = master.clone();
         Some(Self::new(target, master, login, None, |ends| async move {
-            let gone = async { while control.exit_status().await.is_some() {} };
             let why = tokio::select! {
                 () = gone => return "the ssh that carried it has ended".into(),
+                () = shared.useless() => "the ssh that carried it takes no more requests",
                 () = shared.until_silent(keepalive) => "it no longer answers",
                 () = asked_to(ends) => "",
             };
-            shared.forget().await;
+            // One that is frozen does not hear it.
+            let _ = tokio::time::timeout(GOODBYE, shared.forget()).await;
             why.into()
         }))
     }
@@ -103,29 +106,31 @@ impl OpenSsh {
         let limit = target.connect_timeout * target.ssh.connection_attempts * STEPS;
         let ready = prompter.within(limit, async {
             tokio::select! {
-                () = process.ended() => false,
-                () = until_ready(&path) => true,
+                () = process.ended() => None,
+                lifeline = until_ready(&path) => Some(lifeline),
             }
         });
         let host = target.ssh.host_name.clone();
-        match ready.await {
-            Some(true) => {}
-            Some(false) => {
+        let (lifeline, gone) = match ready.await {
+            Some(Some(lifeline)) => lifeline,
+            Some(None) => {
                 let said: Vec<String> = lock(&said).lines.iter().cloned().collect();
                 return Err(Error::of_openssh(target.account(), host, said, answers.unanswered()));
             }
             None => return Err(Error::Timeout { host, step: Phase::Login, limit }),
-        }
+        };
         let method = lock(&said).method.clone().unwrap_or_else(|| "ssh".into());
         let login = Login { tried: vec![method], offered: Vec::new() };
         let own = if process::opens_sockets().await { None } else { Some(home.clone()) };
-        let master = Arc::new(Master::new(path, own, Some(said.clone())));
+        let master = Arc::new(Master::new(path, lifeline, own, Some(said.clone())));
         let shared = said.clone();
         Ok(Self::new(target, master, login, Some(said), |ends| async move {
             // They go with it.
             let _kept = (home, answers);
             tokio::select! {
-                () = process.ended() => lock(&shared).lines.back().cloned().unwrap_or_default(),
+                () = async { tokio::join!(gone, process.ended()); } => {
+                    lock(&shared).lines.back().cloned().unwrap_or_default()
+                }
                 () = asked_to(ends) => {
                     process.end().await;
                     String::new()
@@ -226,8 +231,11 @@ async fn asked_to(mut ends: watch::Receiver<bool>) {
     drop(ends.wait_for(|ends| *ends).await);
 }
 
-async fn until_ready(path: &Path) {
-    while is_alive(path).await.is_none() {
+async fn until_ready(path: &Path) -> (Lifeline, impl Future<Output = ()> + Send + use<>) {
+    loop {
+        if let Some(lifeline) = Lifeline::connect(path).await {
+            return lifeline;
+        }
         tokio::time::sleep(LOOK).await;
     }
 }

@@ -6,6 +6,7 @@
 //! An opening is never given up before its answer: a master ends with all it carries when the server confirms a channel that
 //! it has forgotten meanwhile.
 
+use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -17,6 +18,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 use tokio::io::Interest;
 use tokio::net::UnixStream;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 /// Message types (PROTOCOL.mux, section 11).
@@ -254,14 +256,53 @@ impl Closer {
     }
 }
 
-/// A connection to the master at `path`, if it answers.
-pub(super) async fn is_alive(path: &Path) -> Option<Control> {
-    let check = async {
-        let mut control = Control::connect(path).await.ok()?;
-        control.alive_check().await.ok()?;
-        Some(control)
-    };
-    tokio::time::timeout(CHECK, check).await.ok()?
+/// Asks a master over one connection whether it is alive.
+#[derive(Debug, Clone)]
+pub(super) struct Lifeline(mpsc::Sender<oneshot::Sender<()>>);
+
+impl Lifeline {
+    /// Connects to the master at `path`, if it answers, and returns with it what tells of its end.
+    pub(super) async fn connect(path: &Path) -> Option<(Self, impl Future<Output = ()> + Send + use<>)> {
+        let check = async {
+            let mut control = Control::connect(path).await.ok()?;
+            control.alive_check().await.ok()?;
+            Some(control)
+        };
+        let control = tokio::time::timeout(CHECK, check).await.ok()??;
+        let (sender, asked) = mpsc::channel(16);
+        Some((Self(sender), watch(control, asked)))
+    }
+
+    /// Is it alive? Waits for its answer, or for its end.
+    pub(super) async fn is_alive(&self) -> bool {
+        let (answers, answer) = oneshot::channel();
+        self.0.send(answers).await.is_ok() && answer.await.is_ok()
+    }
+}
+
+/// Passes questions on and answers back, in their order. Returns once the master is gone; nobody gets an answer then.
+async fn watch(mut control: Control, mut asked: mpsc::Receiver<oneshot::Sender<()>>) {
+    let mut waiting = VecDeque::new();
+    loop {
+        tokio::select! {
+            message = control.receive() => match message {
+                Ok(message) if message.kind == ALIVE => {
+                    if let Some(answers) = waiting.pop_front() {
+                        // Who has asked may have gone.
+                        let _ = oneshot::Sender::send(answers, ());
+                    }
+                }
+                Ok(_) => {}
+                Err(_) => return,
+            },
+            Some(answers) = asked.recv() => {
+                if control.send(&Message::new(ALIVE_CHECK).u32(0)).await.is_err() {
+                    return;
+                }
+                waiting.push_back(answers);
+            }
+        }
+    }
 }
 
 /// A message to the master, without its length: numbers and texts (RFC 4251 section 5).

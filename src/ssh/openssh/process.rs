@@ -15,7 +15,7 @@ use tokio::process::{Child, ChildStderr};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::home::{Home, own_program};
-use crate::config::Target;
+use crate::config::{Target, quoted_path};
 use crate::ssh::prompter::Prompter;
 use crate::sync::lock;
 use crate::text;
@@ -52,10 +52,9 @@ pub fn become_ssh() -> Option<ExitCode> {
 /// The arguments of a master for `target`, whose control socket is at `control`. The user's ssh_config applies but for what
 /// would make it another thing than a master that forwards.
 fn arguments(target: &Target, control: &Path, looks_only: bool) -> Vec<OsString> {
-    let path = control.display().to_string().replace('%', "%%");
     let mut options = vec![
         "ControlMaster=yes".to_owned(),
-        format!("ControlPath={path}"),
+        format!("ControlPath={}", quoted_path(control)),
         "ControlPersist=no".into(),
         "ExitOnForwardFailure=yes".into(),
         "ClearAllForwardings=yes".into(),
@@ -131,7 +130,7 @@ impl Process {
         prompter: &Prompter,
         looks_only: bool,
     ) -> io::Result<Self> {
-        let mut command = Command::new(own_program());
+        let mut command = Command::new(own_program()?);
         command
             .arg0(STARTER)
             .arg(std::process::id().to_string())
