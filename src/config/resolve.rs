@@ -140,7 +140,7 @@ pub fn resolve(
     if let Some(files) = &profile.identity_files {
         ssh.identity_files = files.iter().map(|file| paths.expand_home(file)).collect();
         let options = ssh.identity_files.iter().map(|file| format!("IdentityFile={}", ssh_config::quoted_path(file)));
-        ssh.of_profile.extend(options);
+        ssh.for_ssh.extend(options);
     }
     if let Some(jump) = &profile.jump {
         let hops = match jump {
@@ -151,7 +151,7 @@ pub fn resolve(
         let hops = hops.iter().map(|hop| Destination::parse(hop)).collect::<Result<Vec<_>, _>>();
         let hops = hops.map_err(|error| config.at(Some(input), "jump", error))?;
         let named: Vec<String> = hops.iter().map(ToString::to_string).collect();
-        ssh.of_profile.push(format!("ProxyJump={}", if hops.is_empty() { "none".into() } else { named.join(",") }));
+        ssh.for_ssh.push(format!("ProxyJump={}", if hops.is_empty() { "none".into() } else { named.join(",") }));
         ssh.proxy = if hops.is_empty() { Proxy::None } else { Proxy::Jump(hops) };
     }
     let local = match (&overrides.local, &profile.local) {

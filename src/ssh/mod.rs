@@ -68,6 +68,7 @@ pub(crate) use transport::no_greeting;
 /// Ends the programs that carry connections, and removes their files. Must be called before this process exits, or they
 /// would survive it. Blocks for a few seconds at most.
 pub fn end_programs() {
+    openssh::end_masters();
     openssh::remove_homes();
     proxy_command::end_proxy_commands();
 }

@@ -203,9 +203,11 @@ fn ssh_asks_its_questions_through_ours() {
 #[test]
 fn what_ssh_says_of_a_failure_is_told_with_our_exit_codes() {
     let mut lab = echoes("carrier = \"openssh\"\n");
-    lab.write_ssh_config("  StrictHostKeyChecking yes");
-    let said = lab.fails(5, &["up", "lab"]);
-    assert!(said.contains("Host key verification failed"), "{said}");
+    for policy in ["yes", "ask"] {
+        lab.write_ssh_config(&format!("  StrictHostKeyChecking {policy}"));
+        let said = lab.fails(5, &["up", "lab"]);
+        assert!(said.contains("Host key verification failed"), "{policy}: {said}");
+    }
     lab.write_ssh_config("");
     lab.keygen("other", "ed25519", "");
     std::fs::rename(lab.path("other"), lab.path("user")).unwrap();
@@ -479,6 +481,41 @@ fn ctrl_c_while_ssh_logs_in_leaves_nothing_behind() {
         wait_for("the daemon to notice", || lab.runtime_files().is_empty().then_some(()));
         wait_for("ssh to end", || masters(&lab).is_empty().then_some(()));
     }
+}
+
+/// The processes that have this word in their command lines.
+fn running(word: &str) -> usize {
+    let lines = std::fs::read_dir("/proc")
+        .unwrap()
+        .flatten()
+        .filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok());
+    lines.filter(|line| String::from_utf8_lossy(line).contains(word)).count()
+}
+
+#[test]
+fn what_ssh_has_started_on_its_way_ends_with_it() {
+    let lab = Lab::new("");
+    // A number that nobody else sleeps for.
+    let seconds = format!("86{:05}", std::process::id() % 100_000);
+    lab.write_ssh_config(&format!("  ProxyCommand sh -c 'sleep {seconds}; true'\n"));
+    let word = format!("sleep {seconds}");
+    lab.fails(6, &["up", "lab", "--carrier", "openssh", "--timeout", "1s"]);
+    wait_for("it to end", || (running(&word) == 0).then_some(()));
+    let mut up = lab.dtunnel(["up", "lab", "--carrier", "openssh"]).spawn().unwrap();
+    wait_for("it to run", || (running(&word) > 0).then_some(()));
+    kill(&up.id().to_string(), "-INT");
+    up.wait().unwrap();
+    wait_for("it to end", || (running(&word) == 0).then_some(()));
+}
+
+#[test]
+fn an_ssh_that_is_to_go_into_the_background_stays() {
+    let lab = echoes("carrier = \"openssh\"\n");
+    lab.write_ssh_config("  ForkAfterAuthentication yes\n  SessionType none");
+    lab.ok(&["up", "lab"]);
+    drop(echo(&lab));
+    lab.ok(&["down", "lab"]);
+    assert!(masters(&lab).is_empty());
 }
 
 /// Whose processes keep their memory private: what others of the same user may do with them is less than what root may.

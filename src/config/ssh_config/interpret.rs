@@ -244,7 +244,8 @@ pub(super) fn interpret(destination: &Destination, answer: &Answer, paths: &Path
             .map(|(key, _)| *key)
             .collect(),
         control_path: get("controlpath").filter(|path| *path != "none").map(|path| tokens.path(path)),
-        of_profile: Vec::new(),
+        // An older ssh ends at an option that it does not know.
+        for_ssh: get("forkafterauthentication").map(|_| "ForkAfterAuthentication=no".into()).into_iter().collect(),
         host_name,
         port,
         user,

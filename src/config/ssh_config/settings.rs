@@ -152,8 +152,8 @@ pub struct SshSettings {
     pub only_ssh: Vec<&'static str>,
     /// ControlPath: where a master listens for those who want to use its connection, tokens and `~` replaced.
     pub control_path: Option<PathBuf>,
-    /// Options for the machine's ssh that say what the profile says.
-    pub of_profile: Vec<String>,
+    /// Options for the machine's ssh where it carries a tunnel: what the profile says, and what this ssh must not do.
+    pub for_ssh: Vec<String>,
 }
 
 impl SshSettings {

@@ -107,7 +107,7 @@ impl Error {
             }
             Self::OpenSshStart { .. } => "is OpenSSH's client installed? `carrier = \"native\"` does without it".into(),
             Self::OpenSsh { kind: Kind::HostKey, .. } => {
-                "compare the host's fingerprint with its administrator's, then connect once with ssh".into()
+                "an unknown key is asked about in a terminal: compare its fingerprint with the host's administrator".into()
             }
             Self::OpenSsh { account, .. } => format!("these are ssh's words; `ssh -v {account}` shows more"),
             Self::Lost { .. } => return None,

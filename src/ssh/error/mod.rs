@@ -309,7 +309,7 @@ impl Error {
             return Self::TurnedAway { host, message: message.clone(), why: TurnedAway::Silent };
         }
         match unanswered {
-            Some(question) if kind != Kind::Unreachable => {
+            Some(question) if kind == Kind::Auth => {
                 let what = format!("an answer to `{}`", question.trim_end());
                 Self::NeedsPerson { account, tried: Tried::default(), what, missing: Vec::new() }
             }

@@ -35,6 +35,7 @@ use crate::sync::lock;
 pub use self::askpass::answer_as_askpass;
 pub(super) use self::home::remove_homes;
 pub use self::process::become_ssh;
+pub(super) use self::process::end_masters;
 
 /// Longest wait for a master to hear that a tunnel leaves it.
 const GOODBYE: Duration = Duration::from_millis(500);

@@ -73,7 +73,7 @@ fn arguments(target: &Target, control: &Path, looks_only: bool) -> Vec<OsString>
     if looks_only {
         options.extend(["UpdateHostKeys=no".into(), "StrictHostKeyChecking=yes".into()]);
     }
-    options.extend(target.ssh.of_profile.iter().cloned());
+    options.extend(target.ssh.for_ssh.iter().cloned());
     let options = options.into_iter().flat_map(|option| ["-o".into(), option.into()]);
     ["-N", "-T"].map(OsString::from).into_iter().chain(options).chain(target.ssh_arguments()).collect()
 }
@@ -96,10 +96,22 @@ fn version(text: &str) -> Option<(u32, u32)> {
     Some((major.parse().ok()?, minor.parse().ok()?))
 }
 
+/// The process groups of masters that run: with them end the programs on their way to the host (ProxyCommand, ProxyJump).
+static GROUPS: Mutex<Vec<Pid>> = Mutex::new(Vec::new());
+
+/// Ends all masters of this process, which ends, and the programs on their way.
+pub(in crate::ssh) fn end_masters() {
+    for group in std::mem::take(&mut *lock(&GROUPS)) {
+        let _ = rustix::process::kill_process_group(group, Signal::TERM);
+    }
+}
+
 /// A running master.
 #[derive(Debug)]
 pub(super) struct Process {
     child: Child,
+    /// Until it has ended.
+    group: Option<Pid>,
     said: Arc<Mutex<Said>>,
     /// The task that reads what it says.
     listening: AbortOnDropHandle<()>,
@@ -146,16 +158,25 @@ impl Process {
             command.env("SSH_AUTH_SOCK", agent);
         }
         let mut child = tokio::process::Command::from(command).kill_on_drop(true).spawn()?;
+        let group = child.id().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
+        lock(&GROUPS).extend(group);
         let said = Arc::new(Mutex::new(Said::default()));
         let stderr = child.stderr.take().ok_or(io::ErrorKind::BrokenPipe)?;
         let listening = tokio::spawn(listen(stderr, said.clone(), prompter.clone()));
-        Ok(Self { child, said, listening: AbortOnDropHandle::new(listening) })
+        Ok(Self { child, group, said, listening: AbortOnDropHandle::new(listening) })
     }
 
     /// Waits for its end, and for its last words. Cancel safe.
     pub(super) async fn ended(&mut self) {
         let _ = self.child.wait().await;
+        self.has_ended();
         let _ = tokio::time::timeout(LAST_WORDS, &mut self.listening).await;
+    }
+
+    /// Its number may be another process's from now on.
+    fn has_ended(&mut self) {
+        let group = self.group.take();
+        lock(&GROUPS).retain(|other| Some(*other) != group);
     }
 
     /// What it has said so far.
@@ -165,10 +186,20 @@ impl Process {
 
     /// Ends it.
     pub(super) async fn end(&mut self) {
-        if let Some(pid) = self.child.id().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?)) {
-            // It has not been waited for, so that its number is its own.
-            let _ = rustix::process::kill_process(pid, Signal::TERM);
-            let _ = tokio::time::timeout(LAST_WORDS, self.child.wait()).await;
+        if let Some(group) = self.group {
+            let _ = rustix::process::kill_process_group(group, Signal::TERM);
+            if tokio::time::timeout(LAST_WORDS, self.child.wait()).await.is_ok() {
+                self.has_ended();
+            }
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if let Some(group) = self.group {
+            let _ = rustix::process::kill_process_group(group, Signal::TERM);
+            self.has_ended();
         }
     }
 }
