@@ -118,8 +118,8 @@ fn prepare(options: &Options) -> Result<Option<Prepared>, Failure> {
     let known = std::fs::read_to_string(&route_file).unwrap_or_default();
     let mut lines = known.lines();
     let route = lines.next().and_then(|line| line.parse().ok());
-    let by = lines.next().and_then(|line| line.parse().ok());
-    let carried = by.map(|by| Carried { by, why: None });
+    let openssh_first = lines.next() == Some(OPENSSH_FIRST);
+    let carried = openssh_first.then_some(Carried { by: Carrier::OpenSsh, why: None, is_first: true });
     target.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
     let (prompter, questions) = Prompter::new();
     let tunnel = Tunnel::new(target, prompter.clone(), route, carried)?;
@@ -261,13 +261,14 @@ async fn accept(listener: &UnixListener, control: &Arc<Control>, clients: &mut J
     }
 }
 
+/// The second line of the route's file where the machine's ssh is tried first.
+const OPENSSH_FIRST: &str = "openssh";
+
 /// Stores the Engine's route and the carrier for the next start, and keeps a service manager informed. Never returns.
 async fn follow(options: &Options, tunnel: &Tunnel, route_file: &std::path::Path) {
     let mut status = tunnel.watch();
-    // What else carries a tunnel is tried first in any case.
     let of = |status: &tunnel::Status| {
-        let by = status.carried.as_ref().map(|carried| carried.by);
-        (status.route.clone(), by.filter(|by| *by == Carrier::OpenSsh))
+        (status.route.clone(), status.carried.as_ref().is_some_and(|carried| carried.is_first))
     };
     let mut kept = of(&status.borrow());
     let mut told = None;
@@ -279,10 +280,10 @@ async fn follow(options: &Options, tunnel: &Tunnel, route_file: &std::path::Path
         }
         let now = of(&now);
         if now != kept {
-            let by = now.1.map(|by| format!("{by}\n")).unwrap_or_default();
+            let first = if now.1 { format!("{OPENSSH_FIRST}\n") } else { String::new() };
             // If it cannot be stored, only the next start is slower.
             if let Some(route) = &now.0
-                && let Err(e) = std::fs::write(route_file, format!("{route}\n{by}"))
+                && let Err(e) = std::fs::write(route_file, format!("{route}\n{first}"))
             {
                 tracing::info!("cannot write {}: {e}", route_file.display());
             }

@@ -1,7 +1,6 @@
 //! Which SSH carries a connection, and why.
 
 use std::fmt;
-use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
@@ -30,20 +29,14 @@ impl fmt::Display for Carrier {
     }
 }
 
-impl FromStr for Carrier {
-    type Err = ();
-
-    fn from_str(text: &str) -> Result<Self, ()> {
-        [Self::Native, Self::OpenSsh, Self::Shared].into_iter().find(|carrier| carrier.to_string() == text).ok_or(())
-    }
-}
-
 /// What carries a connection, and why it is not dtunnel's own SSH.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Carried {
     pub by: Carrier,
     /// None for dtunnel's own.
     pub why: Option<String>,
+    /// Is it to be tried first next time, since dtunnel's own could not log in?
+    pub is_first: bool,
 }
 
 /// The carrier that a login begins with.
@@ -52,8 +45,11 @@ pub(super) enum Choice {
     Native,
     /// Where that lacks the way to log in, the machine's ssh.
     NativeFirst,
-    /// For this reason.
-    OpenSsh(String),
+    /// For this reason. Is it to be tried first next time, too?
+    OpenSsh {
+        why: String,
+        is_first: bool,
+    },
 }
 
 /// May a connection of the machine's ssh that is there be used?
@@ -61,17 +57,18 @@ pub(super) fn may_share(target: &Target) -> bool {
     target.carrier != CarrierSetting::Native && target.ssh.control_path.is_some()
 }
 
-/// The carrier for `target`; `last` was of use before.
-pub(super) fn choose(target: &Target, last: Option<Carrier>) -> Choice {
+/// The carrier for `target`; `openssh_first`: the machine's ssh could log in before where dtunnel's own could not.
+pub(super) fn choose(target: &Target, openssh_first: bool) -> Choice {
     let only_ssh = &target.ssh.only_ssh;
+    let by_ssh = |why: String, is_first| Choice::OpenSsh { why, is_first };
     match target.carrier {
         CarrierSetting::Native => Choice::Native,
-        CarrierSetting::OpenSsh => Choice::OpenSsh("it is set".into()),
+        CarrierSetting::OpenSsh => by_ssh("it is set".into(), false),
         CarrierSetting::Auto if !has_ssh() => Choice::Native,
         CarrierSetting::Auto if !only_ssh.is_empty() => {
-            Choice::OpenSsh(format!("ssh_config sets {}", only_ssh.join(" and ")))
+            by_ssh(format!("ssh_config sets {}", only_ssh.join(" and ")), false)
         }
-        CarrierSetting::Auto if last == Some(Carrier::OpenSsh) => Choice::OpenSsh("it could log in before".into()),
+        CarrierSetting::Auto if openssh_first => by_ssh("it could log in before".into(), true),
         CarrierSetting::Auto => Choice::NativeFirst,
     }
 }
@@ -110,17 +107,20 @@ mod tests {
 
     #[test]
     fn our_own_ssh_is_first_unless_only_the_machines_can_do_what_is_set() {
-        let by_ssh = |choice| matches!(choice, Choice::OpenSsh(_));
+        let by_ssh = |choice: Choice| match choice {
+            Choice::OpenSsh { why, is_first } => Some((why, is_first)),
+            Choice::Native | Choice::NativeFirst => None,
+        };
         let mut target = target("");
-        assert_eq!(choose(&target, None), Choice::NativeFirst);
-        assert_eq!(choose(&target, Some(Carrier::Native)), Choice::NativeFirst);
-        assert!(by_ssh(choose(&target, Some(Carrier::OpenSsh))));
+        assert_eq!(choose(&target, false), Choice::NativeFirst);
+        assert_eq!(by_ssh(choose(&target, true)), Some(("it could log in before".into(), true)));
         target.ssh.only_ssh = vec!["pkcs11provider"];
-        assert_eq!(choose(&target, None), Choice::OpenSsh("ssh_config sets pkcs11provider".into()));
+        assert_eq!(by_ssh(choose(&target, false)), Some(("ssh_config sets pkcs11provider".into(), false)));
         target.carrier = CarrierSetting::Native;
-        assert_eq!(choose(&target, Some(Carrier::OpenSsh)), Choice::Native);
+        assert_eq!(choose(&target, true), Choice::Native);
+        // What is asked for is not remembered as needed.
         target.carrier = CarrierSetting::OpenSsh;
-        assert!(by_ssh(choose(&target, None)));
+        assert_eq!(by_ssh(choose(&target, false)), Some(("it is set".into(), false)));
     }
 
     #[test]

@@ -45,10 +45,10 @@ impl Connection {
             && let Some(found) = OpenSsh::found(target).await
         {
             let why = Some("its connection was there (ControlPath)".into());
-            return Ok(Self { by: By::OpenSsh(found), carried: Carried { by: Carrier::Shared, why } });
+            return Ok(Self { by: By::OpenSsh(found), carried: Carried { by: Carrier::Shared, why, is_first: false } });
         }
-        let error = match carrier::choose(target, context.carrier) {
-            Choice::OpenSsh(why) => return Self::openssh(target, context, why).await,
+        let error = match carrier::choose(target, context.openssh_first) {
+            Choice::OpenSsh { why, is_first } => return Self::openssh(target, context, why, is_first).await,
             Choice::Native => return Self::native(target, context).await,
             Choice::NativeFirst => match Self::native(target, context).await {
                 Ok(made) => return Ok(made),
@@ -57,7 +57,7 @@ impl Connection {
         };
         let Some(why) = carrier::after(&error) else { return Err(error) };
         tracing::info!("{error}");
-        match Self::openssh(target, context, why).await {
+        match Self::openssh(target, context, why, true).await {
             // Ours tells more.
             Err(refused @ Error::OpenSsh { kind: Kind::Auth, .. }) => {
                 tracing::info!("{refused}");
@@ -68,14 +68,14 @@ impl Connection {
     }
 
     async fn native(target: &Target, context: &ConnectContext) -> Result<Self, Error> {
-        let carried = Carried { by: Carrier::Native, why: None };
+        let carried = Carried { by: Carrier::Native, why: None, is_first: false };
         Ok(Self { by: By::Native(Native::establish(target, context).await?), carried })
     }
 
-    async fn openssh(target: &Target, context: &ConnectContext, why: String) -> Result<Self, Error> {
+    async fn openssh(target: &Target, context: &ConnectContext, why: String, is_first: bool) -> Result<Self, Error> {
         tracing::info!("the machine's ssh carries this tunnel: {why}");
         let made = OpenSsh::start(target, context).await?;
-        Ok(Self { by: By::OpenSsh(made), carried: Carried { by: Carrier::OpenSsh, why: Some(why) } })
+        Ok(Self { by: By::OpenSsh(made), carried: Carried { by: Carrier::OpenSsh, why: Some(why), is_first } })
     }
 
     /// What carries it.
@@ -86,6 +86,11 @@ impl Connection {
     /// Does each of its channels have a flow control of its own, so that no flow can hold another one up?
     pub fn flows_are_apart(&self) -> bool {
         self.carried.by != Carrier::Native
+    }
+
+    /// Is it somebody else's, who may want to end it once nothing is under way?
+    pub fn is_shared(&self) -> bool {
+        self.carried.by == Carrier::Shared
     }
 
     /// Opens a channel to `endpoint` on the host. If the caller is cancelled, the channel is

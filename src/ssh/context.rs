@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use super::carrier::Carrier;
 use super::keys::Credentials;
 use super::prompter::Prompter;
 use super::step::OnStep;
@@ -22,8 +21,8 @@ pub struct ConnectContext {
     /// Whether the caller only inspects the host. If so, nothing such as a host key is stored or asked about, and
     /// no key is added to an agent.
     pub looks_only: bool,
-    /// What carried the last connection.
-    pub carrier: Option<Carrier>,
+    /// Whether the machine's ssh could log in before where dtunnel's own could not.
+    pub openssh_first: bool,
     /// The host's place on the route.
     pub leg: Leg,
 }
@@ -31,7 +30,15 @@ pub struct ConnectContext {
 impl ConnectContext {
     /// The context of a tunnel's connection.
     pub fn new(prompter: Prompter, credentials: Credentials, on_step: OnStep) -> Self {
-        Self { prompter, credentials, on_step, tcp_limit: None, looks_only: false, carrier: None, leg: Leg::default() }
+        Self {
+            prompter,
+            credentials,
+            on_step,
+            tcp_limit: None,
+            looks_only: false,
+            openssh_first: false,
+            leg: Leg::default(),
+        }
     }
 
     /// The context of a caller that only inspects the host.

@@ -595,3 +595,48 @@ fn a_connection_of_ssh_that_is_frozen_does_not_hold_down_up() {
     master.kill().unwrap();
     master.wait().unwrap();
 }
+
+#[test]
+fn a_shell_whose_connection_is_shared_ends_when_nothing_is_under_way() {
+    let Some(lab) = Lab::far() else { return };
+    remote::serve(&lab.path("remote/x.sock"), remote::echo);
+    lab.write_profile(lab.path("remote/x.sock"), "");
+    lab.write_ssh_config(&format!("  ControlPath {}/%n", lab.path("home").display()));
+    let mut command = Command::new("ssh");
+    lab.set_env(&mut command);
+    let mut shell =
+        command.arg("-F").arg(lab.path("ssh_config")).args(["-M", "lab", "cat"]).stdin(Stdio::piped()).spawn().unwrap();
+    wait_for("the master", || lab.path("home").join("lab").exists().then_some(()));
+    lab.ok(&["up", "lab"]);
+    assert_eq!(carrier(&lab), "shared");
+    drop(echo(&lab));
+    wait_for("the flow to end", || (lab.status("lab")["flows_open"] == 0).then_some(()));
+    drop(shell.stdin.take());
+    wait_for("the shell to end", || shell.try_wait().unwrap());
+    // Its own login follows.
+    wait_for("a flow", || {
+        let mut stream = connect(&lab.socket("lab"));
+        (stream.write_all(b"xy").is_ok() && stream.read_exact(&mut [0]).is_ok()).then_some(())
+    });
+    assert_eq!(carrier(&lab), "native");
+}
+
+#[test]
+fn a_long_runtime_directory_is_no_hindrance() {
+    let lab = echoes("carrier = \"openssh\"\n");
+    let long = lab.path(&"r".repeat(72 - lab.dir.path().as_os_str().len()));
+    std::fs::create_dir(&long).unwrap();
+    crate::lab::set_mode(&long, 0o700);
+    let dtunnel = |args: &[&str]| {
+        let output = lab.dtunnel(args).env("XDG_RUNTIME_DIR", &long).env("TMPDIR", lab.path("home")).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    };
+    dtunnel(&["up", "lab"]);
+    let elsewhere = || {
+        let entries = std::fs::read_dir(lab.path("home")).unwrap().flatten();
+        entries.filter(|entry| entry.file_name().to_string_lossy().starts_with("dtunnel-ssh-")).count()
+    };
+    assert_eq!(elsewhere(), 1);
+    dtunnel(&["down", "lab"]);
+    assert_eq!(elsewhere(), 0);
+}

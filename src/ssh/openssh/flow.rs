@@ -15,7 +15,7 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf, pipe};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::mux::{Closer, Control, Lifeline, Refused, connect_in_turn};
+use super::mux::{Closer, Control, Refused, connect_in_turn};
 use super::process::Said;
 use crate::ssh::endpoint::Endpoint;
 use crate::ssh::heard::LastHeard;
@@ -28,12 +28,7 @@ const PIECE: usize = 64 << 10;
 
 /// Opens a stream to `endpoint` through the master at `path`, over pipes. Its answer is waited for, however long the caller
 /// waits.
-pub(super) async fn open(
-    path: PathBuf,
-    endpoint: Endpoint,
-    master: Lifeline,
-    heard: LastHeard,
-) -> Result<(Reading, Writing), Refused> {
+pub(super) async fn open(path: PathBuf, endpoint: Endpoint, heard: LastHeard) -> Result<(Reading, Writing), Refused> {
     tokio::spawn(async move {
         let mut control = Control::connect(&path).await?;
         let (stdin, input) = pipe_with(PipeFlags::CLOEXEC).map_err(io::Error::from)?;
@@ -51,23 +46,24 @@ pub(super) async fn open(
         heard.note();
         let input = Sink::Pipe(pipe::Sender::from_owned_fd(input)?);
         let writing = Writing::new(input, Some(control.closer()));
-        Ok((Reading::new(receiver(output)?, errors, Some(control), &writing, master, heard), writing))
+        Ok((Reading::new(receiver(output)?, errors, control, true, &writing, heard), writing))
     })
     .await
     .unwrap_or(Err(Refused::Gone))
 }
 
-/// Connects to the socket `here`, at which the master listens for who wants to reach one on the host. `doubt` tells
+/// Connects to the socket `here`, at which the master at `path` listens for who wants to reach one on the host. `doubt` tells
 /// a refusal of the host's from an end.
 pub(super) async fn connect(
     here: &Path,
-    master: Lifeline,
+    path: &Path,
     heard: LastHeard,
     doubt: Doubt,
 ) -> Result<(Reading, Writing), Refused> {
+    let control = Control::connect(path).await?;
     let (output, input) = connect_in_turn(here).await?.into_split();
     let writing = Writing::new(Sink::Socket(input), None);
-    let reading = Reading::new(Source::Socket(output), None, None, &writing, master, heard);
+    let reading = Reading::new(Source::Socket(output), None, control, false, &writing, heard);
     Ok((Reading { doubt: Some(doubt), ..reading }, writing))
 }
 
@@ -171,14 +167,14 @@ pub(in crate::ssh) struct Reading {
     output: Option<Source>,
     /// A command's standard error.
     errors: Option<Source>,
-    /// None where the master does not tell what becomes of the stream.
-    control: Option<Control>,
+    control: Control,
+    /// Does the master tell over that connection what becomes of the stream?
+    is_told: bool,
     /// Where the master tells of no refusal.
     doubt: Option<Doubt>,
     /// Has the other direction ended?
     other_ended: CancellationToken,
     step: Step,
-    master: Lifeline,
     heard: LastHeard,
 }
 
@@ -186,13 +182,13 @@ impl Reading {
     fn new(
         output: Source,
         errors: Option<Source>,
-        control: Option<Control>,
+        control: Control,
+        is_told: bool,
         writing: &Writing,
-        master: Lifeline,
         heard: LastHeard,
     ) -> Self {
         let (output, other_ended) = (Some(output), writing.ended.clone());
-        Self { output, errors, control, doubt: None, other_ended, step: Step::Silent, master, heard }
+        Self { output, errors, control, is_told, doubt: None, other_ended, step: Step::Silent, heard }
     }
 
     pub(super) fn doubt_from_now(&mut self, doubt: Doubt) {
@@ -232,13 +228,13 @@ impl Reading {
                 }
                 Step::SilentEnd => {
                     // By its answer the master has said what it has to say.
-                    let is_alive = self.master.is_alive().await;
+                    let is_alive = self.control.alive_check().await.is_ok();
                     let is_refusal = self.doubt.as_ref().is_some_and(Doubt::is_refusal);
                     self.step = if is_alive && !is_refusal { Step::Told } else { Step::Over };
                     return is_alive.then_some(if is_refusal { ChannelMsg::Close } else { ChannelMsg::Eof });
                 }
                 Step::HasEnded => {
-                    self.step = if self.master.is_alive().await { Step::Told } else { Step::Over };
+                    self.step = if self.control.alive_check().await.is_ok() { Step::Told } else { Step::Over };
                     return (self.step == Step::Told).then_some(ChannelMsg::Eof);
                 }
                 Step::Told => {
@@ -247,17 +243,13 @@ impl Reading {
                             return Some(ChannelMsg::ExtendedData { data, ext: 1 });
                         }
                     }
-                    match &mut self.control {
-                        Some(control) => {
-                            if let Some(exit_status) = control.exit_status().await {
-                                return Some(ChannelMsg::ExitStatus { exit_status });
-                            }
-                        }
-                        None => self.other_ended.cancelled().await,
+                    if !self.is_told {
+                        self.other_ended.cancelled().await;
+                    } else if let Some(exit_status) = self.control.exit_status().await {
+                        return Some(ChannelMsg::ExitStatus { exit_status });
                     }
-                    let is_alive = self.master.is_alive().await;
                     self.step = Step::Over;
-                    return is_alive.then_some(ChannelMsg::Close);
+                    return Some(ChannelMsg::Close);
                 }
                 Step::Over => return None,
             }

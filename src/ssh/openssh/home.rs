@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io;
 use std::os::unix::ffi::OsStringExt;
-use std::os::unix::fs::{DirBuilderExt, symlink};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
@@ -13,6 +13,8 @@ use crate::ssh::error::Error;
 use crate::sync::lock;
 
 const PREFIX: &str = "ssh-";
+/// In the directory for temporary files, where the runtime directory's path is too long.
+const PREFIX_ELSEWHERE: &str = "dtunnel-ssh-";
 /// The name by which ssh runs this program to have a question answered, see `askpass`.
 pub(super) const ASKPASS: &str = "dtunnel-askpass";
 /// The socket where that program finds the daemon, beside it.
@@ -41,13 +43,21 @@ impl Home {
     /// Makes one in the runtime directory, and removes those of processes that were killed.
     pub(super) fn new() -> Result<Self, Error> {
         let runtime = prepare_runtime_dir()?;
-        sweep(&runtime);
-        Self::within(&runtime).map_err(|source| Error::OpenSshStart { source })
+        let made = if fits(&runtime) {
+            sweep(&runtime, PREFIX);
+            Self::within(&runtime, PREFIX)
+        } else {
+            let shared = std::env::temp_dir();
+            sweep(&shared, PREFIX_ELSEWHERE);
+            Self::within(&shared, PREFIX_ELSEWHERE)
+        };
+        made.map_err(|source| Error::OpenSshStart { source })
     }
 
-    fn within(runtime: &Path) -> io::Result<Self> {
+    fn within(base: &Path, prefix: &str) -> io::Result<Self> {
         let random = fastrand::u64(..);
-        let dir = runtime.join(format!("{PREFIX}{random:016x}"));
+        // Made, and not found: nobody else has made it.
+        let dir = base.join(format!("{prefix}{random:016x}"));
         DirBuilder::new().mode(0o700).create(&dir)?;
         lock(&HOMES).push(dir.clone());
         let file = File::create_new(dir.join(LOCK))?;
@@ -94,11 +104,19 @@ pub(super) fn own_program() -> io::Result<PathBuf> {
     Ok(OsString::from_vec(path).into())
 }
 
-/// Removes the directories whose process has ended without removing them.
-fn sweep(runtime: &Path) {
-    for entry in fs::read_dir(runtime).into_iter().flatten().flatten() {
+/// Does the path of a control socket below `base` fit into `sun_path`? While ssh makes it, it is 17 bytes longer.
+fn fits(base: &Path) -> bool {
+    let control = base.as_os_str().len() + "/".len() + PREFIX.len() + 16 + "/c".len();
+    control + 17 < 108
+}
+
+/// Removes the directories of ours whose process has ended without removing them.
+fn sweep(base: &Path, prefix: &str) {
+    let me = rustix::process::getuid().as_raw();
+    for entry in fs::read_dir(base).into_iter().flatten().flatten() {
         let dir = entry.path();
-        if !entry.file_name().to_string_lossy().starts_with(PREFIX) {
+        let is_ours = fs::symlink_metadata(&dir).is_ok_and(|meta| meta.is_dir() && meta.uid() == me);
+        if !is_ours || !entry.file_name().to_string_lossy().starts_with(prefix) {
             continue;
         }
         // One that is just being made has no lock yet.
@@ -116,14 +134,15 @@ mod tests {
     #[test]
     fn what_a_killed_process_has_left_is_swept_and_no_other() {
         let runtime = tempfile::tempdir().expect("a directory");
-        let kept = Home::within(runtime.path()).expect("made");
-        let left = Home::within(runtime.path()).expect("made");
+        let kept = Home::within(runtime.path(), PREFIX).expect("made");
+        let left = Home::within(runtime.path(), PREFIX).expect("made");
         let dir = left.dir.clone();
         // As the kernel does with what a killed process has locked.
         left._lock.unlock().expect("unlocked");
         std::mem::forget(left);
-        sweep(runtime.path());
+        sweep(runtime.path(), PREFIX);
         assert!(kept.dir.exists() && !dir.exists());
+        assert!(fits(Path::new("/run/user/1000/dtunnel")) && !fits(Path::new(&"x".repeat(70))));
         let dir = kept.dir.clone();
         drop(kept);
         assert!(!dir.exists());

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::flow::{self, Doubt, Reading, Writing};
 use super::home::Home;
-use super::mux::{Control, Lifeline, Refused};
+use super::mux::{Control, Refused, answers};
 use super::process::Said;
 use crate::ssh::endpoint::Endpoint;
 use crate::ssh::heard::LastHeard;
@@ -19,8 +19,8 @@ use crate::sync::lock;
 
 /// Nothing listens there, on the host's loopback (TCP's tcpmux).
 const NOWHERE: (&str, u16) = ("127.0.0.1", 1);
-/// Pause after a ping before the server's last byte counts again.
-const LOOK: Duration = Duration::from_millis(100);
+/// Pause between two looks whether a master of our own answers.
+const STUCK: Duration = Duration::from_secs(30);
 /// Shortest time between two pings of ours, each of which opens a channel.
 const SHORTEST: Duration = Duration::from_secs(15);
 
@@ -29,7 +29,6 @@ const SHORTEST: Duration = Duration::from_secs(15);
 pub(super) struct Master {
     /// Its control socket.
     socket: PathBuf,
-    lifeline: Lifeline,
     /// Notified where it takes no more requests (`ssh -O stop`, or its socket is gone).
     useless: Notify,
     /// Where it listens for streams to sockets, where it cannot be asked for such a stream (before OpenSSH 9.4).
@@ -48,15 +47,9 @@ pub(super) struct Master {
 }
 
 impl Master {
-    pub(super) fn new(
-        socket: PathBuf,
-        lifeline: Lifeline,
-        home: Option<Arc<Home>>,
-        said: Option<Arc<Mutex<Said>>>,
-    ) -> Self {
+    pub(super) fn new(socket: PathBuf, home: Option<Arc<Home>>, said: Option<Arc<Mutex<Said>>>) -> Self {
         Self {
             socket,
-            lifeline,
             useless: Notify::new(),
             home,
             listens: tokio::sync::Mutex::default(),
@@ -93,7 +86,7 @@ impl Master {
     }
 
     async fn ask(&self, endpoint: &Endpoint) -> Result<(Reading, Writing), Refused> {
-        let opened = flow::open(self.socket.clone(), endpoint.clone(), self.lifeline.clone(), self.heard.clone()).await;
+        let opened = flow::open(self.socket.clone(), endpoint.clone(), self.heard.clone()).await;
         if let Err(Refused::Said(_)) = &opened {
             self.heard.note();
         }
@@ -110,12 +103,11 @@ impl Master {
             self.listens_no_more(&here, there).await;
         }
         if let Some(here) = listens.get(there) {
-            return flow::connect(here, self.lifeline.clone(), self.heard.clone(), self.doubt()).await;
+            return flow::connect(here, &self.socket, self.heard.clone(), self.doubt()).await;
         }
         let here = home.listens(self.count.fetch_add(1, Relaxed));
         Control::connect(&self.socket).await?.listen(true, &here.display().to_string(), there).await?;
-        let (mut reading, writing) =
-            flow::connect(&here, self.lifeline.clone(), self.heard.clone(), self.doubt()).await?;
+        let (mut reading, writing) = flow::connect(&here, &self.socket, self.heard.clone(), self.doubt()).await?;
         // Nobody tells whether the host has such a socket. But it answers in order: with what is asked for next, it has
         // answered this. Of a refusal a master tells whoever started it, so other people's are asked for what is granted.
         let (host, port) = (NOWHERE.0.into(), NOWHERE.1);
@@ -174,11 +166,20 @@ impl Master {
             if self.heard.elapsed() < interval {
                 continue;
             }
-            if tokio::time::timeout(interval * count.max(1), self.ping()).await.is_err() {
+            match tokio::time::timeout(interval * count.max(1), self.ping()).await {
+                Ok(true) => {}
+                Ok(false) | Err(_) => return,
+            }
+        }
+    }
+
+    /// Waits until the master itself does not answer (it may be stopped).
+    pub(super) async fn until_stuck(&self) {
+        loop {
+            tokio::time::sleep(STUCK).await;
+            if !answers(&self.socket).await {
                 return;
             }
-            // The end of the master is told by itself.
-            tokio::time::sleep(LOOK).await;
         }
     }
 

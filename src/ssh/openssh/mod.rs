@@ -21,7 +21,7 @@ use tokio_util::task::AbortOnDropHandle;
 use self::askpass::Answers;
 use self::home::Home;
 use self::master::Master;
-use self::mux::{Lifeline, Refused};
+use self::mux::{Refused, answers};
 use self::process::{Process, Said};
 use super::channel::{Channel, OpenError, Received, Refusal};
 use super::context::ConnectContext;
@@ -64,19 +64,21 @@ impl OpenSsh {
     /// The master that listens at the user's ControlPath, if there is one that answers.
     pub(super) async fn found(target: &Target) -> Option<Self> {
         let path = target.ssh.control_path.as_deref()?;
-        let (lifeline, gone) = Lifeline::connect(path).await?;
+        if !answers(path).await {
+            return None;
+        }
+        tracing::info!("the ssh that listens at {} carries this tunnel", path.display());
         let home = match process::opens_sockets().await {
             true => None,
             false => Some(Arc::new(Home::new().ok()?)),
         };
-        let master = Arc::new(Master::new(path.into(), lifeline, home, None));
+        let master = Arc::new(Master::new(path.into(), home, None));
         let login = Login { tried: vec![format!("the ssh at {}", path.display())], offered: Vec::new() };
         let keepalive = target.keepalive.map(|interval| (interval, target.keepalive_count));
         let shared = master.clone();
         Some(Self::new(target, master, login, None, |ends| async move {
             let why = tokio::select! {
-                () = gone => return "the ssh that carried it has ended".into(),
-                () = shared.useless() => "the ssh that carried it takes no more requests",
+                () = shared.useless() => "the ssh that carried it has ended, or takes no more requests",
                 () = shared.until_silent(keepalive) => "it no longer answers",
                 () = asked_to(ends) => "",
             };
@@ -107,30 +109,32 @@ impl OpenSsh {
         let limit = target.connect_timeout * target.ssh.connection_attempts * STEPS;
         let ready = prompter.within(limit, async {
             tokio::select! {
-                () = process.ended() => None,
-                lifeline = until_ready(&path) => Some(lifeline),
+                () = process.ended() => false,
+                () = until_ready(&path) => true,
             }
         });
         let host = target.ssh.host_name.clone();
-        let (lifeline, gone) = match ready.await {
-            Some(Some(lifeline)) => lifeline,
-            Some(None) => {
+        match ready.await {
+            Some(true) => {}
+            Some(false) => {
                 let said: Vec<String> = lock(&said).lines.iter().cloned().collect();
                 return Err(Error::of_openssh(target.account(), host, said, answers.unanswered()));
             }
             None => return Err(Error::Timeout { host, step: Phase::Login, limit }),
-        };
+        }
         let method = lock(&said).method.clone().unwrap_or_else(|| "ssh".into());
         let login = Login { tried: vec![method], offered: Vec::new() };
         let own = if process::opens_sockets().await { None } else { Some(home.clone()) };
-        let master = Arc::new(Master::new(path, lifeline, own, Some(said.clone())));
-        let shared = said.clone();
+        let master = Arc::new(Master::new(path, own, Some(said.clone())));
+        let (shared, watched) = (said.clone(), master.clone());
         Ok(Self::new(target, master, login, Some(said), |ends| async move {
             // They go with it.
             let _kept = (home, answers);
             tokio::select! {
-                () = async { tokio::join!(gone, process.ended()); } => {
-                    lock(&shared).lines.back().cloned().unwrap_or_default()
+                () = process.ended() => lock(&shared).lines.back().cloned().unwrap_or_default(),
+                () = watched.until_stuck() => {
+                    process.end().await;
+                    "the ssh that carried it does not answer".into()
                 }
                 () = asked_to(ends) => {
                     process.end().await;
@@ -232,11 +236,8 @@ async fn asked_to(mut ends: watch::Receiver<bool>) {
     drop(ends.wait_for(|ends| *ends).await);
 }
 
-async fn until_ready(path: &Path) -> (Lifeline, impl Future<Output = ()> + Send + use<>) {
-    loop {
-        if let Some(lifeline) = Lifeline::connect(path).await {
-            return lifeline;
-        }
+async fn until_ready(path: &Path) {
+    while !answers(path).await {
         tokio::time::sleep(LOOK).await;
     }
 }

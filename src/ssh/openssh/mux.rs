@@ -6,7 +6,6 @@
 //! An opening is never given up before its answer: a master ends with all it carries when the server confirms a channel that
 //! it has forgotten meanwhile.
 
-use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -18,7 +17,6 @@ use bytes::{Buf, Bytes, BytesMut};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 use tokio::io::Interest;
 use tokio::net::UnixStream;
-use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 /// Message types (PROTOCOL.mux, section 11).
@@ -55,6 +53,8 @@ pub(super) struct Control {
     stream: Arc<UnixStream>,
     /// The beginning of the next message.
     read: BytesMut,
+    /// What was told of a command's end meanwhile.
+    exit: Option<u32>,
 }
 
 /// Why a master opened nothing.
@@ -82,23 +82,19 @@ impl Control {
         if stream.peer_cred()?.uid() != rustix::process::geteuid().as_raw() {
             return Err(io::ErrorKind::PermissionDenied.into());
         }
-        let mut control = Self { stream: Arc::new(stream), read: BytesMut::new() };
+        let mut control = Self { stream: Arc::new(stream), read: BytesMut::new(), exit: None };
         control.send(&Message::new(HELLO).u32(VERSION)).await?;
         Ok(control)
     }
 
-    /// Asks whether the master is alive. Returns its process id.
+    /// Waits for a sign of life from the master. Cancel safe.
     ///
     /// # Errors
-    /// From the system.
-    pub(super) async fn alive_check(&mut self) -> io::Result<u32> {
+    /// From the system, once it is gone.
+    pub(super) async fn alive_check(&mut self) -> io::Result<()> {
         self.send(&Message::new(ALIVE_CHECK).u32(0)).await?;
-        let mut answer = self.answer().await?;
-        if answer.kind != ALIVE {
-            return Err(io::ErrorKind::InvalidData.into());
-        }
-        let _of_request = answer.u32()?;
-        answer.u32()
+        while self.answer().await?.kind != ALIVE {}
+        Ok(())
     }
 
     /// Opens a stream to `host` and `port`, or to the socket at the path `host` where there is no port. The master reads
@@ -153,11 +149,18 @@ impl Control {
     /// safe.
     pub(super) async fn exit_status(&mut self) -> Option<u32> {
         loop {
-            let mut message = self.receive().await.ok()?;
-            if message.kind == EXIT_MESSAGE {
-                let _of_session = message.u32().ok()?;
-                return message.u32().ok();
+            if let Some(status) = self.exit.take() {
+                return Some(status);
             }
+            let message = self.receive().await.ok()?;
+            self.note_exit(message);
+        }
+    }
+
+    fn note_exit(&mut self, mut message: Reply) {
+        if message.kind == EXIT_MESSAGE {
+            let _of_session = message.u32();
+            self.exit = message.u32().ok();
         }
     }
 
@@ -170,8 +173,13 @@ impl Control {
     async fn answer(&mut self) -> io::Result<Reply> {
         loop {
             let mut message = self.receive().await?;
-            if message.kind != HELLO {
-                return Ok(message);
+            match message.kind {
+                HELLO => {}
+                EXIT_MESSAGE => {
+                    self.note_exit(message);
+                    continue;
+                }
+                _ => return Ok(message),
             }
             if message.u32()? != VERSION {
                 return Err(io::ErrorKind::InvalidData.into());
@@ -256,53 +264,10 @@ impl Closer {
     }
 }
 
-/// Asks a master over one connection whether it is alive.
-#[derive(Debug, Clone)]
-pub(super) struct Lifeline(mpsc::Sender<oneshot::Sender<()>>);
-
-impl Lifeline {
-    /// Connects to the master at `path`, if it answers, and returns with it what tells of its end.
-    pub(super) async fn connect(path: &Path) -> Option<(Self, impl Future<Output = ()> + Send + use<>)> {
-        let check = async {
-            let mut control = Control::connect(path).await.ok()?;
-            control.alive_check().await.ok()?;
-            Some(control)
-        };
-        let control = tokio::time::timeout(CHECK, check).await.ok()??;
-        let (sender, asked) = mpsc::channel(16);
-        Some((Self(sender), watch(control, asked)))
-    }
-
-    /// Is it alive? Waits for its answer, or for its end.
-    pub(super) async fn is_alive(&self) -> bool {
-        let (answers, answer) = oneshot::channel();
-        self.0.send(answers).await.is_ok() && answer.await.is_ok()
-    }
-}
-
-/// Passes questions on and answers back, in their order. Returns once the master is gone; nobody gets an answer then.
-async fn watch(mut control: Control, mut asked: mpsc::Receiver<oneshot::Sender<()>>) {
-    let mut waiting = VecDeque::new();
-    loop {
-        tokio::select! {
-            message = control.receive() => match message {
-                Ok(message) if message.kind == ALIVE => {
-                    if let Some(answers) = waiting.pop_front() {
-                        // Who has asked may have gone.
-                        let _ = oneshot::Sender::send(answers, ());
-                    }
-                }
-                Ok(_) => {}
-                Err(_) => return,
-            },
-            Some(answers) = asked.recv() => {
-                if control.send(&Message::new(ALIVE_CHECK).u32(0)).await.is_err() {
-                    return;
-                }
-                waiting.push_back(answers);
-            }
-        }
-    }
+/// Does the master at `path` answer?
+pub(super) async fn answers(path: &Path) -> bool {
+    let check = async { Control::connect(path).await?.alive_check().await };
+    matches!(tokio::time::timeout(CHECK, check).await, Ok(Ok(_)))
 }
 
 /// A message to the master, without its length: numbers and texts (RFC 4251 section 5).

@@ -188,6 +188,8 @@ impl Process {
     pub(super) async fn end(&mut self) {
         if let Some(group) = self.group {
             let _ = rustix::process::kill_process_group(group, Signal::TERM);
+            // One that is stopped hears it only then.
+            let _ = rustix::process::kill_process_group(group, Signal::CONT);
             if tokio::time::timeout(LAST_WORDS, self.child.wait()).await.is_ok() {
                 self.has_ended();
             }

@@ -60,6 +60,9 @@ pub(in crate::tunnel) trait Carrier: Send + Sync + 'static {
 
     /// Does each of its channels have a flow control of its own, so that no flow can hold another one up?
     fn flows_are_apart(&self) -> bool;
+
+    /// May channels be kept open on it that nobody uses yet?
+    fn may_keep_spares(&self) -> bool;
 }
 
 /// An SSH connection, logged in.
@@ -95,6 +98,10 @@ impl Carrier for Established {
 
     fn flows_are_apart(&self) -> bool {
         self.connection.flows_are_apart()
+    }
+
+    fn may_keep_spares(&self) -> bool {
+        !self.connection.is_shared()
     }
 }
 
@@ -176,7 +183,11 @@ impl<C: Carrier> PooledConnection<C> {
     /// Opens a spare channel on a connection without one. It has to be idle, or known to send without delay: beside flows,
     /// the server's confirmation could otherwise delay their answers (Nagle's algorithm).
     pub(in crate::tunnel) async fn open_spare(&self, endpoint: &Endpoint) {
-        if (self.load.load(Relaxed) == 0 || self.carrier.sends_at_once()) && !self.is_stalled() && self.spares.opens() {
+        if self.carrier.may_keep_spares()
+            && (self.load.load(Relaxed) == 0 || self.carrier.sends_at_once())
+            && !self.is_stalled()
+            && self.spares.opens()
+        {
             self.spares.opened(self.carrier.open(endpoint).await.ok());
         }
     }
@@ -186,7 +197,11 @@ impl<C: Carrier> PooledConnection<C> {
     /// # Errors
     /// The channel, if there is one already, or the connection gets no new flows.
     pub(in crate::tunnel) fn keep_as_spare(&self, channel: Channel) -> Result<(), Channel> {
-        if self.is_ending() || self.is_suspect() { Err(channel) } else { self.spares.keep(channel) }
+        if self.is_ending() || self.is_suspect() || !self.carrier.may_keep_spares() {
+            Err(channel)
+        } else {
+            self.spares.keep(channel)
+        }
     }
 
     /// Closes spare channels that have waited for too long.

@@ -43,6 +43,10 @@ impl Carrier for Nothing {
     fn flows_are_apart(&self) -> bool {
         false
     }
+
+    fn may_keep_spares(&self) -> bool {
+        true
+    }
 }
 
 /// A pool with flows on it, and a client between two short requests.

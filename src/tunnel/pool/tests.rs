@@ -40,6 +40,10 @@ impl Carrier for Fake {
     fn flows_are_apart(&self) -> bool {
         false
     }
+
+    fn may_keep_spares(&self) -> bool {
+        true
+    }
 }
 
 fn connection() -> Arc<PooledConnection<Fake>> {

@@ -64,8 +64,8 @@ impl Connector {
             }
         });
         let context = ConnectContext::new(self.prompter.clone(), self.credentials.clone(), on_step);
-        let carrier = self.status.carrier();
-        let made = establish(target.clone(), ConnectContext { tcp_limit, carrier, ..context }).await;
+        let openssh_first = self.status.openssh_first();
+        let made = establish(target.clone(), ConnectContext { tcp_limit, openssh_first, ..context }).await;
         match &made {
             Ok(pooled) => self.status.carries(Some(pooled.carrier.connection.carried().clone())),
             // What was of use before may not be any more.

@@ -19,7 +19,7 @@ use tokio::sync::watch;
 
 use crate::engine::EngineVersion;
 use crate::host::{Class, Route};
-use crate::ssh::{Carried, Carrier, Endpoint, Step};
+use crate::ssh::{Carried, Endpoint, Step};
 use crate::tunnel::error::Error;
 
 /// The state of a tunnel.
@@ -182,9 +182,9 @@ impl Publisher {
         self.0.borrow().route.clone()
     }
 
-    /// What carries the connection, or carried the last one.
-    pub(super) fn carrier(&self) -> Option<Carrier> {
-        self.0.borrow().carried.as_ref().map(|carried| carried.by)
+    /// Could the machine's ssh log in where dtunnel's own could not?
+    pub(super) fn openssh_first(&self) -> bool {
+        self.0.borrow().carried.as_ref().is_some_and(|carried| carried.is_first)
     }
 
     pub(super) fn carries(&self, carried: Option<Carried>) {
