@@ -41,7 +41,8 @@ impl Connection {
     /// Any [`Error`]. Each step takes at most `target.connect_timeout`, not counting the
     /// time for questions to the user.
     pub async fn establish(target: &Target, context: &ConnectContext) -> Result<Self, Error> {
-        if carrier::may_share(target)
+        if context.may_share
+            && carrier::may_share(target)
             && let Some(found) = OpenSsh::found(target).await
         {
             let why = Some("its connection was there (ControlPath)".into());

@@ -21,6 +21,8 @@ pub struct ConnectContext {
     /// Whether the caller only inspects the host. If so, nothing such as a host key is stored or asked about, and
     /// no key is added to an agent.
     pub looks_only: bool,
+    /// Whether a connection of the machine's ssh that is there may be used.
+    pub may_share: bool,
     /// Whether the machine's ssh could log in before where dtunnel's own could not.
     pub openssh_first: bool,
     /// The host's place on the route.
@@ -36,6 +38,7 @@ impl ConnectContext {
             on_step,
             tcp_limit: None,
             looks_only: false,
+            may_share: true,
             openssh_first: false,
             leg: Leg::default(),
         }

@@ -640,3 +640,31 @@ fn a_long_runtime_directory_is_no_hindrance() {
     dtunnel(&["down", "lab"]);
     assert_eq!(elsewhere(), 0);
 }
+
+/// Its link is gone, and nobody has told it: as after sleep, in another network.
+#[test]
+fn a_connection_of_ssh_whose_link_is_dead_is_given_up_and_not_taken_again() {
+    let Some(lab) = Lab::far() else { return };
+    remote::serve(&lab.path("remote/x.sock"), remote::echo);
+    lab.write_profile(lab.path("remote/x.sock"), "keepalive = \"1s\"\nkeepalive_count = 1\n");
+    lab.write_ssh_config(&format!("  ControlPath {}/%n", lab.path("home").display()));
+    let mut command = Command::new("ssh");
+    lab.set_env(&mut command);
+    let mut master = command.arg("-F").arg(lab.path("ssh_config")).args(["-M", "-N", "lab"]).spawn().unwrap();
+    wait_for("the master", || lab.path("home").join("lab").exists().then_some(()));
+    lab.ok(&["up", "lab"]);
+    assert_eq!(carrier(&lab), "shared");
+    let mut stream = echo(&lab);
+    // The server's side of that connection only.
+    lab.sshd.signal_sessions("-STOP");
+    let error = stream.read(&mut [0]).expect_err("a cut is no end");
+    assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+    wait_for("its own login", || (carrier(&lab) == "native" && lab.state() == "up").then_some(()));
+    drop(echo(&lab));
+    lab.ok(&["down", "lab"]);
+    // And a new tunnel finds it as dead.
+    lab.ok(&["up", "lab"]);
+    assert_eq!(carrier(&lab), "native");
+    master.kill().unwrap();
+    master.wait().unwrap();
+}

@@ -58,6 +58,11 @@ impl Sshd {
         let _ = Command::new("kill").arg(signal).args(all).status();
     }
 
+    /// Sends a signal to the sessions only.
+    pub fn signal_sessions(&self, signal: &str) {
+        let _ = Command::new("kill").arg(signal).args(self.sessions()).status();
+    }
+
     /// Ends the server and all its sessions.
     pub fn stop(&mut self) {
         let process = self.process();

@@ -17,6 +17,7 @@ use tokio_util::task::AbortOnDropHandle;
 use zeroize::Zeroizing;
 
 use super::home::{ASKPASS, QUESTIONS};
+use crate::ssh::memory::keep_memory_private;
 use crate::ssh::prompter::{Prompter, Question, Secret};
 use crate::sync::lock;
 use crate::text;
@@ -31,6 +32,7 @@ const ANSWERED: u8 = b'+';
 pub fn answer_as_askpass() -> Option<ExitCode> {
     let mut arguments = std::env::args_os();
     let program = arguments.next().filter(|program| Path::new(program).file_name() == Some(ASKPASS.as_ref()))?;
+    keep_memory_private();
     let answered = ask(Path::new(&program), &arguments.next().unwrap_or_default());
     Some(if answered.unwrap_or(false) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

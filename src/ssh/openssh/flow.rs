@@ -28,7 +28,12 @@ const PIECE: usize = 64 << 10;
 
 /// Opens a stream to `endpoint` through the master at `path`, over pipes. Its answer is waited for, however long the caller
 /// waits.
-pub(super) async fn open(path: PathBuf, endpoint: Endpoint, heard: LastHeard) -> Result<(Reading, Writing), Refused> {
+pub(super) async fn open(
+    path: PathBuf,
+    endpoint: Endpoint,
+    over: CancellationToken,
+    heard: LastHeard,
+) -> Result<(Reading, Writing), Refused> {
     tokio::spawn(async move {
         let mut control = Control::connect(&path).await?;
         let (stdin, input) = pipe_with(PipeFlags::CLOEXEC).map_err(io::Error::from)?;
@@ -46,7 +51,7 @@ pub(super) async fn open(path: PathBuf, endpoint: Endpoint, heard: LastHeard) ->
         heard.note();
         let input = Sink::Pipe(pipe::Sender::from_owned_fd(input)?);
         let writing = Writing::new(input, Some(control.closer()));
-        Ok((Reading::new(receiver(output)?, errors, control, true, &writing, heard), writing))
+        Ok((Reading::new(receiver(output)?, errors, control, true, &writing, over, heard), writing))
     })
     .await
     .unwrap_or(Err(Refused::Gone))
@@ -57,13 +62,14 @@ pub(super) async fn open(path: PathBuf, endpoint: Endpoint, heard: LastHeard) ->
 pub(super) async fn connect(
     here: &Path,
     path: &Path,
+    over: CancellationToken,
     heard: LastHeard,
     doubt: Doubt,
 ) -> Result<(Reading, Writing), Refused> {
     let control = Control::connect(path).await?;
     let (output, input) = connect_in_turn(here).await?.into_split();
     let writing = Writing::new(Sink::Socket(input), None);
-    let reading = Reading::new(Source::Socket(output), None, control, false, &writing, heard);
+    let reading = Reading::new(Source::Socket(output), None, control, false, &writing, over, heard);
     Ok((Reading { doubt: Some(doubt), ..reading }, writing))
 }
 
@@ -174,6 +180,8 @@ pub(in crate::ssh) struct Reading {
     doubt: Option<Doubt>,
     /// Has the other direction ended?
     other_ended: CancellationToken,
+    /// Has the connection been given up? A master that goes on says nothing of it.
+    over: CancellationToken,
     step: Step,
     heard: LastHeard,
 }
@@ -185,10 +193,11 @@ impl Reading {
         control: Control,
         is_told: bool,
         writing: &Writing,
+        over: CancellationToken,
         heard: LastHeard,
     ) -> Self {
         let (output, other_ended) = (Some(output), writing.ended.clone());
-        Self { output, errors, control, is_told, doubt: None, other_ended, step: Step::Silent, heard }
+        Self { output, errors, control, is_told, doubt: None, other_ended, over, step: Step::Silent, heard }
     }
 
     pub(super) fn doubt_from_now(&mut self, doubt: Doubt) {
@@ -208,6 +217,15 @@ impl Reading {
     /// The next message, in the words of our own connections. None: the master has ended, or nothing more comes. Cancel
     /// safe.
     pub(in crate::ssh) async fn wait(&mut self) -> Option<ChannelMsg> {
+        let over = self.over.clone();
+        tokio::select! {
+            biased;
+            message = self.next() => message,
+            () = over.cancelled() => None,
+        }
+    }
+
+    async fn next(&mut self) -> Option<ChannelMsg> {
         loop {
             match self.step {
                 Step::Silent | Step::Sends => {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::flow::{self, Doubt, Reading, Writing};
 use super::home::Home;
@@ -29,6 +30,8 @@ const SHORTEST: Duration = Duration::from_secs(15);
 pub(super) struct Master {
     /// Its control socket.
     socket: PathBuf,
+    /// Cancelled where it is given up.
+    pub(super) over: CancellationToken,
     /// Notified where it takes no more requests (`ssh -O stop`, or its socket is gone).
     useless: Notify,
     /// Where it listens for streams to sockets, where it cannot be asked for such a stream (before OpenSSH 9.4).
@@ -50,6 +53,7 @@ impl Master {
     pub(super) fn new(socket: PathBuf, home: Option<Arc<Home>>, said: Option<Arc<Mutex<Said>>>) -> Self {
         Self {
             socket,
+            over: CancellationToken::new(),
             useless: Notify::new(),
             home,
             listens: tokio::sync::Mutex::default(),
@@ -86,7 +90,7 @@ impl Master {
     }
 
     async fn ask(&self, endpoint: &Endpoint) -> Result<(Reading, Writing), Refused> {
-        let opened = flow::open(self.socket.clone(), endpoint.clone(), self.heard.clone()).await;
+        let opened = flow::open(self.socket.clone(), endpoint.clone(), self.over.clone(), self.heard.clone()).await;
         if let Err(Refused::Said(_)) = &opened {
             self.heard.note();
         }
@@ -103,11 +107,12 @@ impl Master {
             self.listens_no_more(&here, there).await;
         }
         if let Some(here) = listens.get(there) {
-            return flow::connect(here, &self.socket, self.heard.clone(), self.doubt()).await;
+            return flow::connect(here, &self.socket, self.over.clone(), self.heard.clone(), self.doubt()).await;
         }
         let here = home.listens(self.count.fetch_add(1, Relaxed));
         Control::connect(&self.socket).await?.listen(true, &here.display().to_string(), there).await?;
-        let (mut reading, writing) = flow::connect(&here, &self.socket, self.heard.clone(), self.doubt()).await?;
+        let (mut reading, writing) =
+            flow::connect(&here, &self.socket, self.over.clone(), self.heard.clone(), self.doubt()).await?;
         // Nobody tells whether the host has such a socket. But it answers in order: with what is asked for next, it has
         // answered this. Of a refusal a master tells whoever started it, so other people's are asked for what is granted.
         let (host, port) = (NOWHERE.0.into(), NOWHERE.1);

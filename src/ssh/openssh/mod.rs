@@ -154,9 +154,10 @@ impl OpenSsh {
     ) -> Self {
         let (tells, ended) = watch::channel(None);
         let ends = watch::Sender::new(false);
-        let watching = watches(ends.subscribe());
+        let (watching, over) = (watches(ends.subscribe()), master.over.clone());
         let watching = AbortOnDropHandle::new(tokio::spawn(async move {
             let why = watching.await;
+            over.cancel();
             tells.send_replace(Some(why));
         }));
         let (host, sends_at_once) = (target.ssh.host_name.clone(), AtomicBool::new(false));

@@ -2,14 +2,15 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use super::state::Publisher;
 use crate::config::Target;
-use crate::engine::EngineVersion;
+use crate::engine::{self, EngineVersion};
 use crate::host::{self, Route};
 use crate::ssh::{self, ConnectContext, Connection, Credentials, OnStep, Prompter, Step};
+use crate::sync::lock;
 use crate::tunnel::error::Error;
 use crate::tunnel::pool::connection::{Established, PooledConnection};
 use crate::tunnel::pool::worker::Worker;
@@ -27,11 +28,16 @@ pub(in crate::tunnel) struct Connector {
     prompter: Prompter,
     credentials: Credentials,
     status: Arc<Publisher>,
+    /// When an Engine last did not answer over somebody's connection.
+    shunned: Mutex<Option<Instant>>,
 }
+
+/// How long no connection of somebody's is used whose server did not answer. Its master does not know yet, or does not care.
+const SHUNNED: Duration = Duration::from_secs(60);
 
 impl Connector {
     pub(in crate::tunnel) fn new(prompter: Prompter, remember: bool, status: Arc<Publisher>) -> Self {
-        Self { prompter, credentials: Credentials::new(remember), status }
+        Self { prompter, credentials: Credentials::new(remember), status, shunned: Mutex::default() }
     }
 
     /// Prefers this ssh-agent from now on. Tells whether another one was preferred before.
@@ -47,7 +53,13 @@ impl Connector {
     /// Connects, logs in and pings the Engine.
     pub(super) async fn connect(&self, target: &Arc<Target>) -> Result<Found, Error> {
         let pooled = self.log_in(target, None).await?;
-        let (route, engine) = self.find_engine(target, &pooled).await?;
+        let mut found = self.find_engine(target, &pooled).await;
+        let mut pooled = pooled;
+        if found.is_err() && pooled.carrier.connection.is_shared() && !self.may_share() {
+            pooled = self.log_in(target, None).await?;
+            found = self.find_engine(target, &pooled).await;
+        }
+        let (route, engine) = found?;
         Ok(Found { pooled, route, engine })
     }
 
@@ -65,7 +77,8 @@ impl Connector {
         });
         let context = ConnectContext::new(self.prompter.clone(), self.credentials.clone(), on_step);
         let openssh_first = self.status.openssh_first();
-        let made = establish(target.clone(), ConnectContext { tcp_limit, openssh_first, ..context }).await;
+        let context = ConnectContext { tcp_limit, openssh_first, may_share: self.may_share(), ..context };
+        let made = establish(target.clone(), context).await;
         match &made {
             Ok(pooled) => self.status.carries(Some(pooled.carrier.connection.carried().clone())),
             // What was of use before may not be any more.
@@ -77,6 +90,11 @@ impl Connector {
         made
     }
 
+    /// May a connection be used that somebody has made?
+    fn may_share(&self) -> bool {
+        lock(&self.shunned).is_none_or(|when| when.elapsed() >= SHUNNED)
+    }
+
     pub(super) async fn find_engine(
         &self,
         target: &Target,
@@ -84,7 +102,14 @@ impl Connector {
     ) -> Result<(Route, EngineVersion), Error> {
         self.status.step(Step::Engine);
         let last = self.status.route();
-        let (route, engine) = host::find_engine(&pooled.carrier.connection, target, last.as_ref()).await?;
+        let found = host::find_engine(&pooled.carrier.connection, target, last.as_ref()).await;
+        if let Err(host::Error::Engine { source: engine::Error::Timeout(_), .. }) = &found
+            && pooled.carrier.connection.is_shared()
+        {
+            tracing::info!("no Engine answers over the connection of the ssh that is there");
+            *lock(&self.shunned) = Some(Instant::now());
+        }
+        let (route, engine) = found?;
         tracing::info!(
             "connected to {}, Engine {} at {} ({})",
             target.address(),

@@ -293,7 +293,8 @@ fn read(file: &Path, host: &str, with_binary: bool) -> Result<SshSettings, Error
     } else {
         Answer { lines: without_ssh(&destination, &source, &paths)?, ..Answer::default() }
     };
-    interpret(&destination, &answer, &paths)
+    // Options for an ssh that is there are no settings of the file's.
+    interpret(&destination, &answer, &paths).map(|settings| SshSettings { for_ssh: Vec::new(), ..settings })
 }
 
 /// The settings in lines, without what depends on the release of ssh.
