@@ -23,7 +23,7 @@ fn commands_of_the_host_run_in_any_login_shell() {
         "command:printf '%s' 'it''s!' >&2; exec docker -H 'unix://{}' system dial-stdio",
         lab.remote_socket().display()
     );
-    for name in ["bash", "zsh", "fish", "tcsh", "elvish"] {
+    for name in ["bash", "zsh", "fish", "tcsh", "elvish", "xonsh"] {
         let found = Command::new("sh").args(["-c", &format!("command -v {name}")]).output().unwrap();
         if !found.status.success() {
             skip(&format!("no {name}"));
