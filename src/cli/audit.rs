@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use clap::{Args, ValueEnum};
 
 use super::bring_up::with_name_hint;
-use super::global::Global;
+use super::global::{Global, WayArgs};
 use super::ui::ui;
 use super::{output, prompt};
 use crate::audit::{self, Evidence, Finding, Outcome, Report, Severity};
@@ -18,9 +18,8 @@ pub(super) struct AuditArgs {
     /// The target to check; nothing is changed, neither here nor on the host
     #[arg(value_name = "TARGET", add = super::completions::targets())]
     target: String,
-    /// The Engine on the host, as for `up`
-    #[arg(long, value_name = "ENDPOINT")]
-    remote: Option<String>,
+    #[command(flatten)]
+    way: WayArgs,
     /// Print every check as JSON, for programs
     #[arg(long, conflicts_with = "sarif")]
     pub(super) json: bool,
@@ -53,7 +52,7 @@ impl From<Worst> for Severity {
 
 pub(super) fn audit(global: &Global, args: &AuditArgs) -> Result<(), Failure> {
     let config = global.config()?;
-    let target = global.resolved(&args.target, &config, args.remote.clone())?;
+    let target = global.resolved(&args.target, &config, &args.way)?;
     audit::check_ignored(&target)?;
     let audited = prompt::while_answering(async |prompter| audit::audit(&target, prompter).await)?;
     let report = audited.map_err(|error| with_name_hint(error.into(), &args.target, &config))?;

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::arguments::{DaemonArgs, TunnelArgs, daemon_args, daemon_started_as, overrides};
 use super::asked;
-use super::global::Global;
+use super::global::{Global, WayArgs};
 use super::progress::Progress;
 use super::prompt::{self, Asker, NoAnswer};
 use super::targets::nearest_profile;
@@ -75,7 +75,8 @@ impl Start {
             // Without its profile the tunnel would come up without its guard.
             config.profile(&self.args.target)?;
         }
-        self.global.resolved(&self.args.target, &config, self.args.tunnel.remote.clone()).map(drop)
+        let way = WayArgs { remote: self.args.tunnel.remote.clone(), carrier: self.args.tunnel.carrier };
+        self.global.resolved(&self.args.target, &config, &way).map(drop)
     }
 
     pub(super) fn bring_up(self, timeout: config::Duration, progress: &Progress) -> Result<Up, Failure> {

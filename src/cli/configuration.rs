@@ -3,7 +3,7 @@
 use clap::Subcommand;
 use serde::Serialize;
 
-use super::global::Global;
+use super::global::{Global, WayArgs};
 use super::output;
 use super::ui::ui;
 use crate::config::ConfigFile;
@@ -76,7 +76,7 @@ fn text(report: &Report<'_>) -> String {
 }
 
 fn check<'a>(global: &Global, config: &ConfigFile, name: &'a str) -> Checked<'a> {
-    match global.resolved(name, config, None) {
+    match global.resolved(name, config, &WayArgs::default()) {
         Ok(target) => Checked { name, error: None, warnings: target.warnings() },
         Err(failure) => Checked { name, error: Some(failure), warnings: Vec::new() },
     }

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 use clap::{Args, Subcommand};
 use serde::{Deserialize, Serialize};
 
-use super::global::Global;
+use super::global::{Global, WayArgs};
 use super::targets::{self, nearest_profile};
 use super::ui::ui;
 use crate::config::{LocalEndpoint, TunnelName};
@@ -186,7 +186,7 @@ fn endpoint(global: &Global, target: &str) -> Result<(TunnelName, String, bool),
     if let Some(hint) = nearest_profile(target, &config) {
         return Err(Failure::new(ExitCode::Usage, format!("{name} is neither a profile nor up")).hint(hint));
     }
-    match global.resolved(target, &config, None)?.local {
+    match global.resolved(target, &config, &WayArgs::default())?.local {
         LocalEndpoint::Tcp(address) if address.port() == 0 => {
             Err(Failure::new(ExitCode::NotUp, format!("{name} uses any free port, which is known only once it is up"))
                 .hint(format!("bring it up with: dtunnel up {target}")))

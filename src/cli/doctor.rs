@@ -5,7 +5,7 @@ use std::path::Path;
 use clap::Args;
 use serde::Serialize;
 
-use super::global::Global;
+use super::global::{Global, WayArgs};
 use super::targets::{self, nearest_profile};
 use super::ui::ui;
 use super::{output, prompt};
@@ -21,9 +21,8 @@ pub(super) struct DoctorArgs {
     /// this machine only]
     #[arg(value_name = "TARGET", add = super::completions::targets())]
     target: Option<String>,
-    /// The Engine on the host, as for `up`
-    #[arg(long, value_name = "ENDPOINT")]
-    remote: Option<String>,
+    #[command(flatten)]
+    way: WayArgs,
     /// Print the checks as JSON, for programs
     #[arg(long)]
     pub(super) json: bool,
@@ -57,7 +56,7 @@ pub(super) fn doctor(global: &Global, args: &DoctorArgs) -> Result<(), Failure> 
         }
         Some(name) => {
             let config = global.config()?;
-            let target = global.resolved(name, &config, args.remote.clone())?;
+            let target = global.resolved(name, &config, &args.way)?;
             // Only the tunnel's own daemon can tell that the listener at the local endpoint is this tunnel.
             let running = match daemon::find(&runtime_dir()?, &target.name)? {
                 Found::Running(status) => status.local,

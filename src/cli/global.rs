@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args, ValueEnum};
 
-use crate::config::{self, ConfigFile, Overrides, RuntimeFiles, Target, TunnelName, resolve, runtime_dir};
+use crate::config::{
+    self, CarrierSetting, ConfigFile, Overrides, RuntimeFiles, Target, TunnelName, resolve, runtime_dir,
+};
 use crate::failure::Failure;
 
 /// Options of every command.
@@ -51,15 +53,11 @@ impl Global {
         Ok(ConfigFile::load(&path, named)?)
     }
 
-    /// Resolves a TARGET with this `--remote`, as `up` would.
-    pub(super) fn resolved(
-        &self,
-        target: &str,
-        config: &ConfigFile,
-        remote: Option<String>,
-    ) -> Result<Target, Failure> {
+    /// Resolves a TARGET with these options, as `up` would.
+    pub(super) fn resolved(&self, target: &str, config: &ConfigFile, way: &WayArgs) -> Result<Target, Failure> {
         let files = RuntimeFiles::new(&runtime_dir()?, &TunnelName::of_target(target, config)?)?;
-        let overrides = Overrides { ssh_config: self.ssh_config(), remote, ..Overrides::default() };
+        let WayArgs { remote, carrier } = way.clone();
+        let overrides = Overrides { ssh_config: self.ssh_config(), remote, carrier, ..Overrides::default() };
         Ok(resolve(target, config, &overrides, &files.socket)?)
     }
 
@@ -67,6 +65,17 @@ impl Global {
     pub(super) fn ssh_config(&self) -> Option<PathBuf> {
         self.ssh_config.as_ref().map(|path| if path.as_os_str() == "none" { path.clone() } else { absolute(path) })
     }
+}
+
+/// How a command that only looks gets to the Engine, as for `up`.
+#[derive(Debug, Clone, Default, Args)]
+pub(super) struct WayArgs {
+    /// The Engine on the host, as for `up`
+    #[arg(long, value_name = "ENDPOINT")]
+    pub(super) remote: Option<String>,
+    /// The SSH that is used, as for `up`
+    #[arg(long, value_name = "auto|native|openssh")]
+    pub(super) carrier: Option<CarrierSetting>,
 }
 
 pub(super) fn absolute(path: &std::path::Path) -> PathBuf {

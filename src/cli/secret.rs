@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::global::Global;
+use super::global::{Global, WayArgs};
 use super::prompt;
 use super::ui::ui;
 use crate::config::{Leg, Target};
@@ -137,7 +137,7 @@ fn set(global: &Global, args: &SetArgs) -> Result<(), Failure> {
 }
 
 fn resolved(global: &Global, target: &str) -> Result<Target, Failure> {
-    global.resolved(target, &global.config()?, None)
+    global.resolved(target, &global.config()?, &WayArgs::default())
 }
 
 /// Every secret that may be stored for a target.

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use clap::{Args, Subcommand};
 
-use super::global::Global;
+use super::global::{Global, WayArgs};
 use super::ui::{self, ui};
 use crate::config::{ConfigFile, LocalEndpoint, RuntimeFiles, replace_file, runtime_dir};
 use crate::failure::{ExitCode, Failure};
@@ -108,7 +108,7 @@ fn uninstall(global: &Global, config: &ConfigFile, target: &str) -> Result<(), F
 fn plan(global: &Global, config: &ConfigFile, target: &str, socket: bool) -> Result<Service, Failure> {
     let other = |message: String| Failure::new(ExitCode::Other, message);
     // An unresolvable target would fail later as a service, where nobody sees it.
-    let resolved = global.resolved(target, config, None)?;
+    let resolved = global.resolved(target, config, &WayArgs::default())?;
     let name = &resolved.name;
     let program = std::env::current_exe().map_err(|e| other(format!("cannot find this program: {e}")))?;
     let mut options = Vec::new();

@@ -72,7 +72,8 @@ fn docker_works_over_the_machines_ssh_and_nothing_is_left_of_it() {
     cat.stdin.take().unwrap().write_all(&[b'x'; 300_000]).unwrap();
     let output = cat.wait_with_output().unwrap();
     assert_eq!((output.status.code(), output.stdout.len()), (Some(3), 300_000));
-    assert!(lab.ok(&["doctor", "lab"]).contains("by the machine's ssh: it is set"));
+    let by_ssh = |args: &[&str]| lab.ok(args).contains("by the machine's ssh: it is set");
+    assert!(by_ssh(&["doctor", "lab"]) && !by_ssh(&["doctor", "lab", "--carrier", "native"]));
     assert_eq!((masters(&lab).len(), homes(&lab).len()), (1, 1));
     lab.ok(&["down", "lab"]);
     assert_eq!((masters(&lab).len(), homes(&lab).len()), (0, 0));
