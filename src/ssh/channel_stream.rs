@@ -7,6 +7,7 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, Bytes, BytesMut};
 use russh::client::Msg;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf};
+use tokio_util::either::Either;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::channel::{self, Channel, ChannelReader, ChannelWriter, Received};
@@ -15,7 +16,10 @@ use super::preamble::Preamble;
 /// A channel that is read and written as a stream. It reports a truncated stream as an ordinary end; flows use
 /// [`Channel::split`].
 pub struct ChannelStream {
-    inner: Inner,
+    /// The channel whole, or what its two halves are joined to.
+    inner: Either<russh::ChannelStream<Msg>, DuplexStream>,
+    /// What joins them; it ends with the stream.
+    _carried: Option<AbortOnDropHandle<io::Result<()>>>,
     /// Until the output of a command begins.
     preamble: Option<Preamble>,
     /// What came with its beginning.
@@ -25,24 +29,18 @@ pub struct ChannelStream {
 /// Most bytes on the way between the halves of a channel and who uses them as a stream.
 const ON_THE_WAY: usize = 64 << 10;
 
-enum Inner {
-    Whole(russh::ChannelStream<Msg>),
-    /// What the two halves of a channel are joined to.
-    Halves(DuplexStream, #[expect(dead_code, reason = "it ends with the stream")] AbortOnDropHandle<io::Result<()>>),
-}
-
 impl From<Channel> for ChannelStream {
     fn from(channel: Channel) -> Self {
         match channel.into_inner() {
             (channel::Inner::Whole(inner), leads_to) => {
-                let inner = Inner::Whole(inner.into_stream());
-                Self { inner, preamble: leads_to.preamble(), begun: Bytes::new() }
+                let inner = Either::Left(inner.into_stream());
+                Self { inner, _carried: None, preamble: leads_to.preamble(), begun: Bytes::new() }
             }
             // They see to the beginning of a command's output themselves.
             (channel::Inner::Halves(reader, writer), _) => {
                 let (stream, other) = tokio::io::duplex(ON_THE_WAY);
                 let carried = AbortOnDropHandle::new(tokio::spawn(carry(reader, writer, other)));
-                Self { inner: Inner::Halves(stream, carried), preamble: None, begun: Bytes::new() }
+                Self { inner: Either::Right(stream), _carried: Some(carried), preamble: None, begun: Bytes::new() }
             }
         }
     }
@@ -66,38 +64,6 @@ async fn carry(mut reader: ChannelReader, writer: ChannelWriter, stream: DuplexS
     };
     let (inwards, outwards) = tokio::join!(inwards, outwards);
     inwards.and(outwards)
-}
-
-impl AsyncRead for Inner {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Whole(inner) => Pin::new(inner).poll_read(cx, buf),
-            Self::Halves(inner, _) => Pin::new(inner).poll_read(cx, buf),
-        }
-    }
-}
-
-impl AsyncWrite for Inner {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Whole(inner) => Pin::new(inner).poll_write(cx, data),
-            Self::Halves(inner, _) => Pin::new(inner).poll_write(cx, data),
-        }
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Whole(inner) => Pin::new(inner).poll_flush(cx),
-            Self::Halves(inner, _) => Pin::new(inner).poll_flush(cx),
-        }
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Whole(inner) => Pin::new(inner).poll_shutdown(cx),
-            Self::Halves(inner, _) => Pin::new(inner).poll_shutdown(cx),
-        }
-    }
 }
 
 impl AsyncRead for ChannelStream {

@@ -1,5 +1,6 @@
 //! An authenticated connection, whatever carries it.
 
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -18,6 +19,8 @@ use crate::config::Target;
 const ENDING_SESSION: Duration = Duration::from_secs(3);
 /// Pause before a refused command is tried again.
 const ASK_AGAIN: Duration = Duration::from_millis(100);
+/// Longest time for `true`.
+const TRUE: Duration = Duration::from_secs(5);
 /// Limit for the stored output of a command, in bytes.
 const MAX_OUTPUT: usize = 64 << 10;
 
@@ -26,6 +29,7 @@ const MAX_OUTPUT: usize = 64 << 10;
 pub struct Connection {
     by: By,
     carried: Carried,
+    sends_at_once: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -46,7 +50,7 @@ impl Connection {
             && let Some(found) = OpenSsh::found(target).await
         {
             let why = Some("its connection was there (ControlPath)".into());
-            return Ok(Self { by: By::OpenSsh(found), carried: Carried { by: Carrier::Shared, why, is_first: false } });
+            return Ok(Self::new(By::OpenSsh(found), Carried { by: Carrier::Shared, why, is_first: false }));
         }
         let error = match carrier::choose(target, context.openssh_first) {
             Choice::OpenSsh { why, is_first } => return Self::openssh(target, context, why, is_first).await,
@@ -68,15 +72,19 @@ impl Connection {
         }
     }
 
+    fn new(by: By, carried: Carried) -> Self {
+        Self { by, carried, sends_at_once: AtomicBool::new(false) }
+    }
+
     async fn native(target: &Target, context: &ConnectContext) -> Result<Self, Error> {
         let carried = Carried { by: Carrier::Native, why: None, is_first: false };
-        Ok(Self { by: By::Native(Native::establish(target, context).await?), carried })
+        Ok(Self::new(By::Native(Native::establish(target, context).await?), carried))
     }
 
     async fn openssh(target: &Target, context: &ConnectContext, why: String, is_first: bool) -> Result<Self, Error> {
         tracing::info!("the machine's ssh carries this tunnel: {why}");
         let made = OpenSsh::start(target, context).await?;
-        Ok(Self { by: By::OpenSsh(made), carried: Carried { by: Carrier::OpenSsh, why: Some(why), is_first } })
+        Ok(Self::new(By::OpenSsh(made), Carried { by: Carrier::OpenSsh, why: Some(why), is_first }))
     }
 
     /// What carries it.
@@ -160,18 +168,17 @@ impl Connection {
     /// Runs `true` in a session of its own, within 5 s: sshd then sends without delay (`ssh/command.rs`). Tells whether a
     /// command ran.
     pub async fn run_true(&self) -> bool {
-        match &self.by {
+        let ran = match &self.by {
             By::Native(native) => native.run_true().await,
-            By::OpenSsh(openssh) => openssh.run_true().await,
-        }
+            By::OpenSsh(_) => self.run("true", "", TRUE).await.is_ok_and(|output| output.status == Some(0)),
+        };
+        self.sends_at_once.store(ran, Relaxed);
+        ran
     }
 
     /// Whether the server is known to send without delay.
     pub fn sends_at_once(&self) -> bool {
-        match &self.by {
-            By::Native(native) => native.sends_at_once(),
-            By::OpenSsh(openssh) => openssh.sends_at_once(),
-        }
+        self.sends_at_once.load(Relaxed)
     }
 
     /// The algorithms negotiated with the server. None: the machine's ssh has done that.

@@ -3,7 +3,6 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use russh::Disconnect;
@@ -62,7 +61,6 @@ pub(super) struct Native {
     verifier: Arc<Verifier>,
     negotiated: watch::Receiver<Negotiated>,
     login: Login,
-    sends_at_once: AtomicBool,
     credentials: Credentials,
     /// The name under which this host's password is stored.
     password: Option<Kept>,
@@ -228,7 +226,6 @@ impl Native {
             password,
             _proxy: None,
             last_heard,
-            sends_at_once: AtomicBool::new(false),
             ends: way.ends,
             hop: way.hop,
         };
@@ -269,14 +266,7 @@ impl Native {
     /// Runs `true` in a session of its own, within 5 s: sshd then sends without delay (`ssh/command.rs`). Tells whether a
     /// command ran.
     pub(super) async fn run_true(&self) -> bool {
-        let ran = command::run(&self.handle).await;
-        self.sends_at_once.store(ran, Relaxed);
-        ran
-    }
-
-    /// Whether the server is known to send without delay.
-    pub(super) fn sends_at_once(&self) -> bool {
-        self.sends_at_once.load(Relaxed)
+        command::run(&self.handle).await
     }
 
     /// The algorithms negotiated with the server.

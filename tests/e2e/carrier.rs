@@ -3,7 +3,7 @@
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
@@ -546,12 +546,30 @@ fn whoever_is_not_root_has_ssh_log_in_and_ask_too() {
     assert!(output.status.code() == Some(4) && said.contains("Enter passphrase for key"), "{said}");
 }
 
+/// A lab whose connections of ssh are shared; its flows lead to a server that echoes.
+fn shares(more: &str) -> Option<Lab> {
+    let lab = Lab::far()?;
+    remote::serve(&lab.path("remote/x.sock"), remote::echo);
+    lab.write_profile(lab.path("remote/x.sock"), more);
+    lab.write_ssh_config(&format!("  ControlPath {}/%n", lab.path("home").display()));
+    Some(lab)
+}
+
+/// A connection of ssh that is shared, and a tunnel that uses it.
+fn master(lab: &Lab, words: &[&str]) -> Child {
+    let mut command = Command::new("ssh");
+    lab.set_env(&mut command);
+    let master =
+        command.arg("-F").arg(lab.path("ssh_config")).arg("-M").args(words).stdin(Stdio::piped()).spawn().unwrap();
+    wait_for("the master", || lab.path("home").join("lab").exists().then_some(()));
+    lab.ok(&["up", "lab"]);
+    assert_eq!(carrier(lab), "shared");
+    master
+}
+
 #[test]
 fn a_connection_of_ssh_that_is_not_shared_any_more_is_left() {
-    let Some(lab) = Lab::far() else { return };
-    remote::serve(&lab.path("remote/x.sock"), remote::echo);
-    lab.write_profile(lab.path("remote/x.sock"), "");
-    lab.write_ssh_config(&format!("  ControlPath {}/%n", lab.path("home").display()));
+    let Some(lab) = shares("") else { return };
     let ssh = |words: &[&str]| {
         let mut command = Command::new("ssh");
         lab.set_env(&mut command);
@@ -577,16 +595,8 @@ fn a_connection_of_ssh_that_is_not_shared_any_more_is_left() {
 
 #[test]
 fn a_connection_of_ssh_that_is_frozen_does_not_hold_down_up() {
-    let Some(lab) = Lab::far() else { return };
-    remote::serve(&lab.path("remote/x.sock"), remote::echo);
-    lab.write_profile(lab.path("remote/x.sock"), "");
-    lab.write_ssh_config(&format!("  ControlPath {}/%n", lab.path("home").display()));
-    let mut command = Command::new("ssh");
-    lab.set_env(&mut command);
-    let mut master = command.arg("-F").arg(lab.path("ssh_config")).args(["-M", "-N", "lab"]).spawn().unwrap();
-    wait_for("the master", || lab.path("home").join("lab").exists().then_some(()));
-    lab.ok(&["up", "lab"]);
-    assert_eq!(carrier(&lab), "shared");
+    let Some(lab) = shares("") else { return };
+    let mut master = master(&lab, &["-N", "lab"]);
     kill(&master.id().to_string(), "-STOP");
     lab.ok(&["down", "lab"]);
     assert_eq!(lab.runtime_files(), [""; 0]);
@@ -599,17 +609,8 @@ fn a_connection_of_ssh_that_is_frozen_does_not_hold_down_up() {
 
 #[test]
 fn a_shell_whose_connection_is_shared_ends_when_nothing_is_under_way() {
-    let Some(lab) = Lab::far() else { return };
-    remote::serve(&lab.path("remote/x.sock"), remote::echo);
-    lab.write_profile(lab.path("remote/x.sock"), "");
-    lab.write_ssh_config(&format!("  ControlPath {}/%n", lab.path("home").display()));
-    let mut command = Command::new("ssh");
-    lab.set_env(&mut command);
-    let mut shell =
-        command.arg("-F").arg(lab.path("ssh_config")).args(["-M", "lab", "cat"]).stdin(Stdio::piped()).spawn().unwrap();
-    wait_for("the master", || lab.path("home").join("lab").exists().then_some(()));
-    lab.ok(&["up", "lab"]);
-    assert_eq!(carrier(&lab), "shared");
+    let Some(lab) = shares("") else { return };
+    let mut shell = master(&lab, &["lab", "cat"]);
     drop(echo(&lab));
     wait_for("the flow to end", || (lab.status("lab")["flows_open"] == 0).then_some(()));
     drop(shell.stdin.take());
@@ -645,16 +646,8 @@ fn a_long_runtime_directory_is_no_hindrance() {
 /// Its link is gone, and nobody has told it: as after sleep, in another network.
 #[test]
 fn a_connection_of_ssh_whose_link_is_dead_is_given_up_and_not_taken_again() {
-    let Some(lab) = Lab::far() else { return };
-    remote::serve(&lab.path("remote/x.sock"), remote::echo);
-    lab.write_profile(lab.path("remote/x.sock"), "keepalive = \"1s\"\nkeepalive_count = 1\n");
-    lab.write_ssh_config(&format!("  ControlPath {}/%n", lab.path("home").display()));
-    let mut command = Command::new("ssh");
-    lab.set_env(&mut command);
-    let mut master = command.arg("-F").arg(lab.path("ssh_config")).args(["-M", "-N", "lab"]).spawn().unwrap();
-    wait_for("the master", || lab.path("home").join("lab").exists().then_some(()));
-    lab.ok(&["up", "lab"]);
-    assert_eq!(carrier(&lab), "shared");
+    let Some(lab) = shares("keepalive = \"1s\"\nkeepalive_count = 1\n") else { return };
+    let mut master = master(&lab, &["-N", "lab"]);
     let mut stream = echo(&lab);
     // The server's side of that connection only.
     lab.sshd.signal_sessions("-STOP");

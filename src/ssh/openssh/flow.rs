@@ -51,7 +51,7 @@ pub(super) async fn open(
         heard.note();
         let input = Sink::Pipe(pipe::Sender::from_owned_fd(input)?);
         let writing = Writing::new(input, Some(control.closer()));
-        Ok((Reading::new(receiver(output)?, errors, control, true, &writing, over, heard), writing))
+        Ok((Reading::new(receiver(output)?, errors, control, None, &writing, over, heard), writing))
     })
     .await
     .unwrap_or(Err(Refused::Gone))
@@ -69,8 +69,7 @@ pub(super) async fn connect(
     let control = Control::connect(path).await?;
     let (output, input) = connect_in_turn(here).await?.into_split();
     let writing = Writing::new(Sink::Socket(input), None);
-    let reading = Reading::new(Source::Socket(output), None, control, false, &writing, over, heard);
-    Ok((Reading { doubt: Some(doubt), ..reading }, writing))
+    Ok((Reading::new(Source::Socket(output), None, control, Some(doubt), &writing, over, heard), writing))
 }
 
 /// Whether the host has refused a stream: where a master listens for it, that looks like an end.
@@ -157,10 +156,9 @@ enum Step {
     Silent,
     /// It may send more.
     Sends,
-    /// The stream has ended before its first byte.
-    SilentEnd,
-    /// The stream has ended: because the host has ended its direction, or because the master has ended.
-    HasEnded,
+    /// The stream has ended, perhaps before its first byte: because the host has ended its direction, or because the
+    /// master has ended.
+    HasEnded { is_silent: bool },
     /// The host has ended its direction.
     Told,
     /// Nothing more comes.
@@ -174,9 +172,7 @@ pub(in crate::ssh) struct Reading {
     /// A command's standard error.
     errors: Option<Source>,
     control: Control,
-    /// Does the master tell over that connection what becomes of the stream?
-    is_told: bool,
-    /// Where the master tells of no refusal.
+    /// Where the master does not tell over that connection what becomes of the stream.
     doubt: Option<Doubt>,
     /// Has the other direction ended?
     other_ended: CancellationToken,
@@ -191,13 +187,13 @@ impl Reading {
         output: Source,
         errors: Option<Source>,
         control: Control,
-        is_told: bool,
+        doubt: Option<Doubt>,
         writing: &Writing,
         over: CancellationToken,
         heard: LastHeard,
     ) -> Self {
         let (output, other_ended) = (Some(output), writing.ended.clone());
-        Self { output, errors, control, is_told, doubt: None, other_ended, over, step: Step::Silent, heard }
+        Self { output, errors, control, doubt, other_ended, over, step: Step::Silent, heard }
     }
 
     pub(super) fn doubt_from_now(&mut self, doubt: Doubt) {
@@ -241,19 +237,15 @@ impl Reading {
                         return message;
                     }
                     if self.output.is_none() {
-                        self.step = if self.step == Step::Silent { Step::SilentEnd } else { Step::HasEnded };
+                        self.step = Step::HasEnded { is_silent: self.step == Step::Silent };
                     }
                 }
-                Step::SilentEnd => {
+                Step::HasEnded { is_silent } => {
                     // By its answer the master has said what it has to say.
                     let is_alive = self.control.alive_check().await.is_ok();
-                    let is_refusal = self.doubt.as_ref().is_some_and(Doubt::is_refusal);
+                    let is_refusal = is_silent && self.doubt.as_ref().is_some_and(Doubt::is_refusal);
                     self.step = if is_alive && !is_refusal { Step::Told } else { Step::Over };
                     return is_alive.then_some(if is_refusal { ChannelMsg::Close } else { ChannelMsg::Eof });
-                }
-                Step::HasEnded => {
-                    self.step = if self.control.alive_check().await.is_ok() { Step::Told } else { Step::Over };
-                    return (self.step == Step::Told).then_some(ChannelMsg::Eof);
                 }
                 Step::Told => {
                     while self.errors.is_some() {
@@ -261,7 +253,7 @@ impl Reading {
                             return Some(ChannelMsg::ExtendedData { data, ext: 1 });
                         }
                     }
-                    if !self.is_told {
+                    if self.doubt.is_some() {
                         self.other_ended.cancelled().await;
                     } else if let Some(exit_status) = self.control.exit_status().await {
                         return Some(ChannelMsg::ExitStatus { exit_status });

@@ -11,7 +11,6 @@ mod mux;
 mod process;
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -23,7 +22,7 @@ use self::home::Home;
 use self::master::Master;
 use self::mux::{Refused, answers};
 use self::process::{Process, Said};
-use super::channel::{Channel, OpenError, Received, Refusal};
+use super::channel::{Channel, OpenError, Refusal};
 use super::context::ConnectContext;
 use super::endpoint::Endpoint;
 use super::error::{Error, Phase};
@@ -55,7 +54,6 @@ pub(super) struct OpenSsh {
     ended: watch::Receiver<Option<String>>,
     ends: watch::Sender<bool>,
     master: Arc<Master>,
-    sends_at_once: AtomicBool,
     /// Who watches over it.
     _watching: AbortOnDropHandle<()>,
 }
@@ -160,8 +158,8 @@ impl OpenSsh {
             over.cancel();
             tells.send_replace(Some(why));
         }));
-        let (host, sends_at_once) = (target.ssh.host_name.clone(), AtomicBool::new(false));
-        Self { host, login, said, ended, ends, master, sends_at_once, _watching: watching }
+        let host = target.ssh.host_name.clone();
+        Self { host, login, said, ended, ends, master, _watching: watching }
     }
 
     /// Opens a channel to `endpoint` on the host.
@@ -184,26 +182,6 @@ impl OpenSsh {
     /// Waits for a sign of life from the server. False if the connection is lost.
     pub(super) async fn ping(&self) -> bool {
         self.master.ping().await
-    }
-
-    /// Runs `true` in a session of its own. Tells whether it ran.
-    pub(super) async fn run_true(&self) -> bool {
-        let ran = match self.open(&Endpoint::of_true()).await {
-            Ok(channel) => {
-                let (mut reader, writer) = channel.split();
-                while !matches!(reader.receive().await, Received::Closed | Received::Lost) {}
-                drop(writer);
-                reader.status() == Some(0)
-            }
-            Err(_) => false,
-        };
-        self.sends_at_once.store(ran, Relaxed);
-        ran
-    }
-
-    /// Whether the server is known to send without delay.
-    pub(super) fn sends_at_once(&self) -> bool {
-        self.sends_at_once.load(Relaxed)
     }
 
     pub(super) fn login(&self) -> &Login {

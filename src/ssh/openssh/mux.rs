@@ -174,15 +174,13 @@ impl Control {
         loop {
             let mut message = self.receive().await?;
             match message.kind {
-                HELLO => {}
-                EXIT_MESSAGE => {
-                    self.note_exit(message);
-                    continue;
+                HELLO => {
+                    if message.u32()? != VERSION {
+                        return Err(io::ErrorKind::InvalidData.into());
+                    }
                 }
+                EXIT_MESSAGE => self.note_exit(message),
                 _ => return Ok(message),
-            }
-            if message.u32()? != VERSION {
-                return Err(io::ErrorKind::InvalidData.into());
             }
         }
     }

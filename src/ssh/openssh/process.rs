@@ -101,9 +101,13 @@ static GROUPS: Mutex<Vec<Pid>> = Mutex::new(Vec::new());
 
 /// Ends all masters of this process, which ends, and the programs on their way.
 pub(in crate::ssh) fn end_masters() {
-    for group in std::mem::take(&mut *lock(&GROUPS)) {
-        let _ = rustix::process::kill_process_group(group, Signal::TERM);
-    }
+    std::mem::take(&mut *lock(&GROUPS)).into_iter().for_each(end_group);
+}
+
+fn end_group(group: Pid) {
+    let _ = rustix::process::kill_process_group(group, Signal::TERM);
+    // One that is stopped hears it only then.
+    let _ = rustix::process::kill_process_group(group, Signal::CONT);
 }
 
 /// A running master.
@@ -187,9 +191,7 @@ impl Process {
     /// Ends it.
     pub(super) async fn end(&mut self) {
         if let Some(group) = self.group {
-            let _ = rustix::process::kill_process_group(group, Signal::TERM);
-            // One that is stopped hears it only then.
-            let _ = rustix::process::kill_process_group(group, Signal::CONT);
+            end_group(group);
             if tokio::time::timeout(LAST_WORDS, self.child.wait()).await.is_ok() {
                 self.has_ended();
             }
@@ -200,7 +202,7 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         if let Some(group) = self.group {
-            let _ = rustix::process::kill_process_group(group, Signal::TERM);
+            end_group(group);
             self.has_ended();
         }
     }
