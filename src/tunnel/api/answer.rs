@@ -1,6 +1,6 @@
 //! Finds the end of an answer (RFC 9112 section 6.3).
 
-use crate::tunnel::guard::{Body, Rest, content_length, head_end};
+use crate::tunnel::guard::{Body, Rest, content_length, head_end, lines, split_once};
 
 /// Limit of an answer's head, in bytes.
 const MAX_HEAD: usize = 64 << 10;
@@ -172,11 +172,11 @@ impl Answer {
 /// Reads a head. None if it is not valid.
 fn read_head(head: &[u8], to_head: bool) -> Option<Head> {
     let text = std::str::from_utf8(head).ok()?.strip_suffix("\r\n\r\n")?;
-    // Line breaks come in pairs only.
-    if text.bytes().enumerate().any(|(at, byte)| byte == b'\n' && (at == 0 || head[at - 1] != b'\r')) {
+    let is_odd = |odd, (one, next): (&u8, &u8)| odd | (*one != b'\r' && *next == b'\n');
+    if head.iter().zip(&head[1..]).fold(head[0] == b'\n', is_odd) {
         return None;
     }
-    let mut lines = text.split('\n').map(|line| line.strip_suffix('\r').unwrap_or(line));
+    let mut lines = lines(text);
     let line = lines.next()?;
     let (line, mut closes) = match line.strip_prefix("HTTP/1.1 ") {
         Some(line) => (line, false),
@@ -186,7 +186,7 @@ fn read_head(head: &[u8], to_head: bool) -> Option<Head> {
     let status: u16 = digits.parse().ok().filter(|_| matches!(line.as_bytes().get(3), None | Some(b' ')))?;
     let (mut length, mut chunked) = (None, false);
     for line in lines {
-        let (name, value) = line.split_once(':')?;
+        let (name, value) = split_once(line, b':')?;
         let value = value.trim_matches([' ', '\t']);
         if name.eq_ignore_ascii_case("content-length") {
             let new = content_length(value).filter(|_| length.is_none())?;

@@ -5,6 +5,8 @@
 
 use std::ops::Range;
 
+use memchr::{memchr, memchr_iter};
+
 use super::operation::Operation;
 use super::refusal::Refusal;
 use super::target::Target;
@@ -154,7 +156,24 @@ struct Headers<'a> {
 /// The end of a head: the index after its empty line. `before` bytes were searched earlier.
 pub(in crate::tunnel) fn head_end(bytes: &[u8], before: usize) -> Option<usize> {
     let from = before.saturating_sub(3);
-    bytes[from..].windows(4).position(|four| four == b"\r\n\r\n").map(|at| from + at + 4)
+    let ends = memchr_iter(b'\n', &bytes[from..]).map(|at| from + at + 1);
+    ends.into_iter().find(|end| bytes[from..*end].ends_with(b"\r\n\r\n"))
+}
+
+/// The lines of a head. The break behind each is CR LF, or LF where the head was not checked for that.
+pub(in crate::tunnel) fn lines(head: &str) -> impl Iterator<Item = &str> {
+    let mut rest = Some(head);
+    std::iter::from_fn(move || {
+        let (line, behind) =
+            rest.take().map(|rest| split_once(rest, b'\n').map_or((rest, None), |(a, b)| (a, Some(b))))?;
+        rest = behind;
+        Some(line.strip_suffix('\r').unwrap_or(line))
+    })
+}
+
+/// As `str::split_once` by an ASCII character, and faster: it is done for each line of each request and answer.
+pub(in crate::tunnel) fn split_once(text: &str, byte: u8) -> Option<(&str, &str)> {
+    memchr(byte, text.as_bytes()).map(|at| (&text[..at], &text[at + 1..]))
 }
 
 /// The value of a Content-Length header, if it is a plain number (RFC 9110 section 8.6).
@@ -170,19 +189,17 @@ pub(in crate::tunnel) fn content_length(value: &str) -> Option<u64> {
 pub(in crate::tunnel) fn read(bytes: &[u8]) -> Result<(Head, Body), Refusal> {
     let text = std::str::from_utf8(bytes).ok().filter(|text| text.is_ascii()).ok_or("it is not ASCII")?;
     let text = text.strip_suffix("\r\n\r\n").ok_or("its head has no end")?;
-    let is_odd = |at: usize, byte: u8| match byte {
-        b'\r' => bytes[at + 1] != b'\n',
-        b'\n' => at == 0 || bytes[at - 1] != b'\r',
-        other => other.is_ascii_control() && other != b'\t',
-    };
-    if text.bytes().enumerate().any(|(at, byte)| is_odd(at, byte)) {
+    // Whole, so that the compiler can look at many at once.
+    let breaks = |odd, (one, next): (&u8, &u8)| odd | ((*one == b'\r') != (*next == b'\n'));
+    let has_odd_breaks = bytes.iter().zip(&bytes[1..]).fold(bytes[0] == b'\n', breaks);
+    let is_odd = |byte: u8| byte.is_ascii_control() && !matches!(byte, b'\t' | b'\r' | b'\n');
+    if has_odd_breaks || bytes.iter().fold(false, |odd, byte| odd | is_odd(*byte)) {
         return Err("its head has control characters in it");
     }
-    // Line breaks come in pairs only. (This is done for each request.)
-    let mut lines = text.split('\n').map(|line| line.strip_suffix('\r').unwrap_or(line));
+    let mut lines = lines(text);
     let line = lines.next().unwrap_or_default();
     let (method, target, version) = request_line(line)?;
-    if text.bytes().filter(|byte| *byte == b'\n').count() >= MAX_LINES {
+    if memchr_iter(b'\n', text.as_bytes()).count() >= MAX_LINES {
         return Err("it has too many headers");
     }
     let old = version == "HTTP/1.0";
@@ -228,13 +245,15 @@ pub(in crate::tunnel) fn read(bytes: &[u8]) -> Result<(Head, Body), Refusal> {
 
 /// Splits the request line into method, target and version.
 fn request_line(line: &str) -> Result<(&str, &str, &str), Refusal> {
-    let words: Vec<&str> = line.split(' ').collect();
-    let [method, target, version] = words.as_slice() else { return Err("its first line has not three words") };
+    let words = split_once(line, b' ').and_then(|(method, rest)| Some((method, split_once(rest, b' ')?)));
+    let Some((method, (target, version))) = words.filter(|(_, (_, last))| !last.contains(' ')) else {
+        return Err("its first line has not three words");
+    };
     // The preface of HTTP/2 (RFC 9113 section 3.4).
     if line == "PRI * HTTP/2.0" {
         return Err("it is HTTP/2 (h2c), which a guard does not read");
     }
-    if !["HTTP/1.1", "HTTP/1.0"].contains(version) {
+    if !["HTTP/1.1", "HTTP/1.0"].contains(&version) {
         return Err("it is neither HTTP/1.1 nor HTTP/1.0");
     }
     if method.is_empty() || !method.bytes().all(|b| b.is_ascii_uppercase()) {
@@ -253,8 +272,8 @@ impl<'a> Headers<'a> {
             if line.starts_with([' ', '\t']) {
                 return Err("a header is folded over two lines");
             }
-            let (name, value) = line.split_once(':').ok_or("a header has no colon")?;
-            if name.is_empty() || !name.bytes().all(is_token) {
+            let (name, value) = split_once(line, b':').ok_or("a header has no colon")?;
+            if name.is_empty() || !name.bytes().all(|byte| IS_TOKEN[usize::from(byte)]) {
                 return Err("a header's name is not valid");
             }
             let mut lower = [0; LONGEST_NAME];
@@ -321,10 +340,22 @@ fn is_form(content_type: &str) -> bool {
     kind == "application/x-www-form-urlencoded" || kind == "multipart/form-data"
 }
 
-/// A character of a token (RFC 9110 section 5.6.2).
-fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
-}
+/// The characters of a token (RFC 9110 section 5.6.2).
+const IS_TOKEN: [bool; 256] = {
+    let mut is_token = [false; 256];
+    let mut byte = 0u8;
+    while byte < 128 {
+        is_token[byte as usize] = byte.is_ascii_alphanumeric();
+        byte += 1;
+    }
+    let others = b"!#$%&'*+-.^_`|~";
+    let mut at = 0;
+    while at < others.len() {
+        is_token[others[at] as usize] = true;
+        at += 1;
+    }
+    is_token
+};
 
 #[cfg(test)]
 mod tests {

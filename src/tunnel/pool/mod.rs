@@ -348,18 +348,32 @@ impl Place {
 
 impl<C: Carrier> Lease<C> {
     fn new(pool: &Arc<Pool<C>>, pooled: &Arc<PooledConnection<C>>, counted: bool) -> Self {
-        pooled.users.send_modify(|users| *users += 1);
         if counted {
             pool.heap.flow_begins();
         }
-        Self {
+        let lease = Self {
             pool: pool.clone(),
             pooled: pooled.clone(),
             counted,
-            uses: AtomicBool::new(true),
+            uses: AtomicBool::new(false),
             spilled: AtomicU64::new(0),
             place: Mutex::new(Place::None),
+        };
+        lease.uses(true);
+        lease
+    }
+
+    /// Counts the flow among those who need the connection to be read. Those who follow that ask one thing only, and are
+    /// told of nothing else: is the connection shared?
+    fn uses(&self, uses: bool) {
+        if self.uses.swap(uses, Relaxed) == uses {
+            return;
         }
+        self.pooled.users.send_if_modified(|users| {
+            let was_shared = *users > 1;
+            *users = if uses { *users + 1 } else { *users - 1 };
+            was_shared != (*users > 1)
+        });
     }
 
     fn occupy(&self, place: Place) {
@@ -417,9 +431,7 @@ impl<C: Carrier> Lease<C> {
                 *lock(&self.place) = Place::Busy(kind);
             }
         }
-        if !self.uses.swap(true, Relaxed) {
-            pooled.users.send_modify(|users| *users += 1);
-        }
+        self.uses(true);
         true
     }
 
@@ -473,9 +485,7 @@ impl<C: Carrier> Lease<C> {
 
     /// The flow no longer needs the connection: its loss does not matter.
     pub(in crate::tunnel) fn leave(&self) {
-        if self.uses.swap(false, Relaxed) {
-            self.pooled.users.send_modify(|users| *users -= 1);
-        }
+        self.uses(false);
     }
 
     /// Waits until the flow must leave: its connection is dead. A listener also leaves a draining connection and, where
