@@ -32,6 +32,10 @@ docs:
     UPDATE_DOCS=1 INSTA_UPDATE=always cargo test --locked --lib
     UPDATE_DOCS=1 cargo test --locked --test fast reference
 
+# The lints for macOS, on a Debian machine
+check-macos:
+    scripts/check-macos
+
 # Feeds the parsers for SECONDS each.
 fuzz SECONDS="30" *TARGETS:
     scripts/fuzz {{ SECONDS }} {{ TARGETS }}

@@ -12,8 +12,9 @@
 //! - `ssh`: one authenticated connection; the only module that names russh;
 //! - `config`: profiles and ssh_config, resolved to a `Target`;
 //! - `failure`: a failure as people see it, with the exit code;
-//! - `address`, `text`, `shell_word`, `glob`, `backoff`, `bounded`, `sync`, `unix_socket`, `proc_net`, `sock_diag`: small
-//!   tools for all modules; they import no other module.
+//! - `os`: what the operating system does for us; the only module with conditions on the system;
+//! - `address`, `text`, `shell_word`, `glob`, `backoff`, `bounded`, `sync`: small tools for all modules. They and `os`
+//!   import no other module.
 //!
 //! docs/architecture.md tells how they work together. This library exists for the binary, the
 //! tests and the benchmarks; it promises no stable interface.
@@ -30,12 +31,9 @@ pub mod engine;
 pub mod failure;
 pub mod glob;
 pub mod host;
-pub mod proc_net;
+pub mod os;
 pub mod shell_word;
-#[cfg(target_os = "linux")]
-pub mod sock_diag;
 pub mod ssh;
 pub mod sync;
 pub mod text;
 pub mod tunnel;
-pub mod unix_socket;

@@ -13,7 +13,7 @@ use super::answers::{Container, Info, Network, Swarm, Version};
 use crate::config::{DEFAULT_SOCKET, HostKeyPolicy, Proxy, Target};
 use crate::engine::{self, Session};
 use crate::host::{self, Route, find_engine, open_engine};
-use crate::proc_net::socket_address;
+use crate::os::proc_net::socket_address;
 use crate::shell_word::quoted;
 use crate::ssh::{self, ChannelStream, ConnectContext, Connection, OpenError, Prompter};
 

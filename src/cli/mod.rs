@@ -173,7 +173,7 @@ pub fn run(cli: Cli) -> ExitCode {
     let Cli { global, command } = cli;
     ui::Ui::decide(&global, command.json());
     // Any command may ask for a passphrase, or read one from the keyring.
-    crate::ssh::keep_memory_private();
+    crate::os::process::keep_memory_private();
     match dispatch(&global, command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {

@@ -9,6 +9,8 @@ use super::global::{Global, WayArgs};
 use super::ui::{self, ui};
 use crate::config::{ConfigFile, LocalEndpoint, RuntimeFiles, replace_file, runtime_dir};
 use crate::failure::{ExitCode, Failure};
+use crate::os::ServiceManager;
+use crate::os::services::MANAGER;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ServiceCommand {
@@ -75,6 +77,13 @@ pub(super) fn service(global: &Global, command: &ServiceCommand) -> Result<(), F
 }
 
 fn install(global: &Global, config: &ConfigFile, args: &InstallArgs) -> Result<(), Failure> {
+    if args.socket && MANAGER == ServiceManager::Launchd {
+        return Err(Failure::new(
+            ExitCode::Usage,
+            "--socket needs systemd: launchd hands a socket over in another way",
+        )
+        .hint("without --socket the tunnel is up from login on"));
+    }
     let service = plan(global, config, &args.target, args.socket)?;
     if args.print {
         return ui::print(
@@ -125,7 +134,10 @@ fn plan(global: &Global, config: &ConfigFile, target: &str, socket: bool) -> Res
     };
     let unit = format!("dtunnel-{}", name.as_str().replace(|c: char| !c.is_ascii_alphanumeric() && c != '-', "_"));
     let about = checked(About { name: &unit, target, program: &program, options, local: &local, socket })?;
-    Ok(if cfg!(target_os = "macos") { launchd(&about, &home) } else { systemd(&about, &home) })
+    match MANAGER {
+        ServiceManager::Systemd => Ok(systemd(&about, &home)),
+        ServiceManager::Launchd => Ok(launchd(&about, &home)),
+    }
 }
 
 /// Checks that every value fits a line of a unit or a property list: valid UTF-8 without control characters.
@@ -156,8 +168,12 @@ fn tell(commands: &[Vec<String>]) -> Result<(), Failure> {
         match Command::new(program).args(arguments).stdin(Stdio::null()).status() {
             Ok(status) if status.success() => {}
             Ok(status) => {
-                return Err(Failure::new(ExitCode::Other, format!("`{shown}` ended with {status}"))
-                    .hint("without a user session there is no service manager; `loginctl enable-linger` makes one"));
+                let failure = Failure::new(ExitCode::Other, format!("`{shown}` ended with {status}"));
+                return Err(match MANAGER {
+                    ServiceManager::Systemd => failure
+                        .hint("without a user session there is no service manager; `loginctl enable-linger` makes one"),
+                    ServiceManager::Launchd => failure,
+                });
             }
             Err(_) => ui().note(&format!("{program} is not installed; not done: {shown}")),
         }

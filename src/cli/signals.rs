@@ -12,6 +12,8 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP};
 use signal_hook::flag;
 use signal_hook::low_level::{self, pipe};
 
+use crate::os::process::ignored_signals;
+
 /// Signals that end or stop this process.
 const ALL: [i32; 5] = [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP];
 /// Signals handled by a tunnel in this process (`up --foreground`).
@@ -76,7 +78,7 @@ impl Signals {
         let (news, sender) = UnixStream::pair()?;
         news.set_nonblocking(true)?;
         let (by_default, came) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicUsize::new(0)));
-        let ignored = ignored();
+        let ignored = ignored_signals();
         for signal in ALL {
             let is_anothers = OF_A_TUNNEL.contains(&signal) && A_TUNNEL_IS_HERE.load(Ordering::SeqCst);
             // Set by nohup(1) and for background jobs.
@@ -90,13 +92,6 @@ impl Signals {
         }
         Ok(Self { by_default, came, news })
     }
-}
-
-/// The signals this process was started to ignore, as a bit mask (proc_pid_status(5)). 0 on systems other than Linux.
-fn ignored() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
 }
 
 /// Stops this process, as Ctrl-Z does; returns when it is continued.

@@ -36,7 +36,7 @@ pub use local::LocalEndpoint;
 pub use name::{Destination, TunnelName, is_profile_name};
 pub use nearest::nearest;
 pub(crate) use paths::spill_dirs;
-pub use paths::{MAX_SOCKET_PATH, Paths, RuntimeFiles, config_path, log_path, route_path};
+pub use paths::{Paths, RuntimeFiles, config_path, log_path, route_path};
 pub use ports::{PortRule, Ports, PortsConflict, PortsSetting};
 pub use remote::{DEFAULT_SOCKET, Remote, is_same_socket};
 pub use resolve::{Overrides, resolve};
@@ -58,6 +58,7 @@ pub use values::{AuditSetting, Duration, Ignore, Jump};
 use std::path::PathBuf;
 
 use crate::failure::{ExitCode, Failure};
+use crate::os::places::MAX_SOCKET_PATH;
 
 /// Why a target could not be resolved. The user can fix each of these: a bad argument, a
 /// bad file, a directory that is not safe to use.

@@ -6,10 +6,7 @@ use directories::{BaseDirs, ProjectDirs};
 use nix::unistd::User;
 
 use super::{Error, TunnelName};
-
-/// Bytes that fit into `sun_path` beside the final NUL: unix(7) gives 108 in all on Linux, 104 on
-/// macOS and the BSDs.
-pub const MAX_SOCKET_PATH: usize = if cfg!(target_os = "linux") { 107 } else { 103 };
+use crate::os::places::MAX_SOCKET_PATH;
 
 /// The directories of this user.
 #[derive(Debug, Clone)]

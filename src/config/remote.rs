@@ -2,9 +2,11 @@
 
 use std::fmt;
 
-use super::{Error, MAX_SOCKET_PATH};
+use super::Error;
 use crate::address::Address;
 
+/// Longest path of a socket, in bytes: what Linux allows (unix(7)), the most of all systems.
+const MAX_SOCKET_PATH: usize = 107;
 /// Longest command that is accepted, in bytes.
 const MAX_COMMAND: usize = 4096;
 

@@ -10,6 +10,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Component, Path, PathBuf};
 
 use super::Error;
+use crate::os::places::temporary_dir;
 
 /// The runtime directory, which may not be there yet. If it is, it is ours alone, and so is the way to it.
 ///
@@ -41,11 +42,7 @@ fn place(named: Option<PathBuf>, of_users: &Path) -> PathBuf {
         |dir: &PathBuf| dir.is_absolute() && fs::metadata(dir).is_ok_and(|meta| meta.is_dir() && meta.uid() == me);
     match named.into_iter().chain([of_user]).find(is_ours) {
         Some(dir) => dir.join("dtunnel"),
-        // TMPDIR is not the same for all of a user's processes; on macOS it is that of the system.
-        None => {
-            let shared = if cfg!(target_os = "linux") { PathBuf::from("/tmp") } else { std::env::temp_dir() };
-            shared.join(format!("dtunnel-{me}"))
-        }
+        None => temporary_dir().join(format!("dtunnel-{me}")),
     }
 }
 

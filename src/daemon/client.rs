@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 use super::protocol::{Event, MAX_EVENT, MAX_LINE, PROTOCOL, Request, TunnelStatus};
 use crate::config::{RuntimeFiles, TunnelName};
 use crate::failure::{ExitCode, Failure};
-use crate::unix_socket::{self, connect_within};
+use crate::os::unix_socket::{self, connect_within};
 
 /// Longest wait for a daemon's answer. The daemon answers at once, but the machine may be very busy.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -226,11 +226,7 @@ impl ControlClient {
 /// Checks that the other end is this user's; returns its process id, if the system tells it.
 fn check_peer(stream: &UnixStream) -> Result<Option<u32>, ClientError> {
     let peer = unix_socket::peer(stream)?;
-    if peer.uid == rustix::process::getuid().as_raw() {
-        Ok(peer.pid)
-    } else {
-        Err(ClientError::Stranger { uid: peer.uid })
-    }
+    if peer.is_this_user() { Ok(peer.pid) } else { Err(ClientError::Stranger { uid: peer.uid }) }
 }
 
 /// The state of a tunnel's daemon, as seen from its control socket.

@@ -27,6 +27,8 @@ use crate::config::{
 };
 use crate::failure::{ExitCode, Failure};
 use crate::host;
+use crate::os::process::keep_memory_private;
+use crate::os::unix_socket;
 use crate::ssh::{self, Carried, Carrier, Prompter, Questions, Step};
 use crate::tunnel::{self, Inherited, Listener, SocketFile, State, Tunnel, bind_private};
 
@@ -48,7 +50,7 @@ pub fn run(options: &Options, parent: StdUnixStream, inherited: Option<Inherited
     }
     // This process's memory holds keys and passwords: other processes must not read it, and it must
     // not be dumped to a core file.
-    crate::ssh::keep_memory_private();
+    keep_memory_private();
     let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
     raise_open_files();
     rustix::process::umask(Mode::from_raw_mode(0o077));
@@ -242,11 +244,10 @@ fn reached_nobody(error: &tunnel::Error) -> bool {
 
 /// Serves the control socket. Never returns.
 async fn accept(listener: &UnixListener, control: &Arc<Control>, clients: &mut JoinSet<()>) {
-    let me = rustix::process::getuid().as_raw();
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) if stream.peer_cred().is_ok_and(|peer| peer.uid() == me) => {
+                Ok((stream, _)) if unix_socket::peer(&stream).is_ok_and(|peer| peer.is_this_user()) => {
                     let control = control.clone();
                     clients.spawn(async move { control.serve(stream, Who::Other).await });
                 }

@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use super::check::{Check, Verdict};
 use crate::config::{LocalEndpoint, Target, runtime_dir};
+use crate::os::process;
+use crate::os::unix_socket::{self, connect_within};
 use crate::ssh::own_agent;
-use crate::unix_socket::{self, connect_within};
 
 /// Time limit of connecting to a program on this machine.
 const CONNECTING: Duration = Duration::from_secs(1);
@@ -167,8 +168,7 @@ fn unix(path: &Path) -> Found {
 /// The listening program and its process id, if the system tells.
 fn holder(stream: &UnixStream) -> Option<(String, u32)> {
     let pid = unix_socket::peer(stream).ok()?.pid?;
-    let program = std::fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
-    Some((crate::text::shown(&program), pid))
+    Some((crate::text::shown(&process::name_of(pid)?), pid))
 }
 
 fn tcp(address: SocketAddr, tunnel: Option<&str>) -> Found {

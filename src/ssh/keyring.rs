@@ -8,9 +8,12 @@ use std::path::PathBuf;
 use std::sync::mpsc;
 use std::time::Duration;
 
+use keyring_core::Entry;
+
 use super::host_key::known_name;
 use super::prompter::Secret;
 use crate::config::{self, Leg, Target};
+use crate::os;
 
 /// The name under which dtunnel's secrets are kept.
 const SERVICE: &str = "dtunnel";
@@ -89,7 +92,7 @@ pub fn fetch(kept: &Kept) -> Result<Option<Secret>, KeyringError> {
 fn read(kept: &Kept) -> Result<Option<Secret>, KeyringError> {
     match entry(kept)?.get_password() {
         Ok(text) => Ok(Some(Secret::new(text))),
-        Err(keyring::Error::NoEntry) => Ok(None),
+        Err(keyring_core::Error::NoEntry) => Ok(None),
         Err(e) => Err(unusable(e)),
     }
 }
@@ -102,7 +105,7 @@ pub fn forget(kept: &Kept) -> Result<bool, KeyringError> {
     let kept = kept.clone();
     within_patience(move || match entry(&kept)?.delete_credential() {
         Ok(()) => Ok(true),
-        Err(keyring::Error::NoEntry) => Ok(false),
+        Err(keyring_core::Error::NoEntry) => Ok(false),
         Err(e) => Err(unusable(e)),
     })
 }
@@ -151,37 +154,10 @@ pub(super) async fn keep_while_logging_in(kept: Kept, secret: Secret) -> bool {
     keeping.await.unwrap_or(false)
 }
 
-fn unusable(error: keyring::Error) -> KeyringError {
+fn unusable(error: keyring_core::Error) -> KeyringError {
     KeyringError(error.to_string())
 }
 
-#[cfg(target_os = "linux")]
-fn entry(kept: &Kept) -> Result<keyring_core::Entry, KeyringError> {
-    use std::sync::OnceLock;
-    // Without a session bus there is no Secret Service, and asking for it would start one.
-    static HEADLESS: OnceLock<Result<(), String>> = OnceLock::new();
-    let has_bus = std::env::var_os("DBUS_SESSION_BUS_ADDRESS").is_some_and(|address| !address.is_empty());
-    if has_bus {
-        return keyring::Entry::new(SERVICE, &kept.name()).map(|entry| entry.inner).map_err(|_| KeyringError(status()));
-    }
-    let set = HEADLESS.get_or_init(|| {
-        let store = linux_keyutils_keyring_store::Store::new().map_err(|e| e.to_string())?;
-        keyring_core::set_default_store(store);
-        Ok(())
-    });
-    set.clone().map_err(KeyringError)?;
-    keyring_core::Entry::new(SERVICE, &kept.name()).map_err(unusable)
-}
-
-#[cfg(not(target_os = "linux"))]
-fn entry(kept: &Kept) -> Result<keyring::Entry, KeyringError> {
-    keyring::Entry::new(SERVICE, &kept.name()).map_err(|_| KeyringError(status()))
-}
-
-/// Why there is no keyring.
-fn status() -> String {
-    match keyring::Entry::store_status() {
-        Ok(()) => "it refused".into(),
-        Err(e) => e.to_string(),
-    }
+fn entry(kept: &Kept) -> Result<Entry, KeyringError> {
+    os::keyring::entry(SERVICE, &kept.name()).map_err(KeyringError)
 }

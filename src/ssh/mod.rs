@@ -26,7 +26,6 @@ pub mod keyring;
 mod keys;
 mod known_hosts;
 mod krl;
-mod memory;
 mod native;
 mod negotiated;
 mod openssh;
@@ -53,7 +52,6 @@ pub use identity::Identity;
 pub use keys::{Credentials, needs_passphrase, opens};
 #[cfg(fuzzing)]
 pub use known_hosts::read_known_hosts;
-pub use memory::keep_memory_private;
 pub use negotiated::{Login, Negotiated};
 pub use openssh::{answer_as_askpass, become_ssh};
 pub use passwords::{Bound, keep_password};

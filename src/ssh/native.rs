@@ -32,6 +32,7 @@ use super::step::{News, Step};
 use super::transport::tcp;
 use super::uncoupled::Uncoupled;
 use crate::config::{Destination, Proxy, Target, UpdateHostKeys};
+use crate::os;
 
 /// Receive window of a channel, in bytes. A server may send this much ahead of its other messages, such as the window
 /// adjustments for uploads. OpenSSH grants those 2 MiB at a time: with a window no larger, an upload keeps pace with a
@@ -287,10 +288,8 @@ impl Native {
     /// Whether the peer's TCP stack has acknowledged all data sent (RFC 9293 section 3.4). If so, the network path
     /// works, and the server itself is slow to answer. False if the system does not report it.
     pub(super) fn is_acknowledged(&self) -> bool {
-        #[cfg(target_os = "linux")]
         if let Some((ours, servers)) = self.ends {
-            let found = crate::sock_diag::find(ours, servers);
-            return found.is_ok_and(|found| found.is_some_and(|found| found.unacknowledged == 0));
+            return os::tcp::is_acknowledged(ours, servers);
         }
         self.hop.as_ref().is_some_and(|hop| hop.is_acknowledged())
     }

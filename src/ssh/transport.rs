@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use super::error::{Error, TurnedAway};
 use crate::config::{AddressFamily, SshSettings, Target};
+use crate::os;
 use crate::sync::lock;
 use crate::text;
 
@@ -34,7 +35,11 @@ pub(super) async fn tcp(target: &Target) -> Result<(BufReader<Tcp>, Greeting), E
     loop {
         match tcp_once(ssh).await {
             Ok((stream, round_trip)) => {
-                limit_silence(&stream, target);
+                // As long as keepalives may go unanswered: on a dead link with a full send buffer they would not even be
+                // sent.
+                if let Some(limit) = target.silence() {
+                    os::tcp::limit_silence(&stream, limit);
+                }
                 let greeting = Greeting::default();
                 let stream = Tcp { stream, round_trip, burst: 0, greeting: Some(greeting.clone()) };
                 return Ok((BufReader::with_capacity(READ_BUFFER, stream), greeting));
@@ -46,18 +51,6 @@ pub(super) async fn tcp(target: &Target) -> Result<(BufReader<Tcp>, Greeting), E
         tokio::time::sleep(ATTEMPTS_PAUSE).await;
     }
 }
-
-/// Limits the wait for acknowledgements to the time that keepalives may go unanswered: on a dead link with a full send
-/// buffer the keepalives themselves would not be sent (TCP_USER_TIMEOUT in tcp(7)).
-#[cfg(target_os = "linux")]
-fn limit_silence(stream: &TcpStream, target: &Target) {
-    let Some(limit) = target.silence().map(|limit| limit.as_millis()) else { return };
-    // Without this option only the detection takes longer.
-    let _ = rustix::net::sockopt::set_tcp_user_timeout(stream, u32::try_from(limit).unwrap_or(u32::MAX));
-}
-
-#[cfg(not(target_os = "linux"))]
-fn limit_silence(_: &TcpStream, _: &Target) {}
 
 /// The first bytes received from the server.
 #[derive(Clone, Default)]
@@ -175,7 +168,7 @@ async fn race(mut addresses: VecDeque<SocketAddr>, from: Option<SocketAddr>) -> 
 /// A TCP connection that acknowledges small packets at once and yields to other tasks.
 ///
 /// sshd leaves Nagle's algorithm on: its next small packet waits for the acknowledgement of the previous one, which
-/// would come 40 ms late (TCP_QUICKACK in tcp(7); it does not last, and is set again after each small read).
+/// would come 40 ms late. Acknowledging at once does not last, and is requested again after each small read.
 ///
 /// A session that always finds more to read would occupy the thread for as long as tokio allows, which with 32 KiB
 /// packets is some 4 MB of decryption. Another connection would wait that long for a single byte.
@@ -207,7 +200,6 @@ const MAX_GREETING: usize = 256;
 /// Bytes per read from the system. russh reads each packet in two pieces.
 const READ_BUFFER: usize = 128 << 10;
 /// Reads of at least this many bytes are bulk data, whose acknowledgement is not urgent.
-#[cfg(target_os = "linux")]
 const BULK: usize = 16 << 10;
 /// Bytes read in a row before the task yields: about 0.3 ms of work.
 const BURST: usize = 256 << 10;
@@ -228,10 +220,8 @@ impl AsyncRead for Tcp {
             greeting.note(&buf.filled()[before..]);
         }
         self.burst = if polled.is_ready() { self.burst + read } else { 0 };
-        #[cfg(target_os = "linux")]
         if polled.is_ready() && read < BULK {
-            // Without this option only the server's next packet is late.
-            let _ = rustix::net::sockopt::set_tcp_quickack(&self.stream, true);
+            os::tcp::acknowledge_now(&self.stream);
         }
         polled
     }

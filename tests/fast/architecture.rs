@@ -1,5 +1,5 @@
 //! The rules of the house (src/lib.rs), read from its `use` lines and paths: imports go down only, no file imports what
-//! imports it, russh is named in `ssh` only, and only `cli` prints.
+//! imports it, russh is named in `ssh` only, only `cli` prints, and only `os` has conditions on the system.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -13,19 +13,7 @@ const ROOMS: [&[&str]; 8] = [
     &["engine"],
     &["ssh"],
     &["config"],
-    &[
-        "failure",
-        "address",
-        "text",
-        "shell_word",
-        "glob",
-        "backoff",
-        "bounded",
-        "sync",
-        "unix_socket",
-        "proc_net",
-        "sock_diag",
-    ],
+    &["failure", "address", "text", "shell_word", "glob", "backoff", "bounded", "sync", "os"],
 ];
 
 type Module = Vec<String>;
@@ -88,8 +76,8 @@ fn expanded(tree: &str) -> Vec<Module> {
 
 struct House {
     sources: BTreeMap<Module, String>,
-    /// What a module hands on, by name.
-    handed_on: BTreeMap<(Module, String), Module>,
+    /// What a module hands on, by name: more than one where systems have their own.
+    handed_on: BTreeMap<(Module, String), BTreeSet<Module>>,
 }
 
 impl House {
@@ -98,7 +86,7 @@ impl House {
         for (module, source) in &house.sources.clone() {
             for path in uses(source, true) {
                 let Some(path) = house.absolute(module, &path) else { continue };
-                house.handed_on.insert((module.clone(), path.last().unwrap().clone()), path);
+                house.handed_on.entry((module.clone(), path.last().unwrap().clone())).or_default().insert(path);
             }
         }
         house
@@ -120,18 +108,18 @@ impl House {
         (is_relative || self.sources.contains_key(&child)).then(|| [base, path].concat())
     }
 
-    /// The file in which what a path names is defined.
-    fn home(&self, path: &[String]) -> Module {
-        let mut path = path.to_vec();
-        for _ in 0..8 {
-            let at = (0..=path.len()).rev().find(|at| self.sources.contains_key(&path[..*at])).unwrap();
-            let handed_on = path.get(at).and_then(|name| self.handed_on.get(&(path[..at].to_vec(), name.clone())));
-            match handed_on {
-                Some(next) if *next != path => path = [next.clone(), path[at + 1..].to_vec()].concat(),
-                _ => return path[..at].to_vec(),
+    /// The files in which what a path names is defined, after at most so many steps: one, or each system's.
+    fn homes(&self, path: &[String], steps: usize) -> BTreeSet<Module> {
+        assert!(steps > 0, "{path:?} is handed on in a circle");
+        let at = (0..=path.len()).rev().find(|at| self.sources.contains_key(&path[..*at])).unwrap();
+        let handed_on = path.get(at).and_then(|name| self.handed_on.get(&(path[..at].to_vec(), name.clone())));
+        match handed_on {
+            Some(next) if !next.contains(path) => {
+                let paths = next.iter().map(|next| [next.clone(), path[at + 1..].to_vec()].concat());
+                paths.flat_map(|path| self.homes(&path, steps - 1)).collect()
             }
+            _ => BTreeSet::from([path[..at].to_vec()]),
         }
-        panic!("{path:?} is handed on in a circle");
     }
 
     fn imports(&self, module: &Module) -> BTreeSet<Module> {
@@ -139,7 +127,7 @@ impl House {
         let mut paths = uses(source, false);
         paths.extend(paths_in(source));
         let absolute = paths.iter().filter_map(|path| self.absolute(module, path));
-        absolute.map(|path| self.home(&path)).filter(|home| home != module).collect()
+        absolute.flat_map(|path| self.homes(&path, 8)).filter(|home| home != module).collect()
     }
 }
 
@@ -231,4 +219,38 @@ fn russh_is_named_in_ssh_only_and_only_the_command_line_prints() {
             assert!(room == "cli" || !source.contains(print), "{} prints", module.join("::"));
         }
     }
+}
+
+/// The conditions in a source, as `#[cfg(…)]`, `#[cfg_attr(…)]` or `cfg!(…)` have them.
+fn conditions(source: &str) -> Vec<String> {
+    let after = ["cfg(", "cfg!(", "cfg_attr("].into_iter().flat_map(|begin| source.split(begin).skip(1));
+    let inner = after.map(|rest| {
+        let mut depth = 1;
+        rest.chars().take_while(move |c| {
+            depth += i32::from(*c == '(') - i32::from(*c == ')');
+            // What `cfg_attr` adds follows a comma.
+            depth > 1 || depth == 1 && *c != ','
+        })
+    });
+    inner.map(Iterator::collect).collect()
+}
+
+/// Tests may have such conditions, and CPUs are not systems.
+#[test]
+fn only_the_platform_room_has_conditions_on_the_system() {
+    const ALLOWED: [&str; 7] = ["test", "debug_assertions", "fuzzing", "target_arch", "not", "any", "all"];
+    let main = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/main.rs")).unwrap();
+    let sources = sources().into_iter().chain([(vec!["main".into()], main)]);
+    for (module, source) in sources.filter(|(module, _)| !module.iter().any(|part| part == "os" || part == "tests")) {
+        for condition in conditions(&source) {
+            // Every second part is in quotation marks.
+            let unquoted = condition.split('"').step_by(2);
+            let words = unquoted.flat_map(|part| part.split(|c: char| !c.is_alphanumeric() && c != '_'));
+            let odd = words.filter(|word| !word.is_empty() && !ALLOWED.contains(word)).collect::<Vec<_>>();
+            assert!(odd.is_empty(), "{}: cfg({condition}) belongs into src/os", module.join("::"));
+        }
+    }
+    let examples = "#[cfg(all(test, not(unix)))] if cfg!(target_os = \"linux\") {} #[cfg_attr(windows, path = \"x\")]";
+    let found = conditions(examples);
+    assert_eq!(found, ["all(test, not(unix))", "target_os = \"linux\"", "windows"]);
 }

@@ -17,7 +17,8 @@ use tokio_util::task::AbortOnDropHandle;
 use zeroize::Zeroizing;
 
 use super::home::{ASKPASS, QUESTIONS};
-use crate::ssh::memory::keep_memory_private;
+use crate::os::process::keep_memory_private;
+use crate::os::unix_socket;
 use crate::ssh::prompter::{Prompter, Question, Secret};
 use crate::sync::lock;
 use crate::text;
@@ -93,7 +94,7 @@ impl Answers {
 }
 
 async fn serve(mut stream: UnixStream, account: String, prompter: Prompter, unanswered: Arc<Mutex<Option<String>>>) {
-    let is_own = stream.peer_cred().is_ok_and(|peer| peer.uid() == rustix::process::geteuid().as_raw());
+    let is_own = unix_socket::peer(&stream).is_ok_and(|peer| peer.is_this_user());
     if !is_own {
         return;
     }

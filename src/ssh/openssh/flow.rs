@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use russh::ChannelMsg;
-use rustix::pipe::{PipeFlags, pipe_with};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf, pipe};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -36,14 +35,14 @@ pub(super) async fn open(
 ) -> Result<(Reading, Writing), Refused> {
     tokio::spawn(async move {
         let mut control = Control::connect(&path).await?;
-        let (stdin, input) = pipe_with(PipeFlags::CLOEXEC).map_err(io::Error::from)?;
-        let (output, stdout) = pipe_with(PipeFlags::CLOEXEC).map_err(io::Error::from)?;
+        let (stdin, input) = new_pipe()?;
+        let (output, stdout) = new_pipe()?;
         let mut errors = None;
         match &endpoint {
             Endpoint::Streamlocal(path) => control.forward(path, None, stdin, stdout).await?,
             Endpoint::Tcp { host, port } => control.forward(host, Some(*port), stdin, stdout).await?,
             Endpoint::Command { command, .. } => {
-                let (read, stderr) = pipe_with(PipeFlags::CLOEXEC).map_err(io::Error::from)?;
+                let (read, stderr) = new_pipe()?;
                 errors = Some(receiver(read)?);
                 control.session(command, [stdin, stdout, stderr]).await?;
             }
@@ -99,6 +98,12 @@ impl Doubt {
         }
         is_refusal
     }
+}
+
+/// A pipe: the end to read from, and the one to write to. Programs that are started do not get them.
+fn new_pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    let (reader, writer) = io::pipe()?;
+    Ok((reader.into(), writer.into()))
 }
 
 fn receiver(pipe: OwnedFd) -> io::Result<Source> {

@@ -19,6 +19,8 @@ use tokio::io::Interest;
 use tokio::net::UnixStream;
 use tokio::time::Instant;
 
+use crate::os::unix_socket;
+
 /// Message types (PROTOCOL.mux, section 11).
 const HELLO: u32 = 0x0000_0001;
 const NEW_SESSION: u32 = 0x1000_0002;
@@ -79,7 +81,7 @@ impl Control {
     /// From the system; [`io::ErrorKind::PermissionDenied`] where the socket is another user's.
     pub(super) async fn connect(path: &Path) -> io::Result<Self> {
         let stream = connect_in_turn(path).await?;
-        if stream.peer_cred()?.uid() != rustix::process::geteuid().as_raw() {
+        if !unix_socket::peer(&stream)?.is_this_user() {
             return Err(io::ErrorKind::PermissionDenied.into());
         }
         let mut control = Self { stream: Arc::new(stream), read: BytesMut::new(), exit: None };
@@ -207,7 +209,8 @@ impl Control {
             let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
             let mut ancillary = SendAncillaryBuffer::new(&mut space);
             ancillary.push(SendAncillaryMessage::ScmRights(&descriptors));
-            rustix::net::sendmsg(&*self.stream, &[IoSlice::new(&[0])], &mut ancillary, SendFlags::NOSIGNAL)?;
+            // No flag is needed against SIGPIPE, which Rust's programs ignore; not every system has one.
+            rustix::net::sendmsg(&*self.stream, &[IoSlice::new(&[0])], &mut ancillary, SendFlags::empty())?;
             Ok(())
         };
         self.stream.async_io(Interest::WRITABLE, send).await

@@ -16,6 +16,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::home::{Home, own_program};
 use crate::config::{Target, quoted_path};
+use crate::os::process::end_with_parent;
 use crate::ssh::prompter::Prompter;
 use crate::sync::lock;
 use crate::text;
@@ -29,19 +30,13 @@ const MAX_LINE: usize = 1000;
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// Becomes `ssh` if this process was started for that, under the name [`STARTER`]: with the daemon's end, the kernel ends
-/// it (PR_SET_PDEATHSIG, prctl(2)).
+/// it, where it does that ([`end_with_parent`]).
 pub fn become_ssh() -> Option<ExitCode> {
     let mut arguments = std::env::args_os();
     arguments.next().filter(|program| program == STARTER)?;
     let parent = arguments.next()?;
-    #[cfg(target_os = "linux")]
-    {
-        let set = rustix::process::set_parent_process_death_signal(Some(Signal::TERM));
-        // It may have ended before.
-        let is_there = rustix::process::getppid().is_some_and(|pid| pid.to_string() == parent.to_string_lossy());
-        if set.is_err() || !is_there {
-            return Some(ExitCode::FAILURE);
-        }
+    if !end_with_parent(&parent.to_string_lossy()) {
+        return Some(ExitCode::FAILURE);
     }
     let error = Command::new("ssh").args(arguments).exec();
     // The daemon reads it.

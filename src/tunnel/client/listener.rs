@@ -18,11 +18,11 @@ use tokio::task::JoinSet;
 use super::error_answer::{answer, error_body};
 use super::stream::LocalStream;
 use crate::config::{LocalEndpoint, check_socket_place};
+use crate::os::unix_socket::{self, connect_within};
+use crate::os::{Whose, tcp_clients};
 use crate::sync::lock;
-use crate::tunnel::client::peer::{self, Whose};
 use crate::tunnel::client::turned_away::TurnedAway;
 use crate::tunnel::error::Error;
-use crate::unix_socket::connect_within;
 
 /// Pause after a failed accept, most likely for lack of file descriptors.
 pub(in crate::tunnel) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -87,7 +87,7 @@ impl Listener {
                 Ok(Self::new(Kind::Unix { listener, _file: Some(file) }, endpoint.clone()))
             }
             LocalEndpoint::Tcp(address) => {
-                peer::are_told_apart().map_err(failed)?;
+                tcp_clients::are_told_apart().map_err(failed)?;
                 let listener = bind_tcp(*address).map_err(failed)?;
                 let endpoint = LocalEndpoint::Tcp(listener.local_addr().map_err(failed)?);
                 Ok(Self::new(Kind::Tcp(listener), endpoint))
@@ -112,7 +112,7 @@ impl Listener {
                 Ok(Self::new(Kind::Unix { listener, _file: None }, endpoint))
             }
             Inherited::Tcp(listener) => {
-                peer::are_told_apart().map_err(failed)?;
+                tcp_clients::are_told_apart().map_err(failed)?;
                 listener.set_nonblocking(true).map_err(failed)?;
                 let address = listener.local_addr().map_err(failed)?;
                 if !address.ip().is_loopback() {
@@ -156,7 +156,7 @@ impl Listener {
         match &self.kind {
             Kind::Unix { listener, .. } => {
                 let (stream, _) = listener.accept().await?;
-                if peer::is_this_user_unix(&stream)? {
+                if unix_socket::peer(&stream)?.is_this_user() {
                     return Ok(Ok(LocalStream::unix(stream)));
                 }
                 self.turn_away(stream);
@@ -164,7 +164,7 @@ impl Listener {
             }
             Kind::Tcp(listener) => {
                 let (stream, _) = listener.accept().await?;
-                let whose = peer::whose_tcp(&stream)?;
+                let whose = tcp_clients::whose(&stream)?;
                 match whose {
                     Whose::ThisUsers => return LocalStream::tcp(stream).map(Ok),
                     Whose::AnotherUsers => self.turn_away(stream),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio_util::task::AbortOnDropHandle;
 
-use super::peer::Whose;
+use crate::os::Whose;
 use crate::sync::lock;
 
 /// Pause between lines.

@@ -8,13 +8,13 @@ use std::collections::{BTreeSet, VecDeque};
 use std::fs::{DirBuilder, File, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt, PermissionsExt};
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
 
 use crate::config::spill_dirs;
+use crate::os::places::check_on_disk;
 
 /// Bytes per block. Accessed as a whole: a fraction of a millisecond in the page cache.
 pub(in crate::tunnel) const BLOCK: usize = 1 << 20;
@@ -149,7 +149,7 @@ impl Drop for Spill {
 fn open() -> io::Result<Arc<File>> {
     let mut error = io::Error::new(io::ErrorKind::NotFound, "there is no directory on disk for it");
     for dir in spill_dirs() {
-        match DirBuilder::new().recursive(true).mode(0o700).create(&dir).and_then(|()| on_disk(&dir)) {
+        match DirBuilder::new().recursive(true).mode(0o700).create(&dir).and_then(|()| check_on_disk(&dir)) {
             Ok(()) => match tempfile::tempfile_in(&dir) {
                 Ok(file) => {
                     // O_TMPFILE applies the umask.
@@ -162,24 +162,6 @@ fn open() -> io::Result<Arc<File>> {
         }
     }
     Err(error)
-}
-
-/// Fails for a directory in memory (tmpfs) and on NFS, which gives an unlinked file a name.
-#[cfg(target_os = "linux")]
-fn on_disk(dir: &Path) -> io::Result<()> {
-    // linux/magic.h: TMPFS, RAMFS, NFS.
-    const NOT: [u32; 3] = [0x0102_1994, 0x8584_58f6, 0x6969];
-    let kind = rustix::fs::statfs(dir)?.f_type;
-    // The type's width differs between systems; the magic numbers have 32 bits.
-    if NOT.iter().any(|not| i128::from(*not) == i128::from(kind)) {
-        return Err(io::Error::other("it is in memory or on a network"));
-    }
-    Ok(())
-}
-
-#[cfg(not(target_os = "linux"))]
-fn on_disk(_: &Path) -> io::Result<()> {
-    Ok(())
 }
 
 #[cfg(test)]

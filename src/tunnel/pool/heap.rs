@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
+use crate::os::heap;
+
 /// Flows at once from which on memory is given back; fewer leave little behind.
 const MANY: usize = 250;
 /// Pause before memory is given back: ending flows have freed theirs by then.
@@ -23,7 +25,7 @@ pub(in crate::tunnel) struct Heap {
 
 impl Heap {
     pub(in crate::tunnel) fn new() -> Arc<Self> {
-        keep();
+        heap::keep();
         Arc::default()
     }
 
@@ -37,13 +39,13 @@ impl Heap {
             return;
         }
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        let heap = self.clone();
+        let ours = self.clone();
         runtime.spawn(async move {
             tokio::time::sleep(SETTLED).await;
-            heap.due.store(false, Relaxed);
-            heap.peak.store(heap.open.load(Relaxed), Relaxed);
+            ours.due.store(false, Relaxed);
+            ours.peak.store(ours.open.load(Relaxed), Relaxed);
             // Some milliseconds for 100 MB.
-            drop(tokio::task::spawn_blocking(give_back));
+            drop(tokio::task::spawn_blocking(heap::give_back));
         });
     }
 
@@ -52,42 +54,6 @@ impl Heap {
         peak >= MANY && open <= peak / 2
     }
 }
-
-/// Has glibc keep up to 4 MB at the end of each heap for the next packets, and take memory for things of up to 1 MB from
-/// there (M_TRIM_THRESHOLD and M_MMAP_THRESHOLD in mallopt(3); both are 128 KiB otherwise). With two heaps in place of
-/// eight a processor (M_ARENA_MAX) less is left between things that live on, and of what the ends keep.
-#[cfg(all(target_os = "linux", target_env = "gnu"))]
-fn keep() {
-    const TRIM_THRESHOLD: i32 = 4 << 20;
-    const MMAP_THRESHOLD: i32 = 1 << 20;
-    const HEAPS: i32 = 2;
-    static ONCE: std::sync::Once = std::sync::Once::new();
-    ONCE.call_once(|| {
-        #[expect(unsafe_code, reason = "mallopt(3) is to be had in no other way")]
-        // SAFETY: mallopt(3) has no preconditions, and takes glibc's locks. Where it fails, the defaults stay.
-        unsafe {
-            libc::mallopt(libc::M_TRIM_THRESHOLD, TRIM_THRESHOLD);
-            libc::mallopt(libc::M_MMAP_THRESHOLD, MMAP_THRESHOLD);
-            libc::mallopt(libc::M_ARENA_MAX, HEAPS);
-        }
-    });
-}
-
-#[cfg(all(target_os = "linux", target_env = "gnu"))]
-fn give_back() {
-    #[expect(unsafe_code, reason = "malloc_trim(3) is to be had in no other way")]
-    // SAFETY: malloc_trim(3) has no preconditions, takes glibc's locks, and frees only unused memory.
-    unsafe {
-        libc::malloc_trim(0);
-    }
-}
-
-#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
-fn keep() {}
-
-/// Other allocators give memory back themselves.
-#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
-fn give_back() {}
 
 #[cfg(test)]
 mod tests {

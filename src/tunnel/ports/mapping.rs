@@ -11,8 +11,8 @@ use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::engine::{Container, Published};
+use crate::os::{Whose, tcp_clients};
 use crate::tunnel::client::listener::ACCEPT_PAUSE;
-use crate::tunnel::client::peer::{self, Whose};
 use crate::tunnel::client::stream::LocalStream;
 use crate::tunnel::client::turned_away::TurnedAway;
 use crate::tunnel::counters::Counters;
@@ -389,7 +389,7 @@ async fn accept(listener: Arc<TcpListener>, purpose: Purpose, clients: Clients) 
 
 /// The inner error is that the client is not this user's.
 fn of_this_user(stream: TcpStream, open_to_all: bool) -> io::Result<Result<LocalStream, Whose>> {
-    match if open_to_all { Whose::ThisUsers } else { peer::whose_tcp(&stream)? } {
+    match if open_to_all { Whose::ThisUsers } else { tcp_clients::whose(&stream)? } {
         Whose::ThisUsers => LocalStream::tcp(stream).map(Ok),
         whose => Ok(Err(whose)),
     }

@@ -2,7 +2,6 @@
 
 pub(super) mod commands;
 pub(super) mod connect;
-mod network;
 mod nodelay;
 mod reconnect_policy;
 pub(super) mod state;

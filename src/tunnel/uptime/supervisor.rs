@@ -7,12 +7,12 @@ use tokio::task::JoinSet;
 
 use super::commands::{Command, Commands};
 use super::connect::{Connector, Found};
-use super::network::Network;
 use super::nodelay;
 use super::reconnect_policy::ReconnectPolicy;
 use super::state::{Event, Publisher};
 use crate::backoff::Backoff;
 use crate::host;
+use crate::os::network::Network;
 use crate::ssh;
 use crate::tunnel::counters::Counters;
 use crate::tunnel::error::Error;

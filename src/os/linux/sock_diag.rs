@@ -22,14 +22,14 @@ const ANSWER_SIZE: usize = 88;
 
 /// The kernel's answer about a socket.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Found {
-    pub uid: u32,
+pub(super) struct Found {
+    pub(super) uid: u32,
     /// The inode; 0 if no process has the socket open any more.
-    pub inode: u64,
+    pub(super) inode: u64,
     /// As in `tcp_states.h`.
-    pub state: u8,
+    pub(super) state: u8,
     /// Bytes written that the peer's system has not acknowledged.
-    pub unacknowledged: u32,
+    pub(super) unacknowledged: u32,
 }
 
 /// The socket whose own end is `local`; None where there is none. An IPv6 socket that speaks
@@ -37,7 +37,7 @@ pub struct Found {
 ///
 /// # Errors
 /// If the kernel does not support the request.
-pub fn find(local: SocketAddr, remote: SocketAddr) -> io::Result<Option<Found>> {
+pub(super) fn find(local: SocketAddr, remote: SocketAddr) -> io::Result<Option<Found>> {
     let socket =
         socket_with(AddressFamily::NETLINK, SocketType::DGRAM, SocketFlags::CLOEXEC, Some(netlink::SOCK_DIAG))?;
     // One that is bound to an interface (SO_BINDTODEVICE in socket(7)) is found only by that one.

@@ -1,12 +1,14 @@
 //! Unix sockets of this machine: connecting within bounds, and who is at the other end.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
 use socket2::{Domain, SockAddr, Socket, Type};
+
+pub use super::peer::Peer;
 
 /// Connects to the socket at `path`.
 ///
@@ -29,31 +31,12 @@ pub fn connect_within(path: &Path, limit: Duration) -> io::Result<UnixStream> {
     Ok(UnixStream::from(OwnedFd::from(socket)))
 }
 
-/// Who is at the other end of a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Peer {
-    pub uid: u32,
-    /// The process, where the system tells it: one outside of our PID namespace has no number here.
-    pub pid: Option<u32>,
-}
-
 /// Who made the connection, or accepts those on its socket (SO_PEERCRED in unix(7); getpeereid(3) on other systems).
 ///
 /// # Errors
 /// What the system says.
-pub fn peer(stream: &UnixStream) -> io::Result<Peer> {
-    // Not by rustix, whose process numbers cannot be 0.
-    #[cfg(target_os = "linux")]
-    {
-        let found = nix::sys::socket::getsockopt(stream, nix::sys::socket::sockopt::PeerCredentials)?;
-        let pid = u32::try_from(found.pid()).ok().filter(|&pid| pid > 0);
-        Ok(Peer { uid: found.uid(), pid })
-    }
-    #[cfg(not(target_os = "linux"))]
-    {
-        let (uid, _) = nix::unistd::getpeereid(stream)?;
-        Ok(Peer { uid: uid.as_raw(), pid: None })
-    }
+pub fn peer(stream: &impl AsFd) -> io::Result<Peer> {
+    super::peer_of(stream)
 }
 
 #[cfg(test)]
@@ -86,6 +69,9 @@ mod tests {
         let (one, _two) = UnixStream::pair().expect("a pair");
         let found = peer(&one).expect("known");
         assert_eq!(found.uid, rustix::process::getuid().as_raw());
+        assert!(found.is_this_user());
+        let others = Peer { uid: found.uid + 1, pid: None };
+        assert!(!others.is_this_user());
         assert!(found.pid.is_none_or(|pid| pid == std::process::id()));
     }
 }

@@ -1,0 +1,17 @@
+//! Options of a TCP connection, and what the kernel tells of one. Those that exist (TCP_RXT_CONNDROPTIME,
+//! TCP_CONNECTION_INFO in netinet/tcp.h) have no safe interface.
+
+use std::net::SocketAddr;
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+/// Nothing is set: the detection of a dead link takes longer while data waits to be sent.
+pub fn limit_silence(_: impl AsFd, _: Duration) {}
+
+/// Nothing to set: the system decides by itself when to delay an acknowledgement.
+pub fn acknowledge_now(_: impl AsFd) {}
+
+/// False: not known.
+pub fn is_acknowledged(_: SocketAddr, _: SocketAddr) -> bool {
+    false
+}

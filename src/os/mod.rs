@@ -1,0 +1,44 @@
+//! The platform room: what an operating system does for this program, and the only place with conditions on the system
+//! (tests/fast holds this).
+//!
+//! Each system has a folder with the same modules and the same names in them; the compiler holds that. What differs is
+//! said in the doc comments of each system's own. Another system is one more folder.
+//!
+//! - `heap`: memory goes back to the system;
+//! - `keyring`: where secrets are kept;
+//! - `network`: changes of the network, and waking up;
+//! - `places`: paths and directories;
+//! - `process`: this process's memory, its parent, other processes' names;
+//! - `services`: the service manager;
+//! - `tcp`: options of a connection;
+//! - `tcp_clients`: whose a client on the loopback is.
+//!
+//! Beside them stands what is the same for all Unix systems. This module imports no other one.
+
+mod desktop_keyring;
+#[cfg(target_os = "linux")]
+mod linux;
+#[cfg(target_os = "macos")]
+mod macos;
+mod peer;
+pub mod proc_net;
+#[cfg(any(target_os = "macos", test))]
+mod routing_message;
+mod service_manager;
+pub mod unix_socket;
+mod whose;
+
+#[cfg(target_os = "linux")]
+pub use linux::{heap, keyring, network, places, process, services, tcp, tcp_clients};
+#[cfg(target_os = "macos")]
+pub use macos::{heap, keyring, network, places, process, services, tcp, tcp_clients};
+pub use service_manager::ServiceManager;
+pub use whose::Whose;
+
+#[cfg(target_os = "linux")]
+use linux::peer::peer_of;
+#[cfg(target_os = "macos")]
+use macos::peer::peer_of;
+
+#[cfg(not(any(target_os = "linux", target_os = "macos")))]
+compile_error!("dtunnel runs on Linux and macOS: another system needs a folder of its own in src/os");
