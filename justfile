@@ -44,6 +44,14 @@ fuzz SECONDS="30" *TARGETS:
 bench *ARGUMENTS:
     scripts/bench {{ ARGUMENTS }}
 
+# Makes the packages, in target/dist; --check-reproducible makes them twice and compares.
+dist *ARGUMENTS:
+    scripts/dist {{ ARGUMENTS }}
+
+# Installs, runs and removes the packages of target/dist. Needs root.
+test-packages:
+    scripts/test-packages
+
 # Mixed load with random cuts for SECONDS.
 soak SECONDS="1800":
     scripts/soak {{ SECONDS }}

@@ -7,6 +7,10 @@ fn main() -> ExitCode {
     if let Some(exit) = dtunnel::ssh::answer_as_askpass().or_else(dtunnel::ssh::become_ssh) {
         return exit;
     }
+    // `docker dtunnel …`.
+    if let Some(exit) = dtunnel::cli::answer_as_plugin() {
+        return exit;
+    }
     // Answers a shell's request for completions, then exits.
     dtunnel::cli::complete();
     match dtunnel::cli::parse() {

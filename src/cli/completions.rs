@@ -1,14 +1,16 @@
 //! `dtunnel completions`, and the answers to the shells' completion requests.
 
 use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use clap_complete::CompleteEnv;
 use clap_complete::engine::{ArgValueCompleter, CompletionCandidate};
 use clap_complete::env::Shells;
 
-use super::ui;
-use crate::config::{self, ConfigFile, Profile};
+use super::shell;
+use super::ui::{self, ui};
+use crate::config::{self, ConfigFile, Paths, Profile};
 use crate::failure::{ExitCode, Failure};
 
 /// The environment variable with which a shell's script requests completions.
@@ -16,11 +18,15 @@ const VARIABLE: &str = "COMPLETE";
 
 #[derive(Debug, Args)]
 pub(super) struct CompletionsArgs {
-    /// The shell
-    shell: Shell,
+    /// The shell [default with --install: yours]
+    #[arg(required_unless_present = "install")]
+    shell: Option<Shell>,
+    /// Write the script where the shell looks for it, and say what is left to do
+    #[arg(long)]
+    install: bool,
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, ValueEnum)]
 enum Shell {
     Bash,
     Zsh,
@@ -35,15 +41,110 @@ pub(super) fn complete(commands: fn() -> clap::Command) {
 }
 
 pub(super) fn completions(args: &CompletionsArgs) -> Result<(), Failure> {
+    if args.install {
+        return install(args.shell);
+    }
+    // clap requires the shell without --install.
+    args.shell.map_or(Ok(()), |shell| ui::print(&script(shell)?))
+}
+
+/// The script that requests completions from this program.
+fn script(shell: Shell) -> Result<String, Failure> {
     let other = |e: String| Failure::new(ExitCode::Other, e);
-    let name = args.shell.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
+    let name = shell.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
     let shells = Shells::builtins();
-    let shell = shells.completer(&name).ok_or_else(|| other(format!("there are no completions for {name}")))?;
+    let completer = shells.completer(&name).ok_or_else(|| other(format!("there are no completions for {name}")))?;
     let mut script = Vec::new();
-    let written = shell.write_registration(VARIABLE, "dtunnel", "dtunnel", "dtunnel", &mut script);
+    let written = completer.write_registration(VARIABLE, "dtunnel", "dtunnel", "dtunnel", &mut script);
     written.map_err(|e| other(e.to_string()))?;
     let script = String::from_utf8_lossy(&script);
-    ui::print(&if let Shell::Zsh = args.shell { fit_for_fpath(&script) } else { script.into_owned() })
+    Ok(if let Shell::Zsh = shell { fit_for_fpath(&script) } else { script.into_owned() })
+}
+
+/// Where a user's script for a shell is, and what the user has to do besides.
+#[derive(Debug, PartialEq)]
+struct Place {
+    path: PathBuf,
+    /// Empty where the shell finds the file by itself.
+    to_do: &'static str,
+}
+
+fn install(shell: Option<Shell>) -> Result<(), Failure> {
+    let unknown = || {
+        Failure::new(ExitCode::Usage, "there are no completions for your shell")
+            .hint("name another: dtunnel completions --install bash")
+    };
+    let shell = shell.or_else(|| Shell::of(shell::Shell::guess())).ok_or_else(unknown)?;
+    let script = script(shell)?;
+    let home = home()?;
+    let place = place(shell, &home, |name| std::env::var_os(name).map(PathBuf::from)).ok_or_else(|| {
+        Failure::new(ExitCode::Usage, "PowerShell reads no directory of completions")
+            .hint("add this line to $PROFILE: dtunnel completions powershell | Out-String | Invoke-Expression")
+    })?;
+    write(&place.path, &script)?;
+    ui().note(&format!("wrote {}", place.path.display()));
+    if !place.to_do.is_empty() {
+        ui().note(place.to_do);
+    }
+    Ok(())
+}
+
+/// The user's place for the script of a shell; none for PowerShell, which has no directory for them.
+fn place(shell: Shell, home: &Path, variable: impl Fn(&str) -> Option<PathBuf>) -> Option<Place> {
+    // The XDG base directory specification: a relative path is to be ignored.
+    let dir = |name, default: &str| variable(name).filter(|path| path.is_absolute()).unwrap_or(home.join(default));
+    let config = dir("XDG_CONFIG_HOME", ".config");
+    let (path, to_do) = match shell {
+        // bash-completion(7): loaded at the first Tab after the command's name.
+        Shell::Bash => {
+            let data = dir("XDG_DATA_HOME", ".local/share").join("bash-completion");
+            let user = variable("BASH_COMPLETION_USER_DIR").filter(|path| path.is_absolute()).unwrap_or(data);
+            (user.join("completions/dtunnel"), "new shells have it, where the package bash-completion is installed")
+        }
+        // zsh reads no directory of a user's own until its $fpath names it.
+        Shell::Zsh => (
+            variable("ZDOTDIR").filter(|path| path.is_absolute()).unwrap_or(home.into()).join(".zfunc/_dtunnel"),
+            "to ~/.zshrc, if it is not there: fpath=(${ZDOTDIR:-$HOME}/.zfunc $fpath); autoload -Uz compinit; compinit",
+        ),
+        Shell::Fish => (config.join("fish/completions/dtunnel.fish"), ""),
+        Shell::Elvish => (
+            config.join("elvish/lib/dtunnel-completions.elv"),
+            "to rc.elv, if it is not there: use dtunnel-completions",
+        ),
+        Shell::Powershell => return None,
+    };
+    Some(Place { path, to_do })
+}
+
+fn home() -> Result<PathBuf, Failure> {
+    Paths::new().map(|paths| paths.home).map_err(|e| Failure::new(ExitCode::Other, e.to_string()))
+}
+
+/// The directory of the user's data files: $XDG_DATA_HOME, or ~/.local/share on every system, as `man` has it.
+pub(super) fn data_home() -> Result<PathBuf, Failure> {
+    let named = std::env::var_os("XDG_DATA_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+    named.map_or_else(|| Ok(home()?.join(".local/share")), Ok)
+}
+
+/// Writes a file for the user's programs; its directory is made if it is missing.
+pub(super) fn write(path: &Path, text: &str) -> Result<(), Failure> {
+    let made = path.parent().map_or(Ok(()), std::fs::create_dir_all);
+    let written = made.and_then(|()| std::fs::write(path, text));
+    written.map_err(|e| Failure::new(ExitCode::Other, format!("cannot write {}: {e}", path.display())))
+}
+
+impl Shell {
+    /// None for a shell without completions, and for what is no shell.
+    fn of(shell: shell::Shell) -> Option<Self> {
+        Some(match shell {
+            shell::Shell::Bash => Self::Bash,
+            shell::Shell::Zsh => Self::Zsh,
+            shell::Shell::Fish => Self::Fish,
+            shell::Shell::Elvish => Self::Elvish,
+            shell::Shell::Powershell => Self::Powershell,
+            _ => return None,
+        })
+    }
 }
 
 /// zsh loads a file from $fpath at the first Tab and runs it for that Tab: then the script must complete at once. When
@@ -113,4 +214,44 @@ fn fitting(candidates: Vec<(String, String)>, begun: &OsStr) -> Vec<CompletionCa
     let begun = begun.to_string_lossy();
     let fitting = candidates.into_iter().filter(|(name, _)| name.starts_with(&*begun));
     fitting.map(|(name, help)| CompletionCandidate::new(name).help(Some(help.into()))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(shell: Shell, set: &[(&str, &str)]) -> String {
+        let variable = |name: &str| set.iter().find(|(set, _)| *set == name).map(|(_, value)| PathBuf::from(value));
+        place(shell, Path::new("/home/ann"), variable).unwrap().path.display().to_string()
+    }
+
+    #[test]
+    fn scripts_go_where_each_shell_looks_for_the_users_own() {
+        assert_eq!(path(Shell::Bash, &[]), "/home/ann/.local/share/bash-completion/completions/dtunnel");
+        assert_eq!(path(Shell::Zsh, &[]), "/home/ann/.zfunc/_dtunnel");
+        assert_eq!(path(Shell::Fish, &[]), "/home/ann/.config/fish/completions/dtunnel.fish");
+        assert_eq!(path(Shell::Elvish, &[]), "/home/ann/.config/elvish/lib/dtunnel-completions.elv");
+        assert_eq!(place(Shell::Powershell, Path::new("/home/ann"), |_| None), None);
+    }
+
+    #[test]
+    fn variables_move_them_and_relative_paths_are_ignored() {
+        let bash = "BASH_COMPLETION_USER_DIR";
+        assert_eq!(path(Shell::Bash, &[("XDG_DATA_HOME", "/d")]), "/d/bash-completion/completions/dtunnel");
+        assert_eq!(path(Shell::Bash, &[("XDG_DATA_HOME", "/d"), (bash, "/b")]), "/b/completions/dtunnel");
+        assert_eq!(path(Shell::Zsh, &[("ZDOTDIR", "/z")]), "/z/.zfunc/_dtunnel");
+        assert_eq!(path(Shell::Fish, &[("XDG_CONFIG_HOME", "c")]), "/home/ann/.config/fish/completions/dtunnel.fish");
+    }
+
+    #[test]
+    fn a_written_script_replaces_the_one_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a/b/_dtunnel");
+        for text in ["old and longer", "new"] {
+            write(&path, text).unwrap();
+        }
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "new");
+        let failure = write(&path.join("c"), "").unwrap_err();
+        assert!(failure.message.starts_with("cannot write "), "{}", failure.message);
+    }
 }

@@ -291,8 +291,16 @@ const ALL: &[Examples] = &[
         "completions",
         [
             ("source <(dtunnel completions bash)", "for this shell; in ~/.bashrc for every one"),
+            ("dtunnel completions --install", "for your shell, for every session"),
             ("dtunnel completions zsh > ~/.zfunc/_dtunnel", "a directory of $fpath"),
-            ("dtunnel completions fish > ~/.config/fish/completions/dtunnel.fish", "fish finds it there"),
+        ],
+    ),
+    (
+        "man",
+        [
+            ("dtunnel man up | man -l -", "read the page of `dtunnel up`"),
+            ("dtunnel man --install", "then `man dtunnel-up` finds it"),
+            ("dtunnel man --dir /usr/local/share/man/man1", "for every user of this machine"),
         ],
     ),
     (

@@ -17,7 +17,9 @@ mod exec;
 mod global;
 mod import;
 mod logs;
+mod man;
 mod output;
+mod plugin;
 mod ports;
 mod profile;
 mod progress;
@@ -108,8 +110,10 @@ enum Command {
     /// Tunnels as user services, under systemd or launchd
     #[command(subcommand)]
     Service(service::ServiceCommand),
-    /// Print the shell script that completes commands, profiles and hosts
+    /// Print the shell script that completes commands, profiles and hosts, or install it
     Completions(completions::CompletionsArgs),
+    /// Print the manual page of a command, or write them all
+    Man(man::ManArgs),
     /// Print the version, with the commit, its date and the platform
     Version(version::VersionArgs),
     /// The background process of `up`
@@ -135,7 +139,7 @@ impl Command {
             Self::Secret(command) => command.json(),
             Self::Version(args) => args.json,
             Self::Env(_) | Self::Exec(_) | Self::Shell(_) | Self::Logs(_) | Self::Top(_) | Self::Service(_) => false,
-            Self::Completions(_) | Self::Daemon(_) => false,
+            Self::Completions(_) | Self::Man(_) | Self::Daemon(_) => false,
         }
     }
 }
@@ -148,6 +152,11 @@ pub fn command() -> clap::Command {
 /// Answers a shell's completion request and exits, if there is one.
 pub fn complete() {
     completions::complete(command);
+}
+
+/// Answers docker if it started this program as its plugin `docker-dtunnel`. None for any other start.
+pub fn answer_as_plugin() -> Option<ExitCode> {
+    plugin::answer()
 }
 
 /// Parses the command line.
@@ -204,6 +213,7 @@ fn dispatch(global: &Global, command: Command) -> Result<(), Failure> {
         Command::Secret(command) => secret::secret(global, &command),
         Command::Service(command) => service::service(global, &command),
         Command::Completions(args) => completions::completions(&args),
+        Command::Man(args) => man::man(&args),
         Command::Version(_) => version::version(),
         Command::Daemon(args) => up::daemon(global, &args),
     }

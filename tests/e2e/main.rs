@@ -33,6 +33,7 @@ mod names;
 mod nodelay;
 mod passwords;
 mod pipelines;
+mod plugin;
 mod ports;
 mod privileged;
 mod questions;

@@ -8,15 +8,18 @@ use tokio::net::TcpStream;
 
 use crate::os::whose::Whose;
 
-/// Nothing to check: no client's user is known ([`whose`]).
+/// They are not: no client's user is known, and the Engine is root on its host.
 ///
 /// # Errors
-/// None.
+/// What to say of that.
 pub fn are_told_apart() -> io::Result<()> {
-    Ok(())
+    Err(io::Error::new(
+        io::ErrorKind::Unsupported,
+        "macOS does not tell this user's TCP clients from those of other users: use a Unix socket",
+    ))
 }
 
-/// Every client counts as this user's (docs/security.md).
+/// Every client of a published port counts as this user's (docs/security.md).
 ///
 /// # Errors
 /// None.
