@@ -222,7 +222,7 @@ mod tests {
 
     fn path(shell: Shell, set: &[(&str, &str)]) -> String {
         let variable = |name: &str| set.iter().find(|(set, _)| *set == name).map(|(_, value)| PathBuf::from(value));
-        place(shell, Path::new("/home/ann"), variable).unwrap().path.display().to_string()
+        place(shell, Path::new("/home/ann"), variable).expect("a place").path.display().to_string()
     }
 
     #[test]
@@ -245,13 +245,13 @@ mod tests {
 
     #[test]
     fn a_written_script_replaces_the_one_before() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("a/b/_dtunnel");
         for text in ["old and longer", "new"] {
-            write(&path, text).unwrap();
+            write(&path, text).expect("written");
         }
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), "new");
-        let failure = write(&path.join("c"), "").unwrap_err();
+        assert_eq!(std::fs::read_to_string(&path).expect("read"), "new");
+        let failure = write(&path.join("c"), "").expect_err("it is below a file");
         assert!(failure.message.starts_with("cannot write "), "{}", failure.message);
     }
 }

@@ -234,7 +234,7 @@ mod tests {
     #[test]
     fn each_command_has_its_page_and_an_alias_that_of_its_command() {
         for (words, title) in [("", "DTUNNEL"), ("profile add", "DTUNNEL-PROFILE-ADD"), ("start", "DTUNNEL-UP")] {
-            let page = page_of(words).unwrap();
+            let page = page_of(words).expect("a page");
             assert!(page.contains(&format!(".TH {title} 1 ")), "{words}: {page}");
         }
     }
@@ -242,7 +242,7 @@ mod tests {
     #[test]
     fn no_page_for_what_is_no_command() {
         for words in ["upp", "daemon", "help", "up prod-1"] {
-            let failure = page_of(words).unwrap_err();
+            let failure = page_of(words).expect_err("no page");
             assert_eq!(failure.exit, ExitCode::Usage);
             assert_eq!(failure.message, format!("`dtunnel {words}` is no command"));
         }

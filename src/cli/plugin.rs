@@ -100,7 +100,7 @@ mod tests {
     #[test]
     fn docker_is_told_what_the_plugin_is() {
         assert_eq!(wanted("docker-cli-plugin-metadata"), Wants::Metadata);
-        let told: serde_json::Value = serde_json::to_value(METADATA).unwrap();
+        let told: serde_json::Value = serde_json::to_value(METADATA).expect("JSON");
         assert_eq!(told["SchemaVersion"], "0.1.0");
         assert_eq!(told["Vendor"], "The dtunnel developers");
         assert_eq!(told["Version"], env!("CARGO_PKG_VERSION"));

@@ -34,11 +34,11 @@ fn docker_runs_dtunnel_as_its_plugin() {
     assert!(status.contains("\"lab\""), "{status}");
     assert_eq!(status.matches("\"name\"").count(), 1, "{status}");
     run(&mut docker(&lab, &["dtunnel", "restart", "lab"]));
-    if lab.engine.is_some() {
+    if let Some(engine) = &lab.engine {
         assert!(run(&mut docker(&lab, &["version"])).contains("Server"));
         let through =
             run(&mut docker(&lab, &["dtunnel", "exec", "lab", "--", "docker", "info", "--format", "{{.ID}}"]));
-        assert_eq!(through, run(&mut lab.engine.as_ref().unwrap().docker(&["info", "--format", "{{.ID}}"])));
+        assert_eq!(through, run(&mut engine.docker(&["info", "--format", "{{.ID}}"])));
     }
     run(&mut docker(&lab, &["dtunnel", "down", "lab"]));
 }
