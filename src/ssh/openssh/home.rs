@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use crate::config::prepare_runtime_dir;
+use crate::os::places::MAX_SOCKET_PATH;
 use crate::ssh::error::Error;
 use crate::sync::lock;
 
@@ -107,7 +108,7 @@ pub(super) fn own_program() -> io::Result<PathBuf> {
 /// Does the path of a control socket below `base` fit into `sun_path`? While ssh makes it, it is 17 bytes longer.
 fn fits(base: &Path) -> bool {
     let control = base.as_os_str().len() + "/".len() + PREFIX.len() + 16 + "/c".len();
-    control + 17 < 108
+    control + 17 <= MAX_SOCKET_PATH
 }
 
 /// Removes the directories of ours whose process has ended without removing them.
