@@ -275,12 +275,6 @@ impl Exchange {
         self.news.notified().await;
     }
 
-    /// Does the client get whatever the host sends now, and with nothing to be done first?
-    pub(in crate::tunnel) fn passes_unheard(&self) -> bool {
-        let state = lock(&self.state);
-        self.police.is_none() && !state.request.changes_ports && state.early == Early::No
-    }
-
     /// Records data from the host.
     pub(in crate::tunnel) fn host_sent(&self, data: &[u8]) -> FromHost {
         let mut state = lock(&self.state);

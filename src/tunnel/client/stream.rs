@@ -96,7 +96,11 @@ impl LocalStream {
     /// Writes at least one byte of `data`, which is not empty. Cancel safe.
     pub(in crate::tunnel) async fn write_some(&self, data: &[u8]) -> io::Result<usize> {
         loop {
-            match self.try_write(data) {
+            let written = match self {
+                Self::Unix { stream, .. } => stream.try_write(data),
+                Self::Tcp(stream) => stream.try_write(data),
+            };
+            match written {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(written) => return Ok(written),
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => match self {
@@ -105,14 +109,6 @@ impl LocalStream {
                 },
                 Err(e) => return Err(e),
             }
-        }
-    }
-
-    /// Writes what it takes of `data` without waiting.
-    pub(in crate::tunnel) fn try_write(&self, data: &[u8]) -> io::Result<usize> {
-        match self {
-            Self::Unix { stream, .. } => stream.try_write(data),
-            Self::Tcp(stream) => stream.try_write(data),
         }
     }
 

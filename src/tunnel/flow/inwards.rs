@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::carriage::{Carriage, End, Shared};
@@ -123,9 +123,7 @@ impl<'a> Inwards<'a> {
                     Received::Data(mut data) => {
                         self.carriage.lease.pooled.has_received(data.len());
                         if let Some(exchange) = self.carriage.exchange {
-                            let written = self.writes_unheard(exchange, &data);
                             self.hear(exchange, &mut data);
-                            data.advance(written);
                         }
                         let last = full && self.pace.received(Instant::now(), data.len());
                         if !data.is_empty() {
@@ -171,18 +169,6 @@ impl<'a> Inwards<'a> {
                 () = sleep_until(until) => {}
             }
         }
-    }
-
-    /// Gives the client what it takes at once, before the answer is read, where reading it cannot change what the client
-    /// gets: so the reading costs a client that waits for its answer no time. Returns the number of bytes.
-    fn writes_unheard(&self, exchange: &Exchange, data: &[u8]) -> usize {
-        if !self.buffer.is_empty() || self.held.is_some() || !exchange.passes_unheard() {
-            return 0;
-        }
-        // What hinders it is found when the rest is written.
-        let written = self.local.try_write(data).unwrap_or_default();
-        self.carriage.counters.iter().for_each(|c| c.received(written));
-        written
     }
 
     /// Has the client's requests hear what the host has sent, and keeps of it what the client gets.
