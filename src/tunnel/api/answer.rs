@@ -1,6 +1,8 @@
 //! Finds the end of an answer (RFC 9112 section 6.3).
 
-use crate::tunnel::guard::{Body, Rest, content_length, head_end, lines, split_once};
+use memchr::{memchr, memchr_iter};
+
+use crate::tunnel::guard::{Body, Rest, content_length, head_end};
 
 /// Limit of an answer's head, in bytes.
 const MAX_HEAD: usize = 64 << 10;
@@ -119,23 +121,31 @@ impl Answer {
         let mut rest_of_input = input;
         while !rest_of_input.is_empty() {
             let used = match &mut self.state {
-                State::Head(head) => {
-                    let before = head.len();
-                    let piece = rest_of_input.len().min(PIECE).min(MAX_HEAD + 1 - before);
-                    head.extend_from_slice(&rest_of_input[..piece]);
-                    let Some(end) = head_end(head, before) else {
-                        if head.len() > MAX_HEAD {
-                            return Progress::Invalid;
-                        }
-                        rest_of_input = &rest_of_input[piece..];
-                        continue;
+                State::Head(begun) => {
+                    let before = begun.len();
+                    let piece = &rest_of_input[..rest_of_input.len().min(PIECE).min(MAX_HEAD + 1 - before)];
+                    // Nearly always it is whole, and need not be copied.
+                    let whole = if before == 0 { head_end(piece, 0).map(|end| &piece[..end]) } else { None };
+                    let head = if let Some(head) = whole {
+                        head
+                    } else {
+                        begun.extend_from_slice(piece);
+                        let Some(end) = head_end(begun, before) else {
+                            if begun.len() > MAX_HEAD {
+                                return Progress::Invalid;
+                            }
+                            rest_of_input = &rest_of_input[piece.len()..];
+                            continue;
+                        };
+                        &begun[..end]
                     };
-                    let Some(Head { status, follows, closes }) = read_head(&head[..end], self.to_head) else {
+                    let end = head.len();
+                    let Some(Head { status, follows, closes }) = read_head(head, self.to_head) else {
                         return Progress::Invalid;
                     };
                     if follows != Follows::Answer {
                         (self.status, self.closes) = (Some(status), closes);
-                        self.head = self.keeps.head.then(|| head[..end].to_vec());
+                        self.head = self.keeps.head.then(|| head.to_vec());
                     }
                     self.state = match follows {
                         Follows::Switch => return Progress::Switched,
@@ -171,32 +181,39 @@ impl Answer {
 
 /// Reads a head. None if it is not valid.
 fn read_head(head: &[u8], to_head: bool) -> Option<Head> {
-    let text = std::str::from_utf8(head).ok()?.strip_suffix("\r\n\r\n")?;
-    let is_odd = |odd, (one, next): (&u8, &u8)| odd | (*one != b'\r' && *next == b'\n');
-    if head.iter().zip(&head[1..]).fold(head[0] == b'\n', is_odd) {
+    let head = head.strip_suffix(b"\r\n")?;
+    let mut begins = 0;
+    let mut lines = memchr_iter(b'\n', head).map(|end| {
+        let line = &head[begins..end];
+        begins = end + 1;
+        line.strip_suffix(b"\r")
+    });
+    let line = lines.next()??;
+    let (line, mut closes) = match line.strip_prefix(b"HTTP/1.1 ") {
+        Some(line) => (line, false),
+        None => (line.strip_prefix(b"HTTP/1.0 ")?, true),
+    };
+    let digits = line.get(..3).filter(|digits| digits.iter().all(u8::is_ascii_digit))?;
+    let status = digits.iter().fold(0, |status, digit| status * 10 + u16::from(digit - b'0'));
+    if !matches!(line.get(3), None | Some(b' ')) {
         return None;
     }
-    let mut lines = lines(text);
-    let line = lines.next()?;
-    let (line, mut closes) = match line.strip_prefix("HTTP/1.1 ") {
-        Some(line) => (line, false),
-        None => (line.strip_prefix("HTTP/1.0 ")?, true),
-    };
-    let digits = line.get(..3).filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()))?;
-    let status: u16 = digits.parse().ok().filter(|_| matches!(line.as_bytes().get(3), None | Some(b' ')))?;
     let (mut length, mut chunked) = (None, false);
     for line in lines {
-        let (name, value) = split_once(line, b':')?;
-        let value = value.trim_matches([' ', '\t']);
-        if name.eq_ignore_ascii_case("content-length") {
-            let new = content_length(value).filter(|_| length.is_none())?;
+        let line = line?;
+        let colon = memchr(b':', line)?;
+        let is = |name: &[u8]| line[..colon].eq_ignore_ascii_case(name);
+        let value = || std::str::from_utf8(&line[colon + 1..]).ok().map(|value| value.trim_matches([' ', '\t']));
+        // Their lengths differ, so that at most one is compared.
+        if is(b"content-length") {
+            let new = content_length(value()?).filter(|_| length.is_none())?;
             length = Some(new);
-        } else if name.eq_ignore_ascii_case("transfer-encoding") {
-            if chunked || !value.eq_ignore_ascii_case("chunked") {
+        } else if is(b"transfer-encoding") {
+            if chunked || !value()?.eq_ignore_ascii_case("chunked") {
                 return None;
             }
             chunked = true;
-        } else if name.eq_ignore_ascii_case("connection") && !value.eq_ignore_ascii_case("keep-alive") {
+        } else if is(b"connection") && !value()?.eq_ignore_ascii_case("keep-alive") {
             closes = true;
         }
     }

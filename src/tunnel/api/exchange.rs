@@ -97,6 +97,9 @@ struct State {
     /// Data from the client that belongs to the next request.
     pending: BytesMut,
     request: Request,
+    /// The last question that may be sent again. A client that repeats it, as clients of a kept connection do, is not read
+    /// anew. Never under a guard.
+    asked: Option<Box<Request>>,
     /// The answer to the request.
     answer: Option<Answer>,
     /// Whether any part of the answer has arrived.
@@ -312,10 +315,13 @@ impl Exchange {
         }
         let (is_ping, generation) = (std::mem::take(&mut state.request.is_ping), state.request.generation);
         let answer = state.answer.take();
+        let goes_on = progress == Progress::Complete && !state.request.last && state.request.rest.has_ended();
         if matches!(progress, Progress::Complete | Progress::Last | Progress::Surplus(_)) {
-            let line = std::mem::take(&mut state.request.line);
             if tracing::enabled!(tracing::Level::DEBUG) {
-                line.log(answer.as_ref().and_then(Answer::status));
+                state.request.line.log(answer.as_ref().and_then(Answer::status));
+            }
+            if self.police.is_some() || !goes_on {
+                state.request.line = Line::default();
             }
         }
         if let Some(police) = &self.police {
@@ -329,7 +335,7 @@ impl Exchange {
             if state.phase != Phase::Asked {
                 self.news.notify_one();
             }
-        } else if progress == Progress::Complete && !state.request.last && state.request.rest.has_ended() {
+        } else if goes_on {
             state.next_request(Early::No, None);
         } else if state.pending.is_empty() {
             state.phase = Phase::Blind;
@@ -437,6 +443,17 @@ impl Exchange {
         state.repeats += 1;
         true
     }
+
+    /// The Engine has ended a channel on which the request that is ready was to be sent. True if the request is to have
+    /// another channel, as often as one is sent again: some Engine may close whatever it accepts.
+    pub(in crate::tunnel) fn moves_unsent(&self) -> bool {
+        let mut state = lock(&self.state);
+        let moves = state.phase == Phase::Ready && state.repeats < MOST_REPEATS;
+        if moves {
+            state.repeats += 1;
+        }
+        moves
+    }
 }
 
 impl Told for Exchange {
@@ -468,6 +485,12 @@ impl State {
 
     /// Looks for a request in the pending data, of which `before` bytes were searched earlier.
     fn gather(&mut self, before: usize) -> FromClient {
+        if let Some(asked) = self.asked.as_mut().filter(|asked| asked.is_repeated_by(&self.pending)) {
+            std::mem::swap(&mut self.request, asked);
+            self.request.becomes_new();
+            self.phase = Phase::Ready;
+            return FromClient::Ready;
+        }
         match Request::read(&self.pending, before) {
             Reading::More => return FromClient::Wait,
             Reading::Other => self.phase = Phase::BlindReady,

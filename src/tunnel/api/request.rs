@@ -1,6 +1,7 @@
 //! What a request's head means for its client's connection.
 
 use std::borrow::Cow;
+use std::mem::take;
 use std::ops::Range;
 use std::time::SystemTime;
 
@@ -111,6 +112,23 @@ impl Request {
             _ => None,
         };
         Reading::Request(Box::new(Self { rest, is_ping: is_cli_ping(pending), body: body_at, ..Self::of(&head, body) }))
+    }
+
+    /// Whether it was sent, and may be sent again.
+    pub(super) fn may_be_repeated(&self) -> bool {
+        self.repeatable.as_ref().is_some_and(|whole| !whole.is_empty())
+    }
+
+    /// Are these the bytes of this request, of all that has come?
+    pub(super) fn is_repeated_by(&self, pending: &[u8]) -> bool {
+        self.may_be_repeated() && self.repeatable.as_deref() == Some(pending)
+    }
+
+    /// Makes it the request that it was before it was sent.
+    pub(super) fn becomes_new(&mut self) {
+        self.is_ping = self.repeatable.as_deref().is_some_and(is_cli_ping);
+        self.line =
+            Line { method: take(&mut self.line.method), target: take(&mut self.line.target), ..Line::default() };
     }
 
     /// A request with this head, of whose body nothing is here.

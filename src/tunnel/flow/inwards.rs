@@ -188,12 +188,13 @@ impl<'a> Inwards<'a> {
     }
 
     /// Does the client's connection survive this end of its channel? The loss of the SSH connection, if no request is in
-    /// progress that cannot be sent again. An end that the Engine made, only if such a request is in progress and the
-    /// channel carried another one before: then the Engine may have closed what was idle (RFC 9112 section 9.3.1).
+    /// progress that cannot be sent again. An end that the Engine made, if its request has not been sent, or can be sent
+    /// again and the channel carried another one before: the Engine may have closed what was idle (RFC 9112 section 9.3.1).
     fn goes_on(&self, end: &Received) -> bool {
         let Some(exchange) = self.carriage.exchange else { return false };
         let is_used = || self.carriage.is_used || self.shared.requests.load(Relaxed) > 1;
         (*end == Received::Lost || is_used() && !exchange.is_between()) && exchange.survives()
+            || exchange.moves_unsent()
     }
 
     /// The client.

@@ -161,7 +161,7 @@ pub(in crate::tunnel) fn head_end(bytes: &[u8], before: usize) -> Option<usize> 
 }
 
 /// The lines of a head. The break behind each is CR LF, or LF where the head was not checked for that.
-pub(in crate::tunnel) fn lines(head: &str) -> impl Iterator<Item = &str> {
+fn lines(head: &str) -> impl Iterator<Item = &str> {
     let mut rest = Some(head);
     std::iter::from_fn(move || {
         let (line, behind) =
@@ -171,8 +171,8 @@ pub(in crate::tunnel) fn lines(head: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// As `str::split_once` by an ASCII character, and faster: it is done for each line of each request and answer.
-pub(in crate::tunnel) fn split_once(text: &str, byte: u8) -> Option<(&str, &str)> {
+/// As `str::split_once` by an ASCII character, and faster: it is done for each line of each request.
+fn split_once(text: &str, byte: u8) -> Option<(&str, &str)> {
     memchr(byte, text.as_bytes()).map(|at| (&text[..at], &text[at + 1..]))
 }
 

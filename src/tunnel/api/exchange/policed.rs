@@ -178,7 +178,8 @@ impl Exchange {
     /// The Engine has left a request without any answer. True if the client is told so.
     pub(in crate::tunnel) fn tells_unanswered(&self) -> bool {
         let mut state = lock(&self.state);
-        let is_told = self.police.is_some() && state.phase == Phase::Asked && !state.answered;
+        let is_unanswered = state.phase == Phase::Ready || state.phase == Phase::Asked && !state.answered;
+        let is_told = self.police.is_some() && is_unanswered;
         if is_told {
             let head = state.policed.head.take();
             state.reject((StatusCode::BAD_GATEWAY, "the Engine did not answer: the connection was cut".into()), head);
@@ -406,7 +407,11 @@ impl State {
     /// Goes on with what follows a request that has been answered.
     pub(super) fn next_request(&mut self, early: Early, police: Option<&dyn Police>) {
         let Policed { behind, is_stray, is_ended, .. } = std::mem::take(&mut self.policed);
-        *self = Self { is_later: true, early, ..Self::default() };
+        let mut asked = self.asked.take();
+        if police.is_none() && self.request.may_be_repeated() {
+            std::mem::swap(&mut self.request, asked.get_or_insert_default());
+        }
+        *self = Self { is_later: true, early, asked, ..Self::default() };
         (self.policed.is_stray, self.policed.is_ended) = (is_stray, is_ended);
         if let Some(police) = police.filter(|_| !behind.is_empty()) {
             self.pending = behind;

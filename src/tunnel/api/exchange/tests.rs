@@ -139,6 +139,52 @@ fn what_has_no_certain_end_stays_on_its_channel() {
     assert!(!is_free(&early), "an answer before the end of its request");
 }
 
+/// The Engine's end may arrive with the channel's confirmation, before the request has been sent.
+#[test]
+fn a_request_that_was_not_sent_goes_on_another_channel_whatever_it_is() {
+    let exchange = Exchange::default();
+    assert!(!exchange.moves_unsent(), "nothing is to be sent");
+    take(&exchange, b"POST /containers/a/start HTTP/1.1\r\nHost: x\r\n\r\n");
+    for _ in 0..MOST_REPEATS {
+        assert!(exchange.moves_unsent());
+        assert!(exchange.ready().is_some());
+    }
+    assert!(!exchange.moves_unsent(), "it is not tried for ever");
+    let asked = Exchange::default();
+    ask(&asked, PING);
+    assert!(!asked.moves_unsent());
+}
+
+#[test]
+fn a_repeated_question_is_read_as_the_first_one_was() {
+    let exchange = Exchange::default();
+    let ping = b"HEAD /_ping HTTP/1.1\r\nHost: x\r\nUser-Agent: Docker-Client/20.10 (linux)\r\n\r\n";
+    let other = b"GET /containers/json HTTP/1.1\r\nHost: x\r\n\r\n";
+    for (request, path, is_ping) in [
+        (&ping[..], "/_ping", true),
+        (ping, "/_ping", true),
+        (other, "/containers/json", false),
+        (other, "/containers/json", false),
+        (ping, "/_ping", true),
+        (b"GET /containers/json HTTP/1.1\r\nHost: y\r\n\r\n", "/containers/json", false),
+    ] {
+        assert_eq!(take(&exchange, request), FromClient::Ready);
+        assert_eq!(exchange.ready(), Some(Kind::Short));
+        assert_eq!(lock(&exchange.state).request.is_ping, is_ping);
+        assert_eq!(&exchange.begin()[..], request);
+        assert_eq!(exchange.in_progress().map(|line| (line.path().to_owned(), line.received)), Some((path.into(), 0)));
+        hear(
+            &exchange,
+            if is_ping { b"HTTP/1.1 200 OK\r\n\r\n" } else { b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n" },
+        );
+        assert!(is_free(&exchange) && exchange.in_progress().is_none());
+    }
+    // Behind it comes more than was asked before, or less.
+    assert_eq!(take(&exchange, &other[..9]), FromClient::Wait);
+    assert_eq!(take(&exchange, &other[9..]), FromClient::Ready);
+    assert_eq!(&exchange.begin()[..], other);
+}
+
 #[test]
 fn a_question_without_an_answer_is_sent_again_and_nothing_else() {
     let exchange = Exchange::default();

@@ -196,6 +196,9 @@ fn what_does_not_pass_is_read_to_its_end_and_the_next_one_goes_on() {
     // Without any answer it is said so; with half of one it is not.
     assert!(exchange.tells_unanswered() && exchange.must_leave().is_some());
     assert_eq!(exchange.rejected().map(|rejected| rejected.refused.0), Some(StatusCode::BAD_GATEWAY));
+    let (unsent, _) = self::exchange();
+    take(&unsent, b"GET /info HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert!(unsent.ready().is_some() && unsent.tells_unanswered() && unsent.ready().is_none());
     let (half, _) = self::exchange();
     sent(&half, b"GET /info HTTP/1.1\r\nHost: x\r\n\r\n");
     half.host_sent(b"HTTP");
