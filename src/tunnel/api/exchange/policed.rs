@@ -23,7 +23,7 @@ use crate::tunnel::api::answer::{Answer, Progress};
 use crate::tunnel::api::ping::is_cli_ping;
 use crate::tunnel::api::request::Request;
 use crate::tunnel::guard::{
-    ByHead, Content, Head, Makes, Pass, Passed, Police, Refusal, Refused, Rest, head_end, read_head,
+    Body, ByHead, Content, Head, Makes, Pass, Passed, Police, Refusal, Refused, Rest, head_end, read_head,
 };
 
 /// Limit of a head, in bytes. The longest known header holds the credentials of all registries.
@@ -77,6 +77,17 @@ pub(super) struct Policed {
     /// When the head, or the body that is looked at, began to come.
     since: Option<Instant>,
     /// The head of a request that was sent.
+    head: Option<Head>,
+    /// The head of this connection's last request, as it came and as it was read. A client that repeats it, as clients of a
+    /// kept connection do, is decided on anew, but not read anew.
+    known: Option<Box<Known>>,
+}
+
+#[derive(Debug)]
+struct Known {
+    bytes: Bytes,
+    body: Body,
+    /// None while its request is under way.
     head: Option<Head>,
 }
 
@@ -372,9 +383,16 @@ impl State {
         };
         let bytes = self.pending.split_to(end).freeze();
         self.policed.behind = self.pending.split();
-        let (head, body) = match read_head(&bytes) {
-            Ok(read) => read,
-            Err(refusal) => return self.reject((StatusCode::BAD_REQUEST, refusal.into()), None),
+        let known = self.policed.known.as_mut().filter(|known| known.bytes == bytes);
+        let (head, body) = match known.and_then(|known| Some((known.head.take()?, known.body))) {
+            Some(known) => known,
+            None => match read_head(&bytes) {
+                Ok((head, body)) => {
+                    self.policed.known = Some(Box::new(Known { bytes: bytes.clone(), body, head: None }));
+                    (head, body)
+                }
+                Err(refusal) => return self.reject((StatusCode::BAD_REQUEST, refusal.into()), None),
+            },
         };
         self.request = Request::of(&head, body);
         self.request.is_ping = self.policed.behind.is_empty() && is_cli_ping(&bytes);
@@ -406,13 +424,16 @@ impl State {
 
     /// Goes on with what follows a request that has been answered.
     pub(super) fn next_request(&mut self, early: Early, police: Option<&dyn Police>) {
-        let Policed { behind, is_stray, is_ended, .. } = std::mem::take(&mut self.policed);
+        let Policed { behind, is_stray, is_ended, head, mut known, .. } = std::mem::take(&mut self.policed);
+        if let Some(known) = &mut known {
+            known.head = head;
+        }
         let mut asked = self.asked.take();
         if police.is_none() && self.request.may_be_repeated() {
             std::mem::swap(&mut self.request, asked.get_or_insert_default());
         }
         *self = Self { is_later: true, early, asked, ..Self::default() };
-        (self.policed.is_stray, self.policed.is_ended) = (is_stray, is_ended);
+        (self.policed.is_stray, self.policed.is_ended, self.policed.known) = (is_stray, is_ended, known);
         if let Some(police) = police.filter(|_| !behind.is_empty()) {
             self.pending = behind;
             self.policed_gather(police, 0);

@@ -274,3 +274,35 @@ fn the_end_of_a_client_is_its_end_between_requests_only() {
     assert!(!half.is_over());
     assert_eq!(half.rejected().map(|rejected| rejected.refused.0), Some(StatusCode::BAD_REQUEST));
 }
+
+/// Lets a request pass so many times.
+#[derive(Debug)]
+struct Counting(Mutex<u32>);
+
+impl Police for Counting {
+    fn decide(&self, head: &Head) -> Result<ByHead, Refused> {
+        let mut left = lock(&self.0);
+        *left = left.checked_sub(1).ok_or((StatusCode::FORBIDDEN, "no more".into()))?;
+        Ok(ByHead::Send(head.target.clone()))
+    }
+
+    fn answered(&self, _: &[u8]) {}
+
+    fn made(&self, _: Makes, _: &[u8]) {}
+}
+
+#[test]
+fn a_repeated_request_is_the_same_and_is_decided_on_each_time() {
+    let exchange = Exchange::new(Arc::default(), Arc::default(), Some(Arc::new(Counting(Mutex::new(4)))));
+    let (one, other) = ("GET /info HTTP/1.1\r\nHost: x\r\n\r\n", "GET /info?a=1 HTTP/1.1\r\nHost: x\r\n\r\n");
+    for request in [one, one, other, one] {
+        assert_eq!(sent(&exchange, request.as_bytes()), request);
+        exchange.host_sent(DONE);
+    }
+    for request in [one, one, other] {
+        assert_eq!(sent(&exchange, request.as_bytes()), "");
+        let rejected = exchange.rejected().expect("refused");
+        assert_eq!(rejected.head.map(|head| head.target), request.split(' ').nth(1).map(str::to_owned));
+        exchange.goes_on();
+    }
+}
