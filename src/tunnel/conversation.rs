@@ -97,7 +97,8 @@ impl Conversation {
                 }
                 Placed::Refused(local, reason) => {
                     let refused = (StatusCode::BAD_GATEWAY, reason);
-                    Box::pin(self.answer_refused(local, Rejected { refused, head: None })).await;
+                    let head = self.exchange.take_head();
+                    Box::pin(self.answer_refused(local, Rejected { refused, head })).await;
                     return Ok(End::Cut);
                 }
             };

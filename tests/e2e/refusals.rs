@@ -94,6 +94,20 @@ fn each_refusal_arrives_at_a_client_that_sends_first() {
     }
 }
 
+/// An answer to HEAD has no body (RFC 9110 section 9.3.2), also where there is no Engine to answer.
+#[test]
+fn who_asks_for_a_head_gets_no_body_where_the_engine_is_gone() {
+    let lab = lab(drop, "access = [\"containers\"]");
+    std::fs::remove_file(lab.path("remote/engine.sock")).unwrap();
+    for (method, has_body) in [("HEAD", false), ("GET", true)] {
+        let head = format!("{method} /containers/a/archive?path=/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        let answer = sent_and_read(&mut connect(&lab.socket("lab")), &head, b"");
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{method}: {answer}"));
+        assert!(head.starts_with("HTTP/1.1 502 "), "{answer}");
+        assert_eq!(!body.is_empty(), has_body, "{answer}");
+    }
+}
+
 /// Who waits for a word before a body gets the refusal instead, and is not asked for the body.
 #[test]
 fn who_waits_to_be_asked_for_a_body_is_refused_at_once() {

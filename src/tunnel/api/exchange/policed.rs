@@ -147,6 +147,11 @@ impl Exchange {
         state.policed.rejected.take()
     }
 
+    /// The head of a request that has found no place.
+    pub(in crate::tunnel) fn take_head(&self) -> Option<Head> {
+        lock(&self.state).policed.head.take()
+    }
+
     /// Whether the body of the request has ended.
     pub(in crate::tunnel) fn body_has_ended(&self) -> bool {
         lock(&self.state).request.rest.has_ended()
