@@ -10,6 +10,8 @@ import tarfile
 import docker
 
 IMAGE = sys.argv[1]
+# Other tests run this at the same time on the same Engine.
+NAME, NETWORK = f"docker-py-{os.getpid()}", f"docker py {os.getpid()}"
 client = docker.from_env(timeout=60)
 
 assert client.ping()
@@ -65,11 +67,11 @@ if "more" in sys.argv:
     made = low.create_container(IMAGE, ["true"], runtime="runc", volumes=["/data"], environment={"A": "b"})
     assert low.inspect_container(made)["HostConfig"]["Runtime"] == "runc"
     low.remove_container(made, v=True)
-    network = client.networks.create("docker py", driver="bridge", internal=True, labels={"a": "b"})
-    volume = client.volumes.create("docker-py", driver="local", driver_opts={"type": "tmpfs", "device": "tmpfs"})
+    network = client.networks.create(NETWORK, driver="bridge", internal=True, labels={"a": "b"})
+    volume = client.volumes.create(NAME, driver="local", driver_opts={"type": "tmpfs", "device": "tmpfs"})
     container = client.containers.create(
-        IMAGE, ["sh", "-c", "echo out; exec sleep 600"], name="docker-py", network="docker py", detach=True,
-        volumes={"docker-py": {"bind": "/v", "mode": "rw"}}, tmpfs={"/t": "size=1m"}, cap_drop=["ALL"], cap_add=["CHOWN"],
+        IMAGE, ["sh", "-c", "echo out; exec sleep 600"], name=NAME, network=NETWORK, detach=True,
+        volumes={NAME: {"bind": "/v", "mode": "rw"}}, tmpfs={"/t": "size=1m"}, cap_drop=["ALL"], cap_add=["CHOWN"],
         security_opt=["no-new-privileges"], mem_limit="64m", nano_cpus=500_000_000, pids_limit=50, init=False,
         ulimits=[docker.types.Ulimit(name="nofile", soft=100, hard=100)], sysctls={"net.core.somaxconn": "128"},
         log_config=docker.types.LogConfig(config={"tag": "{{.Name}}"}), restart_policy={"Name": "on-failure", "MaximumRetryCount": 2},
@@ -81,23 +83,23 @@ if "more" in sys.argv:
         run = low.exec_create(container.id, ["echo", "keys"], detach_keys="ctrl-x,x")
         assert low.exec_start(run) == b"keys\n"
         container.update(mem_limit="128m", memswap_limit="256m")
-        container.rename("docker-py-2")
+        container.rename(f"{NAME}-2")
         container.pause()
         container.unpause()
         network.disconnect(container)
         network.connect(container, aliases=["py"])
         assert container.top()["Processes"] and container.diff() is not None and container.stats(stream=False)
-        image = container.commit("docker-py", "1", message="m", author="a", changes=["ENV X=y"], conf={"Cmd": ["true"]})
-        assert "X=y" in client.images.get("docker-py:1").attrs["Config"]["Env"]
-        image.tag("docker-py", "2")
-        client.images.remove("docker-py:2")
-        loaded = client.images.load(b"".join(image.save(named="docker-py:1")))
+        image = container.commit(NAME, "1", message="m", author="a", changes=["ENV X=y"], conf={"Cmd": ["true"]})
+        assert "X=y" in client.images.get(f"{NAME}:1").attrs["Config"]["Env"]
+        image.tag(NAME, "2")
+        client.images.remove(f"{NAME}:2")
+        loaded = client.images.load(b"".join(image.save(named=f"{NAME}:1")))
         assert loaded[0].id == image.id
         dockerfile = f"FROM {IMAGE}\nRUN echo built > /x\n".encode()
-        built, _ = client.images.build(fileobj=io.BytesIO(dockerfile), tag="docker-py:b", network_mode="docker py", rm=True)
-        assert client.containers.run(built, ["cat", "/x"], remove=True, network_mode="container:docker-py-2") == b"built\n"
-        client.images.remove("docker-py:b")
-        client.images.remove("docker-py:1")
+        built, _ = client.images.build(fileobj=io.BytesIO(dockerfile), tag=f"{NAME}:b", network_mode=NETWORK, rm=True)
+        assert client.containers.run(built, ["cat", "/x"], remove=True, network_mode=f"container:{NAME}-2") == b"built\n"
+        client.images.remove(f"{NAME}:b")
+        client.images.remove(f"{NAME}:1")
         container.restart(timeout=0)
         container.stop(timeout=0)
     finally:
