@@ -2,8 +2,6 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, IsTerminal};
-use std::os::unix::fs::MetadataExt;
-use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use clap::Args;
@@ -17,6 +15,7 @@ use super::ui::ui;
 use crate::config::{self};
 use crate::daemon::TunnelStatus;
 use crate::failure::{ExitCode, Failure};
+use crate::os::{files, programs};
 use crate::shell_word::shell_word;
 
 #[derive(Debug, Args)]
@@ -106,14 +105,12 @@ fn forgotten_target(global: &Global, chosen: &Chosen, words: &[OsString]) -> Res
 
 /// Whether PATH holds this program.
 fn is_program(name: &str) -> bool {
-    let runs =
-        |path: &std::path::Path| std::fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.mode() & 0o111 != 0);
-    std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(|dir| runs(&dir.join(name))))
+    let runs = |dir: std::path::PathBuf| files::programs_named(&dir, name).iter().any(|path| files::is_program(path));
+    std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(runs))
 }
 
 fn start_shell(chosen: &Chosen, status: TunnelStatus) -> Result<(), Failure> {
-    let set = std::env::var_os("SHELL").filter(|shell| !shell.is_empty());
-    let shell = set.unwrap_or_else(|| OsString::from("/bin/sh"));
+    let shell = programs::shell();
     let access = status.access.as_ref().map(|access| format!(", {access}")).unwrap_or_default();
     let address = status.address().map(|address| address.to_string()).unwrap_or_default();
     if io::stdin().is_terminal() {
@@ -129,7 +126,7 @@ fn become_command(command: &mut Command, program: &OsStr, environment: &Environm
             Change::Clear(name) => command.env_remove(name),
         };
     }
-    let error = command.exec();
+    let error = programs::become_program(command);
     let exit = if error.kind() == io::ErrorKind::NotFound { ExitCode::NotFound } else { ExitCode::CannotRun };
     let failure = Failure::new(exit, format!("cannot run `{}`: {error}", program.to_string_lossy()));
     Err(match program.to_string_lossy().starts_with('-') {

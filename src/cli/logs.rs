@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -13,6 +12,7 @@ use super::ui;
 use crate::config::log_path;
 use crate::daemon::log_tail;
 use crate::failure::{ExitCode, Failure};
+use crate::os::files;
 
 /// Poll interval of `--follow`.
 const LOOK: Duration = Duration::from_millis(200);
@@ -34,7 +34,7 @@ pub(super) fn logs(global: &Global, args: &LogsArgs) -> Result<(), Failure> {
     let chosen = global.choose(args.target.as_deref())?;
     let path = log_path(&chosen.name)?;
     let failed = |e: &io::Error| Failure::new(ExitCode::Other, format!("cannot read {}: {e}", path.display()));
-    let mut end = std::fs::metadata(&path).map(|meta| (meta.ino(), meta.len())).unwrap_or_default();
+    let mut end = std::fs::metadata(&path).map(|meta| (files::identity(&meta), meta.len())).unwrap_or_default();
     match log_tail(&path, args.lines) {
         Ok(lines) => ui::print(&lines.iter().map(|line| format!("{line}\n")).collect::<String>())?,
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
@@ -58,12 +58,12 @@ pub(super) fn logs(global: &Global, args: &LogsArgs) -> Result<(), Failure> {
     }
 }
 
-/// Reads the data after `end` (inode and length), and updates `end`. A new file is read from its start.
+/// Reads the data after `end` (the file's identity and length), and updates `end`. A new file is read from its start.
 fn read_on(path: &Path, end: &mut (u64, u64)) -> io::Result<String> {
     let mut file = File::open(path)?;
     let meta = file.metadata()?;
-    if meta.ino() != end.0 || meta.len() < end.1 {
-        *end = (meta.ino(), 0);
+    if files::identity(&meta) != end.0 || meta.len() < end.1 {
+        *end = (files::identity(&meta), 0);
     }
     file.seek(SeekFrom::Start(end.1))?;
     let mut text = Vec::new();

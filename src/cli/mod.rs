@@ -28,7 +28,6 @@ mod restart;
 mod secret;
 mod service;
 mod shell;
-mod signals;
 mod status;
 mod targets;
 mod top;

@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use super::ui::{self, ui};
 use crate::failure::{self, Failure};
+use crate::os::programs;
 
 /// The name of this program as docker's plugin.
 const NAME: &str = "docker-dtunnel";
@@ -77,10 +78,13 @@ fn wants(words: Vec<OsString>) -> Wants {
 
 /// Becomes dtunnel under its own name, so that nothing else has to know of this one: a tunnel reports its command line.
 fn run(words: Vec<OsString>) -> Failure {
-    use std::os::unix::process::CommandExt;
     let failed = |e| Failure::new(failure::ExitCode::Other, format!("cannot run this program again: {e}"));
     match std::env::current_exe() {
-        Ok(program) => failed(Command::new(program).arg0("dtunnel").args(words).exec()),
+        Ok(program) => {
+            let mut command = Command::new(program);
+            programs::set_name(&mut command, "dtunnel");
+            failed(programs::become_program(command.args(words)))
+        }
         Err(e) => failed(e),
     }
 }

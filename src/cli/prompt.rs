@@ -1,20 +1,16 @@
 //! Asks the daemon's questions at the terminal.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Write};
 use std::process::{Command, Stdio};
 
-use rustix::event::{PollFd, PollFlags};
-use rustix::process::Signal;
-use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcsetattr};
-use signal_hook::consts::{SIGINT, SIGTSTP};
 use zeroize::Zeroizing;
 
-use super::signals::{self, Held};
 use super::ui::{self, ui};
 use crate::daemon::ControlClient;
 use crate::failure::{ExitCode, Failure};
+use crate::os::held_signals::{self, Came, Held};
+use crate::os::terminal::{self, Ready, Terminal};
 use crate::ssh::{Prompter, Question, Secret};
 
 /// Longest answer, in bytes. No passphrase is longer.
@@ -48,7 +44,7 @@ impl From<NoAnswer> for Failure {
 
 /// Whether a terminal or SSH_ASKPASS is available for questions.
 pub(super) fn is_interactive() -> bool {
-    askpass().is_some() || terminal().is_ok()
+    askpass().is_some() || Terminal::open().is_ok()
 }
 
 /// The program to ask with instead of the terminal, by ssh's rules (ssh(1), ENVIRONMENT): if there is a display but no
@@ -59,7 +55,7 @@ fn askpass() -> Option<OsString> {
     let wanted = match set("SSH_ASKPASS_REQUIRE").as_deref().and_then(OsStr::to_str) {
         Some("never") => false,
         Some("force" | "prefer") => true,
-        _ => terminal().is_err() && (set("DISPLAY").is_some() || set("WAYLAND_DISPLAY").is_some()),
+        _ => Terminal::open().is_err() && (set("DISPLAY").is_some() || set("WAYLAND_DISPLAY").is_some()),
     };
     wanted.then_some(program)
 }
@@ -101,10 +97,6 @@ pub(super) fn first_line(input: impl io::Read) -> io::Result<Secret> {
     }
 }
 
-fn terminal() -> io::Result<File> {
-    OpenOptions::new().read(true).write(true).open("/dev/tty")
-}
-
 /// A question's daemon and number. The daemon ends the question once another terminal has answered.
 pub(super) struct Asker<'a> {
     pub(super) client: &'a mut ControlClient,
@@ -130,11 +122,11 @@ enum Input {
     Typed,
     /// The question was answered elsewhere or dropped.
     Over,
-    Signal(i32),
+    Signal(Came),
 }
 
 /// Waits for the user's next key or line, for the end of the question, or for a signal.
-fn wait(terminal: &File, asker: &mut Option<&mut Asker<'_>>, signals: Option<&Held>) -> io::Result<Input> {
+fn wait(terminal: &Terminal, asker: &mut Option<&mut Asker<'_>>, signals: Option<&Held>) -> io::Result<Input> {
     loop {
         if asker.as_deref_mut().is_some_and(Asker::is_over) {
             return Ok(Input::Over);
@@ -142,22 +134,10 @@ fn wait(terminal: &File, asker: &mut Option<&mut Asker<'_>>, signals: Option<&He
         if let Some(signal) = signals.and_then(Held::take) {
             return Ok(Input::Signal(signal));
         }
-        let news = {
-            let mut all = vec![PollFd::new(terminal, PollFlags::IN)];
-            all.extend(signals.and_then(Held::news).map(|news| PollFd::new(news, PollFlags::IN)));
-            let of_signals = all.len();
-            all.extend(asker.as_deref().map(|asker| PollFd::from_borrowed_fd(asker.client.news(), PollFlags::IN)));
-            match rustix::event::poll(&mut all, None) {
-                Err(rustix::io::Errno::INTR) => continue,
-                polled => polled?,
-            };
-            let has_come = |index: usize| all.get(index).is_some_and(|fd| !fd.revents().is_empty());
-            // Signals take precedence; typed input stays readable.
-            match (has_come(0), of_signals == 2 && has_come(1)) {
-                (_, true) => false,
-                (true, false) => return Ok(Input::Typed),
-                (false, false) => has_come(of_signals),
-            }
+        let news = match terminal.wait(asker.as_deref().map(|asker| asker.client.news()), signals)? {
+            Ready::Typed => return Ok(Input::Typed),
+            Ready::Signal => false,
+            Ready::News => true,
         };
         if news && asker.as_deref_mut().is_some_and(|asker| asker.client.is_over(asker.id).unwrap_or(true)) {
             return Ok(Input::Over);
@@ -178,20 +158,20 @@ pub(super) fn ask(question: &Question, mut asker: Option<&mut Asker<'_>>) -> Res
     if let Some(program) = askpass() {
         return ask_with(&program, &text);
     }
-    let mut terminal = terminal().map_err(|_| NoAnswer::NoTerminal)?;
+    let terminal = Terminal::open().map_err(|_| NoAnswer::NoTerminal)?;
     let visible = matches!(
         question,
         Question::HostKey { .. } | Question::UpdatedHostKeys { .. } | Question::Server { echo: true, .. }
     );
     let answer = match visible {
-        true => write!(terminal, "{text}").and_then(|()| read_line(&terminal, asker)),
+        true => write!(&mut &terminal, "{text}").and_then(|()| read_line(&terminal, asker)),
         false => read_hidden(&terminal, &text, asker),
     };
     match answer {
         Ok(Read::Answer(answer)) => Ok(answer),
         Ok(Read::Interrupted) => Err(NoAnswer::Interrupted),
         Ok(Read::Over) => {
-            let _ = writeln!(terminal, "\n(answered elsewhere)");
+            let _ = writeln!(&mut &terminal, "\n(answered elsewhere)");
             Err(NoAnswer::Over)
         }
         Err(_) => Err(NoAnswer::NoTerminal),
@@ -253,8 +233,8 @@ pub(super) fn while_answering<T>(work: impl AsyncFnOnce(&Prompter) -> T) -> Resu
 /// # Errors
 /// [`NoAnswer`].
 pub(super) fn confirm(question: &str) -> Result<bool, NoAnswer> {
-    let mut terminal = terminal().map_err(|_| NoAnswer::NoTerminal)?;
-    let answer = write!(terminal, "{question} [y/N] ").and_then(|()| read_line(&terminal, None));
+    let terminal = Terminal::open().map_err(|_| NoAnswer::NoTerminal)?;
+    let answer = write!(&mut &terminal, "{question} [y/N] ").and_then(|()| read_line(&terminal, None));
     match answer {
         Ok(Read::Answer(answer)) => Ok(matches!(answer.reveal().trim().to_ascii_lowercase().as_str(), "y" | "yes")),
         Ok(Read::Interrupted | Read::Over) => Err(NoAnswer::Interrupted),
@@ -304,16 +284,17 @@ fn sorry(again: bool) -> &'static str {
     if again { "That was not it, please try again.\n" } else { "" }
 }
 
-fn read_line(terminal: &File, mut asker: Option<&mut Asker<'_>>) -> io::Result<Read> {
+fn read_line(terminal: &Terminal, mut asker: Option<&mut Asker<'_>>) -> io::Result<Read> {
     if matches!(wait(terminal, &mut asker, None)?, Input::Over) {
         return Ok(Read::Over);
     }
     // A code is a secret even if shown: read into one buffer, as hidden input is.
     let mut line = Zeroizing::new(Vec::with_capacity(MAX_ANSWER));
-    let mut byte = [0];
-    while line.len() < MAX_ANSWER && (&mut &*terminal).read(&mut byte)? > 0 {
-        line.push(byte[0]);
-        if byte == *b"\n" {
+    while line.len() < MAX_ANSWER
+        && let Some(byte) = terminal.read_byte()?
+    {
+        line.push(byte);
+        if byte == b'\n' {
             break;
         }
     }
@@ -325,31 +306,29 @@ fn read_line(terminal: &File, mut asker: Option<&mut Asker<'_>>) -> io::Result<R
 ///
 /// The question is printed once the echo is off, as in readpassphrase(3): what the user types after seeing
 /// it is neither echoed nor lost.
-fn read_hidden(terminal: &File, question: &str, mut asker: Option<&mut Asker<'_>>) -> io::Result<Read> {
+fn read_hidden(terminal: &Terminal, question: &str, mut asker: Option<&mut Asker<'_>>) -> io::Result<Read> {
     let signals = Held::new();
-    let mut mode = HiddenMode::enter(terminal)?;
+    let mut mode = terminal.hide()?;
     write!(&mut &*terminal, "{question}")?;
     let mut answer = Zeroizing::new(Vec::with_capacity(MAX_ANSWER));
     let interrupted = loop {
         let signal = match wait(terminal, &mut asker, Some(&signals))? {
             Input::Over => return Ok(Read::Over),
-            Input::Signal(SIGINT) => break true,
+            Input::Signal(Came::Interrupt) => break true,
             Input::Signal(signal) => signal,
             Input::Typed => {
-                let mut byte = [0];
-                (&mut &*terminal).read_exact(&mut byte)?;
-                match byte[0] {
+                match terminal.read_byte()?.ok_or(io::ErrorKind::UnexpectedEof)? {
                     b'\r' | b'\n' => break false,
                     CTRL_C => break true,
                     CTRL_D if answer.is_empty() => break true,
                     // The terminal would send these to the whole job. This process hears its own: only then has any
                     // thread handled it, and it cannot come a second time.
                     CTRL_Z => {
-                        let _ = rustix::process::kill_current_process_group(Signal::TSTP);
+                        terminal::stop_job();
                         continue;
                     }
                     CTRL_BACKSLASH => {
-                        let _ = rustix::process::kill_current_process_group(Signal::QUIT);
+                        terminal::quit_job();
                         continue;
                     }
                     CTRL_U => {
@@ -372,13 +351,13 @@ fn read_hidden(terminal: &File, question: &str, mut asker: Option<&mut Asker<'_>
         };
         drop(mode);
         writeln!(&mut &*terminal)?;
-        if signal != SIGTSTP {
+        if let Came::Ends(signal) = signal {
             drop((answer, signals));
             ui::killed_by(signal);
         }
-        signals::stop();
+        held_signals::stop();
         answer.clear();
-        mode = HiddenMode::enter(terminal)?;
+        mode = terminal.hide()?;
         write!(&mut &*terminal, "{question}")?;
     };
     drop(mode);
@@ -387,28 +366,4 @@ fn read_hidden(terminal: &File, question: &str, mut asker: Option<&mut Asker<'_>
         return Ok(Read::Interrupted);
     }
     Ok(Read::Answer(secret(&answer)))
-}
-
-/// Switches off the terminal's echo, line editing and signal keys until dropped.
-struct HiddenMode<'a> {
-    terminal: &'a File,
-    before: Termios,
-}
-
-impl<'a> HiddenMode<'a> {
-    fn enter(terminal: &'a File) -> io::Result<Self> {
-        let before = tcgetattr(terminal)?;
-        let mut hidden = before.clone();
-        hidden.local_modes &= !(LocalModes::ECHO | LocalModes::ICANON | LocalModes::ISIG);
-        hidden.special_codes[SpecialCodeIndex::VMIN] = 1;
-        hidden.special_codes[SpecialCodeIndex::VTIME] = 0;
-        tcsetattr(terminal, OptionalActions::Flush, &hidden)?;
-        Ok(Self { terminal, before })
-    }
-}
-
-impl Drop for HiddenMode<'_> {
-    fn drop(&mut self) {
-        let _ = tcsetattr(self.terminal, OptionalActions::Flush, &self.before);
-    }
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use clap::ValueEnum;
 
-use crate::os::process;
+use crate::os::{process, programs};
 
 /// A shell, or another format for an environment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -31,8 +31,7 @@ pub(super) enum Change<'a> {
 impl Shell {
     /// The shell that runs dtunnel: the parent process if that is a shell, else $SHELL, else sh.
     pub(super) fn guess() -> Self {
-        let parent = rustix::process::getppid().and_then(|pid| u32::try_from(pid.as_raw_nonzero().get()).ok());
-        let parent = parent.and_then(process::name_of);
+        let parent = programs::parent().and_then(process::name_of);
         let shell = std::env::var("SHELL").unwrap_or_default();
         parent.as_deref().and_then(Self::of_program).or_else(|| Self::of_program(&shell)).unwrap_or(Self::Sh)
     }

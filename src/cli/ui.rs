@@ -12,6 +12,7 @@ use anstream::{eprint, eprintln, stdout};
 use super::global::{Color, Global};
 use super::output::{ERROR, HINT, WARN};
 use crate::failure::{ExitCode, Failure};
+use crate::os::held_signals;
 use crate::text;
 
 /// Exit code of a program ended by Ctrl-C, as shells report it (128 + SIGINT).
@@ -57,7 +58,7 @@ pub(super) fn interrupted() -> ! {
 /// Ends the process as this signal would.
 pub(super) fn killed_by(signal: i32) -> ! {
     print_failing_word();
-    let _ = signal_hook::low_level::emulate_default_handler(signal);
+    held_signals::end_by(signal);
     std::process::exit(128 + signal)
 }
 

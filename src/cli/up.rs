@@ -1,7 +1,5 @@
 //! `dtunnel up`, and the daemon it starts.
 
-use std::os::unix::net::UnixStream;
-
 use super::arguments::{DaemonArgs, UpArgs, options};
 use super::bring_up::{Clock, For, Up, Watched, bring_up, watch, with_name_hint};
 use super::global::Global;
@@ -11,6 +9,8 @@ use super::{asked, output, targets};
 use crate::config::{ConfigFile, LocalEndpoint, TunnelName};
 use crate::daemon::{self, ControlClient, TunnelStatus};
 use crate::failure::{ExitCode, Failure};
+use crate::os::local::BlockingStream;
+use crate::os::{background, held_signals, inherited};
 use crate::shell_word::shell_word;
 use crate::tunnel::State;
 
@@ -107,10 +107,10 @@ fn announcement(target: &str, up: &Up, several: bool) -> String {
 /// Runs the daemon in this process, and watches it from this thread.
 fn foreground(global: &Global, args: &UpArgs, target: &str, config: &ConfigFile) -> Result<(), Failure> {
     let other = |e: std::io::Error| Failure::new(ExitCode::Other, e.to_string());
-    let (ours, theirs) = UnixStream::pair().map_err(other)?;
+    let (ours, theirs) = BlockingStream::pair().map_err(other)?;
     let options = options(global, target, &args.tunnel, true)?;
-    let inherited = daemon::inherited().map_err(other)?;
-    super::signals::leave_to_tunnel();
+    let inherited = inherited::take().map_err(other)?;
+    held_signals::leave_to_tunnel();
     std::thread::scope(|scope| {
         let daemon = scope.spawn(move || daemon::run(&options, theirs, inherited));
         let watched = ControlClient::over(ours).map_err(Failure::from).and_then(|mut client| {
@@ -135,7 +135,7 @@ fn foreground(global: &Global, args: &UpArgs, target: &str, config: &ConfigFile)
 
 /// Runs the background process.
 pub(super) fn daemon(global: &Global, args: &DaemonArgs) -> Result<(), Failure> {
-    let parent = daemon::parent_connection().map_err(|_| {
+    let parent = background::starter().map_err(|_| {
         Failure::new(ExitCode::Usage, "this is the background process of `dtunnel up`, not for use by hand")
     })?;
     let mut options = options(global, &args.target, &args.tunnel, false)?;

@@ -1,13 +1,13 @@
 //! Changes to `config.toml` that keep what people wrote around them.
 
 use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use toml_edit::{DocumentMut, Item, Table, value};
 
 use super::file::ConfigFile;
 use super::{Error, Profile, is_profile_name};
+use crate::os::private;
 
 /// A profile to be added.
 #[derive(Debug, Clone)]
@@ -109,12 +109,12 @@ fn edit(path: &Path, change: impl FnOnce(&mut DocumentMut, &ConfigFile) -> Resul
 pub(crate) fn replace_file(path: &Path, text: &str) -> std::io::Result<()> {
     let path = &std::fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
     let dir = path.parent().unwrap_or(Path::new("."));
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-    let mode = std::fs::metadata(path).map_or(0o600, |meta| meta.mode() & 0o777);
+    private::create_dirs(dir)?;
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(format!(".{}", std::process::id()));
     let write = || {
-        let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary)?;
+        let mut options = std::fs::OpenOptions::new();
+        let mut file = private::as_is(options.write(true).create_new(true), path).open(&temporary)?;
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
         std::fs::rename(&temporary, path)

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use super::Error;
 use super::paths::check_socket_path;
+use crate::os::local;
 
 /// The local end of a tunnel.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,20 +28,8 @@ impl LocalEndpoint {
     /// [`Error::Local`] for anything that is not loopback or not absolute, [`Error::SocketPath`].
     pub fn parse(input: &str) -> Result<Self, Error> {
         let bad = |reason| Error::Local { input: input.escape_debug().to_string(), reason };
-        if let Some(path) = input.strip_prefix("unix:") {
-            let path = path.strip_prefix("//").filter(|path| path.starts_with('/')).unwrap_or(path);
-            if path.chars().any(char::is_control) {
-                return Err(bad("the path holds control characters"));
-            }
-            // Clients read it out of a URL. Go's net/url refuses `%` without two digits, and java.net.URI takes it with
-            // them for another character; docker-py takes what is behind `?` and `#` for no part of the path.
-            if path.contains(['%', '?', '#']) {
-                return Err(bad("Docker's clients could not find it: %, ? and # have a meaning in unix:// addresses"));
-            }
-            let path = PathBuf::from(path);
-            if !path.is_absolute() || path.file_name().is_none() {
-                return Err(bad("the path is not absolute"));
-            }
+        if let Some(path) = input.strip_prefix(local::SCHEME).and_then(|rest| rest.strip_prefix(':')) {
+            let path = local::path_in(path).map_err(bad)?;
             check_socket_path(&path)?;
             return Ok(Self::Unix(path));
         }
@@ -67,7 +56,7 @@ impl LocalEndpoint {
     /// As docker's `DOCKER_HOST` wants it: `unix:///path` or `tcp://127.0.0.1:2375`.
     pub fn docker_host(&self) -> String {
         match self {
-            Self::Unix(path) => format!("unix://{}", path.display()),
+            Self::Unix(path) => local::docker_host(path),
             Self::Tcp(address) => format!("tcp://{address}"),
         }
     }

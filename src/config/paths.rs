@@ -3,10 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use directories::{BaseDirs, ProjectDirs};
-use nix::unistd::User;
 
 use super::{Error, TunnelName};
-use crate::os::places::MAX_SOCKET_PATH;
+use crate::os::local;
+use crate::os::places::{MAX_SOCKET_PATH, shared_temporary_dir};
+use crate::os::user;
 
 /// The directories of this user.
 #[derive(Debug, Clone)]
@@ -31,8 +32,7 @@ impl Paths {
             Some(rest) if rest.starts_with('/') => self.home.join(rest.trim_start_matches('/')),
             Some(rest) => {
                 let (user, below) = rest.split_once('/').unwrap_or((rest, ""));
-                let user = User::from_name(user).ok().flatten();
-                user.map_or_else(|| PathBuf::from(path), |user| user.dir.join(below))
+                user::home_of(user).map_or_else(|| PathBuf::from(path), |home| home.join(below))
             }
             _ => PathBuf::from(path),
         }
@@ -79,7 +79,7 @@ pub fn route_path(name: &TunnelName) -> Result<PathBuf, Error> {
 pub(crate) fn spill_dirs() -> Vec<PathBuf> {
     let project = project().ok();
     let own = project.iter().flat_map(|p| [Some(p.cache_dir()), p.state_dir()]).flatten().map(Path::to_path_buf);
-    own.chain(["/var/tmp".into()]).collect()
+    own.chain(shared_temporary_dir()).collect()
 }
 
 /// The files of one tunnel in the runtime directory.
@@ -99,8 +99,8 @@ impl RuntimeFiles {
     /// [`Error::SocketPath`] where a socket's path would be too long.
     pub fn new(dir: &Path, name: &TunnelName) -> Result<Self, Error> {
         let files = Self {
-            socket: dir.join(format!("{name}.sock")),
-            control: dir.join(format!("{name}.ctl")),
+            socket: local::endpoint_of(dir, name.as_str()),
+            control: local::control_of(dir, name.as_str()),
             lock: dir.join(format!("{name}.lock")),
         };
         check_socket_path(&files.socket)?;
@@ -124,7 +124,7 @@ mod tests {
     #[test]
     fn homes_are_those_of_the_users_who_are_named() {
         let paths = Paths { home: "/home/me".into() };
-        let root = User::from_name("root").expect("asked").expect("root").dir;
+        let root = user::home_of("root").expect("root");
         for (path, expanded) in [("~", "/home/me".into()), ("~/a", "/home/me/a".into()), ("~root/a", root.join("a"))] {
             assert_eq!(paths.expand_home(path), expanded);
         }

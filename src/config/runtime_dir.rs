@@ -4,298 +4,52 @@
 //! Whoever creates the directory can put a fake control socket there and receive passphrases. In `/tmp` that could be
 //! any user who knows our uid and is first.
 
-use std::fs::{self, DirBuilder, Metadata, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use super::Error;
 use crate::os::places::temporary_dir;
+use crate::os::private::{self, Unsafe};
 
 /// The runtime directory, which may not be there yet. If it is, it is ours alone, and so is the way to it.
-///
-/// It is in `$XDG_RUNTIME_DIR` if that is a directory of ours (not so after `sudo -E`), else in
-/// `/run/user/UID` if that is, else it is `dtunnel-UID` in the directory for temporary files.
 ///
 /// # Errors
 /// [`Error::RuntimeDir`] where others could have made it or could change it, [`Error::File`].
 pub fn runtime_dir() -> Result<PathBuf, Error> {
-    let dir = place(std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from), Path::new("/run/user"));
+    let dir = private::runtime_dir(temporary_dir());
     check(&dir)?;
     Ok(dir)
 }
 
-/// The runtime directory, created with mode 0700 if it is missing.
+/// The runtime directory, created for this user only if it is missing.
 ///
 /// # Errors
 /// As [`runtime_dir`].
 pub(crate) fn prepare_runtime_dir() -> Result<PathBuf, Error> {
     let dir = runtime_dir()?;
-    create(&dir)?;
+    match private::create_dir(&dir) {
+        Ok(()) => {}
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(source) => return Err(Error::File { action: "create", path: dir, source }),
+    }
+    check(&dir)?;
     Ok(dir)
 }
 
-fn place(named: Option<PathBuf>, of_users: &Path) -> PathBuf {
-    let me = me();
-    let of_user = of_users.join(me.to_string());
-    let is_ours =
-        |dir: &PathBuf| dir.is_absolute() && fs::metadata(dir).is_ok_and(|meta| meta.is_dir() && meta.uid() == me);
-    match named.into_iter().chain([of_user]).find(is_ours) {
-        Some(dir) => dir.join("dtunnel"),
-        None => temporary_dir().join(format!("dtunnel-{me}")),
-    }
-}
-
-fn me() -> u32 {
-    rustix::process::getuid().as_raw()
-}
-
-fn create(dir: &Path) -> Result<(), Error> {
-    match DirBuilder::new().mode(0o700).create(dir) {
-        Ok(()) => {}
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
-        Err(source) => return Err(Error::File { action: "create", path: dir.into(), source }),
-    }
-    check(dir)
-}
-
-/// Is the directory, if it is there, a real one and ours alone, and can nobody else put another in its place?
 fn check(dir: &Path) -> Result<(), Error> {
-    let failed = |action, source| Error::File { action, path: dir.into(), source };
-    let not_safe = |reason: String| Error::RuntimeDir { path: dir.into(), reason };
-    check_way(dir.parent().unwrap_or(Path::new("/")), &not_safe)?;
-    let no_follow = (rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::NOFOLLOW).bits();
-    let opened = OpenOptions::new().read(true).custom_flags(no_follow.cast_signed()).open(dir);
-    let meta = match opened.and_then(|handle| handle.metadata()) {
-        Ok(meta) => meta,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-        // A symbolic link is ENOTDIR on Linux and ELOOP elsewhere (open(2), O_NOFOLLOW).
-        Err(e)
-            if e.kind() == io::ErrorKind::NotADirectory
-                || e.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) =>
-        {
-            return Err(not_safe("it is not a directory, or a symbolic link".into()));
-        }
-        // One that we may not even open: whose is it?
-        Err(e) => match fs::symlink_metadata(dir) {
-            Ok(meta) if meta.uid() != me() => meta,
-            _ => return Err(failed("open", e)),
-        },
-    };
-    if meta.uid() != me() {
-        return Err(not_safe(format!("it belongs to uid {}, not to you (uid {})", meta.uid(), me())));
-    }
-    if meta.mode() & 0o077 != 0 {
-        return Err(not_safe(format!("others may enter it (mode {:04o})", meta.mode() & 0o7777)));
-    }
-    Ok(())
+    private::check_dir(dir).map_err(|problem| match problem {
+        Unsafe::Because(reason) => Error::RuntimeDir { path: dir.into(), reason },
+        Unsafe::File { action, path, source } => Error::File { action, path, source },
+    })
 }
 
-/// Can nobody but us and root put another socket in the place of the one at `path`, while a tunnel is up or before? Its
-/// directory is ours or root's and nobody else may write in it, with or without the sticky bit: whoever comes first in
-/// `/tmp` is who clients talk to. What is above is held to the rules of the runtime directory.
+/// Can nobody but us and root put another endpoint in the place of the one at `path`, while a tunnel is up or before?
 ///
 /// # Errors
 /// [`Error::LocalPlace`], [`Error::File`].
 pub(crate) fn check_socket_place(path: &Path) -> Result<(), Error> {
-    let parent = path.parent().unwrap_or(Path::new("/"));
-    let not_private = |reason: String| Error::LocalPlace { path: path.into(), reason };
-    let failed = |source| Error::File { action: "open", path: parent.into(), source };
-    match fs::metadata(parent) {
-        // Where there is no directory, nothing can be opened there.
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-        result => result.map_err(failed)?,
-    };
-    // The path is checked first: then others cannot change what is found at its end.
-    check_way(parent, &not_private)?;
-    let meta = fs::metadata(parent).map_err(failed)?;
-    if meta.mode() & 0o022 != 0 {
-        let mode = meta.mode() & 0o7777;
-        return Err(not_private(format!("{} may be written by others (mode {mode:04o})", parent.display())));
-    }
-    Ok(())
-}
-
-/// Most symbolic links that are followed, as in the kernel (path_resolution(7)).
-const MOST_LINKS: usize = 40;
-
-/// May nobody but us and root change what `parent` leads to? Every directory and link that the kernel goes through is
-/// looked at, those on the way of another link included: whoever owns one of them can turn the way elsewhere.
-fn check_way(parent: &Path, not_safe: &dyn Fn(String) -> Error) -> Result<(), Error> {
-    let failed = |path: &Path, source| Error::File { action: "open", path: path.into(), source };
-    let whole = std::path::absolute(parent).map_err(|source| failed(parent, source))?;
-    let root = fs::metadata("/").map_or(0, |meta| meta.uid());
-    // What is left of the way, its next part last.
-    let mut ahead: Vec<PathBuf> = Vec::new();
-    let push = |ahead: &mut Vec<PathBuf>, way: &Path| {
-        ahead.extend(way.components().rev().map(|part| PathBuf::from(part.as_os_str())));
-    };
-    push(&mut ahead, &whole);
-    // The directory reached so far, without links in its path.
-    let mut here = PathBuf::from("/");
-    let mut links = 0;
-    while let Some(part) = ahead.pop() {
-        match part.components().next() {
-            Some(Component::ParentDir) => {
-                here.pop();
-                continue;
-            }
-            Some(Component::CurDir) | None => continue,
-            // An absolute path begins again at the top: `join` sees to it.
-            Some(Component::RootDir | Component::Normal(_) | Component::Prefix(_)) => {}
-        }
-        let entry = here.join(part);
-        let meta = fs::symlink_metadata(&entry).map_err(|source| failed(&entry, source))?;
-        if let Some(reason) = objection(&meta, me(), root) {
-            return Err(not_safe(format!("{} {reason}", entry.display())));
-        }
-        if !meta.is_symlink() {
-            here = entry;
-            continue;
-        }
-        links += 1;
-        if links > MOST_LINKS {
-            return Err(failed(parent, rustix::io::Errno::LOOP.into()));
-        }
-        let target = fs::read_link(&entry).map_err(|source| failed(&entry, source))?;
-        push(&mut ahead, &target);
-    }
-    Ok(())
-}
-
-/// What is wrong with a directory or link on the way. `root` is the owner of `/`: where users are mapped
-/// (user_namespaces(7)) that is not uid 0.
-fn objection(meta: &Metadata, me: u32, root: u32) -> Option<String> {
-    if ![0, me, root].contains(&meta.uid()) {
-        return Some(format!("belongs to uid {}, neither to you (uid {me}) nor to root", meta.uid()));
-    }
-    // In a directory with the sticky bit only owners can rename and remove (unlink(2)).
-    let open_to_others = meta.is_dir() && meta.mode() & 0o022 != 0 && meta.mode() & 0o1000 == 0;
-    open_to_others.then(|| format!("may be changed by others (mode {:04o})", meta.mode() & 0o7777))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::os::unix::fs::{PermissionsExt, symlink};
-
-    fn set_mode(path: &Path, mode: u32) {
-        fs::set_permissions(path, PermissionsExt::from_mode(mode)).expect("chmod");
-    }
-
-    fn reason(result: Result<(), Error>) -> String {
-        match result {
-            Err(Error::RuntimeDir { reason, .. }) => reason,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    #[test]
-    fn a_fresh_runtime_directory_is_private() {
-        let tmp = tempfile::tempdir().expect("a directory");
-        let dir = tmp.path().join("run");
-        check(&dir).expect("it may be missing");
-        create(&dir).expect("created");
-        assert_eq!(fs::metadata(&dir).expect("meta").mode() & 0o7777, 0o700);
-        create(&dir).expect("used again");
-    }
-
-    #[test]
-    fn a_symbolic_link_an_open_directory_and_a_file_are_refused() {
-        let tmp = tempfile::tempdir().expect("a directory");
-        let real = tmp.path().join("real");
-        create(&real).expect("created");
-        let link = tmp.path().join("link");
-        symlink(&real, &link).expect("a link");
-        assert!(reason(check(&link)).contains("symbolic link"));
-        set_mode(&real, 0o755);
-        assert!(reason(check(&real)).contains("others may enter it (mode 0755)"));
-        let file = tmp.path().join("file");
-        fs::write(&file, "").expect("a file");
-        assert!(reason(check(&file)).contains("not a directory"));
-    }
-
-    #[test]
-    fn a_way_that_others_may_change_is_refused() {
-        let tmp = tempfile::tempdir().expect("a directory");
-        let open = tmp.path().join("open");
-        fs::create_dir_all(open.join("inner")).expect("made");
-        create(&open.join("inner/run")).expect("created");
-        for (mode, safe) in [(0o777, false), (0o770, false), (0o1777, true), (0o755, true)] {
-            set_mode(&open, mode);
-            let checked = check(&open.join("inner/run"));
-            assert_eq!(checked.is_ok(), safe, "{mode:o}: {checked:?}");
-        }
-        // A link is followed to where it leads.
-        set_mode(&open, 0o777);
-        let link = tmp.path().join("link");
-        symlink(open.join("inner"), &link).expect("a link");
-        assert!(reason(check(&link.join("run"))).contains("may be changed by others (mode 0777)"));
-    }
-
-    #[test]
-    fn a_socket_has_its_place_where_nobody_else_may_write() {
-        let tmp = tempfile::tempdir().expect("a directory");
-        let dir = tmp.path().join("dir");
-        fs::create_dir_all(dir.join("inner")).expect("made");
-        // Of its own directory, and of one above.
-        for (mode, own, above) in
-            [(0o700, true, true), (0o755, true, true), (0o775, false, false), (0o1777, false, true)]
-        {
-            set_mode(&dir, mode);
-            assert_eq!(check_socket_place(&dir.join("x.sock")).is_ok(), own, "{mode:o}");
-            assert_eq!(check_socket_place(&dir.join("inner/x.sock")).is_ok(), above, "{mode:o}");
-        }
-        // As written, and where links lead.
-        let link = tmp.path().join("link");
-        symlink(&dir, &link).expect("a link");
-        assert!(check_socket_place(&link.join("x.sock")).is_err());
-        assert!(check_socket_place(Path::new("/tmp/x.sock")).is_err(), "whoever comes first");
-        assert!(check_socket_place(&tmp.path().join("missing/x.sock")).is_ok());
-    }
-
-    #[test]
-    fn every_link_on_the_way_is_walked() {
-        let tmp = tempfile::tempdir().expect("a directory");
-        let (open, real) = (tmp.path().join("open"), tmp.path().join("real"));
-        fs::create_dir_all(open.join("in")).expect("made");
-        create(&real).expect("created");
-        set_mode(&open, 0o777);
-        // From a safe directory to a safe one, and between them through one that others may change.
-        symlink(&real, open.join("second")).expect("a link");
-        symlink(open.join("second"), tmp.path().join("first")).expect("a link");
-        symlink("open/in/../../real", tmp.path().join("back")).expect("a link");
-        for link in ["first", "back"] {
-            let way = tmp.path().join(link);
-            assert!(reason(check(&way.join("run"))).contains("open may be changed by others (mode 0777)"), "{link}");
-            assert!(check_socket_place(&way.join("x.sock")).is_err(), "{link}");
-        }
-        set_mode(&open, 0o755);
-        for link in ["first", "back"] {
-            check(&tmp.path().join(link).join("run")).expect(link);
-            check_socket_place(&tmp.path().join(link).join("x.sock")).expect(link);
-        }
-        let ring = tmp.path().join("ring");
-        symlink(&ring, &ring).expect("a link");
-        assert!(matches!(check(&ring.join("run")), Err(Error::File { .. })), "it leads nowhere");
-    }
-
-    #[test]
-    fn another_users_directory_is_passed_over() {
-        let tmp = tempfile::tempdir().expect("a directory");
-        let own = tmp.path().join(me().to_string());
-        let place = |named: Option<&Path>| place(named.map(Into::into), tmp.path());
-        assert!(place(None).ends_with(format!("dtunnel-{}", me())));
-        assert!(place(Some(Path::new("relative"))).ends_with(format!("dtunnel-{}", me())));
-        fs::create_dir(&own).expect("made");
-        assert_eq!(place(None), own.join("dtunnel"));
-        assert_eq!(place(Some(&tmp.path().join("missing"))), own.join("dtunnel"));
-        let named = tmp.path().join("named");
-        fs::create_dir(&named).expect("made");
-        assert_eq!(place(Some(&named)), named.join("dtunnel"));
-        let others = Path::new(if me() == 0 { "/var/mail" } else { "/" });
-        if fs::metadata(others).is_ok_and(|meta| meta.uid() != me()) {
-            assert_eq!(place(Some(others)), own.join("dtunnel"));
-        }
-    }
+    private::check_place(path).map_err(|problem| match problem {
+        Unsafe::Because(reason) => Error::LocalPlace { path: path.into(), reason },
+        Unsafe::File { action, path, source } => Error::File { action, path, source },
+    })
 }

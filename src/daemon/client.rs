@@ -3,8 +3,6 @@
 use std::collections::VecDeque;
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
@@ -13,7 +11,8 @@ use zeroize::Zeroizing;
 use super::protocol::{Event, MAX_EVENT, MAX_LINE, PROTOCOL, Request, TunnelStatus};
 use crate::config::{RuntimeFiles, TunnelName};
 use crate::failure::{ExitCode, Failure};
-use crate::os::unix_socket::{self, connect_within};
+use crate::os::local::{self, BlockingStream, connect_within};
+use crate::os::user;
 
 /// Longest wait for a daemon's answer. The daemon answers at once, but the machine may be very busy.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -36,7 +35,7 @@ pub enum ClientError {
     #[error("the control socket is served by a process of uid {uid}, not by one of yours")]
     Stranger {
         /// The other user's id.
-        uid: u32,
+        uid: user::Id,
     },
     /// The answer is not of this protocol.
     #[error("the tunnel's daemon sent something unexpected: {0}")]
@@ -76,7 +75,7 @@ impl From<ClientError> for Failure {
 /// A connection to a daemon.
 #[derive(Debug)]
 pub struct ControlClient {
-    stream: BufReader<UnixStream>,
+    stream: BufReader<BlockingStream>,
     /// Events that were read while a question was open, for later calls of [`ControlClient::receive`].
     kept: VecDeque<Event>,
     /// The process id at the other end, if the system tells it.
@@ -100,7 +99,7 @@ impl ControlClient {
     ///
     /// # Errors
     /// Each of [`ClientError`].
-    pub fn over(stream: UnixStream) -> Result<Self, ClientError> {
+    pub fn over(stream: BlockingStream) -> Result<Self, ClientError> {
         let peer = check_peer(&stream)?;
         // A daemon that no longer reads (SIGSTOP) must not block us, either.
         stream.set_write_timeout(Some(ANSWER_TIMEOUT))?;
@@ -196,9 +195,9 @@ impl ControlClient {
         !self.stream.buffer().is_empty()
     }
 
-    /// The file descriptor that becomes readable when an event arrives.
-    pub fn news(&self) -> BorrowedFd<'_> {
-        self.stream.get_ref().as_fd()
+    /// The connection, which becomes readable when an event arrives.
+    pub fn news(&self) -> &BlockingStream {
+        self.stream.get_ref()
     }
 
     /// The tunnel's status.
@@ -224,8 +223,8 @@ impl ControlClient {
 }
 
 /// Checks that the other end is this user's; returns its process id, if the system tells it.
-fn check_peer(stream: &UnixStream) -> Result<Option<u32>, ClientError> {
-    let peer = unix_socket::peer(stream)?;
+fn check_peer(stream: &BlockingStream) -> Result<Option<u32>, ClientError> {
+    let peer = local::peer(stream)?;
     if peer.is_this_user() { Ok(peer.pid) } else { Err(ClientError::Stranger { uid: peer.uid }) }
 }
 
@@ -257,7 +256,7 @@ pub fn find(dir: &Path, name: &TunnelName) -> Result<Found, crate::config::Error
 pub fn list(dir: &Path) -> Vec<TunnelName> {
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
     let mut names: Vec<TunnelName> =
-        entries.filter_map(|entry| TunnelName::of_file(entry.file_name().to_str()?, ".ctl")).collect();
+        entries.filter_map(|entry| TunnelName::of_file(entry.file_name().to_str()?, local::MARK)).collect();
     names.sort();
     names
 }

@@ -7,8 +7,6 @@ use std::time::{Duration, SystemTime};
 
 use bytes::BufMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::UnixStream;
-use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use zeroize::{Zeroize, Zeroizing};
@@ -20,6 +18,7 @@ use super::reload::reload;
 use crate::config::{Overrides, Settings};
 use crate::failure::{ExitCode, Failure};
 use crate::host::{Class, Route};
+use crate::os::local::{BlockingStream, ReadHalf, Stream, WriteHalf};
 use crate::ssh::Prompter;
 use crate::sync::lock;
 use crate::tunnel::{self, Agreed, State, Tunnel};
@@ -135,13 +134,13 @@ impl Control {
     }
 
     /// Serves a client until it disconnects or was told of the tunnel's end.
-    pub(super) async fn serve(&self, stream: UnixStream, who: Who) {
+    pub(super) async fn serve(&self, stream: Stream, who: Who) {
         if let Err(e) = self.converse(stream, who).await {
             tracing::debug!("a control connection ended: {e}");
         }
     }
 
-    async fn converse(&self, stream: UnixStream, who: Who) -> io::Result<()> {
+    async fn converse(&self, stream: Stream, who: Who) -> io::Result<()> {
         let (read, mut write) = stream.into_split();
         let mut requests = Requests::new(read);
         let hello =
@@ -199,7 +198,7 @@ impl Control {
         }
     }
 
-    async fn down(&self, write: &mut OwnedWriteHalf) -> io::Result<()> {
+    async fn down(&self, write: &mut WriteHalf) -> io::Result<()> {
         let mut life = self.life.subscribe();
         self.stop.cancel();
         let limit_ms = Some(in_ms(self.tunnel.target().drain));
@@ -212,7 +211,7 @@ impl Control {
     async fn watch(
         &self,
         requests: &mut Requests,
-        write: &mut OwnedWriteHalf,
+        write: &mut WriteHalf,
         watcher: Watcher,
         limit: Option<Duration>,
     ) -> io::Result<()> {
@@ -248,7 +247,7 @@ impl Control {
         }
     }
 
-    async fn follow(&self, requests: &mut Requests, write: &mut OwnedWriteHalf, watcher: Watcher) -> io::Result<()> {
+    async fn follow(&self, requests: &mut Requests, write: &mut WriteHalf, watcher: Watcher) -> io::Result<()> {
         let Watcher { interactive, has_other_agent: mut may_help } = watcher;
         let _person = interactive.then(|| (self.prompts.person(), self.prompter.attended()));
         let mut status = self.tunnel.watch();
@@ -355,14 +354,14 @@ fn in_ms(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-async fn send(write: &mut OwnedWriteHalf, event: &Event) -> io::Result<()> {
+async fn send(write: &mut WriteHalf, event: &Event) -> io::Result<()> {
     let mut line = serde_json::to_vec(event)?;
     line.push(b'\n');
     write.write_all(&line).await
 }
 
 /// Sends events to a client that no task serves yet.
-pub(super) fn say(stream: &std::os::unix::net::UnixStream, events: &[Event]) {
+pub(super) fn say(stream: &BlockingStream, events: &[Event]) {
     use std::io::Write;
     for event in events {
         if let Ok(mut line) = serde_json::to_vec(event) {
@@ -374,13 +373,13 @@ pub(super) fn say(stream: &std::os::unix::net::UnixStream, events: &[Event]) {
 
 /// Reads the requests of a client.
 struct Requests {
-    read: OwnedReadHalf,
+    read: ReadHalf,
     /// Bytes received and not yet parsed. May hold a password: the buffer never grows, so that only one copy exists.
     line: Zeroizing<Vec<u8>>,
 }
 
 impl Requests {
-    fn new(read: OwnedReadHalf) -> Self {
+    fn new(read: ReadHalf) -> Self {
         Self { read, line: Zeroizing::new(Vec::with_capacity(MAX_LINE)) }
     }
 
@@ -413,7 +412,7 @@ mod tests {
 
     #[tokio::test]
     async fn requests_are_read_line_by_line_however_they_come() {
-        let (ours, theirs) = UnixStream::pair().expect("a pair");
+        let (ours, theirs) = Stream::pair().expect("a pair");
         let (read, _write) = ours.into_split();
         let mut requests = Requests::new(read);
         let answer = Request::Answer { id: 7, answer: Some(crate::ssh::Secret::new("pass\"word".into())) };
@@ -442,7 +441,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_line_without_end_ends_the_connection() {
-        let (ours, mut theirs) = UnixStream::pair().expect("a pair");
+        let (ours, mut theirs) = Stream::pair().expect("a pair");
         let (read, _write) = ours.into_split();
         let mut requests = Requests::new(read);
         let endless = async {

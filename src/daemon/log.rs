@@ -1,13 +1,14 @@
 //! The tunnel's log file. A log that cannot be written does not stop the tunnel.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::fmt::writer::{BoxMakeWriter, MakeWriterExt};
+
+use crate::os::private;
 
 /// Size in bytes at which the log is renamed to `NAME.log.1`, which it replaces. A tunnel's
 /// logs take at most twice this.
@@ -45,9 +46,10 @@ impl RotatingFile {
         }
         if self.open.is_none() {
             if let Some(dir) = self.path.parent() {
-                DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+                private::create_dirs(dir)?;
             }
-            let file = OpenOptions::new().append(true).create(true).mode(0o600).open(&self.path)?;
+            let mut options = OpenOptions::new();
+            let file = private::private(options.append(true).create(true)).open(&self.path)?;
             let size = file.metadata()?.len();
             self.open = Some((file, size));
         }

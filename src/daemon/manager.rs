@@ -1,34 +1,7 @@
-//! Messages to a service manager, and the sockets it passes (sd_notify(3), sd_listen_fds(3)).
+//! Messages to a service manager.
 
-use std::io;
-
-use listenfd::ListenFd;
-use sd_notify::NotifyState;
-
-use crate::tunnel::{Inherited, State, Status};
-
-/// The listening socket passed by a service manager, if any. Must be called while the process has one thread, since it
-/// removes the environment variables.
-///
-/// # Errors
-/// The passed socket is not usable.
-pub fn inherited() -> io::Result<Option<Inherited>> {
-    if std::env::var_os("LISTEN_FDS").is_none() {
-        return Ok(None);
-    }
-    let mut passed = ListenFd::from_env();
-    match passed.len() {
-        0 => Ok(None),
-        1 => match passed.take_unix_listener(0) {
-            Ok(listener) => Ok(listener.map(Inherited::Unix)),
-            Err(_) => Ok(passed.take_tcp_listener(0)?.map(Inherited::Tcp)),
-        },
-        more => {
-            let message = format!("the service manager passed {more} sockets; one is expected");
-            Err(io::Error::new(io::ErrorKind::InvalidInput, message))
-        }
-    }
-}
+use crate::os::inherited;
+use crate::tunnel::{State, Status};
 
 /// Reports the tunnel's state to the service manager.
 pub(super) fn tell(status: &Status) {
@@ -40,16 +13,7 @@ pub(super) fn tell(status: &Status) {
     };
     // A line break would start another assignment (sd_notify(3)).
     let text = text.replace(char::is_control, " ");
-    let mut states = vec![NotifyState::Status(&text)];
-    if status.state.is_usable() {
-        states.push(NotifyState::Ready);
-    }
-    if let Err(e) = sd_notify::notify(&states) {
+    if let Err(e) = inherited::tell(&text, status.state.is_usable()) {
         tracing::debug!("cannot notify the service manager: {e}");
     }
-}
-
-/// Reports the beginning of the end to the service manager.
-pub(super) fn tell_stopping() {
-    let _ = sd_notify::notify(&[NotifyState::Stopping]);
 }

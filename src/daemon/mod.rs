@@ -5,7 +5,6 @@
 
 mod client;
 mod control;
-mod lock;
 mod log;
 mod manager;
 mod options;
@@ -17,9 +16,8 @@ mod spawn;
 
 pub use client::{ClientError, ControlClient, Found, find, list};
 pub(crate) use log::tail as log_tail;
-pub use manager::inherited;
 pub use options::Options;
 pub use protocol::{Event, PROTOCOL, Request, Trouble, TunnelStatus};
 pub use reload::CONNECTING;
 pub use run::run;
-pub use spawn::{SpawnError, parent_connection, spawn};
+pub use spawn::{SpawnError, spawn};

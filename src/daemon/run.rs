@@ -1,22 +1,16 @@
 //! The daemon itself, in the background or as `up --foreground`.
 
 use std::io;
-use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use rustix::fs::Mode;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio::net::{UnixListener, UnixStream};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::control::{Control, Life, Who, say};
-use super::lock::Lock;
 use super::log;
 use super::manager;
 use super::options::Options;
@@ -27,10 +21,14 @@ use crate::config::{
 };
 use crate::failure::{ExitCode, Failure};
 use crate::host;
+use crate::os::inherited::{self, Inherited};
+use crate::os::local::{self, BlockingListener, BlockingStream, SocketFile, Stream, bind_private};
+use crate::os::lock::Lock;
 use crate::os::process::keep_memory_private;
-use crate::os::unix_socket;
+use crate::os::programs;
+use crate::os::signals::{Asked, Signals};
 use crate::ssh::{self, Carried, Carrier, Prompter, Questions, Step};
-use crate::tunnel::{self, Inherited, Listener, SocketFile, State, Tunnel, bind_private};
+use crate::tunnel::{self, Listener, State, Tunnel};
 
 /// Time limit at the end for clients to read their last event.
 const LAST_WORD: Duration = Duration::from_secs(1);
@@ -42,18 +40,14 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 ///
 /// # Errors
 /// Why the tunnel did not come up; already reported to `parent`.
-pub fn run(options: &Options, parent: StdUnixStream, inherited: Option<Inherited>) -> Result<(), Failure> {
+pub fn run(options: &Options, parent: BlockingStream, inherited: Option<Inherited>) -> Result<(), Failure> {
     if !options.foreground {
-        // Its own session gets no signals from the terminal (setsid(2)).
-        let _ = rustix::process::setsid();
-        let _ = std::env::set_current_dir("/");
+        programs::leave_terminal();
     }
     // This process's memory holds keys and passwords: other processes must not read it, and it must
     // not be dumped to a core file.
     keep_memory_private();
-    let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
-    raise_open_files();
-    rustix::process::umask(Mode::from_raw_mode(0o077));
+    programs::limit_daemon();
     let hello = Event::Hello {
         protocol: super::protocol::PROTOCOL,
         version: env!("CARGO_PKG_VERSION").into(),
@@ -72,19 +66,13 @@ pub fn run(options: &Options, parent: StdUnixStream, inherited: Option<Inherited
     }
 }
 
-/// Each flow needs several descriptors; the usual soft limit of 1024 is meant for programs that use select(2).
-fn raise_open_files() {
-    let limit = getrlimit(Resource::Nofile);
-    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
-}
-
 /// The daemon's parts that are created before the first connection.
 struct Prepared {
     tunnel: Arc<Tunnel>,
     prompter: Prompter,
     questions: Questions,
     lock: Lock,
-    control: std::os::unix::net::UnixListener,
+    control: BlockingListener,
     control_file: SocketFile,
     /// The file that stores the Engine's route and the carrier for the next start.
     route_file: PathBuf,
@@ -131,7 +119,7 @@ fn prepare(options: &Options) -> Result<Option<Prepared>, Failure> {
 fn serve(
     options: &Options,
     prepared: Prepared,
-    parent: StdUnixStream,
+    parent: BlockingStream,
     inherited: Option<Inherited>,
 ) -> Result<(), Failure> {
     // One thread: a daemon serves one tunnel, and mostly moves bytes.
@@ -146,15 +134,15 @@ fn serve(
 async fn supervise(
     options: &Options,
     prepared: Prepared,
-    parent: StdUnixStream,
+    parent: BlockingStream,
     inherited: Option<Inherited>,
 ) -> Result<(), Failure> {
     let Prepared { tunnel, prompter, questions, lock, control: listener, control_file, route_file, passing_log } =
         prepared;
     let other = |e: io::Error| Failure::new(ExitCode::Other, format!("cannot start: {e}"));
     parent.set_nonblocking(true).map_err(other)?;
-    let parent = UnixStream::from_std(parent).map_err(other)?;
-    let listener = UnixListener::from_std(listener).map_err(other)?;
+    let parent = Stream::from_std(parent).map_err(other)?;
+    let listener = local::Listener::from_std(listener).map_err(other)?;
     let target = tunnel.target();
     let endpoint = match inherited {
         Some(inherited) => Listener::inherit(inherited, &target.local),
@@ -243,11 +231,11 @@ fn reached_nobody(error: &tunnel::Error) -> bool {
 }
 
 /// Serves the control socket. Never returns.
-async fn accept(listener: &UnixListener, control: &Arc<Control>, clients: &mut JoinSet<()>) {
+async fn accept(listener: &local::Listener, control: &Arc<Control>, clients: &mut JoinSet<()>) {
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) if unix_socket::peer(&stream).is_ok_and(|peer| peer.is_this_user()) => {
+                Ok((stream, _)) if local::peer(&stream).is_ok_and(|peer| peer.is_this_user()) => {
                     let control = control.clone();
                     clients.spawn(async move { control.serve(stream, Who::Other).await });
                 }
@@ -297,20 +285,20 @@ async fn follow(options: &Options, tunnel: &Tunnel, route_file: &std::path::Path
 /// SIGTERM and SIGINT end the tunnel as `down` does; SIGHUP reloads its configuration. Never returns.
 async fn obey_signals(control: &Control) {
     let stop = || {
-        manager::tell_stopping();
+        inherited::tell_stopping();
         control.stop.cancel();
     };
-    let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::hangup()));
-    let (Ok(mut terminate), Ok(mut interrupt), Ok(mut hangup)) = signals else {
+    let Ok(mut signals) = Signals::listen() else {
         tracing::warn!("signals end this process at once");
         return std::future::pending().await;
     };
     let mut reloading = None;
     loop {
         tokio::select! {
-            _ = terminate.recv() => stop(),
-            _ = interrupt.recv() => stop(),
-            _ = hangup.recv() => reloading = Some(Box::pin(control.reload(false, false))),
+            asked = signals.next() => match asked {
+                Asked::Stop => stop(),
+                Asked::Reload => reloading = Some(Box::pin(control.reload(false, false))),
+            },
             Some(result) = async { Some(reloading.as_mut()?.await) }, if reloading.is_some() => {
                 reloading = None;
                 if let Err(failure) = result {

@@ -1,16 +1,14 @@
 //! Re-executes this program as the daemon.
 //!
-//! The daemon's first control connection is its standard input, one end of a socket pair created here. So the daemon
-//! can report a failure from its start, and no client waits for a socket file to appear. If this end closes before the
+//! The daemon's first control connection is the one to this process (`os::background`). So the daemon can report a failure from its start, and no client waits for a socket file to appear. If this end closes before the
 //! tunnel is up, however this process ends (Ctrl-C, SIGKILL), the daemon ends and cleans up.
 
 use std::ffi::OsString;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net::UnixStream;
-use std::process::{Child, Command, Stdio};
+use std::process::Child;
 
 use super::client::{ClientError, ControlClient};
+use crate::os::background;
 
 /// Why the daemon could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -28,24 +26,6 @@ pub enum SpawnError {
 /// # Errors
 /// Any [`SpawnError`].
 pub fn spawn(args: &[OsString]) -> Result<(ControlClient, Child), SpawnError> {
-    let (ours, theirs) = UnixStream::pair()?;
-    let child = Command::new(std::env::current_exe()?)
-        .args(args)
-        .stdin(Stdio::from(OwnedFd::from(theirs)))
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()?;
+    let (ours, child) = background::start(args)?;
     Ok((ControlClient::over(ours)?, child))
-}
-
-/// Called in the daemon: takes the connection to its parent from standard input, which becomes the null device.
-///
-/// # Errors
-/// Standard input is not a Unix socket, as when a user starts the daemon by hand.
-pub fn parent_connection() -> io::Result<UnixStream> {
-    let stream = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
-    stream.peer_addr()?;
-    let null = std::fs::File::open("/dev/null")?;
-    rustix::stdio::dup2_stdin(&null)?;
-    Ok(stream)
 }

@@ -1,16 +1,13 @@
 //! Checks of this machine: the local endpoint, and the programs that dtunnel relies on.
 
-use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::check::{Check, Verdict};
 use crate::config::{LocalEndpoint, Target, runtime_dir};
-use crate::os::process;
-use crate::os::unix_socket::{self, connect_within};
+use crate::os::local::{self, BlockingStream, Place};
+use crate::os::{agent, files, process, user};
 use crate::ssh::own_agent;
 
 /// Time limit of connecting to a program on this machine.
@@ -32,7 +29,7 @@ pub(super) fn check(target: &Target, tunnel: Option<&str>) -> Check {
 
 /// The checks of this machine that need no target: the runtime directory, and the programs that dtunnel relies on.
 const MACHINE: [(&str, Look); 5] =
-    [("runtime", runtime), ("ssh", ssh), ("agent", agent), ("docker", docker), ("environment", environment)];
+    [("runtime", runtime), ("ssh", ssh), ("agent", ssh_agent), ("docker", docker), ("environment", environment)];
 
 /// Runs the checks of this machine that need no target.
 pub(super) fn check_machine(on_check: &mut dyn FnMut(Check)) {
@@ -70,13 +67,11 @@ fn docker() -> Found {
 /// Checks the running tunnel's endpoint.
 fn up(endpoint: &LocalEndpoint) -> Found {
     if let LocalEndpoint::Unix(path) = endpoint
-        && let Ok(meta) = std::fs::symlink_metadata(path)
-        && meta.mode() & 0o077 != 0
+        && let Some(mode) = local::open_to_others(path)
     {
         let detail = format!(
-            "the mode of {} was changed to {:04o} (dtunnel turns others away all the same)",
-            path.display(),
-            meta.mode() & 0o7777
+            "the mode of {} was changed to {mode:04o} (dtunnel turns others away all the same)",
+            path.display()
         );
         return (Verdict::Warning, detail, Some(format!("chmod 600 {}", path.display())));
     }
@@ -98,12 +93,12 @@ fn runtime() -> Found {
     }
 }
 
-fn agent() -> Found {
+fn ssh_agent() -> Found {
     let Some(path) = own_agent() else {
-        return (Verdict::Ok, "no ssh-agent (SSH_AUTH_SOCK is not set)".into(), None);
+        return (Verdict::Ok, agent::NONE.into(), None);
     };
-    match connect_within(&path, CONNECTING) {
-        Ok(_) => (Verdict::Ok, format!("an ssh-agent at {}", path.display()), None),
+    match agent::answers(&path, CONNECTING) {
+        Ok(()) => (Verdict::Ok, format!("an ssh-agent at {}", path.display()), None),
         Err(e) => (
             Verdict::Warning,
             format!("SSH_AUTH_SOCK names {}, where no agent answers: {e}", path.display()),
@@ -125,7 +120,7 @@ fn environment() -> Found {
 
 fn in_path(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path).map(|dir| dir.join(program)).find(|file| file.is_file())
+    std::env::split_paths(&path).flat_map(|dir| files::programs_named(&dir, program)).find(|file| file.is_file())
 }
 
 fn unix(path: &Path) -> Found {
@@ -134,40 +129,37 @@ fn unix(path: &Path) -> Found {
         return (Verdict::Failed, error.to_string(), error.hint());
     }
     let shown = path.display();
-    let Ok(meta) = std::fs::symlink_metadata(path) else {
-        return (Verdict::Ok, format!("{shown} is free"), None);
-    };
-    if !meta.file_type().is_socket() {
-        let remedy = format!("remove {shown}, or choose another path with --local unix:PATH");
-        return (Verdict::Failed, format!("{shown} is there, and no socket"), Some(remedy));
-    }
-    let me = rustix::process::getuid().as_raw();
-    if meta.uid() != me {
-        let detail = format!("{shown} belongs to uid {}, not to you (uid {me})", meta.uid());
-        return (Verdict::Failed, detail, Some("choose another path with --local unix:PATH".into()));
-    }
-    match connect_within(path, CONNECTING) {
-        Ok(stream) => {
+    match local::look(path, CONNECTING) {
+        Place::Free => (Verdict::Ok, format!("{shown} is free"), None),
+        Place::Foreign => {
+            let remedy = format!("remove {shown}, or choose another path with --local {}:PATH", local::SCHEME);
+            (Verdict::Failed, format!("{shown} is there, and no socket"), Some(remedy))
+        }
+        Place::OfUser(other) => {
+            let detail = format!("{shown} belongs to uid {other}, not to you (uid {})", user::id());
+            (Verdict::Failed, detail, Some(format!("choose another path with --local {}:PATH", local::SCHEME)))
+        }
+        Place::Listens(stream) => {
             let holder = holder(&stream);
             // The socket of a service (`dtunnel service install --socket`), which starts the tunnel on first use.
             if holder.as_ref().is_some_and(|(program, _)| program == "systemd" || program == "launchd") {
                 return (Verdict::Ok, format!("the service manager listens on {shown}"), None);
             }
             let who = holder.map(|(program, pid)| format!(" ({program}, pid {pid})")).unwrap_or_default();
-            let remedy = "end it, or choose another path with --local unix:PATH".into();
+            let remedy = format!("end it, or choose another path with --local {}:PATH", local::SCHEME);
             (Verdict::Failed, format!("another program{who} listens on {shown}"), Some(remedy))
         }
-        Err(e) if e.kind() == ErrorKind::TimedOut => {
-            let remedy = "end that program, or choose another path with --local unix:PATH".into();
+        Place::Busy => {
+            let remedy = format!("end that program, or choose another path with --local {}:PATH", local::SCHEME);
             (Verdict::Failed, format!("another program listens on {shown}, and accepts no connections"), Some(remedy))
         }
-        Err(_) => (Verdict::Ok, format!("{shown} was left over; the next `up` replaces it"), None),
+        Place::LeftOver => (Verdict::Ok, format!("{shown} was left over; the next `up` replaces it"), None),
     }
 }
 
 /// The listening program and its process id, if the system tells.
-fn holder(stream: &UnixStream) -> Option<(String, u32)> {
-    let pid = unix_socket::peer(stream).ok()?.pid?;
+fn holder(stream: &BlockingStream) -> Option<(String, u32)> {
+    let pid = local::peer(stream).ok()?.pid?;
     Some((crate::text::shown(&process::name_of(pid)?), pid))
 }
 

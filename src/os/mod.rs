@@ -20,12 +20,12 @@ mod desktop_keyring;
 mod linux;
 #[cfg(target_os = "macos")]
 mod macos;
-mod peer;
 pub mod proc_net;
 #[cfg(any(target_os = "macos", test))]
 mod routing_message;
 mod service_manager;
-pub mod unix_socket;
+#[cfg(unix)]
+mod unix;
 mod whose;
 
 #[cfg(target_os = "linux")]
@@ -33,6 +33,11 @@ pub use linux::{heap, keyring, network, places, process, services, tcp, tcp_clie
 #[cfg(target_os = "macos")]
 pub use macos::{heap, keyring, network, places, process, services, tcp, tcp_clients};
 pub use service_manager::ServiceManager;
+#[cfg(unix)]
+pub use unix::{
+    agent, background, files, held_signals, inherited, local, local_stream, lock, mux, private, programs, signals,
+    tcp_listener, terminal, user,
+};
 pub use whose::Whose;
 
 #[cfg(target_os = "linux")]

@@ -6,11 +6,11 @@ use russh::Signer;
 use russh::keys::agent::AgentIdentity;
 use russh::keys::agent::client::AgentClient;
 use russh::keys::{HashAlg, PublicKey};
-use tokio::net::UnixStream;
 
 use super::keys::{Credentials, SignError};
 use super::prompter::Prompter;
 use super::step::{News, OnStep, Step};
+use crate::os::agent;
 
 /// Longest wait for a signature, which may take a touch, a PIN or its owner's consent. Time
 /// limits are suspended meanwhile.
@@ -41,7 +41,7 @@ impl Refusal {
 
 /// Signs with a key of the agent. For a certificate from a file, the agent holds only the plain key.
 pub(super) struct AgentSigner<'a> {
-    pub(super) agent: &'a mut AgentClient<UnixStream>,
+    pub(super) agent: &'a mut AgentClient<agent::Stream>,
     /// Whether the agent, rather than a file, holds the certificate.
     pub(super) holds_certificate: bool,
     pub(super) prompter: &'a Prompter,

@@ -3,6 +3,8 @@
 
 use std::path::PathBuf;
 
+use crate::os::agent;
+
 /// Most agents kept. Those of logins that have ended are gone.
 const MOST: usize = 4;
 
@@ -20,14 +22,9 @@ impl Agents {
 
     /// All of them, and at last the one of this process.
     pub(super) fn all(&self) -> Vec<PathBuf> {
-        let own = own_agent().filter(|own| !self.0.contains(own));
+        let own = agent::own().filter(|own| !self.0.contains(own));
         self.0.iter().cloned().chain(own).collect()
     }
-}
-
-/// The socket of this process's ssh-agent (`$SSH_AUTH_SOCK`).
-pub fn own_agent() -> Option<PathBuf> {
-    std::env::var_os("SSH_AUTH_SOCK").filter(|socket| !socket.is_empty()).map(PathBuf::from)
 }
 
 #[cfg(test)]

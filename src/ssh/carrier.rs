@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::Error;
 use crate::config::{CarrierSetting, Target};
+use crate::os::{files, mux};
 
 /// What carries a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,7 +55,7 @@ pub(super) enum Choice {
 
 /// May a connection of the machine's ssh that is there be used?
 pub(super) fn may_share(target: &Target) -> bool {
-    target.carrier != CarrierSetting::Native && target.ssh.control_path.is_some()
+    target.carrier != CarrierSetting::Native && target.ssh.control_path.is_some() && mux::check().is_ok()
 }
 
 /// The carrier for `target`; `openssh_first`: the machine's ssh could log in before where dtunnel's own could not.
@@ -73,10 +74,11 @@ pub(super) fn choose(target: &Target, openssh_first: bool) -> Choice {
     }
 }
 
-/// Is there an `ssh` on this machine?
+/// Is there an `ssh` on this machine that can carry a tunnel?
 fn has_ssh() -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).any(|dir| dir.join("ssh").is_file())
+    let is_there = |dir: std::path::PathBuf| files::programs_named(&dir, "ssh").iter().any(|path| path.is_file());
+    mux::check().is_ok() && std::env::split_paths(&path).any(is_there)
 }
 
 /// Why the machine's ssh may succeed where our own login has failed. None: it cannot.

@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::fmt;
 use std::fs::File;
 use std::io::Read;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -21,6 +20,7 @@ use super::error::Skipped;
 use super::keyring::{self, Kept};
 use super::passwords::Passwords;
 use super::prompter::{Prompter, Question, Secret};
+use crate::os::private;
 use crate::shell_word::shell_word;
 use crate::sync::lock;
 
@@ -192,20 +192,17 @@ fn read_key_file(path: &Path) -> std::io::Result<Zeroizing<String>> {
     let meta = file.metadata()?;
     let mut text = Zeroizing::new(String::new());
     file.take(MAX_KEY_FILE).read_to_string(&mut text)?;
-    let mine = meta.uid() == rustix::process::getuid().as_raw();
     let is_public = || text.parse::<PublicKey>().is_ok() || Certificate::from_openssh(text.trim()).is_ok();
-    if mine && meta.mode() & 0o077 != 0 && !is_public() {
-        let mode = meta.mode() & 0o7777;
-        return Err(std::io::Error::new(
-            std::io::ErrorKind::PermissionDenied,
-            format!("others may read it (mode {mode:04o})"),
-        ));
+    if let Some(how) = private::readable_by_others(&meta)
+        && !is_public()
+    {
+        return Err(std::io::Error::new(std::io::ErrorKind::PermissionDenied, format!("others may read it ({how})")));
     }
     Ok(text)
 }
 
 fn is_mine(path: &Path) -> bool {
-    std::fs::metadata(path).is_ok_and(|meta| meta.uid() == rustix::process::getuid().as_raw())
+    std::fs::metadata(path).is_ok_and(|meta| private::is_mine(&meta))
 }
 
 /// Why a private key could not be used.

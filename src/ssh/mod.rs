@@ -38,7 +38,7 @@ mod step;
 mod transport;
 mod uncoupled;
 
-pub use agents::own_agent;
+pub use crate::os::agent::own as own_agent;
 pub use carrier::{Carried, Carrier};
 pub use channel::{Channel, ChannelReader, ChannelWriter, OpenError, Received, Refusal};
 pub use channel_stream::ChannelStream;

@@ -11,13 +11,13 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::error::{Error, Phase};
 use super::prompter::Prompter;
+use crate::os::programs;
 use crate::sync::lock;
 use crate::text;
 
@@ -97,10 +97,7 @@ impl ProxyCommand {
     /// [`Error::ProxyCommand`].
     pub(super) fn spawn(command: &str, prompter: &Prompter) -> Result<(Self, Ends), Error> {
         let failed = |source| Error::ProxyCommand { command: command.into(), source };
-        let shell = std::env::var_os("SHELL").unwrap_or_else(|| "/bin/sh".into());
-        let mut child = Command::new(shell)
-            .arg("-c")
-            .arg(format!("exec {command}"))
+        let mut child = Command::from(programs::shell_command(command))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -161,10 +158,9 @@ fn end(shared: &Shared) {
     let mut running = running();
     running.children.retain(|other| !Arc::ptr_eq(other, shared));
     let Some(mut child) = lock(shared).take() else { return };
-    let pid = child.id().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
-    let (Ok(None), Some(pid)) = (child.try_wait(), pid) else { return };
+    let (Ok(None), Some(pid)) = (child.try_wait(), child.id()) else { return };
     // Nothing else reaps the child, so its process id cannot have been reused.
-    let _ = kill_process(pid, Signal::HUP);
+    programs::hang_up(pid);
     running.ending += 1;
     drop(running);
     let ending = move || {

@@ -13,13 +13,13 @@ use super::api::{Exchange, Rejected};
 use super::client::error_answer::{answer, error_body};
 use super::client::linger;
 use super::client::peer::Who;
-use super::client::stream::LocalStream;
 use super::dial::{Kind, Purpose};
 use super::flow::carriage::End;
 use super::guard::{GuardedClient, Police};
 use super::placer::{Placed, Placing, at_rest, or_gone};
 use super::serving::Serving;
 use crate::config::Target;
+use crate::os::local_stream::LocalStream;
 
 /// Limit of a body that a refusal waits for, in bytes, so that the connection can be used again.
 /// Most JSON requests are smaller.

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use tokio::net::UnixStream;
 
 use super::client::peer::Who;
 use super::counters::Counters;
+use crate::os::local;
 
 /// The destination of a flow.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,7 +90,7 @@ pub(super) trait Dial: Send + Sync {
     ///
     /// # Errors
     /// The system is out of sockets.
-    fn dial(self: Arc<Self>, purpose: Purpose) -> std::io::Result<UnixStream>;
+    fn dial(self: Arc<Self>, purpose: Purpose) -> std::io::Result<local::Stream>;
 
     /// Since when the tunnel has been in its state.
     fn up_since(&self) -> SystemTime;

@@ -6,19 +6,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::process::{Resource, getrlimit};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::client::listener::Listener;
 use super::client::peer::Who;
-use super::client::stream::LocalStream;
 use super::conversation::Conversation;
 use super::dial::Purpose;
 use super::flow::carriage::End;
 use super::guard::GuardedClient;
 use super::serving::Serving;
+use crate::os::local_stream::LocalStream;
+use crate::os::programs;
 
 /// Flows without traffic for this long do not delay the end.
 const QUIET: Duration = Duration::from_millis(300);
@@ -37,7 +37,7 @@ impl Dispatcher {
     /// Has so many clients wait that a quarter of the process's open files is left (RLIMIT_NOFILE in getrlimit(2)): for
     /// connections, files and whoever ends the tunnel.
     pub(super) fn new(serving: Arc<Serving>) -> Self {
-        let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+        let limit = programs::most_open_files();
         Self { serving, most: usize::try_from(limit - limit / 4).unwrap_or(usize::MAX) }
     }
 
@@ -79,7 +79,7 @@ impl Dispatcher {
         let guard = self.serving.placer.settings.guard().filter(|_| purpose.is_to_engine());
         let carried = match guard {
             Some(guard) => {
-                let over_tcp = matches!(local, LocalStream::Tcp(_));
+                let over_tcp = local.is_tcp();
                 let client = GuardedClient::new(guard, over_tcp, Who::of(&local).await, self.serving.clone());
                 Conversation::guarded(self.serving.clone(), Arc::new(client)).serve(local).await
             }

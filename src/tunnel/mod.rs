@@ -37,8 +37,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{self, Access, Target};
 use crate::host::Route;
+use crate::os::local_stream::LocalStream;
 use crate::ssh::{Carried, Prompter};
-use client::stream::LocalStream;
 use dial::Purpose;
 use dispatch::Dispatcher;
 use early_answer::EarlyAnswers;
@@ -53,8 +53,7 @@ use uptime::state::Publisher;
 use uptime::supervisor::Supervisor;
 
 pub use api::Framing;
-pub use client::listener::{Inherited, Listener};
-pub(crate) use client::listener::{SocketFile, bind_private};
+pub use client::listener::Listener;
 pub use counters::{Counters, Snapshot};
 pub use error::Error;
 pub use guard::{Head, Refusal, RequestStatus};

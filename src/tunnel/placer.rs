@@ -11,7 +11,6 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::api::Exchange;
-use super::client::stream::LocalStream;
 use super::counters::Counters;
 use super::dial::{Kind, Leads, Purpose};
 use super::flow::carriage::{Carriage, End, Left, Outcome};
@@ -25,6 +24,7 @@ use super::uptime::commands::{Command, Commands};
 use super::uptime::state::{Availability, Publisher, settled};
 use crate::config::Target;
 use crate::host;
+use crate::os::local_stream::LocalStream;
 use crate::ssh::{Channel, Endpoint, OpenError};
 use crate::sync::lock;
 

@@ -4,10 +4,8 @@ use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use tokio::net::UnixStream;
 
 use super::binds;
-use super::client::stream::LocalStream;
 use super::dial::{Dial, Purpose};
 use super::early_answer::EarlyAnswers;
 use super::in_progress::Client;
@@ -17,6 +15,8 @@ use super::uptime::commands::Command;
 use super::uptime::state::settled;
 use crate::config::Remote;
 use crate::host::Route;
+use crate::os::local;
+use crate::os::local_stream::LocalStream;
 
 /// What clients are served with.
 #[derive(Debug)]
@@ -60,10 +60,10 @@ impl Serving {
 }
 
 impl Dial for Serving {
-    fn dial(self: Arc<Self>, purpose: Purpose) -> std::io::Result<UnixStream> {
-        let (ours, theirs) = UnixStream::pair()?;
+    fn dial(self: Arc<Self>, purpose: Purpose) -> std::io::Result<local::Stream> {
+        let (ours, theirs) = local::Stream::pair()?;
         tokio::spawn(async move {
-            if let Err(reason) = self.placer.clone().place_and_carry(LocalStream::unix(theirs), purpose).await {
+            if let Err(reason) = self.placer.clone().place_and_carry(LocalStream::local(theirs), purpose).await {
                 tracing::debug!("a flow of our own was not opened: {reason}");
             }
         });

@@ -7,18 +7,16 @@
 use std::collections::HashSet;
 use std::ffi::OsString;
 use std::io::{self, BufReader};
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use nix::unistd::{getpid, getsid};
-use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use ssh2_config::{Host, ParseRule, SshConfig};
 
 use super::source::SshConfigSource;
 use crate::bounded;
 use crate::config::{Destination, Error, Paths, trusted_file};
+use crate::os::programs;
 
 /// Files that include files, one in the other (READCONF_MAX_DEPTH in OpenSSH's readconf.c).
 const MAX_INCLUDES: usize = 16;
@@ -104,34 +102,28 @@ pub(super) fn with_ssh(destination: &Destination, source: &SshConfigSource) -> R
 /// The output of a program, which must end by `until`: `Match exec` runs any command, and CanonicalizeHostname asks
 /// name servers.
 fn output_until(child: Child, until: Instant) -> io::Result<Output> {
-    let pid = Pid::from_child(&child);
+    let pid = child.id();
     // Its child processes may hold its streams open after it has ended.
     let left = until.saturating_duration_since(Instant::now());
     bounded::within(left, "ssh -G", move || child.wait_with_output())?.unwrap_or_else(|| {
         // Kills its commands as well, unless they run at the person's terminal, where Ctrl-C ends them all.
-        let _ = if is_session_of_its_own() {
-            kill_process_group(pid, Signal::TERM)
+        if programs::is_session_of_its_own() {
+            programs::end_group(pid);
         } else {
-            kill_process(pid, Signal::TERM)
-        };
+            programs::end(pid);
+        }
         let limit = LIMIT.as_secs();
         let why = format!("`ssh -G` has not answered within {limit} s; does a command of a `Match exec` hang?");
         Err(io::Error::new(io::ErrorKind::TimedOut, why))
     })
 }
 
-/// A daemon's process has no terminal that would send Ctrl-C to its children. By nix: a session that was begun outside
-/// of our PID namespace is number 0, which rustix's `Pid` cannot be.
-fn is_session_of_its_own() -> bool {
-    getsid(None).is_ok_and(|session| session == getpid())
-}
-
 fn start(destination: &Destination, source: &SshConfigSource) -> io::Result<Child> {
     let mut command = Command::new("ssh");
     // As for a session at a terminal: otherwise ssh reports `UpdateHostKeys ask` as `no` (ssh.c).
     command.arg("-G").arg("-tt").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    if is_session_of_its_own() {
-        command.process_group(0);
+    if programs::is_session_of_its_own() {
+        programs::own_group(&mut command);
     }
     command.args(arguments(destination, source)).spawn()
 }

@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
-use nix::unistd::{Uid, User};
 use sha1::{Digest, Sha1};
 
 use crate::config::Paths;
+use crate::os::user;
 
 /// What the `%` tokens of ssh_config(5), "TOKENS", stand for.
 pub(in crate::config) struct Tokens<'a> {
@@ -27,7 +27,7 @@ impl Tokens<'_> {
 
     /// The hash of the connection: of `%l%h%p%r%j` (ssh_config(5), "TOKENS"), as in `ssh_connection_hash` of OpenSSH.
     fn connection(&self) -> String {
-        let text = format!("{}{}{}{}{}", local_host(), self.host_name, self.port, self.user, self.jump);
+        let text = format!("{}{}{}{}{}", user::host_name(), self.host_name, self.port, self.user, self.jump);
         Sha1::digest(text).iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
@@ -45,11 +45,11 @@ impl Tokens<'_> {
                 Some('C') => out.push_str(&self.connection()),
                 Some('d') => out.push_str(&self.paths.home.to_string_lossy()),
                 Some('h') => out.push_str(self.host_name),
-                Some('i') => out.push_str(&rustix::process::getuid().as_raw().to_string()),
+                Some('i') => out.push_str(&user::id().to_string()),
                 Some('j') => out.push_str(self.jump),
                 Some('k') => out.push_str(self.host_key_alias.unwrap_or(self.alias)),
-                Some('L') => out.push_str(local_host().split('.').next().unwrap_or_default()),
-                Some('l') => out.push_str(&local_host()),
+                Some('L') => out.push_str(user::host_name().split('.').next().unwrap_or_default()),
+                Some('l') => out.push_str(&user::host_name()),
                 Some('n') => out.push_str(self.alias),
                 Some('p') => out.push_str(&self.port.to_string()),
                 Some('r') => out.push_str(self.user),
@@ -79,12 +79,7 @@ const KNOWN: &str = "%CdhijkLlnpru";
 
 /// The user's name by passwd(5), as for ssh, else by the environment; empty if neither has one.
 pub(super) fn account() -> String {
-    let entry = User::from_uid(Uid::current()).ok().flatten().map(|user| user.name);
-    entry.or_else(|| std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).ok()).unwrap_or_default()
-}
-
-fn local_host() -> String {
-    rustix::system::uname().nodename().to_string_lossy().into_owned()
+    user::name().unwrap_or_default()
 }
 
 /// `${VARIABLE}` replaced by the environment's value, nothing where it is not set.
@@ -119,7 +114,7 @@ mod tests {
             paths: &paths,
         };
         assert_eq!(tokens.replace("%j %% %n"), "a,b % h");
-        let text = format!("{}h.example22ua,b", local_host());
+        let text = format!("{}h.example22ua,b", user::host_name());
         let hash: String = Sha1::digest(text).iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(tokens.replace("/%C"), format!("/{hash}"));
     }

@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 
-use crate::os::peer::Peer;
+use crate::os::unix::peer::Peer;
 
 /// By SO_PEERCRED (unix(7)). Not by rustix, whose process numbers cannot be 0.
 pub(in crate::os) fn peer_of(stream: &impl AsFd) -> io::Result<Peer> {

@@ -11,6 +11,11 @@ pub fn temporary_dir() -> PathBuf {
     "/tmp".into()
 }
 
+/// The directory for temporary files that outlive a restart, on disk.
+pub fn shared_temporary_dir() -> Option<PathBuf> {
+    Some("/var/tmp".into())
+}
+
 /// Checks that files in `dir` are on this machine's disk: not in memory (tmpfs), and not on NFS, which gives an unlinked
 /// file a name.
 ///

@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 
 use nix::sys::socket::{getsockopt, sockopt::LocalPeerPid};
 
-use crate::os::peer::Peer;
+use crate::os::unix::peer::Peer;
 
 /// By getpeereid(3), and LOCAL_PEERPID (sys/un.h) for the process.
 pub(in crate::os) fn peer_of(stream: &impl AsFd) -> io::Result<Peer> {

@@ -12,6 +12,11 @@ pub fn temporary_dir() -> PathBuf {
     std::env::temp_dir()
 }
 
+/// The directory for temporary files that outlive a restart, on disk.
+pub fn shared_temporary_dir() -> Option<PathBuf> {
+    Some("/var/tmp".into())
+}
+
 /// Checks that files in `dir` are on this machine's disk, and not on a network (MNT_LOCAL in statfs(2)), where an unlinked
 /// file may keep a name.
 ///

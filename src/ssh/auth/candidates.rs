@@ -6,10 +6,10 @@ use std::time::Duration;
 use russh::keys::agent::AgentIdentity;
 use russh::keys::agent::client::AgentClient;
 use russh::keys::{Certificate, PublicKey};
-use tokio::net::UnixStream;
 
 use super::Login;
 use crate::config::IdentityAgent;
+use crate::os::agent;
 use crate::ssh::error::Skipped;
 use crate::ssh::keys::{KeyFile, read_certificate};
 use crate::text::shown as printable;
@@ -47,7 +47,7 @@ impl Candidate {
 
 impl Login<'_> {
     /// The first of the user's agents that answers.
-    pub(super) async fn agent(&mut self) -> Option<AgentClient<UnixStream>> {
+    pub(super) async fn agent(&mut self) -> Option<AgentClient<agent::Stream>> {
         let sockets = match &self.target.ssh.identity_agent {
             IdentityAgent::None => return None,
             IdentityAgent::Path(path) => vec![path.clone()],
@@ -73,10 +73,11 @@ impl Login<'_> {
         None
     }
 
-    async fn connect_agent(&self, socket: &Path) -> Result<AgentClient<UnixStream>, String> {
+    async fn connect_agent(&self, socket: &Path) -> Result<AgentClient<agent::Stream>, String> {
         let too_late = |_| "it does not answer".to_owned();
-        let connected = tokio::time::timeout(AGENT_TIMEOUT, AgentClient::connect_uds(socket)).await;
-        let mut agent = connected.map_err(too_late)?.map_err(|e| e.to_string())?;
+        let connected = tokio::time::timeout(AGENT_TIMEOUT, agent::connect(socket)).await;
+        let stream = connected.map_err(too_late)?.map_err(|e| e.to_string())?;
+        let mut agent = AgentClient::connect(stream);
         // Required for keys restricted to certain hosts (ssh-add -h). Agents other than OpenSSH's don't know it and don't
         // need it.
         if let Some(binding) = self.handle.agent_session_binding() {
@@ -87,7 +88,7 @@ impl Login<'_> {
 
     /// The keys to offer, in ssh's order: the agent's keys named in ssh_config, the agent's other keys unless
     /// IdentitiesOnly is set, then the files whose keys the agent does not hold. A certificate goes before its key.
-    pub(super) async fn candidates(&mut self, agent: Option<&mut AgentClient<UnixStream>>) -> Vec<Candidate> {
+    pub(super) async fn candidates(&mut self, agent: Option<&mut AgentClient<agent::Stream>>) -> Vec<Candidate> {
         let mut held: Vec<(PublicKey, String)> = Vec::new();
         let mut held_certificates: Vec<(Certificate, String)> = Vec::new();
         if let Some(agent) = agent {

@@ -19,6 +19,7 @@ use super::handler::{Ended, SessionHandler};
 use super::identity::Trust;
 use super::negotiated;
 use crate::config::{MissingMethod, Target};
+use crate::os::user;
 
 /// Limit of methods completed in a row without a "success" from the server.
 const MAX_PARTIAL: usize = 8;
@@ -65,9 +66,7 @@ const MOST_BEFORE_NONE: usize = 4;
 
 /// Whether a Kerberos ticket cache exists, at KRB5CCNAME or at MIT's default path.
 fn has_kerberos_ticket() -> bool {
-    let uid = rustix::process::getuid().as_raw();
-    std::env::var_os("KRB5CCNAME").is_some_and(|name| !name.is_empty())
-        || std::path::Path::new(&format!("/tmp/krb5cc_{uid}")).exists()
+    std::env::var_os("KRB5CCNAME").is_some_and(|name| !name.is_empty()) || user::has_default_ticket_cache()
 }
 
 /// A login in progress.

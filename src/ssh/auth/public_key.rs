@@ -7,11 +7,11 @@ use russh::MethodKind;
 use russh::keys::agent::Constraint;
 use russh::keys::agent::client::AgentClient;
 use russh::keys::{Algorithm, PrivateKey};
-use tokio::net::UnixStream;
 
 use super::candidates::{AGENT_TIMEOUT, Candidate, Source};
 use super::{Attempt, Login};
 use crate::config::Proxy;
+use crate::os::agent;
 use crate::shell_word::shell_word;
 use crate::ssh::agent_signer::{AgentSigner, Refusal};
 use crate::ssh::algorithms::{pubkey_accepted, rsa_hash};
@@ -139,7 +139,7 @@ impl Login<'_> {
     }
 
     /// AddKeysToAgent: adds the key that logged in to the agent. A failure is only logged.
-    async fn add_to_agent(&self, path: &Path, agent: &mut AgentClient<UnixStream>) {
+    async fn add_to_agent(&self, path: &Path, agent: &mut AgentClient<agent::Stream>) {
         let Some(how) = self.target.ssh.add_keys_to_agent.filter(|_| !self.context.looks_only) else { return };
         let Ok(key) = load_key(path, &self.context.prompter, &self.context.credentials).await else { return };
         let mut constraints: Vec<_> =

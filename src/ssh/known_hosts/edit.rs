@@ -1,8 +1,7 @@
 //! Adds and removes lines of a file; the other lines stay unchanged.
 
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
 use hmac::{Hmac, KeyInit, Mac};
@@ -12,6 +11,7 @@ use sha1::Sha1;
 
 use super::entries::{MAX_FILE, entry, is_plain_name};
 use super::{Spoken, spoken};
+use crate::os::private;
 
 /// Removes the lines of `name` that have one of `keys` from `file`, and returns their number. The previous file is kept
 /// as `FILE.old`, as with ssh.
@@ -72,7 +72,7 @@ pub(in crate::ssh) fn append(file: &Path, name: &str, hashed: bool, key: &Public
 
 pub(super) fn write_line(file: &Path, name: &str, hashed: bool, key: &PublicKey) -> io::Result<()> {
     if let Some(dir) = file.parent() {
-        DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+        private::create_dirs(dir)?;
     }
     let patterns = if hashed {
         let salt: [u8; 20] = random_salt()?;
@@ -85,7 +85,8 @@ pub(super) fn write_line(file: &Path, name: &str, hashed: bool, key: &PublicKey)
     key.set_comment("");
     let key = key.to_openssh().map_err(io::Error::other)?;
     let mut line = format!("{} {}\n", patterns.to_string(), key.trim_end());
-    let mut file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(file)?;
+    let mut options = OpenOptions::new();
+    let mut file = private::private(options.read(true).append(true).create(true)).open(file)?;
     // A last line without a newline must not run into the new one.
     if file.seek(SeekFrom::End(0))? > 0 {
         let mut last = [0];

@@ -6,19 +6,17 @@
 
 use std::ffi::OsString;
 use std::io::{self, Read, Write};
-use std::os::unix::net::UnixStream as Stream;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{UnixListener, UnixStream};
 use tokio_util::task::AbortOnDropHandle;
 use zeroize::Zeroizing;
 
 use super::home::{ASKPASS, QUESTIONS};
+use crate::os::mux::{self, BlockingStream, Listener, Stream};
 use crate::os::process::keep_memory_private;
-use crate::os::unix_socket;
 use crate::ssh::prompter::{Prompter, Question, Secret};
 use crate::sync::lock;
 use crate::text;
@@ -40,7 +38,7 @@ pub fn answer_as_askpass() -> Option<ExitCode> {
 
 fn ask(program: &Path, question: &OsString) -> io::Result<bool> {
     let hint = std::env::var("SSH_ASKPASS_PROMPT").unwrap_or_default();
-    let mut stream = Stream::connect(program.with_file_name(QUESTIONS))?;
+    let mut stream = BlockingStream::connect(program.with_file_name(QUESTIONS))?;
     stream.write_all(format!("{hint}\n{}\0", question.to_string_lossy()).as_bytes())?;
     let mut answer = Zeroizing::new(Vec::with_capacity(4096));
     stream.read_to_end(&mut answer)?;
@@ -66,7 +64,7 @@ pub(super) struct Answers {
 impl Answers {
     /// Listens at `socket`. Questions are on behalf of `account`.
     pub(super) fn at(socket: &Path, account: String, prompter: Prompter) -> io::Result<Self> {
-        let listener = UnixListener::bind(socket)?;
+        let listener = Listener::bind(socket)?;
         let unanswered = Arc::new(Mutex::new(None));
         let noted = unanswered.clone();
         let task = tokio::spawn(async move {
@@ -93,8 +91,8 @@ impl Answers {
     }
 }
 
-async fn serve(mut stream: UnixStream, account: String, prompter: Prompter, unanswered: Arc<Mutex<Option<String>>>) {
-    let is_own = unix_socket::peer(&stream).is_ok_and(|peer| peer.is_this_user());
+async fn serve(mut stream: Stream, account: String, prompter: Prompter, unanswered: Arc<Mutex<Option<String>>>) {
+    let is_own = mux::is_own(&stream).unwrap_or(false);
     if !is_own {
         return;
     }
@@ -125,7 +123,7 @@ async fn serve(mut stream: UnixStream, account: String, prompter: Prompter, unan
 }
 
 /// The hint and the question, to the zero byte at its end.
-async fn read_question(stream: &mut UnixStream) -> io::Result<String> {
+async fn read_question(stream: &mut Stream) -> io::Result<String> {
     let mut question = Vec::new();
     while !question.ends_with(&[0]) {
         if question.len() > MAX_QUESTION || stream.read_buf(&mut question).await? == 0 {
@@ -136,11 +134,11 @@ async fn read_question(stream: &mut UnixStream) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&question).into_owned())
 }
 
-async fn gone(stream: &mut UnixStream) {
+async fn gone(stream: &mut Stream) {
     while stream.read(&mut [0]).await.is_ok_and(|read| read > 0) {}
 }
 
-async fn send(stream: &mut UnixStream, answer: &Secret) -> io::Result<()> {
+async fn send(stream: &mut Stream, answer: &Secret) -> io::Result<()> {
     stream.write_all(&[ANSWERED]).await?;
     stream.write_all(answer.reveal().as_bytes()).await?;
     stream.shutdown().await

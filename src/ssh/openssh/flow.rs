@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
@@ -10,12 +9,12 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use russh::ChannelMsg;
-use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf, pipe};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::mux::{Closer, Control, Refused, connect_in_turn};
 use super::process::Said;
+use crate::os::mux;
 use crate::ssh::endpoint::Endpoint;
 use crate::ssh::heard::LastHeard;
 use crate::sync::lock;
@@ -35,20 +34,20 @@ pub(super) async fn open(
 ) -> Result<(Reading, Writing), Refused> {
     tokio::spawn(async move {
         let mut control = Control::connect(&path).await?;
-        let (stdin, input) = new_pipe()?;
-        let (output, stdout) = new_pipe()?;
+        let (stdin, input) = mux::pipe()?;
+        let (output, stdout) = mux::pipe()?;
         let mut errors = None;
         match &endpoint {
             Endpoint::Streamlocal(path) => control.forward(path, None, stdin, stdout).await?,
             Endpoint::Tcp { host, port } => control.forward(host, Some(*port), stdin, stdout).await?,
             Endpoint::Command { command, .. } => {
-                let (read, stderr) = new_pipe()?;
+                let (read, stderr) = mux::pipe()?;
                 errors = Some(receiver(read)?);
                 control.session(command, [stdin, stdout, stderr]).await?;
             }
         }
         heard.note();
-        let input = Sink::Pipe(pipe::Sender::from_owned_fd(input)?);
+        let input = Sink::Pipe(mux::sender(input)?);
         let writing = Writing::new(input, Some(control.closer()));
         Ok((Reading::new(receiver(output)?, errors, control, None, &writing, over, heard), writing))
     })
@@ -100,20 +99,14 @@ impl Doubt {
     }
 }
 
-/// A pipe: the end to read from, and the one to write to. Programs that are started do not get them.
-fn new_pipe() -> io::Result<(OwnedFd, OwnedFd)> {
-    let (reader, writer) = io::pipe()?;
-    Ok((reader.into(), writer.into()))
-}
-
-fn receiver(pipe: OwnedFd) -> io::Result<Source> {
-    Ok(Source::Pipe(pipe::Receiver::from_owned_fd(pipe)?))
+fn receiver(pipe: mux::Descriptor) -> io::Result<Source> {
+    Ok(Source::Pipe(mux::receiver(pipe)?))
 }
 
 #[derive(Debug)]
 enum Source {
-    Pipe(pipe::Receiver),
-    Socket(OwnedReadHalf),
+    Pipe(mux::Receiver),
+    Socket(mux::ReadHalf),
 }
 
 impl Source {
@@ -134,8 +127,8 @@ impl Source {
 
 #[derive(Debug)]
 enum Sink {
-    Pipe(pipe::Sender),
-    Socket(OwnedWriteHalf),
+    Pipe(mux::Sender),
+    Socket(mux::WriteHalf),
 }
 
 impl Sink {

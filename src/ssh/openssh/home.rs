@@ -1,15 +1,14 @@
 //! The private directory of a master: its control socket, and where it asks its questions.
 
-use std::ffi::OsString;
-use std::fs::{self, DirBuilder, File, TryLockError};
+use std::fs::{self, File, TryLockError};
 use std::io;
-use std::os::unix::ffi::OsStringExt;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use crate::config::prepare_runtime_dir;
 use crate::os::places::MAX_SOCKET_PATH;
+use crate::os::programs::own_program;
+use crate::os::{mux, private};
 use crate::ssh::error::Error;
 use crate::sync::lock;
 
@@ -59,12 +58,12 @@ impl Home {
         let random = fastrand::u64(..);
         // Made, and not found: nobody else has made it.
         let dir = base.join(format!("{prefix}{random:016x}"));
-        DirBuilder::new().mode(0o700).create(&dir)?;
+        private::create_dir(&dir)?;
         lock(&HOMES).push(dir.clone());
         let file = File::create_new(dir.join(LOCK))?;
         file.lock()?;
         let home = Self { dir, _lock: file };
-        symlink(own_program()?, home.askpass())?;
+        mux::link(&own_program()?, &home.askpass())?;
         Ok(home)
     }
 
@@ -96,15 +95,6 @@ impl Drop for Home {
     }
 }
 
-/// The program of this process, or what has taken its place: by its path, since nobody but root may follow a link below /proc
-/// of a process that keeps its memory private (PR_SET_DUMPABLE).
-pub(super) fn own_program() -> io::Result<PathBuf> {
-    let path = std::env::current_exe()?.into_os_string().into_vec();
-    // What Linux says of a file that has been replaced (proc_pid_exe(5)).
-    let path = path.strip_suffix(b" (deleted)").map(<[u8]>::to_vec).unwrap_or(path);
-    Ok(OsString::from_vec(path).into())
-}
-
 /// Does the path of a control socket below `base` fit into `sun_path`? While ssh makes it, it is 17 bytes longer.
 fn fits(base: &Path) -> bool {
     let control = base.as_os_str().len() + "/".len() + PREFIX.len() + 16 + "/c".len();
@@ -113,10 +103,9 @@ fn fits(base: &Path) -> bool {
 
 /// Removes the directories of ours whose process has ended without removing them.
 fn sweep(base: &Path, prefix: &str) {
-    let me = rustix::process::getuid().as_raw();
     for entry in fs::read_dir(base).into_iter().flatten().flatten() {
         let dir = entry.path();
-        let is_ours = fs::symlink_metadata(&dir).is_ok_and(|meta| meta.is_dir() && meta.uid() == me);
+        let is_ours = fs::symlink_metadata(&dir).is_ok_and(|meta| meta.is_dir() && private::is_mine(&meta));
         if !is_ours || !entry.file_name().to_string_lossy().starts_with(prefix) {
             continue;
         }

@@ -6,20 +6,15 @@
 //! An opening is never given up before its answer: a master ends with all it carries when the server confirms a channel that
 //! it has forgotten meanwhile.
 
-use std::io::{self, IoSlice};
-use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
-use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
-use tokio::io::Interest;
-use tokio::net::UnixStream;
 use tokio::time::Instant;
 
-use crate::os::unix_socket;
+use crate::os::mux::{self, Descriptor, Stream};
 
 /// Message types (PROTOCOL.mux, section 11).
 const HELLO: u32 = 0x0000_0001;
@@ -52,7 +47,7 @@ const QUEUE_PAUSE: Duration = Duration::from_millis(5);
 /// A control connection.
 #[derive(Debug)]
 pub(super) struct Control {
-    stream: Arc<UnixStream>,
+    stream: Arc<Stream>,
     /// The beginning of the next message.
     read: BytesMut,
     /// What was told of a command's end meanwhile.
@@ -81,7 +76,7 @@ impl Control {
     /// From the system; [`io::ErrorKind::PermissionDenied`] where the socket is another user's.
     pub(super) async fn connect(path: &Path) -> io::Result<Self> {
         let stream = connect_in_turn(path).await?;
-        if !unix_socket::peer(&stream)?.is_this_user() {
+        if !mux::is_own(&stream)? {
             return Err(io::ErrorKind::PermissionDenied.into());
         }
         let mut control = Self { stream: Arc::new(stream), read: BytesMut::new(), exit: None };
@@ -105,8 +100,8 @@ impl Control {
         &mut self,
         host: &str,
         port: Option<u16>,
-        stdin: OwnedFd,
-        stdout: OwnedFd,
+        stdin: Descriptor,
+        stdout: Descriptor,
     ) -> Result<(), Refused> {
         let port = port.map_or(OF_A_SOCKET, u32::from);
         self.send(&Message::new(NEW_STDIO_FORWARD).u32(0).text("").text(host).u32(port)).await?;
@@ -122,7 +117,7 @@ impl Control {
     }
 
     /// Runs a command in a session. Waits for the server's answer.
-    pub(super) async fn session(&mut self, command: &str, streams: [OwnedFd; 3]) -> Result<(), Refused> {
+    pub(super) async fn session(&mut self, command: &str, streams: [Descriptor; 3]) -> Result<(), Refused> {
         let [tty, x11, agent, subsystem] = [0; 4];
         let request = Message::new(NEW_SESSION).u32(0).text("").u32(tty).u32(x11).u32(agent).u32(subsystem);
         self.send(&request.u32(NO_ESCAPE).text("").text(command)).await?;
@@ -130,9 +125,9 @@ impl Control {
     }
 
     /// Hands the streams over, and waits for the answer.
-    async fn opened(&mut self, streams: &[OwnedFd]) -> Result<(), Refused> {
+    async fn opened(&mut self, streams: &[Descriptor]) -> Result<(), Refused> {
         for stream in streams {
-            self.send_descriptor(stream.as_fd()).await?;
+            mux::send_descriptor(&self.stream, stream).await?;
         }
         self.granted(SESSION_OPENED).await
     }
@@ -202,20 +197,6 @@ impl Control {
         Ok(())
     }
 
-    /// One descriptor, beside one byte (`mm_send_fd` in monitor_fdpass.c).
-    async fn send_descriptor(&mut self, descriptor: BorrowedFd<'_>) -> io::Result<()> {
-        let descriptors = [descriptor];
-        let send = || {
-            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-            let mut ancillary = SendAncillaryBuffer::new(&mut space);
-            ancillary.push(SendAncillaryMessage::ScmRights(&descriptors));
-            // No flag is needed against SIGPIPE, which Rust's programs ignore; not every system has one.
-            rustix::net::sendmsg(&*self.stream, &[IoSlice::new(&[0])], &mut ancillary, SendFlags::empty())?;
-            Ok(())
-        };
-        self.stream.async_io(Interest::WRITABLE, send).await
-    }
-
     /// The next message. Cancel safe.
     async fn receive(&mut self) -> io::Result<Reply> {
         loop {
@@ -241,10 +222,10 @@ impl Control {
 }
 
 /// Connects to a socket of a master's, whose queue may be full.
-pub(super) async fn connect_in_turn(path: &Path) -> io::Result<UnixStream> {
+pub(super) async fn connect_in_turn(path: &Path) -> io::Result<Stream> {
     let until = Instant::now() + QUEUE;
     loop {
-        match UnixStream::connect(path).await {
+        match Stream::connect(path).await {
             Err(e) if e.kind() == io::ErrorKind::WouldBlock && Instant::now() < until => {
                 tokio::time::sleep(QUEUE_PAUSE).await;
             }
@@ -255,13 +236,13 @@ pub(super) async fn connect_in_turn(path: &Path) -> io::Result<UnixStream> {
 
 /// Ends a control connection.
 #[derive(Debug)]
-pub(super) struct Closer(Arc<UnixStream>);
+pub(super) struct Closer(Arc<Stream>);
 
 impl Closer {
     /// The master then closes what was opened on the connection.
     pub(super) fn close(&self) {
         // One that the master has closed is no error.
-        let _ = rustix::net::shutdown(&*self.0, rustix::net::Shutdown::Both);
+        mux::shut_down(&self.0);
     }
 }
 

@@ -3,20 +3,19 @@
 use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::io::{self, Write};
-use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal};
 use tokio::io::AsyncReadExt;
 use tokio::process::{Child, ChildStderr};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::home::{Home, own_program};
+use super::home::Home;
 use crate::config::{Target, quoted_path};
 use crate::os::process::end_with_parent;
+use crate::os::programs::{self, own_program};
 use crate::ssh::prompter::Prompter;
 use crate::sync::lock;
 use crate::text;
@@ -38,7 +37,7 @@ pub fn become_ssh() -> Option<ExitCode> {
     if !end_with_parent(&parent.to_string_lossy()) {
         return Some(ExitCode::FAILURE);
     }
-    let error = Command::new("ssh").args(arguments).exec();
+    let error = programs::become_program(Command::new("ssh").args(arguments));
     // The daemon reads it.
     let _ = writeln!(io::stderr(), "cannot run ssh: {error}");
     Some(ExitCode::from(127))
@@ -92,17 +91,11 @@ fn version(text: &str) -> Option<(u32, u32)> {
 }
 
 /// The process groups of masters that run: with them end the programs on their way to the host (ProxyCommand, ProxyJump).
-static GROUPS: Mutex<Vec<Pid>> = Mutex::new(Vec::new());
+static GROUPS: Mutex<Vec<u32>> = Mutex::new(Vec::new());
 
 /// Ends all masters of this process, which ends, and the programs on their way.
 pub(in crate::ssh) fn end_masters() {
-    std::mem::take(&mut *lock(&GROUPS)).into_iter().for_each(end_group);
-}
-
-fn end_group(group: Pid) {
-    let _ = rustix::process::kill_process_group(group, Signal::TERM);
-    // One that is stopped hears it only then.
-    let _ = rustix::process::kill_process_group(group, Signal::CONT);
+    std::mem::take(&mut *lock(&GROUPS)).into_iter().for_each(programs::end_group);
 }
 
 /// A running master.
@@ -110,7 +103,7 @@ fn end_group(group: Pid) {
 pub(super) struct Process {
     child: Child,
     /// Until it has ended.
-    group: Option<Pid>,
+    group: Option<u32>,
     said: Arc<Mutex<Said>>,
     /// The task that reads what it says.
     listening: AbortOnDropHandle<()>,
@@ -142,22 +135,22 @@ impl Process {
         looks_only: bool,
     ) -> io::Result<Self> {
         let mut command = Command::new(own_program()?);
+        programs::set_name(&mut command, STARTER);
+        // A Ctrl-C is the daemon's to obey.
+        programs::own_group(&mut command);
         command
-            .arg0(STARTER)
             .arg(std::process::id().to_string())
             .args(arguments(target, &home.control(), looks_only))
             .env("SSH_ASKPASS", home.askpass())
             .env("SSH_ASKPASS_REQUIRE", "force")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            // A Ctrl-C is the daemon's to obey.
-            .process_group(0);
+            .stderr(Stdio::piped());
         if let Some(agent) = agent {
             command.env("SSH_AUTH_SOCK", agent);
         }
         let mut child = tokio::process::Command::from(command).kill_on_drop(true).spawn()?;
-        let group = child.id().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
+        let group = child.id();
         lock(&GROUPS).extend(group);
         let said = Arc::new(Mutex::new(Said::default()));
         let stderr = child.stderr.take().ok_or(io::ErrorKind::BrokenPipe)?;
@@ -186,7 +179,7 @@ impl Process {
     /// Ends it.
     pub(super) async fn end(&mut self) {
         if let Some(group) = self.group {
-            end_group(group);
+            programs::end_group(group);
             if tokio::time::timeout(LAST_WORDS, self.child.wait()).await.is_ok() {
                 self.has_ended();
             }
@@ -197,7 +190,7 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         if let Some(group) = self.group {
-            end_group(group);
+            programs::end_group(group);
             self.has_ended();
         }
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::tunnel::client::stream::LocalStream;
+use crate::os::local_stream::LocalStream;
 
 /// Limit of dropped bytes. Some clients send the whole body before they read: an image to load, or a build's context.
 /// Larger ones are rare, and get a reset.
@@ -49,7 +49,7 @@ mod tests {
     #[tokio::test]
     async fn the_answer_is_read_by_a_client_that_sends_first() {
         let (ours, mut theirs) = UnixStream::pair().expect("a pair");
-        let local = LocalStream::unix(ours);
+        let local = LocalStream::local(ours);
         assert_eq!(local.write_some(b"answer").await.expect("written"), 6);
         let closing = tokio::spawn(close_within(local, 64 << 20, LONG, LONG));
         theirs.write_all(&vec![0; 32 << 20]).await.expect("all of it is taken");
@@ -63,7 +63,7 @@ mod tests {
     #[tokio::test]
     async fn a_client_that_never_stops_is_cut_off() {
         let (ours, mut theirs) = UnixStream::pair().expect("a pair");
-        let closing = tokio::spawn(close_within(LocalStream::unix(ours), 1 << 20, LONG, LONG));
+        let closing = tokio::spawn(close_within(LocalStream::local(ours), 1 << 20, LONG, LONG));
         let sent = async { while theirs.write_all(&[0; 4096]).await.is_ok() {} };
         let (closed, ()) = tokio::join!(closing, sent);
         closed.expect("closed");
@@ -73,7 +73,7 @@ mod tests {
     async fn a_client_that_is_silent_or_slow_is_cut_off() {
         for pause in [LONG, Duration::from_secs(9)] {
             let (ours, mut theirs) = UnixStream::pair().expect("a pair");
-            let closing = tokio::spawn(close(LocalStream::unix(ours)));
+            let closing = tokio::spawn(close(LocalStream::local(ours)));
             let mut sent = 0;
             while theirs.write_all(b"x").await.is_ok() {
                 sent += 1;

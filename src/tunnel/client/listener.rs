@@ -1,25 +1,21 @@
 //! The local endpoint: private from its creation, removed at the end.
 
-use std::fs;
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::os::unix::net::UnixListener as StdUnixListener;
-use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Duration;
 
-use rustix::fs::Mode;
-use rustix::net::sockopt;
+use socket2::SockRef;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
-use tokio::net::{TcpListener, TcpSocket, UnixListener};
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::task::JoinSet;
 
 use super::error_answer::{answer, error_body};
-use super::stream::LocalStream;
 use crate::config::{LocalEndpoint, check_socket_place};
-use crate::os::unix_socket::{self, connect_within};
-use crate::os::{Whose, tcp_clients};
+use crate::os::inherited::{self, Inherited};
+use crate::os::local::{self, SocketFile, bind_private};
+use crate::os::local_stream::LocalStream;
+use crate::os::{Whose, tcp_clients, user};
 use crate::sync::lock;
 use crate::tunnel::client::turned_away::TurnedAway;
 use crate::tunnel::error::Error;
@@ -30,8 +26,6 @@ pub(in crate::tunnel) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Limit of clients that wait to be accepted. The system may have a lower one (net.core.somaxconn).
 pub(in crate::tunnel) const BACKLOG: u32 = 1024;
 
-/// Time limit of connecting to a program that may listen at the endpoint.
-const CONNECTING: Duration = Duration::from_secs(1);
 /// Limit of clients of other users that are answered with a 403 at a time; more are closed without an answer.
 const MOST_TURNED_AWAY: usize = 16;
 /// Time limit of such an answer.
@@ -49,20 +43,11 @@ pub struct Listener {
     turned_away: TurnedAway,
 }
 
-/// A listening socket that a service manager passed to this process.
-#[derive(Debug)]
-pub enum Inherited {
-    /// A Unix socket.
-    Unix(StdUnixListener),
-    /// A TCP port.
-    Tcp(std::net::TcpListener),
-}
-
 #[derive(Debug)]
 enum Kind {
     /// None if the service manager owns the socket file.
-    Unix {
-        listener: UnixListener,
+    Local {
+        listener: local::Listener,
         _file: Option<SocketFile>,
     },
     Tcp(TcpListener),
@@ -83,8 +68,8 @@ impl Listener {
             LocalEndpoint::Unix(path) => {
                 check_socket_place(path).map_err(|e| failed(io::Error::other(e)))?;
                 let (listener, file) = bind_private(path).map_err(failed)?;
-                let listener = UnixListener::from_std(listener).map_err(failed)?;
-                Ok(Self::new(Kind::Unix { listener, _file: Some(file) }, endpoint.clone()))
+                let listener = local::Listener::from_std(listener).map_err(failed)?;
+                Ok(Self::new(Kind::Local { listener, _file: Some(file) }, endpoint.clone()))
             }
             LocalEndpoint::Tcp(address) => {
                 tcp_clients::are_told_apart().map_err(failed)?;
@@ -102,14 +87,10 @@ impl Listener {
     pub fn inherit(inherited: Inherited, expected: &LocalEndpoint) -> Result<Self, Error> {
         let failed = |source| Error::Listen { endpoint: expected.clone(), source };
         match inherited {
-            Inherited::Unix(listener) => {
-                listener.set_nonblocking(true).map_err(failed)?;
-                let address = listener.local_addr().map_err(failed)?;
-                let path = address.as_pathname().ok_or_else(|| failed(io::ErrorKind::InvalidInput.into()))?;
-                check_socket_place(path).map_err(|e| failed(io::Error::other(e)))?;
-                let endpoint = LocalEndpoint::Unix(path.into());
-                let listener = UnixListener::from_std(listener).map_err(failed)?;
-                Ok(Self::new(Kind::Unix { listener, _file: None }, endpoint))
+            Inherited::Local(listener) => {
+                let (path, listener) = inherited::adopt(listener).map_err(failed)?;
+                check_socket_place(&path).map_err(|e| failed(io::Error::other(e)))?;
+                Ok(Self::new(Kind::Local { listener, _file: None }, LocalEndpoint::Unix(path)))
             }
             Inherited::Tcp(listener) => {
                 tcp_clients::are_told_apart().map_err(failed)?;
@@ -154,10 +135,10 @@ impl Listener {
     /// The inner error is that the next client is not this user's.
     async fn try_accept(&self) -> io::Result<Result<LocalStream, Whose>> {
         match &self.kind {
-            Kind::Unix { listener, .. } => {
+            Kind::Local { listener, .. } => {
                 let (stream, _) = listener.accept().await?;
-                if unix_socket::peer(&stream)?.is_this_user() {
-                    return Ok(Ok(LocalStream::unix(stream)));
+                if local::peer(&stream)?.is_this_user() {
+                    return Ok(Ok(LocalStream::local(stream)));
                 }
                 self.turn_away(stream);
                 Ok(Err(Whose::AnotherUsers))
@@ -206,7 +187,7 @@ async fn refuse(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<(
             break;
         }
     }
-    let uid = rustix::process::getuid().as_raw();
+    let uid = user::id();
     let message = format!("this tunnel of dtunnel belongs to uid {uid} and serves no other user, root included");
     let body = if head.starts_with(b"HEAD ") { String::new() } else { error_body(&message) };
     stream.write_all(answer("403 Forbidden", &body, true).as_bytes()).await?;
@@ -226,7 +207,7 @@ pub(in crate::tunnel) fn claim_tcp(address: SocketAddr) -> io::Result<TcpSocket>
         SocketAddr::V4(_) => TcpSocket::new_v4()?,
         SocketAddr::V6(_) => {
             let socket = TcpSocket::new_v6()?;
-            sockopt::set_ipv6_v6only(&socket, true)?;
+            SockRef::from(&socket).set_only_v6(true)?;
             socket
         }
     };
@@ -236,59 +217,12 @@ pub(in crate::tunnel) fn claim_tcp(address: SocketAddr) -> io::Result<TcpSocket>
     Ok(socket)
 }
 
-/// A socket file created by dtunnel. Dropping it removes the file, unless another has replaced it.
-#[derive(Debug)]
-pub(crate) struct SocketFile {
-    path: PathBuf,
-    device: u64,
-    inode: u64,
-}
-
-impl Drop for SocketFile {
-    fn drop(&mut self) {
-        if let Ok(meta) = fs::symlink_metadata(&self.path)
-            && (meta.dev(), meta.ino()) == (self.device, self.inode)
-        {
-            let _ = fs::remove_file(&self.path);
-        }
-    }
-}
-
-/// Listens on a Unix socket that has mode 0600 from its creation.
-///
-/// # Errors
-/// AddrInUse if a program listens there, AlreadyExists if the file is not a socket.
-pub(crate) fn bind_private(path: &Path) -> io::Result<(StdUnixListener, SocketFile)> {
-    remove_stale(path)?;
-    // The process's umask sets a new socket's mode (unix(7)); a chmod afterwards would leave a window.
-    let before = rustix::process::umask(Mode::from_raw_mode(0o177));
-    let bound = StdUnixListener::bind(path);
-    rustix::process::umask(before);
-    let listener = bound?;
-    listener.set_nonblocking(true)?;
-    let meta = fs::symlink_metadata(path)?;
-    Ok((listener, SocketFile { path: path.into(), device: meta.dev(), inode: meta.ino() }))
-}
-
-fn remove_stale(path: &Path) -> io::Result<()> {
-    let meta = match fs::symlink_metadata(path) {
-        Ok(meta) => meta,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(e) => return Err(e),
-    };
-    if !meta.file_type().is_socket() {
-        return Err(io::Error::new(io::ErrorKind::AlreadyExists, "there is a file that is not a socket"));
-    }
-    match connect_within(path, CONNECTING) {
-        Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(e) if e.kind() != io::ErrorKind::TimedOut => Err(e),
-        Ok(_) | Err(_) => Err(io::Error::new(io::ErrorKind::AddrInUse, "another program listens there")),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::os::unix::fs::MetadataExt;
+    use std::os::unix::net::UnixListener as StdUnixListener;
+
     use super::*;
 
     #[tokio::test]

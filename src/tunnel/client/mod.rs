@@ -4,5 +4,4 @@ pub(super) mod error_answer;
 pub(super) mod linger;
 pub(super) mod listener;
 pub(super) mod peer;
-pub(super) mod stream;
 pub(super) mod turned_away;

@@ -1,7 +1,7 @@
 //! Identifies the program at the other end of a local connection, which is one of this user's: others were rejected.
 
-use super::stream::LocalStream;
-use crate::os::{process, tcp_clients};
+use crate::os::local_stream::LocalStream;
+use crate::os::{process, tcp_clients, user};
 
 /// The client process.
 #[derive(Debug, Clone, Default)]
@@ -13,22 +13,18 @@ pub(in crate::tunnel) struct Who {
 }
 
 impl Who {
-    /// The process id of a Unix socket's client.
+    /// The process id of the local endpoint's client.
     pub(in crate::tunnel) fn pid_of(local: &LocalStream) -> Option<u32> {
-        let LocalStream::Unix { stream, .. } = local else { return None };
-        stream.peer_cred().ok().and_then(|peer| peer.pid()).and_then(|pid| u32::try_from(pid).ok())
+        local.peer_pid()
     }
 
     pub(in crate::tunnel) async fn of(local: &LocalStream) -> Self {
-        let pid = match local {
-            LocalStream::Unix { .. } => Self::pid_of(local),
-            LocalStream::Tcp(stream) => match (stream.peer_addr(), stream.local_addr()) {
-                // A search through all processes would delay the thread that serves all clients.
-                (Ok(client), Ok(server)) => {
-                    tokio::task::spawn_blocking(move || tcp_clients::process_of(client, server)).await.ok().flatten()
-                }
-                _ => None,
-            },
+        let pid = match local.tcp_ends() {
+            None => Self::pid_of(local),
+            // A search through all processes would delay the thread that serves all clients.
+            Some((client, server)) => {
+                tokio::task::spawn_blocking(move || tcp_clients::process_of(client, server)).await.ok().flatten()
+            }
         };
         Self::of_pid(pid)
     }
@@ -43,7 +39,7 @@ impl std::fmt::Display for Who {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let pid = self.pid.map_or_else(|| "?".into(), |pid| pid.to_string());
         // Clients of other users were rejected before.
-        let uid = rustix::process::getuid().as_raw();
+        let uid = user::id();
         write!(f, "{} (pid {pid}, uid {uid})", self.command.as_deref().unwrap_or("?"))
     }
 }

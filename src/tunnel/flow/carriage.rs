@@ -4,10 +4,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
 use tokio::sync::Notify;
 
+use crate::os::local_stream::LocalStream;
 use crate::ssh::Channel;
 use crate::tunnel::api::Exchange;
 use crate::tunnel::client::peer::Who;
-use crate::tunnel::client::stream::LocalStream;
 use crate::tunnel::counters::Counters;
 use crate::tunnel::pool::Lease;
 use crate::tunnel::ports::Looks;

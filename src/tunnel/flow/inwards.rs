@@ -10,11 +10,11 @@ use tokio::time::Instant;
 use super::carriage::{Carriage, End, Shared};
 use super::pace::{Pace, Pressure, Step};
 use super::send_buffer::SendBuffer;
+use crate::os::local_stream::LocalStream;
 use crate::ssh::{ChannelReader, Received};
 use crate::tunnel::api::{Changed, Exchange, FromHost};
 use crate::tunnel::client::error_answer::{answer, error_body};
 use crate::tunnel::client::peer::Who;
-use crate::tunnel::client::stream::LocalStream;
 use crate::tunnel::pool::Stall;
 use crate::tunnel::pool::connection::Carrier;
 

@@ -5,9 +5,9 @@ use std::sync::atomic::Ordering::Relaxed;
 use bytes::Bytes;
 
 use super::carriage::{Carriage, End, Shared};
+use crate::os::local_stream::LocalStream;
 use crate::ssh::ChannelWriter;
 use crate::tunnel::api::{Exchange, FromClient};
-use crate::tunnel::client::stream::LocalStream;
 
 /// How the client's direction ended.
 pub(super) enum Outward {
@@ -74,8 +74,7 @@ pub(super) async fn outwards(
                 Some(Ok(data)) if data.is_empty() => {
                     carriage.exchange.into_iter().for_each(Exchange::client_ended);
                     // Over TCP an end and a client that is gone look the same.
-                    keeps_end =
-                        matches!(local, LocalStream::Unix { .. }) && carriage.exchange.is_some_and(Exchange::keeps_end);
+                    keeps_end = !local.is_tcp() && carriage.exchange.is_some_and(Exchange::keeps_end);
                     if !keeps_end {
                         break;
                     }

@@ -19,9 +19,9 @@ use super::carriage::{Carriage, End, Left, Outcome, Shared};
 use super::hang_up::hang_up;
 use super::inwards::Inwards;
 use super::outwards::{Outward, outwards};
+use crate::os::local_stream::LocalStream;
 use crate::ssh::Channel;
 use crate::tunnel::api::Exchange;
-use crate::tunnel::client::stream::LocalStream;
 
 /// Carries bytes both ways until the flow ends, or the client needs this channel no more.
 pub(in crate::tunnel) async fn carry(local: LocalStream, channel: Channel, carriage: Carriage<'_>) -> Outcome {

@@ -5,9 +5,8 @@
 //! never on the connection's thread.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::fs::{DirBuilder, File, Permissions};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileExt, PermissionsExt};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +14,7 @@ use tokio::task::JoinHandle;
 
 use crate::config::spill_dirs;
 use crate::os::places::check_on_disk;
+use crate::os::{files, private};
 
 /// Bytes per block. Accessed as a whole: a fraction of a millisecond in the page cache.
 pub(in crate::tunnel) const BLOCK: usize = 1 << 20;
@@ -79,7 +79,7 @@ impl Spill {
         let file = self.file.clone();
         self.access = Some(tokio::task::spawn_blocking(move || {
             let written = file.map_or_else(open, Ok).and_then(|file| {
-                file.write_all_at(&block, place * BLOCK as u64)?;
+                files::write_all_at(&file, &block, place * BLOCK as u64)?;
                 Ok(file)
             });
             match written {
@@ -94,7 +94,7 @@ impl Spill {
         let (Some(file), Some(place)) = (self.file.clone(), self.stored.front().copied()) else { return };
         self.access = Some(tokio::task::spawn_blocking(move || {
             let mut block = vec![0; BLOCK];
-            Done::Loaded(file.read_exact_at(&mut block, place * BLOCK as u64).map(|()| block))
+            Done::Loaded(files::read_exact_at(&file, &mut block, place * BLOCK as u64).map(|()| block))
         }));
     }
 
@@ -149,13 +149,9 @@ impl Drop for Spill {
 fn open() -> io::Result<Arc<File>> {
     let mut error = io::Error::new(io::ErrorKind::NotFound, "there is no directory on disk for it");
     for dir in spill_dirs() {
-        match DirBuilder::new().recursive(true).mode(0o700).create(&dir).and_then(|()| check_on_disk(&dir)) {
-            Ok(()) => match tempfile::tempfile_in(&dir) {
-                Ok(file) => {
-                    // O_TMPFILE applies the umask.
-                    file.set_permissions(Permissions::from_mode(0o600))?;
-                    return Ok(Arc::new(file));
-                }
+        match private::create_dirs(&dir).and_then(|()| check_on_disk(&dir)) {
+            Ok(()) => match private::temporary_file(&dir) {
+                Ok(file) => return Ok(Arc::new(file)),
                 Err(e) => error = io::Error::new(e.kind(), format!("{}: {e}", dir.display())),
             },
             Err(e) => error = io::Error::new(e.kind(), format!("{}: {e}", dir.display())),

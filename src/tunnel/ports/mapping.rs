@@ -4,16 +4,15 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
-use rustix::net::{Shutdown, shutdown};
 use serde::{Deserialize, Serialize};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::engine::{Container, Published};
-use crate::os::{Whose, tcp_clients};
+use crate::os::local_stream::LocalStream;
+use crate::os::{Whose, tcp_clients, tcp_listener};
 use crate::tunnel::client::listener::ACCEPT_PAUSE;
-use crate::tunnel::client::stream::LocalStream;
 use crate::tunnel::client::turned_away::TurnedAway;
 use crate::tunnel::counters::Counters;
 use crate::tunnel::dial::Purpose;
@@ -186,7 +185,7 @@ impl Drop for Open {
     fn drop(&mut self) {
         self.accepting.abort();
         // The port is free now, and not only when the task has noticed its end.
-        let _ = shutdown(&self.listener, Shutdown::Both);
+        tcp_listener::stop(&self.listener);
     }
 }
 

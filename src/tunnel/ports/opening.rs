@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use tokio::net::{TcpListener, TcpSocket};
 
 use super::mapping::{Clients, Mapping, explain};
+use crate::os::tcp_listener;
 use crate::tunnel::client::listener::{BACKLOG, claim_tcp};
 
 /// How often a port number is looked for that is free on both addresses.
@@ -204,10 +205,8 @@ type Bound = Vec<io::Result<TcpListener>>;
 /// Takes this address. The inner error is that this machine does not have it, as one without IPv6 has no `::1`. An
 /// address that is not loopback was named by somebody.
 fn claim(local: SocketAddr) -> io::Result<Claimed> {
-    let is_absent = |error: &io::Error| {
-        let is_family_absent = error.raw_os_error() == Some(rustix::io::Errno::AFNOSUPPORT.raw_os_error());
-        is_family_absent || error.kind() == io::ErrorKind::AddrNotAvailable
-    };
+    let is_absent =
+        |error: &io::Error| tcp_listener::is_family_absent(error) || error.kind() == io::ErrorKind::AddrNotAvailable;
     match claim_tcp(local) {
         Err(error) if !(local.ip().is_loopback() && is_absent(&error)) => Err(error),
         claimed => Ok(claimed),

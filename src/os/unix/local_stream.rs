@@ -7,6 +7,7 @@
 //! such a reset looks like a regular end.
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
@@ -23,22 +24,26 @@ const MAX_READ: usize = 64 << 10;
 
 /// A local client's connection.
 #[derive(Debug)]
-pub(in crate::tunnel) enum LocalStream {
+pub enum LocalStream {
+    /// Over the local endpoint.
     Unix {
+        /// The socket.
         stream: UnixStream,
         /// Whether the first byte of the receive queue was already returned. Written only by the one reader.
         held: AtomicBool,
     },
+    /// Over TCP.
     Tcp(TcpStream),
 }
 
 impl LocalStream {
-    pub(in crate::tunnel) fn unix(stream: UnixStream) -> Self {
+    /// Wraps a connection to the local endpoint.
+    pub fn local(stream: UnixStream) -> Self {
         Self::Unix { stream, held: AtomicBool::new(false) }
     }
 
     /// Wraps a TCP connection and turns Nagle's algorithm off.
-    pub(in crate::tunnel) fn tcp(stream: TcpStream) -> io::Result<Self> {
+    pub fn tcp(stream: TcpStream) -> io::Result<Self> {
         stream.set_nodelay(true)?;
         Ok(Self::Tcp(stream))
     }
@@ -47,11 +52,28 @@ impl LocalStream {
     ///
     /// # Errors
     /// The system's error, most likely for lack of descriptors or memory.
-    pub(in crate::tunnel) fn move_here(self) -> io::Result<Self> {
+    pub fn move_here(self) -> io::Result<Self> {
         Ok(match self {
             Self::Unix { stream, held } => Self::Unix { stream: UnixStream::from_std(stream.into_std()?)?, held },
             Self::Tcp(stream) => Self::Tcp(TcpStream::from_std(stream.into_std()?)?),
         })
+    }
+
+    /// Whether it came over TCP.
+    pub fn is_tcp(&self) -> bool {
+        matches!(self, Self::Tcp(_))
+    }
+
+    /// The process id of the client, where the system tells it. Not over TCP.
+    pub fn peer_pid(&self) -> Option<u32> {
+        let Self::Unix { stream, .. } = self else { return None };
+        stream.peer_cred().ok().and_then(|peer| peer.pid()).and_then(|pid| u32::try_from(pid).ok())
+    }
+
+    /// The addresses of client and server; None where it is not TCP.
+    pub fn tcp_ends(&self) -> Option<(SocketAddr, SocketAddr)> {
+        let Self::Tcp(stream) = self else { return None };
+        Some((stream.peer_addr().ok()?, stream.local_addr().ok()?))
     }
 
     fn fd(&self) -> BorrowedFd<'_> {
@@ -62,7 +84,7 @@ impl LocalStream {
     }
 
     /// The next bytes; empty at the end of the stream. Cancel safe; one reader at a time.
-    pub(in crate::tunnel) async fn read(&self) -> io::Result<Bytes> {
+    pub async fn read(&self) -> io::Result<Bytes> {
         match self {
             Self::Tcp(stream) => loop {
                 stream.readable().await?;
@@ -94,7 +116,7 @@ impl LocalStream {
     }
 
     /// Writes at least one byte of `data`, which is not empty. Cancel safe.
-    pub(in crate::tunnel) async fn write_some(&self, data: &[u8]) -> io::Result<usize> {
+    pub async fn write_some(&self, data: &[u8]) -> io::Result<usize> {
         loop {
             let written = match self {
                 Self::Unix { stream, .. } => stream.try_write(data),
@@ -113,7 +135,7 @@ impl LocalStream {
     }
 
     /// Writes all of `data`.
-    pub(in crate::tunnel) async fn write_all(&self, mut data: &[u8]) -> io::Result<()> {
+    pub async fn write_all(&self, mut data: &[u8]) -> io::Result<()> {
         while !data.is_empty() {
             let written = self.write_some(data).await?;
             data = &data[written..];
@@ -122,13 +144,13 @@ impl LocalStream {
     }
 
     /// Closes the sending direction; receiving continues.
-    pub(in crate::tunnel) fn shutdown_write(&self) -> io::Result<()> {
+    pub fn shutdown_write(&self) -> io::Result<()> {
         Ok(shutdown(self.fd(), Shutdown::Write)?)
     }
 
     /// Waits until the client has closed both directions. Uses a second descriptor, since clearing its
     /// readiness must not affect a writer.
-    pub(in crate::tunnel) async fn gone(&self) -> io::Result<()> {
+    pub async fn gone(&self) -> io::Result<()> {
         self.watched()?.gone().await
     }
 
@@ -136,13 +158,13 @@ impl LocalStream {
     ///
     /// # Errors
     /// The system's error, most likely for lack of descriptors.
-    pub(in crate::tunnel) fn watched(&self) -> io::Result<Watched> {
+    pub fn watched(&self) -> io::Result<Watched> {
         // Only its readiness is used, so any socket family fits.
         Ok(Watched(UnixStream::from_std(dup(self.fd())?.into())?))
     }
 
     /// Closes after a regular end of both directions.
-    pub(in crate::tunnel) fn finish(self) {
+    pub fn finish(self) {
         if let Self::Unix { stream, held } = &self
             && held.load(Relaxed)
         {
@@ -151,7 +173,7 @@ impl LocalStream {
     }
 
     /// Closes so that the client sees a reset. On a Unix socket that requires that the client has sent any data.
-    pub(in crate::tunnel) fn reset(self) {
+    pub fn reset(self) {
         if let Self::Tcp(stream) = &self {
             let _ = sockopt::set_socket_linger(stream, Some(Duration::ZERO));
         }
@@ -159,11 +181,11 @@ impl LocalStream {
 }
 
 /// A second descriptor of a connection.
-pub(in crate::tunnel) struct Watched(UnixStream);
+pub struct Watched(UnixStream);
 
 impl Watched {
     /// As [`LocalStream::gone`].
-    pub(in crate::tunnel) async fn gone(&self) -> io::Result<()> {
+    pub async fn gone(&self) -> io::Result<()> {
         loop {
             if self.0.ready(Interest::WRITABLE).await?.is_write_closed() {
                 return Ok(());
@@ -213,7 +235,7 @@ mod tests {
         let (ours, theirs) = UnixStream::pair().expect("a pair");
         let theirs = theirs.into_std().expect("std");
         theirs.set_nonblocking(false).expect("blocking");
-        (LocalStream::unix(ours), theirs)
+        (LocalStream::local(ours), theirs)
     }
 
     async fn read_some(local: &LocalStream) -> Vec<u8> {
@@ -281,7 +303,7 @@ mod tests {
         for data in [&b""[..], b"some"] {
             for cut in [true, false] {
                 let (ours, theirs) = UnixStream::pair().expect("a pair");
-                let (ours, theirs) = (LocalStream::unix(ours), LocalStream::unix(theirs));
+                let (ours, theirs) = (LocalStream::local(ours), LocalStream::local(theirs));
                 assert_eq!(ours.write_some(b"GET").await.expect("written"), 3);
                 assert_eq!(read_some(&theirs).await, b"GET");
                 if !data.is_empty() {

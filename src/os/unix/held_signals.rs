@@ -22,6 +22,7 @@ const OF_A_TUNNEL: [i32; 3] = [SIGHUP, SIGINT, SIGTERM];
 static SIGNALS: OnceLock<Option<Signals>> = OnceLock::new();
 static A_TUNNEL_IS_HERE: AtomicBool = AtomicBool::new(false);
 
+#[derive(Debug)]
 struct Signals {
     /// Whether signals take their default action.
     by_default: Arc<AtomicBool>,
@@ -31,16 +32,30 @@ struct Signals {
     news: UnixStream,
 }
 
+/// A signal that has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Came {
+    /// Ctrl-C (SIGINT).
+    Interrupt,
+    /// Ctrl-Z (SIGTSTP).
+    Stop,
+    /// Another one, that ends this process: its number.
+    Ends(i32),
+}
+
 /// Leaves SIGHUP, SIGINT and SIGTERM to the tunnel in this process. Call it before the first question.
-pub(super) fn leave_to_tunnel() {
+pub fn leave_to_tunnel() {
     A_TUNNEL_IS_HERE.store(true, Ordering::SeqCst);
 }
 
 /// Defers signals until taken or dropped. At most one exists at a time, since there is one terminal.
-pub(super) struct Held(Option<&'static Signals>);
+#[derive(Debug)]
+pub struct Held(Option<&'static Signals>);
 
 impl Held {
-    pub(super) fn new() -> Self {
+    /// Begins to defer them.
+    #[expect(clippy::new_without_default, reason = "it is an action")]
+    pub fn new() -> Self {
         let signals = SIGNALS.get_or_init(|| Signals::new().ok()).as_ref();
         if let Some(signals) = signals {
             signals.by_default.store(false, Ordering::SeqCst);
@@ -49,18 +64,20 @@ impl Held {
     }
 
     /// Readable after a signal.
-    pub(super) fn news(&self) -> Option<&UnixStream> {
+    pub fn news(&self) -> Option<&UnixStream> {
         self.0.map(|signals| &signals.news)
     }
 
     /// Takes the last signal received, if any.
-    pub(super) fn take(&self) -> Option<i32> {
+    pub fn take(&self) -> Option<Came> {
         let signals = self.0?;
         let mut bytes = [0; 64];
         while matches!(io::Read::read(&mut &signals.news, &mut bytes), Ok(1..)) {}
-        match signals.came.swap(0, Ordering::SeqCst) {
+        match i32::try_from(signals.came.swap(0, Ordering::SeqCst)).ok()? {
             0 => None,
-            signal => i32::try_from(signal).ok(),
+            SIGINT => Some(Came::Interrupt),
+            SIGTSTP => Some(Came::Stop),
+            signal => Some(Came::Ends(signal)),
         }
     }
 }
@@ -95,6 +112,11 @@ impl Signals {
 }
 
 /// Stops this process, as Ctrl-Z does; returns when it is continued.
-pub(super) fn stop() {
+pub fn stop() {
     let _ = low_level::emulate_default_handler(SIGTSTP);
+}
+
+/// Ends this process as the signal would.
+pub fn end_by(signal: i32) {
+    let _ = low_level::emulate_default_handler(signal);
 }

@@ -10,14 +10,17 @@ use rustix::fs::{FlockOperation, OFlags, flock};
 
 /// The held lock. Dropping it removes the file and releases the lock.
 #[derive(Debug)]
-pub(super) struct Lock {
+pub struct Lock {
     path: PathBuf,
     _file: File,
 }
 
 impl Lock {
     /// Takes the lock; None if another process holds it.
-    pub(super) fn take(path: &Path) -> io::Result<Option<Self>> {
+    ///
+    /// # Errors
+    /// From the system.
+    pub fn take(path: &Path) -> io::Result<Option<Self>> {
         loop {
             let file = OpenOptions::new()
                 .read(true)

@@ -1,0 +1,16 @@
+//! TCP sockets that listen.
+
+use std::io;
+use std::os::fd::AsFd;
+
+use rustix::net::{Shutdown, shutdown};
+
+/// Has the system refuse clients from now on, before the listener is closed.
+pub fn stop(listener: &impl AsFd) {
+    let _ = shutdown(listener, Shutdown::Both);
+}
+
+/// Whether the error is that this machine has no addresses of a family, as one without IPv6.
+pub fn is_family_absent(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(rustix::io::Errno::AFNOSUPPORT.raw_os_error())
+}
