@@ -410,6 +410,9 @@ fn a_host_is_reached_over_ipv6() {
 fn a_proxy_command_hears_of_its_end_and_does_not_outlive_it() {
     let Some(lab) = Lab::with_engine() else { return };
     let home = lab.path("home");
+    // In memory: a busy disk may take longer to create a file than a program has.
+    let marks = tempfile::tempdir_in("/dev/shm").unwrap();
+    let mark = marks.path().join("cleaned");
     // It carries the connection in the background, as only then dash looks at signals at once. It does not end with the
     // connection, which may be over before the signal comes, unless it is told to.
     let program = "#!/bin/sh\necho $$ >> $HOME/pids\ntrap \"$1\" HUP\n\
@@ -421,14 +424,14 @@ fn a_proxy_command_hears_of_its_end_and_does_not_outlive_it() {
         pids.lines().all(|pid| !std::path::Path::new(&format!("/proc/{pid}")).exists())
     };
     // Who cleans up gets the time, who does not listen is ended all the same, and who needs long is ended on the way.
-    for (trap, cleaned) in [("sleep 0.3; touch cleaned; exit", true), (":", false), ("", false), ("sleep 60", false)] {
-        let trap = trap.replace("touch cleaned", &format!("touch {}/cleaned", home.display()));
+    for (trap, cleaned) in [("sleep 0.3; echo cleaned; exit", true), (":", false), ("", false), ("sleep 60", false)] {
+        let trap = trap.replace("echo cleaned", &format!("echo > {}", mark.display()));
         lab.write_ssh_config(&format!("  ProxyCommand {} '{trap}' %h %p\n", lab.path("proxy").display()));
         lab.ok(&["up", "lab"]);
         run(&mut lab.docker("lab", &["ps"]));
         lab.ok(&["down", "lab"]);
-        assert_eq!((home.join("cleaned").exists(), all_are_gone()), (cleaned, true), "{trap}");
-        let _ = std::fs::remove_file(home.join("cleaned"));
+        assert_eq!((mark.exists(), all_are_gone()), (cleaned, true), "{trap}");
+        let _ = std::fs::remove_file(&mark);
     }
     // One that brings nothing, and one whose `up` is given up.
     lab.write_ssh_config(&format!(
@@ -436,14 +439,15 @@ fn a_proxy_command_hears_of_its_end_and_does_not_outlive_it() {
         lab.path("proxy").display()
     ));
     lab.fails(6, &["up", "lab"]);
-    lab.write_ssh_config(
-        "  ProxyCommand sh -c 'trap \"touch $HOME/cleaned; exit\" HUP; echo $$ >> $HOME/pids; echo > $HOME/ready; sleep 100 & wait'\n",
-    );
+    lab.write_ssh_config(&format!(
+        "  ProxyCommand sh -c 'trap \"echo > {}; exit\" HUP; echo $$ >> $HOME/pids; echo > $HOME/ready; sleep 100 & wait'\n",
+        mark.display()
+    ));
     let mut up = lab.dtunnel(["up", "lab"]).spawn().unwrap();
     wait_for("the proxy command", || home.join("ready").exists().then_some(()));
     run(Command::new("kill").args(["-INT", &up.id().to_string()]));
     up.wait().unwrap();
     wait_for("the daemon's end", || lab.runtime_files().is_empty().then_some(()));
     wait_for("the proxy command's end", || all_are_gone().then_some(()));
-    assert!(home.join("cleaned").exists());
+    assert!(mark.exists());
 }
