@@ -27,6 +27,9 @@ pub type WriteHalf = tokio::io::WriteHalf<Stream>;
 /// The words before a path in a configuration, and in `DOCKER_HOST`.
 pub const SCHEME: &str = "npipe";
 
+/// What to say of an endpoint that is none.
+pub const NEITHER: &str = "it is neither npipe:////./pipe/NAME, a pipe's path nor tcp:ADDRESS:PORT";
+
 /// An example of an endpoint's path.
 pub const EXAMPLE: &str = "npipe:////./pipe/docker-prod";
 
