@@ -1,4 +1,4 @@
-//! `dtunnel service`: installs a tunnel as a user service, under systemd or launchd.
+//! `dtunnel service`: installs a tunnel as a user service, under systemd, launchd or the Task Scheduler.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -11,6 +11,7 @@ use crate::config::{ConfigFile, LocalEndpoint, RuntimeFiles, replace_file, runti
 use crate::failure::{ExitCode, Failure};
 use crate::os::ServiceManager;
 use crate::os::services::MANAGER;
+use crate::os::user;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ServiceCommand {
@@ -77,12 +78,13 @@ pub(super) fn service(global: &Global, command: &ServiceCommand) -> Result<(), F
 }
 
 fn install(global: &Global, config: &ConfigFile, args: &InstallArgs) -> Result<(), Failure> {
-    if args.socket && MANAGER == ServiceManager::Launchd {
-        return Err(Failure::new(
-            ExitCode::Usage,
-            "--socket needs systemd: launchd hands a socket over in another way",
-        )
-        .hint("without --socket the tunnel is up from login on"));
+    if args.socket && MANAGER != ServiceManager::Systemd {
+        let why = match MANAGER {
+            ServiceManager::TaskScheduler => "Windows hands over no endpoint",
+            _ => "launchd hands a socket over in another way",
+        };
+        return Err(Failure::new(ExitCode::Usage, format!("--socket needs systemd: {why}"))
+            .hint("without --socket the tunnel is up from login on"));
     }
     let service = plan(global, config, &args.target, args.socket)?;
     if args.print {
@@ -137,6 +139,7 @@ fn plan(global: &Global, config: &ConfigFile, target: &str, socket: bool) -> Res
     match MANAGER {
         ServiceManager::Systemd => Ok(systemd(&about, &home)),
         ServiceManager::Launchd => Ok(launchd(&about, &home)),
+        ServiceManager::TaskScheduler => Ok(task(&about, &runtime_dir()?)),
     }
 }
 
@@ -172,7 +175,7 @@ fn tell(commands: &[Vec<String>]) -> Result<(), Failure> {
                 return Err(match MANAGER {
                     ServiceManager::Systemd => failure
                         .hint("without a user session there is no service manager; `loginctl enable-linger` makes one"),
-                    ServiceManager::Launchd => failure,
+                    ServiceManager::Launchd | ServiceManager::TaskScheduler => failure,
                 });
             }
             Err(_) => ui().note(&format!("{program} is not installed; not done: {shown}")),
@@ -314,6 +317,84 @@ fn plist(about: &About<'_>, label: &str) -> String {
 </plist>
 "#,
         escaped(label)
+    )
+}
+
+// ---- Windows' Task Scheduler
+
+/// A task that begins when the user logs on. Its file is for schtasks to read, and kept to tell that there is a service.
+fn task(about: &About<'_>, runtime: &Path) -> Service {
+    let dir = runtime.parent().unwrap_or(runtime).join("services");
+    let path = dir.join(format!("{}.xml", about.name));
+    let file = path.display().to_string();
+    Service {
+        files: vec![(path, task_text(about, &user::id().to_string()))],
+        start: vec![
+            words(&["schtasks", "/Create", "/F", "/TN", about.name, "/XML", &file]),
+            words(&["schtasks", "/Run", "/TN", about.name]),
+        ],
+        stop: vec![
+            words(&["schtasks", "/End", "/TN", about.name]),
+            words(&["schtasks", "/Delete", "/F", "/TN", about.name]),
+        ],
+    }
+}
+
+/// A word of a command line, as programs take it apart (CommandLineToArgvW): backslashes count before a quotation mark only.
+fn task_word(word: &str) -> String {
+    if !word.is_empty() && !word.contains([' ', '\t', '"']) {
+        return word.to_owned();
+    }
+    let mut quoted = String::from("\"");
+    let mut backslashes = 0;
+    for c in word.chars() {
+        match c {
+            '\\' => backslashes += 1,
+            _ => {
+                let before = if c == '"' { 2 * backslashes + 1 } else { backslashes };
+                quoted.extend(std::iter::repeat_n('\\', before));
+                quoted.push(c);
+                backslashes = 0;
+            }
+        }
+    }
+    quoted.extend(std::iter::repeat_n('\\', 2 * backslashes));
+    quoted + "\""
+}
+
+/// A task's definition (Task Scheduler Schema). The task has no console window of its own but the one that `up --foreground`
+/// gets, which is hidden by its launcher: the program's own background process, which ends with the log-off.
+fn task_text(about: &About<'_>, user: &str) -> String {
+    let escaped = |text: &str| text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+    let arguments = [words(&["up", "--quiet"]), about.options.clone(), words(&["--", about.target])].concat();
+    let arguments: Vec<String> = arguments.iter().map(|word| task_word(word)).collect();
+    format!(
+        r#"<?xml version="1.0"?>
+<Task version="1.2" xmlns="http://schemas.microsoft.com/windows/2004/02/mit/task">
+  <RegistrationInfo><Description>dtunnel: the Docker Engine of {target}</Description></RegistrationInfo>
+  <Triggers><LogonTrigger><Enabled>true</Enabled><UserId>{user}</UserId></LogonTrigger></Triggers>
+  <Principals>
+    <Principal id="Author">
+      <UserId>{user}</UserId>
+      <LogonType>InteractiveToken</LogonType>
+      <RunLevel>LeastPrivilege</RunLevel>
+    </Principal>
+  </Principals>
+  <Settings>
+    <MultipleInstancesPolicy>IgnoreNew</MultipleInstancesPolicy>
+    <DisallowStartIfOnBatteries>false</DisallowStartIfOnBatteries>
+    <StopIfGoingOnBatteries>false</StopIfGoingOnBatteries>
+    <ExecutionTimeLimit>PT0S</ExecutionTimeLimit>
+    <RestartOnFailure><Interval>PT1M</Interval><Count>999</Count></RestartOnFailure>
+  </Settings>
+  <Actions Context="Author">
+    <Exec><Command>{program}</Command><Arguments>{arguments}</Arguments></Exec>
+  </Actions>
+</Task>
+"#,
+        target = escaped(about.target),
+        program = escaped(&about.program.display().to_string()),
+        arguments = escaped(&arguments.join(" ")),
     )
 }
 

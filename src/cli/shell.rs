@@ -14,6 +14,8 @@ pub(super) enum Shell {
     Sh,
     Fish,
     Powershell,
+    /// Windows' command prompt
+    Cmd,
     Nu,
     Elvish,
     /// NAME=VALUE lines, as for docker compose's .env
@@ -29,21 +31,23 @@ pub(super) enum Change<'a> {
 }
 
 impl Shell {
-    /// The shell that runs dtunnel: the parent process if that is a shell, else $SHELL, else sh.
+    /// The shell that runs dtunnel: the parent process if that is a shell, else $SHELL, else sh; on Windows else %ComSpec%.
     pub(super) fn guess() -> Self {
         let parent = programs::parent().and_then(process::name_of);
-        let shell = std::env::var("SHELL").unwrap_or_default();
+        let shell = programs::shell().to_string_lossy().into_owned();
         parent.as_deref().and_then(Self::of_program).or_else(|| Self::of_program(&shell)).unwrap_or(Self::Sh)
     }
 
     fn of_program(program: &str) -> Option<Self> {
-        let name = Path::new(program.trim()).file_name()?.to_str()?;
+        let name = Path::new(program.trim()).file_name()?.to_str()?.to_ascii_lowercase();
+        let name = name.strip_suffix(".exe").unwrap_or(&name);
         Some(match name.trim_start_matches('-') {
             "bash" => Self::Bash,
             "zsh" => Self::Zsh,
             "sh" | "dash" | "ash" | "ksh" | "mksh" | "busybox" => Self::Sh,
             "fish" => Self::Fish,
             "pwsh" | "powershell" => Self::Powershell,
+            "cmd" => Self::Cmd,
             "nu" => Self::Nu,
             "elvish" => Self::Elvish,
             _ => return None,
@@ -56,9 +60,21 @@ impl Shell {
         match self {
             Self::Bash | Self::Zsh | Self::Sh | Self::Fish => "false;\n",
             Self::Powershell => "throw 'dtunnel env failed'\n",
+            Self::Cmd => "cmd /c exit 1\n",
             Self::Nu => "error make { msg: \"dtunnel env failed\" }\n",
             Self::Elvish => "fail 'dtunnel env failed'\n",
             Self::Dotenv | Self::Json => "",
+        }
+    }
+
+    /// The line by which people have this shell take over the tunnel of `target`.
+    pub(super) fn invitation(self, target: &str) -> String {
+        match self {
+            Self::Powershell => {
+                format!("dtunnel env {} --shell powershell | Out-String | Invoke-Expression", self.quote(target))
+            }
+            Self::Cmd => format!("for /f \"delims=\" %i in ('dtunnel env {target} --shell cmd') do @%i"),
+            _ => format!("eval \"$(dtunnel env {})\"", crate::shell_word::shell_word(target)),
         }
     }
 
@@ -79,12 +95,14 @@ impl Shell {
 
     fn line(self, change: &Change<'_>) -> String {
         match change {
+            Change::Set(name, value) if self == Self::Cmd => format!("set {}", cmd_assignment(name, value)),
             Change::Set(name, value) => {
                 let value = self.quote(value);
                 match self {
                     Self::Bash | Self::Zsh | Self::Sh | Self::Json => format!("export {name}={value};"),
                     Self::Fish => format!("set -gx {name} {value};"),
                     Self::Powershell => format!("$env:{name} = {value};"),
+                    Self::Cmd => format!("set {name}={value}"),
                     Self::Nu => format!("$env.{name} = {value}"),
                     Self::Elvish => format!("set-env {name} {value};"),
                     Self::Dotenv => format!("{name}={value}"),
@@ -94,6 +112,7 @@ impl Shell {
                 Self::Bash | Self::Zsh | Self::Sh | Self::Json => format!("unset {name};"),
                 Self::Fish => format!("set -e {name};"),
                 Self::Powershell => format!("$env:{name} = $null;"),
+                Self::Cmd => format!("set {name}="),
                 Self::Nu => format!("hide-env --ignore-errors {name}"),
                 Self::Elvish => format!("unset-env {name};"),
                 // docker treats an empty variable as unset.
@@ -116,12 +135,24 @@ impl Shell {
                     value.chars().flat_map(|c| if "'‘’‚‛".contains(c) { vec![c, c] } else { vec![c] }).collect();
                 format!("'{doubled}'")
             }
+            Self::Cmd => value.into(),
             Self::Nu => format!("\"{}\"", value.replace('\\', r"\\").replace('"', "\\\"")),
             Self::Elvish => format!("'{}'", value.replace('\'', "''")),
             Self::Dotenv if is_plain => value.into(),
             Self::Dotenv => format!("'{}'", value.replace('\\', r"\\").replace('\'', r"\'")),
         }
     }
+}
+
+/// `NAME=value` as one word of cmd's. Within quotation marks nothing but those has a meaning to it, and `%VARIABLE%`, which
+/// is not replaced where a `for` runs the line. A value that holds one has all that could have a meaning escaped.
+fn cmd_assignment(name: &str, value: &str) -> String {
+    let value = value.replace(char::is_control, " ");
+    if !value.contains('"') {
+        return format!("\"{name}={value}\"");
+    }
+    let escape = |c: char| if "\"&|<>^()!".contains(c) { vec!['^', c] } else { vec![c] };
+    format!("{name}={}", value.chars().flat_map(escape).collect::<String>())
 }
 
 #[cfg(test)]
@@ -148,6 +179,9 @@ mod tests {
             script(Shell::Elvish),
             "set-env DOCKER_HOST 'unix:///run/a b/it''s.sock';\nunset-env DOCKER_CONTEXT;\n"
         );
+        assert_eq!(script(Shell::Cmd), "set \"DOCKER_HOST=unix:///run/a b/it's.sock\"\nset DOCKER_CONTEXT=\n");
+        assert_eq!(cmd_assignment("V", "a\" & calc \"\n"), "V=a^\" ^& calc ^\" ");
+        assert_eq!(Shell::of_program(r"CMD.EXE"), Some(Shell::Cmd));
         assert_eq!(script(Shell::Json), "{\"DOCKER_CONTEXT\":null,\"DOCKER_HOST\":\"unix:///run/a b/it's.sock\"}\n");
     }
 

@@ -4,6 +4,7 @@ use super::arguments::{DaemonArgs, UpArgs, options};
 use super::bring_up::{Clock, For, Up, Watched, bring_up, watch, with_name_hint};
 use super::global::Global;
 use super::progress::Progress;
+use super::shell::Shell;
 use super::ui::ui;
 use super::{asked, output, targets};
 use crate::config::{ConfigFile, LocalEndpoint, TunnelName};
@@ -99,7 +100,7 @@ fn announcement(target: &str, up: &Up, several: bool) -> String {
     let more: String = asked::besides_guard(status).into_iter().map(|word| format!(", {word}")).collect();
     let mut text = format!("{} {target} is {already}{access} ({address}{engine}{more})\n", output::check());
     if !several {
-        text += &format!("  eval \"$(dtunnel env {})\"\n", shell_word(target));
+        text += &format!("  {}\n", Shell::guess().invitation(target));
     }
     text
 }

@@ -16,7 +16,7 @@ pub enum LocalEndpoint {
 }
 
 impl LocalEndpoint {
-    /// Reads `unix:PATH` or `tcp:ADDRESS:PORT`.
+    /// Reads `unix:PATH` (on Windows `npipe:PATH`) or `tcp:ADDRESS:PORT`.
     ///
     /// ```
     /// use dtunnel::config::LocalEndpoint;
@@ -34,11 +34,11 @@ impl LocalEndpoint {
             return Ok(Self::Unix(path));
         }
         // As with --remote, a path stands for itself.
-        if input.starts_with('/') {
-            return Self::parse(&format!("unix:{input}"));
+        if input.starts_with(std::path::MAIN_SEPARATOR) {
+            return Self::parse(&format!("{}:{input}", local::SCHEME));
         }
         let Some(address) = input.strip_prefix("tcp:") else {
-            return Err(bad("it is neither unix:PATH, an absolute path nor tcp:ADDRESS:PORT"));
+            return Err(bad(local::NEITHER));
         };
         let address = address.strip_prefix("//").unwrap_or(address);
         let address = match address.strip_prefix("localhost:") {

@@ -185,7 +185,9 @@ impl Error {
             Self::ProfileExists { name, .. } => {
                 format!("`dtunnel profile edit` changes it, `dtunnel profile remove {name}` removes it")
             }
-            Self::Local { .. } => "for example --local unix:/home/me/docker.sock or --local tcp:127.0.0.1:2375".into(),
+            Self::Local { .. } => {
+                format!("for example --local {} or --local tcp:127.0.0.1:2375", crate::os::local::EXAMPLE)
+            }
             Self::Remote { .. } => "for example auto, /run/user/1000/docker.sock or tcp:127.0.0.1:2375".into(),
             Self::SocketPath { .. } => {
                 "set XDG_RUNTIME_DIR to a shorter directory, use a shorter profile name, or give --local unix:PATH"

@@ -11,6 +11,7 @@ use super::{
     Access, AccessSetting, AuditSetting, CarrierSetting, ConfigFile, Destination, Error, Ignore, Jump, Paths, Policy,
     Ports, PortsConflict, Profile, Remote, Said, TunnelName,
 };
+use crate::os::local as endpoint;
 use crate::text;
 
 /// With [`DEFAULT_KEEPALIVE_COUNT`] a dead peer is noticed within 12 s: a question after 4 s of
@@ -159,7 +160,7 @@ pub fn resolve(
         (None, Some(local)) => LocalEndpoint::parse(local).map_err(|error| config.at(Some(input), "local", error))?,
         // The same checks apply: its directory's name comes from the environment.
         (None, None) => match default_socket.to_str() {
-            Some(path) => LocalEndpoint::parse(&format!("unix:{path}"))?,
+            Some(path) => LocalEndpoint::parse(&format!("{}:{path}", endpoint::SCHEME))?,
             None => {
                 let input = default_socket.to_string_lossy().into_owned();
                 return Err(Error::Local { input, reason: "the path is not UTF-8, and DOCKER_HOST has to be" });

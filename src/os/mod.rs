@@ -27,6 +27,8 @@ mod service_manager;
 #[cfg(unix)]
 mod unix;
 mod whose;
+#[cfg(windows)]
+mod windows;
 
 #[cfg(target_os = "linux")]
 pub use linux::{heap, keyring, network, places, process, services, tcp, tcp_clients};
@@ -39,11 +41,16 @@ pub use unix::{
     tcp_listener, terminal, user,
 };
 pub use whose::Whose;
+#[cfg(windows)]
+pub use windows::{
+    agent, background, files, heap, held_signals, inherited, keyring, local, local_stream, lock, mux, network, places,
+    private, process, programs, services, signals, tcp, tcp_clients, tcp_listener, terminal, user,
+};
 
 #[cfg(target_os = "linux")]
 use linux::peer::peer_of;
 #[cfg(target_os = "macos")]
 use macos::peer::peer_of;
 
-#[cfg(not(any(target_os = "linux", target_os = "macos")))]
-compile_error!("dtunnel runs on Linux and macOS: another system needs a folder of its own in src/os");
+#[cfg(not(any(target_os = "linux", target_os = "macos", windows)))]
+compile_error!("dtunnel runs on Linux, macOS and Windows: another system needs a folder of its own in src/os");

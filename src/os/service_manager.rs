@@ -7,4 +7,6 @@ pub enum ServiceManager {
     Systemd,
     /// launchd(8), with agents for each user.
     Launchd,
+    /// Windows' Task Scheduler, with tasks that begin when the user logs on.
+    TaskScheduler,
 }

@@ -24,6 +24,9 @@ const CONNECTING: Duration = Duration::from_secs(1);
 /// The words before a path in a configuration, and in `DOCKER_HOST`.
 pub const SCHEME: &str = "unix";
 
+/// What to say of an endpoint that is none.
+pub const NEITHER: &str = "it is neither unix:PATH, an absolute path nor tcp:ADDRESS:PORT";
+
 /// An example of an endpoint's path.
 pub const EXAMPLE: &str = "unix:/home/me/docker.sock";
 

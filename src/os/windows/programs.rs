@@ -1,0 +1,110 @@
+//! Programs: limits of this process, becoming another program, starting and ending others.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::windows::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use super::system;
+
+/// CREATE_NO_WINDOW (winbase.h).
+const NO_WINDOW: u32 = 0x0800_0000;
+/// CREATE_NEW_PROCESS_GROUP (winbase.h): Ctrl-C does not reach it.
+const NEW_GROUP: u32 = 0x0000_0200;
+
+/// Leaves the directory that it was started in, which could not be removed otherwise. A daemon has no console to leave.
+pub fn leave_terminal() {
+    if let Some(home) = std::env::var_os("USERPROFILE") {
+        let _ = std::env::set_current_dir(home);
+    }
+}
+
+/// Nothing to set: there is no limit of open handles that would matter, and dumps of processes are the system's to configure.
+pub fn limit_daemon() {}
+
+/// No limit.
+pub fn most_open_files() -> u64 {
+    u64::MAX
+}
+
+/// The process that started this one, if it still runs.
+pub fn parent() -> Option<u32> {
+    system::parent_of(std::process::id())
+}
+
+/// The program of this process.
+///
+/// # Errors
+/// From the system.
+pub fn own_program() -> io::Result<PathBuf> {
+    std::env::current_exe()
+}
+
+/// Nothing: a program's name is that of its file.
+pub fn set_name(_: &mut Command, _: &str) {}
+
+/// Runs the program in place of this process, which only waits for it and ends with its exit code: Windows cannot replace a
+/// program. A Ctrl-C reaches both, and is the program's to answer. Returns why it could not be run.
+pub fn become_program(command: &mut Command) -> io::Error {
+    // Registered, so that this process does not end by Ctrl-C.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(e) => return e,
+    };
+    let entered = runtime.enter();
+    let held = (tokio::signal::windows::ctrl_c(), tokio::signal::windows::ctrl_break());
+    let ran = command.status();
+    drop((held, entered));
+    match ran {
+        Ok(status) => std::process::exit(status.code().unwrap_or(1)),
+        Err(e) => e,
+    }
+}
+
+/// The user's shell: the one that runs this program if it is PowerShell, else `%ComSpec%`, else cmd.
+pub fn shell() -> OsString {
+    let parent = parent().and_then(super::process::name_of).unwrap_or_default();
+    if ["pwsh", "powershell"].contains(&parent.to_ascii_lowercase().as_str()) {
+        return parent.into();
+    }
+    std::env::var_os("ComSpec").filter(|shell| !shell.is_empty()).unwrap_or_else(|| "cmd.exe".into())
+}
+
+/// The command that runs a line of ssh_config with cmd, as Windows' ssh does. Without a window.
+pub fn shell_command(line: &str) -> Command {
+    let shell = std::env::var_os("ComSpec").unwrap_or_else(|| "cmd.exe".into());
+    let mut command = Command::new(shell);
+    // The line is cmd's to take apart: quotation marks of ours would be part of it.
+    command.arg("/d").arg("/c").raw_arg(line).creation_flags(NO_WINDOW);
+    command
+}
+
+/// True for a process without a console, which a daemon is: what it starts must not open a window.
+pub fn is_session_of_its_own() -> bool {
+    !std::io::IsTerminal::is_terminal(&std::io::stderr())
+}
+
+/// Has the program get no Ctrl-C from a console, and open no window.
+pub fn own_group(command: &mut Command) {
+    command.creation_flags(NEW_GROUP | NO_WINDOW);
+}
+
+/// Ends the process `pid`, a child of this one that was not waited for, and those that it has started: Windows has no
+/// signal that asks.
+pub fn hang_up(pid: u32) {
+    end_group(pid);
+}
+
+/// Ends the process `pid`.
+pub fn end(pid: u32) {
+    end_group(pid);
+}
+
+/// Ends the process `pid`, and those that it has started (taskkill).
+pub fn end_group(pid: u32) {
+    let mut command = Command::new("taskkill");
+    command.args(["/T", "/F", "/PID", &pid.to_string()]).creation_flags(NO_WINDOW);
+    let _ = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
+}
