@@ -219,12 +219,17 @@ pub(in crate::tunnel) fn claim_tcp(address: SocketAddr) -> io::Result<TcpSocket>
 
 #[cfg(test)]
 mod tests {
+    #[cfg(unix)]
     use std::fs;
+    #[cfg(unix)]
     use std::os::unix::fs::MetadataExt;
+    #[cfg(unix)]
     use std::os::unix::net::UnixListener as StdUnixListener;
 
+    #[cfg(unix)]
     use super::*;
 
+    #[cfg(unix)]
     #[tokio::test]
     async fn a_stale_socket_is_replaced_a_live_one_and_a_file_are_not() {
         let dir = tempfile::tempdir().expect("a directory");
@@ -242,6 +247,7 @@ mod tests {
         assert_eq!(fs::read(&path).expect("there"), b"precious");
     }
 
+    #[cfg(unix)]
     #[tokio::test]
     async fn a_socket_that_somebody_replaced_is_left_alone() {
         let dir = tempfile::tempdir().expect("a directory");
