@@ -15,7 +15,7 @@ use crate::config::{LocalEndpoint, check_socket_place};
 use crate::os::inherited::{self, Inherited};
 use crate::os::local::{self, SocketFile, bind_private};
 use crate::os::local_stream::LocalStream;
-use crate::os::{Whose, tcp_clients, user};
+use crate::os::{Whose, tcp_clients, tcp_listener, user};
 use crate::sync::lock;
 use crate::tunnel::client::turned_away::TurnedAway;
 use crate::tunnel::error::Error;
@@ -211,8 +211,7 @@ pub(in crate::tunnel) fn claim_tcp(address: SocketAddr) -> io::Result<TcpSocket>
             socket
         }
     };
-    // Connections of an earlier listener that are not over do not keep the address (tcp(7), TIME_WAIT).
-    socket.set_reuseaddr(true)?;
+    tcp_listener::claim_alone(&socket)?;
     socket.bind(address)?;
     Ok(socket)
 }
