@@ -36,6 +36,14 @@ docs:
 check-macos:
     scripts/check-macos
 
+# The lints for Windows, on a Debian machine
+check-windows:
+    scripts/check-windows
+
+# dtunnel for Windows under Wine, with an sshd and an Engine of its own; takes root
+test-windows:
+    scripts/test-windows
+
 # Feeds the parsers for SECONDS each.
 fuzz SECONDS="30" *TARGETS:
     scripts/fuzz {{ SECONDS }} {{ TARGETS }}

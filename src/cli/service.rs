@@ -362,8 +362,8 @@ fn task_word(word: &str) -> String {
     quoted + "\""
 }
 
-/// A task's definition (Task Scheduler Schema). The task has no console window of its own but the one that `up --foreground`
-/// gets, which is hidden by its launcher: the program's own background process, which ends with the log-off.
+/// A task's definition (Task Scheduler Schema). It only brings the tunnel up: a console window is there for that long, and the
+/// background process has none.
 fn task_text(about: &About<'_>, user: &str) -> String {
     let escaped = |text: &str| text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
     let arguments = [words(&["up", "--quiet"]), about.options.clone(), words(&["--", about.target])].concat();

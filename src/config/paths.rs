@@ -6,7 +6,7 @@ use directories::{BaseDirs, ProjectDirs};
 
 use super::{Error, TunnelName};
 use crate::os::local;
-use crate::os::places::{MAX_SOCKET_PATH, shared_temporary_dir};
+use crate::os::places::{MAX_SOCKET_PATH, expanded, shared_temporary_dir};
 use crate::os::user;
 
 /// The directories of this user.
@@ -29,12 +29,14 @@ impl Paths {
     pub fn expand_home(&self, path: &str) -> PathBuf {
         match path.strip_prefix('~') {
             Some("") => self.home.clone(),
-            Some(rest) if rest.starts_with('/') => self.home.join(rest.trim_start_matches('/')),
+            Some(rest) if rest.starts_with(['/', std::path::MAIN_SEPARATOR]) => {
+                self.home.join(rest.trim_start_matches(['/', std::path::MAIN_SEPARATOR]))
+            }
             Some(rest) => {
                 let (user, below) = rest.split_once('/').unwrap_or((rest, ""));
                 user::home_of(user).map_or_else(|| PathBuf::from(path), |home| home.join(below))
             }
-            _ => PathBuf::from(path),
+            _ => expanded(path).into(),
         }
     }
 }

@@ -165,7 +165,7 @@ mod tests {
         assert!(command.ends_with("TCP6:[::1]:2375'") || command.ends_with("TCP6:[::1]:2375"), "{command}");
         let Endpoint::Command { command, .. } = to_port("::1", 80) else { panic!("a command") };
         let numbers = command.rsplit(' ').next().expect("numbers").split(',');
-        let bytes = numbers.map(|number| number.parse().expect("a byte")).collect();
+        let bytes = numbers.map(|number| number.parse::<u8>().expect("a byte")).collect();
         let command = String::from_utf8(bytes).expect("UTF-8");
         assert!(command.contains("TCP6:[::1]:80"), "{command}");
     }

@@ -221,6 +221,20 @@ fn russh_is_named_in_ssh_only_and_only_the_command_line_prints() {
     }
 }
 
+/// What only one kind of system has is asked for through the platform room, so that the others can be built.
+#[test]
+fn only_the_platform_room_names_what_one_kind_of_system_has() {
+    for (module, source) in sources() {
+        for name in
+            ["std::os::", "tokio::net::Unix", "signal::unix", "rustix::", " nix::", "signal_hook::", "windows_sys::"]
+        {
+            let is_allowed =
+                module.first().is_some_and(|room| room == "os") || module.iter().any(|part| part == "tests");
+            assert!(is_allowed || !source.contains(name), "{}: {name} belongs into src/os", module.join("::"));
+        }
+    }
+}
+
 /// The conditions in a source, as `#[cfg(…)]`, `#[cfg_attr(…)]` or `cfg!(…)` have them.
 fn conditions(source: &str) -> Vec<String> {
     let after = ["cfg(", "cfg!(", "cfg_attr("].into_iter().flat_map(|begin| source.split(begin).skip(1));

@@ -321,6 +321,7 @@ pub fn ssh_hosts(option: Option<&Path>, config: &ConfigFile) -> Result<Vec<Strin
 
 #[cfg(test)]
 mod tests {
+    #[cfg(unix)]
     use nix::unistd::{Uid, User};
 
     use super::super::query::{with_ssh, without_ssh};
@@ -407,6 +408,7 @@ mod tests {
         }
     }
 
+    #[cfg(unix)]
     #[test]
     fn a_quoted_blank_belongs_to_a_files_name() {
         let s = settings(

@@ -12,6 +12,11 @@ pub fn temporary_dir() -> PathBuf {
     std::env::temp_dir()
 }
 
+/// A file's name as it is: ssh has no names for this system's directories.
+pub fn expanded(name: &str) -> String {
+    name.to_owned()
+}
+
 /// The directory for temporary files that outlive a restart, on disk.
 pub fn shared_temporary_dir() -> Option<PathBuf> {
     Some("/var/tmp".into())

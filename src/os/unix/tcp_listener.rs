@@ -4,6 +4,16 @@ use std::io;
 use std::os::fd::AsFd;
 
 use rustix::net::{Shutdown, shutdown};
+use tokio::net::TcpSocket;
+
+/// Sees to it that connections of an earlier listener that are not over do not keep the address (tcp(7), TIME_WAIT). Another
+/// listener keeps it.
+///
+/// # Errors
+/// From the system.
+pub fn claim_alone(socket: &TcpSocket) -> io::Result<()> {
+    socket.set_reuseaddr(true)
+}
 
 /// Has the system refuse clients from now on, before the listener is closed.
 pub fn stop(listener: &impl AsFd) {

@@ -264,6 +264,11 @@ pub struct SocketFile;
 pub fn bind_private(path: &Path) -> io::Result<(BlockingListener, SocketFile)> {
     /// ERROR_ACCESS_DENIED and ERROR_PIPE_BUSY (winerror.h): there is one (FILE_FLAG_FIRST_PIPE_INSTANCE in CreateNamedPipeW).
     const TAKEN: [Option<i32>; 2] = [Some(5), Some(231)];
+    // FILE_FLAG_FIRST_PIPE_INSTANCE refuses it, too, where that is kept: Wine 8 does not.
+    match pipe::open(path, Duration::ZERO) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        _ => return Err(io::Error::new(io::ErrorKind::AddrInUse, "another program listens there")),
+    }
     let first = make(path.as_os_str(), true).map_err(|e| match e.raw_os_error() {
         error if TAKEN.contains(&error) => io::Error::new(io::ErrorKind::AddrInUse, "another program listens there"),
         _ => e,

@@ -11,6 +11,14 @@ pub fn temporary_dir() -> PathBuf {
     std::env::temp_dir()
 }
 
+/// A file's name with `__PROGRAMDATA__` replaced, which Windows' ssh has for `%ProgramData%`.
+pub fn expanded(name: &str) -> String {
+    match name.strip_prefix("__PROGRAMDATA__") {
+        Some(rest) => std::env::var("ProgramData").unwrap_or_default() + rest,
+        None => name.to_owned(),
+    }
+}
+
 /// None: the user's own directories are on disk.
 pub fn shared_temporary_dir() -> Option<PathBuf> {
     None

@@ -7,7 +7,7 @@ use std::io;
 use std::mem::{MaybeUninit, size_of};
 use std::net::SocketAddr;
 use std::os::windows::ffi::{OsStrExt, OsStringExt};
-use std::os::windows::io::{AsRawHandle, FromRawHandle, IntoRawHandle, OwnedHandle};
+use std::os::windows::io::{AsRawHandle, AsRawSocket, FromRawHandle, IntoRawHandle, OwnedHandle};
 use std::ptr::{null, null_mut};
 
 use tokio::net::windows::named_pipe::{NamedPipeClient, NamedPipeServer};
@@ -21,7 +21,7 @@ use windows_sys::Win32::Foundation::{
 use windows_sys::Win32::NetworkManagement::IpHelper::{
     GetExtendedTcpTable, MIB_TCP6ROW_OWNER_PID, MIB_TCPROW_OWNER_PID, NotifyAddrChange, TCP_TABLE_OWNER_PID_ALL,
 };
-use windows_sys::Win32::Networking::WinSock::{AF_INET, AF_INET6};
+use windows_sys::Win32::Networking::WinSock::{AF_INET, AF_INET6, SO_EXCLUSIVEADDRUSE, SOL_SOCKET, setsockopt};
 use windows_sys::Win32::Security::Authorization::{
     ConvertSidToStringSidW, ConvertStringSecurityDescriptorToSecurityDescriptorW, GetSecurityInfo, SDDL_REVISION_1,
     SE_KERNEL_OBJECT,
@@ -269,6 +269,15 @@ pub(super) fn keep_standard_streams() {
             SetHandleInformation(GetStdHandle(stream), HANDLE_FLAG_INHERIT, 0);
         }
     }
+}
+
+/// Has no other socket bind the address that this one will have.
+pub(super) fn claim_alone(socket: &impl AsRawSocket) -> io::Result<()> {
+    let on: i32 = 1;
+    let socket = usize::try_from(socket.as_raw_socket()).map_err(io::Error::other)?;
+    // SAFETY: the socket is open, and the option is a number of 4 bytes.
+    let result = unsafe { setsockopt(socket, SOL_SOCKET, SO_EXCLUSIVEADDRUSE, (&raw const on).cast(), 4) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Waits until an address of this machine has changed. Blocks.

@@ -2,6 +2,19 @@
 
 use std::io;
 
+use tokio::net::TcpSocket;
+
+use super::system;
+
+/// Sees to it that nobody else can listen at the same address (SO_EXCLUSIVEADDRUSE): SO_REUSEADDR, which other systems want
+/// for an address that was just given up, would allow that on Windows.
+///
+/// # Errors
+/// From the system.
+pub fn claim_alone(socket: &TcpSocket) -> io::Result<()> {
+    system::claim_alone(socket)
+}
+
 /// Nothing: the system refuses clients once the listener is closed.
 pub fn stop<T>(_: &T) {}
 

@@ -146,6 +146,7 @@ fn a_name_written_plain_or_hashed_is_found_again() {
     }
 }
 
+#[cfg(unix)]
 #[test]
 fn lines_are_taken_out_and_the_others_stay_as_they_are() {
     let dir = tempfile::tempdir().expect("a directory");

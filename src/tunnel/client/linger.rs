@@ -42,13 +42,14 @@ mod tests {
     use super::*;
     use std::time::Duration;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::UnixStream;
+
+    use crate::os::local;
 
     const LONG: Duration = Duration::from_secs(3600);
 
     #[tokio::test]
     async fn the_answer_is_read_by_a_client_that_sends_first() {
-        let (ours, mut theirs) = UnixStream::pair().expect("a pair");
+        let (ours, mut theirs) = local::Stream::pair().expect("a pair");
         let local = LocalStream::local(ours);
         assert_eq!(local.write_some(b"answer").await.expect("written"), 6);
         let closing = tokio::spawn(close_within(local, 64 << 20, LONG, LONG));
@@ -62,7 +63,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_client_that_never_stops_is_cut_off() {
-        let (ours, mut theirs) = UnixStream::pair().expect("a pair");
+        let (ours, mut theirs) = local::Stream::pair().expect("a pair");
         let closing = tokio::spawn(close_within(LocalStream::local(ours), 1 << 20, LONG, LONG));
         let sent = async { while theirs.write_all(&[0; 4096]).await.is_ok() {} };
         let (closed, ()) = tokio::join!(closing, sent);
@@ -72,7 +73,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_client_that_is_silent_or_slow_is_cut_off() {
         for pause in [LONG, Duration::from_secs(9)] {
-            let (ours, mut theirs) = UnixStream::pair().expect("a pair");
+            let (ours, mut theirs) = local::Stream::pair().expect("a pair");
             let closing = tokio::spawn(close(LocalStream::local(ours)));
             let mut sent = 0;
             while theirs.write_all(b"x").await.is_ok() {

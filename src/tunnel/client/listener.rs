@@ -15,7 +15,7 @@ use crate::config::{LocalEndpoint, check_socket_place};
 use crate::os::inherited::{self, Inherited};
 use crate::os::local::{self, SocketFile, bind_private};
 use crate::os::local_stream::LocalStream;
-use crate::os::{Whose, tcp_clients, user};
+use crate::os::{Whose, tcp_clients, tcp_listener, user};
 use crate::sync::lock;
 use crate::tunnel::client::turned_away::TurnedAway;
 use crate::tunnel::error::Error;
@@ -211,20 +211,24 @@ pub(in crate::tunnel) fn claim_tcp(address: SocketAddr) -> io::Result<TcpSocket>
             socket
         }
     };
-    // Connections of an earlier listener that are not over do not keep the address (tcp(7), TIME_WAIT).
-    socket.set_reuseaddr(true)?;
+    tcp_listener::claim_alone(&socket)?;
     socket.bind(address)?;
     Ok(socket)
 }
 
 #[cfg(test)]
 mod tests {
+    #[cfg(unix)]
     use std::fs;
+    #[cfg(unix)]
     use std::os::unix::fs::MetadataExt;
+    #[cfg(unix)]
     use std::os::unix::net::UnixListener as StdUnixListener;
 
+    #[cfg(unix)]
     use super::*;
 
+    #[cfg(unix)]
     #[tokio::test]
     async fn a_stale_socket_is_replaced_a_live_one_and_a_file_are_not() {
         let dir = tempfile::tempdir().expect("a directory");
@@ -242,6 +246,7 @@ mod tests {
         assert_eq!(fs::read(&path).expect("there"), b"precious");
     }
 
+    #[cfg(unix)]
     #[tokio::test]
     async fn a_socket_that_somebody_replaced_is_left_alone() {
         let dir = tempfile::tempdir().expect("a directory");

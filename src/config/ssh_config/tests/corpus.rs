@@ -1,6 +1,9 @@
 //! The files of `tests/ssh_config/corpus`, as dtunnel reads them: held against `ssh -G`, and with the ssh binary against
 //! without it. Where no network can be reached: ssh runs commands and asks name servers for some of them.
 
+// Written for Unix paths.
+#![cfg(unix)]
+
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
