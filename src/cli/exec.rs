@@ -15,7 +15,7 @@ use super::ui::ui;
 use crate::config::{self};
 use crate::daemon::TunnelStatus;
 use crate::failure::{ExitCode, Failure};
-use crate::os::{files, programs};
+use crate::os::{files, programs, search_path};
 use crate::shell_word::shell_word;
 
 #[derive(Debug, Args)]
@@ -105,8 +105,7 @@ fn forgotten_target(global: &Global, chosen: &Chosen, words: &[OsString]) -> Res
 
 /// Whether PATH holds this program.
 fn is_program(name: &str) -> bool {
-    let runs = |dir: std::path::PathBuf| files::programs_named(&dir, name).iter().any(|path| files::is_program(path));
-    std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(runs))
+    search_path::places_of(name).any(|path| files::is_program(&path))
 }
 
 fn start_shell(chosen: &Chosen, status: TunnelStatus) -> Result<(), Failure> {

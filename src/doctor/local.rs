@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::check::{Check, Verdict};
 use crate::config::{LocalEndpoint, Target, runtime_dir};
 use crate::os::local::{self, BlockingStream, Place};
-use crate::os::{agent, files, process, user};
+use crate::os::{agent, process, search_path, user};
 use crate::ssh::own_agent;
 
 /// Time limit of connecting to a program on this machine.
@@ -119,8 +119,7 @@ fn environment() -> Found {
 }
 
 fn in_path(program: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path).flat_map(|dir| files::programs_named(&dir, program)).find(|file| file.is_file())
+    search_path::places_of(program).find(|file| file.is_file())
 }
 
 fn unix(path: &Path) -> Found {

@@ -16,6 +16,7 @@
 //! Beside them stands what is the same for all Unix systems. This module imports no other one.
 
 mod desktop_keyring;
+mod events;
 #[cfg(target_os = "linux")]
 mod linux;
 #[cfg(target_os = "macos")]
@@ -23,7 +24,9 @@ mod macos;
 pub mod proc_net;
 #[cfg(any(target_os = "macos", test))]
 mod routing_message;
+pub mod search_path;
 mod service_manager;
+mod trust;
 #[cfg(unix)]
 mod unix;
 mod whose;
@@ -54,3 +57,19 @@ use macos::peer::peer_of;
 
 #[cfg(not(any(target_os = "linux", target_os = "macos", windows)))]
 compile_error!("dtunnel runs on Linux, macOS and Windows: another system needs a folder of its own in src/os");
+
+#[cfg(test)]
+mod tests {
+    use super::lock::Lock;
+
+    #[test]
+    fn only_one_holds_it_and_it_is_free_again_after() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("x.lock");
+        let lock = Lock::take(&path).expect("opened").expect("free");
+        assert!(Lock::take(&path).expect("opened").is_none());
+        drop(lock);
+        assert!(!path.exists());
+        assert!(Lock::take(&path).expect("opened").is_some());
+    }
+}

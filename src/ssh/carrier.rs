@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::Error;
 use crate::config::{CarrierSetting, Target};
-use crate::os::{files, mux};
+use crate::os::{mux, search_path};
 
 /// What carries a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -76,9 +76,7 @@ pub(super) fn choose(target: &Target, openssh_first: bool) -> Choice {
 
 /// Is there an `ssh` on this machine that can carry a tunnel?
 fn has_ssh() -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let is_there = |dir: std::path::PathBuf| files::programs_named(&dir, "ssh").iter().any(|path| path.is_file());
-    mux::check().is_ok() && std::env::split_paths(&path).any(is_there)
+    mux::check().is_ok() && search_path::places_of("ssh").any(|path| path.is_file())
 }
 
 /// Why the machine's ssh may succeed where our own login has failed. None: it cannot.

@@ -16,7 +16,7 @@ pub fn is_program(path: &Path) -> bool {
 }
 
 /// Where the program `name` may be in the directory `dir` of PATH, the first first.
-pub fn programs_named(dir: &Path, name: &str) -> Vec<PathBuf> {
+pub(in crate::os) fn programs_named(dir: &Path, name: &str) -> Vec<PathBuf> {
     vec![dir.join(name)]
 }
 

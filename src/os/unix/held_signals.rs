@@ -14,6 +14,8 @@ use signal_hook::low_level::{self, pipe};
 
 use crate::os::process::ignored_signals;
 
+pub use crate::os::events::Came;
+
 /// Signals that end or stop this process.
 const ALL: [i32; 5] = [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP];
 /// Signals handled by a tunnel in this process (`up --foreground`).
@@ -30,17 +32,6 @@ struct Signals {
     came: Arc<AtomicUsize>,
     /// Readable after a signal.
     news: UnixStream,
-}
-
-/// A signal that has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Came {
-    /// Ctrl-C (SIGINT).
-    Interrupt,
-    /// Ctrl-Z (SIGTSTP).
-    Stop,
-    /// Another one, that ends this process: its number.
-    Ends(i32),
 }
 
 /// Leaves SIGHUP, SIGINT and SIGTERM to the tunnel in this process. Call it before the first question.

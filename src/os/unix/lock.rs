@@ -52,19 +52,3 @@ impl Drop for Lock {
         let _ = fs::remove_file(&self.path);
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_one_holds_it_and_it_is_free_again_after() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let path = dir.path().join("x.lock");
-        let lock = Lock::take(&path).expect("opened").expect("free");
-        assert!(Lock::take(&path).expect("opened").is_none());
-        drop(lock);
-        assert!(!path.exists());
-        assert!(Lock::take(&path).expect("opened").is_some());
-    }
-}

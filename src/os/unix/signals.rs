@@ -4,14 +4,7 @@ use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// What a signal asks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Asked {
-    /// The end (SIGTERM, SIGINT).
-    Stop,
-    /// To read the configuration again (SIGHUP).
-    Reload,
-}
+pub use crate::os::events::Asked;
 
 /// The signals of this process, which do not end it from now on.
 #[derive(Debug)]

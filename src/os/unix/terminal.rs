@@ -9,21 +9,11 @@ use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, Termios, tc
 
 use super::held_signals::Held;
 use super::local::BlockingStream;
+pub use crate::os::events::Ready;
 
 /// The controlling terminal.
 #[derive(Debug)]
 pub struct Terminal(File);
-
-/// What has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ready {
-    /// A key or a line.
-    Typed,
-    /// The connection has something to read.
-    News,
-    /// A signal.
-    Signal,
-}
 
 impl Terminal {
     /// Opens it.

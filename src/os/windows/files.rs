@@ -16,7 +16,7 @@ pub fn is_program(path: &Path) -> bool {
 }
 
 /// Where the program `name` may be in the directory `dir` of PATH, the first first: with one of the endings of `%PATHEXT%`.
-pub fn programs_named(dir: &Path, name: &str) -> Vec<PathBuf> {
+pub(in crate::os) fn programs_named(dir: &Path, name: &str) -> Vec<PathBuf> {
     let set = std::env::var("PATHEXT").ok().filter(|endings| !endings.is_empty());
     let endings = set.unwrap_or_else(|| ".COM;.EXE;.BAT;.CMD".into());
     let with_ending = endings.split(';').map(|ending| dir.join(format!("{name}{}", ending.to_ascii_lowercase())));

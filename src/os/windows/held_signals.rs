@@ -1,16 +1,7 @@
 //! Signals that arrive while the terminal's echo is off: none. Ctrl-C is a key then, and what else ends a console ends this
 //! process with it.
 
-/// A signal that has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Came {
-    /// Ctrl-C.
-    Interrupt,
-    /// Ctrl-Z. Never on Windows.
-    Stop,
-    /// Another one, that ends this process: its number. Never on Windows.
-    Ends(i32),
-}
+pub use crate::os::events::Came;
 
 /// Nothing: there is nothing to leave.
 pub fn leave_to_tunnel() {}

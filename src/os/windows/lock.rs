@@ -42,19 +42,3 @@ impl Lock {
         Ok(Some(Self { _file: file }))
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_one_holds_it_and_it_is_free_again_after() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let path = dir.path().join("x.lock");
-        let lock = Lock::take(&path).expect("opened").expect("free");
-        assert!(Lock::take(&path).expect("opened").is_none());
-        drop(lock);
-        assert!(!path.exists());
-        assert!(Lock::take(&path).expect("opened").is_some());
-    }
-}

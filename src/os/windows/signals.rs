@@ -6,14 +6,7 @@ use tokio::signal::windows::{
     CtrlBreak, CtrlC, CtrlClose, CtrlLogoff, CtrlShutdown, ctrl_break, ctrl_c, ctrl_close, ctrl_logoff, ctrl_shutdown,
 };
 
-/// What is asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Asked {
-    /// The end: Ctrl-C, Ctrl-Break, the console's end, the session's, the system's.
-    Stop,
-    /// To read the configuration again. Never on Windows: `dtunnel reload` asks for it.
-    Reload,
-}
+pub use crate::os::events::Asked;
 
 /// The events of the console (SetConsoleCtrlHandler), which do not end this process from now on.
 #[derive(Debug)]

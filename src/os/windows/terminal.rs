@@ -11,6 +11,7 @@ use ratatui::crossterm::terminal::{disable_raw_mode, enable_raw_mode};
 
 use super::held_signals::Held;
 use super::local::BlockingStream;
+pub use crate::os::events::Ready;
 
 /// How long the console and the connection are waited for in turn.
 const TURN: Duration = Duration::from_millis(50);
@@ -24,17 +25,6 @@ pub struct Terminal {
     typed: RefCell<VecDeque<u8>>,
     /// Whether the echo is on: then a line is read as a whole.
     echoes: RefCell<bool>,
-}
-
-/// What has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ready {
-    /// A key or a line.
-    Typed,
-    /// The connection has something to read.
-    News,
-    /// A signal. Never on Windows.
-    Signal,
 }
 
 impl Terminal {
