@@ -287,7 +287,6 @@ fn launchd(about: &About<'_>, home: &Path) -> Service {
 
 /// A property list (launchd.plist(5)).
 fn plist(about: &About<'_>, label: &str) -> String {
-    let escaped = |text: &str| text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
     let command: String =
         about.command().iter().map(|word| format!("    <string>{}</string>\n", escaped(word))).collect();
     format!(
@@ -318,6 +317,11 @@ fn plist(about: &About<'_>, label: &str) -> String {
 "#,
         escaped(label)
     )
+}
+
+/// A text in XML, outside of a tag (XML 1.0 section 2.4).
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
 // ---- Windows' Task Scheduler
@@ -365,7 +369,6 @@ fn task_word(word: &str) -> String {
 /// A task's definition (Task Scheduler Schema). It only brings the tunnel up: a console window is there for that long, and the
 /// background process has none.
 fn task_text(about: &About<'_>, user: &str) -> String {
-    let escaped = |text: &str| text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
     let arguments = [words(&["up", "--quiet"]), about.options.clone(), words(&["--", about.target])].concat();
     let arguments: Vec<String> = arguments.iter().map(|word| task_word(word)).collect();
     format!(

@@ -95,14 +95,14 @@ impl Shell {
 
     fn line(self, change: &Change<'_>) -> String {
         match change {
-            Change::Set(name, value) if self == Self::Cmd => format!("set {}", cmd_assignment(name, value)),
-            Change::Set(name, value) => {
-                let value = self.quote(value);
+            Change::Set(name, plain) => {
+                let value = self.quote(plain);
                 match self {
                     Self::Bash | Self::Zsh | Self::Sh | Self::Json => format!("export {name}={value};"),
                     Self::Fish => format!("set -gx {name} {value};"),
                     Self::Powershell => format!("$env:{name} = {value};"),
-                    Self::Cmd => format!("set {name}={value}"),
+                    // The quotation marks are around both.
+                    Self::Cmd => format!("set {}", cmd_assignment(name, plain)),
                     Self::Nu => format!("$env.{name} = {value}"),
                     Self::Elvish => format!("set-env {name} {value};"),
                     Self::Dotenv => format!("{name}={value}"),

@@ -1,7 +1,6 @@
 //! What a request's head means for its client's connection.
 
 use std::borrow::Cow;
-use std::mem::take;
 use std::ops::Range;
 use std::time::SystemTime;
 
@@ -127,8 +126,7 @@ impl Request {
     /// Makes it the request that it was before it was sent.
     pub(super) fn becomes_new(&mut self) {
         self.is_ping = self.repeatable.as_deref().is_some_and(is_cli_ping);
-        self.line =
-            Line { method: take(&mut self.line.method), target: take(&mut self.line.target), ..Line::default() };
+        self.line.received = 0;
     }
 
     /// A request with this head, of whose body nothing is here.
