@@ -244,6 +244,7 @@ impl Native {
     /// [`OpenError`].
     pub(super) async fn open(&self, endpoint: &Endpoint) -> Result<Channel, OpenError> {
         let (handle, endpoint) = (self.handle.clone(), endpoint.clone());
+        let waits = self.negotiated.borrow().server.contains("dropbear");
         // In its own task: if opening is cancelled, russh forgets the channel while the server keeps it open.
         let opening = tokio::spawn(async move {
             let opened = match &endpoint {
@@ -251,6 +252,7 @@ impl Native {
                 Endpoint::Tcp { host, port } => {
                     handle.channel_open_direct_tcpip(host, u32::from(*port), "127.0.0.1", 0).await
                 }
+                Endpoint::Command { command, .. } if waits => command::begin(&handle, command).await,
                 Endpoint::Command { command, .. } => match handle.channel_open_session().await {
                     // The reply to the exec request is not awaited: that would cost a round trip.
                     Ok(channel) => channel.exec(true, command.as_str()).await.map(|()| channel),

@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use crate::lab::keeper::Keeper;
 use crate::lab::{Lab, connect, remote, run, set_mode, skip, wait_for};
 
 /// Has root's logins on the host run this shell; `more` are further lines of passwd(5).
@@ -72,9 +73,9 @@ fn a_forced_command_that_leads_to_the_engine_is_found() {
     }
 }
 
-#[test]
-fn a_login_whose_server_is_roots_keeps_its_commands_and_leaves_none() {
-    let Some(lab) = Lab::far() else { return };
+/// An SSH server that keeps its session's privileges, at the far host's port 2222, with the login `dev`; and an echo server
+/// that takes the Engine's place. Returns the login's address and its tunnel's name.
+fn dropbear(lab: &Lab) -> (String, String, Keeper) {
     let address = lab.sshd.address.clone();
     let (key, socket) = (lab.path("dropbear_key"), lab.path("remote/x.sock"));
     run(Command::new("dropbearkey").args(["-t", "ed25519", "-f"]).arg(&key));
@@ -83,18 +84,25 @@ fn a_login_whose_server_is_roots_keeps_its_commands_and_leaves_none() {
     for dir in [lab.dir.path(), &lab.path("remote")] {
         set_mode(dir, 0o755);
     }
-    shell(&lab, "/bin/sh", "dev:x:1234:1234::/run/dev:/bin/sh\n");
+    shell(lab, "/bin/sh", "dev:x:1234:1234::/run/dev:/bin/sh\n");
     lab.host().run(&format!(
         "mkdir -p /run/dev/.ssh; cp {}/user.pub /run/dev/.ssh/authorized_keys; chmod 700 /run/dev /run/dev/.ssh; \
          chown -R 1234:1234 /run/dev",
         lab.dir.path().display()
     ));
     let words = ["dropbear", "-F", "-E", "-s", "-P", "/run/dropbear.pid", "-p", &format!("{address}:2222"), "-r"];
-    let _dropbear = lab.host().serve(&[&words[..], &[key.to_str().unwrap()]].concat());
+    let serving = lab.host().serve(&[&words[..], &[key.to_str().unwrap()]].concat());
     lab.host().until_it_listens(2222);
     let target = format!("dev@{address}:2222");
     lab.ok(&["up", &target, "--remote", socket.to_str().unwrap()]);
-    let name = &format!("dev@{address}+2222");
+    (target, format!("dev@{address}+2222"), serving)
+}
+
+#[test]
+fn a_login_whose_server_is_roots_keeps_its_commands_and_leaves_none() {
+    let Some(lab) = Lab::far() else { return };
+    let (target, name, _dropbear) = dropbear(&lab);
+    let name = &name;
     let mut client = connect(&lab.socket(name));
     // The first byte tells the server that this is no ping.
     client.write_all(b"x").unwrap();
@@ -107,6 +115,24 @@ fn a_login_whose_server_is_roots_keeps_its_commands_and_leaves_none() {
     lab.ok(&["down", &target]);
     let left = || lab.host().run("cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' '").contains("dial-stdio");
     wait_for("the command's end", || (!left()).then_some(()));
+}
+
+/// Dropbear closes a session that waits for its command whenever another command ends.
+#[test]
+fn commands_that_end_do_not_take_those_that_begin_with_them() {
+    let Some(lab) = Lab::far() else { return };
+    let (_, name, _dropbear) = dropbear(&lab);
+    let flows = || {
+        for flow in 0..15 {
+            let mut client = connect(&lab.socket(&name));
+            client.write_all(b"xy").unwrap();
+            client.read_exact(&mut [0]).unwrap_or_else(|e| panic!("flow {flow}: {e}; {}", lab.log(&name)));
+        }
+    };
+    std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..6).map(|_| scope.spawn(flows)).collect();
+        clients.into_iter().for_each(|client| client.join().unwrap());
+    });
 }
 
 #[test]
