@@ -24,3 +24,8 @@ pub fn stop(listener: &impl AsFd) {
 pub fn is_family_absent(error: &io::Error) -> bool {
     error.raw_os_error() == Some(rustix::io::Errno::AFNOSUPPORT.raw_os_error())
 }
+
+/// Whether the error is that something has the address.
+pub fn is_taken(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::AddrInUse
+}

@@ -23,3 +23,9 @@ pub fn is_family_absent(error: &io::Error) -> bool {
     const WSAEAFNOSUPPORT: i32 = 10_047;
     error.raw_os_error() == Some(WSAEAFNOSUPPORT)
 }
+
+/// Whether the error is that something has the address: a socket, or Windows for a range of ports (WSAEACCES; `netsh int ipv4
+/// show excludedportrange tcp`). No port needs a privilege.
+pub fn is_taken(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied)
+}

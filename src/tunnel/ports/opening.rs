@@ -71,7 +71,7 @@ impl Obstacle {
     fn then(&self) -> String {
         const WHEN: &str = "when this port was opened";
         match self {
-            Self::Unbound(address, error) if error.kind() == io::ErrorKind::AddrInUse => {
+            Self::Unbound(address, error) if tcp_listener::is_taken(error) => {
                 format!("{address} was taken on this machine {WHEN}")
             }
             Self::Unbound(address, error) => format!("{address} {}", explain(error).1),
@@ -236,7 +236,7 @@ fn bind_elsewhere(locals: &[SocketAddr]) -> io::Result<Bound> {
         let claimed: io::Result<Vec<Claimed>> = locals.iter().map(claim).collect();
         match claimed.and_then(|claimed| claimed.into_iter().map(listen).collect()) {
             Ok(bound) => return Ok(bound),
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse => last = error,
+            Err(error) if tcp_listener::is_taken(&error) => last = error,
             Err(error) => return Err(error),
         }
     }
