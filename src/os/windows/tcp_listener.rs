@@ -15,9 +15,6 @@ pub fn claim_alone(socket: &TcpSocket) -> io::Result<()> {
     system::claim_alone(socket)
 }
 
-/// Nothing: the system refuses clients once the listener is closed.
-pub fn stop<T>(_: &T) {}
-
 /// Whether the error is that this machine has no addresses of a family (WSAEAFNOSUPPORT).
 pub fn is_family_absent(error: &io::Error) -> bool {
     const WSAEAFNOSUPPORT: i32 = 10_047;

@@ -1,8 +1,10 @@
 //! A published port and its local port.
 
+use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use std::task::Poll;
 
 use serde::{Deserialize, Serialize};
 use tokio::net::{TcpListener, TcpStream};
@@ -12,6 +14,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::engine::{Container, Published};
 use crate::os::local_stream::LocalStream;
 use crate::os::{Whose, tcp_clients, tcp_listener};
+use crate::sync::lock;
 use crate::tunnel::client::listener::ACCEPT_PAUSE;
 use crate::tunnel::client::turned_away::TurnedAway;
 use crate::tunnel::counters::Counters;
@@ -176,16 +179,30 @@ pub(super) struct Mapping {
 #[derive(Debug)]
 struct Open {
     local: SocketAddr,
-    listener: Arc<TcpListener>,
-    /// The task that accepts clients.
-    accepting: AbortOnDropHandle<()>,
+    listening: Arc<Listening>,
+    /// Accepts clients, for as long as it is here.
+    _accepting: AbortOnDropHandle<()>,
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.accepting.abort();
         // The port is free now, and not only when the task has noticed its end.
-        tcp_listener::stop(&self.listener);
+        lock(&self.listening.0).take();
+    }
+}
+
+/// A listener that is closed at once, also while a task waits for its next client.
+#[derive(Debug)]
+struct Listening(Mutex<Option<TcpListener>>);
+
+impl Listening {
+    /// The next client; None once the listener is closed.
+    async fn accept(&self) -> Option<io::Result<TcpStream>> {
+        poll_fn(|context| match &*lock(&self.0) {
+            Some(listener) => listener.poll_accept(context).map(|client| Some(client.map(|(stream, _)| stream))),
+            None => Poll::Ready(None),
+        })
+        .await
     }
 }
 
@@ -302,9 +319,9 @@ impl Mapping {
             None => tracing::info!("port {} of {} is at {local}", port.published.port, self.wanted.container),
         }
         let purpose = Purpose::port(port.host.clone(), port.published.port, self.counters.clone());
-        let listener = Arc::new(listener);
-        let accepting = tokio::spawn(accept(listener.clone(), purpose, clients.clone()));
-        self.open = Some(Open { local, listener, accepting: AbortOnDropHandle::new(accepting) });
+        let listening = Arc::new(Listening(Mutex::new(Some(listener))));
+        let accepting = tokio::spawn(accept(listening.clone(), !local.ip().is_loopback(), purpose, clients.clone()));
+        self.open = Some(Open { local, listening, _accepting: AbortOnDropHandle::new(accepting) });
         (self.state, self.reason, self.obstacle) = (PortState::Open, why, None);
     }
 
@@ -371,11 +388,10 @@ impl Clients {
     }
 }
 
-/// Accepts clients and sends those of this user to the dispatcher. Never returns.
-async fn accept(listener: Arc<TcpListener>, purpose: Purpose, clients: Clients) {
-    let open_to_all = listener.local_addr().is_ok_and(|address| !address.ip().is_loopback());
-    loop {
-        match listener.accept().await.and_then(|(stream, _)| of_this_user(stream, open_to_all)) {
+/// Accepts clients and sends those of this user to the dispatcher, until the listener is closed.
+async fn accept(listening: Arc<Listening>, open_to_all: bool, purpose: Purpose, clients: Clients) {
+    while let Some(client) = listening.accept().await {
+        match client.and_then(|stream| of_this_user(stream, open_to_all)) {
             Ok(Ok(stream)) => drop(clients.dispatcher.send((stream, purpose.clone())).await),
             Ok(Err(whose)) => clients.turned_away.add(whose),
             Err(e) => {
