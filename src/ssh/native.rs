@@ -244,7 +244,7 @@ impl Native {
     /// [`OpenError`].
     pub(super) async fn open(&self, endpoint: &Endpoint) -> Result<Channel, OpenError> {
         let (handle, endpoint) = (self.handle.clone(), endpoint.clone());
-        let waits = self.negotiated.borrow().server.contains("dropbear");
+        let waits = endpoint.is_command() && self.negotiated.borrow().server.contains("dropbear");
         // In its own task: if opening is cancelled, russh forgets the channel while the server keeps it open.
         let opening = tokio::spawn(async move {
             let opened = match &endpoint {

@@ -102,15 +102,14 @@ fn dropbear(lab: &Lab) -> (String, String, Keeper) {
 fn a_login_whose_server_is_roots_keeps_its_commands_and_leaves_none() {
     let Some(lab) = Lab::far() else { return };
     let (target, name, _dropbear) = dropbear(&lab);
-    let name = &name;
-    let mut client = connect(&lab.socket(name));
+    let mut client = connect(&lab.socket(&name));
     // The first byte tells the server that this is no ping.
     client.write_all(b"x").unwrap();
     // Longer than the watch's pause.
     let begun = Instant::now();
     while begun.elapsed() < Duration::from_secs(5) {
         client.write_all(b"x").unwrap();
-        client.read_exact(&mut [0]).unwrap_or_else(|e| panic!("after {:?}: {e}; {}", begun.elapsed(), lab.log(name)));
+        client.read_exact(&mut [0]).unwrap_or_else(|e| panic!("after {:?}: {e}; {}", begun.elapsed(), lab.log(&name)));
     }
     lab.ok(&["down", &target]);
     let left = || lab.host().run("cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' '").contains("dial-stdio");

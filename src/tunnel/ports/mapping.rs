@@ -368,8 +368,10 @@ impl Mapping {
 
 /// The state that a failure to bind means, and the words for it.
 pub(super) fn explain(error: &io::Error) -> (PortState, String) {
+    if tcp_listener::is_taken(error) {
+        return (PortState::Taken, "is taken on this machine".into());
+    }
     match error.kind() {
-        _ if tcp_listener::is_taken(error) => (PortState::Taken, "is taken on this machine".into()),
         io::ErrorKind::PermissionDenied => (PortState::Privileged, "needs root or CAP_NET_BIND_SERVICE".into()),
         _ => (PortState::Failed, format!("cannot be opened: {error}")),
     }
