@@ -143,6 +143,8 @@ impl Control {
     async fn converse(&self, stream: Stream, who: Who) -> io::Result<()> {
         let (read, mut write) = stream.into_split();
         let mut requests = Requests::new(read);
+        // Counted from the start: a question may come before this client has had the time to say that it can answer.
+        let mut expected = (who == Who::Starter).then(|| self.prompts.person());
         let hello =
             Event::Hello { protocol: PROTOCOL, version: env!("CARGO_PKG_VERSION").into(), pid: std::process::id() };
         send(&mut write, &hello).await?;
@@ -190,6 +192,8 @@ impl Control {
                     let has_other_agent = agent.is_some_and(|socket| self.tunnel.prefer_agent(socket));
                     let limit = limit_ms.map(Duration::from_millis);
                     let watcher = Watcher { interactive, has_other_agent };
+                    let _person = interactive.then(|| (self.prompts.person(), self.prompter.attended()));
+                    drop(expected.take());
                     self.watch(&mut requests, &mut write, watcher, limit).await?;
                 }
                 Request::Down => return self.down(&mut write).await,
@@ -249,7 +253,6 @@ impl Control {
 
     async fn follow(&self, requests: &mut Requests, write: &mut WriteHalf, watcher: Watcher) -> io::Result<()> {
         let Watcher { interactive, has_other_agent: mut may_help } = watcher;
-        let _person = interactive.then(|| (self.prompts.person(), self.prompter.attended()));
         let mut status = self.tunnel.watch();
         let mut life = self.life.subscribe();
         let mut question = self.prompts.watch();

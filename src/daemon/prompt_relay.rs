@@ -18,7 +18,7 @@ pub(super) struct PromptRelay {
 #[derive(Debug, Default)]
 struct State {
     next_id: u64,
-    /// Number of watchers with a terminal.
+    /// Number of clients that have a terminal, or have not said yet whether they have one.
     people: usize,
     /// The channel for the open question's answer.
     reply: Option<(u64, oneshot::Sender<Secret>)>,
@@ -67,7 +67,7 @@ impl PromptRelay {
         self.open.subscribe()
     }
 
-    /// Counts a watcher with a terminal, for as long as the returned value lives.
+    /// Counts a client that has a terminal, or may have one, for as long as the returned value lives.
     pub(super) fn person(&self) -> Person<'_> {
         self.state().people += 1;
         Person(self)
@@ -88,7 +88,7 @@ impl PromptRelay {
     }
 }
 
-/// A watcher with a terminal.
+/// A client that has a terminal, or may have one.
 pub(super) struct Person<'a>(&'a PromptRelay);
 
 impl Drop for Person<'_> {

@@ -1,6 +1,9 @@
 //! Logging in and trusting hosts: keys, agent, passphrases, host keys.
 
-use std::process::Command;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::process::{Command, Stdio};
 
 use crate::lab::pty::Person;
 use crate::lab::{Lab, run, set_mode, wait_for};
@@ -154,6 +157,29 @@ fn an_unknown_host_key_is_asked_about_and_remembered() {
     // Known now: nobody is asked.
     lab.ok(&["down", "lab"]);
     lab.ok(&["up", "lab"]);
+}
+
+/// The daemon's question comes before its starter, on a busy machine, has said that it has a terminal.
+#[test]
+fn a_question_waits_for_the_starter_to_say_that_it_can_answer() {
+    for interactive in [true, false] {
+        let lab = Lab::new("LogLevel DEBUG1\n");
+        lab.write_ssh_config("  StrictHostKeyChecking ask\n");
+        let (mut starter, end) = UnixStream::pair().unwrap();
+        let mut daemon = lab.dtunnel(["daemon", "--timeout", "90s", "--", "lab"]);
+        let mut daemon = daemon.stdin(OwnedFd::from(end)).stderr(Stdio::null()).spawn().unwrap();
+        let sshd_log = || std::fs::read_to_string(lab.path("sshd.log")).unwrap_or_default();
+        wait_for("the host key to be shown", || sshd_log().contains("expecting SSH2_MSG_NEWKEYS").then_some(()));
+        // The daemon is at work meanwhile, and comes to its question.
+        (0..30).for_each(|_| drop(lab.status("lab")));
+        writeln!(starter, r#"{{"op":"watch","interactive":{interactive},"limit_ms":null}}"#).unwrap();
+        let mut events = BufReader::new(starter.try_clone().unwrap()).lines().map(Result::unwrap);
+        let told = events.find(|line| line.contains(r#""prompt""#) || line.contains(r#""failed""#)).unwrap();
+        assert_eq!(told.contains("key_type"), interactive, "{told}");
+        drop((starter, events));
+        let ended = wait_for("the daemon's end", || daemon.try_wait().unwrap());
+        assert_eq!(ended.code(), Some(if interactive { 0 } else { 5 }), "{told}");
+    }
 }
 
 #[test]
