@@ -1,6 +1,8 @@
 //! Finds the end of an answer (RFC 9112 section 6.3).
 
-use memchr::{memchr, memchr_iter};
+use std::ops::Range;
+
+use memchr::{memchr, memchr_iter, memmem};
 
 use crate::tunnel::guard::{Body, Rest, content_length, head_end};
 
@@ -9,6 +11,8 @@ const MAX_HEAD: usize = 64 << 10;
 /// How much of an answer is searched for the end of its head at once, in bytes. The Engine's heads have some 300; what is
 /// behind them would be copied for nothing.
 const PIECE: usize = 1 << 10;
+/// Length of a date (RFC 9110 section 5.6.7), in bytes.
+const DATE: usize = 29;
 
 /// The state of an answer after some of it was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +57,37 @@ pub(super) struct Keeps {
     pub(super) body: usize,
     /// Whether the end of the last answer of a connection is looked for. It is [`Progress::UntilClose`] otherwise.
     pub(super) last: bool,
+}
+
+/// A short answer that came in one piece and had its end there. Another one that differs from it in its date alone need not
+/// be read.
+#[derive(Debug)]
+pub(super) struct Seen {
+    whole: Box<[u8]>,
+    /// The value of its Date header.
+    date: Range<usize>,
+    to_head: bool,
+    status: u16,
+}
+
+impl Seen {
+    /// Of an answer that [`Answer::feed`] found complete in this piece, its first one. None if it is long or has no date.
+    pub(super) fn of(answer: &Answer, piece: &[u8]) -> Option<Self> {
+        const NAME: &[u8] = b"\r\nDate: ";
+        let date = memmem::find(piece.get(..PIECE.min(piece.len()))?, NAME)? + NAME.len();
+        let date = date..date + memchr(b'\r', &piece[date..])?;
+        let is_short = piece.len() <= PIECE && date.len() == DATE;
+        Some(Self { whole: piece.into(), date, to_head: answer.to_head, status: answer.status? }).filter(|_| is_short)
+    }
+
+    /// Is this the same answer, but for its date?
+    pub(super) fn is_repeated_by(&self, piece: &[u8]) -> bool {
+        let Range { start, end } = self.date;
+        piece.len() == self.whole.len()
+            && piece[..start] == self.whole[..start]
+            && piece[end..] == self.whole[end..]
+            && piece[start..end].iter().all(|c| matches!(c, b' '..=b'~'))
+    }
 }
 
 #[derive(Debug)]
@@ -114,6 +149,18 @@ impl Answer {
     /// Whether the answer reports success (status below 400). False until the status is known.
     pub(super) fn is_done(&self) -> bool {
         self.status.is_some_and(|status| status < 400)
+    }
+
+    /// As [`Self::feed`], for the first input, where this answer was seen before.
+    pub(super) fn feed_first(&mut self, input: &[u8], seen: Option<&Seen>) -> Progress {
+        let Keeps { head: false, body: 0, .. } = self.keeps else { return self.feed(input) };
+        match seen.filter(|seen| seen.to_head == self.to_head && seen.is_repeated_by(input)) {
+            Some(seen) => {
+                self.status = Some(seen.status);
+                Progress::Complete
+            }
+            None => self.feed(input),
+        }
     }
 
     /// Reads more input. Must not be called again after another result than [`Progress::More`].
@@ -288,6 +335,40 @@ mod tests {
             assert!(answer.head().is_some_and(|head| head.starts_with(b"HTTP/1.1 201 ")));
             assert_eq!(answer.body(), body.as_bytes());
         }
+    }
+
+    #[test]
+    fn an_answer_that_was_seen_before_is_not_read_but_for_its_date() {
+        let text = |status: u16, date: &str, length: usize| {
+            format!("HTTP/1.1 {status} OK\r\nDate: {date}\r\nContent-Length: {length}\r\n\r\nOK")
+        };
+        let (then, now) = ("Mon, 02 Jan 2006 15:04:05 GMT", "Tue, 03 Jan 2006 15:04:06 GMT");
+        let seen = |text: &str| {
+            let mut answer = Answer::new(false, Keeps::default());
+            assert_eq!(answer.feed(text.as_bytes()), Progress::Complete);
+            Seen::of(&answer, text.as_bytes())
+        };
+        let before = seen(&text(200, then, 2)).expect("it is short, and has a date");
+        assert!(before.is_repeated_by(text(200, now, 2).as_bytes()));
+        let alike = "HTTP/1.1 200 OK\r\nDate: Tue, 03 J\r\nContent-Length: 99\r\nContent-Length: 2\r\n\r\nOK";
+        assert_eq!(alike.len(), text(200, then, 2).len(), "a head that hides in a date");
+        for other in [&text(201, now, 2), &text(200, now, 3), &text(200, "now", 2), alike] {
+            assert!(!before.is_repeated_by(other.as_bytes()), "{other}");
+        }
+        for (text, keeps, to_head) in [
+            (text(200, now, 2), Keeps::default(), false),
+            (text(404, now, 2), Keeps::default(), false),
+            (text(200, now, 3), Keeps::default(), false),
+            (text(200, now, 2), Keeps { head: true, ..Keeps::default() }, false),
+            (text(200, now, 2), Keeps { body: 9, ..Keeps::default() }, false),
+            (text(200, now, 2), Keeps::default(), true),
+        ] {
+            let [mut read, mut known] = [(); 2].map(|()| Answer::new(to_head, keeps));
+            assert_eq!(known.feed_first(text.as_bytes(), Some(&before)), read.feed(text.as_bytes()), "{text}");
+            assert_eq!((known.status(), known.head(), known.body()), (read.status(), read.head(), read.body()), "{text}");
+        }
+        assert!(seen("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").is_none());
+        assert!(seen(&text(200, "now", 2)).is_none());
     }
 
     #[test]

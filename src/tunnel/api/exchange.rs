@@ -96,7 +96,8 @@ struct State {
     phase: Phase,
     /// Data from the client that belongs to the next request.
     pending: BytesMut,
-    request: Request,
+    /// Boxed, because it changes places with `asked` at each request.
+    request: Box<Request>,
     /// The last question that may be sent again. A client that repeats it, as clients of a kept connection do, is not read
     /// anew. Never under a guard.
     asked: Option<Box<Request>>,
@@ -170,7 +171,7 @@ impl Exchange {
     /// The request that is in progress, if it could be read.
     pub(in crate::tunnel) fn in_progress(&self) -> Option<Line> {
         let state = lock(&self.state);
-        let is_asked = matches!(state.phase, Phase::Asked | Phase::Blind) && !state.request.line.method.is_empty();
+        let is_asked = matches!(state.phase, Phase::Asked | Phase::Blind) && !state.request.is_new();
         is_asked.then(|| state.request.line.clone())
     }
 
@@ -252,6 +253,12 @@ impl Exchange {
         }
     }
 
+    /// Whether anything but the client's next data may matter to it: [`Self::overdue`] or [`Self::news`].
+    pub(in crate::tunnel) fn awaits(&self) -> bool {
+        let state = lock(&self.state);
+        self.police.is_some() || !state.pending.is_empty()
+    }
+
     /// Waits until the rest of a started head, or of a body that is looked at, is overdue. The data received so far is
     /// then ready.
     pub(in crate::tunnel) async fn overdue(&self) {
@@ -297,8 +304,10 @@ impl Exchange {
         }
         let was_answered = std::mem::replace(&mut state.answered, true);
         let is_asked = state.phase == Phase::Asked;
-        let progress = match state.answer.as_mut().filter(|_| is_asked) {
-            Some(answer) => answer.feed(data),
+        let State { answer, request, .. } = &mut *state;
+        let progress = match answer.as_mut().filter(|_| is_asked) {
+            Some(answer) if was_answered => answer.feed(data),
+            Some(answer) => answer.feed_first(data, request.seen.as_ref()),
             // No request is in progress, or its answer ends with the connection.
             None => Progress::UntilClose,
         };
@@ -336,6 +345,9 @@ impl Exchange {
                 self.news.notify_one();
             }
         } else if goes_on {
+            if let Some(answer) = answer.as_ref().filter(|_| state.request.is_repeat && !was_answered) {
+                state.request.is_answered_by(answer, data);
+            }
             state.next_request(Early::No, None);
         } else if state.pending.is_empty() {
             state.phase = Phase::Blind;
@@ -496,7 +508,7 @@ impl State {
             Reading::Other => self.phase = Phase::BlindReady,
             Reading::Request(request) => {
                 self.phase = if request.body.is_some() { Phase::Holding } else { Phase::Ready };
-                self.request = *request;
+                self.request = request;
             }
         }
         FromClient::Ready

@@ -6,6 +6,7 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 
+use super::answer::{Answer, Seen};
 use super::ping::is_cli_ping;
 use crate::text;
 use crate::tunnel::binds::Found;
@@ -39,6 +40,10 @@ pub(super) struct Request {
     pub(super) rest: Rest,
     /// The complete request, if it may be sent again.
     pub(super) repeatable: Option<Bytes>,
+    /// Whether it was sent before on this connection.
+    pub(super) is_repeat: bool,
+    /// Its last answer, if it was sent twice or more.
+    pub(super) seen: Option<Seen>,
     /// Whether it is the ping of a docker command.
     pub(super) is_ping: bool,
     /// When it was sent, as [`super::Pings::generation`] counts.
@@ -113,6 +118,11 @@ impl Request {
         Reading::Request(Box::new(Self { rest, is_ping: is_cli_ping(pending), body: body_at, ..Self::of(&head, body) }))
     }
 
+    /// Whether nothing was read into it.
+    pub(super) fn is_new(&self) -> bool {
+        self.line.method.is_empty()
+    }
+
     /// Whether it was sent, and may be sent again.
     pub(super) fn may_be_repeated(&self) -> bool {
         self.repeatable.as_ref().is_some_and(|whole| !whole.is_empty())
@@ -127,6 +137,14 @@ impl Request {
     pub(super) fn becomes_new(&mut self) {
         self.is_ping = self.repeatable.as_deref().is_some_and(is_cli_ping);
         self.line.received = 0;
+        self.is_repeat = true;
+    }
+
+    /// It was answered so, in one piece.
+    pub(super) fn is_answered_by(&mut self, answer: &Answer, piece: &[u8]) {
+        if self.seen.as_ref().is_none_or(|seen| !seen.is_repeated_by(piece)) {
+            self.seen = Seen::of(answer, piece);
+        }
     }
 
     /// A request with this head, of whose body nothing is here.
@@ -143,6 +161,8 @@ impl Request {
             last: head.is_last(),
             rest: Rest::from(body),
             repeatable: (is_question && body == Body::None && !head.upgrades()).then(Bytes::new),
+            is_repeat: false,
+            seen: None,
             is_ping: false,
             generation: 0,
             body: None,

@@ -118,7 +118,9 @@ async fn send(data: Bytes, writer: &ChannelWriter, carriage: Carriage<'_>, share
 
 /// What comes next from the client, if more may. None: look again.
 async fn read(local: &LocalStream, exchange: Option<&Exchange>, may_come: bool) -> Option<std::io::Result<Bytes>> {
-    let Some(exchange) = exchange else { return Some(local.read().await) };
+    let Some(exchange) = exchange.filter(|exchange| !may_come || exchange.awaits()) else {
+        return Some(local.read().await);
+    };
     let (reads, has_news) = (may_come && !exchange.is_full(), exchange.is_policed());
     tokio::select! {
         read = local.read(), if reads => Some(read),

@@ -420,7 +420,7 @@ impl<C: Carrier> Lease<C> {
         others.flows -= usize::from(own.kind().is_some());
         others.taken = pooled.streams.load(Relaxed) > usize::from(own.kind() == Some(Kind::Streaming));
         let is_there = connections.iter().any(|other| Arc::ptr_eq(other, pooled)) && !pooled.is_ending();
-        if !is_there || !placement::may_stay(others, self.pool.limits(&connections), kind) {
+        if !is_there || !placement::may_stay(others, || self.pool.limits(&connections).max, kind) {
             return false;
         }
         match own.kind() {

@@ -99,13 +99,13 @@ pub(super) fn for_client(connections: &[View], limits: Limits, kind: Kind, patie
 }
 
 /// May the next request of a client go on where the one before did, so that `others` are beside it? Elsewhere it would
-/// have a channel to be opened first.
-pub(super) fn may_stay(others: View, limits: Limits, kind: Kind) -> bool {
+/// have a channel to be opened first. `most` is [`Limits::max`].
+pub(super) fn may_stay(others: View, most: impl FnOnce() -> usize, kind: Kind) -> bool {
     let suits = match kind {
         Kind::Streaming => others.flows == 0,
         Kind::Short | Kind::Unknown => !others.taken,
     };
-    !others.suspect && !others.stalled && (suits || limits.max == 1)
+    !others.suspect && !others.stalled && (suits || most() == 1)
 }
 
 /// The connection for a flow of our own that only listens: the first whose clients keep up.
@@ -246,7 +246,7 @@ mod tests {
             ("it may be dead", View { suspect: true, ..free }, Kind::Short, MANY, false),
             ("a client does not keep up", View { stalled: true, ..free }, Kind::Unknown, single, false),
         ] {
-            assert_eq!(may_stay(others, limits, kind), stays, "{what}");
+            assert_eq!(may_stay(others, || limits.max, kind), stays, "{what}");
         }
     }
 

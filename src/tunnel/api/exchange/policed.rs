@@ -399,7 +399,7 @@ impl State {
                 Err(refusal) => return self.reject((StatusCode::BAD_REQUEST, refusal.into()), None),
             },
         };
-        self.request = Request::of(&head, body);
+        self.request = Box::new(Request::of(&head, body));
         self.request.is_ping = self.policed.behind.is_empty() && is_cli_ping(&bytes);
         match police.decide(&head) {
             Err(refused) => self.reject(refused, Some(head)),
@@ -429,17 +429,25 @@ impl State {
 
     /// Goes on with what follows a request that has been answered.
     pub(super) fn next_request(&mut self, early: Early, police: Option<&dyn Police>) {
+        let Some(police) = police else {
+            if self.request.may_be_repeated() {
+                std::mem::swap(&mut self.request, self.asked.get_or_insert_default());
+            }
+            // Of one that is repeated, the one before it has come back, which is new still.
+            if !self.request.is_new() {
+                *self.request = Request::default();
+            }
+            (self.phase, self.pending, self.answer) = (Phase::Between, BytesMut::new(), None);
+            (self.answered, self.repeats, self.is_later, self.early) = (false, 0, true, early);
+            return;
+        };
         let Policed { behind, is_stray, is_ended, head, mut known, .. } = std::mem::take(&mut self.policed);
         if let Some(known) = &mut known {
             known.head = head;
         }
-        let mut asked = self.asked.take();
-        if police.is_none() && self.request.may_be_repeated() {
-            std::mem::swap(&mut self.request, asked.get_or_insert_default());
-        }
-        *self = Self { is_later: true, early, asked, ..Self::default() };
+        *self = Self { is_later: true, early, ..Self::default() };
         (self.policed.is_stray, self.policed.is_ended, self.policed.known) = (is_stray, is_ended, known);
-        if let Some(police) = police.filter(|_| !behind.is_empty()) {
+        if !behind.is_empty() {
             self.pending = behind;
             self.policed_gather(police, 0);
         }
