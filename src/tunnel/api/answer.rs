@@ -365,7 +365,11 @@ mod tests {
         ] {
             let [mut read, mut known] = [(); 2].map(|()| Answer::new(to_head, keeps));
             assert_eq!(known.feed_first(text.as_bytes(), Some(&before)), read.feed(text.as_bytes()), "{text}");
-            assert_eq!((known.status(), known.head(), known.body()), (read.status(), read.head(), read.body()), "{text}");
+            assert_eq!(
+                (known.status(), known.head(), known.body()),
+                (read.status(), read.head(), read.body()),
+                "{text}"
+            );
         }
         assert!(seen("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").is_none());
         assert!(seen(&text(200, "now", 2)).is_none());

@@ -399,7 +399,7 @@ impl State {
                 Err(refusal) => return self.reject((StatusCode::BAD_REQUEST, refusal.into()), None),
             },
         };
-        self.request = Box::new(Request::of(&head, body));
+        *self.request = Request::of(&head, body);
         self.request.is_ping = self.policed.behind.is_empty() && is_cli_ping(&bytes);
         match police.decide(&head) {
             Err(refused) => self.reject(refused, Some(head)),
