@@ -130,8 +130,8 @@ fn options_that_can_take_effect_while_it_runs_do() {
 #[test]
 fn a_profile_that_has_changed_is_said_to_and_up_takes_on_what_cuts_nothing() {
     let Some((lab, profile)) = profiled("wait = \"20s\"") else { return };
-    let pid = lab.status("lab")["pid"].clone();
-    assert_eq!(lab.status("lab")["changed"], serde_json::json!([]));
+    let pid = lab.said_status("lab")["pid"].clone();
+    assert_eq!(lab.said_status("lab")["changed"], serde_json::json!([]));
     let settings = [
         ("wait", "\"1m\"", "20s"),
         ("drain", "\"1s\"", "unset"),
@@ -147,7 +147,7 @@ fn a_profile_that_has_changed_is_said_to_and_up_takes_on_what_cuts_nothing() {
     ];
     let text: String = settings.iter().map(|(name, value, _)| format!("{name} = {value}\n")).collect();
     profile(&lab, &text);
-    let (said, status) = (lab.ok(&["status"]), lab.status("lab"));
+    let (said, status) = (lab.ok(&["status"]), lab.said_status("lab"));
     assert!(said.contains("lab: its configuration has changed: "), "{said}");
     assert!(said.contains("(dtunnel reload lab)"), "{said}");
     for (name, value, before) in settings {
@@ -158,13 +158,13 @@ fn a_profile_that_has_changed_is_said_to_and_up_takes_on_what_cuts_nothing() {
     }
     // Who only passes by does not mind, and changes nothing.
     lab.ok(&["exec", "lab", "true"]);
-    assert!(lab.status("lab")["ports"].is_null());
+    assert!(lab.said_status("lab")["ports"].is_null());
     let mut stream = lab.docker("lab", &["events"]).stdout(std::process::Stdio::null()).spawn().unwrap();
-    wait_for("a flow", || (lab.status("lab")["flows_open"] == 1).then_some(()));
+    wait_for("a flow", || (lab.said_status("lab")["flows_open"] == 1).then_some(()));
     let output = lab.run(&["up", "lab"]);
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && stderr.contains("wait is 1m now"), "{output:?}");
-    let status = lab.status("lab");
+    let status = lab.said_status("lab");
     assert_eq!((&status["changed"], &status["pid"]), (&serde_json::json!([]), &pid), "{status}");
     assert_eq!(status["settings"]["said"]["keepalive"], "3s");
     assert!(status["ports"].is_array());

@@ -123,7 +123,7 @@ fn a_daemon_that_stands_still_is_said_to_and_keeps_nobody() {
         let told = stderr.contains(&format!("(process {pid}) does not answer in time"));
         assert!(output.status.code() == Some(1) && told && stderr.contains(&format!("kill -9 {pid}")), "{stderr}");
     }
-    assert_eq!(lab.status("lab")["pid"].to_string(), pid);
+    assert_eq!(lab.said_status("lab")["pid"].to_string(), pid);
     run(Command::new("kill").args(["-CONT", &pid]));
     lab.ok(&["down", "lab"]);
 }
