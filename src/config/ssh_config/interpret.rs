@@ -12,6 +12,7 @@ use super::source::SshConfigSource;
 use super::tokens::{Tokens, account, unknown};
 use crate::config::name::{is_host_name, is_user_name};
 use crate::config::{ConfigFile, Destination, Error, Paths};
+use crate::os::places::expanded;
 
 /// Keywords about trust or the route that dtunnel does not support, and the values at which they have no effect.
 const NOT_OBEYED: &[(&str, &[&str])] =
@@ -264,7 +265,7 @@ fn file_names(line: &str) -> Vec<String> {
     if line.contains('"') {
         return words(line);
     }
-    let is_absolute = |word: &str| word.starts_with(['/', '~', '%', '$']);
+    let is_absolute = |word: &str| word.starts_with(['/', '~', '%', '$']) || Path::new(&expanded(word)).is_absolute();
     let mut names: Vec<String> = Vec::new();
     for word in line.split(' ') {
         match names.last_mut() {
@@ -406,6 +407,15 @@ mod tests {
             let hops: Vec<String> = hops.iter().map(ToString::to_string).collect();
             assert_eq!(hops, ["deploy@bastion", "web"]);
         }
+    }
+
+    /// Whatever paths look like here: homes have blanks in their names where people's names have.
+    #[test]
+    fn a_path_of_this_system_with_a_blank_is_one_name() {
+        let home = std::env::temp_dir().join("First Last").display().to_string();
+        let names = [format!("{home}/.ssh/known_hosts"), format!("{home}/.ssh/known_hosts2")];
+        assert_eq!(file_names(&names.join(" ")), names);
+        assert_eq!(file_names(&format!("none {}", names[1])), ["none", &names[1]]);
     }
 
     #[cfg(unix)]

@@ -76,8 +76,8 @@ pub fn shell() -> OsString {
 pub fn shell_command(line: &str) -> Command {
     let shell = std::env::var_os("ComSpec").unwrap_or_else(|| "cmd.exe".into());
     let mut command = Command::new(shell);
-    // The line is cmd's to take apart: quotation marks of ours would be part of it.
-    command.arg("/d").arg("/c").raw_arg(line).creation_flags(NO_WINDOW);
+    // With /s cmd takes away the two outer quotation marks, and no other: without it, those of a program's path in some lines.
+    command.args(["/d", "/s", "/c"]).raw_arg(format!("\"{line}\"")).creation_flags(NO_WINDOW);
     command
 }
 
@@ -107,4 +107,25 @@ pub fn end_group(pid: u32) {
     let mut command = Command::new("taskkill");
     command.args(["/T", "/F", "/PID", &pid.to_string()]).creation_flags(NO_WINDOW);
     let _ = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quoted_words_of_a_command_are_its_own() {
+        let cmd = std::env::var("ComSpec").expect("set");
+        // Quotation marks at both ends, more than two of them, and characters that are cmd's.
+        for line in [
+            format!(r#""{cmd}" /d /c echo "one word""#),
+            format!(r#""{cmd}" /d /c "echo "one word"""#),
+            r#"echo "one word""#.into(),
+            r#"echo "one word" (and) two"#.into(),
+        ] {
+            let output = shell_command(&line).output().expect("run");
+            let said = String::from_utf8_lossy(&output.stdout);
+            assert!(output.status.success() && said.contains("\"one word\""), "{line}: {said}");
+        }
+    }
 }
