@@ -108,16 +108,18 @@ pub(super) fn bring_up(
     let wanted = Wanted::of(target, config, &overrides(global, args))?;
     let name = TunnelName::of_target(target, config)?;
     let files = RuntimeFiles::new(&runtime_dir()?, &name)?;
-    let begun = Instant::now();
+    let mut begun = Instant::now();
     loop {
         if let Some(mut client) = ControlClient::connect(&files.control)? {
             let status = client.status()?;
-            let different = status.settings.as_ref().map(|running| purpose.differences(&wanted, running));
+            // Nothing of one that ends matters to the next.
+            let running = status.settings.as_ref().filter(|_| !status.ending);
+            let different = running.map(|running| purpose.differences(&wanted, running));
             let different = different.unwrap_or_default();
             if different.iter().any(|difference| difference.takes != Takes::Up) {
                 return Err(asked::not_as_asked(target, &different));
             }
-            if status.state.is_usable() {
+            if status.state.is_usable() && !status.ending {
                 if different.is_empty() {
                     return Ok(Up { status, already: true });
                 }
@@ -126,13 +128,14 @@ pub(super) fn bring_up(
                 // The reload may require a connection first.
                 continue;
             }
-            // Another client is bringing it up, or it is reconnecting: wait as well.
+            // Another client is bringing it up, or it is reconnecting: wait as well. Or it ends: wait for that.
             match watch(&mut client, target, progress, Clock::Ours(args.timeout.0))? {
                 Watched::Up(status) if different.is_empty() => return Ok(Up { status: *status, already: true }),
                 Watched::Up(_) => continue,
                 Watched::Busy => {}
                 Watched::Failed(failure) => return Err(with_name_hint(failure, target, config)),
-                Watched::Gone => {}
+                // The next one is waited for as long.
+                Watched::Gone => begun = Instant::now(),
             }
         } else {
             // No wait for the old daemon's end: it cleans up before it reports its reason.
@@ -226,7 +229,8 @@ pub(super) fn watch(
                 };
                 client.send(&Request::Answer { id, answer })?;
             }
-            Some(Event::Hello { .. } | Event::Draining { .. } | Event::Reloaded { .. } | Event::PromptOver { .. }) => {}
+            Some(Event::Draining { .. }) => line.step(target, "waiting for the tunnel that is being taken down", None),
+            Some(Event::Hello { .. } | Event::Reloaded { .. } | Event::PromptOver { .. }) => {}
             Some(Event::Stopped) | None => return Ok(Watched::Gone),
         }
     }

@@ -71,7 +71,11 @@ pub(super) fn exec(global: &Global, args: &ExecArgs) -> Result<(), Failure> {
     };
     let (chosen, status) = bring_up(global, given.as_deref(), args.timeout, is_meant)?;
     let Some((program, arguments)) = words.split_first() else { return start_shell(&chosen, status) };
-    become_command(Command::new(program).args(arguments), program, &Environment::new(&chosen.target, status))
+    become_command(
+        Command::new(programs::found(program)).args(arguments),
+        program,
+        &Environment::new(&chosen.target, status),
+    )
 }
 
 /// Brings the tunnel up. A failure has its own exit code, since the command was not run.

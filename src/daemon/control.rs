@@ -87,6 +87,7 @@ impl Control {
         TunnelStatus {
             name: target.name.to_string(),
             state: now.state,
+            ending: self.stop.is_cancelled(),
             since: Some(humantime::format_rfc3339_seconds(now.since).to_string()),
             host: Some(target.ssh.host_name.clone()),
             user: Some(target.ssh.user.clone()),
@@ -205,10 +206,15 @@ impl Control {
     async fn down(&self, write: &mut WriteHalf) -> io::Result<()> {
         let mut life = self.life.subscribe();
         self.stop.cancel();
-        let limit_ms = Some(in_ms(self.tunnel.target().drain));
-        send(write, &Event::Draining { flows: self.tunnel.counters().flows_open, limit_ms }).await?;
+        self.draining(write).await?;
         let _ = life.wait_for(|life| !matches!(life, Life::Running)).await;
         send(write, &Event::Stopped).await
+    }
+
+    /// Says that the tunnel ends, and what that waits for.
+    async fn draining(&self, write: &mut WriteHalf) -> io::Result<()> {
+        let limit_ms = Some(in_ms(self.tunnel.target().drain));
+        send(write, &Event::Draining { flows: self.tunnel.counters().flows_open, limit_ms }).await
     }
 
     /// Reports progress until the tunnel is up, has failed or the limit has passed.
@@ -274,6 +280,11 @@ impl Control {
             let lines = said.borrow_and_update().since(&mut heard);
             for message in lines {
                 send(write, &Event::Warning { message, said: true }).await?;
+            }
+            if self.stop.is_cancelled() {
+                // Up it may still be, for the flows that end: not for whoever wants a tunnel now.
+                self.draining(write).await?;
+                let _ = life.wait_for(|life| !matches!(life, Life::Running)).await;
             }
             let ended = life.borrow_and_update().last_word();
             if let Some(event) = ended {

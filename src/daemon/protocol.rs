@@ -135,6 +135,9 @@ pub struct Trouble {
 pub struct TunnelStatus {
     pub name: String,
     pub state: State,
+    /// Whether it has been taken down, and waits for flows to end.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ending: bool,
     /// Start of the state (RFC 3339, UTC); None if the tunnel is down.
     pub since: Option<String>,
     /// The host that the tunnel connects to.
@@ -213,6 +216,7 @@ impl TunnelStatus {
         Self {
             name: name.into(),
             state: State::Down,
+            ending: false,
             since: None,
             host: None,
             user: None,

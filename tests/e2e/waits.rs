@@ -81,6 +81,35 @@ fn the_end_of_a_daemon_waits_for_no_client() {
     assert!(events.next().is_none_or(|line| line.is_err()), "the daemon has closed it");
 }
 
+/// One that is taken down still serves the flows that end. It is no tunnel for whoever wants one now.
+#[test]
+fn up_beside_a_down_that_waits_for_flows_gives_a_new_tunnel() {
+    let lab = Lab::new("");
+    let engine = lab.path("remote/x.sock");
+    remote::serve(&engine, remote::echo);
+    let up = ["up", "lab", "--remote", engine.to_str().unwrap()];
+    lab.ok(&up);
+    let pid = daemon_of(&lab);
+    let mut busy = connect(&lab.socket("lab"));
+    let sending = std::thread::spawn(move || {
+        busy.write_all(b"E").unwrap();
+        let mut byte = [0];
+        while busy.write_all(&byte).is_ok() && busy.read_exact(&mut byte).is_ok() {}
+    });
+    wait_for("the flow to move bytes", || (lab.status("lab")["bytes_in"].as_u64() > Some(100)).then_some(()));
+    let mut down = connect(&lab.path("run/dtunnel/lab.ctl"));
+    down.write_all(b"{\"op\":\"down\"}\n").unwrap();
+    let mut events = BufReader::new(down).lines().map(Result::unwrap);
+    assert!(events.any(|event| event.contains("draining")));
+    assert_eq!(lab.status("lab")["ending"], true);
+    let said = lab.ok(&up);
+    assert!(said.contains("lab is up") && !said.contains("already"), "{said}");
+    assert_ne!(daemon_of(&lab), pid);
+    assert_eq!(lab.state(), "up");
+    assert!(events.any(|event| event.contains("stopped")));
+    sending.join().unwrap();
+}
+
 /// The starter of a daemon that fails and the daemon do not wait for each other.
 #[test]
 fn a_failing_up_takes_no_longer_than_its_failure() {

@@ -79,6 +79,7 @@ fn status() -> TunnelStatus {
         carrier_reason: None,
         name: "prod-1".into(),
         state: State::Up,
+        ending: false,
         since: Some("2026-11-25T12:00:00Z".into()),
         host: Some("prod-1.example".into()),
         user: Some("deploy".into()),

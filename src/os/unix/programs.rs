@@ -1,6 +1,6 @@
 //! Programs: limits of this process, becoming another program, starting and ending others.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::process::CommandExt;
@@ -24,6 +24,11 @@ pub fn limit_daemon() {
     let limit = getrlimit(Resource::Nofile);
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
     rustix::process::umask(Mode::from_raw_mode(0o077));
+}
+
+/// The program that `name` means to [`Command`]: itself.
+pub fn found(name: &OsStr) -> &OsStr {
+    name
 }
 
 /// Most files that this process may have open (RLIMIT_NOFILE in getrlimit(2)).

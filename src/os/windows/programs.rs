@@ -1,12 +1,14 @@
 //! Programs: limits of this process, becoming another program, starting and ending others.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::windows::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use super::files::is_program;
 use super::system;
+use crate::os::search_path::places_of;
 
 /// CREATE_NO_WINDOW (winbase.h).
 const NO_WINDOW: u32 = 0x0800_0000;
@@ -43,6 +45,13 @@ pub fn own_program() -> io::Result<PathBuf> {
 
 /// Nothing: a program's name is that of its file.
 pub fn set_name(_: &mut Command, _: &str) {}
+
+/// The program that `name` means at a prompt: with one of the endings of `%PATHEXT%`, of which [`Command`] adds `.exe` only.
+pub fn found(name: &OsStr) -> OsString {
+    let is_name = Path::new(name).components().count() == 1;
+    let mut places = name.to_str().filter(|_| is_name).into_iter().flat_map(places_of);
+    places.find(|place| is_program(place)).map_or_else(|| name.to_owned(), PathBuf::into_os_string)
+}
 
 /// Runs the program in place of this process, which only waits for it and ends with its exit code: Windows cannot replace a
 /// program. A Ctrl-C reaches both, and is the program's to answer. Returns why it could not be run.
@@ -112,6 +121,13 @@ pub fn end_group(pid: u32) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_program_is_found_by_its_name_without_the_ending() {
+        assert!(Path::new(&found("cmd".as_ref())).is_absolute());
+        assert_eq!(found("no-such-program".as_ref()), "no-such-program");
+        assert_eq!(found(r"dir\cmd".as_ref()), r"dir\cmd");
+    }
 
     #[test]
     fn quoted_words_of_a_command_are_its_own() {

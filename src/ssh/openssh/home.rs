@@ -35,8 +35,8 @@ pub(in crate::ssh) fn remove_homes() {
 #[derive(Debug)]
 pub(super) struct Home {
     dir: PathBuf,
-    /// Locked for as long as its process lives.
-    _lock: File,
+    /// Locked for as long as its process lives. None at the end: Windows removes no open file.
+    lock: Option<File>,
 }
 
 impl Home {
@@ -62,7 +62,7 @@ impl Home {
         lock(&HOMES).push(dir.clone());
         let file = File::create_new(dir.join(LOCK))?;
         file.lock()?;
-        let home = Self { dir, _lock: file };
+        let home = Self { dir, lock: Some(file) };
         mux::link(&own_program()?, &home.askpass())?;
         Ok(home)
     }
@@ -90,6 +90,7 @@ impl Home {
 
 impl Drop for Home {
     fn drop(&mut self) {
+        drop(self.lock.take());
         let _ = fs::remove_dir_all(&self.dir);
         lock(&HOMES).retain(|dir| *dir != self.dir);
     }
@@ -125,10 +126,10 @@ mod tests {
     fn what_a_killed_process_has_left_is_swept_and_no_other() {
         let runtime = tempfile::tempdir().expect("a directory");
         let kept = Home::within(runtime.path(), PREFIX).expect("made");
-        let left = Home::within(runtime.path(), PREFIX).expect("made");
+        let mut left = Home::within(runtime.path(), PREFIX).expect("made");
         let dir = left.dir.clone();
         // As the kernel does with what a killed process has locked.
-        left._lock.unlock().expect("unlocked");
+        drop(left.lock.take());
         std::mem::forget(left);
         sweep(runtime.path(), PREFIX);
         assert!(kept.dir.exists() && !dir.exists());
