@@ -6,6 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::allowed::{from_str, unknown_word};
+use crate::os::{mux, search_path};
 
 /// Which SSH carries a tunnel.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -20,6 +21,11 @@ pub enum CarrierSetting {
     Native,
     /// The machine's `ssh`.
     OpenSsh,
+}
+
+/// Is there an `ssh` on this machine that can carry a tunnel?
+pub fn has_ssh() -> bool {
+    mux::check().is_ok() && search_path::places_of("ssh").any(|path| path.is_file())
 }
 
 impl fmt::Display for CarrierSetting {

@@ -27,7 +27,7 @@ mod trusted_file;
 mod values;
 
 pub use access::{Access, AccessSetting, Policy};
-pub use carrier::CarrierSetting;
+pub use carrier::{CarrierSetting, has_ssh};
 pub(crate) use edit::replace_file;
 pub use edit::{NewProfile, add_profile, remove_profile};
 pub use file::{ConfigFile, Defaults, Profile};

@@ -10,7 +10,8 @@ use super::leg::Leg;
 use super::local::LocalEndpoint;
 use super::ssh_config::{self, Proxy, SshConfigSource, SshSettings, Tokens};
 use super::{
-    Access, CarrierSetting, Destination, Error, Paths, Ports, PortsConflict, Remote, Said, TunnelName, is_profile_name,
+    Access, CarrierSetting, Destination, Error, Paths, Ports, PortsConflict, Remote, Said, TunnelName, has_ssh,
+    is_profile_name,
 };
 use crate::address::Address;
 use crate::shell_word::shell_word;
@@ -192,10 +193,10 @@ impl Target {
     /// Warnings for the user, such as relevant keywords of ssh_config that are not obeyed.
     pub fn warnings(&self) -> Vec<String> {
         // What the machine's ssh obeys is its reason to carry the tunnel.
-        let is_obeyed = |keyword: &&String| {
-            self.carrier == CarrierSetting::Native || !self.ssh.only_ssh.contains(&keyword.as_str())
-        };
-        let keywords = self.ssh.not_obeyed.iter().filter(is_obeyed);
+        let has_reason = |keyword: &&String| self.ssh.only_ssh.contains(&keyword.as_str());
+        let is_ignored =
+            |keyword: &&String| !has_reason(keyword) || self.carrier == CarrierSetting::Native || !has_ssh();
+        let keywords = self.ssh.not_obeyed.iter().filter(is_ignored);
         let mut warnings: Vec<String> =
             keywords.map(|keyword| format!("ssh_config sets `{keyword}` for this host; dtunnel ignores it")).collect();
         warnings.extend(self.ssh.token_warnings());

@@ -5,8 +5,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::error::Error;
-use crate::config::{CarrierSetting, Target};
-use crate::os::{mux, search_path};
+use crate::config::{CarrierSetting, Target, has_ssh};
+use crate::os::mux;
 
 /// What carries a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,11 +72,6 @@ pub(super) fn choose(target: &Target, openssh_first: bool) -> Choice {
         CarrierSetting::Auto if openssh_first => by_ssh("it could log in before".into(), true),
         CarrierSetting::Auto => Choice::NativeFirst,
     }
-}
-
-/// Is there an `ssh` on this machine that can carry a tunnel?
-fn has_ssh() -> bool {
-    mux::check().is_ok() && search_path::places_of("ssh").any(|path| path.is_file())
 }
 
 /// Why the machine's ssh may succeed where our own login has failed. None: it cannot.

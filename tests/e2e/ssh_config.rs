@@ -78,6 +78,12 @@ fn without_an_ssh_binary_the_file_is_read_all_the_same() {
     let output = up();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     lab.ok(&["down", "lab"]);
+    // What would be the machine's ssh's to obey is nobody's here.
+    lab.write_ssh_config("  VerifyHostKeyDNS yes\n");
+    let output = up();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && stderr.contains("ssh_config sets `verifyhostkeydns`"), "{stderr}");
+    lab.ok(&["down", "lab"]);
     lab.write_ssh_config("Match all\n  User nobody\n");
     let output = up();
     let stderr = String::from_utf8_lossy(&output.stderr);
