@@ -386,6 +386,8 @@ fn a_client_killed_in_the_middle_leaves_nothing() {
     let lab = Lab::new("");
     tunnel(&lab);
     echo(&lab).unwrap();
+    // The only flow is then each client's.
+    wait_for("its end", || (lab.status("lab")["flows_open"] == 0).then_some(()));
     let begun = Instant::now();
     for _ in 0..20 {
         let script = format!("(printf xS; sleep 60) | nc -U {} >/dev/null", lab.socket("lab").display());
