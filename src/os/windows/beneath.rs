@@ -1,0 +1,1 @@
+//! Files below an open directory: not on Windows, where directories are not mounted into containers.
