@@ -6,6 +6,9 @@
 //!
 //! No file here is ever lost, whatever the host does and wherever a round is cut: docs of `reconcile` and `apply`.
 
+mod apply;
 mod base;
+mod journal;
 mod reconcile;
+mod scan;
 mod tree;
