@@ -71,19 +71,21 @@ pub(super) fn before(step: &Step, base: &Base) -> Option<Record> {
     let known = base.get(path);
     match step {
         Step::KeepBoth { .. } => None,
-        Step::DeleteThere { .. } | Step::Push { .. } | Step::ModeThere { .. } => {
-            // Of two steps for one path the first one's old node counts.
-            let old = match known {
-                Some(Known::InStep(node)) => Some(node.clone()),
-                Some(Known::Going { old, .. }) => old.clone(),
-                None => None,
-            };
-            Some(Record::Set(path.clone(), Known::Going { old, new: step.result().cloned() }))
-        }
+        Step::DeleteThere { node, .. } => going(step, Some(node.clone())),
+        Step::ModeThere { over, .. } | Step::Push { over: Some(over), .. } => going(step, Some(over.clone())),
+        // What was there may be deleted by a step just before this one.
+        Step::Push { over: None, .. } => match known {
+            Some(Known::Going { old, new: None }) => going(step, old.clone()),
+            _ => going(step, None),
+        },
         Step::Agree { .. } | Step::DeleteHere { .. } | Step::Fetch { .. } | Step::ModeHere { .. } => {
             known.map(|_| Record::Forget(path.clone()))
         }
     }
+}
+
+fn going(step: &Step, old: Option<Node>) -> Option<Record> {
+    Some(Record::Set(step.path().clone(), Known::Going { old, new: step.result().cloned() }))
 }
 
 /// What becomes known when the step is done and `result` is what both sides have now.

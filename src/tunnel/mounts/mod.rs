@@ -8,6 +8,7 @@
 
 mod apply;
 mod base;
+mod host;
 mod journal;
 mod reconcile;
 mod scan;

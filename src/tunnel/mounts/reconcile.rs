@@ -20,8 +20,8 @@ pub(super) enum Step {
     DeleteThere { path: RelPath, node: Node },
     /// Creates it on the host, or replaces `over`, which is no directory.
     Push { path: RelPath, node: Node, over: Option<Node> },
-    /// Changes its mode on the host. `node` has the new one.
-    ModeThere { path: RelPath, node: Node },
+    /// Changes its mode on the host, of `over`. `node` has the new one.
+    ModeThere { path: RelPath, node: Node, over: Node },
     /// Removes it here; a directory only if it is empty.
     DeleteHere { path: RelPath, node: Node },
     /// Creates it here, or replaces `over`, which is no directory.
@@ -306,7 +306,8 @@ impl Work<'_> {
             return;
         }
         if is_same_content {
-            return self.mode_there.push(Step::ModeThere { path: path.clone(), node: here.clone() });
+            let (node, over) = (here.clone(), there.clone());
+            return self.mode_there.push(Step::ModeThere { path: path.clone(), node, over });
         }
         if !here.is_dir() && there.is_dir() && self.holds_unknown.contains(path) {
             return self.left.push((path.clone(), Left::HoldsMore));
@@ -345,7 +346,8 @@ impl Work<'_> {
     fn push(&mut self, path: &RelPath, node: &Node, over: Option<&Node>) {
         let made = passable(node);
         if made != *node {
-            self.mode_there.push(Step::ModeThere { path: path.clone(), node: node.clone() });
+            let over = made.clone();
+            self.mode_there.push(Step::ModeThere { path: path.clone(), node: node.clone(), over });
         }
         self.push.push(Step::Push { path: path.clone(), node: made, over: over.cloned() });
     }

@@ -372,8 +372,8 @@ impl World {
                 assert_eq!(self.there.get(path), over.as_ref(), "{step:?}");
                 self.there.insert(path.clone(), node.clone());
             }
-            Step::ModeThere { path, node } => {
-                assert!(self.there.insert(path.clone(), node.clone()).is_some_and(|old| old.mode().is_some()));
+            Step::ModeThere { path, node, over } => {
+                assert_eq!(self.there.insert(path.clone(), node.clone()).as_ref(), Some(over));
             }
             Step::DeleteHere { path, node } => {
                 assert!(!rules.read_only && is_empty(&self.here, path), "{step:?} {self:#?}");
