@@ -66,7 +66,7 @@ pub fn seen(meta: &std::fs::Metadata) -> Seen {
         _ => Kind::Other,
     };
     let mtime = meta.mtime().saturating_mul(1_000_000_000).saturating_add(meta.mtime_nsec());
-    Seen { kind, size: meta.len(), mtime, mode: permission_bits(meta.mode()) }
+    Seen { kind, size: meta.len(), mtime, mode: u16::try_from(meta.mode() & 0o777).unwrap_or_default() }
 }
 
 /// Gives an open file its permission bits, 0 to 0o777.
@@ -247,10 +247,6 @@ fn lacks(e: Errno) -> bool {
     [Errno::INVAL, Errno::NOSYS, Errno::NOTSUP, Errno::OPNOTSUPP].contains(&e)
 }
 
-fn permission_bits(mode: u32) -> u16 {
-    u16::try_from(mode & 0o777).unwrap_or_default()
-}
-
 fn raw_mode(mode: u16) -> Mode {
     Mode::from_raw_mode(mode.into())
 }
@@ -267,6 +263,6 @@ fn of_stat(stat: &Stat) -> Seen {
         kind,
         size: u64::try_from(stat.st_size).unwrap_or_default(),
         mtime: stat.st_mtime.saturating_mul(1_000_000_000).saturating_add(nanoseconds),
-        mode: permission_bits(stat.st_mode.into()),
+        mode: u16::try_from(stat.st_mode & 0o777).unwrap_or_default(),
     }
 }

@@ -11,5 +11,6 @@ mod base;
 mod host;
 mod journal;
 mod reconcile;
+mod round;
 mod scan;
 mod tree;

@@ -32,7 +32,7 @@ struct Group {
     kind: &'static str,
     /// Number and name of each.
     names: Vec<(usize, Vec<u8>)>,
-    /// What stat says of the names before; None: not looked at.
+    /// What stat says of the names before; None: not looked at. Of a new directory its mode, in octal.
     expected: Vec<Option<String>>,
 }
 
@@ -124,7 +124,9 @@ impl<W: Write> Stream<'_, W> {
             match step {
                 Step::DeleteThere { path, node } if node.is_dir() => add(number, "gonedir", path, Some(String::new())),
                 Step::DeleteThere { path, node } => add(number, "gone", path, stat_of(Some(node))),
-                Step::Push { path, node, .. } if node.is_dir() => add(number, "newdir", path, Some(String::new())),
+                Step::Push { path, node, .. } if node.is_dir() => {
+                    add(number, "newdir", path, Some(format!("{:o}", node.mode().unwrap_or(0o700))));
+                }
                 Step::Push { path, over, .. } => add(number, "put", path, stat_of(over.as_ref())),
                 Step::ModeThere { path, .. } => add(number, "mode", path, Some(String::new())),
                 _ => {}
@@ -198,7 +200,10 @@ impl<W: Write> Stream<'_, W> {
         match group.kind {
             "put" => write!(self.plan, "put {number} {first} {count} ")?,
             "gone" => write!(self.plan, "gone {first} {count} ")?,
-            "newdir" => write!(self.plan, "newdir {first} 700")?,
+            "newdir" => {
+                let mode = expected.first().and_then(Option::as_deref).unwrap_or("700");
+                write!(self.plan, "newdir {first} {mode}")?;
+            }
             kind => write!(self.plan, "{kind} {first}")?,
         }
         if matches!(group.kind, "put" | "gone") {
