@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use super::reconcile::Step;
+use super::step::Step;
 use super::tree::{Grain, Node, RelPath};
 
 /// What is known of a path.

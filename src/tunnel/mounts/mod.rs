@@ -13,4 +13,5 @@ mod journal;
 mod reconcile;
 mod round;
 mod scan;
+mod step;
 mod tree;

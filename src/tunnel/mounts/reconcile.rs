@@ -7,57 +7,8 @@
 use std::collections::BTreeSet;
 
 use super::base::{Base, Known};
+use super::step::Step;
 use super::tree::{Grain, Node, Reading, RelPath, Tree, leads_out};
-
-/// A step. The nodes are those that the readings had, which whoever carries it out holds the files against.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Step {
-    /// Both sides have this, or neither has anything: only the base changes.
-    Agree { path: RelPath, node: Option<Node> },
-    /// The host's version is fetched and put at `copy`, which is a name beside ours. Then the host's is the base.
-    KeepBoth { path: RelPath, node: Node, copy: RelPath },
-    /// Removes it on the host; a directory only if it is empty.
-    DeleteThere { path: RelPath, node: Node },
-    /// Creates it on the host, or replaces `over`, which is no directory.
-    Push { path: RelPath, node: Node, over: Option<Node> },
-    /// Changes its mode on the host, of `over`. `node` has the new one.
-    ModeThere { path: RelPath, node: Node, over: Node },
-    /// Removes it here; a directory only if it is empty.
-    DeleteHere { path: RelPath, node: Node },
-    /// Creates it here, or replaces `over`, which is no directory.
-    Fetch { path: RelPath, node: Node, over: Option<Node> },
-    /// Changes its mode here, of `over`. `node` has the new one.
-    ModeHere { path: RelPath, node: Node, over: Node },
-}
-
-impl Step {
-    /// The path that the step is about.
-    pub(super) fn path(&self) -> &RelPath {
-        match self {
-            Self::Agree { path, .. }
-            | Self::KeepBoth { path, .. }
-            | Self::DeleteThere { path, .. }
-            | Self::Push { path, .. }
-            | Self::ModeThere { path, .. }
-            | Self::DeleteHere { path, .. }
-            | Self::Fetch { path, .. }
-            | Self::ModeHere { path, .. } => path,
-        }
-    }
-
-    /// What both sides have at the path once the step is done; what the host has, if both are kept.
-    pub(super) fn result(&self) -> Option<&Node> {
-        match self {
-            Self::Agree { node, .. } => node.as_ref(),
-            Self::KeepBoth { node, .. }
-            | Self::Push { node, .. }
-            | Self::ModeThere { node, .. }
-            | Self::Fetch { node, .. }
-            | Self::ModeHere { node, .. } => Some(node),
-            Self::DeleteThere { .. } | Self::DeleteHere { .. } => None,
-        }
-    }
-}
 
 /// Why a path stays as it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,11 +53,12 @@ pub(super) struct Rules<'a> {
     pub(super) time: &'a str,
 }
 
-/// The steps from `base`, `here` and `there`. If `there` is empty or another mirror, the host has lost what it had: then
-/// nothing was in step, and nothing here is deleted.
+/// The steps from `base`, `here` and `there`. If `there` is another mirror, or has nothing at all of what was in step, the
+/// host has lost what it had: then nothing here is deleted.
 pub(super) fn plan(base: &Base, here: &Reading, there: &Reading, rules: Rules<'_>) -> Plan {
     let nothing = Base::new();
-    let is_lost = !rules.is_same_mirror || there.tree.is_empty() && there.unknown.is_empty();
+    let is_there = |path: &RelPath| there.tree.contains_key(path) || there.unknown.contains(path);
+    let is_lost = !rules.is_same_mirror || !base.keys().any(is_there);
     let starts_over = is_lost && !base.is_empty();
     let base = if is_lost { &nothing } else { base };
     let mut left = Vec::new();

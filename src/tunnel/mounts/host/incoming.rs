@@ -7,11 +7,11 @@ use std::io::{self, Read};
 
 use tar::{Archive, EntryType};
 
-use super::quoted_bytes;
+use super::scripts::quoted_bytes;
 use crate::tunnel::mounts::apply::{Done, Here};
-use crate::tunnel::mounts::reconcile::Step;
 use crate::tunnel::mounts::scan::Bounds;
-use crate::tunnel::mounts::tree::{MAX_LENGTH, Node, RelPath};
+use crate::tunnel::mounts::step::Step;
+use crate::tunnel::mounts::tree::{MAX_LENGTH, Node};
 
 /// Most files of one archive.
 pub(super) const GROUP: usize = 64;
@@ -224,10 +224,4 @@ fn read_block(stream: &mut impl Read, block: &mut [u8; BLOCK]) -> io::Result<boo
 
 fn strange(what: &str) -> io::Error {
     io::Error::other(format!("the host sent {what}"))
-}
-
-/// For the tests: a path's step.
-#[cfg(test)]
-pub(super) fn fetching(path: &RelPath, node: Node) -> Step {
-    Step::Fetch { path: path.clone(), node, over: None }
 }

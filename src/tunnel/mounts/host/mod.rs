@@ -19,13 +19,14 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio_util::io::SyncIoBridge;
 
 use super::apply::Here;
-use super::reconcile::Step;
 use super::scan::Bounds;
+use super::step::Step;
 use crate::shell_word::quoted;
 use crate::text::last_lines;
 
 pub(super) use incoming::Arrived;
 pub(super) use listing::Listing;
+pub(super) use outgoing::Sent;
 
 /// Bytes between a command's stream and the thread that makes or reads it.
 const PIPE: usize = 256 * 1024;
@@ -64,17 +65,6 @@ pub(super) struct Mirror<R> {
     run: R,
     /// The directory of the mirror on the host, absolute.
     root: String,
-}
-
-/// What became of steps on the host.
-#[derive(Debug, Default)]
-pub(super) struct Sent {
-    /// For each step whether it was done.
-    pub(super) done: Vec<bool>,
-    /// Which mirror it was.
-    pub(super) identity: Option<Vec<u8>>,
-    /// What the host said of failures.
-    pub(super) said: Vec<String>,
 }
 
 impl<R: Run> Mirror<R> {
@@ -233,19 +223,6 @@ impl<R: Run> Mirror<R> {
         }
         text + scripts::COMMON + script
     }
-}
-
-/// Bytes as a word of a POSIX shell: in single quotes.
-fn quoted_bytes(bytes: &[u8]) -> Vec<u8> {
-    let mut word = vec![b'\''];
-    for byte in bytes {
-        match byte {
-            b'\'' => word.extend(br"'\''"),
-            byte => word.push(*byte),
-        }
-    }
-    word.push(b'\'');
-    word
 }
 
 #[cfg(test)]

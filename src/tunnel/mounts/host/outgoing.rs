@@ -4,11 +4,11 @@ use std::io::{self, BufWriter, Read, Write};
 
 use tar::{Builder, EntryType, Header};
 
-use super::{Sent, quoted_bytes};
+use super::scripts::quoted_bytes;
 use crate::os::beneath::{Seen, name_of, seen};
 use crate::tunnel::mounts::apply::Here;
-use crate::tunnel::mounts::reconcile::Step;
 use crate::tunnel::mounts::scan::node_of;
+use crate::tunnel::mounts::step::Step;
 use crate::tunnel::mounts::tree::{Grain, Node, RelPath};
 
 /// Most names in one command.
@@ -16,6 +16,17 @@ const NAMES: usize = 64;
 /// Most bytes of names in one command; a system allows some 128 KiB.
 const BYTES: usize = 32 * 1024;
 const BUFFER: usize = 128 * 1024;
+
+/// What became of steps on the host.
+#[derive(Debug, Default)]
+pub(in crate::tunnel::mounts) struct Sent {
+    /// For each step whether it was done.
+    pub(in crate::tunnel::mounts) done: Vec<bool>,
+    /// Which mirror it was.
+    pub(in crate::tunnel::mounts) identity: Option<Vec<u8>>,
+    /// What the host said of failures.
+    pub(in crate::tunnel::mounts) said: Vec<String>,
+}
 
 /// The stream's writer.
 struct Stream<'a, W: Write> {
@@ -78,14 +89,13 @@ impl<W: Write> Stream<'_, W> {
         self.tar.append_data(&mut root, "tree", io::empty())?;
         let (mut done, mut modes) = (Vec::new(), Vec::new());
         for (number, step) in steps.iter().enumerate() {
-            match step {
-                Step::Push { path, node, .. } => {
-                    if self.append(&[b"tree/", path.as_bytes()].concat(), path, node)? {
-                        done.push(number);
-                    }
-                }
-                Step::ModeThere { .. } => modes.push((number, step)),
-                _ => {}
+            if let Step::Push { path, node, .. } = step
+                && self.append(&[b"tree/", path.as_bytes()].concat(), path, node)?
+            {
+                done.push(number);
+            }
+            if let Step::ModeThere { .. } = step {
+                modes.push((number, step));
             }
         }
         writeln!(self.plan, "fill {mode:o} && {{\n:")?;

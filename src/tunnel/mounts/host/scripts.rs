@@ -1,12 +1,15 @@
 //! What runs on the host: POSIX shell. `R` is the directory of the mirror, `K` a name for a new one.
 
 /// `into DIR`: goes into a directory below the tree, and only if no link leads there; whatever is renamed afterwards, the
-/// names in it are of that directory then. The echo keeps line breaks at the end of a name.
+/// names in it are of that directory then. The echo keeps line breaks at the end of a name. `identity`: the mark, and the
+/// tree's inode with its time of birth where stat knows it, since the number of an inode may be used again.
 pub(super) const COMMON: &str = r#"LC_ALL=C; export LC_ALL; umask 077
 N='
 '
 into() { cd -P "$T" && { [ -z "$1" ] || cd -P "./$1"; } && [ "$(pwd -P; echo .)" = "$T${1:+/$1}$N." ]; }
-identity() { set -- $(ls -di "$R/tree") && read -r k <"$R/mark" && printf '%s %s' "$k" "$1"; }
+identity() {
+  set -- $(ls -di "$R/tree") && read -r k <"$R/mark" && printf '%s %s %s' "$k" "$1" "$(stat -c %W "$R/tree" 2>/dev/null)"
+}
 "#;
 
 /// Prints fields that end with a NUL each: the identity, the kind of tools, then for each path three fields (kind, mode in
@@ -80,3 +83,16 @@ pub(super) const REMOVE: &str = r#"[ -d "$R" ] || exit 0
 chmod -R u+rwx "$R" 2>/dev/null
 rm -rf "$R"
 "#;
+
+/// Bytes as a word of a POSIX shell: in single quotes.
+pub(super) fn quoted_bytes(bytes: &[u8]) -> Vec<u8> {
+    let mut word = vec![b'\''];
+    for byte in bytes {
+        match byte {
+            b'\'' => word.extend(br"'\''"),
+            byte => word.push(*byte),
+        }
+    }
+    word.push(b'\'');
+    word
+}

@@ -149,6 +149,10 @@ fn path(name: &[u8]) -> RelPath {
     RelPath::new(name).expect("a path")
 }
 
+fn fetching(path: &RelPath, node: Node) -> Step {
+    Step::Fetch { path: path.clone(), node, over: None }
+}
+
 fn long(byte: u8) -> Vec<u8> {
     vec![byte; 255]
 }
@@ -193,7 +197,7 @@ async fn a_mirror_is_filled_read_and_fetched_with_any_tools() {
             here.make_dir(&path(dir.as_bytes()), 0o755).expect("made");
         }
         let files = listing.reading.tree.iter().filter(|(_, node)| !node.is_dir());
-        let steps: Vec<Step> = files.map(|(path, node)| incoming::fetching(path, node.clone())).collect();
+        let steps: Vec<Step> = files.map(|(path, node)| fetching(path, node.clone())).collect();
         let arrived =
             lab.mirror.fetch(here.clone(), steps.clone(), Bounds::default(), "T".into()).await.expect("fetched");
         for (step, one) in steps.iter().zip(arrived) {
@@ -284,7 +288,7 @@ async fn nothing_outside_the_mirror_is_read_or_written() {
             crate::os::beneath::seen(&meta).mode & 0o111
         };
         assert_eq!((readable("f"), readable("x")), (0, 0));
-        let steps = vec![incoming::fetching(&path(b"d/key"), seen.clone()), incoming::fetching(&path(b"f"), seen)];
+        let steps = vec![fetching(&path(b"d/key"), seen.clone()), fetching(&path(b"f"), seen)];
         let back = tempfile::tempdir().expect("a directory");
         fs::create_dir(back.path().join("d")).expect("created");
         let here = Arc::new(Here::open(back.path()).expect("opened"));
@@ -302,8 +306,7 @@ async fn names_of_one_file_are_fetched_both() {
         lab.push(&[], true).await;
         lab.shell(&lab.tree(), "printf twice > a; ln a b");
         let listing = lab.scan().await;
-        let steps: Vec<Step> =
-            listing.reading.tree.iter().map(|(path, node)| incoming::fetching(path, node.clone())).collect();
+        let steps: Vec<Step> = listing.reading.tree.iter().map(|(path, node)| fetching(path, node.clone())).collect();
         let arrived = lab.mirror.fetch(lab.ours(), steps, Bounds::default(), "T".into()).await.expect("fetched");
         assert!(arrived.iter().all(|one| matches!(one, Arrived::Put { .. })), "{arrived:?}");
         assert_eq!(fs::read(lab.here.path().join("b")).expect("read"), b"twice");
@@ -384,7 +387,7 @@ async fn a_host_that_lies_changes_nothing_but_what_was_asked_for() {
         let dir = tempfile::tempdir().expect("a directory");
         let here = Arc::new(Here::open(dir.path()).expect("opened"));
         let mirror = Mirror::new(Liar(answer), "/nowhere".into());
-        let steps = vec![incoming::fetching(&path(b"a"), Node::File { size: 4, mtime: 1, mode: 0o644 })];
+        let steps = vec![fetching(&path(b"a"), Node::File { size: 4, mtime: 1, mode: 0o644 })];
         let arrived = mirror.fetch(here.clone(), steps, Bounds::default(), "T".into()).await.expect("an answer");
         assert!(matches!(&arrived[..], [Arrived::Failed(_)]), "{number}: {arrived:?}");
         assert_eq!(fs::read_dir(dir.path()).expect("read").count(), 0, "{number}");
@@ -398,7 +401,7 @@ async fn a_host_that_lies_changes_nothing_but_what_was_asked_for() {
     for (answer, expected) in [(big, None), (twice, Some("1"))] {
         let dir = tempfile::tempdir().expect("a directory");
         let here = Arc::new(Here::open(dir.path()).expect("opened"));
-        let steps = vec![incoming::fetching(&path(b"a"), Node::File { size: 4, mtime: 1, mode: 0o644 })];
+        let steps = vec![fetching(&path(b"a"), Node::File { size: 4, mtime: 1, mode: 0o644 })];
         let bounds = Bounds { bytes: 1000, entries: 9 };
         let _ = Mirror::new(Liar(answer), "/nowhere".into()).fetch(here, steps, bounds, "T".into()).await;
         assert_eq!(fs::read_to_string(dir.path().join("a")).ok().as_deref(), expected);

@@ -92,7 +92,8 @@ fn a_host_that_lost_its_files_deletes_nothing_here() {
     let another = plan(&known(&all), &reading(&all), &log, Rules { is_same_mirror: false, ..RULES });
     assert!(another.starts_over);
     assert_eq!(said(&another), ["push a", "push d", "push d/b", "fetch log"]);
-    let partial = Reading { is_partial: true, ..log };
+    assert_eq!(said(&plan(&known(&all), &reading(&all), &log, RULES)), said(&another), "nothing is as it was");
+    let partial = Reading { is_partial: true, ..reading(&[("a", file(1)), ("log", file(5))]) };
     assert_eq!(said(&plan(&known(&all), &reading(&all), &partial, RULES)), ["fetch log"]);
 }
 
