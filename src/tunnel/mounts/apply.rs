@@ -20,7 +20,7 @@ use crate::os::beneath::{Dir, Kind, set_mode};
 const NEW: &[u8] = b"new-";
 /// In the name of a file that may be the user's.
 const OLD: &[u8] = b"old-";
-/// Most names tried for a copy.
+/// Most names tried for a copy before it gets a random one.
 const NAMES: u32 = 100;
 const BUFFER: usize = 128 * 1024;
 
@@ -113,14 +113,14 @@ impl Here {
         copy: &RelPath,
         content: &mut dyn Read,
     ) -> io::Result<Done> {
-        let dir = self.parent_made(copy)?;
+        let (dir, copy) = self.parent_made(copy)?;
         let temporary = written(&dir, node, content)?;
         let is_same = self.read(path).and_then(|ours| same_bytes(ours, dir.read(&temporary)?)).unwrap_or(false);
         if is_same {
             dir.remove(&temporary)?;
             return Ok(Done::Same);
         }
-        place_beside(&dir, &temporary, copy).map(Done::KeptBoth)
+        place_beside(&dir, &temporary, &copy).map(Done::KeptBoth)
     }
 
     /// The same for a link.
@@ -131,10 +131,10 @@ impl Here {
         if leads_out(copy, target) {
             return Err(io::Error::other("the link may lead out of the directory"));
         }
-        let dir = self.parent_made(copy)?;
+        let (dir, copy) = self.parent_made(copy)?;
         let temporary = temporary(NEW);
         dir.create_link(&temporary, target)?;
-        place_beside(&dir, &temporary, copy).map(Done::KeptBoth)
+        place_beside(&dir, &temporary, &copy).map(Done::KeptBoth)
     }
 
     /// Creates a directory where nothing is.
@@ -208,23 +208,34 @@ impl Here {
         Ok(kept)
     }
 
-    /// The directory that a copy goes into, made if it is one that was replaced here and is kept as a copy itself.
-    fn parent_made(&self, copy: &RelPath) -> io::Result<Dir> {
+    /// The directory that a copy goes into, and the copy's path: what was in a directory that was replaced here goes into
+    /// one that is made for it, beside what is there now.
+    fn parent_made(&self, copy: &RelPath) -> io::Result<(Dir, RelPath)> {
         let names: Vec<&[u8]> = copy.names().collect();
-        let above = names.get(..names.len().saturating_sub(1)).unwrap_or_default();
-        above.iter().try_fold(self.0.again()?, |dir, name| {
-            if super::tree::is_own_name(name) {
-                let made = dir.create_dir(name);
-                if let Err(e) = made
-                    && e.kind() != io::ErrorKind::AlreadyExists
-                {
-                    return Err(e);
+        let (name, above) = names.split_last().ok_or_else(changed)?;
+        let (mut dir, mut path) = (self.0.again()?, None::<RelPath>);
+        for name in above {
+            let below = |name: &[u8]| path.as_ref().map_or_else(|| RelPath::new(name), |path| path.join(name));
+            let mut wanted = below(name).ok_or_else(changed)?;
+            let mut number = 2;
+            let entered = loop {
+                match dir.create_dir(wanted.name()) {
+                    Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
+                    _ => {}
                 }
-            } else if !dir.look(name)?.is_some_and(|seen| seen.kind == Kind::Dir) {
-                dir.create_dir(name)?;
-            }
-            dir.enter(name)
-        })
+                match dir.enter(wanted.name()) {
+                    Ok(entered) => break entered,
+                    // A copy of a file has the name.
+                    Err(_) if number < NAMES => wanted = wanted.conflict(&number.to_string()).ok_or_else(changed)?,
+                    Err(e) => return Err(e),
+                }
+                number += 1;
+            };
+            dir = entered;
+            path = Some(wanted);
+        }
+        let copy = path.map_or_else(|| RelPath::new(name), |path| path.join(name)).ok_or_else(changed)?;
+        Ok((dir, copy))
     }
 
     /// Gives the temporary file its name, if that still has what the plan saw.
@@ -298,7 +309,8 @@ fn place_beside(dir: &Dir, temporary: &[u8], copy: &RelPath) -> io::Result<RelPa
         }
         free = copy.conflict(&number.to_string()).ok_or_else(changed)?;
     }
-    Err(io::ErrorKind::AlreadyExists.into())
+    let free = copy.conflict(&format!("{:016x}", fastrand::u64(..))).ok_or_else(changed)?;
+    dir.rename_new(temporary, free.name()).map(|()| free)
 }
 
 /// A file with all that `node` has, under a temporary name.

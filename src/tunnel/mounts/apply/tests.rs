@@ -131,7 +131,13 @@ fn a_copy_with_the_same_bytes_is_not_kept() {
     assert_eq!(keep("hello", "a.dtunnel-conflict-T"), Done::Same);
     assert_eq!(keep("hellO", "a.dtunnel-conflict-T"), Done::KeptBoth(path("a.dtunnel-conflict-T")));
     assert_eq!(keep("other", "d.dtunnel-conflict-T/e/a"), Done::KeptBoth(path("d.dtunnel-conflict-T/e/a")));
-    assert_eq!(names(&dir), ["a", "a.dtunnel-conflict-T", "d.dtunnel-conflict-T"]);
+    // The name of a copy's directory is a file's.
+    assert_eq!(
+        keep("third", "a.dtunnel-conflict-T/b"),
+        Done::KeptBoth(path("a.dtunnel-conflict-T.dtunnel-conflict-2/b"))
+    );
+    let copies = ["a.dtunnel-conflict-T", "a.dtunnel-conflict-T.dtunnel-conflict-2", "d.dtunnel-conflict-T"];
+    assert_eq!(names(&dir), [["a"].as_slice(), &copies].concat());
 }
 
 #[test]
