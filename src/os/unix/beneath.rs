@@ -218,12 +218,23 @@ impl Dir {
         Ok(rustix::fs::fchmod(&self.0, raw_mode(mode))?)
     }
 
-    /// Makes names of this directory last (fsync).
+    /// Writes all of the directory's file system to the disk (syncfs(2)).
     ///
     /// # Errors
     /// From the system.
-    pub fn sync(&self) -> io::Result<()> {
-        Ok(rustix::fs::fsync(&self.0)?)
+    #[cfg(target_os = "linux")]
+    pub fn sync_all(&self) -> io::Result<()> {
+        Ok(rustix::fs::syncfs(&self.0)?)
+    }
+
+    /// Has all file systems written to the disk (sync(2)); macOS has no call for one of them.
+    ///
+    /// # Errors
+    /// None.
+    #[cfg(not(target_os = "linux"))]
+    pub fn sync_all(&self) -> io::Result<()> {
+        rustix::fs::sync();
+        Ok(())
     }
 
     /// The names in this directory, without `.` and `..`.

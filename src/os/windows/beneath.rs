@@ -184,11 +184,11 @@ impl Dir {
         match self.0 {}
     }
 
-    /// Makes names last.
+    /// Writes all of the file system to the disk.
     ///
     /// # Errors
     /// None: there is no directory.
-    pub fn sync(&self) -> io::Result<()> {
+    pub fn sync_all(&self) -> io::Result<()> {
         match self.0 {}
     }
 

@@ -71,7 +71,17 @@ impl Here {
         self.parent(path)?.read(path.name())
     }
 
+    /// Makes all files that were put here last, also through a power cut.
+    ///
+    /// # Errors
+    /// From the system.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        self.0.sync_all()
+    }
+
     /// Puts a file there with the bytes of `content`, where `over` is now. `node` is a file, of which all is kept.
+    /// `is_synced`: it is on the disk afterwards; otherwise the caller does that for all ([`Self::sync`]), before the
+    /// journal says that they are here.
     ///
     /// # Errors
     /// From the system; `content` has less than the node's size. Then nothing has changed.
@@ -82,9 +92,10 @@ impl Here {
         over: Option<&Node>,
         content: &mut dyn Read,
         time: &str,
+        is_synced: bool,
     ) -> io::Result<Done> {
         let dir = self.parent(path)?;
-        let temporary = written(&dir, node, content)?;
+        let temporary = written(&dir, node, content, is_synced)?;
         self.place(&dir, &temporary, path, over, time)
     }
 
@@ -114,7 +125,7 @@ impl Here {
         content: &mut dyn Read,
     ) -> io::Result<Done> {
         let (dir, copy) = self.parent_made(copy)?;
-        let temporary = written(&dir, node, content)?;
+        let temporary = written(&dir, node, content, true)?;
         let is_same = self.read(path).and_then(|ours| same_bytes(ours, dir.read(&temporary)?)).unwrap_or(false);
         if is_same {
             dir.remove(&temporary)?;
@@ -314,7 +325,7 @@ fn place_beside(dir: &Dir, temporary: &[u8], copy: &RelPath) -> io::Result<RelPa
 }
 
 /// A file with all that `node` has, under a temporary name.
-fn written(dir: &Dir, node: &Node, content: &mut dyn Read) -> io::Result<Vec<u8>> {
+fn written(dir: &Dir, node: &Node, content: &mut dyn Read, is_synced: bool) -> io::Result<Vec<u8>> {
     let Node::File { size, mtime, mode } = node else { return Err(io::Error::other("no file")) };
     let name = temporary(NEW);
     let file = dir.create(&name)?;
@@ -325,8 +336,7 @@ fn written(dir: &Dir, node: &Node, content: &mut dyn Read) -> io::Result<Vec<u8>
         }
         set_mode(&file, *mode)?;
         file.set_modified(time_of(*mtime))?;
-        // The journal must not say that it is here before it is.
-        file.sync_data()
+        if is_synced { file.sync_data() } else { Ok(()) }
     };
     fill(file).inspect_err(|_| {
         let _ = dir.remove(&name);

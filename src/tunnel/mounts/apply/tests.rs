@@ -36,7 +36,7 @@ fn text(dir: &TempDir, name: &str) -> String {
 
 impl Here {
     fn put(&self, name: &str, content: &str, over: Option<&Node>) -> io::Result<Done> {
-        self.put_file(&path(name), &node(content), over, &mut content.as_bytes(), TIME)
+        self.put_file(&path(name), &node(content), over, &mut content.as_bytes(), TIME, true)
     }
 }
 
@@ -47,7 +47,7 @@ fn a_file_arrives_whole_with_its_time_and_mode_or_not_at_all() {
     assert_eq!(here.look(&path("a")).expect("looked"), Some(node("hello")));
     assert_eq!(text(&dir, "a"), "hello");
     assert_eq!(here.put("a", "again!", Some(&node("hello"))).expect("put"), Done::Changed(node("again!")));
-    let cut = here.put_file(&path("a"), &node("longer"), Some(&node("again!")), &mut "short".as_bytes(), TIME);
+    let cut = here.put_file(&path("a"), &node("longer"), Some(&node("again!")), &mut "short".as_bytes(), TIME, false);
     assert_eq!(cut.expect_err("cut").kind(), io::ErrorKind::UnexpectedEof);
     assert_eq!((text(&dir, "a"), names(&dir)), ("again!".into(), vec!["a".into()]));
 }

@@ -15,6 +15,8 @@ use crate::tunnel::mounts::tree::{MAX_LENGTH, Node};
 
 /// Most files of one archive.
 pub(super) const GROUP: usize = 64;
+/// So many files are written to the disk one by one; for more the file system is, which then costs less.
+const APART: usize = 16;
 /// Of tar, in bytes.
 const BLOCK: usize = 512;
 /// The first word of the line before an archive.
@@ -90,6 +92,11 @@ pub(super) fn read(
     if let Err(e) = incoming.archives(io::BufReader::with_capacity(128 * 1024, stream), groups) {
         let missing = incoming.arrived.iter_mut().filter(|one| matches!(one, Arrived::Missing));
         missing.for_each(|one| *one = Arrived::Failed(e.to_string()));
+    }
+    if steps.len() > APART
+        && let Err(e) = here.sync()
+    {
+        incoming.arrived.iter_mut().for_each(|one| *one = Arrived::Failed(e.to_string()));
     }
     incoming.arrived
 }
@@ -173,7 +180,14 @@ impl Incoming<'_> {
                 }
                 let done = match step {
                     Step::KeepBoth { path, copy, .. } => self.here.keep_file(path, &node, copy, entry)?,
-                    _ => self.here.put_file(step.path(), &node, over(step), entry, self.time)?,
+                    _ => self.here.put_file(
+                        step.path(),
+                        &node,
+                        over(step),
+                        entry,
+                        self.time,
+                        self.steps.len() <= APART,
+                    )?,
                 };
                 Ok(Arrived::Put { node, done })
             }
