@@ -167,7 +167,9 @@ impl<R: Run> Mount<R> {
     async fn begin(&self, steps: &[Step]) -> Result<(), Error> {
         let records = {
             let journal = lock(&self.journal);
-            let mut base = journal.base().clone();
+            let known = |step: &Step| journal.base().get_key_value(step.path());
+            let known = steps.iter().filter_map(known).map(|(path, known)| (path.clone(), known.clone()));
+            let mut base: super::base::Base = known.collect();
             let mut records = Vec::new();
             for step in steps {
                 // The second step for a path builds on the first.
