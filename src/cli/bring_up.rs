@@ -114,8 +114,7 @@ pub(super) fn bring_up(
             let status = client.status()?;
             // Nothing of one that ends matters to the next.
             let running = status.settings.as_ref().filter(|_| !status.ending);
-            let different = running.map(|running| purpose.differences(&wanted, running));
-            let different = different.unwrap_or_default();
+            let different = running.map(|running| purpose.differences(&wanted, running)).unwrap_or_default();
             if different.iter().any(|difference| difference.takes != Takes::Up) {
                 return Err(asked::not_as_asked(target, &different));
             }

@@ -206,15 +206,16 @@ impl Control {
     async fn down(&self, write: &mut WriteHalf) -> io::Result<()> {
         let mut life = self.life.subscribe();
         self.stop.cancel();
-        self.draining(write).await?;
-        let _ = life.wait_for(|life| !matches!(life, Life::Running)).await;
+        self.drains(&mut life, write).await?;
         send(write, &Event::Stopped).await
     }
 
-    /// Says that the tunnel ends, and what that waits for.
-    async fn draining(&self, write: &mut WriteHalf) -> io::Result<()> {
+    /// Says what the tunnel's end waits for, and waits for it.
+    async fn drains(&self, life: &mut watch::Receiver<Life>, write: &mut WriteHalf) -> io::Result<()> {
         let limit_ms = Some(in_ms(self.tunnel.target().drain));
-        send(write, &Event::Draining { flows: self.tunnel.counters().flows_open, limit_ms }).await
+        send(write, &Event::Draining { flows: self.tunnel.counters().flows_open, limit_ms }).await?;
+        let _ = life.wait_for(|life| !matches!(life, Life::Running)).await;
+        Ok(())
     }
 
     /// Reports progress until the tunnel is up, has failed or the limit has passed.
@@ -283,8 +284,7 @@ impl Control {
             }
             if self.stop.is_cancelled() {
                 // Up it may still be, for the flows that end: not for whoever wants a tunnel now.
-                self.draining(write).await?;
-                let _ = life.wait_for(|life| !matches!(life, Life::Running)).await;
+                self.drains(&mut life, write).await?;
             }
             let ended = life.borrow_and_update().last_word();
             if let Some(event) = ended {

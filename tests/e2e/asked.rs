@@ -130,7 +130,7 @@ fn options_that_can_take_effect_while_it_runs_do() {
 #[test]
 fn a_profile_that_has_changed_is_said_to_and_up_takes_on_what_cuts_nothing() {
     let Some((lab, profile)) = profiled("wait = \"20s\"") else { return };
-    let pid = lab.said_status("lab")["pid"].clone();
+    let pid = lab.status("lab")["pid"].clone();
     assert_eq!(lab.said_status("lab")["changed"], serde_json::json!([]));
     let settings = [
         ("wait", "\"1m\"", "20s"),
@@ -158,9 +158,9 @@ fn a_profile_that_has_changed_is_said_to_and_up_takes_on_what_cuts_nothing() {
     }
     // Who only passes by does not mind, and changes nothing.
     lab.ok(&["exec", "lab", "true"]);
-    assert!(lab.said_status("lab")["ports"].is_null());
+    assert!(lab.status("lab")["ports"].is_null());
     let mut stream = lab.docker("lab", &["events"]).stdout(std::process::Stdio::null()).spawn().unwrap();
-    wait_for("a flow", || (lab.said_status("lab")["flows_open"] == 1).then_some(()));
+    wait_for("a flow", || (lab.status("lab")["flows_open"] == 1).then_some(()));
     let output = lab.run(&["up", "lab"]);
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && stderr.contains("wait is 1m now"), "{output:?}");

@@ -74,10 +74,15 @@ impl Seen {
     /// Of an answer that [`Answer::feed`] found complete in this piece, its first one. None if it is long or has no date.
     pub(super) fn of(answer: &Answer, piece: &[u8]) -> Option<Self> {
         const NAME: &[u8] = b"\r\nDate: ";
-        let date = memmem::find(piece.get(..PIECE.min(piece.len()))?, NAME)? + NAME.len();
-        let date = date..date + memchr(b'\r', &piece[date..])?;
-        let is_short = piece.len() <= PIECE && date.len() == DATE;
-        Some(Self { whole: piece.into(), date, to_head: answer.to_head, status: answer.status? }).filter(|_| is_short)
+        if piece.len() > PIECE {
+            return None;
+        }
+        let begin = memmem::find(piece, NAME)? + NAME.len();
+        let end = begin + memchr(b'\r', &piece[begin..])?;
+        if end - begin != DATE {
+            return None;
+        }
+        Some(Self { whole: piece.into(), date: begin..end, to_head: answer.to_head, status: answer.status? })
     }
 
     /// Is this the same answer, but for its date?
