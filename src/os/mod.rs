@@ -40,14 +40,14 @@ pub use macos::{heap, keyring, network, places, process, services, tcp, tcp_clie
 pub use service_manager::ServiceManager;
 #[cfg(unix)]
 pub use unix::{
-    agent, background, files, held_signals, inherited, local, local_stream, lock, mux, private, programs, signals,
-    tcp_listener, terminal, user,
+    agent, background, beneath, files, held_signals, inherited, local, local_stream, lock, mux, private, programs,
+    signals, tcp_listener, terminal, user,
 };
 pub use whose::Whose;
 #[cfg(windows)]
 pub use windows::{
-    agent, background, files, heap, held_signals, inherited, keyring, local, local_stream, lock, mux, network, places,
-    private, process, programs, services, signals, tcp, tcp_clients, tcp_listener, terminal, user,
+    agent, background, beneath, files, heap, held_signals, inherited, keyring, local, local_stream, lock, mux, network,
+    places, private, process, programs, services, signals, tcp, tcp_clients, tcp_listener, terminal, user,
 };
 
 #[cfg(target_os = "linux")]

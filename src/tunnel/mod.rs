@@ -18,6 +18,8 @@ mod guard;
 mod in_progress;
 #[doc(hidden)]
 pub mod measured;
+#[allow(dead_code)] // Until the API layer and the commands use it.
+mod mounts;
 mod placer;
 mod pool;
 mod ports;

@@ -2,6 +2,7 @@
 
 pub mod agent;
 pub mod background;
+pub mod beneath;
 pub mod files;
 pub mod held_signals;
 pub mod inherited;

@@ -1,0 +1,229 @@
+//! The mirror on the host, by commands that any POSIX shell with find, stat and tar runs: GNU's, or busybox's.
+//!
+//! Below a directory that only the login may enter are `tree`, which containers mount, `mark`, which tells this mirror
+//! from another one in its place, and `stage.*` while files arrive. Whoever writes in a container may put links into
+//! `tree` at any moment, so commands go into each directory and see where they are before they touch a name in it
+//! (`scripts`). What the host answers is judged like anybody's: paths (`listing`), sizes, and files that nobody asked for
+//! (`incoming`).
+
+mod incoming;
+mod listing;
+mod outgoing;
+mod scripts;
+
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio_util::io::SyncIoBridge;
+
+use super::apply::Here;
+use super::scan::Bounds;
+use super::step::Step;
+use crate::shell_word::quoted;
+use crate::text::last_lines;
+
+pub(super) use incoming::Arrived;
+pub(super) use listing::Listing;
+pub(super) use outgoing::Sent;
+
+/// Bytes between a command's stream and the thread that makes or reads it.
+const PIPE: usize = 256 * 1024;
+/// Longest answer about what was done, in bytes: a line for each step.
+const MAX_ANSWER: u64 = 16 << 20;
+/// Lines of a command's errors that are kept.
+const LINES: usize = 5;
+
+/// How a command ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Ended {
+    /// None if a signal ended it, or the connection did.
+    pub(super) status: Option<u32>,
+    /// What it wrote to its standard error, or the end of that.
+    pub(super) stderr: String,
+}
+
+/// Runs commands on the host.
+pub(super) trait Run: Send + Sync {
+    /// Runs `sh -c script` with `stdin` as its standard input; its output goes to `stdout`. Returns when both have ended.
+    /// An error of `stdout` ends the command or at least the wait for it. The script has quotes and backslashes.
+    ///
+    /// # Errors
+    /// The connection's.
+    fn run(
+        &self,
+        script: &str,
+        stdin: impl AsyncRead + Send + Unpin,
+        stdout: impl AsyncWrite + Send + Unpin,
+    ) -> impl Future<Output = io::Result<Ended>> + Send;
+}
+
+/// The mirror of one directory.
+#[derive(Debug)]
+pub(super) struct Mirror<R> {
+    run: R,
+    /// The directory of the mirror on the host, absolute.
+    root: String,
+}
+
+impl<R: Run> Mirror<R> {
+    /// The mirror below the directory `root` of the host, an absolute path that only the login may write to.
+    pub(super) fn new(run: R, root: String) -> Self {
+        Self { run, root }
+    }
+
+    /// Where the files are, for a container's mount.
+    pub(super) fn tree(&self) -> String {
+        format!("{}/tree", self.root)
+    }
+
+    /// Reads all that is in the mirror.
+    ///
+    /// # Errors
+    /// The connection's; the host's answer is none, or has more than `bounds`.
+    pub(super) async fn scan(&self, bounds: Bounds) -> io::Result<Listing> {
+        let (mut ours, theirs) = tokio::io::duplex(PIPE);
+        let script = self.script(scripts::SCAN, &[]);
+        let mut answer = Vec::new();
+        let most = listing::most_bytes(bounds);
+        let (ended, read) = tokio::join!(self.run.run(&script, tokio::io::empty(), theirs), async {
+            let read = (&mut ours).take(most + 1).read_to_end(&mut answer).await;
+            drop(ours);
+            read
+        });
+        if u64::try_from(read?).unwrap_or(u64::MAX) > most {
+            return Err(io::Error::other("the mirror on the host has more files than may be mounted"));
+        }
+        let ended = ended?;
+        let listing = tokio::task::spawn_blocking(move || listing::parse(&answer, bounds)).await?;
+        listing.map_err(|error| match last_lines(&ended.stderr, 1).pop() {
+            Some(line) => io::Error::other(format!("{error}: {line}")),
+            None => error,
+        })
+    }
+
+    /// Does the steps that change the host, in their order. `is_new`: there is no mirror yet; it gets its name when all is
+    /// there, and the mode `mode`.
+    ///
+    /// # Errors
+    /// The connection's. Then nobody knows what was done.
+    pub(super) async fn send(&self, here: Arc<Here>, steps: Vec<Step>, is_new: bool, mode: u16) -> io::Result<Sent> {
+        let (mut ours, theirs) = tokio::io::duplex(PIPE);
+        let (stream, stdin) = tokio::io::duplex(PIPE);
+        let nonce = format!("{:032x}", fastrand::u128(..));
+        let script = self.script(scripts::SEND, &[("K", &nonce)]);
+        let count = steps.len();
+        let making = tokio::task::spawn_blocking(move || {
+            outgoing::write(SyncIoBridge::new(stream), &here, &steps, is_new.then_some(mode))
+        });
+        let mut answer = Vec::new();
+        let (ended, read, made) = tokio::join!(
+            self.run.run(&script, stdin, theirs),
+            async {
+                let read = (&mut ours).take(MAX_ANSWER).read_to_end(&mut answer).await;
+                drop(ours);
+                read
+            },
+            making
+        );
+        let ended = ended?;
+        read?;
+        let mut sent = Sent { done: vec![false; count], identity: None, said: last_lines(&ended.stderr, LINES) };
+        match made? {
+            Ok(failed) => sent.said.extend(failed),
+            // The host ended the command before it had all.
+            Err(e) if e.kind() == io::ErrorKind::BrokenPipe => {}
+            Err(e) => return Err(e),
+        }
+        outgoing::read_answer(&answer, &mut sent);
+        if ended.status != Some(0) && sent.said.is_empty() {
+            sent.said.push(match ended.status {
+                Some(status) => format!("the command on the host failed with status {status}"),
+                None => "the command on the host was ended".into(),
+            });
+        }
+        Ok(sent)
+    }
+
+    /// Fetches the files and links of the steps and does what the steps say with them, in any order. The result has an
+    /// entry for each step.
+    ///
+    /// # Errors
+    /// The connection's, before anything arrived.
+    pub(super) async fn fetch(
+        &self,
+        here: Arc<Here>,
+        steps: Vec<Step>,
+        bounds: Bounds,
+        time: String,
+    ) -> io::Result<Vec<Arrived>> {
+        let mut arrived = self.fetch_groups(here.clone(), steps.clone(), bounds, time.clone(), incoming::GROUP).await?;
+        // Names of one file that were fetched together; apart each brings its content.
+        let again: Vec<usize> = (0..steps.len()).filter(|at| matches!(arrived[*at], Arrived::LinkedTo)).collect();
+        if !again.is_empty() {
+            let steps = again.iter().map(|at| steps[*at].clone()).collect();
+            let apart = self.fetch_groups(here, steps, bounds, time, 1).await?;
+            for (at, one) in again.into_iter().zip(apart) {
+                arrived[at] = one;
+            }
+        }
+        Ok(arrived)
+    }
+
+    async fn fetch_groups(
+        &self,
+        here: Arc<Here>,
+        steps: Vec<Step>,
+        bounds: Bounds,
+        time: String,
+        size: usize,
+    ) -> io::Result<Vec<Arrived>> {
+        let (ours, theirs) = tokio::io::duplex(PIPE);
+        let groups = incoming::groups(&steps, size);
+        let request = incoming::request(&steps, &groups);
+        let script = self.script(scripts::FETCH, &[]);
+        let reading = tokio::task::spawn_blocking(move || {
+            incoming::read(SyncIoBridge::new(ours), &here, &steps, &groups, bounds, &time)
+        });
+        let (ended, arrived) = tokio::join!(self.run.run(&script, request.as_slice(), theirs), reading);
+        let mut arrived = arrived?;
+        let said = match ended {
+            Ok(ended) => last_lines(&ended.stderr, 1).pop(),
+            Err(e) if arrived.iter().all(|one| matches!(one, Arrived::Missing)) && !arrived.is_empty() => {
+                return Err(e);
+            }
+            Err(e) => Some(e.to_string()),
+        };
+        let reason = said.unwrap_or_else(|| "the host did not send it".into());
+        for one in arrived.iter_mut().filter(|one| matches!(one, Arrived::Missing)) {
+            *one = Arrived::Failed(reason.clone());
+        }
+        Ok(arrived)
+    }
+
+    /// Removes the mirror from the host, with all that the login may remove.
+    ///
+    /// # Errors
+    /// The connection's; what the host said if something remains.
+    pub(super) async fn remove(&self) -> io::Result<()> {
+        let script = self.script(scripts::REMOVE, &[]);
+        let ended = self.run.run(&script, tokio::io::empty(), tokio::io::sink()).await?;
+        match ended.status {
+            Some(0) => Ok(()),
+            _ => Err(io::Error::other(last_lines(&ended.stderr, 1).pop().unwrap_or_else(|| "files remain".into()))),
+        }
+    }
+
+    /// A script with its variables in front.
+    fn script(&self, script: &str, also: &[(&str, &str)]) -> String {
+        let mut text = format!("R={}\n", quoted(&self.root));
+        for (name, value) in also {
+            text.push_str(&format!("{name}={}\n", quoted(value)));
+        }
+        text + scripts::COMMON + script
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests;

@@ -1,0 +1,17 @@
+//! Local directories in remote containers: a mirror on the host of a directory here, kept in step both ways.
+//!
+//! A round (`round`) reads both sides (`scan`, `host`), decides from them and from what was in step at last (`journal`)
+//! what is to be done (`reconcile`, pure), and does it here (`apply`) and there (`host`). Commands run on the host through
+//! [`host::Run`]; nothing here knows of connections or of the Engine.
+//!
+//! No file here is ever lost, whatever the host does and wherever a round is cut: docs of `reconcile` and `apply`.
+
+mod apply;
+mod base;
+mod host;
+mod journal;
+mod reconcile;
+mod round;
+mod scan;
+mod step;
+mod tree;

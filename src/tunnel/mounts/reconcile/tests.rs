@@ -1,0 +1,465 @@
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::tunnel::mounts::base::{self, Record};
+
+const RULES: Rules<'_> = Rules { grain: Grain::Nanosecond, read_only: false, is_same_mirror: true, time: "T" };
+
+fn path(text: &str) -> RelPath {
+    RelPath::new(text.as_bytes()).expect("a path")
+}
+
+fn file(time: i64) -> Node {
+    Node::File { size: 1, mtime: time, mode: 0o644 }
+}
+
+fn dir() -> Node {
+    Node::Dir { mode: 0o755 }
+}
+
+fn link(target: &str) -> Node {
+    Node::Link { target: target.as_bytes().into() }
+}
+
+fn reading(nodes: &[(&str, Node)]) -> Reading {
+    Reading { tree: nodes.iter().map(|(name, node)| (path(name), node.clone())).collect(), ..Reading::default() }
+}
+
+fn known(nodes: &[(&str, Node)]) -> Base {
+    nodes.iter().map(|(name, node)| (path(name), Known::InStep(node.clone()))).collect()
+}
+
+/// The steps in words.
+fn said(plan: &Plan) -> Vec<String> {
+    let word = |step: &Step| match step {
+        Step::Agree { .. } => "agree",
+        Step::KeepBoth { .. } => "keep both",
+        Step::DeleteThere { .. } => "delete there",
+        Step::Push { .. } => "push",
+        Step::ModeThere { .. } => "mode there",
+        Step::DeleteHere { .. } => "delete here",
+        Step::Fetch { .. } => "fetch",
+        Step::ModeHere { .. } => "mode here",
+    };
+    plan.steps.iter().map(|step| format!("{} {}", word(step), step.path())).collect()
+}
+
+fn steps(base: &[(&str, Node)], here: &[(&str, Node)], there: &[(&str, Node)]) -> Vec<String> {
+    said(&plan(&known(base), &reading(here), &reading(there), RULES))
+}
+
+#[test]
+fn one_sides_change_goes_to_the_other() {
+    let other = ("z", file(9));
+    let with = |nodes: &[(&'static str, Node)]| [nodes, std::slice::from_ref(&other)].concat();
+    for (base, here, there, expected) in [
+        (vec![], vec![("a", file(1))], vec![], vec!["push a"]),
+        (vec![], vec![], vec![("a", file(1))], vec!["fetch a"]),
+        (vec![("a", file(1))], vec![("a", file(2))], vec![("a", file(1))], vec!["push a"]),
+        (vec![("a", file(1))], vec![("a", file(1))], vec![("a", file(2))], vec!["fetch a"]),
+        (vec![("a", file(1))], vec![], vec![("a", file(1))], vec!["delete there a"]),
+        (vec![("a", file(1))], vec![("a", file(1))], vec![], vec!["delete here a"]),
+        (vec![("a", file(1))], vec![], vec![], vec!["agree a"]),
+        (vec![], vec![("a", file(1))], vec![("a", file(1))], vec!["agree a"]),
+        (vec![("a", file(1))], vec![("a", file(1))], vec![("a", file(1))], vec![]),
+    ] {
+        assert_eq!(steps(&with(&base), &with(&here), &with(&there)), expected, "{base:?} {here:?} {there:?}");
+    }
+}
+
+#[test]
+fn what_both_changed_is_kept_twice_and_an_edit_outlives_a_deletion() {
+    let old = [("a", file(1)), ("z", file(9))];
+    let only_z = [("z", file(9))];
+    let (mine, theirs) = ([("a", file(2)), ("z", file(9))], [("a", file(3)), ("z", file(9))]);
+    assert_eq!(steps(&old, &mine, &theirs), ["keep both a", "push a"]);
+    assert_eq!(steps(&[], &mine, &theirs), ["agree z", "keep both a", "push a"], "a lost journal");
+    assert_eq!(steps(&old, &mine, &only_z), ["push a"]);
+    assert_eq!(steps(&old, &only_z, &theirs), ["fetch a"]);
+    let chmod = [("a", Node::File { size: 1, mtime: 2, mode: 0o755 }), ("z", file(9))];
+    assert_eq!(steps(&old, &mine, &chmod), ["mode there a"], "the same content");
+}
+
+#[test]
+fn a_host_that_lost_its_files_deletes_nothing_here() {
+    let all = [("a", file(1)), ("d", dir()), ("d/b", file(2))];
+    let emptied = plan(&known(&all), &reading(&all), &reading(&[]), RULES);
+    assert!(emptied.starts_over);
+    assert_eq!(said(&emptied), ["push a", "push d", "push d/b"]);
+    let log = reading(&[("log", file(5))]);
+    let another = plan(&known(&all), &reading(&all), &log, Rules { is_same_mirror: false, ..RULES });
+    assert!(another.starts_over);
+    assert_eq!(said(&another), ["push a", "push d", "push d/b", "fetch log"]);
+    assert_eq!(said(&plan(&known(&all), &reading(&all), &log, RULES)), said(&another), "nothing is as it was");
+    let partial = Reading { is_partial: true, ..reading(&[("a", file(1)), ("log", file(5))]) };
+    assert_eq!(said(&plan(&known(&all), &reading(&all), &partial, RULES)), ["fetch log"]);
+}
+
+#[test]
+fn directories_and_files_take_each_others_place() {
+    let tree = [("d", dir()), ("d/a", file(1)), ("z", file(9))];
+    let flat = [("d", file(5)), ("z", file(9))];
+    assert_eq!(steps(&tree, &flat, &tree), ["delete there d/a", "delete there d", "push d"]);
+    assert_eq!(steps(&tree, &tree, &flat), ["delete here d/a", "delete here d", "fetch d"]);
+    assert_eq!(steps(&flat, &tree, &flat), ["delete there d", "push d", "push d/a"]);
+    assert_eq!(steps(&flat, &flat, &tree), ["delete here d", "fetch d", "fetch d/a"]);
+    let grown = [("d", dir()), ("d/a", file(1)), ("d/n", file(7)), ("z", file(9))];
+    // What is new here keeps its directory; what the host had in its place is kept beside.
+    assert_eq!(steps(&tree, &grown, &flat), ["keep both d", "delete there d", "push d", "push d/n", "delete here d/a"]);
+    // What is new there is kept beside the file that replaced its directory here.
+    let kept = plan(&known(&tree), &reading(&flat), &reading(&grown), RULES);
+    assert_eq!(said(&kept), ["keep both d/n", "delete there d/n", "delete there d/a", "delete there d", "push d"]);
+    assert!(matches!(&kept.steps[0], Step::KeepBoth { copy, .. } if *copy == path("d.dtunnel-conflict-T/n")));
+    // A deleted directory comes back for what is new in it.
+    assert_eq!(steps(&tree, &[("z", file(9))], &grown), ["delete there d/a", "fetch d", "fetch d/n"]);
+    assert_eq!(steps(&tree, &grown, &[("z", file(9))]), ["push d", "push d/n", "delete here d/a"]);
+}
+
+#[test]
+fn links_that_lead_out_do_not_come_here() {
+    let there = [("l", link("/etc/passwd")), ("m", link("a")), ("z", file(9))];
+    let plan_of = |here: &[(&str, Node)]| plan(&known(&[("z", file(9))]), &reading(here), &reading(&there), RULES);
+    let plan = plan_of(&[("z", file(9))]);
+    assert_eq!(said(&plan), ["fetch m"]);
+    assert_eq!(plan.left, [(path("l"), Left::LinkLeadsOut)]);
+    // Nor does what is below such a link's name change.
+    let plan = plan_of(&[("l", dir()), ("l/a", file(1)), ("m", link("a")), ("z", file(9))]);
+    assert_eq!(said(&plan), ["agree m"]);
+    // One from here is as it was.
+    assert!(plan_of(&there).left.is_empty());
+}
+
+#[test]
+fn sockets_and_what_is_not_known_stay_and_so_do_their_directories() {
+    let base = known(&[("d", dir()), ("d/a", file(1)), ("z", file(9))]);
+    let all = reading(&[("d", dir()), ("d/a", file(1)), ("z", file(9))]);
+    let only_z = reading(&[("z", file(9))]);
+    let unread = |reading: &Reading| Reading { unknown: [path("d/a")].into(), ..reading.clone() };
+    for (here, there) in [(&all, &unread(&only_z)), (&unread(&only_z), &all), (&unread(&all), &only_z)] {
+        let plan = plan(&base, here, there, RULES);
+        assert_eq!(said(&plan), [""; 0], "{here:?} {there:?}");
+    }
+    let socket = reading(&[("d", dir()), ("d/a", Node::Other), ("z", file(9))]);
+    let plan = plan(&base, &all, &socket, RULES);
+    assert_eq!((said(&plan), plan.left), (vec![], vec![(path("d/a"), Left::Special)]));
+}
+
+#[test]
+fn a_read_only_mount_overwrites_and_takes_nothing() {
+    let rules = Rules { read_only: true, ..RULES };
+    let base = known(&[("a", file(1)), ("b", file(2)), ("d", dir())]);
+    let here = reading(&[("a", file(1)), ("b", file(2)), ("d", dir())]);
+    let there = reading(&[("a", file(7)), ("d", file(8)), ("n", dir()), ("n/a", file(9))]);
+    let plan = plan(&base, &here, &there, rules);
+    assert_eq!(said(&plan), ["delete there n/a", "delete there n", "delete there d", "push a", "push b", "push d"]);
+}
+
+#[test]
+fn the_same_second_is_no_proof_of_the_same_content() {
+    let rules = Rules { grain: Grain::Second, ..RULES };
+    let of = |nanosecond: i64| reading(&[("a", file(1_000_000_000 + nanosecond))]);
+    let base = known(&[("a", file(1_000_000_003))]);
+    assert_eq!(said(&plan(&base, &of(3), &of(0), rules)), [""; 0]);
+    assert_eq!(said(&plan(&base, &of(4), &of(0), rules)), ["push a"]);
+    assert_eq!(said(&plan(&Base::new(), &of(4), &of(0), rules)), ["keep both a", "push a"]);
+}
+
+#[test]
+fn a_directory_gets_its_mode_when_its_files_are_there() {
+    let sealed = [("d", Node::Dir { mode: 0o555 }), ("d/a", file(1))];
+    assert_eq!(steps(&[], &sealed, &[]), ["push d", "push d/a", "mode there d"]);
+    assert_eq!(steps(&[], &[], &sealed), ["fetch d", "fetch d/a", "mode here d"]);
+}
+
+/// A change that was cut off is not taken for one of the host's.
+#[test]
+fn a_push_of_which_nobody_knows_whether_it_arrived_is_made_again() {
+    let base: Base =
+        [(path("a"), Known::Going { old: Some(file(1)), new: Some(file(2)) }), (path("z"), Known::InStep(file(9)))]
+            .into();
+    let with = |time| reading(&[("a", file(time)), ("z", file(9))]);
+    assert_eq!(said(&plan(&base, &with(3), &with(2), RULES)), ["push a"]);
+    assert_eq!(said(&plan(&base, &with(3), &with(1), RULES)), ["push a"]);
+    assert_eq!(said(&plan(&base, &with(1), &with(2), RULES)), ["push a"], "put back here");
+    assert_eq!(said(&plan(&base, &with(2), &with(2), RULES)), ["agree a"]);
+    assert_eq!(said(&plan(&base, &with(2), &with(5), RULES)), ["keep both a", "push a"]);
+}
+
+// ---- random operations on both sides
+
+#[derive(Debug, Clone, Copy)]
+enum Op {
+    Write,
+    MakeDir,
+    Delete,
+    /// To the path with this number, over what is there.
+    Rename(usize),
+    Mode(u16),
+    Link,
+}
+
+#[derive(Debug, Clone)]
+enum Event {
+    Here(usize, Op),
+    There(usize, Op),
+    /// A round of which so many steps are done, and so many records remain that nobody waited for.
+    Round {
+        done: usize,
+        kept: usize,
+    },
+    /// The host loses its files; its mirror is made anew.
+    Wiped,
+}
+
+const PATHS: [&str; 8] = ["a", "b", "d", "d/a", "d/b", "d/e", "d/e/a", "d-x"];
+
+fn op() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        4 => Just(Op::Write),
+        2 => Just(Op::MakeDir),
+        2 => Just(Op::Delete),
+        3 => (0..PATHS.len()).prop_map(Op::Rename),
+        1 => prop_oneof![Just(0o600), Just(0o755), Just(0o555)].prop_map(Op::Mode),
+        1 => Just(Op::Link),
+    ]
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let at = || (0..PATHS.len(), op());
+    prop_oneof![
+        6 => at().prop_map(|(at, op)| Event::Here(at, op)),
+        6 => at().prop_map(|(at, op)| Event::There(at, op)),
+        3 => (0..12usize, 0..12usize).prop_map(|(done, kept)| Event::Round { done, kept }),
+        2 => Just(Event::Round { done: usize::MAX, kept: usize::MAX }),
+        1 => Just(Event::Wiped),
+    ]
+}
+
+/// One side's files, in memory: a file's time is also its content, since each write has its own.
+type Files = BTreeMap<RelPath, Node>;
+
+fn below(files: &Files, path: &RelPath) -> Vec<RelPath> {
+    files.keys().filter(|other| *other == path || other.is_below(path)).cloned().collect()
+}
+
+/// What a user does. Returns the contents that the user overwrote or deleted.
+fn act(files: &mut Files, at: usize, op: Op, clock: i64) -> Vec<(RelPath, Node)> {
+    let path = path(PATHS[at]);
+    let is_dir = |files: &Files, path: &RelPath| files.get(path).is_some_and(Node::is_dir);
+    let mut gone = Vec::new();
+    let has_parent = |files: &Files, path: &RelPath| path.parent().is_none_or(|parent| is_dir(files, &parent));
+    let mut clear = |files: &mut Files, path: &RelPath| {
+        for path in below(files, path) {
+            gone.extend(files.remove(&path).map(|node| (path, node)));
+        }
+    };
+    match op {
+        Op::Write if has_parent(files, &path) => {
+            clear(files, &path);
+            files.insert(path, file(clock));
+        }
+        Op::Link if has_parent(files, &path) => {
+            clear(files, &path);
+            files.insert(path, link(if clock % 3 == 0 { "/etc" } else { "a" }));
+        }
+        Op::MakeDir if has_parent(files, &path) && !is_dir(files, &path) => {
+            clear(files, &path);
+            files.insert(path, dir());
+        }
+        Op::Delete => clear(files, &path),
+        Op::Mode(mode) => {
+            if let Some(node) = files.get_mut(&path) {
+                *node = node.with_mode(mode);
+            }
+        }
+        Op::Rename(to) => {
+            let to = super::tests::path(PATHS[to]);
+            let into_itself = to == path || to.is_below(&path) || path.is_below(&to);
+            if files.contains_key(&path) && has_parent(files, &to) && !into_itself {
+                clear(files, &to);
+                for from in below(files, &path) {
+                    let rest = &from.as_bytes()[path.as_bytes().len()..];
+                    let to = RelPath::new(&[to.as_bytes(), rest].concat()).expect("a path");
+                    let node = files.remove(&from).expect("is there");
+                    files.insert(to, node);
+                }
+            }
+        }
+        _ => {}
+    }
+    gone
+}
+
+/// Both sides and the journal.
+#[derive(Debug, Default)]
+struct World {
+    here: Files,
+    there: Files,
+    base: Base,
+    /// What the disk has for sure.
+    durable: Base,
+    /// Records behind that.
+    unsure: Vec<Record>,
+    is_new_mirror: bool,
+    /// Conflict copies and what becomes of them: they are not read.
+    copies: Vec<Node>,
+}
+
+impl World {
+    fn plan(&self, rules: Rules<'_>) -> Plan {
+        let reading = |files: &Files| Reading { tree: files.clone(), ..Reading::default() };
+        plan(&self.base, &reading(&self.here), &reading(&self.there), rules)
+    }
+
+    fn record(&mut self, record: Record) {
+        base::apply(&mut self.base, record.clone());
+        self.unsure.push(record);
+    }
+
+    fn sync(&mut self) {
+        self.unsure.clear();
+        self.durable = self.base.clone();
+    }
+
+    /// A round as `round` does it. Each step must be possible.
+    fn round(&mut self, rules: Rules<'_>, done: usize, kept: usize) {
+        let rules = Rules { is_same_mirror: !self.is_new_mirror, ..rules };
+        let plan = self.plan(rules);
+        if plan.starts_over || self.is_new_mirror {
+            self.base.clear();
+            self.is_new_mirror = false;
+            self.sync();
+        }
+        for step in plan.steps.iter().take(done) {
+            if let Some(record) = base::before(step, &self.base) {
+                self.record(record);
+                self.sync();
+            }
+            self.step(step, rules);
+            self.record(base::after(step.path(), step.result().cloned()));
+        }
+        if let Some(record) = plan.steps.get(done).and_then(|step| base::before(step, &self.base)) {
+            self.record(record);
+            self.sync();
+        }
+        // The journal's tail may be torn when the process dies.
+        if done != usize::MAX {
+            self.base = self.durable.clone();
+            let unsure = std::mem::take(&mut self.unsure);
+            unsure.into_iter().take(kept).for_each(|record| self.record(record));
+        }
+    }
+
+    fn step(&mut self, step: &Step, rules: Rules<'_>) {
+        let has_parent = |files: &Files, path: &RelPath| {
+            path.parent().is_none_or(|parent| files.get(&parent).is_some_and(Node::is_dir))
+        };
+        let is_empty = |files: &Files, path: &RelPath| below(files, path).len() == 1;
+        match step {
+            Step::Agree { .. } => {}
+            Step::KeepBoth { path, node, copy } => {
+                assert!(copy.is_own() && !rules.read_only);
+                assert_eq!(self.there.get(path), Some(node));
+                self.copies.push(node.clone());
+            }
+            Step::DeleteThere { path, node } => {
+                assert!(is_empty(&self.there, path), "{step:?} {self:#?}");
+                assert_eq!(self.there.remove(path).as_ref(), Some(node));
+            }
+            Step::Push { path, node, over } => {
+                assert!(has_parent(&self.there, path), "{step:?} {self:#?}");
+                assert_eq!(self.there.get(path), over.as_ref(), "{step:?}");
+                self.there.insert(path.clone(), node.clone());
+            }
+            Step::ModeThere { path, node, over } => {
+                assert_eq!(self.there.insert(path.clone(), node.clone()).as_ref(), Some(over));
+            }
+            Step::DeleteHere { path, node } => {
+                assert!(!rules.read_only && is_empty(&self.here, path), "{step:?} {self:#?}");
+                assert_eq!(self.here.remove(path).as_ref(), Some(node));
+            }
+            Step::Fetch { path, node, over } => {
+                assert!(!rules.read_only && has_parent(&self.here, path), "{step:?} {self:#?}");
+                assert_eq!(self.here.get(path), over.as_ref());
+                self.here.insert(path.clone(), node.clone());
+            }
+            Step::ModeHere { path, node, over } => {
+                assert!(!rules.read_only);
+                assert_eq!(self.here.insert(path.clone(), node.clone()).as_ref(), Some(over));
+            }
+        }
+    }
+}
+
+/// The times of files, which stand for their contents.
+fn contents<'a>(nodes: impl Iterator<Item = &'a Node>) -> BTreeSet<i64> {
+    nodes.filter_map(|node| if let Node::File { mtime, .. } = node { Some(*mtime) } else { None }).collect()
+}
+
+fn run(events: &[Event], rules: Rules<'_>) {
+    let mut world = World::default();
+    // What was written here, and neither overwritten nor deleted by a user who saw it in step.
+    let mut written = BTreeSet::new();
+    for (clock, event) in (1..).zip(events) {
+        match event {
+            Event::Here(at, op) => {
+                let gone = act(&mut world.here, *at, *op, clock);
+                contents(gone.iter().map(|(_, node)| node)).iter().for_each(|content| {
+                    written.remove(content);
+                });
+                written.extend(contents(world.here.values()).into_iter().filter(|content| *content == clock));
+            }
+            Event::There(at, op) => {
+                let before = world.there.clone();
+                act(&mut world.there, *at, *op, clock);
+                let changed = before.iter().filter(|(path, node)| world.there.get(path) != Some(node));
+                let in_step = changed.filter(|(path, node)| {
+                    world.base.get(path).is_some_and(|known| !known.is_changed_here(Some(node)))
+                });
+                if !rules.read_only {
+                    contents(in_step.map(|(_, node)| node)).iter().for_each(|content| {
+                        written.remove(content);
+                    });
+                }
+            }
+            Event::Wiped => {
+                world.there.clear();
+                world.is_new_mirror = true;
+            }
+            Event::Round { done, kept } => {
+                let before = world.here.clone();
+                world.round(rules, *done, *kept);
+                assert!(!rules.read_only || world.here == before);
+                let here = contents(world.here.values().chain(&world.copies));
+                assert!(written.is_subset(&here), "lost {:?}: {world:#?}", written.difference(&here));
+            }
+        }
+    }
+    world.round(rules, usize::MAX, usize::MAX);
+    let here = contents(world.here.values().chain(&world.copies));
+    assert!(written.is_subset(&here), "lost {:?}: {world:#?}", written.difference(&here));
+    let last = world.plan(rules);
+    assert_eq!(last.steps, [], "{world:#?}");
+    let left: BTreeSet<RelPath> = last.left.into_iter().map(|(path, _)| path).collect();
+    let is_left = |path: &RelPath| left.iter().any(|left| path == left || path.is_below(left));
+    let carried = |files: &Files| -> Files {
+        files.iter().filter(|(path, _)| !is_left(path)).map(|(path, node)| (path.clone(), node.clone())).collect()
+    };
+    assert_eq!(carried(&world.here), carried(&world.there));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn nothing_here_is_lost_and_both_sides_get_in_step(events in prop::collection::vec(event(), 1..40)) {
+        run(&events, RULES);
+    }
+
+    #[test]
+    fn a_read_only_mount_never_changes_what_is_here(events in prop::collection::vec(event(), 1..40)) {
+        run(&events, Rules { read_only: true, ..RULES });
+    }
+}

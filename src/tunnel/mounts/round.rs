@@ -1,0 +1,383 @@
+//! A round: both sides are read, and brought in step as far as that is possible.
+//!
+//! A round may be cut at any moment (the future is dropped, the link is lost, the process dies); the next one goes on from
+//! what the journal has. The owner calls [`Mount::round`] after each change and once a second where a container may write.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::SystemTime;
+
+use tokio::task::spawn_blocking;
+
+use super::apply::{Done, Here};
+use super::base::{Record, after, before};
+use super::host::{Arrived, Listing, Mirror, Run};
+use super::journal::Journal;
+use super::reconcile::{Left, Plan, Rules, plan};
+use super::scan::{self, Bounds, Scan, scan};
+use super::step::Step;
+use super::tree::{Node, RelPath};
+use crate::os::beneath::seen;
+use crate::sync::lock;
+
+/// Most steps between two entries of the journal: so many files may be kept twice after a crash while they were fetched.
+const BATCH: usize = 256;
+
+/// Why nothing could be done in a round.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Error {
+    #[error(transparent)]
+    Scan(#[from] scan::Error),
+    #[error("the host")]
+    Host(#[source] io::Error),
+    /// Of the directory or the journal.
+    #[error("this machine")]
+    Here(#[source] io::Error),
+}
+
+/// What became of a round.
+#[derive(Debug, Default)]
+pub(super) struct Report {
+    /// Steps that were done.
+    pub(super) done: usize,
+    /// Copies that were made of the host's versions.
+    pub(super) conflicts: Vec<RelPath>,
+    /// Steps that were not done and files that could not be read, with the reason. They are tried again next time.
+    pub(super) failed: Vec<(String, String)>,
+    /// What is not carried.
+    pub(super) left: Vec<(RelPath, Left)>,
+    /// Files, directories and links here.
+    pub(super) entries: usize,
+    /// Of all files here.
+    pub(super) bytes: u64,
+}
+
+impl Report {
+    /// Whether both sides are the same now, but for what is not carried.
+    pub(super) fn is_in_step(&self) -> bool {
+        self.failed.is_empty()
+    }
+}
+
+/// A directory here and its mirror. One process has one of them at a time.
+#[derive(Debug)]
+pub(super) struct Mount<R> {
+    root: PathBuf,
+    here: Arc<Here>,
+    mirror: Mirror<R>,
+    journal: Arc<Mutex<Journal>>,
+    bounds: Bounds,
+    read_only: bool,
+    /// Cuts a round, for the tests.
+    most_steps: usize,
+}
+
+impl<R: Run> Mount<R> {
+    /// Opens the directory `root` and the journal at `journal`. `read_only`: nothing comes back from the host. Blocks.
+    ///
+    /// # Errors
+    /// From the system.
+    pub(super) fn open(
+        root: PathBuf,
+        mirror: Mirror<R>,
+        journal: &std::path::Path,
+        bounds: Bounds,
+        read_only: bool,
+    ) -> io::Result<Self> {
+        let here = Arc::new(Here::open(&root)?);
+        let journal = Arc::new(Mutex::new(Journal::open(journal)?));
+        Ok(Self { root, here, mirror, journal, bounds, read_only, most_steps: usize::MAX })
+    }
+
+    /// The mirror.
+    pub(super) fn mirror(&self) -> &Mirror<R> {
+        &self.mirror
+    }
+
+    /// Brings both sides in step.
+    ///
+    /// # Errors
+    /// A side cannot be read, or the journal not written: nothing is done then, or no more.
+    pub(super) async fn round(&self) -> Result<Report, Error> {
+        let (root, bounds) = (self.root.clone(), self.bounds);
+        let reading = spawn_blocking(move || scan(&root, bounds));
+        let (here, there) = tokio::join!(reading, self.mirror.scan(self.bounds));
+        let (here, mut there) = (here.map_err(joined)??, there.map_err(Error::Host)?);
+        here.ignored.hide(&mut there.reading);
+        let time = time_now();
+        let mut plan = self.plan(&here, &there, &time);
+        plan.steps.truncate(self.most_steps);
+        let mut report = Report {
+            left: std::mem::take(&mut plan.left),
+            failed: [here.failed.clone(), there.failed.clone()].concat(),
+            entries: here.reading.tree.len(),
+            bytes: here.reading.tree.values().map(size_of).sum(),
+            ..Report::default()
+        };
+        let is_known = there.identity.as_deref() == Some(lock(&self.journal).mirror());
+        if plan.starts_over || !is_known {
+            let identity = there.identity.clone().unwrap_or_default();
+            self.record(vec![Record::Mirror(identity)]).await?;
+        }
+        let mut work =
+            Work { agree: vec![], keep: vec![], outgoing: vec![], delete: vec![], fetch: vec![], modes: vec![] };
+        plan.steps.into_iter().for_each(|step| work.add(step));
+        report.done += work.agree.len();
+        self.record(work.agree.iter().map(|step| after(step.path(), step.result().cloned())).collect()).await?;
+        let lost = self.keep_both(work.keep, &time, &mut report).await?;
+        // The host's version that is not safe here is not overwritten there.
+        let is_safe = |step: &Step| {
+            !lost.iter().any(|lost| step.path() == lost || step.path().is_below(lost) || lost.is_below(step.path()))
+        };
+        work.outgoing.retain(is_safe);
+        self.send(work.outgoing, there.identity.is_none(), &mut report).await?;
+        self.delete_here(work.delete, &mut report).await?;
+        self.fetch(work.fetch, &time, &mut report).await?;
+        self.modes_here(work.modes, &mut report).await?;
+        Ok(report)
+    }
+
+    fn plan(&self, here: &Scan, there: &Listing, time: &str) -> Plan {
+        let journal = lock(&self.journal);
+        let rules = Rules {
+            grain: there.grain,
+            read_only: self.read_only,
+            is_same_mirror: there.identity.as_deref() == Some(journal.mirror()),
+            time,
+        };
+        plan(journal.base(), &here.reading, &there.reading, rules)
+    }
+
+    /// Writes records and waits for the disk.
+    async fn record(&self, records: Vec<Record>) -> Result<(), Error> {
+        if records.is_empty() {
+            return Ok(());
+        }
+        let journal = self.journal.clone();
+        let written = spawn_blocking(move || {
+            let mut journal = lock(&journal);
+            journal.add(records)?;
+            journal.sync()
+        });
+        written.await.map_err(joined)?.map_err(Error::Here)
+    }
+
+    /// Records what must be known before the steps.
+    async fn begin(&self, steps: &[Step]) -> Result<(), Error> {
+        let records = {
+            let journal = lock(&self.journal);
+            let known = |step: &Step| journal.base().get_key_value(step.path());
+            let known = steps.iter().filter_map(known).map(|(path, known)| (path.clone(), known.clone()));
+            let mut base: super::base::Base = known.collect();
+            let mut records = Vec::new();
+            for step in steps {
+                // The second step for a path builds on the first.
+                if let Some(record) = before(step, &base) {
+                    super::base::apply(&mut base, record.clone());
+                    records.push(record);
+                }
+            }
+            records
+        };
+        self.record(records).await
+    }
+
+    /// Fetches the host's versions as copies. Returns the paths of those that are not safe here.
+    async fn keep_both(&self, steps: Vec<Step>, time: &str, report: &mut Report) -> Result<Vec<RelPath>, Error> {
+        if steps.is_empty() {
+            return Ok(Vec::new());
+        }
+        let arrived = self.mirror.fetch(self.here.clone(), steps.clone(), self.bounds, time.into()).await;
+        let (mut records, mut lost) = (Vec::new(), Vec::new());
+        for (step, one) in steps.iter().zip(arrived.map_err(Error::Host)?) {
+            match one {
+                Arrived::Put { node, done } => {
+                    report.done += 1;
+                    if let Done::KeptBoth(copy) = done {
+                        report.conflicts.push(copy);
+                    }
+                    records.push(after(step.path(), Some(node)));
+                }
+                Arrived::Failed(reason) => {
+                    report.failed.push((step.path().to_string(), reason));
+                    lost.push(step.path().clone());
+                }
+                Arrived::Missing | Arrived::LinkedTo => lost.push(step.path().clone()),
+            }
+        }
+        self.record(records).await?;
+        Ok(lost)
+    }
+
+    async fn send(&self, steps: Vec<Step>, is_new: bool, report: &mut Report) -> Result<(), Error> {
+        if steps.is_empty() && !is_new {
+            return Ok(());
+        }
+        self.begin(&steps).await?;
+        let root = self.root.clone();
+        let mode =
+            spawn_blocking(move || std::fs::metadata(root).map(|meta| seen(&meta).mode)).await.map_err(joined)?;
+        let mode = mode.map_err(Error::Here)? | 0o700;
+        let sent = self.mirror.send(self.here.clone(), steps.clone(), is_new, mode).await.map_err(Error::Host)?;
+        let mut records = Vec::new();
+        if is_new {
+            // What was begun was about no mirror.
+            records.extend(sent.identity.map(Record::Mirror));
+        }
+        for (step, _) in steps.iter().zip(&sent.done).filter(|(_, done)| **done) {
+            report.done += 1;
+            records.push(after(step.path(), step.result().cloned()));
+        }
+        let undone = steps.iter().zip(&sent.done).filter(|(_, done)| !**done);
+        let reason = sent.said.first().cloned().unwrap_or_else(|| "it has changed meanwhile".into());
+        report.failed.extend(undone.map(|(step, _)| (step.path().to_string(), reason.clone())));
+        self.record(records).await
+    }
+
+    async fn delete_here(&self, steps: Vec<Step>, report: &mut Report) -> Result<(), Error> {
+        self.begin(&steps).await?;
+        let here = self.here.clone();
+        let results = spawn_blocking(move || {
+            let delete = |step: &Step| match step {
+                Step::DeleteHere { path, node } => {
+                    here.delete(path, node).map_err(|e| (path.to_string(), e.to_string()))
+                }
+                _ => Ok(()),
+            };
+            steps.iter().map(delete).collect::<Vec<_>>()
+        });
+        // What could not be deleted is not known any more: it goes to the host again.
+        for result in results.await.map_err(joined)? {
+            match result {
+                Ok(()) => report.done += 1,
+                Err(failed) => report.failed.push(failed),
+            }
+        }
+        Ok(())
+    }
+
+    async fn fetch(&self, steps: Vec<Step>, time: &str, report: &mut Report) -> Result<(), Error> {
+        let (dirs, files): (Vec<_>, Vec<_>) =
+            steps.into_iter().partition(|step| step.result().is_some_and(Node::is_dir));
+        self.begin(&dirs).await?;
+        self.change_here(dirs, report, |here, step| match step {
+            Step::Fetch { path, node, .. } => here.make_dir(path, node.mode().unwrap_or(0o700)),
+            _ => Err(io::ErrorKind::InvalidInput.into()),
+        })
+        .await?;
+        for batch in files.chunks(BATCH) {
+            let old: Vec<_> = {
+                let journal = lock(&self.journal);
+                batch.iter().map(|step| journal.base().get(step.path()).cloned()).collect()
+            };
+            self.begin(batch).await?;
+            let arrived = self.mirror.fetch(self.here.clone(), batch.to_vec(), self.bounds, time.into()).await;
+            let is_lost = arrived.as_ref().err().map(ToString::to_string);
+            let failed = || batch.iter().map(|_| Arrived::Missing).collect();
+            let mut records = Vec::new();
+            for ((step, one), old) in batch.iter().zip(arrived.unwrap_or_else(|_| failed())).zip(old) {
+                match one {
+                    Arrived::Put { node, done } => {
+                        report.done += 1;
+                        if let Done::KeptBoth(copy) = done {
+                            report.conflicts.push(copy);
+                        }
+                        records.push(after(step.path(), Some(node)));
+                    }
+                    // Nothing has changed here.
+                    Arrived::Failed(reason) => {
+                        report.failed.push((step.path().to_string(), reason));
+                        records.extend(old.map(|old| Record::Set(step.path().clone(), old)));
+                    }
+                    Arrived::Missing | Arrived::LinkedTo => {
+                        records.extend(old.map(|old| Record::Set(step.path().clone(), old)));
+                    }
+                }
+            }
+            self.record(records).await?;
+            if let Some(error) = is_lost {
+                return Err(Error::Host(io::Error::other(error)));
+            }
+        }
+        Ok(())
+    }
+
+    async fn modes_here(&self, steps: Vec<Step>, report: &mut Report) -> Result<(), Error> {
+        self.change_here(steps, report, |here, step| match step {
+            Step::ModeHere { path, node, over } => here.set_mode(path, over, node.mode().unwrap_or(0o700)),
+            _ => Err(io::ErrorKind::InvalidInput.into()),
+        })
+        .await
+    }
+
+    /// Does steps whose loss in a crash does no harm, and records those that are done.
+    async fn change_here(
+        &self,
+        steps: Vec<Step>,
+        report: &mut Report,
+        change: fn(&Here, &Step) -> io::Result<Done>,
+    ) -> Result<(), Error> {
+        let here = self.here.clone();
+        let results = spawn_blocking(move || {
+            let done = |step: Step| {
+                let result = change(&here, &step);
+                (step, result)
+            };
+            steps.into_iter().map(done).collect::<Vec<_>>()
+        });
+        let mut records = Vec::new();
+        for (step, result) in results.await.map_err(joined)? {
+            match result {
+                Ok(Done::Changed(node)) => {
+                    report.done += 1;
+                    records.push(after(step.path(), Some(node)));
+                }
+                Ok(_) => {}
+                Err(e) => report.failed.push((step.path().to_string(), e.to_string())),
+            }
+        }
+        self.record(records).await
+    }
+}
+
+/// The steps of a plan by who does them.
+struct Work {
+    agree: Vec<Step>,
+    keep: Vec<Step>,
+    outgoing: Vec<Step>,
+    delete: Vec<Step>,
+    fetch: Vec<Step>,
+    modes: Vec<Step>,
+}
+
+impl Work {
+    fn add(&mut self, step: Step) {
+        let steps = match &step {
+            Step::Agree { .. } => &mut self.agree,
+            Step::KeepBoth { .. } => &mut self.keep,
+            Step::DeleteThere { .. } | Step::Push { .. } | Step::ModeThere { .. } => &mut self.outgoing,
+            Step::DeleteHere { .. } => &mut self.delete,
+            Step::Fetch { .. } => &mut self.fetch,
+            Step::ModeHere { .. } => &mut self.modes,
+        };
+        steps.push(step);
+    }
+}
+
+fn size_of(node: &Node) -> u64 {
+    if let Node::File { size, .. } = node { *size } else { 0 }
+}
+
+fn joined(error: tokio::task::JoinError) -> Error {
+    Error::Here(error.into())
+}
+
+/// The time in names of copies, `20261129T193450Z`.
+fn time_now() -> String {
+    let time = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
+    time.chars().filter(|c| !matches!(c, '-' | ':')).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,327 @@
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, SystemTime};
+
+use proptest::prelude::*;
+use tempfile::TempDir;
+
+use super::*;
+use crate::tunnel::mounts::host::tests::LocalShell;
+
+/// A directory here and a host, both on this machine.
+struct Lab {
+    here: TempDir,
+    /// The mirror and the journal.
+    other: TempDir,
+    mount: Mount<LocalShell>,
+}
+
+fn mount(here: &Path, other: &Path, shell: LocalShell, read_only: bool) -> Mount<LocalShell> {
+    let mirror = Mirror::new(shell, other.join("mirror").to_string_lossy().into_owned());
+    Mount::open(here.into(), mirror, &other.join("journal"), Bounds::default(), read_only).expect("opened")
+}
+
+impl Lab {
+    fn new(shell: LocalShell, read_only: bool) -> Self {
+        let (here, other) = (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
+        let mount = mount(here.path(), other.path(), shell, read_only);
+        Self { here, other, mount }
+    }
+
+    fn tree(&self) -> PathBuf {
+        self.other.path().join("mirror/tree")
+    }
+
+    async fn round(&self) -> Report {
+        self.mount.round().await.expect("a round")
+    }
+
+    /// A round after which nothing is left to do.
+    async fn in_step(&self) -> Report {
+        let report = self.round().await;
+        assert!(report.is_in_step(), "{report:?}");
+        let again = self.round().await;
+        assert_eq!((again.done, again.is_in_step()), (0, true), "{again:?}");
+        report
+    }
+}
+
+fn shell(dir: &Path, script: &str) {
+    let done = std::process::Command::new("sh").args(["-c", script]).current_dir(dir).status();
+    assert!(done.expect("sh").success(), "{script}");
+}
+
+fn text(dir: &Path, name: &str) -> String {
+    fs::read_to_string(dir.join(name)).unwrap_or_else(|_| "-".into())
+}
+
+/// All files with their contents, and directories and links.
+fn all(dir: &Path) -> BTreeSet<String> {
+    let found = std::process::Command::new("sh")
+        .args([
+            "-c",
+            "find . -mindepth 1 ! -name '*.dtunnel-conflict-*' ! -path '*.dtunnel-conflict-*/*' \\( -type f -printf 'f %m %p ' \
+             -exec cat {} \\; -printf '\\n' -o -printf '%y %m %p %l\\n' \\)",
+        ])
+        .current_dir(dir)
+        .output()
+        .expect("find");
+    String::from_utf8(found.stdout).expect("UTF-8").lines().map(Into::into).collect()
+}
+
+#[tokio::test]
+async fn both_sides_get_in_step_with_any_tools() {
+    for tools in [LocalShell::gnu, LocalShell::busybox] {
+        let lab = Lab::new(tools(), false);
+        let (here, there) = (lab.here.path(), lab.tree());
+        shell(
+            here,
+            "mkdir -p src/deep; echo 1 > src/a; echo 2 > src/deep/b; ln -s a src/l; echo '*.o' > .dtunnelignore; echo o > x.o",
+        );
+        let report = lab.in_step().await;
+        assert_eq!((report.done, report.entries), (6, 6));
+        assert!(!there.join("x.o").exists());
+        // Changes of both sides, then of the same file on both.
+        shell(here, "echo 1b > src/a; rm -r src/deep; mkdir bin; echo run > bin/run; chmod 755 bin/run");
+        shell(&there, "mkdir out; echo built > out/result; echo o > y.o; chmod 700 out; ln -s ../src out/back");
+        lab.in_step().await;
+        assert_eq!((text(&there, "src/a"), text(here, "out/result")), ("1b\n".into(), "built\n".into()));
+        assert!(!here.join("y.o").exists() && there.join("y.o").exists() && !there.join("src/deep").exists());
+        shell(here, "echo mine, longer > src/a; rm -r out");
+        shell(&there, "echo theirs > src/a; rm bin/run; echo 2 > out/result2");
+        let report = lab.in_step().await;
+        assert_eq!(report.conflicts.len(), 1);
+        let copy = report.conflicts[0].to_string();
+        assert_eq!(
+            [text(here, "src/a"), text(&there, "src/a"), text(here, &copy)],
+            ["mine, longer\n", "mine, longer\n", "theirs\n"]
+        );
+        assert_eq!([text(here, "bin/run"), text(here, "out/result"), text(here, "out/result2")], ["-", "-", "2\n"]);
+        shell(here, "rm -rf y.o x.o");
+        fs::remove_file(there.join("y.o")).expect("removed");
+        assert_eq!(all(here), all(&there));
+    }
+}
+
+#[tokio::test]
+async fn a_host_that_lost_its_files_gets_them_again() {
+    let lab = Lab::new(LocalShell::gnu(), false);
+    let here = lab.here.path();
+    shell(here, "mkdir d; echo 1 > d/a; echo 2 > b");
+    lab.in_step().await;
+    let before = all(here);
+    // All of it; only the tree, which the Engine makes anew; what is in it.
+    for lose in
+        ["rm -rf mirror", "rm -rf mirror/tree; mkdir mirror/tree; echo log > mirror/tree/log", "rm -rf mirror/tree/*"]
+    {
+        shell(lab.other.path(), lose);
+        lab.in_step().await;
+        assert!(before.is_subset(&all(here)), "{lose}");
+        assert_eq!(all(here), all(&lab.tree()), "{lose}");
+    }
+    // A lost journal: what differs is kept twice.
+    fs::remove_file(lab.other.path().join("journal")).expect("removed");
+    shell(&lab.tree(), "echo other > b");
+    let again = mount(here, lab.other.path(), LocalShell::gnu(), false);
+    let report = again.round().await.expect("a round");
+    assert_eq!((report.conflicts.len(), text(here, "b")), (1, "2\n".into()));
+}
+
+#[tokio::test]
+async fn a_read_only_mount_changes_nothing_here() {
+    let lab = Lab::new(LocalShell::gnu(), true);
+    let here = lab.here.path();
+    shell(here, "mkdir d; echo 1 > d/a; echo 2 > b");
+    lab.in_step().await;
+    let before = all(here);
+    shell(&lab.tree(), "echo x > b; rm -r d; mkdir n; echo n > n/n");
+    lab.in_step().await;
+    assert_eq!((all(here), all(&lab.tree())), (before.clone(), before));
+}
+
+#[tokio::test]
+async fn links_and_sockets_of_the_host_stay_there() {
+    let lab = Lab::new(LocalShell::gnu(), false);
+    let here = lab.here.path();
+    shell(here, "mkdir d; echo 1 > d/a");
+    lab.in_step().await;
+    shell(&lab.tree(), "ln -s /etc out; mkfifo p; rm -r d; ln -s / d");
+    let report = lab.in_step().await;
+    assert_eq!(report.left.len(), 3);
+    assert_eq!(text(here, "d/a"), "1\n");
+    assert!(!here.join("out").is_symlink() && !here.join("p").exists());
+}
+
+// ---- random operations on both sides, with the link cut anywhere
+
+#[derive(Debug, Clone, Copy)]
+enum Op {
+    Write,
+    MakeDir,
+    Delete,
+    Rename(usize),
+    Mode(bool),
+    Link,
+}
+
+#[derive(Debug, Clone)]
+enum Event {
+    Here(usize, Op),
+    There(usize, Op),
+    Round,
+    /// A round of which so many steps are done, and at most so many bytes pass; then the process begins anew.
+    Cut(usize, Option<u16>),
+}
+
+const PATHS: [&str; 7] = ["a", "b b", "d", "d/a", "d/b\nb", "d/e", "d/e/a"];
+
+fn event() -> impl Strategy<Value = Event> {
+    let op = || {
+        prop_oneof![
+            4 => Just(Op::Write),
+            2 => Just(Op::MakeDir),
+            2 => Just(Op::Delete),
+            2 => (0..PATHS.len()).prop_map(Op::Rename),
+            1 => any::<bool>().prop_map(Op::Mode),
+            1 => Just(Op::Link),
+        ]
+    };
+    let at = move || (0..PATHS.len(), op());
+    prop_oneof![
+        6 => at().prop_map(|(at, op)| Event::Here(at, op)),
+        6 => at().prop_map(|(at, op)| Event::There(at, op)),
+        2 => Just(Event::Round),
+        3 => (0..9usize, prop::option::of(0..9000u16)).prop_map(|(steps, bytes)| Event::Cut(steps, bytes)),
+    ]
+}
+
+/// Contents of all files below, whatever their names.
+fn contents(dir: &Path) -> BTreeSet<String> {
+    let cat = std::process::Command::new("sh").args(["-c", "find . -type f -exec cat {} +"]).current_dir(dir).output();
+    String::from_utf8(cat.expect("find").stdout).expect("UTF-8").lines().map(Into::into).collect()
+}
+
+/// What a user does in `root`, if it is possible. A file's content and time are `clock`.
+fn act(root: &Path, at: usize, op: Op, clock: u64) {
+    let path = root.join(PATHS[at]);
+    let clear = |path: &Path| {
+        let _ = if path.is_dir() && !path.is_symlink() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+    };
+    if !path.parent().is_some_and(|parent| parent.is_dir() && !parent.is_symlink()) {
+        return;
+    }
+    match op {
+        Op::Write => {
+            clear(&path);
+            fs::write(&path, format!("{clock}\n")).expect("written");
+            let time = SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_001 + clock);
+            fs::File::open(&path).and_then(|file| file.set_modified(time)).expect("timed");
+        }
+        Op::MakeDir if !path.is_dir() || path.is_symlink() => {
+            clear(&path);
+            fs::create_dir(&path).expect("created");
+        }
+        Op::MakeDir => {}
+        Op::Delete => clear(&path),
+        Op::Rename(to) => {
+            let to = root.join(PATHS[to]);
+            let is_apart = !to.starts_with(&path) && !path.starts_with(&to);
+            if path.symlink_metadata().is_ok()
+                && is_apart
+                && to.parent().is_some_and(|dir| dir.is_dir() && !dir.is_symlink())
+            {
+                clear(&to);
+                fs::rename(&path, &to).expect("renamed");
+            }
+        }
+        Op::Mode(is_private) => {
+            if path.symlink_metadata().is_ok_and(|meta| !meta.is_symlink()) {
+                let mode = if is_private { "700" } else { "755" };
+                assert!(std::process::Command::new("chmod").arg(mode).arg(&path).status().expect("chmod").success());
+            }
+        }
+        Op::Link => {
+            clear(&path);
+            let target = if clock.is_multiple_of(3) { "/etc" } else { "a" };
+            assert!(std::process::Command::new("ln").args(["-s", target]).arg(&path).status().expect("ln").success());
+        }
+    }
+}
+
+async fn run(events: Vec<Event>, read_only: bool) {
+    let mut lab = Lab::new(LocalShell::gnu(), read_only);
+    let (here, there) = (lab.here.path().to_owned(), lab.tree());
+    lab.round().await;
+    // What a user wrote here and has neither overwritten nor deleted, here or, after it arrived there, on the host.
+    let mut written = BTreeSet::new();
+    for (clock, event) in (1..).zip(events) {
+        match event {
+            Event::Here(at, op) => {
+                let before = contents(&here);
+                act(&here, at, op, clock);
+                let after = contents(&here);
+                written.retain(|content| after.contains(content) || !before.contains(content));
+                if after.contains(&clock.to_string()) {
+                    written.insert(clock.to_string());
+                }
+            }
+            Event::There(at, op) => {
+                let before = contents(&there);
+                act(&there, at, op, clock);
+                let after = contents(&there);
+                if !read_only {
+                    written.retain(|content| after.contains(content) || !before.contains(content));
+                }
+            }
+            Event::Round => {
+                let before = all(&here);
+                lab.round().await;
+                assert!(!read_only || all(&here) == before);
+            }
+            Event::Cut(steps, bytes) => {
+                let before = all(&here);
+                let shell = LocalShell::gnu();
+                shell.cut_after.store(bytes.map_or(-1, i64::from), Ordering::Relaxed);
+                lab.mount = mount(&here, lab.other.path(), shell, read_only);
+                lab.mount.most_steps = steps;
+                let _ = lab.mount.round().await;
+                assert!(!read_only || all(&here) == before);
+                lab.mount = mount(&here, lab.other.path(), LocalShell::gnu(), read_only);
+            }
+        }
+        let now = contents(&here);
+        assert!(written.is_subset(&now), "lost {:?} of {written:?}", written.difference(&now));
+    }
+    // What fails because of what is in a directory is done after a second look.
+    for _ in 0..3 {
+        lab.round().await;
+    }
+    let last = lab.round().await;
+    assert_eq!((last.done, &last.failed), (0, &vec![]), "{last:?}");
+    let now = contents(&here);
+    assert!(written.is_subset(&now), "lost {:?}", written.difference(&now));
+    if last.left.is_empty() {
+        assert_eq!(all(&here), all(&there));
+    }
+}
+
+fn check(events: Vec<Event>, read_only: bool) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(run(events, read_only));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, max_shrink_iters: 60, ..ProptestConfig::default() })]
+
+    #[test]
+    fn nothing_here_is_lost_wherever_the_link_is_cut(events in prop::collection::vec(event(), 1..24)) {
+        check(events, false);
+    }
+
+    #[test]
+    fn a_read_only_mount_never_changes_files_here(events in prop::collection::vec(event(), 1..12)) {
+        check(events, true);
+    }
+}
