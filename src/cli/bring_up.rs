@@ -12,7 +12,7 @@ use super::ui;
 use crate::config::{
     self, ConfigFile, Difference, RuntimeFiles, Settings, Takes, TunnelName, Wanted, log_path, runtime_dir,
 };
-use crate::daemon::{self, ControlClient, Event, Request, SpawnError, TunnelStatus};
+use crate::daemon::{self, Added, ControlClient, Event, Request, SpawnError, TunnelStatus};
 use crate::failure::{ExitCode, Failure};
 use crate::ssh::own_agent;
 
@@ -122,7 +122,7 @@ pub(super) fn bring_up(
                 if different.is_empty() {
                     return Ok(Up { status, already: true });
                 }
-                let options = Request::Reload { lazy: args.lazy, ports: args.ports };
+                let options = Request::Reload(Added { lazy: args.lazy, ports: args.ports, mounts: args.mounts });
                 asked::take_on(&mut client, target, &wanted, &different, options, args.timeout.0)?;
                 // The reload may require a connection first.
                 continue;

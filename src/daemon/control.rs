@@ -13,7 +13,7 @@ use zeroize::{Zeroize, Zeroizing};
 
 use super::options::Options;
 use super::prompt_relay::PromptRelay;
-use super::protocol::{Event, MAX_LINE, PROTOCOL, Request, SIGN_OF_LIFE, Trouble, TunnelStatus};
+use super::protocol::{Added, Event, MAX_LINE, PROTOCOL, Request, SIGN_OF_LIFE, Trouble, TunnelStatus};
 use super::reload::reload;
 use crate::config::{Overrides, Settings};
 use crate::failure::{ExitCode, Failure};
@@ -123,14 +123,11 @@ impl Control {
     }
 
     /// Reloads the configuration, with these options added to the previous ones.
-    pub(super) async fn reload(&self, lazy: bool, ports: bool) -> Result<Vec<String>, Failure> {
+    pub(super) async fn reload(&self, added: Added) -> Result<Vec<String>, Failure> {
         let mut wanted = self.options().clone();
-        wanted.overrides.lazy |= lazy;
-        wanted.overrides.ports |= ports;
+        added.to(&mut wanted.overrides);
         let warnings = reload(&wanted, &self.tunnel).await?;
-        let mut options = self.options();
-        options.overrides.lazy |= lazy;
-        options.overrides.ports |= ports;
+        added.to(&mut self.options().overrides);
         Ok(warnings)
     }
 
@@ -181,8 +178,8 @@ impl Control {
                     self.tunnel.renew();
                     send(&mut write, &Event::Status { status: Box::new(self.status()) }).await?;
                 }
-                Request::Reload { lazy, ports } => {
-                    let event = match self.reload(lazy, ports).await {
+                Request::Reload(added) => {
+                    let event = match self.reload(added).await {
                         Ok(warnings) => Event::Reloaded { warnings },
                         Err(failure) => Event::Failed { failure },
                     };
@@ -350,7 +347,7 @@ fn arguments(told: &Overrides) -> Vec<String> {
     let mut words = words.unwrap_or_default();
     // Options come before `--`, the target after it.
     let Some(end) = words.iter().position(|word| word == "--") else { return words };
-    for (option, holds) in [("--ports", told.ports), ("--lazy", told.lazy)] {
+    for (option, holds) in [("--ports", told.ports), ("--mounts", told.mounts), ("--lazy", told.lazy)] {
         if holds && !words[..end].iter().any(|word| word == option) {
             words.insert(end, option.into());
         }

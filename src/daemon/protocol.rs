@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::{Destination, Difference, Settings};
+use crate::config::{Destination, Difference, Overrides, Settings};
 use crate::engine::EngineVersion;
 use crate::failure::Failure;
 use crate::ssh::{Carrier, Question, Secret, Step};
@@ -58,16 +58,30 @@ pub enum Request {
     /// Open a new connection, which replaces the old ones. Answered by the status.
     Reconnect,
     /// Reload the configuration. Answered by [`Event::Reloaded`] or [`Event::Failed`].
-    Reload {
-        /// Adds the option `--lazy`.
-        #[serde(default)]
-        lazy: bool,
-        /// Adds the option `--ports`.
-        #[serde(default)]
-        ports: bool,
-    },
+    Reload(Added),
     /// End the tunnel. [`Event::Stopped`] reports the end.
     Down,
+}
+
+/// Options of `up` that a reload adds to those of the tunnel's start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Added {
+    /// `--lazy`.
+    pub lazy: bool,
+    /// `--ports`.
+    pub ports: bool,
+    /// `--mounts`.
+    pub mounts: bool,
+}
+
+impl Added {
+    /// Adds them to these.
+    pub(super) fn to(self, overrides: &mut Overrides) {
+        overrides.lazy |= self.lazy;
+        overrides.ports |= self.ports;
+        overrides.mounts |= self.mounts;
+    }
 }
 
 /// A message from the daemon.

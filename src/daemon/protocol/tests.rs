@@ -68,7 +68,7 @@ fn requests() -> Vec<Request> {
         Request::OpenPorts { ports: Some(vec![8080]), of: Some(vec!["4f5e".into()]) },
         Request::OpenPorts { ports: None, of: None },
         Request::Reconnect,
-        Request::Reload { lazy: true, ports: false },
+        Request::Reload(Added { lazy: true, ..Added::default() }),
         Request::Down,
     ]
 }
