@@ -10,8 +10,8 @@ use super::import::{self, ImportArgs, as_toml};
 use super::output;
 use super::ui::{self, ui};
 use crate::config::{
-    self, AccessSetting, ConfigFile, Destination, Jump, LocalEndpoint, NewProfile, Policy, MountsSetting, PortsSetting, Profile,
-    Remote,
+    self, AccessSetting, ConfigFile, Destination, Jump, LocalEndpoint, MountsSetting, NewProfile, Policy, PortsSetting,
+    Profile, Remote,
 };
 use crate::failure::{ExitCode, Failure};
 

@@ -14,7 +14,8 @@ use super::keys::{Places, check_keys, places, position, section};
 use super::nearest::nearest;
 use super::values::{AuditSetting, Duration, Jump};
 use super::{
-    AccessSetting, CarrierSetting, Destination, Error, MountsSetting, PortsConflict, PortsSetting, Size, allowed, trusted_file,
+    AccessSetting, CarrierSetting, Destination, Error, MountsSetting, PortsConflict, PortsSetting, Size, allowed,
+    trusted_file,
 };
 use crate::bounded;
 

@@ -38,7 +38,7 @@ pub use mounts::{Mounts, MountsSetting, OF_HOST};
 pub use name::{Destination, TunnelName, is_profile_name};
 pub use nearest::nearest;
 pub(crate) use paths::spill_dirs;
-pub use paths::{Paths, RuntimeFiles, config_path, log_path, route_path};
+pub use paths::{Paths, RuntimeFiles, config_path, log_path, mounts_dir, route_path};
 pub use ports::{PortRule, Ports, PortsConflict, PortsSetting};
 pub use remote::{DEFAULT_SOCKET, Remote, is_same_socket};
 pub use resolve::{Overrides, resolve};

@@ -47,6 +47,8 @@ pub struct Mounts {
     pub of_host: Vec<String>,
     /// Limit of the bytes below one mounted directory.
     pub max: u64,
+    /// Where it is stored what was in step.
+    pub records: PathBuf,
 }
 
 impl Mounts {
@@ -54,9 +56,15 @@ impl Mounts {
     ///
     /// # Errors
     /// A directory that may not be mounted, or is none of this machine's, with the reason.
-    pub(super) fn of(setting: &MountsSetting, max: Option<Size>, dir: &Path, paths: &Paths) -> Result<Option<Self>, String> {
+    pub(super) fn of(
+        setting: &MountsSetting,
+        max: Option<Size>,
+        dir: &Path,
+        records: PathBuf,
+        paths: &Paths,
+    ) -> Result<Option<Self>, String> {
         let max = max.unwrap_or(DEFAULT_MAX).0;
-        let mut mounts = Self { roots: Vec::new(), are_named: false, of_host: Vec::new(), max };
+        let mut mounts = Self { roots: Vec::new(), are_named: false, of_host: Vec::new(), max, records };
         match setting {
             MountsSetting::Home(false) => return Ok(None),
             MountsSetting::Home(true) => mounts.roots.push(paths.home.clone()),
@@ -98,21 +106,26 @@ mod tests {
         }
         let file: File = toml::from_str(&format!("mounts = {setting}")).map_err(|e| e.to_string())?;
         let paths = Paths { home: "/home/me".into() };
-        Mounts::of(&file.mounts, Some(Size(7)), Path::new("/home/me/project"), &paths)
+        Mounts::of(&file.mounts, Some(Size(7)), Path::new("/home/me/project"), "/state".into(), &paths)
     }
 
     #[test]
     fn directories_are_those_of_the_home_or_those_that_are_named() {
-        let home = Mounts { roots: vec!["/home/me".into()], are_named: false, of_host: vec![], max: 7 };
+        let home = Mounts {
+            roots: vec!["/home/me".into()],
+            are_named: false,
+            of_host: vec![],
+            max: 7,
+            records: "/state".into(),
+        };
         assert_eq!(mounts("true"), Ok(Some(home.clone())));
         assert_eq!(mounts("false"), Ok(None));
-        let theirs = Mounts { of_host: vec!["/home/me/data".into()], ..home };
+        let theirs = Mounts { of_host: vec!["/home/me/data".into()], ..home.clone() };
         assert_eq!(mounts("[\"host:/home/me/data\"]"), Ok(Some(theirs)));
         let named = Mounts {
             roots: vec!["/home/me/src".into(), "/home/me/project/.".into(), "/srv/x".into()],
             are_named: true,
-            of_host: vec![],
-            max: 7,
+            ..home
         };
         assert_eq!(mounts("[\"~/src\", \".\", \"/srv/x\"]"), Ok(Some(named)));
     }

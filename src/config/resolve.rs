@@ -8,8 +8,8 @@ use super::name::is_login_name;
 use super::ssh_config::{self, Proxy, SshConfigSource};
 use super::target::{IgnoredCheck, Target};
 use super::{
-    Access, AccessSetting, AuditSetting, CarrierSetting, ConfigFile, Destination, Error, Ignore, Jump, Mounts, MountsSetting,
-    Paths, Policy, Ports, PortsConflict, Profile, Remote, Said, TunnelName,
+    Access, AccessSetting, AuditSetting, CarrierSetting, ConfigFile, Destination, Error, Ignore, Jump, Mounts,
+    MountsSetting, Paths, Policy, Ports, PortsConflict, Profile, Remote, Said, TunnelName, mounts_dir,
 };
 use crate::os::local as endpoint;
 use crate::text;
@@ -191,7 +191,7 @@ pub fn resolve(
         [profile.keepalive_count.is_some(), ssh.keepalive_count.is_some(), defaults.keepalive_count.is_some()];
     let is_default = ![is_timed, is_counted].concat().contains(&true);
     let api = profile.api.or(defaults.api).unwrap_or(true);
-    let mounts = mounts_of(input, config, profile, overrides, &paths)?;
+    let mounts = mounts_of(input, &name, config, profile, overrides, &paths)?;
     let mounts_in_vain = mounts.as_ref().and_then(|_| vain(&access, api, &remote));
     let mounts = mounts.filter(|_| mounts_in_vain.is_none());
     let ports_conflict = profile.ports_conflict.unwrap_or_default();
@@ -247,6 +247,7 @@ pub fn resolve(
 /// The directories that containers may mount, by the profile and the option.
 fn mounts_of(
     input: &str,
+    name: &TunnelName,
     config: &ConfigFile,
     profile: &Profile,
     overrides: &Overrides,
@@ -257,7 +258,7 @@ fn mounts_of(
         Some(setting) => setting,
     };
     let dir = config.path.parent().unwrap_or(Path::new(""));
-    Mounts::of(setting, profile.mounts_max, dir, paths).map_err(|reason| Error::Setting {
+    Mounts::of(setting, profile.mounts_max, dir, mounts_dir(name)?, paths).map_err(|reason| Error::Setting {
         name: config.place(Some(input), "mounts").unwrap_or_else(|| input.to_owned()),
         reason: format!("`mounts`: {reason}"),
     })

@@ -116,7 +116,8 @@ impl Wanted {
     pub fn of(input: &str, config: &ConfigFile, overrides: &Overrides) -> Result<Self, Error> {
         let Identified { name, destination, profile, socket } = identify(input, config)?;
         // Each option is named, so that a new one cannot be forgotten here.
-        let Overrides { ssh_config, local, remote, carrier, lazy, remember, ports, mounts, access_read_only } = overrides;
+        let Overrides { ssh_config, local, remote, carrier, lazy, remember, ports, mounts, access_read_only } =
+            overrides;
         Ok(Self {
             // Without a valid configuration, the host of a profile's name is unknown.
             destination: config.is_read().then(|| destination.to_string()),

@@ -222,15 +222,15 @@ fn a_question_without_an_answer_is_sent_again_and_nothing_else() {
 fn what_changes_ports_is_told_once_it_has_been_carried_out() {
     const DONE: &[u8] = b"HTTP/1.1 204 No Content\r\n\r\n";
     for (request, answer, told) in [
-        ("POST /v1.41/containers/a/start", DONE, Some(Some("a"))),
-        ("POST /containers/a/restart?t=1", DONE, Some(Some("a"))),
-        ("DELETE /containers/a?force=1", DONE, Some(None)),
-        ("POST /containers/a/start", b"HTTP/1.1 304 Not Modified\r\n\r\n", Some(None)),
+        ("POST /v1.41/containers/a/start", DONE, Some(true)),
+        ("POST /containers/a/restart?t=1", DONE, Some(true)),
+        ("DELETE /containers/a?force=1", DONE, Some(false)),
+        ("POST /containers/a/start", b"HTTP/1.1 304 Not Modified\r\n\r\n", Some(false)),
         ("POST /containers/a/start", b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n", None),
         // Whole URIs.
-        ("POST http://x/v1.41/containers/a/start", DONE, Some(Some("a"))),
-        ("POST Unix+http://%2Fx:1/containers/a/restart?t=1", DONE, Some(Some("a"))),
-        ("DELETE http:///containers/a", DONE, Some(None)),
+        ("POST http://x/v1.41/containers/a/start", DONE, Some(true)),
+        ("POST Unix+http://%2Fx:1/containers/a/restart?t=1", DONE, Some(true)),
+        ("DELETE http:///containers/a", DONE, Some(false)),
         ("POST /containers/a/pause", DONE, None),
         ("POST http://x/containers/a/pause", DONE, None),
         ("DELETE /volumes/a", DONE, None),
@@ -239,9 +239,40 @@ fn what_changes_ports_is_told_once_it_has_been_carried_out() {
         ask(&exchange, format!("{request} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes());
         assert_eq!(exchange.host_sent(b"HTTP/1.1 100 Continue\r\n\r\n").changed, None);
         assert_eq!(exchange.host_sent(&answer[..answer.len() - 1]).changed, None, "{request}");
-        let told = told.map(|starts: Option<&str>| Changed { starts: starts.map(str::to_owned), is_answered: true });
+        let told = told.map(|starts| Changed {
+            effect: Effect::Ports,
+            container: Some("a".into()),
+            starts,
+            is_answered: true,
+        });
         assert_eq!(exchange.host_sent(&answer[answer.len() - 1..]).changed, told, "{request}");
         assert!(exchange.is_between());
+    }
+}
+
+#[test]
+fn the_end_of_a_command_in_a_container_is_told_with_its_answer() {
+    let told = |exchange: &Exchange, data: &str| {
+        let changed = exchange.host_sent(data.as_bytes()).changed?;
+        assert!(!changed.starts);
+        Some((changed.effect, changed.container))
+    };
+    let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let (body, end) = ("15\r\n{\"StatusCode\":0}\r\n...\r\n", "0\r\n\r\n");
+    let waited = Some((Effect::Waited, Some("a".to_owned())));
+    let wait = Exchange::default();
+    ask(&wait, b"POST /containers/a/wait?condition=removed HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert_eq!(told(&wait, head), None, "it still runs");
+    assert_eq!(told(&wait, body), waited);
+    assert_eq!(told(&wait, end), None);
+    let at_once = Exchange::default();
+    ask(&at_once, b"POST /containers/a/wait HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert_eq!(told(&at_once, &[head, body].concat()), waited);
+    // Asked twice with the same bytes on one connection.
+    let inspect = Exchange::default();
+    for _ in 0..3 {
+        ask(&inspect, b"GET /exec/e/json HTTP/1.1\r\nHost: x\r\n\r\n");
+        assert_eq!(told(&inspect, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"), Some((Effect::Written, None)));
     }
 }
 

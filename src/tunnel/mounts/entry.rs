@@ -1,0 +1,405 @@
+//! One mirrored directory or file while the tunnel is up: when it is brought in step, and who waits for that.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::host::Mirror;
+use super::known::Known;
+use super::login::Login;
+use super::round::{Mount, Report};
+use super::scan::Bounds;
+use crate::backoff::Backoff;
+use crate::failure::with_causes;
+use crate::sync::lock;
+use crate::text::shown;
+
+/// How often the host is looked at while a container may write there.
+const LOOK: Duration = Duration::from_secs(1);
+/// Pauses after a round that has failed: the first, and the longest.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// A start of a container need not wait for another round so shortly after the last one has begun.
+const FRESH: Duration = Duration::from_millis(500);
+/// Most names of files that are told, of each kind.
+const TOLD: usize = 20;
+
+/// A container that mounts it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MountUse {
+    /// The container's id.
+    pub id: String,
+    /// Its name.
+    pub container: String,
+    pub is_running: bool,
+    /// May it only read?
+    pub read_only: bool,
+}
+
+/// The state of a mirror.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MountState {
+    /// It is brought in step for the first time.
+    Filling,
+    /// Changes are carried.
+    Syncing,
+    /// Both sides are the same.
+    InStep,
+    /// Both sides are the same, and copies of what both had changed are kept.
+    Conflict,
+    /// Something could not be carried.
+    Failing,
+    /// No container mounts it: it is not kept in step.
+    Unused,
+}
+
+impl std::fmt::Display for MountState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Filling => "filling",
+            Self::Syncing => "syncing",
+            Self::InStep => "in step",
+            Self::Conflict => "conflict",
+            Self::Failing => "failing",
+            Self::Unused => "unused",
+        })
+    }
+}
+
+/// What is told of a mirror.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MountStatus {
+    /// The directory or file here.
+    pub path: PathBuf,
+    /// Its mirror on the host.
+    pub mirror: String,
+    pub containers: Vec<MountUse>,
+    pub state: MountState,
+    /// Files, directories and links here.
+    pub files: usize,
+    /// Bytes of all files here.
+    pub bytes: u64,
+    /// When something was last carried.
+    pub last_change: Option<SystemTime>,
+    /// Copies that are kept here of what both sides had changed.
+    pub conflicts: Vec<String>,
+    /// What could not be carried, with the reason.
+    pub failed: Vec<String>,
+    /// What is not carried: sockets, devices, and links that lead out.
+    pub left: Vec<String>,
+}
+
+impl MountStatus {
+    /// Of a mirror that no container mounts.
+    pub(super) fn of_unused(known: Known) -> Self {
+        Self {
+            path: known.source.path(),
+            mirror: known.root,
+            containers: Vec::new(),
+            state: MountState::Unused,
+            files: 0,
+            bytes: 0,
+            last_change: None,
+            conflicts: Vec::new(),
+            failed: Vec::new(),
+            left: Vec::new(),
+        }
+    }
+}
+
+/// The outcome of the last round.
+#[derive(Debug, Clone, Default)]
+struct Done {
+    /// The last round that was wanted when it began.
+    number: u64,
+    /// When it began.
+    begun: Option<Instant>,
+    /// Why it could not be done.
+    failed: Option<String>,
+    is_in_step: bool,
+    /// Has any round been done?
+    is_filled: bool,
+    files: usize,
+    bytes: u64,
+    last_change: Option<SystemTime>,
+    conflicts: BTreeSet<String>,
+    not_carried: Vec<String>,
+    left: Vec<String>,
+}
+
+/// Who uses it.
+#[derive(Debug, Default)]
+struct Uses {
+    now: Vec<MountUse>,
+    /// Containers that have written, with the number of the round by which that is here.
+    ended: Vec<(MountUse, u64)>,
+    /// When the last use ended, or it was made.
+    unused_since: Option<Instant>,
+}
+
+/// A mirrored directory or file.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) known: Known,
+    bounds: Bounds,
+    wanted: watch::Sender<u64>,
+    done: watch::Sender<Done>,
+    is_busy: watch::Sender<bool>,
+    uses: Mutex<Uses>,
+    /// Woken when that changes.
+    used: watch::Sender<()>,
+    ended: CancellationToken,
+}
+
+impl Entry {
+    pub(super) fn new(known: Known, max: u64) -> Self {
+        let uses = Uses { unused_since: Some(Instant::now()), ..Uses::default() };
+        Self {
+            known,
+            bounds: Bounds { bytes: max, ..Bounds::default() },
+            wanted: watch::Sender::new(0),
+            done: watch::Sender::default(),
+            is_busy: watch::Sender::new(true),
+            uses: Mutex::new(uses),
+            used: watch::Sender::default(),
+            ended: CancellationToken::new(),
+        }
+    }
+
+    /// The mirror on the host.
+    pub(super) fn mirror(&self, login: Login) -> Mirror<Login> {
+        Mirror::new(login, self.known.root.clone())
+    }
+
+    /// Brings both sides in step, from now on. Returns once that is done.
+    ///
+    /// # Errors
+    /// Why it could not be done.
+    pub(super) async fn round(&self) -> Result<(), String> {
+        self.until(self.want()).await
+    }
+
+    /// Waits until a round that was [wanted](Self::want) is done.
+    ///
+    /// # Errors
+    /// Why it could not be done.
+    pub(super) async fn until(&self, number: u64) -> Result<(), String> {
+        let mut done = self.done.subscribe();
+        let done = done.wait_for(|done| done.number >= number).await.map_err(|_| "the tunnel has ended".to_owned())?;
+        match &done.failed {
+            Some(why) => Err(format!("{}: {why}", shown(&self.known.source.path().to_string_lossy()))),
+            None => Ok(()),
+        }
+    }
+
+    /// Wants a round that begins from now on. Returns its number.
+    pub(super) fn want(&self) -> u64 {
+        let mut number = 0;
+        self.wanted.send_modify(|wanted| {
+            *wanted += 1;
+            number = *wanted;
+        });
+        number
+    }
+
+    /// Has a round just been done?
+    pub(super) fn is_fresh(&self) -> bool {
+        let done = self.done.borrow();
+        done.is_in_step && done.begun.is_some_and(|begun| begun.elapsed() < FRESH)
+    }
+
+    /// Where containers have it on the host.
+    pub(super) fn path_on_host(&self) -> String {
+        self.known.path_on_host()
+    }
+
+    /// Whether a container's bind is of it.
+    pub(super) fn is_at(&self, source: &str) -> bool {
+        self.known.is_at(source)
+    }
+
+    /// Ends its being kept in step.
+    pub(super) fn end(&self) {
+        self.ended.cancel();
+    }
+
+    /// May the container that a client calls so have written? None: any that runs.
+    pub(super) fn may_be_written_by(&self, container: Option<&str>) -> bool {
+        let uses = lock(&self.uses);
+        let ended = uses.ended.iter().map(|(of, _)| of);
+        uses.now.iter().chain(ended).filter(|of| !of.read_only).any(|of| match container {
+            Some(name) => is_named(of, name),
+            None => of.is_running,
+        })
+    }
+
+    /// Does a container that a client calls so mount it?
+    pub(super) fn is_mounted_by(&self, container: &str) -> bool {
+        lock(&self.uses).now.iter().any(|of| is_named(of, container))
+    }
+
+    /// Takes who uses it, by the Engine's list. What those have written that run no more is fetched.
+    pub(super) fn used_by(&self, now: Vec<MountUse>) {
+        let mut uses = lock(&self.uses);
+        if uses.now == now {
+            return;
+        }
+        let still_writes = |before: &MountUse| now.iter().any(|of| of.id == before.id && of.is_running);
+        let ended: Vec<MountUse> =
+            uses.now.iter().filter(|of| of.is_running && !of.read_only && !still_writes(of)).cloned().collect();
+        if !ended.is_empty() {
+            let number = self.want();
+            uses.ended.extend(ended.into_iter().map(|of| (of, number)));
+        }
+        uses.unused_since = now.is_empty().then(Instant::now);
+        uses.now = now;
+        drop(uses);
+        self.used.send_replace(());
+    }
+
+    /// For how long nothing has used it.
+    pub(super) fn unused_for(&self) -> Option<Duration> {
+        lock(&self.uses).unused_since.map(|since| since.elapsed())
+    }
+
+    /// It is about to be used.
+    pub(super) fn is_wanted(&self) {
+        let mut uses = lock(&self.uses);
+        if uses.unused_since.is_some() {
+            uses.unused_since = Some(Instant::now());
+        }
+    }
+
+    fn is_written(&self) -> bool {
+        lock(&self.uses).now.iter().any(|of| of.is_running && !of.read_only)
+    }
+
+    /// What is told of it.
+    pub(super) fn status(&self) -> MountStatus {
+        let done = self.done.borrow().clone();
+        let containers = lock(&self.uses).now.clone();
+        let state = match (done.is_filled, *self.is_busy.borrow()) {
+            _ if done.failed.is_some() => MountState::Failing,
+            (false, _) => MountState::Filling,
+            (true, true) => MountState::Syncing,
+            (true, false) if !done.is_in_step => MountState::Failing,
+            (true, false) if !done.conflicts.is_empty() => MountState::Conflict,
+            (true, false) => MountState::InStep,
+        };
+        MountStatus {
+            path: self.known.source.path(),
+            mirror: self.known.root.clone(),
+            containers,
+            state,
+            files: done.files,
+            bytes: done.bytes,
+            last_change: done.last_change,
+            conflicts: done.conflicts.into_iter().collect(),
+            failed: done.failed.into_iter().chain(done.not_carried).collect(),
+            left: done.left,
+        }
+    }
+
+    /// Keeps both sides in step, until the [end](Self::end).
+    pub(super) async fn keep(self: Arc<Self>, login: Login, journal: PathBuf) {
+        let keeping = self.clone().keep_on(login, journal);
+        let _ = self.ended.run_until_cancelled(keeping).await;
+    }
+
+    async fn keep_on(self: Arc<Self>, login: Login, journal: PathBuf) {
+        let mut pauses = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
+        let mut wanted = self.wanted.subscribe();
+        loop {
+            let mount = self.open(login.clone(), &journal).await;
+            let Err(error) = (match mount {
+                Ok(mount) => self.follow(&mount, &mut wanted, &mut pauses).await,
+                Err(error) => Err(error),
+            }) else {
+                continue;
+            };
+            let number = *wanted.borrow_and_update();
+            self.failed(number, error);
+            tokio::select! {
+                () = tokio::time::sleep(pauses.pause()) => {}
+                _ = wanted.changed() => {}
+            }
+        }
+    }
+
+    async fn open(&self, login: Login, journal: &Path) -> Result<Mount<Login>, String> {
+        let (source, bounds, journal) = (self.known.source.clone(), self.bounds, journal.to_owned());
+        let mirror = self.mirror(login);
+        let opened = tokio::task::spawn_blocking(move || Mount::open(source.dir, mirror, &journal, bounds, false));
+        opened.await.map_err(|e| e.to_string())?.map_err(|e| e.to_string())
+    }
+
+    fn failed(&self, number: u64, why: String) {
+        self.done.send_modify(|done| {
+            if done.failed.as_ref() != Some(&why) {
+                tracing::warn!("{} is not in step: {why}", self.known.source.path().display());
+            }
+            (done.number, done.failed, done.is_in_step) = (number, Some(why), false);
+        });
+        self.is_busy.send_replace(false);
+    }
+
+    async fn follow(
+        &self,
+        mount: &Mount<Login>,
+        wanted: &mut watch::Receiver<u64>,
+        pauses: &mut Backoff,
+    ) -> Result<(), String> {
+        let mut used = self.used.subscribe();
+        loop {
+            let (number, begun) = (*wanted.borrow_and_update(), Instant::now());
+            let report = mount.round().await.map_err(|error| with_causes(&error))?;
+            self.done(number, begun, report);
+            pauses.reset();
+            let in_step = self.done.borrow().is_in_step;
+            tokio::select! {
+                _ = wanted.changed() => {}
+                _ = used.changed() => {}
+                () = tokio::time::sleep(LOOK), if self.is_written() => {}
+                () = tokio::time::sleep(LONGEST_PAUSE), if !in_step => {}
+            }
+        }
+    }
+
+    fn done(&self, number: u64, begun: Instant, report: Report) {
+        self.is_busy.send_replace(false);
+        for copy in &report.conflicts {
+            tracing::warn!(
+                "{}: both sides had changed it; the host's is kept as {copy}",
+                self.known.source.dir.display()
+            );
+        }
+        self.done.send_modify(|done| {
+            let not_carried: Vec<String> =
+                report.failed.iter().take(TOLD).map(|(path, why)| format!("{path}: {why}")).collect();
+            for new in not_carried.iter().filter(|one| !done.not_carried.contains(one)) {
+                tracing::warn!("{}: {new}", self.known.source.dir.display());
+            }
+            if report.done > 0 || !done.is_filled {
+                done.last_change = Some(SystemTime::now());
+            }
+            done.is_in_step = report.is_in_step();
+            done.conflicts.extend(report.conflicts.iter().map(ToString::to_string));
+            (done.number, done.begun, done.failed, done.is_filled) = (number, Some(begun), None, true);
+            (done.files, done.bytes) = (report.entries, report.bytes);
+            (done.not_carried, done.left) =
+                (not_carried, report.left.iter().take(TOLD).map(|(path, left)| format!("{path}: {left}")).collect());
+        });
+        lock(&self.uses).ended.retain(|(_, by)| *by > number);
+    }
+}
+
+fn is_named(of: &MountUse, name: &str) -> bool {
+    of.container == name || of.id.starts_with(name)
+}
