@@ -229,7 +229,7 @@ pub(super) fn watch(
                 client.send(&Request::Answer { id, answer })?;
             }
             Some(Event::Draining { .. }) => line.step(target, "waiting for the tunnel that is being taken down", None),
-            Some(Event::Hello { .. } | Event::Reloaded { .. } | Event::PromptOver { .. }) => {}
+            Some(Event::Hello { .. } | Event::Reloaded { .. } | Event::PromptOver { .. } | Event::Mounts { .. }) => {}
             Some(Event::Stopped) | None => return Ok(Watched::Gone),
         }
     }

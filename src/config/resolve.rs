@@ -194,6 +194,8 @@ pub fn resolve(
     let mounts = mounts_of(input, &name, config, profile, overrides, &paths)?;
     let mounts_in_vain = mounts.as_ref().and_then(|_| vain(&access, api, &remote));
     let mounts = mounts.filter(|_| mounts_in_vain.is_none());
+    // Published ports and mounts follow the Engine's events, which takes a connection.
+    let stays = ports != Ports::Off || mounts.is_some();
     let ports_conflict = profile.ports_conflict.unwrap_or_default();
     if ports_conflict == PortsConflict::Refuse && !api && !access.is_limited() {
         let place = config.place(Some(input), "ports_conflict").unwrap_or_else(|| input.to_owned());
@@ -220,11 +222,10 @@ pub fn resolve(
         connect_timeout,
         drain: time(profile.drain, None, defaults.drain).unwrap_or(DEFAULT_DRAIN),
         wait: time(profile.wait, None, defaults.wait).unwrap_or(DEFAULT_WAIT),
-        // Published ports are learnt from the Engine's events, which takes a connection.
         said,
         has_profile,
-        lazy_in_vain: lazy && ports != Ports::Off,
-        idle_timeout: (lazy && ports == Ports::Off)
+        lazy_in_vain: lazy && stays,
+        idle_timeout: (lazy && !stays)
             .then(|| time(profile.idle_timeout, None, defaults.idle_timeout).unwrap_or(DEFAULT_IDLE_TIMEOUT)),
         ssh,
         ssh_config,

@@ -81,7 +81,7 @@ pub struct Target {
     pub mounts: Option<Mounts>,
     /// What `dtunnel audit` does not count.
     pub audit_ignore: Vec<IgnoredCheck>,
-    /// Did the user ask for a lazy tunnel, which is ignored with ports?
+    /// Did the user ask for a lazy tunnel, which is ignored with ports and mounts?
     pub(super) lazy_in_vain: bool,
     /// Why directories of this machine are not mounted, although they were asked for.
     pub(super) mounts_in_vain: Option<&'static str>,
@@ -205,7 +205,7 @@ impl Target {
             keywords.map(|keyword| format!("ssh_config sets `{keyword}` for this host; dtunnel ignores it")).collect();
         warnings.extend(self.ssh.token_warnings());
         if self.lazy_in_vain {
-            warnings.push("with published ports a tunnel stays connected: `lazy` is ignored".into());
+            warnings.push("with published ports or mounts a tunnel stays connected: `lazy` is ignored".into());
         }
         if let Some(why) = self.mounts_in_vain {
             warnings.push(format!("`mounts` is ignored: {why}"));

@@ -13,7 +13,7 @@ use zeroize::{Zeroize, Zeroizing};
 
 use super::options::Options;
 use super::prompt_relay::PromptRelay;
-use super::protocol::{Added, Event, MAX_LINE, PROTOCOL, Request, SIGN_OF_LIFE, Trouble, TunnelStatus};
+use super::protocol::{Added, Event, MAX_LINE, MountsTask, PROTOCOL, Request, SIGN_OF_LIFE, Trouble, TunnelStatus};
 use super::reload::reload;
 use crate::config::{Overrides, Settings};
 use crate::failure::{ExitCode, Failure};
@@ -108,6 +108,7 @@ impl Control {
             access: self.tunnel.access(),
             requests: self.tunnel.requests(),
             ports: self.tunnel.ports(),
+            mounts: self.tunnel.mounts(),
             engine: now.engine,
             last_error: now.last_error.map(|(message, _)| message),
             last_reset: now
@@ -185,6 +186,7 @@ impl Control {
                     };
                     send(&mut write, &event).await?;
                 }
+                Request::Mounts { what } => self.mounts(&mut requests, &mut write, what).await?,
                 Request::Watch { interactive, limit_ms, agent } => {
                     let agent = agent.map(PathBuf::from).filter(|socket| socket.is_absolute());
                     let has_other_agent = agent.is_some_and(|socket| self.tunnel.prefer_agent(socket));
@@ -196,6 +198,35 @@ impl Control {
                 }
                 Request::Down => return self.down(&mut write).await,
                 Request::Answer { id, answer } => self.prompts.answer(id, answer),
+            }
+        }
+    }
+
+    /// Does something with the mounted directories, and shows them meanwhile.
+    async fn mounts(&self, requests: &mut Requests, write: &mut WriteHalf, what: MountsTask) -> io::Result<()> {
+        let tunnel = self.tunnel.clone();
+        let mut work = std::pin::pin!(async move {
+            match what {
+                MountsTask::Sync => tunnel.sync_mounts().await.map(|()| 0),
+                MountsTask::Prune => tunnel.prune_mounts().await,
+            }
+        });
+        loop {
+            tokio::select! {
+                done = &mut work => {
+                    let event = match done {
+                        Ok(removed) => Event::Mounts { removed, trouble: None },
+                        Err(trouble) => Event::Mounts { removed: 0, trouble: Some(trouble) },
+                    };
+                    send(write, &Event::Status { status: Box::new(self.status()) }).await?;
+                    return send(write, &event).await;
+                }
+                () = tokio::time::sleep(SIGN_OF_LIFE) => {
+                    send(write, &Event::Status { status: Box::new(self.status()) }).await?;
+                }
+                request = requests.next() => if request?.is_none() {
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
             }
         }
     }

@@ -11,7 +11,7 @@ use crate::config::{Destination, Difference, Overrides, Settings};
 use crate::engine::EngineVersion;
 use crate::failure::Failure;
 use crate::ssh::{Carrier, Question, Secret, Step};
-use crate::tunnel::{ConnectionStatus, PortStatus, RequestStatus, State};
+use crate::tunnel::{ConnectionStatus, MountStatus, PortStatus, RequestStatus, State};
 
 /// The version of this protocol. A daemon with another one needs its own version of dtunnel.
 pub const PROTOCOL: u32 = 3;
@@ -59,8 +59,20 @@ pub enum Request {
     Reconnect,
     /// Reload the configuration. Answered by [`Event::Reloaded`] or [`Event::Failed`].
     Reload(Added),
+    /// Do this with the mounted directories. Answered by [`Event::Mounts`]; before that a status each second.
+    Mounts { what: MountsTask },
     /// End the tunnel. [`Event::Stopped`] reports the end.
     Down,
+}
+
+/// What is done with mounted directories.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MountsTask {
+    /// Wait until all are in step.
+    Sync,
+    /// Remove the mirrors that no container uses.
+    Prune,
 }
 
 /// Options of `up` that a reload adds to those of the tunnel's start.
@@ -110,6 +122,15 @@ pub enum Event {
         /// The previous attempt's failure; None for the first attempt.
         #[serde(default)]
         trouble: Option<Trouble>,
+    },
+    /// What [`Request::Mounts`] asked for is done.
+    Mounts {
+        /// Mirrors that were removed.
+        #[serde(default)]
+        removed: usize,
+        /// Why not all of it could be done.
+        #[serde(default)]
+        trouble: Option<String>,
     },
     /// A question to the user.
     Prompt {
@@ -194,6 +215,9 @@ pub struct TunnelStatus {
     /// The published ports; None if the tunnel does not forward them.
     #[serde(default)]
     pub ports: Option<Vec<PortStatus>>,
+    /// The mounted directories; None if the tunnel mounts none.
+    #[serde(default)]
+    pub mounts: Option<Vec<MountStatus>>,
     /// The Engine's versions, once it has answered.
     pub engine: Option<EngineVersion>,
     /// The last failure; None while the tunnel works.
@@ -251,6 +275,7 @@ impl TunnelStatus {
             access: None,
             requests: Vec::new(),
             ports: None,
+            mounts: None,
             engine: None,
             last_error: None,
             last_reset: None,

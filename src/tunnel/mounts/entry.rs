@@ -60,6 +60,13 @@ pub enum MountState {
     Unused,
 }
 
+impl MountState {
+    /// Does it need somebody's attention?
+    pub fn is_trouble(self) -> bool {
+        matches!(self, Self::Conflict | Self::Failing)
+    }
+}
+
 impl std::fmt::Display for MountState {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
@@ -86,8 +93,8 @@ pub struct MountStatus {
     pub files: usize,
     /// Bytes of all files here.
     pub bytes: u64,
-    /// When something was last carried.
-    pub last_change: Option<SystemTime>,
+    /// When something was last carried (RFC 3339).
+    pub last_change: Option<String>,
     /// Copies that are kept here of what both sides had changed.
     pub conflicts: Vec<String>,
     /// What could not be carried, with the reason.
@@ -300,7 +307,7 @@ impl Entry {
             state,
             files: done.files,
             bytes: done.bytes,
-            last_change: done.last_change,
+            last_change: done.last_change.map(|time| humantime::format_rfc3339_seconds(time).to_string()),
             conflicts: done.conflicts.into_iter().collect(),
             failed: done.failed.into_iter().chain(done.not_carried).collect(),
             left: done.left,
