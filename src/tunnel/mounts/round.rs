@@ -4,7 +4,6 @@
 //! what the journal has. The owner calls [`Mount::round`] after each change and once a second where a container may write.
 
 use std::io;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
@@ -12,10 +11,10 @@ use tokio::task::spawn_blocking;
 
 use super::apply::{Done, Here};
 use super::base::{Record, after, before};
-use super::host::{Arrived, Listing, Mirror, Run};
+use super::host::{Arrived, Listing, Mirror, Run, Sending};
 use super::journal::Journal;
 use super::reconcile::{Left, Plan, Rules, plan};
-use super::scan::{self, Bounds, Scan, scan};
+use super::scan::{self, Bounds, Scan, Source, scan};
 use super::step::Step;
 use super::tree::{Node, RelPath};
 use crate::os::beneath::seen;
@@ -63,7 +62,7 @@ impl Report {
 /// A directory here and its mirror. One process has one of them at a time.
 #[derive(Debug)]
 pub(super) struct Mount<R> {
-    root: PathBuf,
+    source: Source,
     here: Arc<Here>,
     mirror: Mirror<R>,
     journal: Arc<Mutex<Journal>>,
@@ -74,20 +73,20 @@ pub(super) struct Mount<R> {
 }
 
 impl<R: Run> Mount<R> {
-    /// Opens the directory `root` and the journal at `journal`. `read_only`: nothing comes back from the host. Blocks.
+    /// Opens the source and the journal at `journal`. `read_only`: nothing comes back from the host. Blocks.
     ///
     /// # Errors
     /// From the system.
     pub(super) fn open(
-        root: PathBuf,
+        source: Source,
         mirror: Mirror<R>,
         journal: &std::path::Path,
         bounds: Bounds,
         read_only: bool,
     ) -> io::Result<Self> {
-        let here = Arc::new(Here::open(&root)?);
+        let here = Arc::new(Here::open(&source.dir)?);
         let journal = Arc::new(Mutex::new(Journal::open(journal)?));
-        Ok(Self { root, here, mirror, journal, bounds, read_only, most_steps: usize::MAX })
+        Ok(Self { source, here, mirror, journal, bounds, read_only, most_steps: usize::MAX })
     }
 
     /// The mirror.
@@ -95,16 +94,26 @@ impl<R: Run> Mount<R> {
         &self.mirror
     }
 
+    /// What a container mounts: a directory of the host, or a file.
+    pub(super) fn bind_path(&self) -> String {
+        let tree = self.mirror.tree();
+        match &self.source.only {
+            Some(name) => format!("{tree}/{}", String::from_utf8_lossy(name.as_bytes())),
+            None => tree,
+        }
+    }
+
     /// Brings both sides in step.
     ///
     /// # Errors
     /// A side cannot be read, or the journal not written: nothing is done then, or no more.
     pub(super) async fn round(&self) -> Result<Report, Error> {
-        let (root, bounds) = (self.root.clone(), self.bounds);
-        let reading = spawn_blocking(move || scan(&root, bounds));
+        let (source, bounds) = (self.source.clone(), self.bounds);
+        let reading = spawn_blocking(move || scan(&source, bounds));
         let (here, there) = tokio::join!(reading, self.mirror.scan(self.bounds));
         let (here, mut there) = (here.map_err(joined)??, there.map_err(Error::Host)?);
         here.ignored.hide(&mut there.reading);
+        self.source.limit(&mut there.reading);
         let time = time_now();
         let mut plan = self.plan(&here, &there, &time);
         plan.steps.truncate(self.most_steps);
@@ -215,11 +224,13 @@ impl<R: Run> Mount<R> {
             return Ok(());
         }
         self.begin(&steps).await?;
-        let root = self.root.clone();
+        let root = self.source.dir.clone();
         let mode =
             spawn_blocking(move || std::fs::metadata(root).map(|meta| seen(&meta).mode)).await.map_err(joined)?;
         let mode = mode.map_err(Error::Here)? | 0o700;
-        let sent = self.mirror.send(self.here.clone(), steps.clone(), is_new, mode).await.map_err(Error::Host)?;
+        let fill = is_new.then_some(mode);
+        let sending = Sending { steps: steps.clone(), fill, in_place: self.source.only.is_some() };
+        let sent = self.mirror.send(self.here.clone(), sending).await.map_err(Error::Host)?;
         let mut records = Vec::new();
         if is_new {
             // What was begun was about no mirror.

@@ -67,6 +67,17 @@ pub(super) struct Mirror<R> {
     root: String,
 }
 
+/// What is to be changed on the host, and of what.
+#[derive(Debug, Default)]
+pub(super) struct Sending {
+    /// Steps that change the host, in their order.
+    pub(super) steps: Vec<Step>,
+    /// The mode of a new tree; None if there is a mirror. A new one gets its name when all is there.
+    pub(super) fill: Option<u16>,
+    /// Files are written where they are, since containers hold them and not their directory.
+    pub(super) in_place: bool,
+}
+
 impl<R: Run> Mirror<R> {
     /// The mirror below the directory `root` of the host, an absolute path that only the login may write to.
     pub(super) fn new(run: R, root: String) -> Self {
@@ -103,20 +114,17 @@ impl<R: Run> Mirror<R> {
         })
     }
 
-    /// Does the steps that change the host, in their order. `is_new`: there is no mirror yet; it gets its name when all is
-    /// there, and the mode `mode`.
+    /// Does the steps that change the host.
     ///
     /// # Errors
     /// The connection's. Then nobody knows what was done.
-    pub(super) async fn send(&self, here: Arc<Here>, steps: Vec<Step>, is_new: bool, mode: u16) -> io::Result<Sent> {
+    pub(super) async fn send(&self, here: Arc<Here>, sending: Sending) -> io::Result<Sent> {
         let (mut ours, theirs) = tokio::io::duplex(PIPE);
         let (stream, stdin) = tokio::io::duplex(PIPE);
         let nonce = format!("{:032x}", fastrand::u128(..));
         let script = self.script(scripts::SEND, &[("K", &nonce)]);
-        let count = steps.len();
-        let making = tokio::task::spawn_blocking(move || {
-            outgoing::write(SyncIoBridge::new(stream), &here, &steps, is_new.then_some(mode))
-        });
+        let count = sending.steps.len();
+        let making = tokio::task::spawn_blocking(move || outgoing::write(SyncIoBridge::new(stream), &here, &sending));
         let mut answer = Vec::new();
         let (ended, read, made) = tokio::join!(
             self.run.run(&script, stdin, theirs),

@@ -4,6 +4,7 @@ use std::io::{self, BufWriter, Read, Write};
 
 use tar::{Builder, EntryType, Header};
 
+use super::Sending;
 use super::scripts::quoted_bytes;
 use crate::os::beneath::{Seen, name_of, seen};
 use crate::tunnel::mounts::apply::Here;
@@ -45,18 +46,20 @@ struct Group {
     names: Vec<(usize, Vec<u8>)>,
     /// What stat says of the names before; None: not looked at. Of a new directory its mode, in octal.
     expected: Vec<Option<String>>,
+    /// Of a file that is written in place.
+    mode: u16,
 }
 
-/// Writes the stream. `fill`: the steps are a whole new tree, with this mode. Returns what could not be read here. Blocks.
+/// Writes the stream. Returns what could not be read here. Blocks.
 ///
 /// # Errors
 /// Of the stream.
-pub(super) fn write(stream: impl Write, here: &Here, steps: &[Step], fill: Option<u16>) -> io::Result<Vec<String>> {
+pub(super) fn write(stream: impl Write, here: &Here, sending: &Sending) -> io::Result<Vec<String>> {
     let tar = Builder::new(BufWriter::with_capacity(BUFFER, stream));
     let mut stream = Stream { tar, here, plan: Vec::new(), failed: Vec::new() };
-    match fill {
-        Some(mode) => stream.fill(steps, mode)?,
-        None => stream.change(steps)?,
+    match sending.fill {
+        Some(mode) => stream.fill(&sending.steps, mode)?,
+        None => stream.change(sending)?,
     }
     let plan = std::mem::take(&mut stream.plan);
     let size = u64::try_from(plan.len()).map_err(io::Error::other)?;
@@ -109,12 +112,13 @@ impl<W: Write> Stream<'_, W> {
         Ok(())
     }
 
-    fn change(&mut self, steps: &[Step]) -> io::Result<()> {
+    fn change(&mut self, sending: &Sending) -> io::Result<()> {
+        let steps = &sending.steps;
         let mut groups: Vec<Group> = Vec::new();
         let mut add = |number: usize, kind: &'static str, path: &RelPath, expected: Option<String>| {
             let dir = path.parent().map_or_else(Vec::new, |dir| dir.as_bytes().to_vec());
             let name = [b"./", path.name()].concat();
-            let is_single = matches!(kind, "gonedir" | "newdir" | "mode");
+            let is_single = matches!(kind, "gonedir" | "newdir" | "mode" | "over");
             let room = |group: &&mut Group| {
                 let bytes: usize = group.names.iter().map(|(_, name)| name.len()).sum();
                 let is_next = group.names.last().is_some_and(|(last, _)| last + 1 == number);
@@ -127,7 +131,9 @@ impl<W: Write> Stream<'_, W> {
                     group.names.push((number, name));
                     group.expected.push(expected);
                 }
-                None => groups.push(Group { dir, kind, names: vec![(number, name)], expected: vec![expected] }),
+                None => {
+                    groups.push(Group { dir, kind, names: vec![(number, name)], expected: vec![expected], mode: 0 })
+                }
             }
         };
         for (number, step) in steps.iter().enumerate() {
@@ -137,7 +143,10 @@ impl<W: Write> Stream<'_, W> {
                 Step::Push { path, node, .. } if node.is_dir() => {
                     add(number, "newdir", path, Some(format!("{:o}", node.mode().unwrap_or(0o700))));
                 }
-                Step::Push { path, over, .. } => add(number, "put", path, stat_of(over.as_ref())),
+                Step::Push { path, over, .. } => {
+                    let is_over = sending.in_place && matches!(over, Some(Node::File { .. }));
+                    add(number, if is_over { "over" } else { "put" }, path, stat_of(over.as_ref()));
+                }
                 Step::ModeThere { path, .. } => add(number, "mode", path, Some(String::new())),
                 _ => {}
             }
@@ -153,7 +162,10 @@ impl<W: Write> Stream<'_, W> {
         if let ("mode", Some(step)) = (group.kind, steps.get(first)) {
             return self.mode(first, step);
         }
-        if group.kind == "put" {
+        if let ("over", Some(mode)) = (group.kind, steps.get(first).and_then(Step::result).and_then(Node::mode)) {
+            group.mode = mode;
+        }
+        if matches!(group.kind, "put" | "over") {
             let mut kept = Vec::new();
             for (step, name) in &group.names {
                 let Some(Step::Push { path, node, .. }) = steps.get(*step) else { continue };
@@ -209,6 +221,7 @@ impl<W: Write> Stream<'_, W> {
         let expected = group.expected.get(at).unwrap_or_default();
         match group.kind {
             "put" => write!(self.plan, "put {number} {first} {count} ")?,
+            "over" => write!(self.plan, "over {number} {first} {:o} ", group.mode)?,
             "gone" => write!(self.plan, "gone {first} {count} ")?,
             "newdir" => {
                 let mode = expected.first().and_then(Option::as_deref).unwrap_or("700");
@@ -216,7 +229,7 @@ impl<W: Write> Stream<'_, W> {
             }
             kind => write!(self.plan, "{kind} {first}")?,
         }
-        if matches!(group.kind, "put" | "gone") {
+        if matches!(group.kind, "put" | "over" | "gone") {
             let known: Option<Vec<&str>> = expected.iter().map(Option::as_deref).collect();
             let known =
                 known.map(|lines| lines.into_iter().filter(|line| !line.is_empty()).collect::<Vec<_>>().join("\n"));

@@ -38,7 +38,8 @@ fi
 /// Reads a tar stream into a directory of its own: groups of files, and `plan`, which puts them in their places. `same`:
 /// size and time of what the names have are as the plan says, before they are replaced or removed. A name is moved into the
 /// current directory, since mv would go into a directory that a link of that name leads to. Modes of files are changed by
-/// another name in the stage, where nobody can put a link in its place.
+/// another name in the stage, where nobody can put a link in its place, and so are files that are written in place (`over`).
+/// If that fails, for want of space for instance, the old content is written back.
 pub(super) const SEND: &str = r#"mkdir -p "$R" && cd -P "$R" || exit 3
 R=$(pwd -P); T=$R/tree
 rm -rf "$R"/stage.*
@@ -54,6 +55,16 @@ put() {
   g=$1 i=$2 n=$3; shift 3; same "$@" || return; shift
   for f do shift; set -- "$@" "$S/$g/${f#./}"; done
   mv -f "$@" . && did $i $n
+}
+over() {
+  g=$1 i=$2 m=$3; shift 3; same "$@" || return
+  ln "$2" "$S/over" && [ -f "$S/over" ] && [ ! -L "$S/over" ] && cp -p "$S/over" "$S/old" &&
+    if cat "$S/$g/${2#./}" >"$S/over"; then
+      chmod "$m" "$S/over" && touch -r "$S/$g/${2#./}" "$S/over" && did $i 1
+    else
+      cat "$S/old" >"$S/over"; touch -r "$S/old" "$S/over"; false
+    fi; s=$?
+  rm -f "$S/over" "$S/old"; return $s
 }
 gone() { i=$1 n=$2; shift 2; same "$@" || return; shift; rm -f "$@" && did $i $n; }
 gonedir() { rmdir "$2" && did $1 1; }

@@ -124,7 +124,8 @@ impl Lab {
     }
 
     async fn send(&self, steps: Vec<Step>, is_new: bool) -> Sent {
-        self.mirror.send(self.ours(), steps, is_new, 0o755).await.expect("sent")
+        let sending = Sending { steps, fill: is_new.then_some(0o755), in_place: false };
+        self.mirror.send(self.ours(), sending).await.expect("sent")
     }
 
     async fn push(&self, names: &[&[u8]], is_new: bool) -> Sent {
@@ -392,7 +393,7 @@ async fn a_host_that_lies_changes_nothing_but_what_was_asked_for() {
         assert!(matches!(&arrived[..], [Arrived::Failed(_)]), "{number}: {arrived:?}");
         assert_eq!(fs::read_dir(dir.path()).expect("read").count(), 0, "{number}");
         assert!(mirror.scan(Bounds::default()).await.is_err());
-        let sent = mirror.send(here, vec![], false, 0o755).await.expect("sent");
+        let sent = mirror.send(here, Sending::default()).await.expect("sent");
         assert_eq!(sent.identity, None);
     }
     // More bytes than allowed, then twice the same.

@@ -1,6 +1,6 @@
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
@@ -20,7 +20,8 @@ struct Lab {
 
 fn mount(here: &Path, other: &Path, shell: LocalShell, read_only: bool) -> Mount<LocalShell> {
     let mirror = Mirror::new(shell, other.join("mirror").to_string_lossy().into_owned());
-    Mount::open(here.into(), mirror, &other.join("journal"), Bounds::default(), read_only).expect("opened")
+    Mount::open(Source::of(here).expect("a source"), mirror, &other.join("journal"), Bounds::default(), read_only)
+        .expect("opened")
 }
 
 impl Lab {
@@ -152,6 +153,55 @@ async fn links_and_sockets_of_the_host_stay_there() {
     assert_eq!(report.left.len(), 3);
     assert_eq!(text(here, "d/a"), "1\n");
     assert!(!here.join("out").is_symlink() && !here.join("p").exists());
+}
+
+/// A container that binds a file holds its inode.
+#[tokio::test]
+async fn a_single_file_keeps_its_place_on_the_host_and_comes_back_whole() {
+    for tools in [LocalShell::gnu, LocalShell::busybox] {
+        let (here, other) = (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
+        shell(here.path(), "echo 1 > n.conf; echo x > other; chmod 640 n.conf");
+        let mount = mount(&here.path().join("n.conf"), other.path(), tools(), false);
+        let in_step = async || {
+            let report = mount.round().await.expect("a round");
+            assert!(report.is_in_step(), "{report:?}");
+            let again = mount.round().await.expect("a round");
+            assert_eq!((again.done, again.is_in_step()), (0, true), "{again:?}");
+            report
+        };
+        assert_eq!(in_step().await.entries, 1);
+        let tree = other.path().join("mirror/tree");
+        assert_eq!(mount.bind_path(), tree.join("n.conf").to_string_lossy());
+        // What a container has open, and a name of the same file.
+        fs::hard_link(tree.join("n.conf"), other.path().join("bound")).expect("linked");
+        let bound = || text(other.path(), "bound");
+        shell(here.path(), "echo longer > n.conf.new; mv n.conf.new n.conf; chmod 600 n.conf");
+        assert_eq!(in_step().await.done, 1);
+        assert_eq!((bound(), text(&tree, "n.conf")), ("longer\n".into(), "longer\n".into()));
+        // Deleted here for a moment, as some editors do, and never there.
+        shell(here.path(), "rm n.conf");
+        in_step().await;
+        assert_eq!(bound(), "longer\n");
+        shell(here.path(), "echo again, by me > n.conf");
+        in_step().await;
+        assert_eq!(bound(), "again, by me\n");
+        // The container's write comes back; nothing else does.
+        shell(other.path(), "echo built by it > bound; echo y > mirror/tree/other");
+        in_step().await;
+        assert_eq!((text(here.path(), "n.conf"), text(here.path(), "other")), ("built by it\n".into(), "x\n".into()));
+        shell(here.path(), "echo mine > n.conf");
+        shell(other.path(), "echo theirs, longer > bound");
+        let copy = in_step().await.conflicts[0].to_string();
+        assert_eq!(
+            [text(here.path(), "n.conf"), bound(), text(here.path(), &copy)],
+            ["mine\n", "mine\n", "theirs, longer\n"]
+        );
+        // A link in its place is neither followed nor carried.
+        shell(here.path(), "rm n.conf; ln -s other n.conf");
+        assert_eq!(mount.round().await.expect("a round").failed.len(), 1);
+        assert_eq!(bound(), "mine\n");
+        assert_eq!(fs::read_dir(other.path().join("mirror")).expect("read").count(), 2);
+    }
 }
 
 // ---- random operations on both sides, with the link cut anywhere
