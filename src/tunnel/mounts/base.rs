@@ -49,7 +49,7 @@ pub(super) enum Record {
     Set(RelPath, Known),
     Forget(RelPath),
     /// Nothing is known any more, and what follows is about this mirror.
-    Mirror(Vec<u8>),
+    Mirror(String),
 }
 
 /// Changes the base as the record says, but for which mirror it is about.

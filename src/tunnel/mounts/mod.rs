@@ -10,6 +10,7 @@ mod apply;
 mod base;
 mod host;
 mod journal;
+mod progress;
 mod reconcile;
 mod round;
 mod scan;

@@ -13,10 +13,11 @@ use super::apply::{Done, Here};
 use super::base::{Record, after, before};
 use super::host::{Arrived, Listing, Mirror, Run, Sending};
 use super::journal::Journal;
+use super::progress::{Phase, Progress};
 use super::reconcile::{Left, Plan, Rules, plan};
 use super::scan::{self, Bounds, Scan, Source, scan};
 use super::step::Step;
-use super::tree::{Node, RelPath};
+use super::tree::{Grain, Node, RelPath};
 use crate::os::beneath::seen;
 use crate::sync::lock;
 
@@ -103,14 +104,21 @@ impl<R: Run> Mount<R> {
         }
     }
 
+    /// How far a round is. Cheap.
+    pub(super) fn progress(&self) -> Progress {
+        self.mirror.meter().now()
+    }
+
     /// Brings both sides in step.
     ///
     /// # Errors
     /// A side cannot be read, or the journal not written: nothing is done then, or no more.
     pub(super) async fn round(&self) -> Result<Report, Error> {
         let (source, bounds) = (self.source.clone(), self.bounds);
+        let looking = self.mirror.meter().begin(Phase::Looking, &[]);
         let reading = spawn_blocking(move || scan(&source, bounds));
         let (here, there) = tokio::join!(reading, self.mirror.scan(self.bounds));
+        drop(looking);
         let (here, mut there) = (here.map_err(joined)??, there.map_err(Error::Host)?);
         here.ignored.hide(&mut there.reading);
         self.source.limit(&mut there.reading);
@@ -140,7 +148,7 @@ impl<R: Run> Mount<R> {
             !lost.iter().any(|lost| step.path() == lost || step.path().is_below(lost) || lost.is_below(step.path()))
         };
         work.outgoing.retain(is_safe);
-        self.send(work.outgoing, there.identity.is_none(), &mut report).await?;
+        self.send(work.outgoing, there.identity, there.grain, &mut report).await?;
         self.delete_here(work.delete, &mut report).await?;
         self.fetch(work.fetch, &time, &mut report).await?;
         self.modes_here(work.modes, &mut report).await?;
@@ -197,6 +205,7 @@ impl<R: Run> Mount<R> {
         if steps.is_empty() {
             return Ok(Vec::new());
         }
+        let _busy = self.mirror.meter().begin(Phase::Fetching, &steps);
         let arrived = self.mirror.fetch(self.here.clone(), steps.clone(), self.bounds, time.into()).await;
         let (mut records, mut lost) = (Vec::new(), Vec::new());
         for (step, one) in steps.iter().zip(arrived.map_err(Error::Host)?) {
@@ -219,7 +228,14 @@ impl<R: Run> Mount<R> {
         Ok(lost)
     }
 
-    async fn send(&self, steps: Vec<Step>, is_new: bool, report: &mut Report) -> Result<(), Error> {
+    async fn send(
+        &self,
+        steps: Vec<Step>,
+        identity: Option<String>,
+        grain: Grain,
+        report: &mut Report,
+    ) -> Result<(), Error> {
+        let is_new = identity.is_none();
         if steps.is_empty() && !is_new {
             return Ok(());
         }
@@ -229,7 +245,9 @@ impl<R: Run> Mount<R> {
             spawn_blocking(move || std::fs::metadata(root).map(|meta| seen(&meta).mode)).await.map_err(joined)?;
         let mode = mode.map_err(Error::Here)? | 0o700;
         let fill = is_new.then_some(mode);
-        let sending = Sending { steps: steps.clone(), fill, in_place: self.source.only.is_some() };
+        let in_place = self.source.only.is_some();
+        let _busy = self.mirror.meter().begin(Phase::Sending, &steps);
+        let sending = Sending { steps: steps.clone(), fill, in_place, identity, grain };
         let sent = self.mirror.send(self.here.clone(), sending).await.map_err(Error::Host)?;
         let mut records = Vec::new();
         if is_new {
@@ -277,6 +295,7 @@ impl<R: Run> Mount<R> {
             _ => Err(io::ErrorKind::InvalidInput.into()),
         })
         .await?;
+        let _busy = self.mirror.meter().begin(Phase::Fetching, &files);
         for batch in files.chunks(BATCH) {
             let old: Vec<_> = {
                 let journal = lock(&self.journal);
