@@ -133,7 +133,12 @@ impl Ignored {
         false
     }
 
-    /// Adds the ignored paths of a reading of the host to what is not known.
+    /// Whether nothing is.
+    pub(super) fn is_empty(&self) -> bool {
+        self.files.is_empty()
+    }
+
+    /// Adds the ignored paths of a reading to what is not known.
     pub(super) fn hide(&self, reading: &mut Reading) {
         let hidden = reading.tree.iter().filter(|(path, node)| self.has(path, node.is_dir()));
         let hidden: Vec<RelPath> = hidden.map(|(path, _)| path.clone()).collect();
@@ -160,7 +165,46 @@ pub(super) fn node_of(seen: &Seen) -> Node {
 pub(super) fn scan(source: &Source, bounds: Bounds) -> Result<Scan, Error> {
     match &source.only {
         Some(name) => scan_file(&source.dir, name, bounds),
-        None => scan_below(&source.dir, bounds),
+        None => scan_below(&source.dir, None, bounds),
+    }
+}
+
+/// Reads what is mounted at `path` and below it. Ignore files above are not looked at. Blocks.
+///
+/// # Errors
+/// As of [`scan`].
+pub(super) fn scan_part(source: &Source, path: &RelPath, bounds: Bounds) -> Result<Scan, Error> {
+    if source.only.is_some() {
+        return scan(source, bounds);
+    }
+    match look(source, path) {
+        Ok(Some(node)) if node.is_dir() => {
+            let mut scan = scan_below(&source.dir, Some(path), bounds)?;
+            scan.reading.tree.insert(path.clone(), node);
+            Ok(scan)
+        }
+        found => {
+            let mut scan = Scan::default();
+            match found {
+                // It changes what is ignored.
+                _ if path.name() == IGNORE.as_bytes() => scan.failed.push((path.to_string(), "changed".into())),
+                Ok(node) => scan.reading.tree.extend(node.map(|node| (path.clone(), node))),
+                Err(e) => scan.failed.push((path.to_string(), e.to_string())),
+            }
+            Ok(scan)
+        }
+    }
+}
+
+/// What is at the path here; None if nothing. The directories above are followed wherever they lead.
+///
+/// # Errors
+/// From the system.
+pub(super) fn look(source: &Source, path: &RelPath) -> io::Result<Option<Node>> {
+    match read(&source.dir.join(name_of(path.as_bytes())?)) {
+        Ok(node) => Ok(Some(node)),
+        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
+        Err(e) => Err(e),
     }
 }
 
@@ -186,10 +230,11 @@ fn scan_file(dir: &Path, name: &RelPath, bounds: Bounds) -> Result<Scan, Error> 
     Ok(scan)
 }
 
-/// All below `root`.
-fn scan_below(root: &Path, bounds: Bounds) -> Result<Scan, Error> {
+/// All below `root`, or below the path `start` in it.
+fn scan_below(root: &Path, start: Option<&RelPath>, bounds: Bounds) -> Result<Scan, Error> {
     std::fs::read_dir(root).map_err(Error::Root)?;
-    let mut walk = WalkBuilder::new(root);
+    let start = start.map(|start| name_of(start.as_bytes())).transpose().map_err(Error::Root)?;
+    let mut walk = WalkBuilder::new(start.map_or_else(|| root.into(), |start| root.join(start)));
     walk.standard_filters(false).parents(false).follow_links(false).add_custom_ignore_filename(IGNORE);
     let mut scan = Scan::default();
     let mut sizes = BTreeMap::<Vec<u8>, (u64, u64)>::new();

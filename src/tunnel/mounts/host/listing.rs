@@ -2,6 +2,8 @@
 
 use std::io;
 
+use sha2::{Digest, Sha256};
+
 use crate::tunnel::mounts::scan::Bounds;
 use crate::tunnel::mounts::tree::{Grain, MAX_LENGTH, Node, Reading, RelPath, Tree, is_own_name};
 
@@ -20,6 +22,8 @@ pub(in crate::tunnel::mounts) struct Listing {
     pub(in crate::tunnel::mounts) reading: Reading,
     /// How fine the times are.
     pub(in crate::tunnel::mounts) grain: Grain,
+    /// Of the answer's bytes: the same listing has the same.
+    pub(in crate::tunnel::mounts) digest: String,
     /// Paths that are not known, and why.
     pub(in crate::tunnel::mounts) failed: Vec<(String, String)>,
 }
@@ -34,10 +38,11 @@ pub(super) fn most_bytes(bounds: Bounds) -> u64 {
 /// # Errors
 /// It is none, is cut, or has more than `bounds`.
 pub(super) fn parse(answer: &[u8], bounds: Bounds) -> io::Result<Listing> {
+    let digest = Sha256::digest(answer).iter().map(|byte| format!("{byte:02x}")).collect();
     let answer = answer.strip_suffix(b"\0").ok_or_else(cut)?;
     let mut fields = answer.split(|byte| *byte == 0);
     let mut listing =
-        Listing { identity: None, reading: Reading::default(), grain: Grain::Nanosecond, failed: Vec::new() };
+        Listing { identity: None, reading: Reading::default(), grain: Grain::Nanosecond, digest, failed: Vec::new() };
     match fields.next() {
         Some(b"gone") => return Ok(listing),
         Some(b"mirror") => {}

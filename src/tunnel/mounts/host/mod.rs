@@ -18,7 +18,6 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use sha2::{Digest, Sha256};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio_util::io::SyncIoBridge;
 
@@ -79,8 +78,7 @@ pub(super) struct Mirror<R> {
     /// The directory of the mirror on the host, absolute.
     root: String,
     meter: Arc<Meter>,
-    /// The last listing, by the digest of its bytes.
-    last: Mutex<Option<(String, Listing)>>,
+    last: Mutex<Option<Listing>>,
     /// [`STALL`] and [`QUIET`].
     stall: Duration,
     quiet: Duration,
@@ -112,6 +110,12 @@ impl<R: Run> Mirror<R> {
         format!("{}/tree", self.root)
     }
 
+    /// What runs the commands.
+    #[cfg(test)]
+    pub(super) fn run(&self) -> &R {
+        &self.run
+    }
+
     /// How far a step of [`Self::send`] or [`Self::fetch`] is.
     pub(super) fn meter(&self) -> &Meter {
         &self.meter
@@ -123,7 +127,7 @@ impl<R: Run> Mirror<R> {
     /// The connection's; the host's answer is none, or has more than `bounds`.
     pub(super) async fn scan(&self, bounds: Bounds) -> io::Result<Listing> {
         let (mut ours, theirs) = tokio::io::duplex(PIPE);
-        let known = lock(&self.last).as_ref().map(|(digest, _)| digest.clone()).unwrap_or_default();
+        let known = lock(&self.last).as_ref().map(|listing| listing.digest.clone()).unwrap_or_default();
         let script = self.script(scripts::SCAN, &[("D", &known)]);
         let mut answer = Vec::new();
         let most = listing::most_bytes(bounds);
@@ -137,28 +141,17 @@ impl<R: Run> Mirror<R> {
         }
         let ended = ended?;
         if answer == scripts::SAME
-            && let Some((digest, listing)) = &*lock(&self.last)
-            && *digest == known
+            && let Some(listing) = &*lock(&self.last)
+            && listing.digest == known
         {
             return Ok(listing.clone());
         }
-        let parsed = tokio::task::spawn_blocking(move || {
-            let digest: String = Sha256::digest(&answer).iter().map(|byte| format!("{byte:02x}")).collect();
-            listing::parse(&answer, bounds).map(|listing| (digest, listing))
-        });
-        match parsed.await? {
-            Ok((digest, listing)) => {
-                *lock(&self.last) = Some((digest, listing.clone()));
-                Ok(listing)
-            }
-            Err(error) => {
-                *lock(&self.last) = None;
-                Err(match last_lines(&ended.stderr, 1).pop() {
-                    Some(line) => io::Error::other(format!("{error}: {line}")),
-                    None => error,
-                })
-            }
-        }
+        let listing = tokio::task::spawn_blocking(move || listing::parse(&answer, bounds)).await?;
+        *lock(&self.last) = listing.as_ref().ok().cloned();
+        listing.map_err(|error| match last_lines(&ended.stderr, 1).pop() {
+            Some(line) => io::Error::other(format!("{error}: {line}")),
+            None => error,
+        })
     }
 
     /// Runs a command, and gives it up when nothing moves for `limit`.

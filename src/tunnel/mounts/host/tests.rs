@@ -119,7 +119,7 @@ impl Lab {
     }
 
     fn ours(&self) -> Arc<Here> {
-        Arc::new(Here::open(self.here.path()).expect("opened"))
+        Arc::new(Here::open(self.here.path(), "t").expect("opened"))
     }
 
     fn node(&self, path: &RelPath) -> Node {
@@ -196,7 +196,7 @@ async fn a_mirror_is_filled_read_and_fetched_with_any_tools() {
 
         // Into an empty directory here.
         let back = tempfile::tempdir().expect("a directory");
-        let here = Arc::new(Here::open(back.path()).expect("opened"));
+        let here = Arc::new(Here::open(back.path(), "t").expect("opened"));
         for dir in ["d", "d/deep"] {
             here.make_dir(&path(dir.as_bytes()), 0o755).expect("made");
         }
@@ -295,7 +295,7 @@ async fn nothing_outside_the_mirror_is_read_or_written() {
         let steps = vec![fetching(&path(b"d/key"), seen.clone()), fetching(&path(b"f"), seen)];
         let back = tempfile::tempdir().expect("a directory");
         fs::create_dir(back.path().join("d")).expect("created");
-        let here = Arc::new(Here::open(back.path()).expect("opened"));
+        let here = Arc::new(Here::open(back.path(), "t").expect("opened"));
         let arrived = lab.mirror.fetch(here, steps, Bounds::default(), "T".into()).await.expect("fetched");
         assert!(arrived.iter().all(|one| matches!(one, Arrived::Failed(_))), "{arrived:?}");
         assert_eq!(fs::read_dir(back.path().join("d")).expect("read").count(), 0);
@@ -396,7 +396,7 @@ impl Run for Silent {
 async fn a_silent_host_is_given_up() {
     let dir = tempfile::tempdir().expect("a directory");
     fs::write(dir.path().join("a"), vec![0; 3 * PIPE]).expect("written");
-    let here = Arc::new(Here::open(dir.path()).expect("opened"));
+    let here = Arc::new(Here::open(dir.path(), "t").expect("opened"));
     let mut mirror = Mirror::new(Silent, "/nowhere".into());
     (mirror.stall, mirror.quiet) = (Duration::from_millis(1), Duration::from_millis(1));
     let node = here.look(&path(b"a")).expect("looked").expect("is there");
@@ -468,7 +468,7 @@ async fn a_host_that_lies_changes_nothing_but_what_was_asked_for() {
     ];
     for (number, answer) in answers.into_iter().enumerate() {
         let dir = tempfile::tempdir().expect("a directory");
-        let here = Arc::new(Here::open(dir.path()).expect("opened"));
+        let here = Arc::new(Here::open(dir.path(), "t").expect("opened"));
         let mirror = Mirror::new(Liar(answer), "/nowhere".into());
         let steps = vec![fetching(&path(b"a"), Node::File { size: 4, mtime: 1, mode: 0o644 })];
         let arrived = mirror.fetch(here.clone(), steps, Bounds::default(), "T".into()).await.expect("an answer");
@@ -483,7 +483,7 @@ async fn a_host_that_lies_changes_nothing_but_what_was_asked_for() {
     let twice = archive(0, &[(b"./a", EntryType::Regular, b"1"), (b"./a", EntryType::Regular, b"2")]);
     for (answer, expected) in [(big, None), (twice, Some("1"))] {
         let dir = tempfile::tempdir().expect("a directory");
-        let here = Arc::new(Here::open(dir.path()).expect("opened"));
+        let here = Arc::new(Here::open(dir.path(), "t").expect("opened"));
         let steps = vec![fetching(&path(b"a"), Node::File { size: 4, mtime: 1, mode: 0o644 })];
         let bounds = Bounds { bytes: 1000, entries: 9 };
         let _ = Mirror::new(Liar(answer), "/nowhere".into()).fetch(here, steps, bounds, "T".into()).await;
