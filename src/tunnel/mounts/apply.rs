@@ -37,22 +37,27 @@ pub(super) enum Done {
 
 /// The mounted directory. All methods block.
 #[derive(Debug)]
-pub(super) struct Here(Dir);
+pub(super) struct Here {
+    root: Dir,
+    /// In the names of temporary files, so that nobody else's are swept.
+    tag: String,
+}
 
 impl Here {
-    /// Opens the directory. If it is renamed later, it remains the one that is meant.
+    /// Opens the directory. If it is renamed later, it remains the one that is meant. `tag`: of this mount and no other one
+    /// that may have the same files, the same each time.
     ///
     /// # Errors
     /// From the system.
-    pub(super) fn open(root: &Path) -> io::Result<Self> {
-        Ok(Self(Dir::open(&root.canonicalize()?)?))
+    pub(super) fn open(root: &Path, tag: &str) -> io::Result<Self> {
+        Ok(Self { root: Dir::open(&root.canonicalize()?)?, tag: tag.into() })
     }
 
     /// The directory that `path` is in.
     fn parent(&self, path: &RelPath) -> io::Result<Dir> {
         let names: Vec<&[u8]> = path.names().collect();
         let above = names.get(..names.len().saturating_sub(1)).unwrap_or_default();
-        above.iter().try_fold(self.0.again()?, |dir, name| dir.enter(name))
+        above.iter().try_fold(self.root.again()?, |dir, name| dir.enter(name))
     }
 
     /// What is at the path; None if nothing.
@@ -76,7 +81,7 @@ impl Here {
     /// # Errors
     /// From the system.
     pub(super) fn sync(&self) -> io::Result<()> {
-        self.0.sync_all()
+        self.root.sync_all()
     }
 
     /// Puts a file there with the bytes of `content`, where `over` is now. `node` is a file, of which all is kept.
@@ -95,7 +100,7 @@ impl Here {
         is_synced: bool,
     ) -> io::Result<Done> {
         let dir = self.parent(path)?;
-        let temporary = written(&dir, node, content, is_synced)?;
+        let temporary = written(&dir, &self.tag, node, content, is_synced)?;
         self.place(&dir, &temporary, path, over, time)
     }
 
@@ -108,7 +113,7 @@ impl Here {
             return Err(io::Error::other("the link may lead out of the directory"));
         }
         let dir = self.parent(path)?;
-        let temporary = temporary(NEW);
+        let temporary = temporary(&self.tag, NEW);
         dir.create_link(&temporary, target)?;
         self.place(&dir, &temporary, path, over, time)
     }
@@ -125,7 +130,7 @@ impl Here {
         content: &mut dyn Read,
     ) -> io::Result<Done> {
         let (dir, copy) = self.parent_made(copy)?;
-        let temporary = written(&dir, node, content, true)?;
+        let temporary = written(&dir, &self.tag, node, content, true)?;
         let is_same = self.read(path).and_then(|ours| same_bytes(ours, dir.read(&temporary)?)).unwrap_or(false);
         if is_same {
             dir.remove(&temporary)?;
@@ -143,7 +148,7 @@ impl Here {
             return Err(io::Error::other("the link may lead out of the directory"));
         }
         let (dir, copy) = self.parent_made(copy)?;
-        let temporary = temporary(NEW);
+        let temporary = temporary(&self.tag, NEW);
         dir.create_link(&temporary, target)?;
         place_beside(&dir, &temporary, &copy).map(Done::KeptBoth)
     }
@@ -190,7 +195,7 @@ impl Here {
             Some(found) if !is_planned(&found, node) => return Err(changed()),
             Some(_) => {}
         }
-        let aside = temporary(OLD);
+        let aside = temporary(&self.tag, OLD);
         dir.rename_new(path.name(), &aside)?;
         match look(&dir, &aside)? {
             Some(found) if is_planned(&found, node) => dir.remove(&aside),
@@ -210,10 +215,10 @@ impl Here {
     /// # Errors
     /// From the system, of the root; other directories that are not there any more are left out.
     pub(super) fn sweep<'a>(&self, dirs: impl Iterator<Item = &'a RelPath>) -> io::Result<Vec<RelPath>> {
-        let mut kept = sweep(&self.0)?.iter().filter_map(|name| RelPath::new(name)).collect::<Vec<_>>();
+        let mut kept = sweep(&self.root, &self.tag)?.iter().filter_map(|name| RelPath::new(name)).collect::<Vec<_>>();
         for path in dirs {
             let dir = self.parent(path).and_then(|dir| dir.enter(path.name()));
-            let names = dir.and_then(|dir| sweep(&dir)).unwrap_or_default();
+            let names = dir.and_then(|dir| sweep(&dir, &self.tag)).unwrap_or_default();
             kept.extend(names.iter().filter_map(|name| path.join(name)));
         }
         Ok(kept)
@@ -224,7 +229,7 @@ impl Here {
     fn parent_made(&self, copy: &RelPath) -> io::Result<(Dir, RelPath)> {
         let names: Vec<&[u8]> = copy.names().collect();
         let (name, above) = names.split_last().ok_or_else(changed)?;
-        let (mut dir, mut path) = (self.0.again()?, None::<RelPath>);
+        let (mut dir, mut path) = (self.root.again()?, None::<RelPath>);
         for name in above {
             let below = |name: &[u8]| path.as_ref().map_or_else(|| RelPath::new(name), |path| path.join(name));
             let mut wanted = below(name).ok_or_else(changed)?;
@@ -251,7 +256,7 @@ impl Here {
 
     /// Gives the temporary file its name, if that still has what the plan saw.
     fn place(&self, dir: &Dir, temporary: &[u8], path: &RelPath, over: Option<&Node>, time: &str) -> io::Result<Done> {
-        let placed = place(dir, temporary, path, over);
+        let placed = place(dir, &self.tag, temporary, path, over);
         match placed {
             Ok(true) => look(dir, path.name())?.map(Done::Changed).ok_or_else(changed),
             Ok(false) => {
@@ -266,7 +271,7 @@ impl Here {
     }
 }
 
-fn place(dir: &Dir, temporary: &[u8], path: &RelPath, over: Option<&Node>) -> io::Result<bool> {
+fn place(dir: &Dir, tag: &str, temporary: &[u8], path: &RelPath, over: Option<&Node>) -> io::Result<bool> {
     let name = path.name();
     let found = look(dir, name)?;
     let Some(over) = over else {
@@ -285,7 +290,7 @@ fn place(dir: &Dir, temporary: &[u8], path: &RelPath, over: Option<&Node>) -> io
         Some(_) => {}
     }
     // From now on the temporary name may be of a file of the user's.
-    let aside = self::temporary(OLD);
+    let aside = self::temporary(tag, OLD);
     dir.rename_new(temporary, &aside)?;
     let back = || dir.rename_new(&aside, temporary);
     match dir.exchange(&aside, name) {
@@ -325,9 +330,9 @@ fn place_beside(dir: &Dir, temporary: &[u8], copy: &RelPath) -> io::Result<RelPa
 }
 
 /// A file with all that `node` has, under a temporary name.
-fn written(dir: &Dir, node: &Node, content: &mut dyn Read, is_synced: bool) -> io::Result<Vec<u8>> {
+fn written(dir: &Dir, tag: &str, node: &Node, content: &mut dyn Read, is_synced: bool) -> io::Result<Vec<u8>> {
     let Node::File { size, mtime, mode } = node else { return Err(io::Error::other("no file")) };
-    let name = temporary(NEW);
+    let name = temporary(tag, NEW);
     let file = dir.create(&name)?;
     let mut fill = |mut file: File| {
         let copied = io::copy(&mut content.take(*size), &mut file)?;
@@ -344,12 +349,14 @@ fn written(dir: &Dir, node: &Node, content: &mut dyn Read, is_synced: bool) -> i
     Ok(name)
 }
 
-fn sweep(dir: &Dir) -> io::Result<Vec<Vec<u8>>> {
+fn sweep(dir: &Dir, tag: &str) -> io::Result<Vec<Vec<u8>>> {
     let mut kept = Vec::new();
-    for name in dir.names()?.into_iter().filter(|name| name.starts_with(TEMPORARY)) {
-        if name[TEMPORARY.len()..].starts_with(NEW) {
+    let ours = |kind: &[u8]| [TEMPORARY, kind, tag.as_bytes(), b"-"].concat();
+    let (new, old) = (ours(NEW), ours(OLD));
+    for name in dir.names()? {
+        if name.starts_with(&new) {
             let _ = dir.remove(&name);
-        } else {
+        } else if name.starts_with(&old) {
             kept.push(name);
         }
     }
@@ -368,8 +375,8 @@ fn is_planned(found: &Node, planned: &Node) -> bool {
     found.same(planned, Grain::Nanosecond)
 }
 
-fn temporary(kind: &[u8]) -> Vec<u8> {
-    [TEMPORARY, kind, format!("{:016x}", fastrand::u64(..)).as_bytes()].concat()
+fn temporary(tag: &str, kind: &[u8]) -> Vec<u8> {
+    [TEMPORARY, kind, format!("{tag}-{:016x}", fastrand::u64(..)).as_bytes()].concat()
 }
 
 fn changed() -> io::Error {

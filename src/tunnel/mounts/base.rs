@@ -26,6 +26,14 @@ impl Known {
         }
     }
 
+    /// Whether it was a directory at some time.
+    pub(super) fn is_dir(&self) -> bool {
+        match self {
+            Self::InStep(node) => node.is_dir(),
+            Self::Going { old, new } => [old, new].into_iter().flatten().any(Node::is_dir),
+        }
+    }
+
     /// Whether what is there now is a change.
     pub(super) fn is_changed_there(&self, there: Option<&Node>, grain: Grain) -> bool {
         let is = |node: Option<&Node>| match (node, there) {
@@ -49,7 +57,7 @@ pub(super) enum Record {
     Set(RelPath, Known),
     Forget(RelPath),
     /// Nothing is known any more, and what follows is about this mirror.
-    Mirror(Vec<u8>),
+    Mirror(String),
 }
 
 /// Changes the base as the record says, but for which mirror it is about.

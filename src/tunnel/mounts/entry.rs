@@ -13,7 +13,9 @@ use tokio_util::sync::CancellationToken;
 use super::host::Mirror;
 use super::known::Known;
 use super::login::Login;
-use super::round::{Mount, Report};
+use super::progress::{Phase, Progress};
+use super::report::Report;
+use super::round::Mount;
 use super::scan::Bounds;
 use crate::backoff::Backoff;
 use crate::failure::with_causes;
@@ -343,7 +345,7 @@ impl Entry {
     async fn open(&self, login: Login, journal: &Path) -> Result<Mount<Login>, String> {
         let (source, bounds, journal) = (self.known.source.clone(), self.bounds, journal.to_owned());
         let mirror = self.mirror(login);
-        let opened = tokio::task::spawn_blocking(move || Mount::open(source.dir, mirror, &journal, bounds, false));
+        let opened = tokio::task::spawn_blocking(move || Mount::open(source, mirror, &journal, bounds, false));
         opened.await.map_err(|e| e.to_string())?.map_err(|e| e.to_string())
     }
 

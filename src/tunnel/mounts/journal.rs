@@ -32,7 +32,7 @@ pub(super) struct Journal {
     file: File,
     base: Base,
     /// The mirror that the base is about; empty if nothing is known.
-    mirror: Vec<u8>,
+    mirror: String,
     /// Records in the file.
     records: usize,
     /// The file may end in half a record: nothing is appended behind that.
@@ -50,7 +50,7 @@ impl Journal {
         let mut content = Vec::new();
         (&file).take(MAX_FILE).read_to_end(&mut content)?;
         let mut journal =
-            Self { path: path.into(), file, base: Base::new(), mirror: Vec::new(), records: 0, is_torn: false };
+            Self { path: path.into(), file, base: Base::new(), mirror: String::new(), records: 0, is_torn: false };
         let mut read = 0;
         if content.starts_with(HEADER) {
             read = HEADER.len();
@@ -77,7 +77,7 @@ impl Journal {
     }
 
     /// What identifies the mirror that the base is about; empty if nothing is known.
-    pub(super) fn mirror(&self) -> &[u8] {
+    pub(super) fn mirror(&self) -> &str {
         &self.mirror
     }
 
@@ -186,7 +186,7 @@ fn encoded(record: &Record) -> Vec<u8> {
         }
         Record::Mirror(mirror) => {
             bytes.push(b'm');
-            put(&mut bytes, mirror);
+            put(&mut bytes, mirror.as_bytes());
         }
     }
     bytes
@@ -227,7 +227,7 @@ fn decoded(content: &[u8]) -> Option<Record> {
         b'=' => Record::Set(rest.path()?, Known::InStep(rest.node()??)),
         b'>' => Record::Set(rest.path()?, Known::Going { old: rest.node()?, new: rest.node()? }),
         b'-' => Record::Forget(rest.path()?),
-        b'm' => Record::Mirror(rest.text()?.to_vec()),
+        b'm' => Record::Mirror(String::from_utf8(rest.text()?.to_vec()).ok()?),
         _ => return None,
     };
     rest.0.is_empty().then_some(record)
@@ -282,7 +282,7 @@ mod tests {
         let file = Node::File { size: 5 << 30, mtime: -7, mode: 0o644 };
         let link = Node::Link { target: b"a\xff\n".as_slice().into() };
         vec![
-            Record::Mirror(b"id 7".to_vec()),
+            Record::Mirror("id 7".into()),
             Record::Set(path(b"a\n\xff"), Known::InStep(file.clone())),
             Record::Set(path(b"d"), Known::InStep(Node::Dir { mode: 0o755 })),
             Record::Set(path(b"d/l"), Known::Going { old: Some(link), new: None }),
@@ -307,7 +307,7 @@ mod tests {
         drop(journal);
         let journal = Journal::open(&at).expect("opened");
         assert_eq!(journal.base(), &expected(&some_records()));
-        assert_eq!(journal.mirror(), b"id 7");
+        assert_eq!(journal.mirror(), "id 7");
         assert_eq!(crate::os::private::readable_by_others(&at.metadata().expect("is there")), None);
     }
 

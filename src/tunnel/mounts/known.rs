@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::verdict::Source;
+use super::scan::Source;
+use super::tree::RelPath;
 use crate::config::Mounts;
 use crate::os::beneath::{bytes_of, name_of};
 use crate::os::private::{create_dirs, private};
@@ -36,7 +37,7 @@ pub(super) struct Known {
 impl Known {
     /// Where containers have it on the host.
     pub(super) fn path_on_host(&self) -> String {
-        let name = self.source.only.as_ref().map(|name| format!("/{}", name.to_string_lossy())).unwrap_or_default();
+        let name = self.source.only.as_ref().map(|name| format!("/{}", String::from_utf8_lossy(name.as_bytes()))).unwrap_or_default();
         format!("{}/tree{name}", self.root)
     }
 
@@ -114,7 +115,7 @@ impl Records {
         create_dirs(&self.dir)?;
         let record = Record {
             dir: bytes_of(known.source.dir.as_os_str())?,
-            only: known.source.only.as_deref().map(bytes_of).transpose()?,
+            only: known.source.only.as_ref().map(|name| name.as_bytes().to_vec()),
             root: known.root.clone(),
         };
         let temporary = self.dir.join(format!("{}.{:x}", known.id, fastrand::u64(..)));
@@ -151,6 +152,10 @@ fn read(path: &Path) -> Option<Known> {
     let mut content = Vec::new();
     fs::File::open(path).ok()?.take(MAX_RECORD).read_to_end(&mut content).ok()?;
     let Record { dir, only, root } = serde_json::from_slice(&content).ok()?;
-    let source = Source { dir: name_of(&dir).ok()?.into(), only: only.as_deref().map(name_of).transpose().ok()? };
+    let only = match only {
+        Some(name) => Some(RelPath::new(&name)?),
+        None => None,
+    };
+    let source = Source { dir: name_of(&dir).ok()?.into(), only };
     Some(Known { id, source, root })
 }

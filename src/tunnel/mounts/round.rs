@@ -4,90 +4,99 @@
 //! what the journal has. The owner calls [`Mount::round`] after each change and once a second where a container may write.
 
 use std::io;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
+use sha2::{Digest, Sha256};
 use tokio::task::spawn_blocking;
 
 use super::apply::{Done, Here};
 use super::base::{Record, after, before};
-use super::host::{Arrived, Listing, Mirror, Run};
+use super::host::{Arrived, Listing, Mirror, Run, Sending};
 use super::journal::Journal;
-use super::reconcile::{Left, Plan, Rules, plan};
-use super::scan::{self, Bounds, Scan, scan};
+use super::partial;
+use super::progress::{Phase, Progress};
+use super::reconcile::{Plan, Rules, plan};
+use super::report::{Error, Report};
+use super::scan::{Bounds, Ignored, Scan, Source, scan};
 use super::step::Step;
-use super::tree::{Node, RelPath};
+use super::tree::{Grain, Node, RelPath, Tree};
 use crate::os::beneath::seen;
+use crate::os::lock::Lock;
 use crate::sync::lock;
 
 /// Most steps between two entries of the journal: so many files may be kept twice after a crash while they were fetched.
 const BATCH: usize = 256;
 
-/// Why nothing could be done in a round.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum Error {
-    #[error(transparent)]
-    Scan(#[from] scan::Error),
-    #[error("the host")]
-    Host(#[source] io::Error),
-    /// Of the directory or the journal.
-    #[error("this machine")]
-    Here(#[source] io::Error),
-}
-
-/// What became of a round.
-#[derive(Debug, Default)]
-pub(super) struct Report {
-    /// Steps that were done.
-    pub(super) done: usize,
-    /// Copies that were made of the host's versions.
-    pub(super) conflicts: Vec<RelPath>,
-    /// Steps that were not done and files that could not be read, with the reason. They are tried again next time.
-    pub(super) failed: Vec<(String, String)>,
-    /// What is not carried.
-    pub(super) left: Vec<(RelPath, Left)>,
-    /// Files, directories and links here.
-    pub(super) entries: usize,
-    /// Of all files here.
-    pub(super) bytes: u64,
-}
-
-impl Report {
-    /// Whether both sides are the same now, but for what is not carried.
-    pub(super) fn is_in_step(&self) -> bool {
-        self.failed.is_empty()
-    }
-}
-
 /// A directory here and its mirror. One process has one of them at a time.
 #[derive(Debug)]
 pub(super) struct Mount<R> {
-    root: PathBuf,
+    source: Source,
     here: Arc<Here>,
     mirror: Mirror<R>,
     journal: Arc<Mutex<Journal>>,
     bounds: Bounds,
     read_only: bool,
+    /// One round or push at a time.
+    turn: tokio::sync::Mutex<()>,
+    /// What the last round has read.
+    last: Mutex<Option<Last>>,
+    /// What may be the user's, found under temporary names.
+    leftovers: Vec<RelPath>,
+    _lock: Lock,
     /// Cuts a round, for the tests.
     most_steps: usize,
 }
 
+/// What is known from a whole round.
+#[derive(Debug, Clone)]
+struct Last {
+    ignored: Arc<Ignored>,
+    identity: String,
+    grain: Grain,
+    entries: usize,
+    bytes: u64,
+    /// The host's listing for which nothing was to be done.
+    settled: Option<String>,
+}
+
 impl<R: Run> Mount<R> {
-    /// Opens the directory `root` and the journal at `journal`. `read_only`: nothing comes back from the host. Blocks.
+    /// Opens the source and the journal at `journal`, and locks it. `read_only`: nothing comes back from the host. What was
+    /// not complete here when a process was killed is removed. Blocks.
     ///
     /// # Errors
-    /// From the system.
+    /// From the system; [`io::ErrorKind::ResourceBusy`] if the journal is open, here or in another process.
     pub(super) fn open(
-        root: PathBuf,
+        source: Source,
         mirror: Mirror<R>,
         journal: &std::path::Path,
         bounds: Bounds,
         read_only: bool,
     ) -> io::Result<Self> {
-        let here = Arc::new(Here::open(&root)?);
-        let journal = Arc::new(Mutex::new(Journal::open(journal)?));
-        Ok(Self { root, here, mirror, journal, bounds, read_only, most_steps: usize::MAX })
+        let lock = Lock::take(&journal.with_extension("lock"))?;
+        let lock = lock.ok_or_else(|| io::Error::new(io::ErrorKind::ResourceBusy, "this mount is open already"))?;
+        let here = Arc::new(Here::open(&source.dir, &tag(journal))?);
+        let journal = Journal::open(journal)?;
+        let dirs = journal.base().iter().filter(|(_, known)| known.is_dir()).map(|(path, _)| path);
+        let leftovers = here.sweep(dirs)?;
+        Ok(Self {
+            source,
+            here,
+            mirror,
+            journal: Arc::new(Mutex::new(journal)),
+            bounds,
+            read_only,
+            turn: tokio::sync::Mutex::default(),
+            last: Mutex::default(),
+            leftovers,
+            _lock: lock,
+            most_steps: usize::MAX,
+        })
+    }
+
+    /// Files here that may be the user's, which a process that was killed had put aside (docs of `apply`).
+    pub(super) fn leftovers(&self) -> &[RelPath] {
+        &self.leftovers
     }
 
     /// The mirror.
@@ -95,16 +104,101 @@ impl<R: Run> Mount<R> {
         &self.mirror
     }
 
+    /// What a container mounts: a directory of the host, or a file.
+    pub(super) fn bind_path(&self) -> String {
+        let tree = self.mirror.tree();
+        match &self.source.only {
+            Some(name) => format!("{tree}/{}", String::from_utf8_lossy(name.as_bytes())),
+            None => tree,
+        }
+    }
+
+    /// How far a round is. Cheap.
+    pub(super) fn progress(&self) -> Progress {
+        self.mirror.meter().now()
+    }
+
     /// Brings both sides in step.
     ///
     /// # Errors
     /// A side cannot be read, or the journal not written: nothing is done then, or no more.
     pub(super) async fn round(&self) -> Result<Report, Error> {
-        let (root, bounds) = (self.root.clone(), self.bounds);
-        let reading = spawn_blocking(move || scan(&root, bounds));
+        let _turn = self.turn.lock().await;
+        let (source, bounds) = (self.source.clone(), self.bounds);
+        let looking = self.mirror.meter().begin(Phase::Looking, &[]);
+        let reading = spawn_blocking(move || scan(&source, bounds));
         let (here, there) = tokio::join!(reading, self.mirror.scan(self.bounds));
-        let (here, mut there) = (here.map_err(joined)??, there.map_err(Error::Host)?);
+        drop(looking);
+        self.both_read(here.map_err(joined)??, there.map_err(Error::Host)?).await
+    }
+
+    /// A round, unless the host has what it had when a round found nothing to do. For an owner that is told of changes here
+    /// by other means.
+    ///
+    /// # Errors
+    /// As of [`Self::round`].
+    pub(super) async fn look(&self) -> Result<Option<Report>, Error> {
+        let _turn = self.turn.lock().await;
+        let looking = self.mirror.meter().begin(Phase::Looking, &[]);
+        let there = self.mirror.scan(self.bounds).await.map_err(Error::Host)?;
+        if lock(&self.last).as_ref().and_then(|last| last.settled.as_ref()) == Some(&there.digest) {
+            return Ok(None);
+        }
+        let (source, bounds) = (self.source.clone(), self.bounds);
+        let here = spawn_blocking(move || scan(&source, bounds)).await.map_err(joined)??;
+        drop(looking);
+        self.both_read(here, there).await.map(Some)
+    }
+
+    /// Takes changes here to the host, at `paths` and below them, without a look at what the host has: what changed there
+    /// too is not touched, nor is anything here. That is left to the next round, if the report says so.
+    ///
+    /// # Errors
+    /// As of [`Self::round`].
+    pub(super) async fn push(&self, paths: Vec<RelPath>) -> Result<Report, Error> {
+        let _turn = self.turn.lock().await;
+        let undone = Report { needs_round: true, ..Report::default() };
+        let Some(last) = lock(&self.last).clone() else { return Ok(undone) };
+        if lock(&self.journal).mirror() != last.identity {
+            return Ok(undone);
+        }
+        let looking = self.mirror.meter().begin(Phase::Looking, &[]);
+        let (source, bounds, journal) = (self.source.clone(), self.bounds, self.journal.clone());
+        let ignored = last.ignored.clone();
+        let part = spawn_blocking(move || {
+            let roots = partial::roots(&source, lock(&journal).base(), &paths);
+            let mut part = partial::read(&source, &ignored, &roots, bounds);
+            part.add_base(lock(&journal).base(), &roots);
+            part
+        });
+        let part = part.await.map_err(joined)?;
+        drop(looking);
+        let sum = |tree: &Tree| tree.values().map(size_of).sum::<u64>();
+        let entries = (last.entries + part.here.tree.len()).saturating_sub(part.there.tree.len());
+        let bytes = last.bytes.saturating_add(sum(&part.here.tree)).saturating_sub(sum(&part.there.tree));
+        if bytes > bounds.bytes || u64::try_from(entries).unwrap_or(u64::MAX) > bounds.entries {
+            return Ok(undone);
+        }
+        let rules = Rules { grain: Grain::Nanosecond, read_only: self.read_only, is_same_mirror: true, time: "" };
+        let plan = plan(&part.base, &part.here, &part.there, rules);
+        let is_ours =
+            |step: &Step| matches!(step, Step::Push { .. } | Step::ModeThere { .. } | Step::DeleteThere { .. });
+        let count = plan.steps.len();
+        let steps: Vec<Step> = plan.steps.into_iter().filter(is_ours).collect();
+        let mut report = Report { left: plan.left, entries, bytes, ..Report::default() };
+        report.needs_round = part.needs_round || part.here.is_partial || steps.len() < count;
+        if let Some(last) = &mut *lock(&self.last) {
+            (last.entries, last.bytes) = (entries, bytes);
+        }
+        self.send(steps, Some(last.identity), last.grain, &mut report).await?;
+        report.needs_round |= !report.failed.is_empty();
+        Ok(report)
+    }
+
+    async fn both_read(&self, here: Scan, mut there: Listing) -> Result<Report, Error> {
+        *lock(&self.last) = None;
         here.ignored.hide(&mut there.reading);
+        self.source.limit(&mut there.reading);
         let time = time_now();
         let mut plan = self.plan(&here, &there, &time);
         plan.steps.truncate(self.most_steps);
@@ -131,10 +225,19 @@ impl<R: Run> Mount<R> {
             !lost.iter().any(|lost| step.path() == lost || step.path().is_below(lost) || lost.is_below(step.path()))
         };
         work.outgoing.retain(is_safe);
-        self.send(work.outgoing, there.identity.is_none(), &mut report).await?;
+        self.send(work.outgoing, there.identity, there.grain, &mut report).await?;
         self.delete_here(work.delete, &mut report).await?;
         self.fetch(work.fetch, &time, &mut report).await?;
         self.modes_here(work.modes, &mut report).await?;
+        let is_settled = report.done == 0 && report.failed.is_empty();
+        *lock(&self.last) = Some(Last {
+            ignored: Arc::new(here.ignored),
+            identity: lock(&self.journal).mirror().into(),
+            grain: there.grain,
+            entries: report.entries,
+            bytes: report.bytes,
+            settled: is_settled.then_some(there.digest),
+        });
         Ok(report)
     }
 
@@ -188,6 +291,7 @@ impl<R: Run> Mount<R> {
         if steps.is_empty() {
             return Ok(Vec::new());
         }
+        let _busy = self.mirror.meter().begin(Phase::Fetching, &steps);
         let arrived = self.mirror.fetch(self.here.clone(), steps.clone(), self.bounds, time.into()).await;
         let (mut records, mut lost) = (Vec::new(), Vec::new());
         for (step, one) in steps.iter().zip(arrived.map_err(Error::Host)?) {
@@ -210,16 +314,27 @@ impl<R: Run> Mount<R> {
         Ok(lost)
     }
 
-    async fn send(&self, steps: Vec<Step>, is_new: bool, report: &mut Report) -> Result<(), Error> {
+    async fn send(
+        &self,
+        steps: Vec<Step>,
+        identity: Option<String>,
+        grain: Grain,
+        report: &mut Report,
+    ) -> Result<(), Error> {
+        let is_new = identity.is_none();
         if steps.is_empty() && !is_new {
             return Ok(());
         }
         self.begin(&steps).await?;
-        let root = self.root.clone();
+        let root = self.source.dir.clone();
         let mode =
             spawn_blocking(move || std::fs::metadata(root).map(|meta| seen(&meta).mode)).await.map_err(joined)?;
         let mode = mode.map_err(Error::Here)? | 0o700;
-        let sent = self.mirror.send(self.here.clone(), steps.clone(), is_new, mode).await.map_err(Error::Host)?;
+        let fill = is_new.then_some(mode);
+        let in_place = self.source.only.is_some();
+        let _busy = self.mirror.meter().begin(Phase::Sending, &steps);
+        let sending = Sending { steps: steps.clone(), fill, in_place, identity, grain };
+        let sent = self.mirror.send(self.here.clone(), sending).await.map_err(Error::Host)?;
         let mut records = Vec::new();
         if is_new {
             // What was begun was about no mirror.
@@ -266,6 +381,7 @@ impl<R: Run> Mount<R> {
             _ => Err(io::ErrorKind::InvalidInput.into()),
         })
         .await?;
+        let _busy = self.mirror.meter().begin(Phase::Fetching, &files);
         for batch in files.chunks(BATCH) {
             let old: Vec<_> = {
                 let journal = lock(&self.journal);
@@ -371,6 +487,11 @@ fn size_of(node: &Node) -> u64 {
 
 fn joined(error: tokio::task::JoinError) -> Error {
     Error::Here(error.into())
+}
+
+/// What the names of this mount's temporary files have, that no other mount's have.
+fn tag(journal: &std::path::Path) -> String {
+    Sha256::digest(journal.as_os_str().as_encoded_bytes()).iter().take(6).map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The time in names of copies, `20261129T193450Z`.

@@ -32,6 +32,53 @@ impl Default for Bounds {
     }
 }
 
+/// What is mounted here.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Source {
+    /// The directory, or the one that the file is in.
+    pub(super) dir: PathBuf,
+    /// The file's name, if only that is mounted.
+    pub(super) only: Option<RelPath>,
+}
+
+impl Source {
+    /// The directory or regular file at `path`, whatever links lead there.
+    ///
+    /// # Errors
+    /// From the system; it is neither, or its name is not UTF-8, which no request to an Engine could have.
+    pub(super) fn of(path: &Path) -> io::Result<Self> {
+        let path = path.canonicalize()?;
+        let meta = path.metadata()?;
+        if meta.is_dir() {
+            return Ok(Self { dir: path, only: None });
+        }
+        let name = path.file_name().and_then(|name| RelPath::new(name.to_str()?.as_bytes()));
+        match (path.parent(), name) {
+            (Some(dir), Some(name)) if meta.is_file() => Ok(Self { dir: dir.into(), only: Some(name) }),
+            _ => Err(io::Error::other("neither a directory nor a regular file with a name in UTF-8")),
+        }
+    }
+
+    /// Its path.
+    pub(super) fn path(&self) -> PathBuf {
+        match &self.only {
+            Some(name) => self.dir.join(String::from_utf8_lossy(name.as_bytes()).as_ref()),
+            None => self.dir.clone(),
+        }
+    }
+
+    /// Leaves of the host's reading only what this source may have.
+    pub(super) fn limit(&self, reading: &mut Reading) {
+        let Some(only) = &self.only else { return };
+        reading.tree.retain(|path, _| path == only);
+        if reading.tree.get(only).is_some_and(|node| !matches!(node, Node::File { .. })) {
+            reading.tree.remove(only);
+            reading.unknown.insert(only.clone());
+        }
+        reading.unknown.retain(|path| path == only);
+    }
+}
+
 /// Why the directory cannot be mounted.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {
@@ -53,7 +100,7 @@ fn named(largest: &[(String, u64, u64)]) -> String {
 }
 
 /// What the directory has.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Scan {
     pub(super) reading: Reading,
     pub(super) ignored: Ignored,
@@ -94,7 +141,12 @@ impl Ignored {
         false
     }
 
-    /// Adds the ignored paths of a reading of the host to what is not known.
+    /// Whether nothing is.
+    pub(super) fn is_empty(&self) -> bool {
+        self.files.is_empty()
+    }
+
+    /// Adds the ignored paths of a reading to what is not known.
     pub(super) fn hide(&self, reading: &mut Reading) {
         let hidden = reading.tree.iter().filter(|(path, node)| self.has(path, node.is_dir()));
         let hidden: Vec<RelPath> = hidden.map(|(path, _)| path.clone()).collect();
@@ -114,15 +166,85 @@ pub(super) fn node_of(seen: &Seen) -> Node {
     }
 }
 
-/// Reads all that is below `root`. Blocks.
+/// Reads all that is mounted. Blocks.
 ///
 /// # Errors
 /// The directory itself cannot be read, or has too much. Of other errors the paths are not known afterwards.
-pub(super) fn scan(root: &Path, bounds: Bounds) -> Result<Scan, Error> {
+pub(super) fn scan(source: &Source, bounds: Bounds) -> Result<Scan, Error> {
+    match &source.only {
+        Some(name) => scan_file(&source.dir, name, bounds),
+        None => scan_below(&source.dir, None, bounds),
+    }
+}
+
+/// Reads what is mounted at `path` and below it. Ignore files above are not looked at. Blocks.
+///
+/// # Errors
+/// As of [`scan`].
+pub(super) fn scan_part(source: &Source, path: &RelPath, bounds: Bounds) -> Result<Scan, Error> {
+    if source.only.is_some() {
+        return scan(source, bounds);
+    }
+    match look(source, path) {
+        Ok(Some(node)) if node.is_dir() => {
+            let mut scan = scan_below(&source.dir, Some(path), bounds)?;
+            scan.reading.tree.insert(path.clone(), node);
+            Ok(scan)
+        }
+        found => {
+            let mut scan = Scan::default();
+            match found {
+                // It changes what is ignored.
+                _ if path.name() == IGNORE.as_bytes() => scan.failed.push((path.to_string(), "changed".into())),
+                Ok(node) => scan.reading.tree.extend(node.map(|node| (path.clone(), node))),
+                Err(e) => scan.failed.push((path.to_string(), e.to_string())),
+            }
+            Ok(scan)
+        }
+    }
+}
+
+/// What is at the path here; None if nothing. The directories above are followed wherever they lead.
+///
+/// # Errors
+/// From the system.
+pub(super) fn look(source: &Source, path: &RelPath) -> io::Result<Option<Node>> {
+    match read(&source.dir.join(name_of(path.as_bytes())?)) {
+        Ok(node) => Ok(Some(node)),
+        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+/// A file that is deleted or replaced by something else is not known: a container holds the file that it has, and editors
+/// delete a file just before they write it anew.
+fn scan_file(dir: &Path, name: &RelPath, bounds: Bounds) -> Result<Scan, Error> {
+    std::fs::read_dir(dir).map_err(Error::Root)?;
+    let mut scan = Scan::default();
+    match name_of(name.as_bytes()).and_then(|file| read(&dir.join(file))) {
+        Ok(node @ Node::File { size, .. }) => {
+            if size > bounds.bytes {
+                let largest = vec![(name.to_string(), size, 1)];
+                return Err(Error::TooLarge { bytes: size, entries: 1, bounds, largest });
+            }
+            scan.reading.tree.insert(name.clone(), node);
+            return Ok(scan);
+        }
+        Ok(_) => scan.failed.push((name.to_string(), "it is no regular file any more".into())),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        Err(e) => scan.failed.push((name.to_string(), e.to_string())),
+    }
+    scan.reading.unknown.insert(name.clone());
+    Ok(scan)
+}
+
+/// All below `root`, or below the path `start` in it.
+fn scan_below(root: &Path, start: Option<&RelPath>, bounds: Bounds) -> Result<Scan, Error> {
     std::fs::read_dir(root).map_err(Error::Root)?;
-    let mut walk = WalkBuilder::new(root);
+    let start = start.map(|start| name_of(start.as_bytes())).transpose().map_err(Error::Root)?;
+    let mut walk = WalkBuilder::new(start.map_or_else(|| root.into(), |start| root.join(start)));
     walk.standard_filters(false).parents(false).follow_links(false).add_custom_ignore_filename(IGNORE);
-    let mut scan = Scan { reading: Reading::default(), ignored: Ignored::default(), failed: Vec::new() };
+    let mut scan = Scan::default();
     let mut sizes = BTreeMap::<Vec<u8>, (u64, u64)>::new();
     let (mut bytes, mut entries) = (0u64, 0u64);
     for entry in walk.build() {
@@ -245,6 +367,10 @@ mod tests {
 
     use super::*;
 
+    fn below(dir: &Path, bounds: Bounds) -> Result<Scan, Error> {
+        scan(&Source { dir: dir.into(), only: None }, bounds)
+    }
+
     fn names(scan: &Scan) -> Vec<String> {
         scan.reading.tree.keys().map(ToString::to_string).collect()
     }
@@ -267,7 +393,7 @@ mod tests {
         for file in ["a.o", "keep.o", "src/a.o", "src/b.o", "src/deep/x", "target/x/y", "keep/target/z", ".git/HEAD"] {
             fs::write(root.join(file), file).expect("written");
         }
-        let scan = scan(&root, Bounds::default()).expect("read");
+        let scan = below(&root, Bounds::default()).expect("read");
         let expected = [
             ".dtunnelignore",
             ".git",
@@ -308,7 +434,7 @@ mod tests {
             .current_dir(dir.path())
             .status();
         assert!(made.expect("sh").success());
-        let scan = scan(dir.path(), Bounds::default()).expect("read");
+        let scan = below(dir.path(), Bounds::default()).expect("read");
         let of = |name: &[u8]| scan.reading.tree.get(&RelPath::new(name).expect("a path")).cloned();
         assert!(matches!(of(b"a\nb"), Some(Node::File { size: 1, .. })));
         assert!(matches!(of(b"\xff"), Some(Node::File { size: 1, .. })));
@@ -328,12 +454,12 @@ mod tests {
         }
         fs::write(dir.path().join("a"), [0; 100]).expect("written");
         let bounds = Bounds { bytes: 550, entries: 100 };
-        let error = scan(dir.path(), bounds).expect_err("too large");
+        let error = below(dir.path(), bounds).expect_err("too large");
         assert!(error.to_string().contains("the largest: data (0 MiB, 6 files), a"), "{error}");
         let few = Bounds { bytes: 5500, entries: 6 };
-        assert!(matches!(scan(dir.path(), few), Err(Error::TooLarge { entries: 7, .. })));
-        assert!(scan(dir.path(), Bounds { bytes: 600, entries: 7 }).is_ok());
-        assert!(matches!(scan(&dir.path().join("no"), bounds), Err(Error::Root(_))));
+        assert!(matches!(below(dir.path(), few), Err(Error::TooLarge { entries: 7, .. })));
+        assert!(below(dir.path(), Bounds { bytes: 600, entries: 7 }).is_ok());
+        assert!(matches!(below(&dir.path().join("no"), bounds), Err(Error::Root(_))));
     }
 
     #[test]
@@ -344,7 +470,7 @@ mod tests {
         let chmod =
             |mode: &str| std::process::Command::new("chmod").args([mode, "shut"]).current_dir(dir.path()).status();
         assert!(chmod("000").expect("chmod").success());
-        let scan = scan(dir.path(), Bounds::default()).expect("read");
+        let scan = below(dir.path(), Bounds::default()).expect("read");
         assert!(chmod("700").expect("chmod").success());
         // Root reads everything.
         if scan.reading.tree.contains_key(&path("shut/in")) {

@@ -128,10 +128,11 @@ pub(super) enum Node {
 }
 
 /// How fine the times of files are that are compared.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Grain {
     Nanosecond,
     /// Of busybox's tar and stat.
+    #[default]
     Second,
 }
 

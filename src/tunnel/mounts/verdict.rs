@@ -1,32 +1,13 @@
 //! What becomes of a bind's source: a path of this machine, or of the host.
 
-use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::scan::Source;
 use crate::config::{Mounts, OF_HOST};
 use crate::os::private::is_mine;
 use crate::text::shown;
-
-/// A directory or file of this machine.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) struct Source {
-    /// The directory, or the one that the file is in, without symbolic links.
-    pub(super) dir: PathBuf,
-    /// The file's name.
-    pub(super) only: Option<OsString>,
-}
-
-impl Source {
-    /// Its path.
-    pub(super) fn path(&self) -> PathBuf {
-        match &self.only {
-            Some(name) => self.dir.join(name),
-            None => self.dir.clone(),
-        }
-    }
-}
 
 /// What becomes of a source.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,17 +52,14 @@ pub(super) fn verdict(source: &str, mounts: &Mounts) -> Result<Verdict, String> 
             shown(source)
         ));
     }
-    let source = match (meta.is_dir(), real.parent().zip(real.file_name())) {
-        (true, _) => Source { dir: real, only: None },
-        (false, Some((dir, name))) if meta.is_file() => Source { dir: dir.to_owned(), only: Some(name.to_owned()) },
-        _ => {
-            return Err(format!(
-                "{0} is a socket or device of this machine, which cannot be brought to the host. For the host's own, write \
-                 {OF_HOST}{0}",
-                shown(source)
-            ));
-        }
-    };
+    if !meta.is_dir() && !meta.is_file() {
+        return Err(format!(
+            "{0} is a socket or device of this machine, which cannot be brought to the host. For the host's own, write \
+             {OF_HOST}{0}",
+            shown(source)
+        ));
+    }
+    let source = Source::of(&real).map_err(said)?;
     Ok(Verdict::Mirror { source, asks_host: !mounts.are_named })
 }
 
@@ -106,6 +84,7 @@ fn missing(path: &Path, mounts: &Mounts) -> Verdict {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tunnel::mounts::tree::RelPath;
 
     fn mounts(roots: &[&Path], are_named: bool) -> Mounts {
         let roots = roots.iter().map(|root| root.to_path_buf()).collect();
@@ -120,7 +99,7 @@ mod tests {
         fs::write(home.join("src/conf"), "x").expect("written");
         let (in_home, in_src) = (mounts(&[&home], false), mounts(&[&home.join("src")], true));
         let of = |path: &Path, mounts: &Mounts| verdict(path.to_str().expect("UTF-8"), mounts);
-        let source = |dir: &str, only: Option<&str>| Source { dir: home.join(dir), only: only.map(Into::into) };
+        let source = |dir: &str, only: Option<&str>| Source { dir: home.join(dir), only: only.and_then(|name: &str| RelPath::new(name.as_bytes())) };
         let mirror = |source: Source, asks_host| Ok(Verdict::Mirror { source, asks_host });
         assert_eq!(of(&home.join("src/app"), &in_home), mirror(source("src/app", None), true));
         assert_eq!(of(&home.join("src/./app/../app"), &in_home), mirror(source("src/app", None), true));

@@ -13,7 +13,7 @@ fn path(text: &str) -> RelPath {
 
 fn place_for_it() -> (TempDir, Here) {
     let dir = tempfile::tempdir().expect("a directory");
-    let here = Here::open(dir.path()).expect("opened");
+    let here = Here::open(dir.path(), "t").expect("opened");
     (dir, here)
 }
 
@@ -155,12 +155,18 @@ fn modes_are_changed_of_what_was_seen_only() {
 fn what_a_cut_left_is_swept_but_for_what_may_be_the_users() {
     let (dir, here) = place_for_it();
     fs::create_dir(dir.path().join("d")).expect("created");
-    for name in [".dtunnel-tmp-new-1", ".dtunnel-tmp-old-1", "d/.dtunnel-tmp-new-2", "d/.dtunnel-tmp-old-2"] {
+    for name in [
+        ".dtunnel-tmp-new-t-1",
+        ".dtunnel-tmp-old-t-1",
+        "d/.dtunnel-tmp-new-t-2",
+        "d/.dtunnel-tmp-old-t-2",
+        ".dtunnel-tmp-new-other-1",
+    ] {
         fs::write(dir.path().join(name), "x").expect("written");
     }
     let kept = here.sweep([path("d"), path("gone")].iter()).expect("swept");
-    assert_eq!(kept, [path(".dtunnel-tmp-old-1"), path("d/.dtunnel-tmp-old-2")]);
-    assert_eq!(names(&dir), [".dtunnel-tmp-old-1", "d"]);
+    assert_eq!(kept, [path(".dtunnel-tmp-old-t-1"), path("d/.dtunnel-tmp-old-t-2")]);
+    assert_eq!(names(&dir), [".dtunnel-tmp-new-other-1", ".dtunnel-tmp-old-t-1", "d"]);
 }
 
 /// Somebody writes to the file all the time while it is replaced: no version of theirs is lost.

@@ -9,6 +9,7 @@ use tar::{Archive, EntryType};
 
 use super::scripts::quoted_bytes;
 use crate::tunnel::mounts::apply::{Done, Here};
+use crate::tunnel::mounts::progress::{Meter, Metered};
 use crate::tunnel::mounts::scan::Bounds;
 use crate::tunnel::mounts::step::Step;
 use crate::tunnel::mounts::tree::{MAX_LENGTH, Node};
@@ -76,17 +77,22 @@ pub(super) fn request(steps: &[Step], groups: &[Group]) -> Vec<u8> {
     request
 }
 
+/// What files come for.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::tunnel::mounts) struct Taking<'a> {
+    pub(super) here: &'a Here,
+    pub(super) steps: &'a [Step],
+    pub(super) bounds: Bounds,
+    /// For the names of copies.
+    pub(super) time: &'a str,
+    pub(super) meter: &'a Meter,
+}
+
 /// Reads the stream and does the steps with what comes. After an error the rest is missing. Blocks.
-pub(super) fn read(
-    stream: impl Read,
-    here: &Here,
-    steps: &[Step],
-    groups: &[Group],
-    bounds: Bounds,
-    time: &str,
-) -> Vec<Arrived> {
+pub(super) fn read(stream: impl Read, taking: Taking<'_>, groups: &[Group]) -> Vec<Arrived> {
+    let Taking { here, steps, bounds, .. } = taking;
     let beside = u64::try_from(steps.len()).unwrap_or(u64::MAX).saturating_mul(BESIDE);
-    let mut incoming = Incoming { here, steps, time, arrived: Vec::new() };
+    let mut incoming = Incoming { taking, arrived: Vec::new() };
     incoming.arrived.resize_with(steps.len(), || Arrived::Missing);
     let stream = stream.take(bounds.bytes.saturating_add(beside));
     if let Err(e) = incoming.archives(io::BufReader::with_capacity(128 * 1024, stream), groups) {
@@ -102,9 +108,7 @@ pub(super) fn read(
 }
 
 struct Incoming<'a> {
-    here: &'a Here,
-    steps: &'a [Step],
-    time: &'a str,
+    taking: Taking<'a>,
     arrived: Vec<Arrived>,
 }
 
@@ -151,8 +155,9 @@ impl Incoming<'_> {
     /// The step that the name is for.
     fn asked(&self, group: &Group, name: &[u8]) -> io::Result<usize> {
         let name = name.strip_prefix(b"./").unwrap_or(name);
-        let is_it =
-            |at: &&usize| self.steps[**at].path().name() == name && matches!(self.arrived[**at], Arrived::Missing);
+        let is_it = |at: &&usize| {
+            self.taking.steps[**at].path().name() == name && matches!(self.arrived[**at], Arrived::Missing)
+        };
         group.steps.iter().find(is_it).copied().ok_or_else(|| strange("a file that nobody asked for"))
     }
 
@@ -163,7 +168,9 @@ impl Incoming<'_> {
         target: Option<Vec<u8>>,
         entry: &mut tar::Entry<'_, impl Read>,
     ) -> io::Result<Arrived> {
-        let step = &self.steps[at];
+        let Taking { here, steps, time, meter, .. } = self.taking;
+        let step = &steps[at];
+        meter.file();
         let header = entry.header();
         match kind {
             EntryType::Regular | EntryType::Continuous => {
@@ -178,16 +185,13 @@ impl Incoming<'_> {
                 {
                     node = Node::File { size, mtime: *mtime, mode };
                 }
+                let mut content = Metered(entry, meter);
                 let done = match step {
-                    Step::KeepBoth { path, copy, .. } => self.here.keep_file(path, &node, copy, entry)?,
-                    _ => self.here.put_file(
-                        step.path(),
-                        &node,
-                        over(step),
-                        entry,
-                        self.time,
-                        self.steps.len() <= APART,
-                    )?,
+                    Step::KeepBoth { path, copy, .. } => here.keep_file(path, &node, copy, &mut content)?,
+                    _ => {
+                        let is_synced = steps.len() <= APART;
+                        here.put_file(step.path(), &node, over(step), &mut content, time, is_synced)?
+                    }
                 };
                 Ok(Arrived::Put { node, done })
             }
@@ -195,8 +199,8 @@ impl Incoming<'_> {
                 let target =
                     target.filter(|target| target.len() <= MAX_LENGTH).ok_or_else(|| strange("a long link"))?;
                 let done = match step {
-                    Step::KeepBoth { copy, .. } => self.here.keep_link(&target, copy)?,
-                    _ => self.here.put_link(step.path(), &target, over(step), self.time)?,
+                    Step::KeepBoth { copy, .. } => here.keep_link(&target, copy)?,
+                    _ => here.put_link(step.path(), &target, over(step), time)?,
                 };
                 Ok(Arrived::Put { node: Node::Link { target: target.into() }, done })
             }

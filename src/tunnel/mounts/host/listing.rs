@@ -2,6 +2,8 @@
 
 use std::io;
 
+use sha2::{Digest, Sha256};
+
 use crate::tunnel::mounts::scan::Bounds;
 use crate::tunnel::mounts::tree::{Grain, MAX_LENGTH, Node, Reading, RelPath, Tree, is_own_name};
 
@@ -13,13 +15,15 @@ const BESIDE: u64 = 1 << 20;
 const MAX_IDENTITY: usize = 128;
 
 /// What is in the mirror.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(in crate::tunnel::mounts) struct Listing {
     /// Which mirror it is; None if there is none.
-    pub(in crate::tunnel::mounts) identity: Option<Vec<u8>>,
+    pub(in crate::tunnel::mounts) identity: Option<String>,
     pub(in crate::tunnel::mounts) reading: Reading,
     /// How fine the times are.
     pub(in crate::tunnel::mounts) grain: Grain,
+    /// Of the answer's bytes: the same listing has the same.
+    pub(in crate::tunnel::mounts) digest: String,
     /// Paths that are not known, and why.
     pub(in crate::tunnel::mounts) failed: Vec<(String, String)>,
 }
@@ -34,17 +38,17 @@ pub(super) fn most_bytes(bounds: Bounds) -> u64 {
 /// # Errors
 /// It is none, is cut, or has more than `bounds`.
 pub(super) fn parse(answer: &[u8], bounds: Bounds) -> io::Result<Listing> {
+    let digest = Sha256::digest(answer).iter().map(|byte| format!("{byte:02x}")).collect();
     let answer = answer.strip_suffix(b"\0").ok_or_else(cut)?;
     let mut fields = answer.split(|byte| *byte == 0);
     let mut listing =
-        Listing { identity: None, reading: Reading::default(), grain: Grain::Nanosecond, failed: Vec::new() };
+        Listing { identity: None, reading: Reading::default(), grain: Grain::Nanosecond, digest, failed: Vec::new() };
     match fields.next() {
         Some(b"gone") => return Ok(listing),
         Some(b"mirror") => {}
         _ => return Err(cut()),
     }
-    let identity = fields.next().filter(|identity| (1..=MAX_IDENTITY).contains(&identity.len())).ok_or_else(cut)?;
-    listing.identity = Some(identity.to_vec());
+    listing.identity = Some(fields.next().and_then(identity).ok_or_else(cut)?);
     let tools = fields.next().ok_or_else(cut)?;
     let mut parser = Parser { listing, bounds, bytes: 0, is_fine: false };
     let status = loop {
@@ -70,6 +74,12 @@ pub(super) fn parse(answer: &[u8], bounds: Bounds) -> io::Result<Listing> {
     }
     drop_strays(&mut listing);
     Ok(listing)
+}
+
+/// The mark's random name and numbers.
+pub(super) fn identity(text: &[u8]) -> Option<String> {
+    let is_one = (1..=MAX_IDENTITY).contains(&text.len()) && text.iter().all(|byte| matches!(byte, b' '..=b'~'));
+    is_one.then(|| String::from_utf8_lossy(text).into_owned())
 }
 
 fn cut() -> io::Error {
@@ -202,7 +212,7 @@ mod tests {
         let gnu = b"mirror\0k 7\0gnu\0d 755 4096 1.5\0d\0\0f 4644 5 1700000000.1234567890\0d/a\nb\0\0\
                     l 777 1 1.0000000000\0l\0d\n\0s 755 0 1.0\0s\0\0U\0shut\0\0f 600 1 -1.5000000000\0old\0\0end 0\0";
         let listing = parse(gnu, Bounds::default()).expect("a listing");
-        assert_eq!(listing.identity.as_deref(), Some(b"k 7".as_slice()));
+        assert_eq!(listing.identity.as_deref(), Some("k 7"));
         assert_eq!(listing.grain, Grain::Nanosecond);
         let file = Node::File { size: 5, mtime: 1_700_000_000_123_456_789, mode: 0o644 };
         assert_eq!(listing.reading.tree.get(&path(b"d/a\nb")), Some(&file));

@@ -10,18 +10,25 @@ mod incoming;
 mod listing;
 mod outgoing;
 mod scripts;
+mod stall;
 
 use std::future::Future;
 use std::io;
-use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio_util::io::SyncIoBridge;
 
+use self::stall::{Counted, while_moving};
 use super::apply::Here;
+use super::progress::Meter;
 use super::scan::Bounds;
 use super::step::Step;
+use super::tree::Grain;
 use crate::shell_word::quoted;
+use crate::sync::lock;
 use crate::text::last_lines;
 
 pub(super) use incoming::Arrived;
@@ -32,6 +39,10 @@ pub(super) use outgoing::Sent;
 const PIPE: usize = 256 * 1024;
 /// Longest answer about what was done, in bytes: a line for each step.
 const MAX_ANSWER: u64 = 16 << 20;
+/// A command that moves no byte for so long is given up.
+const STALL: Duration = Duration::from_secs(60);
+/// The same for commands that have nothing to say while they go through all files.
+const QUIET: Duration = Duration::from_secs(300);
 /// Lines of a command's errors that are kept.
 const LINES: usize = 5;
 
@@ -47,7 +58,8 @@ pub(super) struct Ended {
 /// Runs commands on the host.
 pub(super) trait Run: Send + Sync {
     /// Runs `sh -c script` with `stdin` as its standard input; its output goes to `stdout`. Returns when both have ended.
-    /// An error of `stdout` ends the command or at least the wait for it. The script has quotes and backslashes.
+    /// An error of `stdout` ends the command or at least the wait for it; so does dropping the future. The script has
+    /// quotes and backslashes.
     ///
     /// # Errors
     /// The connection's.
@@ -65,12 +77,32 @@ pub(super) struct Mirror<R> {
     run: R,
     /// The directory of the mirror on the host, absolute.
     root: String,
+    meter: Arc<Meter>,
+    last: Mutex<Option<Listing>>,
+    /// [`STALL`] and [`QUIET`].
+    stall: Duration,
+    quiet: Duration,
+}
+
+/// What is to be changed on the host, and of what.
+#[derive(Debug, Default)]
+pub(super) struct Sending {
+    /// Steps that change the host, in their order.
+    pub(super) steps: Vec<Step>,
+    /// The mode of a new tree; None if there is a mirror. A new one gets its name when all is there.
+    pub(super) fill: Option<u16>,
+    /// Files are written where they are, since containers hold them and not their directory.
+    pub(super) in_place: bool,
+    /// The mirror that is meant: nothing is done in another one. None: whichever is there.
+    pub(super) identity: Option<String>,
+    /// How fine the host's times are, by which it is told whether files are still as planned.
+    pub(super) grain: Grain,
 }
 
 impl<R: Run> Mirror<R> {
     /// The mirror below the directory `root` of the host, an absolute path that only the login may write to.
     pub(super) fn new(run: R, root: String) -> Self {
-        Self { run, root }
+        Self { run, root, meter: Arc::default(), last: Mutex::default(), stall: STALL, quiet: QUIET }
     }
 
     /// Where the files are, for a container's mount.
@@ -78,16 +110,28 @@ impl<R: Run> Mirror<R> {
         format!("{}/tree", self.root)
     }
 
-    /// Reads all that is in the mirror.
+    /// What runs the commands.
+    #[cfg(test)]
+    pub(super) fn run(&self) -> &R {
+        &self.run
+    }
+
+    /// How far a step of [`Self::send`] or [`Self::fetch`] is.
+    pub(super) fn meter(&self) -> &Meter {
+        &self.meter
+    }
+
+    /// Reads all that is in the mirror. The host sends it only if it is not what was read last.
     ///
     /// # Errors
     /// The connection's; the host's answer is none, or has more than `bounds`.
     pub(super) async fn scan(&self, bounds: Bounds) -> io::Result<Listing> {
         let (mut ours, theirs) = tokio::io::duplex(PIPE);
-        let script = self.script(scripts::SCAN, &[]);
+        let known = lock(&self.last).as_ref().map(|listing| listing.digest.clone()).unwrap_or_default();
+        let script = self.script(scripts::SCAN, &[("D", &known)]);
         let mut answer = Vec::new();
         let most = listing::most_bytes(bounds);
-        let (ended, read) = tokio::join!(self.run.run(&script, tokio::io::empty(), theirs), async {
+        let (ended, read) = tokio::join!(self.command(self.quiet, &script, tokio::io::empty(), theirs), async {
             let read = (&mut ours).take(most + 1).read_to_end(&mut answer).await;
             drop(ours);
             read
@@ -96,30 +140,50 @@ impl<R: Run> Mirror<R> {
             return Err(io::Error::other("the mirror on the host has more files than may be mounted"));
         }
         let ended = ended?;
+        if answer == scripts::SAME
+            && let Some(listing) = &*lock(&self.last)
+            && listing.digest == known
+        {
+            return Ok(listing.clone());
+        }
         let listing = tokio::task::spawn_blocking(move || listing::parse(&answer, bounds)).await?;
+        *lock(&self.last) = listing.as_ref().ok().cloned();
         listing.map_err(|error| match last_lines(&ended.stderr, 1).pop() {
             Some(line) => io::Error::other(format!("{error}: {line}")),
             None => error,
         })
     }
 
-    /// Does the steps that change the host, in their order. `is_new`: there is no mirror yet; it gets its name when all is
-    /// there, and the mode `mode`.
+    /// Runs a command, and gives it up when nothing moves for `limit`.
+    async fn command(
+        &self,
+        limit: Duration,
+        script: &str,
+        stdin: impl AsyncRead + Send + Unpin,
+        stdout: impl AsyncWrite + Send + Unpin,
+    ) -> io::Result<Ended> {
+        let moved = AtomicU64::new(0);
+        let (stdin, stdout) = (Counted { stream: stdin, moved: &moved }, Counted { stream: stdout, moved: &moved });
+        while_moving(limit, &moved, self.run.run(script, stdin, stdout)).await
+    }
+
+    /// Does the steps that change the host.
     ///
     /// # Errors
     /// The connection's. Then nobody knows what was done.
-    pub(super) async fn send(&self, here: Arc<Here>, steps: Vec<Step>, is_new: bool, mode: u16) -> io::Result<Sent> {
+    pub(super) async fn send(&self, here: Arc<Here>, sending: Sending) -> io::Result<Sent> {
         let (mut ours, theirs) = tokio::io::duplex(PIPE);
         let (stream, stdin) = tokio::io::duplex(PIPE);
         let nonce = format!("{:032x}", fastrand::u128(..));
-        let script = self.script(scripts::SEND, &[("K", &nonce)]);
-        let count = steps.len();
-        let making = tokio::task::spawn_blocking(move || {
-            outgoing::write(SyncIoBridge::new(stream), &here, &steps, is_new.then_some(mode))
-        });
+        let identity = sending.identity.clone().unwrap_or_default();
+        let script = self.script(scripts::SEND, &[("K", &nonce), ("I", &identity), ("F", stat_format(sending.grain))]);
+        let count = sending.steps.len();
+        let meter = self.meter.clone();
+        let making =
+            tokio::task::spawn_blocking(move || outgoing::write(SyncIoBridge::new(stream), &here, &sending, &meter));
         let mut answer = Vec::new();
         let (ended, read, made) = tokio::join!(
-            self.run.run(&script, stdin, theirs),
+            self.command(self.stall, &script, stdin, theirs),
             async {
                 let read = (&mut ours).take(MAX_ANSWER).read_to_end(&mut answer).await;
                 drop(ours);
@@ -183,10 +247,12 @@ impl<R: Run> Mirror<R> {
         let groups = incoming::groups(&steps, size);
         let request = incoming::request(&steps, &groups);
         let script = self.script(scripts::FETCH, &[]);
+        let meter = self.meter.clone();
         let reading = tokio::task::spawn_blocking(move || {
-            incoming::read(SyncIoBridge::new(ours), &here, &steps, &groups, bounds, &time)
+            let taking = incoming::Taking { here: &here, steps: &steps, bounds, time: &time, meter: &meter };
+            incoming::read(SyncIoBridge::new(ours), taking, &groups)
         });
-        let (ended, arrived) = tokio::join!(self.run.run(&script, request.as_slice(), theirs), reading);
+        let (ended, arrived) = tokio::join!(self.command(self.stall, &script, request.as_slice(), theirs), reading);
         let mut arrived = arrived?;
         let said = match ended {
             Ok(ended) => last_lines(&ended.stderr, 1).pop(),
@@ -208,7 +274,7 @@ impl<R: Run> Mirror<R> {
     /// The connection's; what the host said if something remains.
     pub(super) async fn remove(&self) -> io::Result<()> {
         let script = self.script(scripts::REMOVE, &[]);
-        let ended = self.run.run(&script, tokio::io::empty(), tokio::io::sink()).await?;
+        let ended = self.command(self.quiet, &script, tokio::io::empty(), tokio::io::sink()).await?;
         match ended.status {
             Some(0) => Ok(()),
             _ => Err(io::Error::other(last_lines(&ended.stderr, 1).pop().unwrap_or_else(|| "files remain".into()))),
@@ -222,6 +288,14 @@ impl<R: Run> Mirror<R> {
             text.push_str(&format!("{name}={}\n", quoted(value)));
         }
         text + scripts::COMMON + script
+    }
+}
+
+/// What stat(1) prints of a file to tell whether it has changed.
+fn stat_format(grain: Grain) -> &'static str {
+    match grain {
+        Grain::Nanosecond => "%s %.9Y",
+        Grain::Second => "%s %Y",
     }
 }
 

@@ -4,9 +4,12 @@ use std::io::{self, BufWriter, Read, Write};
 
 use tar::{Builder, EntryType, Header};
 
+use super::Sending;
+use super::listing;
 use super::scripts::quoted_bytes;
 use crate::os::beneath::{Seen, name_of, seen};
 use crate::tunnel::mounts::apply::Here;
+use crate::tunnel::mounts::progress::{Meter, Metered};
 use crate::tunnel::mounts::scan::node_of;
 use crate::tunnel::mounts::step::Step;
 use crate::tunnel::mounts::tree::{Grain, Node, RelPath};
@@ -23,7 +26,7 @@ pub(in crate::tunnel::mounts) struct Sent {
     /// For each step whether it was done.
     pub(in crate::tunnel::mounts) done: Vec<bool>,
     /// Which mirror it was.
-    pub(in crate::tunnel::mounts) identity: Option<Vec<u8>>,
+    pub(in crate::tunnel::mounts) identity: Option<String>,
     /// What the host said of failures.
     pub(in crate::tunnel::mounts) said: Vec<String>,
 }
@@ -32,6 +35,9 @@ pub(in crate::tunnel::mounts) struct Sent {
 struct Stream<'a, W: Write> {
     tar: Builder<BufWriter<W>>,
     here: &'a Here,
+    /// Of the host's times.
+    grain: Grain,
+    meter: &'a Meter,
     plan: Vec<u8>,
     failed: Vec<String>,
 }
@@ -45,18 +51,20 @@ struct Group {
     names: Vec<(usize, Vec<u8>)>,
     /// What stat says of the names before; None: not looked at. Of a new directory its mode, in octal.
     expected: Vec<Option<String>>,
+    /// Of a file that is written in place.
+    mode: u16,
 }
 
-/// Writes the stream. `fill`: the steps are a whole new tree, with this mode. Returns what could not be read here. Blocks.
+/// Writes the stream. Returns what could not be read here. Blocks.
 ///
 /// # Errors
 /// Of the stream.
-pub(super) fn write(stream: impl Write, here: &Here, steps: &[Step], fill: Option<u16>) -> io::Result<Vec<String>> {
+pub(super) fn write(stream: impl Write, here: &Here, sending: &Sending, meter: &Meter) -> io::Result<Vec<String>> {
     let tar = Builder::new(BufWriter::with_capacity(BUFFER, stream));
-    let mut stream = Stream { tar, here, plan: Vec::new(), failed: Vec::new() };
-    match fill {
-        Some(mode) => stream.fill(steps, mode)?,
-        None => stream.change(steps)?,
+    let mut stream = Stream { tar, here, grain: sending.grain, meter, plan: Vec::new(), failed: Vec::new() };
+    match sending.fill {
+        Some(mode) => stream.fill(&sending.steps, mode)?,
+        None => stream.change(sending)?,
     }
     let plan = std::mem::take(&mut stream.plan);
     let size = u64::try_from(plan.len()).map_err(io::Error::other)?;
@@ -70,8 +78,8 @@ pub(super) fn write(stream: impl Write, here: &Here, steps: &[Step], fill: Optio
 /// Reads the host's answer: lines of the first step and the number of steps that are done, and which mirror it was.
 pub(super) fn read_answer(answer: &[u8], sent: &mut Sent) {
     for line in answer.split(|byte| *byte == b'\n') {
-        if let Some(identity) = line.strip_prefix(b"= ").filter(|identity| !identity.is_empty()) {
-            sent.identity = Some(identity.to_vec());
+        if let Some(identity) = line.strip_prefix(b"= ").and_then(listing::identity) {
+            sent.identity = Some(identity);
         }
         let Some(numbers) = line.strip_prefix(b"+ ").and_then(|numbers| std::str::from_utf8(numbers).ok()) else {
             continue;
@@ -109,12 +117,13 @@ impl<W: Write> Stream<'_, W> {
         Ok(())
     }
 
-    fn change(&mut self, steps: &[Step]) -> io::Result<()> {
+    fn change(&mut self, sending: &Sending) -> io::Result<()> {
+        let (steps, grain) = (&sending.steps, self.grain);
         let mut groups: Vec<Group> = Vec::new();
         let mut add = |number: usize, kind: &'static str, path: &RelPath, expected: Option<String>| {
             let dir = path.parent().map_or_else(Vec::new, |dir| dir.as_bytes().to_vec());
             let name = [b"./", path.name()].concat();
-            let is_single = matches!(kind, "gonedir" | "newdir" | "mode");
+            let is_single = matches!(kind, "gonedir" | "newdir" | "mode" | "over");
             let room = |group: &&mut Group| {
                 let bytes: usize = group.names.iter().map(|(_, name)| name.len()).sum();
                 let is_next = group.names.last().is_some_and(|(last, _)| last + 1 == number);
@@ -127,17 +136,22 @@ impl<W: Write> Stream<'_, W> {
                     group.names.push((number, name));
                     group.expected.push(expected);
                 }
-                None => groups.push(Group { dir, kind, names: vec![(number, name)], expected: vec![expected] }),
+                None => {
+                    groups.push(Group { dir, kind, names: vec![(number, name)], expected: vec![expected], mode: 0 })
+                }
             }
         };
         for (number, step) in steps.iter().enumerate() {
             match step {
                 Step::DeleteThere { path, node } if node.is_dir() => add(number, "gonedir", path, Some(String::new())),
-                Step::DeleteThere { path, node } => add(number, "gone", path, stat_of(Some(node))),
+                Step::DeleteThere { path, node } => add(number, "gone", path, stat_of(Some(node), grain)),
                 Step::Push { path, node, .. } if node.is_dir() => {
                     add(number, "newdir", path, Some(format!("{:o}", node.mode().unwrap_or(0o700))));
                 }
-                Step::Push { path, over, .. } => add(number, "put", path, stat_of(over.as_ref())),
+                Step::Push { path, over, .. } => {
+                    let is_over = sending.in_place && matches!(over, Some(Node::File { .. }));
+                    add(number, if is_over { "over" } else { "put" }, path, stat_of(over.as_ref(), grain));
+                }
                 Step::ModeThere { path, .. } => add(number, "mode", path, Some(String::new())),
                 _ => {}
             }
@@ -153,7 +167,10 @@ impl<W: Write> Stream<'_, W> {
         if let ("mode", Some(step)) = (group.kind, steps.get(first)) {
             return self.mode(first, step);
         }
-        if group.kind == "put" {
+        if let ("over", Some(mode)) = (group.kind, steps.get(first).and_then(Step::result).and_then(Node::mode)) {
+            group.mode = mode;
+        }
+        if matches!(group.kind, "put" | "over") {
             let mut kept = Vec::new();
             for (step, name) in &group.names {
                 let Some(Step::Push { path, node, .. }) = steps.get(*step) else { continue };
@@ -209,6 +226,7 @@ impl<W: Write> Stream<'_, W> {
         let expected = group.expected.get(at).unwrap_or_default();
         match group.kind {
             "put" => write!(self.plan, "put {number} {first} {count} ")?,
+            "over" => write!(self.plan, "over {number} {first} {:o} ", group.mode)?,
             "gone" => write!(self.plan, "gone {first} {count} ")?,
             "newdir" => {
                 let mode = expected.first().and_then(Option::as_deref).unwrap_or("700");
@@ -216,7 +234,7 @@ impl<W: Write> Stream<'_, W> {
             }
             kind => write!(self.plan, "{kind} {first}")?,
         }
-        if matches!(group.kind, "put" | "gone") {
+        if matches!(group.kind, "put" | "over" | "gone") {
             let known: Option<Vec<&str>> = expected.iter().map(Option::as_deref).collect();
             let known =
                 known.map(|lines| lines.into_iter().filter(|line| !line.is_empty()).collect::<Vec<_>>().join("\n"));
@@ -239,7 +257,7 @@ impl<W: Write> Stream<'_, W> {
             self.plan.extend(b"into ");
             self.plan.extend(quoted_bytes(path.parent().as_ref().map_or(b"".as_slice(), RelPath::as_bytes)));
             write!(self.plan, " && mode {number} {mode:o} ")?;
-            self.plan.extend(quoted_bytes(stat_of(Some(over)).as_deref().unwrap_or("*").as_bytes()));
+            self.plan.extend(quoted_bytes(stat_of(Some(over), self.grain).as_deref().unwrap_or("*").as_bytes()));
             self.plan.push(b' ');
             self.plan.extend(quoted_bytes(&[b"./", path.name()].concat()));
         }
@@ -249,6 +267,7 @@ impl<W: Write> Stream<'_, W> {
 
     /// Adds what is at `path` here under the name `name`. False if it is not `node` any more, or changed while it was read.
     fn append(&mut self, name: &[u8], path: &RelPath, node: &Node) -> io::Result<bool> {
+        self.meter.file();
         let name = name_of(name)?;
         match node {
             Node::Dir { mode } => {
@@ -277,7 +296,7 @@ impl<W: Write> Stream<'_, W> {
                 self.exact_time(*mtime)?;
                 let mut header = header(EntryType::Regular, *size, *mtime, *mode);
                 // A file that shrinks meanwhile must not shift what follows.
-                let content = (&file).chain(io::repeat(0)).take(*size);
+                let content = Metered((&file).chain(io::repeat(0)).take(*size), self.meter);
                 self.tar.append_data(&mut header, name, content)?;
                 Ok(file.metadata().is_ok_and(|meta| is_planned(&seen(&meta))))
             }
@@ -314,12 +333,18 @@ fn header(kind: EntryType, size: u64, mtime: i64, mode: u16) -> Header {
     header
 }
 
-/// What stat says of a file before it is replaced: its size and time, in seconds. Empty for nothing, None for links, whose
-/// times are not known.
-fn stat_of(node: Option<&Node>) -> Option<String> {
+/// What stat says of a file before it is replaced: its size and time. Empty for nothing, None for links, whose times are
+/// not known.
+fn stat_of(node: Option<&Node>, grain: Grain) -> Option<String> {
     match node {
         None => Some(String::new()),
-        Some(Node::File { size, mtime, .. }) => Some(format!("{size} {}", mtime.div_euclid(1_000_000_000))),
+        Some(Node::File { size, mtime, .. }) => {
+            let (seconds, part) = (mtime.div_euclid(1_000_000_000), mtime.rem_euclid(1_000_000_000));
+            Some(match grain {
+                Grain::Nanosecond => format!("{size} {seconds}.{part:09}"),
+                Grain::Second => format!("{size} {seconds}"),
+            })
+        }
         Some(_) => None,
     }
 }

@@ -1,4 +1,5 @@
-//! What runs on the host: POSIX shell. `R` is the directory of the mirror, `K` a name for a new one.
+//! What runs on the host: POSIX shell. `R` is the directory of the mirror, `K` a name for a new one, `I` what identifies the
+//! one that is meant, `D` the digest of the last listing, `F` the format in which stat tells whether a file has changed.
 
 /// `into DIR`: goes into a directory below the tree, and only if no link leads there; whatever is renamed afterwards, the
 /// names in it are of that directory then. The echo keeps line breaks at the end of a name. `identity`: the mark, and the
@@ -14,12 +15,15 @@ identity() {
 
 /// Prints fields that end with a NUL each: the identity, the kind of tools, then for each path three fields (kind, mode in
 /// octal, size, time; path; target), kind `U` for what cannot be read. busybox's stat prints lines, so names with a line
-/// break cannot be told there: kind `N`. At the end the status.
+/// break cannot be told there: kind `N`. At the end the status. Only [`SAME`] if all of that has the digest `D`: then what
+/// was read here last, and has that digest, is what is there.
 pub(super) const SCAN: &str = r#"if ! [ -d "$R/tree" ] || ! [ -r "$R/mark" ]; then printf 'gone\0'; exit 0; fi
 cd -P "$R/tree" || exit 3
+look() {
 printf 'mirror\0'; identity; printf '\0'
 if find . -maxdepth 0 -ignore_readdir_race -printf '' 2>/dev/null; then
-  if tar --version 2>/dev/null | grep -q GNU; then printf 'gnu\0'; else printf 'mixed\0'; fi
+  if tar --version 2>/dev/null | grep -q GNU && stat -c %.9Y . 2>/dev/null | grep -q '[.]'; then printf 'gnu\0'
+  else printf 'mixed\0'; fi
   find . -ignore_readdir_race -mindepth 1 \( -type d ! \( -readable -executable \) -o -type f ! -readable \) -prune \
     -printf 'U\0%P\0\0' -o -printf '%y %m %s %T@\0%P\0%l\0'
   printf 'end %s\0' $?
@@ -33,14 +37,22 @@ else
   find . -mindepth 1 -name "*$N*" -prune -o ! -type l -exec stat -c '%f %s %Y %n' {} + || s=1
   printf '\0end %s\0' $s
 fi
+}
+[ -n "$D" ] && d=$(look 2>/dev/null | sha256sum 2>/dev/null) && [ "${d%% *}" = "$D" ] && printf 'same\0' && exit 0
+look
 "#;
+
+/// The answer that means: what was read last.
+pub(super) const SAME: &[u8] = b"same\0";
 
 /// Reads a tar stream into a directory of its own: groups of files, and `plan`, which puts them in their places. `same`:
 /// size and time of what the names have are as the plan says, before they are replaced or removed. A name is moved into the
 /// current directory, since mv would go into a directory that a link of that name leads to. Modes of files are changed by
-/// another name in the stage, where nobody can put a link in its place.
+/// another name in the stage, where nobody can put a link in its place, and so are files that are written in place (`over`).
+/// If that fails, for want of space for instance, the old content is written back.
 pub(super) const SEND: &str = r#"mkdir -p "$R" && cd -P "$R" || exit 3
 R=$(pwd -P); T=$R/tree
+[ -z "$I" ] || [ "$(identity)" = "$I" ] || { echo 'the mirror is another one by now' >&2; exit 5; }
 rm -rf "$R"/stage.*
 S=$R/stage.$$
 mkdir "$S" || exit 3
@@ -49,11 +61,21 @@ trap 'exit 1' HUP INT TERM
 [ -s mark ] || echo "$K" >mark
 tar -xpof - -C "$S" || exit 4
 did() { echo "+ $1 $2"; }
-same() { e=$1; shift; [ "$e" = '*' ] || [ "$(stat -c '%s %Y' "$@" 2>/dev/null)" = "$e" ]; }
+same() { e=$1; shift; [ "$e" = '*' ] || [ "$(stat -c "$F" "$@" 2>/dev/null)" = "$e" ]; }
 put() {
   g=$1 i=$2 n=$3; shift 3; same "$@" || return; shift
   for f do shift; set -- "$@" "$S/$g/${f#./}"; done
   mv -f "$@" . && did $i $n
+}
+over() {
+  g=$1 i=$2 m=$3; shift 3; same "$@" || return
+  ln "$2" "$S/over" && [ -f "$S/over" ] && [ ! -L "$S/over" ] && cp -p "$S/over" "$S/old" &&
+    if cat "$S/$g/${2#./}" >"$S/over"; then
+      chmod "$m" "$S/over" && touch -r "$S/$g/${2#./}" "$S/over" && did $i 1
+    else
+      cat "$S/old" >"$S/over"; touch -r "$S/old" "$S/over"; false
+    fi; s=$?
+  rm -f "$S/over" "$S/old"; return $s
 }
 gone() { i=$1 n=$2; shift 2; same "$@" || return; shift; rm -f "$@" && did $i $n; }
 gonedir() { rmdir "$2" && did $1 1; }

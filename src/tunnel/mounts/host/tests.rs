@@ -1,7 +1,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 
 use tempfile::TempDir;
 use tokio::io::AsyncWriteExt;
@@ -17,11 +17,13 @@ pub(in crate::tunnel::mounts) struct LocalShell {
     tools: Option<TempDir>,
     /// Bytes after which the link is cut, both ways together; negative: never.
     pub(in crate::tunnel::mounts) cut_after: AtomicI64,
+    /// Bytes that have passed, both ways together.
+    pub(in crate::tunnel::mounts) passed: AtomicUsize,
 }
 
 impl LocalShell {
     pub(in crate::tunnel::mounts) fn gnu() -> Self {
-        Self { tools: None, cut_after: AtomicI64::new(-1) }
+        Self { tools: None, cut_after: AtomicI64::new(-1), passed: AtomicUsize::new(0) }
     }
 
     pub(in crate::tunnel::mounts) fn busybox() -> Self {
@@ -33,6 +35,7 @@ impl LocalShell {
 
     /// Whether `count` bytes may pass.
     fn passes(&self, count: usize) -> bool {
+        self.passed.fetch_add(count, Ordering::Relaxed);
         let left = self.cut_after.load(Ordering::Relaxed);
         if left < 0 {
             return true;
@@ -116,7 +119,7 @@ impl Lab {
     }
 
     fn ours(&self) -> Arc<Here> {
-        Arc::new(Here::open(self.here.path()).expect("opened"))
+        Arc::new(Here::open(self.here.path(), "t").expect("opened"))
     }
 
     fn node(&self, path: &RelPath) -> Node {
@@ -124,7 +127,8 @@ impl Lab {
     }
 
     async fn send(&self, steps: Vec<Step>, is_new: bool) -> Sent {
-        self.mirror.send(self.ours(), steps, is_new, 0o755).await.expect("sent")
+        let sending = Sending { steps, fill: is_new.then_some(0o755), ..Sending::default() };
+        self.mirror.send(self.ours(), sending).await.expect("sent")
     }
 
     async fn push(&self, names: &[&[u8]], is_new: bool) -> Sent {
@@ -192,7 +196,7 @@ async fn a_mirror_is_filled_read_and_fetched_with_any_tools() {
 
         // Into an empty directory here.
         let back = tempfile::tempdir().expect("a directory");
-        let here = Arc::new(Here::open(back.path()).expect("opened"));
+        let here = Arc::new(Here::open(back.path(), "t").expect("opened"));
         for dir in ["d", "d/deep"] {
             here.make_dir(&path(dir.as_bytes()), 0o755).expect("made");
         }
@@ -291,7 +295,7 @@ async fn nothing_outside_the_mirror_is_read_or_written() {
         let steps = vec![fetching(&path(b"d/key"), seen.clone()), fetching(&path(b"f"), seen)];
         let back = tempfile::tempdir().expect("a directory");
         fs::create_dir(back.path().join("d")).expect("created");
-        let here = Arc::new(Here::open(back.path()).expect("opened"));
+        let here = Arc::new(Here::open(back.path(), "t").expect("opened"));
         let arrived = lab.mirror.fetch(here, steps, Bounds::default(), "T".into()).await.expect("fetched");
         assert!(arrived.iter().all(|one| matches!(one, Arrived::Failed(_))), "{arrived:?}");
         assert_eq!(fs::read_dir(back.path().join("d")).expect("read").count(), 0);
@@ -324,6 +328,85 @@ async fn a_listing_says_what_the_tools_cannot() {
     assert_eq!(listing.reading.tree.len(), 4, "{listing:?}");
     assert_eq!(listing.reading.tree[&path(b"p")], Node::Other);
     assert_eq!(listing.reading.tree[&path(b"c d/l")], Node::Link { target: b"y".as_slice().into() });
+}
+
+#[tokio::test]
+async fn a_listing_is_sent_only_if_it_has_changed() {
+    for shell in BOTH {
+        let lab = Lab::new(shell());
+        lab.shell(lab.here.path(), "for n in 1 2 3 4 5 6 7 8 9; do echo $n > a-file-of-the-name-$n; done");
+        let names: Vec<String> = (1..10).map(|n| format!("a-file-of-the-name-{n}")).collect();
+        lab.push(&names.iter().map(String::as_bytes).collect::<Vec<_>>(), true).await;
+        let passed = || lab.mirror.run.passed.swap(0, Ordering::Relaxed);
+        passed();
+        let first = lab.scan().await;
+        assert!(passed() > 300);
+        let second = lab.scan().await;
+        assert_eq!(passed(), scripts::SAME.len());
+        assert_eq!((&second.reading, second.identity), (&first.reading, first.identity));
+        // Another mode, another name, another mirror.
+        let name = "a-file-of-the-name-1";
+        for change in [format!("chmod 700 {name}"), format!("mv {name} x"), "cd ..; echo y > mark".into()] {
+            let before = lab.scan().await;
+            lab.shell(&lab.tree(), &change);
+            let after = lab.scan().await;
+            assert_ne!((before.reading, before.identity), (after.reading, after.identity), "{change}");
+        }
+        fs::remove_dir_all(lab.tree()).expect("removed");
+        assert_eq!(lab.scan().await.identity, None);
+        assert_eq!(lab.scan().await.identity, None);
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_done_in_another_mirror_than_the_one_that_was_read() {
+    for shell in BOTH {
+        let lab = Lab::new(shell());
+        lab.shell(lab.here.path(), "echo 1 > a; echo 2 > b");
+        lab.push(&[b"a"], true).await;
+        let identity = lab.scan().await.identity;
+        let sending = |identity| {
+            let steps = vec![Step::Push { path: path(b"b"), node: lab.node(&path(b"b")), over: None }];
+            Sending { steps, identity, ..Sending::default() }
+        };
+        let sent = lab.mirror.send(lab.ours(), sending(Some("other 7 ".into()))).await.expect("sent");
+        assert_eq!((sent.done, sent.identity), (vec![false], None));
+        assert!(sent.said[0].contains("another one"), "{:?}", sent.said);
+        let sent = lab.mirror.send(lab.ours(), sending(identity)).await.expect("sent");
+        assert_eq!(sent.done, [true]);
+    }
+}
+
+/// A host that takes a command and is never heard of again.
+struct Silent;
+
+impl Run for Silent {
+    async fn run(
+        &self,
+        _: &str,
+        stdin: impl AsyncRead + Send + Unpin,
+        stdout: impl AsyncWrite + Send + Unpin,
+    ) -> io::Result<Ended> {
+        let _held = (stdin, stdout);
+        std::future::pending().await
+    }
+}
+
+#[tokio::test]
+async fn a_silent_host_is_given_up() {
+    let dir = tempfile::tempdir().expect("a directory");
+    fs::write(dir.path().join("a"), vec![0; 3 * PIPE]).expect("written");
+    let here = Arc::new(Here::open(dir.path(), "t").expect("opened"));
+    let mut mirror = Mirror::new(Silent, "/nowhere".into());
+    (mirror.stall, mirror.quiet) = (Duration::from_millis(1), Duration::from_millis(1));
+    let node = here.look(&path(b"a")).expect("looked").expect("is there");
+    let steps = vec![Step::Push { path: path(b"a"), node: node.clone(), over: None }];
+    let sent = mirror.send(here.clone(), Sending { steps, ..Sending::default() }).await;
+    assert_eq!(sent.expect_err("silent").kind(), io::ErrorKind::TimedOut);
+    let fetched = mirror.fetch(here, vec![fetching(&path(b"b"), node)], Bounds::default(), "T".into()).await;
+    assert_eq!(fetched.expect_err("silent").kind(), io::ErrorKind::TimedOut);
+    assert_eq!(mirror.scan(Bounds::default()).await.expect_err("silent").kind(), io::ErrorKind::TimedOut);
+    assert_eq!(mirror.remove().await.expect_err("silent").kind(), io::ErrorKind::TimedOut);
 }
 
 /// A host that answers what it likes.
@@ -385,14 +468,14 @@ async fn a_host_that_lies_changes_nothing_but_what_was_asked_for() {
     ];
     for (number, answer) in answers.into_iter().enumerate() {
         let dir = tempfile::tempdir().expect("a directory");
-        let here = Arc::new(Here::open(dir.path()).expect("opened"));
+        let here = Arc::new(Here::open(dir.path(), "t").expect("opened"));
         let mirror = Mirror::new(Liar(answer), "/nowhere".into());
         let steps = vec![fetching(&path(b"a"), Node::File { size: 4, mtime: 1, mode: 0o644 })];
         let arrived = mirror.fetch(here.clone(), steps, Bounds::default(), "T".into()).await.expect("an answer");
         assert!(matches!(&arrived[..], [Arrived::Failed(_)]), "{number}: {arrived:?}");
         assert_eq!(fs::read_dir(dir.path()).expect("read").count(), 0, "{number}");
         assert!(mirror.scan(Bounds::default()).await.is_err());
-        let sent = mirror.send(here, vec![], false, 0o755).await.expect("sent");
+        let sent = mirror.send(here, Sending::default()).await.expect("sent");
         assert_eq!(sent.identity, None);
     }
     // More bytes than allowed, then twice the same.
@@ -400,7 +483,7 @@ async fn a_host_that_lies_changes_nothing_but_what_was_asked_for() {
     let twice = archive(0, &[(b"./a", EntryType::Regular, b"1"), (b"./a", EntryType::Regular, b"2")]);
     for (answer, expected) in [(big, None), (twice, Some("1"))] {
         let dir = tempfile::tempdir().expect("a directory");
-        let here = Arc::new(Here::open(dir.path()).expect("opened"));
+        let here = Arc::new(Here::open(dir.path(), "t").expect("opened"));
         let steps = vec![fetching(&path(b"a"), Node::File { size: 4, mtime: 1, mode: 0o644 })];
         let bounds = Bounds { bytes: 1000, entries: 9 };
         let _ = Mirror::new(Liar(answer), "/nowhere".into()).fetch(here, steps, bounds, "T".into()).await;

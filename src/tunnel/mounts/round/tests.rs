@@ -1,6 +1,6 @@
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
@@ -15,27 +15,45 @@ struct Lab {
     here: TempDir,
     /// The mirror and the journal.
     other: TempDir,
-    mount: Mount<LocalShell>,
+    /// None while it is opened anew.
+    mount: Option<Mount<LocalShell>>,
 }
 
 fn mount(here: &Path, other: &Path, shell: LocalShell, read_only: bool) -> Mount<LocalShell> {
     let mirror = Mirror::new(shell, other.join("mirror").to_string_lossy().into_owned());
-    Mount::open(here.into(), mirror, &other.join("journal"), Bounds::default(), read_only).expect("opened")
+    Mount::open(Source::of(here).expect("a source"), mirror, &other.join("journal"), Bounds::default(), read_only)
+        .expect("opened")
 }
 
 impl Lab {
     fn new(shell: LocalShell, read_only: bool) -> Self {
         let (here, other) = (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
         let mount = mount(here.path(), other.path(), shell, read_only);
-        Self { here, other, mount }
+        Self { here, other, mount: Some(mount) }
     }
 
     fn tree(&self) -> PathBuf {
         self.other.path().join("mirror/tree")
     }
 
+    fn mount(&self) -> &Mount<LocalShell> {
+        self.mount.as_ref().expect("is open")
+    }
+
+    /// As after a restart of the process.
+    fn reopen(&mut self, shell: LocalShell) -> &mut Mount<LocalShell> {
+        let read_only = self.mount().read_only;
+        self.mount = None;
+        self.mount.insert(mount(self.here.path(), self.other.path(), shell, read_only))
+    }
+
     async fn round(&self) -> Report {
-        self.mount.round().await.expect("a round")
+        self.mount().round().await.expect("a round")
+    }
+
+    async fn push(&self, names: &[&str]) -> Report {
+        let paths = names.iter().map(|name| RelPath::new(name.as_bytes()).expect("a path")).collect();
+        self.mount().push(paths).await.expect("a push")
     }
 
     /// A round after which nothing is left to do.
@@ -107,8 +125,8 @@ async fn both_sides_get_in_step_with_any_tools() {
 
 #[tokio::test]
 async fn a_host_that_lost_its_files_gets_them_again() {
-    let lab = Lab::new(LocalShell::gnu(), false);
-    let here = lab.here.path();
+    let mut lab = Lab::new(LocalShell::gnu(), false);
+    let here = &lab.here.path().to_owned();
     shell(here, "mkdir d; echo 1 > d/a; echo 2 > b");
     lab.in_step().await;
     let before = all(here);
@@ -124,8 +142,8 @@ async fn a_host_that_lost_its_files_gets_them_again() {
     // A lost journal: what differs is kept twice.
     fs::remove_file(lab.other.path().join("journal")).expect("removed");
     shell(&lab.tree(), "echo other > b");
-    let again = mount(here, lab.other.path(), LocalShell::gnu(), false);
-    let report = again.round().await.expect("a round");
+    lab.reopen(LocalShell::gnu());
+    let report = lab.round().await;
     assert_eq!((report.conflicts.len(), text(here, "b")), (1, "2\n".into()));
 }
 
@@ -154,6 +172,165 @@ async fn links_and_sockets_of_the_host_stay_there() {
     assert!(!here.join("out").is_symlink() && !here.join("p").exists());
 }
 
+/// A container that binds a file holds its inode.
+#[tokio::test]
+async fn a_single_file_keeps_its_place_on_the_host_and_comes_back_whole() {
+    for tools in [LocalShell::gnu, LocalShell::busybox] {
+        let (here, other) = (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
+        shell(here.path(), "echo 1 > n.conf; echo x > other; chmod 640 n.conf");
+        let mount = mount(&here.path().join("n.conf"), other.path(), tools(), false);
+        let in_step = async || {
+            let report = mount.round().await.expect("a round");
+            assert!(report.is_in_step(), "{report:?}");
+            let again = mount.round().await.expect("a round");
+            assert_eq!((again.done, again.is_in_step()), (0, true), "{again:?}");
+            report
+        };
+        assert_eq!(in_step().await.entries, 1);
+        let tree = other.path().join("mirror/tree");
+        assert_eq!(mount.bind_path(), tree.join("n.conf").to_string_lossy());
+        // What a container has open, and a name of the same file.
+        fs::hard_link(tree.join("n.conf"), other.path().join("bound")).expect("linked");
+        let bound = || text(other.path(), "bound");
+        shell(here.path(), "echo longer > n.conf.new; mv n.conf.new n.conf; chmod 600 n.conf");
+        assert_eq!(in_step().await.done, 1);
+        assert_eq!((bound(), text(&tree, "n.conf")), ("longer\n".into(), "longer\n".into()));
+        // Deleted here for a moment, as some editors do, and never there.
+        shell(here.path(), "rm n.conf");
+        in_step().await;
+        assert_eq!(bound(), "longer\n");
+        shell(here.path(), "echo again, by me > n.conf");
+        in_step().await;
+        assert_eq!(bound(), "again, by me\n");
+        // The container's write comes back; nothing else does.
+        shell(other.path(), "echo built by it > bound; echo y > mirror/tree/other");
+        in_step().await;
+        assert_eq!((text(here.path(), "n.conf"), text(here.path(), "other")), ("built by it\n".into(), "x\n".into()));
+        shell(here.path(), "echo mine > n.conf");
+        shell(other.path(), "echo theirs, longer > bound");
+        let copy = in_step().await.conflicts[0].to_string();
+        assert_eq!(
+            [text(here.path(), "n.conf"), bound(), text(here.path(), &copy)],
+            ["mine\n", "mine\n", "theirs, longer\n"]
+        );
+        // A link in its place is neither followed nor carried.
+        shell(here.path(), "rm n.conf; ln -s other n.conf");
+        assert_eq!(mount.round().await.expect("a round").failed.len(), 1);
+        assert_eq!(bound(), "mine\n");
+        assert_eq!(fs::read_dir(other.path().join("mirror")).expect("read").count(), 2);
+    }
+}
+
+#[tokio::test]
+async fn a_push_takes_what_changed_here_and_nothing_else() {
+    for tools in [LocalShell::gnu, LocalShell::busybox] {
+        let lab = Lab::new(tools(), false);
+        let (here, there) = (lab.here.path(), lab.tree());
+        shell(
+            here,
+            "mkdir -p src/deep old/x; echo 1 > src/a; echo 2 > src/deep/b; echo 3 > old/x/c; echo '*.o' > .dtunnelignore",
+        );
+        // Without a round nothing is known of the host.
+        assert!(lab.push(&["src/a"]).await.needs_round);
+        lab.in_step().await;
+        shell(
+            here,
+            "echo 1b, longer > src/a; rm -r old; mkdir -p n/m; echo 4 > n/m/d; ln -s a src/l; echo o > src/x.o; chmod 700 src/deep",
+        );
+        let told = [
+            "src/a",
+            "old/x/c",
+            "old/x",
+            "old",
+            "n",
+            "n/m/d",
+            "src/l",
+            "src/x.o",
+            "src/deep",
+            "gone",
+            ".dtunnel-tmp-new-1",
+        ];
+        let report = lab.push(&told).await;
+        assert!(report.is_in_step(), "{report:?}");
+        shell(here, "rm src/x.o");
+        assert_eq!(all(here), all(&there));
+        // The same again is nothing, and costs no command.
+        lab.mount().mirror.run().passed.store(0, Ordering::Relaxed);
+        assert_eq!(lab.push(&told).await.done, 0);
+        assert_eq!(lab.mount().mirror.run().passed.load(Ordering::Relaxed), 0);
+        assert_eq!(lab.round().await.done, 0);
+        // What became a file, below which there was something, and the other way round.
+        shell(here, "rm -r n; echo file > n; rm src/a; mkdir src/a; echo in > src/a/in");
+        let report = lab.push(&["n/m/d", "src/a/in"]).await;
+        assert!(report.is_in_step(), "{report:?}");
+        assert_eq!(all(here), all(&there));
+        // The host changed the file, too.
+        shell(here, "echo mine, longest of all > src/deep/b; echo 5 > src/e");
+        shell(&there, "echo theirs > src/deep/b");
+        let report = lab.push(&["src/deep/b", "src/e"]).await;
+        assert!(report.needs_round && report.done == 1, "{report:?}");
+        assert_eq!([text(&there, "src/deep/b"), text(&there, "src/e")], ["theirs\n", "5\n"]);
+        assert_eq!(lab.in_step().await.conflicts.len(), 1);
+        // What decides what is carried.
+        shell(here, "echo '*.p' > .dtunnelignore");
+        assert!(lab.push(&[".dtunnelignore"]).await.needs_round);
+        lab.in_step().await;
+        // Another mirror.
+        shell(
+            lab.other.path(),
+            "rm -rf mirror; mkdir -p mirror/tree; echo other > mirror/mark; echo 6 > mirror/tree/theirs",
+        );
+        shell(here, "echo 7 > src/e");
+        let report = lab.push(&["src/e"]).await;
+        assert!(report.needs_round && report.done == 0, "{report:?}");
+        assert_eq!(text(&there, "src/e"), "-");
+        lab.in_step().await;
+        assert_eq!([text(&there, "src/e"), text(here, "theirs")], ["7\n", "6\n"]);
+    }
+}
+
+#[tokio::test]
+async fn a_look_does_nothing_until_the_host_changes_something() {
+    let lab = Lab::new(LocalShell::gnu(), false);
+    shell(lab.here.path(), "echo 1 > a");
+    lab.in_step().await;
+    assert!(lab.mount().look().await.expect("a look").is_none());
+    shell(&lab.tree(), "echo 2 > b");
+    let report = lab.mount().look().await.expect("a look").expect("a round");
+    assert_eq!((report.done, text(lab.here.path(), "b")), (1, "2\n".into()));
+    assert!(lab.mount().look().await.expect("a look").is_some_and(|report| report.done == 0));
+    assert!(lab.mount().look().await.expect("a look").is_none());
+    // Its own push is seen once.
+    shell(lab.here.path(), "echo 3 > c");
+    lab.push(&["c"]).await;
+    assert!(lab.mount().look().await.expect("a look").is_some_and(|report| report.done == 0));
+    assert!(lab.mount().look().await.expect("a look").is_none());
+}
+
+#[tokio::test]
+async fn a_mount_is_open_once_and_what_a_killed_process_left_goes() {
+    let mut lab = Lab::new(LocalShell::gnu(), false);
+    shell(lab.here.path(), "mkdir d; echo 1 > d/a");
+    lab.in_step().await;
+    let journal = lab.other.path().join("journal");
+    let mirror = Mirror::new(LocalShell::gnu(), "/nowhere".into());
+    let source = Source::of(lab.here.path()).expect("a source");
+    let second = Mount::open(source, mirror, &journal, Bounds::default(), false);
+    assert_eq!(second.expect_err("open twice").kind(), io::ErrorKind::ResourceBusy);
+    let tag = tag(&journal);
+    shell(
+        lab.here.path(),
+        &format!("touch d/.dtunnel-tmp-new-{tag}-1 .dtunnel-tmp-new-{tag}-2 d/.dtunnel-tmp-old-{tag}-3"),
+    );
+    lab.reopen(LocalShell::gnu());
+    assert_eq!(
+        lab.mount().leftovers(),
+        [RelPath::new(format!("d/.dtunnel-tmp-old-{tag}-3").as_bytes()).expect("a path")]
+    );
+    assert_eq!(fs::read_dir(lab.here.path().join("d")).expect("read").count(), 2);
+    assert_eq!(fs::read_dir(lab.here.path()).expect("read").count(), 1);
+}
+
 // ---- random operations on both sides, with the link cut anywhere
 
 #[derive(Debug, Clone, Copy)]
@@ -171,6 +348,8 @@ enum Event {
     Here(usize, Op),
     There(usize, Op),
     Round,
+    /// A push of all that may have changed; the link is cut after so many bytes, if any.
+    Push(Option<u16>),
     /// A round of which so many steps are done, and at most so many bytes pass; then the process begins anew.
     Cut(usize, Option<u16>),
 }
@@ -193,6 +372,7 @@ fn event() -> impl Strategy<Value = Event> {
         6 => at().prop_map(|(at, op)| Event::Here(at, op)),
         6 => at().prop_map(|(at, op)| Event::There(at, op)),
         2 => Just(Event::Round),
+        3 => prop::option::of(0..9000u16).prop_map(Event::Push),
         3 => (0..9usize, prop::option::of(0..9000u16)).prop_map(|(steps, bytes)| Event::Cut(steps, bytes)),
     ]
 }
@@ -280,15 +460,23 @@ async fn run(events: Vec<Event>, read_only: bool) {
                 lab.round().await;
                 assert!(!read_only || all(&here) == before);
             }
+            Event::Push(bytes) => {
+                let before = all(&here);
+                let cut = &lab.mount().mirror.run().cut_after;
+                cut.store(bytes.map_or(-1, i64::from), Ordering::Relaxed);
+                let told = PATHS.map(|name| RelPath::new(name.as_bytes()).expect("a path"));
+                let _ = lab.mount().push(told.into()).await;
+                lab.mount().mirror.run().cut_after.store(-1, Ordering::Relaxed);
+                assert_eq!(all(&here), before);
+            }
             Event::Cut(steps, bytes) => {
                 let before = all(&here);
                 let shell = LocalShell::gnu();
                 shell.cut_after.store(bytes.map_or(-1, i64::from), Ordering::Relaxed);
-                lab.mount = mount(&here, lab.other.path(), shell, read_only);
-                lab.mount.most_steps = steps;
-                let _ = lab.mount.round().await;
+                lab.reopen(shell).most_steps = steps;
+                let _ = lab.mount().round().await;
                 assert!(!read_only || all(&here) == before);
-                lab.mount = mount(&here, lab.other.path(), LocalShell::gnu(), read_only);
+                lab.reopen(LocalShell::gnu());
             }
         }
         let now = contents(&here);
