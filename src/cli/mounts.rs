@@ -100,7 +100,7 @@ fn table(mounts: &[MountStatus], width: Option<usize>) -> String {
             mount.path.display().to_string(),
             if containers.is_empty() { "-".into() } else { containers.join(", ") },
             if is_written { "both ways" } else { "to the host" }.into(),
-            mount.state.to_string(),
+            state(mount),
             mount.files.to_string(),
             output::bytes(mount.bytes),
             mount.last_change.as_deref().map_or_else(|| "-".into(), output::ago),
@@ -108,6 +108,11 @@ fn table(mounts: &[MountStatus], width: Option<usize>) -> String {
     };
     let rows: Vec<_> = mounts.iter().map(row).collect();
     output::table(&["PATH", "CONTAINERS", "DIRECTION", "STATE", "FILES", "BYTES", "CHANGED"], &rows, width)
+}
+
+/// Its state, and how far that is.
+pub(super) fn state(mount: &MountStatus) -> String {
+    mount.progress.map_or_else(|| mount.state.to_string(), |percent| format!("{} {percent} %", mount.state))
 }
 
 /// What needs somebody's attention.

@@ -1,6 +1,7 @@
 //! One mirrored directory or file while the tunnel is up: when it is brought in step, and who waits for that.
 
 use std::collections::BTreeSet;
+use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
@@ -13,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::host::Mirror;
 use super::known::Known;
 use super::login::Login;
-use super::progress::{Phase, Progress};
+use super::progress::Phase;
 use super::report::Report;
 use super::round::Mount;
 use super::scan::Bounds;
@@ -91,6 +92,8 @@ pub struct MountStatus {
     pub mirror: String,
     pub containers: Vec<MountUse>,
     pub state: MountState,
+    /// How much of what is being carried has been, in percent.
+    pub progress: Option<u8>,
     /// Files, directories and links here.
     pub files: usize,
     /// Bytes of all files here.
@@ -113,6 +116,7 @@ impl MountStatus {
             mirror: known.root,
             containers: Vec::new(),
             state: MountState::Unused,
+            progress: None,
             files: 0,
             bytes: 0,
             last_change: None,
@@ -160,7 +164,8 @@ pub(super) struct Entry {
     bounds: Bounds,
     wanted: watch::Sender<u64>,
     done: watch::Sender<Done>,
-    is_busy: watch::Sender<bool>,
+    /// While it is kept in step.
+    mount: Mutex<Option<Arc<Mount<Login>>>>,
     uses: Mutex<Uses>,
     /// Woken when that changes.
     used: watch::Sender<()>,
@@ -175,7 +180,7 @@ impl Entry {
             bounds: Bounds { bytes: max, ..Bounds::default() },
             wanted: watch::Sender::new(0),
             done: watch::Sender::default(),
-            is_busy: watch::Sender::new(true),
+            mount: Mutex::default(),
             uses: Mutex::new(uses),
             used: watch::Sender::default(),
             ended: CancellationToken::new(),
@@ -294,7 +299,9 @@ impl Entry {
     pub(super) fn status(&self) -> MountStatus {
         let done = self.done.borrow().clone();
         let containers = lock(&self.uses).now.clone();
-        let state = match (done.is_filled, *self.is_busy.borrow()) {
+        let progress = lock(&self.mount).as_ref().map(|mount| mount.progress()).unwrap_or_default();
+        let is_carrying = matches!(progress.phase, Phase::Sending | Phase::Fetching);
+        let state = match (done.is_filled, is_carrying) {
             _ if done.failed.is_some() => MountState::Failing,
             (false, _) => MountState::Filling,
             (true, true) => MountState::Syncing,
@@ -307,6 +314,7 @@ impl Entry {
             mirror: self.known.root.clone(),
             containers,
             state,
+            progress: progress.percent().filter(|_| is_carrying),
             files: done.files,
             bytes: done.bytes,
             last_change: done.last_change.map(|time| humantime::format_rfc3339_seconds(time).to_string()),
@@ -326,13 +334,13 @@ impl Entry {
         let mut pauses = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
         let mut wanted = self.wanted.subscribe();
         loop {
-            let mount = self.open(login.clone(), &journal).await;
-            let Err(error) = (match mount {
-                Ok(mount) => self.follow(&mount, &mut wanted, &mut pauses).await,
-                Err(error) => Err(error),
-            }) else {
-                continue;
+            let kept = async {
+                let mount = Arc::new(self.open(login.clone(), &journal).await?);
+                *lock(&self.mount) = Some(mount.clone());
+                self.follow(&mount, &mut wanted, &mut pauses).await
             };
+            let Err(error) = kept.await;
+            *lock(&self.mount) = None;
             let number = *wanted.borrow_and_update();
             self.failed(number, error);
             tokio::select! {
@@ -356,7 +364,6 @@ impl Entry {
             }
             (done.number, done.failed, done.is_in_step) = (number, Some(why), false);
         });
-        self.is_busy.send_replace(false);
     }
 
     async fn follow(
@@ -364,25 +371,36 @@ impl Entry {
         mount: &Mount<Login>,
         wanted: &mut watch::Receiver<u64>,
         pauses: &mut Backoff,
-    ) -> Result<(), String> {
+    ) -> Result<Infallible, String> {
         let mut used = self.used.subscribe();
         loop {
             let (number, begun) = (*wanted.borrow_and_update(), Instant::now());
             let report = mount.round().await.map_err(|error| with_causes(&error))?;
             self.done(number, begun, report);
             pauses.reset();
-            let in_step = self.done.borrow().is_in_step;
-            tokio::select! {
-                _ = wanted.changed() => {}
-                _ = used.changed() => {}
-                () = tokio::time::sleep(LOOK), if self.is_written() => {}
-                () = tokio::time::sleep(LONGEST_PAUSE), if !in_step => {}
+            let is_in_step = self.done.borrow().is_in_step;
+            loop {
+                tokio::select! {
+                    _ = wanted.changed() => break,
+                    _ = used.changed() => {}
+                    () = tokio::time::sleep(LOOK), if self.is_written() => {
+                        let begun = Instant::now();
+                        if let Some(report) = mount.look().await.map_err(|error| with_causes(&error))? {
+                            self.done(number, begun, report);
+                        }
+                    }
+                    () = tokio::time::sleep(LONGEST_PAUSE), if !is_in_step => break,
+                }
             }
         }
     }
 
     fn done(&self, number: u64, begun: Instant, report: Report) {
-        self.is_busy.send_replace(false);
+        let path = self.known.source.path();
+        if !self.done.borrow().is_filled {
+            let (files, took) = (report.entries, begun.elapsed().as_millis());
+            tracing::info!("{} is on the host: {files} files, {} bytes, in {took} ms", path.display(), report.bytes);
+        }
         for copy in &report.conflicts {
             tracing::warn!(
                 "{}: both sides had changed it; the host's is kept as {copy}",
@@ -393,7 +411,7 @@ impl Entry {
             let not_carried: Vec<String> =
                 report.failed.iter().take(TOLD).map(|(path, why)| format!("{path}: {why}")).collect();
             for new in not_carried.iter().filter(|one| !done.not_carried.contains(one)) {
-                tracing::warn!("{}: {new}", self.known.source.dir.display());
+                tracing::warn!("{}: {new}", path.display());
             }
             if report.done > 0 || !done.is_filled {
                 done.last_change = Some(SystemTime::now());
