@@ -18,3 +18,4 @@ mod round;
 mod scan;
 mod step;
 mod tree;
+mod watcher;
