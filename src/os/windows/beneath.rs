@@ -22,6 +22,8 @@ pub struct Seen {
     pub size: u64,
     /// Last modification, in nanoseconds since 1970.
     pub mtime: i64,
+    /// Last change of content or attributes: not known.
+    pub ctime: i64,
     /// Permission bits, 0 to 0o777.
     pub mode: u16,
 }
@@ -52,7 +54,7 @@ pub fn bytes_of(_: &OsStr) -> io::Result<Vec<u8>> {
 
 /// What is known of a file: nothing that could be carried.
 pub fn seen(meta: &std::fs::Metadata) -> Seen {
-    Seen { kind: Kind::Other, size: meta.len(), mtime: 0, mode: 0 }
+    Seen { kind: Kind::Other, size: meta.len(), mtime: 0, ctime: 0, mode: 0 }
 }
 
 /// Gives an open file its permission bits.

@@ -412,9 +412,15 @@ impl<R: Run> Mount<R> {
                 match one {
                     Arrived::Put { node, done } => {
                         report.done += 1;
-                        if let Done::KeptBoth(copy) = done {
-                            report.conflicts.push(copy);
-                        }
+                        let node = match done {
+                            Done::KeptBoth(copy) => {
+                                report.conflicts.push(copy);
+                                node
+                            }
+                            // With the time that it has here.
+                            Done::Changed(now) if now == node => now,
+                            Done::Changed(_) | Done::Same => node,
+                        };
                         records.push(after(step.path(), Some(node)));
                     }
                     // Nothing has changed here.
