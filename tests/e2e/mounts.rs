@@ -80,7 +80,9 @@ fn a_directory_of_this_machine_is_in_a_container_of_the_host_and_what_it_writes_
     world.write("sub/y", "deep\n");
     assert_eq!(world.run("cat /app/x /app/sub/y"), "hello\ndeep\n");
     // It is here before the command returns.
-    world.run("mkdir /app/out; echo built > /app/out/program; chmod 755 /app/out/program; rm /app/sub/y; echo more >> /app/x");
+    world.run(
+        "mkdir /app/out; echo built > /app/out/program; chmod 755 /app/out/program; rm /app/sub/y; echo more >> /app/x",
+    );
     assert_eq!(fs::read_to_string(world.project.join("out/program")).unwrap(), "built\n");
     assert_eq!(fs::read_to_string(world.project.join("x")).unwrap(), "hello\nmore\n");
     assert!(!world.project.join("sub/y").exists());
@@ -114,10 +116,8 @@ fn a_container_that_runs_sees_changes_here_and_its_own_are_here_soon() {
     // What a container writes by itself is here within some time.
     world.docker(&["exec", "-d", "dev", "sh", "-c", "sleep 1; echo late > /app/late"]);
     wait_for("what was written", || world.project.join("late").exists().then_some(()));
-    wait_for("being in step", || (world.state() == "in-step").then_some(()));
-    let mount = &world.mounts()[0];
-    assert_eq!(mount["containers"][0]["container"], "dev");
-    assert_eq!(mount["files"], 3);
+    wait_for("being in step", || (world.state() == "in-step" && world.mounts()[0]["files"] == 3).then_some(()));
+    assert_eq!(world.mounts()[0]["containers"][0]["container"], "dev");
     let table = world.lab.ok(&["mounts", "lab"]);
     assert!(table.contains("both ways") && table.contains("in step") && table.contains("dev"), "{table}");
 }
@@ -147,8 +147,9 @@ fn what_is_not_below_a_directory_that_may_be_mounted_is_the_hosts() {
     let Some(world) = World::new("mounts = true\n") else { return };
     let host = world.lab.host();
     host.run("mkdir -p /run/data; echo theirs > /run/data/x");
-    let cat = |source: &str| ["run", "--rm", "--net=none", "-v", &format!("{source}:/data"), IMAGE, "cat", "/data/x"]
-        .map(str::to_owned);
+    let cat = |source: &str| {
+        ["run", "--rm", "--net=none", "-v", &format!("{source}:/data"), IMAGE, "cat", "/data/x"].map(str::to_owned)
+    };
     let run = |source: &str| world.docker(&cat(source).each_ref().map(String::as_str));
     assert_eq!(run("/run/data"), "theirs\n");
     // One that is on both sides is somebody's choice.
@@ -247,7 +248,8 @@ fn a_tunnel_that_is_up_again_goes_on_and_knows_its_containers() {
     world.lab.host().run(&format!("echo theirs-is-longer > {tree}/x"));
     world.lab.ok(&["up", "lab"]);
     let copy = wait_for("the copy", || {
-        let mut names = fs::read_dir(&world.project).unwrap().flatten().map(|entry| entry.file_name().into_string().unwrap());
+        let mut names =
+            fs::read_dir(&world.project).unwrap().flatten().map(|entry| entry.file_name().into_string().unwrap());
         names.find(|name| name.starts_with("x.dtunnel-conflict-"))
     });
     assert_eq!(fs::read_to_string(world.project.join("x")).unwrap(), "ours\n");

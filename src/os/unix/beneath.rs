@@ -33,6 +33,8 @@ pub struct Seen {
     pub size: u64,
     /// Last modification, in nanoseconds since 1970.
     pub mtime: i64,
+    /// Last change of content or attributes, which nobody can set, in nanoseconds since 1970.
+    pub ctime: i64,
     /// Permission bits, 0 to 0o777.
     pub mode: u16,
 }
@@ -71,7 +73,8 @@ pub fn seen(meta: &std::fs::Metadata) -> Seen {
         _ => Kind::Other,
     };
     let mtime = meta.mtime().saturating_mul(1_000_000_000).saturating_add(meta.mtime_nsec());
-    Seen { kind, size: meta.len(), mtime, mode: u16::try_from(meta.mode() & 0o777).unwrap_or_default() }
+    let ctime = meta.ctime().saturating_mul(1_000_000_000).saturating_add(meta.ctime_nsec());
+    Seen { kind, size: meta.len(), mtime, ctime, mode: u16::try_from(meta.mode() & 0o777).unwrap_or_default() }
 }
 
 /// Gives an open file its permission bits, 0 to 0o777.
@@ -275,10 +278,12 @@ fn of_stat(stat: &Stat) -> Seen {
         _ => Kind::Other,
     };
     let nanoseconds = i64::try_from(stat.st_mtime_nsec).unwrap_or_default();
+    let of_change = i64::try_from(stat.st_ctime_nsec).unwrap_or_default();
     Seen {
         kind,
         size: u64::try_from(stat.st_size).unwrap_or_default(),
         mtime: stat.st_mtime.saturating_mul(1_000_000_000).saturating_add(nanoseconds),
+        ctime: stat.st_ctime.saturating_mul(1_000_000_000).saturating_add(of_change),
         mode: u16::try_from(stat.st_mode & 0o777).unwrap_or_default(),
     }
 }

@@ -22,6 +22,8 @@ pub struct Seen {
     pub size: u64,
     /// Last modification, in nanoseconds since 1970.
     pub mtime: i64,
+    /// Last change of content or attributes: not known.
+    pub ctime: i64,
     /// Permission bits, 0 to 0o777.
     pub mode: u16,
 }
@@ -57,7 +59,7 @@ pub fn marks(_: &std::fs::Metadata) -> String {
 
 /// What is known of a file: nothing that could be carried.
 pub fn seen(meta: &std::fs::Metadata) -> Seen {
-    Seen { kind: Kind::Other, size: meta.len(), mtime: 0, mode: 0 }
+    Seen { kind: Kind::Other, size: meta.len(), mtime: 0, ctime: 0, mode: 0 }
 }
 
 /// Gives an open file its permission bits.

@@ -170,14 +170,18 @@ impl Here {
     /// From the system; it has changed.
     pub(super) fn set_mode(&self, path: &RelPath, over: &Node, mode: u16) -> io::Result<Done> {
         let dir = self.parent(path)?;
-        if look(&dir, path.name())?.as_ref() != Some(over) {
-            return Err(changed());
+        match look(&dir, path.name())? {
+            Some(found) if found == *over && !found.may_be_touched(over) => {}
+            _ => return Err(changed()),
         }
         match over {
             Node::Dir { .. } => dir.enter(path.name())?.set_mode(mode)?,
             _ => set_mode(&dir.read(path.name())?, mode)?,
         }
-        Ok(Done::Changed(over.with_mode(mode)))
+        let planned = over.with_mode(mode);
+        // With the time of this change, if there was no other one.
+        let now = look(&dir, path.name())?.filter(|now| *now == planned);
+        Ok(Done::Changed(now.unwrap_or(planned)))
     }
 
     /// Removes what is still `node`; a directory only if it is empty.
@@ -192,7 +196,7 @@ impl Here {
         match look(&dir, path.name())? {
             None => return Ok(()),
             Some(Node::Dir { .. }) if node.is_dir() => return dir.remove_dir(path.name()),
-            Some(found) if !is_planned(&found, node) => return Err(changed()),
+            Some(found) if !is_planned(&found, node) || found.may_be_touched(node) => return Err(changed()),
             Some(_) => {}
         }
         let aside = temporary(&self.tag, OLD);
@@ -286,7 +290,7 @@ fn place(dir: &Dir, tag: &str, temporary: &[u8], path: &RelPath, over: Option<&N
     match found {
         // Deleted here meanwhile, or something else.
         None => return Ok(false),
-        Some(found) if !is_planned(&found, over) => return Ok(false),
+        Some(found) if !is_planned(&found, over) || found.may_be_touched(over) => return Ok(false),
         Some(_) => {}
     }
     // From now on the temporary name may be of a file of the user's.
@@ -331,7 +335,7 @@ fn place_beside(dir: &Dir, temporary: &[u8], copy: &RelPath) -> io::Result<RelPa
 
 /// A file with all that `node` has, under a temporary name.
 fn written(dir: &Dir, tag: &str, node: &Node, content: &mut dyn Read, is_synced: bool) -> io::Result<Vec<u8>> {
-    let Node::File { size, mtime, mode } = node else { return Err(io::Error::other("no file")) };
+    let Node::File { size, mtime, mode, .. } = node else { return Err(io::Error::other("no file")) };
     let name = temporary(tag, NEW);
     let file = dir.create(&name)?;
     let mut fill = |mut file: File| {
@@ -371,6 +375,7 @@ fn look(dir: &Dir, name: &[u8]) -> io::Result<Option<Node>> {
     })
 }
 
+/// Of what was renamed by us, which counts as touched.
 fn is_planned(found: &Node, planned: &Node) -> bool {
     found.same(planned, Grain::Nanosecond)
 }

@@ -21,7 +21,7 @@ impl Known {
     /// Whether what is here now is a change. While one was on its way, everything here counts as newer.
     pub(super) fn is_changed_here(&self, here: Option<&Node>) -> bool {
         match (self, here) {
-            (Self::InStep(node), Some(here)) => !here.same(node, Grain::Nanosecond),
+            (Self::InStep(node), Some(here)) => !here.same(node, Grain::Nanosecond) || here.may_be_touched(node),
             (Self::InStep(_), None) | (Self::Going { .. }, _) => true,
         }
     }

@@ -18,6 +18,7 @@ use super::progress::Phase;
 use super::report::Report;
 use super::round::Mount;
 use super::scan::Bounds;
+use super::watcher::{Changed, Watcher};
 use crate::backoff::Backoff;
 use crate::failure::with_causes;
 use crate::sync::lock;
@@ -372,27 +373,71 @@ impl Entry {
         wanted: &mut watch::Receiver<u64>,
         pauses: &mut Backoff,
     ) -> Result<Infallible, String> {
+        self.round_now(mount, wanted).await?;
+        let mut watcher = self.watch(mount).await;
         let mut used = self.used.subscribe();
         loop {
-            let (number, begun) = (*wanted.borrow_and_update(), Instant::now());
-            let report = mount.round().await.map_err(|error| with_causes(&error))?;
-            self.done(number, begun, report);
+            // Also for what changed before it was watched.
+            self.round_now(mount, wanted).await?;
             pauses.reset();
             let is_in_step = self.done.borrow().is_in_step;
             loop {
-                tokio::select! {
-                    _ = wanted.changed() => break,
-                    _ = used.changed() => {}
-                    () = tokio::time::sleep(LOOK), if self.is_written() => {
-                        let begun = Instant::now();
-                        if let Some(report) = mount.look().await.map_err(|error| with_causes(&error))? {
-                            self.done(number, begun, report);
+                // Without a watcher changes here are looked for, too.
+                let looks = watcher.is_none() || self.is_written();
+                let needs_round = tokio::select! {
+                    _ = wanted.changed() => true,
+                    _ = used.changed() => false,
+                    changed = changed(&mut watcher) => match changed {
+                        Changed::All => true,
+                        Changed::Paths(paths) => {
+                            let report = mount.push(paths).await.map_err(|error| with_causes(&error))?;
+                            self.pushed(report)
                         }
-                    }
-                    () = tokio::time::sleep(LONGEST_PAUSE), if !is_in_step => break,
+                    },
+                    () = tokio::time::sleep(LOOK), if looks => watcher.is_none() || {
+                        let begun = Instant::now();
+                        let report = mount.look().await.map_err(|error| with_causes(&error))?;
+                        let number = self.done.borrow().number;
+                        report.into_iter().for_each(|report| self.done(number, begun, report));
+                        false
+                    },
+                    () = tokio::time::sleep(LONGEST_PAUSE), if !is_in_step => true,
+                };
+                if needs_round {
+                    break;
                 }
             }
         }
+    }
+
+    async fn round_now(&self, mount: &Mount<Login>, wanted: &mut watch::Receiver<u64>) -> Result<(), String> {
+        let (number, begun) = (*wanted.borrow_and_update(), Instant::now());
+        let report = mount.round().await.map_err(|error| with_causes(&error))?;
+        self.done(number, begun, report);
+        Ok(())
+    }
+
+    async fn watch(&self, mount: &Mount<Login>) -> Option<Watcher> {
+        match mount.watch().await {
+            Ok(watcher) => Some(watcher),
+            Err(error) => {
+                let path = self.known.source.path();
+                let why = with_causes(&error);
+                tracing::warn!("{} is looked through each second: {why}", path.display());
+                None
+            }
+        }
+    }
+
+    /// Takes what became of a push. Returns whether a round is needed.
+    fn pushed(&self, report: Report) -> bool {
+        self.done.send_modify(|done| {
+            if report.done > 0 {
+                done.last_change = Some(SystemTime::now());
+            }
+            (done.files, done.bytes) = (report.entries, report.bytes);
+        });
+        report.needs_round
     }
 
     fn done(&self, number: u64, begun: Instant, report: Report) {
@@ -424,6 +469,14 @@ impl Entry {
                 (not_carried, report.left.iter().take(TOLD).map(|(path, left)| format!("{path}: {left}")).collect());
         });
         lock(&self.uses).ended.retain(|(_, by)| *by > number);
+    }
+}
+
+/// The next change here; never without a watcher.
+async fn changed(watcher: &mut Option<Watcher>) -> Changed {
+    match watcher {
+        Some(watcher) => watcher.changed().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 use super::base::{Base, Known, Record, apply};
-use super::tree::{MAX_LENGTH, Node, RelPath};
+use super::tree::{MAX_LENGTH, Node, RelPath, Touched};
 use crate::os::private::private;
 
 /// The first bytes of the file; another version is as good as none.
@@ -202,11 +202,12 @@ fn put(bytes: &mut Vec<u8>, text: &[u8]) {
 fn put_node(bytes: &mut Vec<u8>, node: Option<&Node>) {
     match node {
         None => bytes.push(b'n'),
-        Some(Node::File { size, mtime, mode }) => {
+        Some(Node::File { size, mtime, mode, touched }) => {
             bytes.push(b'f');
             bytes.extend(size.to_le_bytes());
             bytes.extend(mtime.to_le_bytes());
             bytes.extend(mode.to_le_bytes());
+            bytes.extend(touched.0.to_le_bytes());
         }
         Some(Node::Dir { mode }) => {
             bytes.push(b'd');
@@ -261,6 +262,7 @@ impl<'a> Rest<'a> {
                 size: u64::from_le_bytes(self.array()?),
                 mtime: i64::from_le_bytes(self.array()?),
                 mode: u16::from_le_bytes(self.array()?),
+                touched: Touched(i64::from_le_bytes(self.array()?)),
             },
             b'd' => Node::Dir { mode: u16::from_le_bytes(self.array()?) },
             b'l' => Node::Link { target: self.text()?.into() },
@@ -279,7 +281,7 @@ mod tests {
     }
 
     fn some_records() -> Vec<Record> {
-        let file = Node::File { size: 5 << 30, mtime: -7, mode: 0o644 };
+        let file = Node::File { size: 5 << 30, mtime: -7, mode: 0o644, touched: Touched(9) };
         let link = Node::Link { target: b"a\xff\n".as_slice().into() };
         vec![
             Record::Mirror("id 7".into()),
@@ -308,6 +310,10 @@ mod tests {
         let journal = Journal::open(&at).expect("opened");
         assert_eq!(journal.base(), &expected(&some_records()));
         assert_eq!(journal.mirror(), "id 7");
+        let Some(Known::InStep(Node::File { touched, .. })) = journal.base().get(&path(b"a\n\xff")) else {
+            panic!("no file")
+        };
+        assert_eq!(touched.0, 9);
         assert_eq!(crate::os::private::readable_by_others(&at.metadata().expect("is there")), None);
     }
 
@@ -340,7 +346,7 @@ mod tests {
         assert!(journal.base().is_empty());
         for round in 0..3 * COMPACTION {
             let mtime = i64::try_from(round).expect("fits");
-            let node = Node::File { size: 1, mtime, mode: 0o600 };
+            let node = Node::File { size: 1, mtime, mode: 0o600, touched: Touched(mtime) };
             journal.add([Record::Set(path(b"a"), Known::InStep(node))]).expect("written");
         }
         assert!(at.metadata().expect("is there").len() < 512 * 1024);

@@ -37,7 +37,12 @@ pub(super) struct Known {
 impl Known {
     /// Where containers have it on the host.
     pub(super) fn path_on_host(&self) -> String {
-        let name = self.source.only.as_ref().map(|name| format!("/{}", String::from_utf8_lossy(name.as_bytes()))).unwrap_or_default();
+        let name = self
+            .source
+            .only
+            .as_ref()
+            .map(|name| format!("/{}", String::from_utf8_lossy(name.as_bytes())))
+            .unwrap_or_default();
         format!("{}/tree{name}", self.root)
     }
 

@@ -26,6 +26,7 @@ mod service;
 mod step;
 mod tree;
 mod verdict;
+mod watcher;
 
 pub use entry::{MountState, MountStatus, MountUse};
 pub(in crate::tunnel) use service::{Mounts, Parts, keep};

@@ -124,12 +124,12 @@ impl<R: Read> Read for Metered<'_, R> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tunnel::mounts::tree::RelPath;
+    use crate::tunnel::mounts::tree::{RelPath, Touched};
 
     #[test]
     fn a_phase_has_its_total_and_is_over_when_it_is_dropped() {
         let meter = Meter::default();
-        let node = Node::File { size: 7, mtime: 0, mode: 0o644 };
+        let node = Node::File { size: 7, mtime: 0, mode: 0o644, touched: Touched::default() };
         let path = RelPath::new(b"a").expect("a path");
         let steps = [Step::Push { path: path.clone(), node, over: None }, Step::Agree { path, node: None }];
         for phase in [Phase::Looking, Phase::Sending, Phase::Fetching] {

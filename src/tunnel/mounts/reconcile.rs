@@ -181,8 +181,14 @@ impl Work<'_> {
     }
 
     /// The same size and the same time to the second are no proof of the same content, but for a file that is as the
-    /// base has it.
+    /// base has it; nor are they for one that was changed here without a trace in its size, time and mode.
     fn is_proof(&self, path: &RelPath, here: &Node) -> bool {
+        if let Some(Known::InStep(node)) = self.base.get(path)
+            && here.same(node, Grain::Nanosecond)
+            && here.may_be_touched(node)
+        {
+            return false;
+        }
         self.rules.grain == Grain::Nanosecond
             || !matches!(here, Node::File { size: 1.., .. })
             || !self.changed_here(path)

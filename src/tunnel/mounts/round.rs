@@ -21,6 +21,7 @@ use super::report::{Error, Report};
 use super::scan::{Bounds, Ignored, Scan, Source, scan};
 use super::step::Step;
 use super::tree::{Grain, Node, RelPath, Tree};
+use super::watcher::{NotWatched, Watcher};
 use crate::os::beneath::seen;
 use crate::os::lock::Lock;
 use crate::sync::lock;
@@ -40,7 +41,7 @@ pub(super) struct Mount<R> {
     /// One round or push at a time.
     turn: tokio::sync::Mutex<()>,
     /// What the last round has read.
-    last: Mutex<Option<Last>>,
+    last: Arc<Mutex<Option<Last>>>,
     /// What may be the user's, found under temporary names.
     leftovers: Vec<RelPath>,
     _lock: Lock,
@@ -87,7 +88,7 @@ impl<R: Run> Mount<R> {
             bounds,
             read_only,
             turn: tokio::sync::Mutex::default(),
-            last: Mutex::default(),
+            last: Arc::default(),
             leftovers,
             _lock: lock,
             most_steps: usize::MAX,
@@ -148,6 +149,21 @@ impl<R: Run> Mount<R> {
         let here = spawn_blocking(move || scan(&source, bounds)).await.map_err(joined)??;
         drop(looking);
         self.both_read(here, there).await.map(Some)
+    }
+
+    /// Tells of changes here from now on, but for what the last round found to be ignored.
+    ///
+    /// # Errors
+    /// The system cannot watch: then the owner calls [`Self::round`] at intervals.
+    pub(super) async fn watch(&self) -> Result<Watcher, NotWatched> {
+        let (source, last) = (self.source.clone(), self.last.clone());
+        let is_ignored = move |path: &RelPath| {
+            let last = lock(&last);
+            // What is gone may have been either.
+            last.as_ref().is_some_and(|last| last.ignored.has(path, true) && last.ignored.has(path, false))
+        };
+        let opening = spawn_blocking(move || Watcher::open(&source, Arc::new(is_ignored)));
+        opening.await.map_err(|e| NotWatched::Here(e.into()))?
     }
 
     /// Takes changes here to the host, at `paths` and below them, without a look at what the host has: what changed there
@@ -396,9 +412,15 @@ impl<R: Run> Mount<R> {
                 match one {
                     Arrived::Put { node, done } => {
                         report.done += 1;
-                        if let Done::KeptBoth(copy) = done {
-                            report.conflicts.push(copy);
-                        }
+                        let node = match done {
+                            Done::KeptBoth(copy) => {
+                                report.conflicts.push(copy);
+                                node
+                            }
+                            // With the time that it has here.
+                            Done::Changed(now) if now == node => now,
+                            Done::Changed(_) | Done::Same => node,
+                        };
                         records.push(after(step.path(), Some(node)));
                     }
                     // Nothing has changed here.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use ignore::WalkBuilder;
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
 
-use super::tree::{Node, Reading, RelPath, is_own_name};
+use super::tree::{Node, Reading, RelPath, Touched, is_own_name};
 use crate::os::beneath::{Kind, Seen, bytes_of, name_of, seen};
 
 /// The file that names what is not carried.
@@ -160,7 +160,7 @@ impl Ignored {
 /// A node, of what is not a link.
 pub(super) fn node_of(seen: &Seen) -> Node {
     match seen.kind {
-        Kind::File => Node::File { size: seen.size, mtime: seen.mtime, mode: seen.mode },
+        Kind::File => Node::File { size: seen.size, mtime: seen.mtime, mode: seen.mode, touched: Touched(seen.ctime) },
         Kind::Dir => Node::Dir { mode: seen.mode },
         Kind::Link | Kind::Other => Node::Other,
     }

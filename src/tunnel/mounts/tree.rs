@@ -105,6 +105,18 @@ impl fmt::Display for RelPath {
     }
 }
 
+/// When a file here was last changed in any way, which nobody can set: in nanoseconds since 1970, 0 if it is not known.
+///
+/// Always equal: the other side has none, and renaming changes it. Only [`Node::may_be_touched`] compares it.
+#[derive(Debug, Clone, Copy, Default, Eq)]
+pub(super) struct Touched(pub(super) i64);
+
+impl PartialEq for Touched {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
 /// What a path leads to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Node {
@@ -115,6 +127,7 @@ pub(super) enum Node {
         mtime: i64,
         /// Permission bits, 0 to 0o777: set-user-ID is not carried.
         mode: u16,
+        touched: Touched,
     },
     Dir {
         /// Permission bits.
@@ -163,6 +176,17 @@ impl Node {
         self.same_content(other, grain) && self.mode() == other.mode()
     }
 
+    /// Whether one is of another time than the other: a file was changed meanwhile, and be it back to the same size and
+    /// time. A write within a tick of the clock looks like this, or one by a tool that sets the old time.
+    pub(super) fn may_be_touched(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::File { touched: Touched(a), .. }, Self::File { touched: Touched(b), .. }) => {
+                *a != 0 && *b != 0 && a != b
+            }
+            _ => false,
+        }
+    }
+
     /// Permission bits, of what has some.
     pub(super) fn mode(&self) -> Option<u16> {
         match self {
@@ -174,7 +198,9 @@ impl Node {
     /// The same node with another mode.
     pub(super) fn with_mode(&self, mode: u16) -> Self {
         match self {
-            Self::File { size, mtime, .. } => Self::File { size: *size, mtime: *mtime, mode },
+            Self::File { size, mtime, touched, .. } => {
+                Self::File { size: *size, mtime: *mtime, mode, touched: *touched }
+            }
             Self::Dir { .. } => Self::Dir { mode },
             other => other.clone(),
         }
@@ -271,11 +297,14 @@ mod tests {
 
     #[test]
     fn files_are_compared_at_the_coarser_grain() {
-        let file = |mtime, mode| Node::File { size: 1, mtime, mode };
+        let file = |mtime, mode| Node::File { size: 1, mtime, mode, touched: Touched::default() };
         assert!(!file(1_000_000_001, 0o644).same(&file(1_000_000_002, 0o644), Grain::Nanosecond));
         assert!(file(1_000_000_001, 0o644).same(&file(1_900_000_002, 0o644), Grain::Second));
         assert!(!file(1, 0o644).same(&file(1, 0o600), Grain::Second));
         assert!(file(1, 0o644).same_content(&file(1, 0o600), Grain::Second));
         assert!(!file(-1, 0).same(&file(1, 0), Grain::Second));
+        let touched = |time| Node::File { size: 1, mtime: 1, mode: 0, touched: Touched(time) };
+        assert!(touched(1).may_be_touched(&touched(2)) && touched(1).same(&touched(2), Grain::Nanosecond));
+        assert!(!touched(0).may_be_touched(&touched(2)) && !touched(1).may_be_touched(&touched(0)));
     }
 }

@@ -99,7 +99,10 @@ mod tests {
         fs::write(home.join("src/conf"), "x").expect("written");
         let (in_home, in_src) = (mounts(&[&home], false), mounts(&[&home.join("src")], true));
         let of = |path: &Path, mounts: &Mounts| verdict(path.to_str().expect("UTF-8"), mounts);
-        let source = |dir: &str, only: Option<&str>| Source { dir: home.join(dir), only: only.and_then(|name: &str| RelPath::new(name.as_bytes())) };
+        let source = |dir: &str, only: Option<&str>| Source {
+            dir: home.join(dir),
+            only: only.and_then(|name: &str| RelPath::new(name.as_bytes())),
+        };
         let mirror = |source: Source, asks_host| Ok(Verdict::Mirror { source, asks_host });
         assert_eq!(of(&home.join("src/app"), &in_home), mirror(source("src/app", None), true));
         assert_eq!(of(&home.join("src/./app/../app"), &in_home), mirror(source("src/app", None), true));

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use tempfile::TempDir;
 
 use super::*;
+use crate::tunnel::mounts::tree::Touched;
 
 const TIME: &str = "T";
 
@@ -18,7 +19,12 @@ fn place_for_it() -> (TempDir, Here) {
 }
 
 fn node(content: &str) -> Node {
-    Node::File { size: content.len().try_into().expect("fits"), mtime: 1_234_567_891_234_567_890, mode: 0o640 }
+    Node::File {
+        size: content.len().try_into().expect("fits"),
+        mtime: 1_234_567_891_234_567_890,
+        mode: 0o640,
+        touched: Touched::default(),
+    }
 }
 
 fn names(dir: &TempDir) -> Vec<String> {

@@ -12,7 +12,7 @@ use crate::tunnel::mounts::apply::{Done, Here};
 use crate::tunnel::mounts::progress::{Meter, Metered};
 use crate::tunnel::mounts::scan::Bounds;
 use crate::tunnel::mounts::step::Step;
-use crate::tunnel::mounts::tree::{MAX_LENGTH, Node};
+use crate::tunnel::mounts::tree::{MAX_LENGTH, Node, Touched};
 
 /// Most files of one archive.
 pub(super) const GROUP: usize = 64;
@@ -177,13 +177,14 @@ impl Incoming<'_> {
                 let mode = u16::try_from(header.mode()? & 0o777).map_err(io::Error::other)?;
                 let size = header.entry_size()?;
                 let seconds = i64::try_from(header.mtime()?).map_err(io::Error::other)?;
-                let mut node = Node::File { size, mtime: seconds.saturating_mul(1_000_000_000), mode };
+                let mtime = seconds.saturating_mul(1_000_000_000);
+                let mut node = Node::File { size, mtime, mode, touched: Touched::default() };
                 // The archive has seconds. The rest is known from the listing if it is still the same file.
                 if let Some(Node::File { size: listed, mtime, .. }) = step.result()
                     && *listed == size
                     && mtime.div_euclid(1_000_000_000) == seconds
                 {
-                    node = Node::File { size, mtime: *mtime, mode };
+                    node = Node::File { size, mtime: *mtime, mode, touched: Touched::default() };
                 }
                 let mut content = Metered(entry, meter);
                 let done = match step {

@@ -5,7 +5,7 @@ use std::io;
 use sha2::{Digest, Sha256};
 
 use crate::tunnel::mounts::scan::Bounds;
-use crate::tunnel::mounts::tree::{Grain, MAX_LENGTH, Node, Reading, RelPath, Tree, is_own_name};
+use crate::tunnel::mounts::tree::{Grain, MAX_LENGTH, Node, Reading, RelPath, Touched, Tree, is_own_name};
 
 /// Bytes of an answer for each path that may be there, on average; the bound of the whole.
 const PER_ENTRY: u64 = 512;
@@ -109,7 +109,7 @@ impl Parser {
         let mode = u32::from_str_radix(mode, 8).map_err(|_| cut())? & 0o777;
         let mode = u16::try_from(mode).map_err(|_| cut())?;
         let node = match kind {
-            "f" => Node::File { size: size.parse().map_err(|_| cut())?, mtime: self.time(time)?, mode },
+            "f" => file(size.parse().map_err(|_| cut())?, self.time(time)?, mode),
             "d" => Node::Dir { mode },
             // busybox's readlink ends with a line break, find's %l does not: the time tells which.
             "l" => {
@@ -130,9 +130,7 @@ impl Parser {
         let mode = u16::try_from(raw & 0o777).map_err(|_| cut())?;
         // S_IFMT of inode(7), which has these values on all systems.
         let node = match raw & 0o170_000 {
-            0o100_000 => {
-                Node::File { size: text(size)?.parse().map_err(|_| cut())?, mtime: self.time(text(time)?)?, mode }
-            }
+            0o100_000 => file(text(size)?.parse().map_err(|_| cut())?, self.time(text(time)?)?, mode),
             0o040_000 => Node::Dir { mode },
             _ => Node::Other,
         };
@@ -184,6 +182,10 @@ impl Parser {
     }
 }
 
+fn file(size: u64, mtime: i64, mode: u16) -> Node {
+    Node::File { size, mtime, mode, touched: Touched::default() }
+}
+
 /// Removes paths whose directory is none: it was replaced while the host read, or the answer is made up.
 fn drop_strays(listing: &mut Listing) {
     let tree = std::mem::take(&mut listing.reading.tree);
@@ -214,17 +216,17 @@ mod tests {
         let listing = parse(gnu, Bounds::default()).expect("a listing");
         assert_eq!(listing.identity.as_deref(), Some("k 7"));
         assert_eq!(listing.grain, Grain::Nanosecond);
-        let file = Node::File { size: 5, mtime: 1_700_000_000_123_456_789, mode: 0o644 };
+        let file = super::file(5, 1_700_000_000_123_456_789, 0o644);
         assert_eq!(listing.reading.tree.get(&path(b"d/a\nb")), Some(&file));
         assert_eq!(listing.reading.tree.get(&path(b"l")), Some(&Node::Link { target: b"d\n".as_slice().into() }));
         assert_eq!(listing.reading.tree.get(&path(b"s")), Some(&Node::Other));
-        let old = Node::File { size: 1, mtime: -1_500_000_000, mode: 0o600 };
+        let old = super::file(1, -1_500_000_000, 0o600);
         assert_eq!(listing.reading.tree.get(&path(b"old")), Some(&old));
         assert!(listing.reading.unknown.contains(&path(b"shut")) && !listing.reading.is_partial);
         let busybox = b"mirror\0k 7\0busybox\0N\0./a\nb\0\0l 0 0 0\0./l\0d\n\0stat\x0041ed 4096 1 ./d\n\
                         81a4 5 1700000000 ./d/a b\n\0end 1\0";
         let listing = parse(busybox, Bounds::default()).expect("a listing");
-        let file = Node::File { size: 5, mtime: 1_700_000_000_000_000_000, mode: 0o644 };
+        let file = super::file(5, 1_700_000_000_000_000_000, 0o644);
         assert_eq!(listing.reading.tree.get(&path(b"d/a b")), Some(&file));
         assert_eq!(listing.reading.tree.get(&path(b"l")), Some(&Node::Link { target: b"d".as_slice().into() }));
         assert_eq!((listing.grain, listing.reading.is_partial), (Grain::Second, true));

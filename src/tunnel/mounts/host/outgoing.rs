@@ -280,7 +280,7 @@ impl<W: Write> Stream<'_, W> {
                 self.tar.append_link(&mut header, name, name_of(target)?)?;
                 Ok(true)
             }
-            Node::File { size, mtime, mode } => {
+            Node::File { size, mtime, mode, .. } => {
                 let opened = self.here.read(path).and_then(|file| Ok((file.metadata().map(|meta| seen(&meta))?, file)));
                 let (before, file) = match opened {
                     Ok(opened) => opened,
@@ -289,7 +289,10 @@ impl<W: Write> Stream<'_, W> {
                         return Ok(false);
                     }
                 };
-                let is_planned = |seen: &Seen| node_of(seen).same(node, Grain::Nanosecond);
+                let is_planned = |seen: &Seen| {
+                    let seen = node_of(seen);
+                    seen.same(node, Grain::Nanosecond) && !seen.may_be_touched(node)
+                };
                 if !is_planned(&before) {
                     return Ok(false);
                 }

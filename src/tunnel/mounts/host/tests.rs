@@ -8,7 +8,7 @@ use tokio::io::AsyncWriteExt;
 
 use super::*;
 use crate::tunnel::mounts::apply::Done;
-use crate::tunnel::mounts::tree::{Grain, Node, RelPath};
+use crate::tunnel::mounts::tree::{Grain, Node, RelPath, Touched};
 
 /// This machine as the host: with its own tools, or with busybox's alone.
 #[derive(Debug)]
@@ -470,7 +470,8 @@ async fn a_host_that_lies_changes_nothing_but_what_was_asked_for() {
         let dir = tempfile::tempdir().expect("a directory");
         let here = Arc::new(Here::open(dir.path(), "t").expect("opened"));
         let mirror = Mirror::new(Liar(answer), "/nowhere".into());
-        let steps = vec![fetching(&path(b"a"), Node::File { size: 4, mtime: 1, mode: 0o644 })];
+        let steps =
+            vec![fetching(&path(b"a"), Node::File { size: 4, mtime: 1, mode: 0o644, touched: Touched::default() })];
         let arrived = mirror.fetch(here.clone(), steps, Bounds::default(), "T".into()).await.expect("an answer");
         assert!(matches!(&arrived[..], [Arrived::Failed(_)]), "{number}: {arrived:?}");
         assert_eq!(fs::read_dir(dir.path()).expect("read").count(), 0, "{number}");
@@ -484,7 +485,8 @@ async fn a_host_that_lies_changes_nothing_but_what_was_asked_for() {
     for (answer, expected) in [(big, None), (twice, Some("1"))] {
         let dir = tempfile::tempdir().expect("a directory");
         let here = Arc::new(Here::open(dir.path(), "t").expect("opened"));
-        let steps = vec![fetching(&path(b"a"), Node::File { size: 4, mtime: 1, mode: 0o644 })];
+        let steps =
+            vec![fetching(&path(b"a"), Node::File { size: 4, mtime: 1, mode: 0o644, touched: Touched::default() })];
         let bounds = Bounds { bytes: 1000, entries: 9 };
         let _ = Mirror::new(Liar(answer), "/nowhere".into()).fetch(here, steps, bounds, "T".into()).await;
         assert_eq!(fs::read_to_string(dir.path().join("a")).ok().as_deref(), expected);

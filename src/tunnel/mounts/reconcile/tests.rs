@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::tunnel::mounts::base::{self, Record};
+use crate::tunnel::mounts::tree::Touched;
 
 const RULES: Rules<'_> = Rules { grain: Grain::Nanosecond, read_only: false, is_same_mirror: true, time: "T" };
 
@@ -12,7 +13,7 @@ fn path(text: &str) -> RelPath {
 }
 
 fn file(time: i64) -> Node {
-    Node::File { size: 1, mtime: time, mode: 0o644 }
+    Node::File { size: 1, mtime: time, mode: 0o644, touched: Touched::default() }
 }
 
 fn dir() -> Node {
@@ -78,7 +79,7 @@ fn what_both_changed_is_kept_twice_and_an_edit_outlives_a_deletion() {
     assert_eq!(steps(&[], &mine, &theirs), ["agree z", "keep both a", "push a"], "a lost journal");
     assert_eq!(steps(&old, &mine, &only_z), ["push a"]);
     assert_eq!(steps(&old, &only_z, &theirs), ["fetch a"]);
-    let chmod = [("a", Node::File { size: 1, mtime: 2, mode: 0o755 }), ("z", file(9))];
+    let chmod = [("a", Node::File { size: 1, mtime: 2, mode: 0o755, touched: Touched::default() }), ("z", file(9))];
     assert_eq!(steps(&old, &mine, &chmod), ["mode there a"], "the same content");
 }
 

@@ -331,6 +331,31 @@ async fn a_mount_is_open_once_and_what_a_killed_process_left_goes() {
     assert_eq!(fs::read_dir(lab.here.path()).expect("read").count(), 1);
 }
 
+/// Within a tick of the clock, or by a tool that sets the old time.
+#[tokio::test]
+async fn a_change_without_a_trace_in_size_and_time_is_seen() {
+    let lab = Lab::new(LocalShell::gnu(), false);
+    let (here, there) = (lab.here.path(), lab.tree());
+    shell(here, "echo 1 > a; echo 1 > b; echo 1 > c");
+    lab.in_step().await;
+    shell(here, "touch -r a t; echo 2 > a; touch -r t a; rm t");
+    lab.in_step().await;
+    assert_eq!(text(&there, "a"), "2\n");
+    shell(here, "touch -r b t; echo 2 > b; touch -r t b; rm t");
+    assert_eq!(lab.push(&["b"]).await.done, 1);
+    assert_eq!(text(&there, "b"), "2\n");
+    // The host's change and such a one: both are kept.
+    shell(here, "touch -r c t; echo 3 > c; touch -r t c; rm t");
+    shell(&there, "echo theirs > c");
+    let copy = lab.in_step().await.conflicts[0].to_string();
+    assert_eq!([text(here, "c"), text(&there, "c"), text(here, &copy)], ["3\n", "3\n", "theirs\n"]);
+    // What was fetched, and changes of modes on either side, are no such changes.
+    shell(&there, "echo new > d; chmod 700 a");
+    shell(here, "chmod 711 b");
+    assert_eq!(lab.in_step().await.done, 3);
+    assert_eq!(text(here, "d"), "new\n");
+}
+
 // ---- random operations on both sides, with the link cut anywhere
 
 #[derive(Debug, Clone, Copy)]
