@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use crate::lab::engine::IMAGE;
-use crate::lab::{Lab, succeeded, wait_for};
+use crate::lab::{Lab, run, succeeded, wait_for};
 
 /// A lab whose Engine is on its host, with a tunnel that mounts what is below this home, and a project there.
 struct World {
@@ -277,5 +277,295 @@ fn what_cannot_be_is_said_when_the_tunnel_comes_up() {
         lab.write_profile(lab.remote_socket(), &format!("mounts = {mounts}\n"));
         let said = lab.fails(2, &["up", "lab"]);
         assert!(said.contains(why), "{said}");
+    }
+}
+
+#[test]
+fn compose_has_its_sources_and_its_configuration() {
+    let Some(world) = World::new("mounts = true\n") else { return };
+    world.write("src/index.html", "hello\n");
+    world.write("app.conf", "setting\n");
+    let file = format!(
+        "version: '3'\nservices:\n  web:\n    image: {IMAGE}\n    network_mode: none\n    command: sleep 600\n    volumes:\n      \
+         - ./src:/app\n      - ./app.conf:/etc/app.conf:ro\n      - data:/data\nvolumes:\n  data: {{}}\n"
+    );
+    world.write("docker-compose.yml", file);
+    let name = format!("m{}", std::process::id());
+    let compose = |words: &str| {
+        let mut command = std::process::Command::new("/usr/bin/docker-compose");
+        world.lab.set_env(&mut command);
+        command.current_dir(&world.project).args(words.split(' ')).env("COMPOSE_PROJECT_NAME", &name);
+        command.env("DOCKER_HOST", format!("unix://{}", world.lab.socket("lab").display()));
+        run(&mut command)
+    };
+    compose("up -d");
+    assert_eq!(compose("exec -T web cat /app/index.html /etc/app.conf"), "hello\nsetting\n");
+    world.write("src/index.html", "changed\n");
+    wait_for("the change", || (compose("exec -T web cat /app/index.html") == "changed\n").then_some(()));
+    compose("exec -T web dd if=/etc/app.conf of=/app/copy");
+    assert_eq!(fs::read_to_string(world.project.join("src/copy")).unwrap(), "setting\n");
+    compose("down -v");
+    world.lab.ok(&["mounts", "lab", "--prune"]);
+    assert_eq!(world.on_host(), "");
+}
+
+#[test]
+fn a_program_that_watches_in_the_container_is_told_of_changes() {
+    let Some(world) = World::new("mounts = true\n") else { return };
+    // GNU's tail waits for inotify(7); it would look by itself once an hour.
+    let image = world.lab.path("image");
+    let libraries = run(std::process::Command::new("ldd").arg("/usr/bin/tail"));
+    let libraries = libraries.split_whitespace().filter(|word| word.starts_with('/')).map(str::to_owned);
+    for file in libraries.chain(["/usr/bin/tail".into()]) {
+        let to = image.join(&file[1..]);
+        fs::create_dir_all(to.parent().unwrap()).unwrap();
+        fs::copy(&file, to).unwrap();
+    }
+    world.lab.engine.as_ref().unwrap().import(&image, &["-", "watcher:1"]);
+    let file = world.write("file", "one\n");
+    let app = bind(&world.project, "/app");
+    let tail = ["/usr/bin/tail", "-s", "3600", "-n", "+1", "-F", "/app/file"];
+    world.docker(&[&["run", "-d", "--net=none", "--name", "watch", "-v", &app, "watcher:1"], &tail[..]].concat());
+    for line in ["two\n", "three\n"] {
+        wait_for("the lines before", || {
+            let logs = world.docker(&["logs", "watch"]);
+            logs.ends_with(&fs::read_to_string(&file).unwrap()).then_some(())
+        });
+        let before = fs::read_to_string(&file).unwrap();
+        world.write("file", before + line);
+    }
+    wait_for("the change", || world.docker(&["logs", "watch"]).contains("three").then_some(()));
+}
+
+#[test]
+fn under_a_guard_sources_are_judged_as_they_are_written() {
+    let Some(lab) = Lab::with_own_engine("", &[]) else { return };
+    let (project, other) = (lab.path("home/project"), lab.path("home/other"));
+    for dir in [&project, &other] {
+        fs::create_dir(dir).unwrap();
+        fs::write(dir.join("x"), "ours\n").unwrap();
+    }
+    let access = "access = [\"containers\", \"no-privileged\"]";
+    lab.write_profile(lab.remote_socket(), &format!("mounts = true\n{access}\nallowed_binds = [{project:?}]\n"));
+    lab.ok(&["up", "lab"]);
+    let world = World { lab, project };
+    assert_eq!(world.run("cat /app/x; echo built > /app/out"), "ours\n");
+    assert_eq!(fs::read_to_string(world.project.join("out")).unwrap(), "built\n");
+    let said = world.refused(&["run", "--rm", "--net=none", "-v", &bind(&other, "/app"), IMAGE, "cat", "/app/x"]);
+    assert!(said.contains("HostConfig.Binds"), "{said}");
+    assert_eq!(world.on_host().lines().count(), 1, "nothing of what is refused");
+}
+
+#[test]
+fn what_a_container_owns_comes_back_to_a_login_that_is_not_root_if_it_may_be_read() {
+    let Some(lab) = Lab::with_own_engine("StrictModes no\n", &[]) else { return };
+    let accounts = lab.path("passwd");
+    let with_dev = fs::read_to_string(&accounts).unwrap() + "dev:x:4321:4321::/run/dev:/bin/sh\n";
+    fs::write(&accounts, with_dev).unwrap();
+    let shadow = lab.path("shadow");
+    fs::write(&shadow, fs::read_to_string(&shadow).unwrap() + "dev:*:19000:0:99999:7:::\n").unwrap();
+    lab.host().run(&format!("mkdir -m 700 /run/dev; chown 4321 /run/dev; chmod 666 {}", lab.remote_socket().display()));
+    let dir = lab.remote_socket().parent().unwrap().to_owned();
+    fs::set_permissions(dir, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    fs::set_permissions(lab.dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    lab.write_profile(lab.remote_socket(), "user = \"dev\"\nmounts = true\n");
+    lab.ok(&["up", "lab"]);
+    let project = lab.path("home/project");
+    fs::create_dir(&project).unwrap();
+    let world = World { lab, project };
+    world.write("x", "hello\n");
+    let script = "cat /app/x; mkdir /app/d; echo a > /app/d/open; echo b > /app/d/closed; chmod 600 /app/d/closed";
+    assert_eq!(world.run(script), "hello\n");
+    assert_eq!(fs::read_to_string(world.project.join("d/open")).unwrap(), "a\n");
+    assert!(!world.project.join("d/closed").exists());
+    let table = world.lab.run(&["mounts", "lab"]);
+    let said = String::from_utf8_lossy(&table.stderr).into_owned();
+    assert!(said.contains("d/closed"), "{said}");
+    // Mirrors are nobody else's.
+    assert!(world.lab.host().run("stat -c '%a %u' /run/dev/.cache/dtunnel/mounts/*").starts_with("700 4321"));
+}
+
+#[test]
+fn odd_names_and_links_are_carried_or_told() {
+    let Some(world) = World::new("mounts = true\n") else { return };
+    let (long, broken) = ("l".repeat(255), "two\nlines");
+    world.write(&long, "long\n");
+    world.write(broken, "broken\n");
+    world.write("-rf *; 'q' $(x)", "odd\n");
+    std::os::unix::fs::symlink("-rf *; 'q' $(x)", world.project.join("inside")).unwrap();
+    world.write("case", "lower\n");
+    let script =
+        "cd /app; cat l* two* inside case; ln -s /etc/passwd out; ln -s case in; mv case tmp; mv tmp CASE; mkfifo fifo";
+    assert_eq!(world.run(script), "long\nbroken\nodd\nlower\n");
+    let names = fs::read_dir(&world.project).unwrap().flatten().map(|entry| entry.file_name().into_string().unwrap());
+    let mut names: Vec<String> = names.collect();
+    names.sort();
+    assert_eq!(names, ["-rf *; 'q' $(x)", "CASE", "in", "inside", &long, broken]);
+    let left = world.mounts()[0]["left"].to_string();
+    assert!(left.contains("out: a link of the host") && left.contains("fifo: a socket, device or FIFO"), "{left}");
+}
+
+#[test]
+fn two_tunnels_have_mirrors_of_their_own() {
+    let Some(world) = World::new("mounts = true\n") else { return };
+    let (ssh_config, remote) = (world.lab.path("ssh_config"), world.lab.remote_socket());
+    let profile = |name: &str| format!("[profiles.{name}]\nhost = \"lab\"\nremote = {remote:?}\nmounts = true\n");
+    let config = format!("ssh_config = {ssh_config:?}\n{}{}", profile("lab"), profile("lab2"));
+    world.lab.write_config(&config);
+    world.lab.ok(&["up", "lab2"]);
+    world.write("x", "one\n");
+    let app = bind(&world.project, "/app");
+    for name in ["lab", "lab2"] {
+        let run = ["run", "-d", "--net=none", "--name", name, "-v", &app, IMAGE, "sleep", "600"];
+        succeeded(&world.lab.docker(name, &run).output().unwrap());
+    }
+    assert_eq!(world.on_host().lines().count(), 2);
+    world.docker(&["exec", "lab", "sh", "-c", "echo built > /app/y"]);
+    wait_for("the other's", || {
+        let output = world.lab.docker("lab2", &["exec", "lab2", "cat", "/app/y"]).output().unwrap();
+        (output.stdout == b"built\n").then_some(())
+    });
+}
+
+/// How a tunnel loses its host.
+#[derive(Debug, Clone, Copy)]
+enum Loss {
+    /// Packets are lost without a word.
+    Silence,
+    /// The daemon is killed.
+    Daemon,
+    /// The host's processes of the login are killed.
+    Login,
+}
+
+impl World {
+    fn lose(&self, loss: Loss) {
+        match loss {
+            Loss::Silence => self.lab.host().cut(),
+            Loss::Daemon => {
+                let pid = self.lab.status("lab")["pid"].as_u64().unwrap().to_string();
+                run(std::process::Command::new("kill").args(["-9", &pid]));
+                wait_for("the daemon's end", || (!Path::new(&format!("/proc/{pid}")).exists()).then_some(()));
+            }
+            Loss::Login => drop(self.lab.host().run("pkill -9 -f '[s]shd: root' || true")),
+        }
+    }
+
+    fn find_again(&self, loss: Loss) {
+        match loss {
+            Loss::Silence => self.lab.host().restore(),
+            Loss::Daemon => drop(self.lab.ok(&["up", "lab"])),
+            Loss::Login => {}
+        }
+        wait_for("being up", || (self.lab.state() == "up").then_some(()));
+    }
+
+    /// In step, with no round under way that began before.
+    fn synced(&self) {
+        wait_for("being in step", || self.lab.run(&["mounts", "lab", "--sync"]).status.success().then_some(()));
+    }
+
+    /// The contents of all copies of a file here, and of itself.
+    fn versions(&self, name: &str) -> String {
+        let entries = fs::read_dir(&self.project).unwrap().flatten();
+        let of_file = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(name));
+        of_file.map(|entry| fs::read_to_string(entry.path()).unwrap()).collect()
+    }
+}
+
+#[test]
+fn what_both_sides_write_while_the_host_is_lost_is_all_here_in_the_end() {
+    let Some(world) = World::new("mounts = true\n") else { return };
+    world.write("shared", "start\n");
+    let app = bind(&world.project, "/app");
+    world.docker(&["run", "-d", "--net=none", "--name", "dev", "-v", &app, IMAGE, "sleep", "6000"]);
+    let engine = world.lab.engine.clone().unwrap();
+    let there = |script: &str| run(&mut engine.docker(&["exec", "dev", "sh", "-c", script]));
+    for (turn, loss) in [Loss::Daemon, Loss::Silence, Loss::Daemon].into_iter().enumerate() {
+        world.lose(loss);
+        // Sizes differ, too: no clock is relied on.
+        world.write("shared", format!("here {turn}\n"));
+        world.write(&format!("here-{turn}"), "only here\n");
+        there(&format!("echo there-and-longer {turn} > /app/shared; echo only there > /app/there-{turn}"));
+        if turn > 0 {
+            fs::remove_file(world.project.join(format!("there-{}", turn - 1))).unwrap();
+            there(&format!("rm /app/here-{}", turn - 1));
+        }
+        world.find_again(loss);
+        world.synced();
+        let shared = world.versions("shared");
+        let is_there = |text: String| assert!(shared.contains(&text), "{loss:?}: {text:?} in {shared:?}");
+        is_there(format!("here {turn}\n"));
+        is_there(format!("there-and-longer {turn}\n"));
+        assert_eq!(fs::read_to_string(world.project.join(format!("there-{turn}"))).unwrap(), "only there\n");
+        assert_eq!(
+            there(&format!("cat /app/here-{turn}; ls /app")),
+            format!("only here\nhere-{turn}\nshared\nthere-{turn}\n")
+        );
+        assert!(world.project.join(format!("here-{turn}")).exists());
+    }
+}
+
+#[test]
+fn a_fill_and_a_fetch_that_are_cut_are_done_the_next_time() {
+    let Some(world) = World::new("mounts = true\n") else { return };
+    let content: Vec<u8> = (0..40u32 << 18).flat_map(|i| i.wrapping_mul(0x9E37_79B9).to_le_bytes()).collect();
+    world.write("big", &content);
+    let app = bind(&world.project, "/app");
+    let sum = |output: &str| output.split(' ').next().unwrap().to_owned();
+    let expected = sum(&run(std::process::Command::new("sha256sum").arg(world.project.join("big"))));
+    let begin = |script: &str| {
+        let args = ["run", "--rm", "--net=none", "-v", &app, IMAGE, "sh", "-c", script];
+        let mut docker = world.lab.docker("lab", &args);
+        docker.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap()
+    };
+    for loss in [Loss::Daemon, Loss::Login, Loss::Silence] {
+        let mut filling = begin("true");
+        wait_for("the fill", || {
+            world
+                .lab
+                .host()
+                .run("du -s /run/root/.cache 2>/dev/null || true")
+                .split('\t')
+                .next()
+                .unwrap()
+                .parse()
+                .is_ok_and(|kib: u64| kib > 1000)
+                .then_some(())
+        });
+        world.lose(loss);
+        world.find_again(loss);
+        let _ = filling.kill();
+        filling.wait().unwrap();
+        assert_eq!(sum(&world.run("sha256sum /app/big")), expected, "{loss:?}");
+        world.lab.ok(&["mounts", "lab", "--prune"]);
+    }
+    for loss in [Loss::Daemon, Loss::Login, Loss::Silence] {
+        // Another content of the same size each time, and a new file.
+        let mut writing = begin(
+            "head -c 40000000 /app/big > /app/new; (tail -c 1000 /app/big; head -c 41942040 /app/big) > /app/t; mv /app/t /app/big",
+        );
+        wait_for("the fetch", || {
+            let mut names = fs::read_dir(&world.project).unwrap().flatten().map(|entry| entry.file_name());
+            let is_there = names.any(|name| name.to_string_lossy().starts_with(".dtunnel-tmp-"));
+            (is_there || writing.try_wait().unwrap().is_some()).then_some(())
+        });
+        world.lose(loss);
+        world.find_again(loss);
+        let _ = writing.kill();
+        writing.wait().unwrap();
+        // It runs on without its docker.
+        wait_for("the container's end", || world.docker(&["ps", "-q"]).is_empty().then_some(()));
+        world.synced();
+        let here = sum(&run(std::process::Command::new("sha256sum").arg(world.project.join("big"))));
+        assert_eq!(sum(&world.run("sha256sum /app/big")), here, "{loss:?}");
+        let mut names: Vec<String> = fs::read_dir(&world.project)
+            .unwrap()
+            .flatten()
+            .map(|entry| entry.file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        assert_eq!(names, ["big", "new"], "{loss:?}");
+        fs::remove_file(world.project.join("new")).unwrap();
     }
 }

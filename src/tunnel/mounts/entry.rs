@@ -230,6 +230,11 @@ impl Entry {
         done.is_in_step && done.begun.is_some_and(|begun| begun.elapsed() < FRESH)
     }
 
+    /// Were both sides the same at last?
+    pub(super) fn is_in_step(&self) -> bool {
+        self.done.borrow().is_in_step
+    }
+
     /// Where containers have it on the host.
     pub(super) fn path_on_host(&self) -> String {
         self.known.path_on_host()

@@ -18,6 +18,9 @@ use crate::os::user;
 
 /// The ending of a record's name.
 const RECORD: &str = "mirror";
+const JOURNAL: &str = "journal";
+/// The ending of the name of an empty file: it is in use.
+const USED: &str = "used";
 /// Longest record that is read, in bytes.
 const MAX_RECORD: u64 = 64 << 10;
 /// Bytes of the hash in an id.
@@ -135,16 +138,37 @@ impl Records {
     /// # Errors
     /// From the system.
     pub(super) fn remove(&self, known: &Known) -> io::Result<()> {
-        match fs::remove_file(self.journal(&known.id)) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-            _ => {}
+        for ending in [JOURNAL, USED, "lock"] {
+            match fs::remove_file(self.path(&known.id, ending)) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+                _ => {}
+            }
         }
+        // The last one, by which all are found.
         fs::remove_file(self.path(&known.id, RECORD))
+    }
+
+    /// A container may write to it, and what that writes may not be here yet.
+    ///
+    /// # Errors
+    /// From the system.
+    pub(super) fn begins(&self, known: &Known) -> io::Result<()> {
+        private(OpenOptions::new().write(true).create(true).truncate(true)).open(self.path(&known.id, USED)).map(drop)
+    }
+
+    /// Nothing uses it, and all of it is here.
+    pub(super) fn ends(&self, known: &Known) {
+        let _ = fs::remove_file(self.path(&known.id, USED));
+    }
+
+    /// Has it been used, and nobody knows whether all of it is here?
+    pub(super) fn is_begun(&self, known: &Known) -> bool {
+        self.path(&known.id, USED).exists()
     }
 
     /// The journal of a mirror.
     pub(super) fn journal(&self, id: &str) -> PathBuf {
-        self.path(id, "journal")
+        self.path(id, JOURNAL)
     }
 
     fn path(&self, id: &str, ending: &str) -> PathBuf {

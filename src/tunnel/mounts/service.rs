@@ -52,6 +52,8 @@ pub(in crate::tunnel) struct Mounts {
     listed: Mutex<Vec<(String, String)>>,
     /// Has there been an entry?
     are_there: watch::Sender<bool>,
+    /// Are the mirrors of earlier containers still to be found?
+    is_searching: watch::Sender<bool>,
 }
 
 impl Mounts {
@@ -65,6 +67,7 @@ impl Mounts {
             base: tokio::sync::Mutex::default(),
             listed: Mutex::default(),
             are_there: watch::Sender::default(),
+            is_searching: watch::Sender::default(),
         }
     }
 
@@ -134,18 +137,19 @@ impl Mounts {
             Ok(known)
         });
         let known = known.await?.map_err(said)?;
-        Ok(self.keep(known, settings.max))
+        self.keep(known, settings).map_err(said)
     }
 
-    fn keep(&self, known: Known, max: u64) -> Arc<Entry> {
+    fn keep(&self, known: Known, settings: &config::Mounts) -> std::io::Result<Arc<Entry>> {
+        Records::of(settings).begins(&known)?;
         let mut entries = lock(&self.entries);
         let entry = entries.entry(known.source.clone()).or_insert_with(|| {
-            let entry = Arc::new(Entry::new(known, max));
+            let entry = Arc::new(Entry::new(known, settings.max));
             let _ = self.new.send(entry.clone());
             entry
         });
         self.are_there.send_replace(true);
-        entry.clone()
+        Ok(entry.clone())
     }
 
     /// Nothing is kept in step any more, or that at another host.
@@ -153,6 +157,7 @@ impl Mounts {
         self.login.send_replace(None);
         lock(&self.entries).drain().for_each(|(_, entry)| entry.end());
         lock(&self.listed).clear();
+        self.is_searching.send_replace(false);
         if let Ok(mut base) = self.base.try_lock() {
             *base = None;
         }
@@ -203,6 +208,7 @@ impl Mounts {
 
     /// Waits until what a container that a client calls so has written is here. None: every one that runs.
     pub(in crate::tunnel) async fn written(&self, container: Option<&str>) {
+        self.until_found().await;
         let entries = self.all();
         let is_unknown = container.is_some_and(|name| !self.is_listed(name));
         let concerned = entries.iter().filter(|entry| is_unknown || entry.may_be_written_by(container));
@@ -215,6 +221,7 @@ impl Mounts {
 
     /// Waits until what a container mounts is in step, before it is started.
     pub(in crate::tunnel) async fn before_start(&self, container: &str) {
+        self.until_found().await;
         let entries = self.all();
         let is_unknown = !self.is_listed(container);
         let concerned = entries.iter().filter(|entry| is_unknown || entry.is_mounted_by(container));
@@ -222,6 +229,12 @@ impl Mounts {
         for (entry, number) in wanted {
             let _ = entry.until(number).await;
         }
+    }
+
+    /// Waits until the mirrors of earlier containers are found.
+    async fn until_found(&self) {
+        let mut is_searching = self.is_searching.subscribe();
+        let _ = tokio::time::timeout(ANSWER, is_searching.wait_for(|is_searching| !is_searching)).await;
     }
 
     fn all(&self) -> Vec<Arc<Entry>> {
@@ -250,6 +263,7 @@ impl Mounts {
     /// # Errors
     /// Why something is not.
     pub(in crate::tunnel) async fn sync(&self) -> Result<(), String> {
+        self.until_found().await;
         let wanted: Vec<_> = self.all().into_iter().map(|entry| (entry.want(), entry)).collect();
         for (number, entry) in wanted {
             entry.until(number).await?;
@@ -303,26 +317,35 @@ impl Mounts {
             });
             entry.used_by(uses.collect());
         }
+        self.is_searching.send_replace(false);
         *lock(&self.listed) = containers.into_iter().map(|container| (container.id, container.name)).collect();
     }
 
-    /// Opens the mirrors of containers that were there before.
+    /// Opens the mirrors of containers that were there before, and those of which nobody knows whether all is here.
     fn open_known(&self, containers: &[Mounting], settings: &config::Mounts) {
-        for known in Records::of(settings).all() {
-            if containers.iter().any(|container| container.binds.iter().any(|bind| known.is_at(&bind.source))) {
-                self.keep(known, settings.max);
+        let records = Records::of(settings);
+        for known in records.all() {
+            if records.is_begun(&known)
+                || containers.iter().any(|container| container.binds.iter().any(|bind| known.is_at(&bind.source)))
+            {
+                let path = known.source.path();
+                if let Err(e) = self.keep(known, settings) {
+                    tracing::warn!("{} is not kept in step: {e}", path.display());
+                }
             }
         }
     }
 
-    /// Drops what nothing has used for a while.
-    fn drop_unused(&self) {
+    /// Drops what nothing has used for a while, if all of it is here.
+    fn drop_unused(&self, settings: &config::Mounts) {
         lock(&self.entries).retain(|_, entry| {
-            let stays = entry.unused_for().is_none_or(|unused| unused < UNUSED);
-            if !stays {
-                entry.end();
+            let is_used = entry.unused_for().is_none_or(|unused| unused < UNUSED);
+            if is_used || !entry.is_in_step() {
+                return true;
             }
-            stays
+            entry.end();
+            Records::of(settings).ends(&entry.known);
+            false
         });
     }
 }
@@ -372,6 +395,7 @@ pub(in crate::tunnel) async fn keep(mounts: &Mounts, mut parts: Parts) {
 /// Keeps the entries in step. Never returns.
 async fn keep_in_step(mounts: &Mounts, parts: &Parts, settings: &config::Mounts) {
     mounts.login.send_replace(Some(Login::new(parts.dial.clone())));
+    mounts.is_searching.send_replace(!Records::of(settings).all().is_empty());
     let mut taken = mounts.taken.lock().await;
     // Ends them, too.
     let mut keeping = JoinSet::new();
@@ -424,7 +448,7 @@ async fn listen(mounts: &Mounts, dial: &Arc<dyn Dial>, settings: &config::Mounts
         mounts.open_known(&containers, settings);
         mounts.listed(containers);
         loop {
-            mounts.drop_unused();
+            mounts.drop_unused(settings);
             match tokio::time::timeout(UNUSED, changes.next()).await {
                 Ok(changed) => break changed?,
                 Err(_) => {}
