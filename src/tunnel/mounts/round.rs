@@ -27,7 +27,7 @@ use crate::os::lock::Lock;
 use crate::sync::lock;
 
 /// Most steps between two entries of the journal: so many files may be kept twice after a crash while they were fetched.
-const BATCH: usize = 256;
+const BATCH: usize = 1024;
 
 /// A directory here and its mirror. One process has one of them at a time.
 #[derive(Debug)]
@@ -524,3 +524,6 @@ fn time_now() -> String {
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+mod speed;
