@@ -9,7 +9,7 @@ use super::ui::ui;
 use crate::config::RuntimeFiles;
 use crate::daemon::{ControlClient, Event, MountsTask, Request, TunnelStatus};
 use crate::failure::{ExitCode, Failure};
-use crate::tunnel::{MountState, MountStatus};
+use crate::tunnel::{MountState, MountStatus, State};
 
 #[derive(Debug, Args)]
 pub(super) struct MountsArgs {
@@ -66,6 +66,17 @@ pub(super) fn mounts(global: &Global, args: &MountsArgs) -> Result<(), Failure> 
         Some(trouble) => Err(Failure::new(ExitCode::Other, trouble)),
         None => Ok(()),
     }
+}
+
+/// Warns if the host cannot have what containers are to mount.
+pub(super) fn warn_if_in_vain(client: &mut ControlClient, target: &str, status: &TunnelStatus) -> Result<(), Failure> {
+    if status.mounts.is_none() || status.state != State::Up {
+        return Ok(());
+    }
+    if let (_, Some(trouble)) = carry_out(client, MountsTask::Check)? {
+        ui().warning(&format!("{target}: {trouble}"));
+    }
+    Ok(())
 }
 
 /// Has the daemon do it, and waits for that. Returns the last status, and why it could not be done.

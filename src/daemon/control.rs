@@ -207,6 +207,7 @@ impl Control {
         let tunnel = self.tunnel.clone();
         let mut work = std::pin::pin!(async move {
             match what {
+                MountsTask::Check => tunnel.check_mounts().await.map(|()| 0),
                 MountsTask::Sync => tunnel.sync_mounts().await.map(|()| 0),
                 MountsTask::Prune => tunnel.prune_mounts().await,
             }

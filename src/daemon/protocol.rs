@@ -69,6 +69,8 @@ pub enum Request {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum MountsTask {
+    /// Tell why the host cannot have mirrors.
+    Check,
     /// Wait until all are in step.
     Sync,
     /// Remove the mirrors that no container uses.

@@ -180,7 +180,7 @@ impl Tunnel {
             () = ports::keep(&self.ports, source) => {}
             () = mounts::keep(&self.mounts, of_mounts) => {}
             () = self.dispatcher.serve(&listener, &mut port_clients, &mut flows) => {}
-            () = stop.cancelled() => {}
+            () = self.last_round(&stop) => {}
         }
         drop(listener);
         self.ports.close();
@@ -193,6 +193,14 @@ impl Tunnel {
         goodbyes.join_all().await;
         self.status.stopped();
         Ok(())
+    }
+
+    /// Waits until `stop`, and then until what containers have written is here, for as long as flows have to finish.
+    async fn last_round(&self, stop: &CancellationToken) {
+        stop.cancelled().await;
+        if self.status.state() == State::Up {
+            let _ = tokio::time::timeout(self.target().drain, self.mounts.written(None)).await;
+        }
     }
 
     /// The settings in force.
@@ -283,6 +291,14 @@ impl Tunnel {
     /// The mounted directories and their mirrors; None if `mounts` is off.
     pub fn mounts(&self) -> Option<Vec<MountStatus>> {
         self.target().mounts.as_ref().map(|settings| self.mounts.status(settings))
+    }
+
+    /// Asks the host whether it can have mirrors of directories.
+    ///
+    /// # Errors
+    /// Why it cannot.
+    pub async fn check_mounts(&self) -> Result<(), String> {
+        self.mounts.check().await
     }
 
     /// Waits until all mounted directories are in step.

@@ -258,6 +258,14 @@ impl Mounts {
         all
     }
 
+    /// Asks the host whether it can have mirrors.
+    ///
+    /// # Errors
+    /// Why it cannot.
+    pub(in crate::tunnel) async fn check(&self) -> Result<(), String> {
+        self.base().await.map(drop)
+    }
+
     /// Waits until all that is used is in step.
     ///
     /// # Errors

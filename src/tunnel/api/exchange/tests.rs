@@ -432,7 +432,7 @@ fn who_was_told_otherwise_and_has_had_nothing_else_is_cut() {
     ]) {
         let pings = Arc::<Pings>::default();
         pings.heard(0, Some(head("").as_bytes()));
-        let clients = [(); 3].map(|()| Arc::new(Exchange::new(pings.clone(), Arc::default(), None)));
+        let clients = [(); 3].map(|()| Arc::new(Exchange::new(pings.clone(), Wanted::default(), None)));
         let early = pings.answer(std::time::SystemTime::now()).expect("known");
         clients[..2].iter().for_each(|client| drop(client.answer_early(&early)));
         // The first one has asked on, and has an answer.
@@ -448,7 +448,7 @@ fn who_was_told_otherwise_and_has_had_nothing_else_is_cut() {
 
 #[test]
 fn a_body_that_may_name_our_socket_is_looked_at_whole_and_only_then() {
-    let ours: Arc<[String]> = [String::from("/run/lab.sock")].into();
+    let ours = Wanted { sockets: [String::from("/run/lab.sock")].into(), all: false };
     let create = |bind: &str| {
         let body = format!("{{\"HostConfig\":{{\"Binds\":[\"{bind}:/var/run/docker.sock\"]}}}}");
         let head = "POST /v1.41/containers/create?name=a HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n";
@@ -464,10 +464,13 @@ fn a_body_that_may_name_our_socket_is_looked_at_whole_and_only_then() {
                 assert_eq!(take(&exchange, data), expected);
                 assert_eq!(exchange.ready().is_some(), expected == FromClient::Ready);
             }
-            assert_eq!(exchange.names_our_socket(), is_ours);
+            assert_eq!(exchange.is_to_be_prepared(), is_ours);
             if is_ours {
-                exchange.give_their_socket("/run/docker.sock");
-                assert!(!exchange.names_our_socket());
+                let (binds, starts) = exchange.to_be_prepared();
+                assert_eq!(starts, None);
+                let others: Vec<_> = binds.into_iter().map(|bind| (bind, "/run/docker.sock".into())).collect();
+                exchange.prepared(&others);
+                assert!(!exchange.is_to_be_prepared());
             }
             let expected = if is_ours { create("/run/docker.sock") } else { request };
             assert_eq!(String::from_utf8_lossy(&exchange.begin()), expected);
@@ -477,11 +480,29 @@ fn a_body_that_may_name_our_socket_is_looked_at_whole_and_only_then() {
     }
 }
 
+#[test]
+fn a_container_that_may_have_mounts_is_prepared_for_before_it_is_started() {
+    for all in [false, true] {
+        let exchange = Exchange::new(Arc::default(), Wanted { all, ..Wanted::default() }, None);
+        for _ in 0..2 {
+            take(&exchange, b"POST /v1.41/containers/web/start HTTP/1.1\r\nHost: x\r\n\r\n");
+            assert_eq!(exchange.is_to_be_prepared(), all);
+            if all {
+                assert_eq!(exchange.to_be_prepared(), (vec![], Some("web".into())));
+                exchange.prepared(&[]);
+                assert!(!exchange.is_to_be_prepared());
+            }
+            assert!(exchange.begin().starts_with(b"POST /v1.41/containers/web/start "));
+            hear(&exchange, b"HTTP/1.1 204 No Content\r\n\r\n");
+        }
+    }
+}
+
 /// However it does not come, what there is of it passes as it is.
 #[tokio::test(start_paused = true)]
 async fn a_body_that_stays_away_passes_as_far_as_it_came() {
     let begun = |length: u64, more: &str| {
-        let exchange = Exchange::new(Arc::default(), [String::from("/run/lab.sock")].into(), None);
+        let exchange = Exchange::new(Arc::default(), Wanted::default(), None);
         let text = format!("POST /containers/create HTTP/1.1\r\nHost: x\r\n{more}Content-Length: {length}\r\n\r\n{{");
         (take(&exchange, text.as_bytes()), exchange, text)
     };
