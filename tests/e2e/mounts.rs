@@ -569,3 +569,19 @@ fn a_fill_and_a_fetch_that_are_cut_are_done_the_next_time() {
         fs::remove_file(world.project.join("new")).unwrap();
     }
 }
+
+#[test]
+fn nothing_comes_back_from_what_containers_only_read() {
+    let Some(world) = World::new("mounts = true\n") else { return };
+    world.write("x", "ours\n");
+    let app = format!("{}:ro", bind(&world.project, "/app"));
+    world.docker(&["run", "-d", "--net=none", "--name", "reader", "-v", &app, IMAGE, "sleep", "600"]);
+    let tree = format!("/run/root/.cache/dtunnel/mounts/{}/tree", world.on_host().trim());
+    world.lab.host().run(&format!("echo theirs-is-longer > {tree}/x; echo theirs > {tree}/y"));
+    world.synced();
+    assert_eq!(world.versions(""), "ours\n");
+    assert_eq!(world.docker(&["exec", "reader", "cat", "/app/x"]), "ours\n");
+    // A container that may write is another matter.
+    world.run("echo built > /app/z");
+    assert_eq!(fs::read_to_string(world.project.join("z")).unwrap(), "built\n");
+}

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
@@ -171,6 +172,8 @@ pub(super) struct Entry {
     /// Woken when that changes.
     used: watch::Sender<()>,
     ended: CancellationToken,
+    /// Has a container been given it for writing?
+    is_writable: AtomicBool,
 }
 
 impl Entry {
@@ -185,6 +188,7 @@ impl Entry {
             uses: Mutex::new(uses),
             used: watch::Sender::default(),
             ended: CancellationToken::new(),
+            is_writable: AtomicBool::new(false),
         }
     }
 
@@ -287,6 +291,11 @@ impl Entry {
     /// For how long nothing has used it.
     pub(super) fn unused_for(&self) -> Option<Duration> {
         lock(&self.uses).unused_since.map(|since| since.elapsed())
+    }
+
+    /// A container is given it for writing. Returns whether none was before.
+    pub(super) fn becomes_writable(&self) -> bool {
+        !self.is_writable.swap(true, Relaxed)
     }
 
     /// It is about to be used.
@@ -417,6 +426,7 @@ impl Entry {
 
     async fn round_now(&self, mount: &Mount<Login>, wanted: &mut watch::Receiver<u64>) -> Result<(), String> {
         let (number, begun) = (*wanted.borrow_and_update(), Instant::now());
+        mount.set_read_only(!self.is_writable.load(Relaxed));
         let report = mount.round().await.map_err(|error| with_causes(&error))?;
         self.done(number, begun, report);
         Ok(())

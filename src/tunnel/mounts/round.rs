@@ -4,6 +4,7 @@
 //! what the journal has. The owner calls [`Mount::round`] after each change and once a second where a container may write.
 
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
@@ -37,7 +38,8 @@ pub(super) struct Mount<R> {
     mirror: Mirror<R>,
     journal: Arc<Mutex<Journal>>,
     bounds: Bounds,
-    read_only: bool,
+    /// Does nothing come back from the host?
+    read_only: AtomicBool,
     /// One round or push at a time.
     turn: tokio::sync::Mutex<()>,
     /// What the last round has read.
@@ -86,7 +88,7 @@ impl<R: Run> Mount<R> {
             mirror,
             journal: Arc::new(Mutex::new(journal)),
             bounds,
-            read_only,
+            read_only: AtomicBool::new(read_only),
             turn: tokio::sync::Mutex::default(),
             last: Arc::default(),
             leftovers,
@@ -112,6 +114,11 @@ impl<R: Run> Mount<R> {
             Some(name) => format!("{tree}/{}", String::from_utf8_lossy(name.as_bytes())),
             None => tree,
         }
+    }
+
+    /// From the next round on.
+    pub(super) fn set_read_only(&self, read_only: bool) {
+        self.read_only.store(read_only, Relaxed);
     }
 
     /// How far a round is. Cheap.
@@ -195,7 +202,8 @@ impl<R: Run> Mount<R> {
         if bytes > bounds.bytes || u64::try_from(entries).unwrap_or(u64::MAX) > bounds.entries {
             return Ok(undone);
         }
-        let rules = Rules { grain: Grain::Nanosecond, read_only: self.read_only, is_same_mirror: true, time: "" };
+        let rules =
+            Rules { grain: Grain::Nanosecond, read_only: self.read_only.load(Relaxed), is_same_mirror: true, time: "" };
         let plan = plan(&part.base, &part.here, &part.there, rules);
         let is_ours =
             |step: &Step| matches!(step, Step::Push { .. } | Step::ModeThere { .. } | Step::DeleteThere { .. });
@@ -261,7 +269,7 @@ impl<R: Run> Mount<R> {
         let journal = lock(&self.journal);
         let rules = Rules {
             grain: there.grain,
-            read_only: self.read_only,
+            read_only: self.read_only.load(Relaxed),
             is_same_mirror: there.identity.as_deref() == Some(journal.mirror()),
             time,
         };

@@ -121,6 +121,9 @@ impl Mounts {
             }
         };
         entry.is_wanted();
+        if !bind.is_read_only {
+            begin(&entry, settings);
+        }
         entry.round().await?;
         Ok(Some(entry.path_on_host()))
     }
@@ -137,11 +140,10 @@ impl Mounts {
             Ok(known)
         });
         let known = known.await?.map_err(said)?;
-        self.keep(known, settings).map_err(said)
+        Ok(self.keep(known, settings))
     }
 
-    fn keep(&self, known: Known, settings: &config::Mounts) -> std::io::Result<Arc<Entry>> {
-        Records::of(settings).begins(&known)?;
+    fn keep(&self, known: Known, settings: &config::Mounts) -> Arc<Entry> {
         let mut entries = lock(&self.entries);
         let entry = entries.entry(known.source.clone()).or_insert_with(|| {
             let entry = Arc::new(Entry::new(known, settings.max));
@@ -149,7 +151,7 @@ impl Mounts {
             entry
         });
         self.are_there.send_replace(true);
-        Ok(entry.clone())
+        entry.clone()
     }
 
     /// Nothing is kept in step any more, or that at another host.
@@ -288,7 +290,7 @@ impl Mounts {
         // What has just been created counts.
         let dial = login.dial();
         let containers = list(&dial).await.map_err(|e| format!("the Engine's containers cannot be listed: {e}"))?;
-        self.listed(containers);
+        self.listed(containers, settings);
         let (mut removed, records) = (0, Records::of(settings));
         for known in records.all() {
             let entry = lock(&self.entries).get(&known.source).cloned();
@@ -311,7 +313,7 @@ impl Mounts {
     }
 
     /// Takes the Engine's list of all containers.
-    fn listed(&self, containers: Vec<Mounting>) {
+    fn listed(&self, containers: Vec<Mounting>, settings: &config::Mounts) {
         for entry in self.all() {
             let uses = containers.iter().filter_map(|container| {
                 let mut binds = container.binds.iter().filter(|bind| entry.is_at(&bind.source)).peekable();
@@ -323,7 +325,11 @@ impl Mounts {
                     read_only: binds.all(|bind| bind.is_read_only),
                 })
             });
-            entry.used_by(uses.collect());
+            let uses: Vec<MountUse> = uses.collect();
+            if uses.iter().any(|of| !of.read_only) {
+                begin(&entry, settings);
+            }
+            entry.used_by(uses);
         }
         self.is_searching.send_replace(false);
         *lock(&self.listed) = containers.into_iter().map(|container| (container.id, container.name)).collect();
@@ -336,9 +342,10 @@ impl Mounts {
             if records.is_begun(&known)
                 || containers.iter().any(|container| container.binds.iter().any(|bind| known.is_at(&bind.source)))
             {
-                let path = known.source.path();
-                if let Err(e) = self.keep(known, settings) {
-                    tracing::warn!("{} is not kept in step: {e}", path.display());
+                let is_begun = records.is_begun(&known);
+                let entry = self.keep(known, settings);
+                if is_begun {
+                    entry.becomes_writable();
                 }
             }
         }
@@ -355,6 +362,15 @@ impl Mounts {
             Records::of(settings).ends(&entry.known);
             false
         });
+    }
+}
+
+/// A container may write to it from now on.
+fn begin(entry: &Entry, settings: &config::Mounts) {
+    if entry.becomes_writable()
+        && let Err(e) = Records::of(settings).begins(&entry.known)
+    {
+        tracing::warn!("what is written to {} may not be here if dtunnel is killed: {e}", entry.known.root);
     }
 }
 
@@ -454,7 +470,7 @@ async fn listen(mounts: &Mounts, dial: &Arc<dyn Dial>, settings: &config::Mounts
     loop {
         let containers = list(dial).await?;
         mounts.open_known(&containers, settings);
-        mounts.listed(containers);
+        mounts.listed(containers, settings);
         loop {
             mounts.drop_unused(settings);
             match tokio::time::timeout(UNUSED, changes.next()).await {
