@@ -159,6 +159,11 @@ impl<R: Run> Mirror<R> {
         format!("{}/tree", self.root)
     }
 
+    #[cfg(test)]
+    fn set_patience(&mut self, limit: Duration) {
+        (self.stall, self.quiet) = (limit, limit);
+    }
+
     /// What runs the commands.
     #[cfg(test)]
     pub(super) fn run(&self) -> &R {

@@ -445,7 +445,7 @@ async fn a_silent_host_is_given_up() {
     fs::write(dir.path().join("a"), vec![0; 3 * PIPE]).expect("written");
     let here = Arc::new(Here::open(dir.path(), "t").expect("opened"));
     let mut mirror = Mirror::new(Silent, "/nowhere".into());
-    (mirror.stall, mirror.quiet) = (Duration::from_millis(1), Duration::from_millis(1));
+    mirror.set_patience(Duration::from_millis(1));
     let node = here.look(&path(b"a")).expect("looked").expect("is there");
     let steps = vec![Step::Push { path: path(b"a"), node: node.clone(), over: None }];
     let sent = mirror.send(here.clone(), Sending { steps, ..Sending::default() }).await;
