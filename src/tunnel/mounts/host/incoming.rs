@@ -17,7 +17,7 @@ use crate::tunnel::mounts::tree::{MAX_LENGTH, Node, Touched};
 /// Most files of one archive.
 pub(super) const GROUP: usize = 64;
 /// So many files are written to the disk one by one; for more the file system is, which then costs less.
-const APART: usize = 16;
+pub(super) const APART: usize = 16;
 /// Of tar, in bytes.
 const BLOCK: usize = 512;
 /// The first word of the line before an archive.
@@ -211,7 +211,8 @@ impl Incoming<'_> {
     }
 }
 
-fn over(step: &Step) -> Option<&Node> {
+/// What a fetched file takes the place of.
+pub(super) fn over(step: &Step) -> Option<&Node> {
     if let Step::Fetch { over, .. } = step { over.as_ref() } else { None }
 }
 

@@ -1,4 +1,5 @@
-//! The mirror on the host, by commands that any POSIX shell with find, stat and tar runs: GNU's, or busybox's.
+//! The mirror on the host, by commands that any POSIX shell with find, stat and tar runs: GNU's, or busybox's; or by SFTP
+//! (`sftp`).
 //!
 //! Below a directory that only the login may enter are `tree`, which containers mount, `mark`, which tells this mirror
 //! from another one in its place, and `stage.*` while files arrive. Whoever writes in a container may put links into
@@ -10,6 +11,7 @@ mod incoming;
 mod listing;
 mod outgoing;
 mod scripts;
+mod sftp;
 mod stall;
 
 use std::future::Future;
@@ -21,6 +23,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio_util::io::SyncIoBridge;
 
+use self::sftp::Session;
 use self::stall::{Counted, while_moving};
 use super::apply::Here;
 use super::progress::Meter;
@@ -34,6 +37,7 @@ use crate::text::last_lines;
 pub(super) use incoming::Arrived;
 pub(super) use listing::Listing;
 pub(super) use outgoing::Sent;
+pub(super) use sftp::Stream;
 
 /// Bytes between a command's stream and the thread that makes or reads it.
 const PIPE: usize = 256 * 1024;
@@ -69,6 +73,14 @@ pub(super) trait Run: Send + Sync {
         stdin: impl AsyncRead + Send + Unpin,
         stdout: impl AsyncWrite + Send + Unpin,
     ) -> impl Future<Output = io::Result<Ended>> + Send;
+
+    /// A byte stream to the host's `sftp` subsystem, for [`Mirror::over_sftp`]. It ends when it is dropped.
+    ///
+    /// # Errors
+    /// The connection's; there is none.
+    fn sftp(&self) -> impl Future<Output = io::Result<Box<dyn Stream>>> + Send {
+        async { Err(io::ErrorKind::Unsupported.into()) }
+    }
 }
 
 /// The mirror of one directory.
@@ -82,6 +94,15 @@ pub(super) struct Mirror<R> {
     /// [`STALL`] and [`QUIET`].
     stall: Duration,
     quiet: Duration,
+    way: Way,
+}
+
+/// How the mirror is reached.
+#[derive(Debug)]
+enum Way {
+    Commands,
+    /// With the session, as long as it is good.
+    Sftp(tokio::sync::Mutex<Option<Arc<Session>>>),
 }
 
 /// What is to be changed on the host, and of what.
@@ -102,12 +123,45 @@ pub(super) struct Sending {
 impl<R: Run> Mirror<R> {
     /// The mirror below the directory `root` of the host, an absolute path that only the login may write to.
     pub(super) fn new(run: R, root: String) -> Self {
-        Self { run, root, meter: Arc::default(), last: Mutex::default(), stall: STALL, quiet: QUIET }
+        let way = Way::Commands;
+        Self { run, root, meter: Arc::default(), last: Mutex::default(), stall: STALL, quiet: QUIET, way }
+    }
+
+    /// The same by SFTP, where the login may run no commands.
+    pub(super) fn over_sftp(run: R, root: String) -> Self {
+        Self { way: Way::Sftp(tokio::sync::Mutex::default()), ..Self::new(run, root) }
+    }
+
+    /// The session, if the way is by SFTP.
+    async fn session(&self) -> io::Result<Option<Arc<Session>>> {
+        let Way::Sftp(session) = &self.way else { return Ok(None) };
+        let mut session = session.lock().await;
+        if session.is_none() {
+            let opened = async { Session::open(self.run.sftp().await?).await };
+            let opened = tokio::time::timeout(self.stall, opened).await;
+            *session = Some(Arc::new(opened.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??));
+        }
+        Ok(session.clone())
+    }
+
+    /// Forgets the session after an error that it does not survive.
+    async fn judge<T>(&self, result: io::Result<T>) -> io::Result<T> {
+        if let (Way::Sftp(session), Err(e)) = (&self.way, &result)
+            && sftp::is_lost(e)
+        {
+            *session.lock().await = None;
+        }
+        result
     }
 
     /// Where the files are, for a container's mount.
     pub(super) fn tree(&self) -> String {
         format!("{}/tree", self.root)
+    }
+
+    #[cfg(test)]
+    fn set_patience(&mut self, limit: Duration) {
+        (self.stall, self.quiet) = (limit, limit);
     }
 
     /// What runs the commands.
@@ -126,6 +180,9 @@ impl<R: Run> Mirror<R> {
     /// # Errors
     /// The connection's; the host's answer is none, or has more than `bounds`.
     pub(super) async fn scan(&self, bounds: Bounds) -> io::Result<Listing> {
+        if let Some(session) = self.session().await? {
+            return self.judge(sftp::scan(&session, &self.root, bounds).await).await;
+        }
         let (mut ours, theirs) = tokio::io::duplex(PIPE);
         let known = lock(&self.last).as_ref().map(|listing| listing.digest.clone()).unwrap_or_default();
         let script = self.script(scripts::SCAN, &[("D", &known)]);
@@ -172,6 +229,9 @@ impl<R: Run> Mirror<R> {
     /// # Errors
     /// The connection's. Then nobody knows what was done.
     pub(super) async fn send(&self, here: Arc<Here>, sending: Sending) -> io::Result<Sent> {
+        if let Some(session) = self.session().await? {
+            return self.judge(sftp::send(&session, &self.root, here, sending, self.meter.clone()).await).await;
+        }
         let (mut ours, theirs) = tokio::io::duplex(PIPE);
         let (stream, stdin) = tokio::io::duplex(PIPE);
         let nonce = format!("{:032x}", fastrand::u128(..));
@@ -222,6 +282,10 @@ impl<R: Run> Mirror<R> {
         bounds: Bounds,
         time: String,
     ) -> io::Result<Vec<Arrived>> {
+        if let Some(session) = self.session().await? {
+            let meter = self.meter.clone();
+            return self.judge(sftp::fetch(&session, &self.root, here, steps, bounds, time, meter).await).await;
+        }
         let mut arrived = self.fetch_groups(here.clone(), steps.clone(), bounds, time.clone(), incoming::GROUP).await?;
         // Names of one file that were fetched together; apart each brings its content.
         let again: Vec<usize> = (0..steps.len()).filter(|at| matches!(arrived[*at], Arrived::LinkedTo)).collect();
@@ -273,6 +337,9 @@ impl<R: Run> Mirror<R> {
     /// # Errors
     /// The connection's; what the host said if something remains.
     pub(super) async fn remove(&self) -> io::Result<()> {
+        if let Some(session) = self.session().await? {
+            return self.judge(sftp::remove(session, &self.root).await).await;
+        }
         let script = self.script(scripts::REMOVE, &[]);
         let ended = self.command(self.quiet, &script, tokio::io::empty(), tokio::io::sink()).await?;
         match ended.status {

@@ -15,15 +15,27 @@ use crate::tunnel::mounts::tree::{Grain, Node, RelPath, Touched};
 pub(in crate::tunnel::mounts) struct LocalShell {
     /// A directory with busybox's tools.
     tools: Option<TempDir>,
+    /// By OpenSSH's SFTP server, without a shell.
+    pub(in crate::tunnel::mounts) is_sftp: bool,
     /// Bytes after which the link is cut, both ways together; negative: never.
-    pub(in crate::tunnel::mounts) cut_after: AtomicI64,
+    pub(in crate::tunnel::mounts) cut_after: Arc<AtomicI64>,
     /// Bytes that have passed, both ways together.
-    pub(in crate::tunnel::mounts) passed: AtomicUsize,
+    pub(in crate::tunnel::mounts) passed: Arc<AtomicUsize>,
 }
 
 impl LocalShell {
     pub(in crate::tunnel::mounts) fn gnu() -> Self {
-        Self { tools: None, cut_after: AtomicI64::new(-1), passed: AtomicUsize::new(0) }
+        Self { tools: None, is_sftp: false, cut_after: Arc::new(AtomicI64::new(-1)), passed: Arc::default() }
+    }
+
+    pub(in crate::tunnel::mounts) fn sftp() -> Self {
+        Self { is_sftp: true, ..Self::gnu() }
+    }
+
+    /// The mirror at `root` of this host.
+    pub(in crate::tunnel::mounts) fn mirror(self, root: &Path) -> Mirror<Self> {
+        let root = root.to_string_lossy().into_owned();
+        if self.is_sftp { Mirror::over_sftp(self, root) } else { Mirror::new(self, root) }
     }
 
     pub(in crate::tunnel::mounts) fn busybox() -> Self {
@@ -33,6 +45,19 @@ impl LocalShell {
         Self { tools: Some(dir), ..Self::gnu() }
     }
 
+    fn link(&self) -> Link {
+        Link { cut_after: self.cut_after.clone(), passed: self.passed.clone() }
+    }
+}
+
+/// What all bytes pass.
+#[derive(Clone)]
+struct Link {
+    cut_after: Arc<AtomicI64>,
+    passed: Arc<AtomicUsize>,
+}
+
+impl Link {
     /// Whether `count` bytes may pass.
     fn passes(&self, count: usize) -> bool {
         self.passed.fetch_add(count, Ordering::Relaxed);
@@ -82,14 +107,15 @@ impl Run for LocalShell {
         let (input, output) = (child.stdin.take().expect("piped"), child.stdout.take().expect("piped"));
         let mut errors = child.stderr.take().expect("piped");
         let mut stderr = String::new();
+        let link = self.link();
         let sending = async {
-            match self.copy(stdin, input).await {
+            match link.copy(stdin, input).await {
                 Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
                 result => result,
             }
         };
         let receiving = async {
-            let result = self.copy(output, &mut stdout).await;
+            let result = link.copy(output, &mut stdout).await;
             drop(stdout);
             result
         };
@@ -97,9 +123,26 @@ impl Run for LocalShell {
         let status = child.wait().await?.code().and_then(|code| u32::try_from(code).ok());
         Ok(Ended { status, stderr })
     }
+
+    async fn sftp(&self) -> io::Result<Box<dyn Stream>> {
+        let mut child = tokio::process::Command::new("/usr/lib/openssh/sftp-server")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()?;
+        let (input, output) = (child.stdin.take().expect("piped"), child.stdout.take().expect("piped"));
+        let (ours, theirs) = tokio::io::duplex(PIPE);
+        let (link, (from, to)) = (self.link(), tokio::io::split(theirs));
+        tokio::spawn(async move {
+            let ended = tokio::try_join!(link.copy(from, input), link.copy(output, to));
+            drop((ended, child));
+        });
+        Ok(Box::new(ours))
+    }
 }
 
 const BOTH: [fn() -> LocalShell; 2] = [LocalShell::gnu, LocalShell::busybox];
+const ALL: [fn() -> LocalShell; 3] = [LocalShell::gnu, LocalShell::busybox, LocalShell::sftp];
 
 struct Lab {
     here: TempDir,
@@ -110,8 +153,8 @@ struct Lab {
 impl Lab {
     fn new(shell: LocalShell) -> Self {
         let (here, host) = (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
-        let root = host.path().join("it's a/mirror").to_string_lossy().into_owned();
-        Self { here, host, mirror: Mirror::new(shell, root) }
+        let mirror = shell.mirror(&host.path().join("it's a/mirror"));
+        Self { here, host, mirror }
     }
 
     fn tree(&self) -> PathBuf {
@@ -163,9 +206,10 @@ fn long(byte: u8) -> Vec<u8> {
 
 #[tokio::test]
 async fn a_mirror_is_filled_read_and_fetched_with_any_tools() {
-    for shell in BOTH {
+    for shell in ALL {
         let lab = Lab::new(shell());
-        let is_gnu = lab.mirror.run.tools.is_none();
+        let is_sftp = lab.mirror.run.is_sftp;
+        let is_gnu = lab.mirror.run.tools.is_none() && !is_sftp;
         lab.shell(
             lab.here.path(),
             "mkdir -p d/deep; printf hello > d/a; printf x > '-rf'; printf y > \"it's\"; ln -s ../d d/deep/l; chmod 750 d/a; \
@@ -176,7 +220,10 @@ async fn a_mirror_is_filled_read_and_fetched_with_any_tools() {
         let in_d = [b"d/".as_slice(), &long(b'n')].concat();
         let mut names: Vec<&[u8]> =
             vec![b"d", b"d/deep", b"d/a", b"-rf", b"it's", b"d/deep/l", b"\xff\xfe", b".hidden", b"empty", &in_d];
-        if is_gnu {
+        if is_sftp {
+            names.retain(|name| str::from_utf8(name).is_ok());
+        }
+        if is_gnu || is_sftp {
             fs::write(lab.here.path().join("line\nbreak\n"), "lines").expect("written");
             names.push(b"line\nbreak\n");
         }
@@ -218,7 +265,7 @@ async fn a_mirror_is_filled_read_and_fetched_with_any_tools() {
 
 #[tokio::test]
 async fn steps_change_the_mirror_only_where_it_is_as_planned() {
-    for shell in BOTH {
+    for shell in ALL {
         let lab = Lab::new(shell());
         lab.shell(lab.here.path(), "for n in a b c e; do printf $n > $n; done; mkdir d; printf x > d/x");
         lab.push(&[b"a", b"b", b"c", b"d", b"d/x"], true).await;
@@ -262,7 +309,7 @@ async fn steps_change_the_mirror_only_where_it_is_as_planned() {
 /// Who writes in the container has replaced directories by links to the login's own files.
 #[tokio::test]
 async fn nothing_outside_the_mirror_is_read_or_written() {
-    for shell in BOTH {
+    for shell in ALL {
         let lab = Lab::new(shell());
         lab.shell(lab.here.path(), "mkdir d; printf x > d/x; printf key > d/key; printf f > f");
         lab.push(&[b"d", b"d/x", b"d/key", b"f"], true).await;
@@ -305,7 +352,7 @@ async fn nothing_outside_the_mirror_is_read_or_written() {
 
 #[tokio::test]
 async fn names_of_one_file_are_fetched_both() {
-    for shell in BOTH {
+    for shell in ALL {
         let lab = Lab::new(shell());
         lab.push(&[], true).await;
         lab.shell(&lab.tree(), "printf twice > a; ln a b");
@@ -360,7 +407,7 @@ async fn a_listing_is_sent_only_if_it_has_changed() {
 
 #[tokio::test]
 async fn nothing_is_done_in_another_mirror_than_the_one_that_was_read() {
-    for shell in BOTH {
+    for shell in ALL {
         let lab = Lab::new(shell());
         lab.shell(lab.here.path(), "echo 1 > a; echo 2 > b");
         lab.push(&[b"a"], true).await;
@@ -398,7 +445,7 @@ async fn a_silent_host_is_given_up() {
     fs::write(dir.path().join("a"), vec![0; 3 * PIPE]).expect("written");
     let here = Arc::new(Here::open(dir.path(), "t").expect("opened"));
     let mut mirror = Mirror::new(Silent, "/nowhere".into());
-    (mirror.stall, mirror.quiet) = (Duration::from_millis(1), Duration::from_millis(1));
+    mirror.set_patience(Duration::from_millis(1));
     let node = here.look(&path(b"a")).expect("looked").expect("is there");
     let steps = vec![Step::Push { path: path(b"a"), node: node.clone(), over: None }];
     let sent = mirror.send(here.clone(), Sending { steps, ..Sending::default() }).await;

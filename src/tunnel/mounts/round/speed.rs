@@ -17,7 +17,7 @@ fn source(dir: &Path) {
     }
 }
 
-/// `DTUNNEL_SPEED_DIR`: where both sides are, a directory of a real file system.
+/// `DTUNNEL_SPEED_DIR`: where both sides are, a directory of a real file system. `DTUNNEL_SPEED_SFTP`: by SFTP.
 #[tokio::test]
 #[ignore = "measures"]
 async fn a_fill_of_many_small_files() {
@@ -36,8 +36,10 @@ async fn a_fill_of_many_small_files() {
     };
     rsync();
     for number in 0..3 {
-        let root = lab.path().join(format!("mirror-{number}")).to_string_lossy().into_owned();
-        let (source, mirror) = (Source::of(&here).expect("a source"), Mirror::new(LocalShell::gnu(), root));
+        let is_sftp = std::env::var_os("DTUNNEL_SPEED_SFTP").is_some();
+        let shell = if is_sftp { LocalShell::sftp() } else { LocalShell::gnu() };
+        let mirror = shell.mirror(&lab.path().join(format!("mirror-{number}")));
+        let source = Source::of(&here).expect("a source");
         let journal = lab.path().join(format!("journal-{number}"));
         let mount = Mount::open(source, mirror, &journal, Bounds::default(), false).expect("opened");
         let mut times = Vec::new();
