@@ -25,6 +25,8 @@ pub(super) enum Leads {
     },
     /// To the standard input and output of `sh -c` with this script.
     ToCommand(Arc<str>),
+    /// To the host's SFTP server.
+    ToSftp,
 }
 
 /// The amount of data on a flow, which decides its placement.
@@ -79,6 +81,11 @@ impl Purpose {
     /// A flow for a client of the Engine, to a script on its host.
     pub(super) fn script(script: &str) -> Self {
         Self { leads: Leads::ToCommand(script.into()), kind: Kind::Streaming, ..Self::client() }
+    }
+
+    /// The same, to the host's SFTP server.
+    pub(super) fn sftp() -> Self {
+        Self { leads: Leads::ToSftp, kind: Kind::Streaming, ..Self::client() }
     }
 
     /// Whether it serves a client of the Engine.

@@ -28,6 +28,8 @@ use crate::os::local_stream::LocalStream;
 use crate::ssh::{Channel, Endpoint, OpenError};
 use crate::sync::lock;
 
+/// The subsystem's name (draft-ietf-secsh-filexfer-02, section 2).
+const SFTP: &str = "sftp";
 /// After this time a flow asks for a further connection for later flows. Most requests are answered sooner.
 const LASTING: Duration = Duration::from_millis(250);
 /// How long a flow waits for a further connection where all others have stalled clients.
@@ -119,6 +121,7 @@ impl Placer {
             }
             Leads::ToPort { host, port } => Endpoint::Tcp { host: host.clone(), port: *port },
             Leads::ToCommand(script) => host::own_command(script),
+            Leads::ToSftp => Endpoint::Subsystem(SFTP),
         }
     }
 

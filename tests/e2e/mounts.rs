@@ -585,3 +585,45 @@ fn nothing_comes_back_from_what_containers_only_read() {
     world.run("echo built > /app/z");
     assert_eq!(fs::read_to_string(world.project.join("z")).unwrap(), "built\n");
 }
+
+#[test]
+fn a_login_that_may_use_sftp_alone_has_mirrors_too_whoever_carries_it() {
+    for carrier in ["native", "openssh"] {
+        let Some(lab) = Lab::with_own_engine("Subsystem sftp internal-sftp\nForceCommand internal-sftp\n", &[]) else { return };
+        lab.write_profile(lab.remote_socket(), &format!("mounts = true\ncarrier = {carrier:?}\n"));
+        let up = lab.run(&["up", "lab"]);
+        assert!(!String::from_utf8_lossy(&up.stderr).contains("mounted"), "{carrier}: {up:?}");
+        let project = lab.path("home/project");
+        fs::create_dir(&project).unwrap();
+        let world = World { lab, project };
+        world.write("x", "hello\n");
+        world.write("sub/y", "deep\n");
+        assert_eq!(
+            world.run("cat /app/x /app/sub/y; echo built > /app/out; rm /app/sub/y"),
+            "hello\ndeep\n",
+            "{carrier}"
+        );
+        assert_eq!(fs::read_to_string(world.project.join("out")).unwrap(), "built\n");
+        assert!(!world.project.join("sub/y").exists());
+        world.write("x", "again\n");
+        assert_eq!(world.run("cat /app/x"), "again\n");
+        world.lab.ok(&["mounts", "lab", "--prune"]);
+        assert_eq!(world.on_host(), "");
+    }
+}
+
+#[test]
+fn a_login_that_may_do_neither_is_told_when_the_tunnel_comes_up() {
+    let Some(lab) = Lab::with_own_engine("ForceCommand /bin/false\n", &[]) else { return };
+    lab.write_profile(lab.remote_socket(), "mounts = true\n");
+    let up = lab.run(&["up", "lab"]);
+    let said = String::from_utf8_lossy(&up.stderr).into_owned();
+    assert!(up.status.success() && said.contains("directories of this machine cannot be mounted"), "{said}");
+    let project = lab.path("home/project");
+    fs::create_dir(&project).unwrap();
+    let world = World { lab, project };
+    let said = world.refused(&["run", "--rm", "-v", &bind(&world.project, "/app"), IMAGE, "true"]);
+    assert!(said.contains("directories of this machine cannot be mounted"), "{said}");
+    // What needs none goes on.
+    assert_eq!(world.docker(&["run", "--rm", "--net=none", IMAGE, "echo", "hello"]), "hello\n");
+}

@@ -12,7 +12,6 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::host::Mirror;
 use super::known::Known;
 use super::login::Login;
 use super::progress::Phase;
@@ -192,11 +191,6 @@ impl Entry {
         }
     }
 
-    /// The mirror on the host.
-    pub(super) fn mirror(&self, login: Login) -> Mirror<Login> {
-        Mirror::new(login, self.known.root.clone())
-    }
-
     /// Brings both sides in step, from now on. Returns once that is done.
     ///
     /// # Errors
@@ -367,7 +361,7 @@ impl Entry {
 
     async fn open(&self, login: Login, journal: &Path) -> Result<Mount<Login>, String> {
         let (source, bounds, journal) = (self.known.source.clone(), self.bounds, journal.to_owned());
-        let mirror = self.mirror(login);
+        let mirror = self.known.mirror(login);
         let opened = tokio::task::spawn_blocking(move || Mount::open(source, mirror, &journal, bounds, false));
         opened.await.map_err(|e| e.to_string())?.map_err(|e| e.to_string())
     }

@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::host::Mirror;
+use super::login::Login;
 use super::scan::Source;
 use super::tree::RelPath;
 use crate::config::Mounts;
@@ -35,9 +37,19 @@ pub(super) struct Known {
     pub(super) source: Source,
     /// Its directory on the host.
     pub(super) root: String,
+    /// Is it reached by SFTP, and not by commands?
+    pub(super) by_sftp: bool,
 }
 
 impl Known {
+    /// Its mirror.
+    pub(super) fn mirror(&self, login: Login) -> Mirror<Login> {
+        match self.by_sftp {
+            true => Mirror::over_sftp(login, self.root.clone()),
+            false => Mirror::new(login, self.root.clone()),
+        }
+    }
+
     /// Where containers have it on the host.
     pub(super) fn path_on_host(&self) -> String {
         let name = self
@@ -61,6 +73,8 @@ struct Record {
     dir: Vec<u8>,
     only: Option<Vec<u8>>,
     root: String,
+    #[serde(default)]
+    by_sftp: bool,
 }
 
 /// The records of a tunnel.
@@ -125,6 +139,7 @@ impl Records {
             dir: bytes_of(known.source.dir.as_os_str())?,
             only: known.source.only.as_ref().map(|name| name.as_bytes().to_vec()),
             root: known.root.clone(),
+            by_sftp: known.by_sftp,
         };
         let temporary = self.dir.join(format!("{}.{:x}", known.id, fastrand::u64(..)));
         let mut file = private(OpenOptions::new().write(true).create_new(true)).open(&temporary)?;
@@ -180,11 +195,11 @@ fn read(path: &Path) -> Option<Known> {
     let id = path.file_name()?.to_str()?.strip_suffix(RECORD)?.strip_suffix('.')?.to_owned();
     let mut content = Vec::new();
     fs::File::open(path).ok()?.take(MAX_RECORD).read_to_end(&mut content).ok()?;
-    let Record { dir, only, root } = serde_json::from_slice(&content).ok()?;
+    let Record { dir, only, root, by_sftp } = serde_json::from_slice(&content).ok()?;
     let only = match only {
         Some(name) => Some(RelPath::new(&name)?),
         None => None,
     };
     let source = Source { dir: name_of(&dir).ok()?.into(), only };
-    Some(Known { id, source, root })
+    Some(Known { id, source, root, by_sftp })
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use super::host::{Ended, Run};
+use super::host::{Ended, Run, Stream};
 use crate::shell_word::quoted;
 use crate::tunnel::dial::{Dial, Purpose};
 
@@ -110,6 +110,10 @@ impl Run for Login {
             ended = receiving => ended,
             never = sending => never,
         }
+    }
+
+    async fn sftp(&self) -> io::Result<Box<dyn Stream>> {
+        Ok(Box::new(self.dial.clone().dial(Purpose::sftp())?))
     }
 }
 

@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::entry::{Entry, MountStatus, MountUse};
+use super::host::Mirror;
 use super::known::{Known, Records};
 use super::login::Login;
 use super::scan::Source;
@@ -37,6 +38,10 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// How long a mirror that no container uses is kept in step: one may be about to be created.
 const UNUSED: Duration = Duration::from_secs(60);
 
+/// Says where the login's cache is, if the host has what mirrors take.
+const CACHE: &str = "for p in find stat tar; do command -v $p >/dev/null || { echo \"the host has no $p\" >&2; exit 1; }; \
+                     done; printf %s \"${XDG_CACHE_HOME:-$HOME/.cache}\"";
+
 /// The mounted directories of a tunnel.
 #[derive(Debug)]
 pub(in crate::tunnel) struct Mounts {
@@ -46,8 +51,7 @@ pub(in crate::tunnel) struct Mounts {
     taken: tokio::sync::Mutex<mpsc::UnboundedReceiver<Arc<Entry>>>,
     /// How to reach the host; None while directories are not mounted.
     login: watch::Sender<Option<Login>>,
-    /// The login's directory for mirrors on its host.
-    base: tokio::sync::Mutex<Option<String>>,
+    base: tokio::sync::Mutex<Option<Base>>,
     /// The ids and names of all containers, as they were last listed.
     listed: Mutex<Vec<(String, String)>>,
     /// Has there been an entry?
@@ -135,7 +139,7 @@ impl Mounts {
         let (records, of) = (Records::of(settings), source);
         let known = blocking(move || {
             let id = records.id(&of)?;
-            let known = Known { root: format!("{base}/{id}"), id, source: of };
+            let known = Known { root: format!("{}/{id}", base.dir), id, source: of, by_sftp: base.by_sftp };
             records.add(&known)?;
             Ok(known)
         });
@@ -180,24 +184,40 @@ impl Mounts {
         answer.map_err(|e| format!("directories of this machine cannot be mounted: {}", shown(&e.to_string())))
     }
 
-    /// The login's directory for mirrors on its host.
-    async fn base(&self) -> Result<String, String> {
-        const SCRIPT: &str = "for p in find stat tar; do command -v $p >/dev/null || { echo \"the host has no $p\" >&2; exit 1; }; \
-                              done; printf %s \"${XDG_CACHE_HOME:-$HOME/.cache}\"";
+    /// Where the login's mirrors are on its host, and how they are reached.
+    async fn base(&self) -> Result<Base, String> {
         let mut base = self.base.lock().await;
         if let Some(base) = &*base {
             return Ok(base.clone());
         }
-        let cache = self.ask(SCRIPT).await?;
+        let by_commands = self.ask(CACHE).await;
+        let (cache, by_sftp) = match by_commands {
+            Ok(cache) => (cache, false),
+            Err(why) => match self.by_sftp(Mirror::home_by_sftp).await {
+                Ok(home) => (format!("{home}/.cache"), true),
+                Err(of_sftp) => return Err(format!("{why}; by SFTP: {of_sftp}")),
+            },
+        };
         // It becomes part of a bind.
         if !cache.starts_with('/') || cache.contains(|c: char| c.is_control() || c == ':' || c == ',') {
             return Err(format!("mirrors cannot be in {} on the host", shown(&cache)));
         }
-        Ok(base.insert(format!("{}/dtunnel/mounts", cache.trim_end_matches('/'))).clone())
+        let dir = format!("{}/dtunnel/mounts", cache.trim_end_matches('/'));
+        Ok(base.insert(Base { dir, by_sftp }).clone())
+    }
+
+    async fn by_sftp<T>(&self, question: impl AsyncFnOnce(&Login) -> std::io::Result<T>) -> Result<T, String> {
+        let login = self.login().await?;
+        let answer = tokio::time::timeout(QUESTION, question(&login)).await;
+        answer.map_err(|_| "the host's SFTP server does not answer".to_owned())?.map_err(|e| shown(&e.to_string()))
     }
 
     /// What the host has at this path of ours.
     async fn look(&self, path: &str) -> Result<OnHost, String> {
+        if self.base().await?.by_sftp {
+            let is_there = self.by_sftp(async |login| Mirror::is_there_by_sftp(login, path).await).await?;
+            return Ok(if is_there { OnHost::Other } else { OnHost::Absent });
+        }
         let script = format!("if [ -e {0} ] || [ -L {0} ]; then stat -c '%i %s %Y %Z' {0}; fi", quoted(path));
         let theirs = self.ask(&script).await?;
         if theirs.trim().is_empty() {
@@ -303,8 +323,7 @@ impl Mounts {
                 entry.end();
                 lock(&self.entries).remove(&known.source);
             }
-            let mirror = super::host::Mirror::new(login.clone(), known.root.clone());
-            mirror.remove().await.map_err(|e| format!("{}: {e}", known.root))?;
+            known.mirror(login.clone()).remove().await.map_err(|e| format!("{}: {e}", known.root))?;
             let records = records.clone();
             blocking(move || records.remove(&known)).await?.map_err(|e| e.to_string())?;
             removed += 1;
@@ -372,6 +391,14 @@ fn begin(entry: &Entry, settings: &config::Mounts) {
     {
         tracing::warn!("what is written to {} may not be here if dtunnel is killed: {e}", entry.known.root);
     }
+}
+
+/// Where mirrors are on the host.
+#[derive(Debug, Clone)]
+struct Base {
+    dir: String,
+    /// The login may run no commands.
+    by_sftp: bool,
 }
 
 /// What the host has at a path of ours.
