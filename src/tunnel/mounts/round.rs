@@ -526,4 +526,6 @@ fn time_now() -> String {
 mod tests;
 
 #[cfg(test)]
-mod speed;
+mod speed {
+    mod tests;
+}
