@@ -19,7 +19,7 @@ use super::journal::Journal;
 use super::progress::{Phase, Progress};
 use super::reconcile::{Plan, Rules, plan};
 use super::report::{Error, Report};
-use super::scan::{Bounds, Ignored, Scan, Source, scan};
+use super::scan::{self, Bounds, Ignored, Scan, Source, scan};
 use super::step::Step;
 use super::tree::{Grain, Node, RelPath};
 use crate::os::beneath::seen;
@@ -33,7 +33,10 @@ const BATCH: usize = 1024;
 #[derive(Debug)]
 pub(super) struct Mount<R> {
     source: Source,
-    here: Arc<Here>,
+    /// The directory as of the last turn: it may have been made anew since.
+    here: Mutex<Arc<Here>>,
+    /// In the names of temporary files.
+    tag: String,
     mirror: Mirror<R>,
     journal: Arc<Mutex<Journal>>,
     bounds: Bounds,
@@ -76,13 +79,15 @@ impl<R: Run> Mount<R> {
     ) -> io::Result<Self> {
         let lock = Lock::take(&journal.with_extension("lock"))?;
         let lock = lock.ok_or_else(|| io::Error::new(io::ErrorKind::ResourceBusy, "this mount is open already"))?;
-        let here = Arc::new(Here::open(&source.dir, &tag(journal))?);
+        let tag = tag(journal);
+        let here = Here::open(&source.dir, &tag)?;
         let journal = Journal::open(journal)?;
         let dirs = journal.base().iter().filter(|(_, known)| known.is_dir()).map(|(path, _)| path);
         let leftovers = here.sweep(dirs)?;
         Ok(Self {
             source,
-            here,
+            here: Mutex::new(Arc::new(here)),
+            tag,
             mirror,
             journal: Arc::new(Mutex::new(journal)),
             bounds,
@@ -124,13 +129,26 @@ impl<R: Run> Mount<R> {
     /// # Errors
     /// A side cannot be read, or the journal not written: nothing is done then, or no more.
     pub(super) async fn round(&self) -> Result<Report, Error> {
-        let _turn = self.turn.lock().await;
+        let _turn = self.take_turn().await?;
         let (source, bounds) = (self.source.clone(), self.bounds);
         let looking = self.mirror.meter().begin(Phase::Looking, &[]);
         let reading = spawn_blocking(move || scan(&source, bounds));
         let (here, there) = tokio::join!(reading, self.mirror.scan(self.bounds));
         drop(looking);
         self.both_read(here.map_err(joined)??, there.map_err(Error::Host)?).await
+    }
+
+    fn here(&self) -> Arc<Here> {
+        lock(&self.here).clone()
+    }
+
+    /// Waits for its turn, and opens the directory that has the name now.
+    async fn take_turn(&self) -> Result<tokio::sync::MutexGuard<'_, ()>, Error> {
+        let turn = self.turn.lock().await;
+        let (dir, tag) = (self.source.dir.clone(), self.tag.clone());
+        let opened = spawn_blocking(move || Here::open(&dir, &tag)).await.map_err(joined)?;
+        *lock(&self.here) = Arc::new(opened.map_err(|e| Error::Scan(scan::Error::Root(e)))?);
+        Ok(turn)
     }
 
     async fn both_read(&self, here: Scan, mut there: Listing) -> Result<Report, Error> {
@@ -230,7 +248,7 @@ impl<R: Run> Mount<R> {
             return Ok(Vec::new());
         }
         let _busy = self.mirror.meter().begin(Phase::Fetching, &steps);
-        let arrived = self.mirror.fetch(self.here.clone(), steps.clone(), self.bounds, time.into()).await;
+        let arrived = self.mirror.fetch(self.here(), steps.clone(), self.bounds, time.into()).await;
         let (mut records, mut lost) = (Vec::new(), Vec::new());
         for (step, one) in steps.iter().zip(arrived.map_err(Error::Host)?) {
             match one {
@@ -272,7 +290,7 @@ impl<R: Run> Mount<R> {
         let in_place = self.source.only.is_some();
         let _busy = self.mirror.meter().begin(Phase::Sending, &steps);
         let sending = Sending { steps: steps.clone(), fill, in_place, identity, grain };
-        let sent = self.mirror.send(self.here.clone(), sending).await.map_err(Error::Host)?;
+        let sent = self.mirror.send(self.here(), sending).await.map_err(Error::Host)?;
         let mut records = Vec::new();
         if is_new {
             // What was begun was about no mirror.
@@ -290,7 +308,7 @@ impl<R: Run> Mount<R> {
 
     async fn delete_here(&self, steps: Vec<Step>, report: &mut Report) -> Result<(), Error> {
         self.begin(&steps).await?;
-        let here = self.here.clone();
+        let here = self.here();
         let results = spawn_blocking(move || {
             let delete = |step: &Step| match step {
                 Step::DeleteHere { path, node } => {
@@ -326,7 +344,7 @@ impl<R: Run> Mount<R> {
                 batch.iter().map(|step| journal.base().get(step.path()).cloned()).collect()
             };
             self.begin(batch).await?;
-            let arrived = self.mirror.fetch(self.here.clone(), batch.to_vec(), self.bounds, time.into()).await;
+            let arrived = self.mirror.fetch(self.here(), batch.to_vec(), self.bounds, time.into()).await;
             let is_lost = arrived.as_ref().err().map(ToString::to_string);
             let failed = || batch.iter().map(|_| Arrived::Missing).collect();
             let mut records = Vec::new();
@@ -378,7 +396,7 @@ impl<R: Run> Mount<R> {
         report: &mut Report,
         change: fn(&Here, &Step) -> io::Result<Done>,
     ) -> Result<(), Error> {
-        let here = self.here.clone();
+        let here = self.here();
         let results = spawn_blocking(move || {
             let done = |step: Step| {
                 let result = change(&here, &step);

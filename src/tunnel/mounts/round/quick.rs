@@ -23,7 +23,7 @@ impl<R: Run> Mount<R> {
     /// # Errors
     /// As of [`Self::round`].
     pub(super) async fn look(&self) -> Result<Option<Report>, Error> {
-        let _turn = self.turn.lock().await;
+        let _turn = self.take_turn().await?;
         let looking = self.mirror.meter().begin(Phase::Looking, &[]);
         let there = self.mirror.scan(self.bounds).await.map_err(Error::Host)?;
         if lock(&self.last).as_ref().and_then(|last| last.settled.as_ref()) == Some(&there.digest) {
@@ -56,7 +56,7 @@ impl<R: Run> Mount<R> {
     /// # Errors
     /// As of [`Self::round`].
     pub(super) async fn push(&self, paths: Vec<RelPath>) -> Result<Report, Error> {
-        let _turn = self.turn.lock().await;
+        let _turn = self.take_turn().await?;
         let undone = Report { needs_round: true, ..Report::default() };
         let Some(last) = lock(&self.last).clone() else { return Ok(undone) };
         if lock(&self.journal).mirror() != last.identity {

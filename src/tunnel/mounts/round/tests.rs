@@ -10,6 +10,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::tunnel::mounts::host::tests::LocalShell;
+use crate::tunnel::mounts::watcher::Changed;
 
 /// A directory here and a host, both on this machine.
 struct Lab {
@@ -146,6 +147,52 @@ async fn a_host_that_lost_its_files_gets_them_again() {
     lab.reopen(LocalShell::gnu());
     let report = lab.round().await;
     assert_eq!((report.conflicts.len(), text(here, "b")), (1, "2\n".into()));
+}
+
+#[tokio::test]
+async fn a_directory_that_is_made_anew_here_is_the_one_that_counts() {
+    let lab = Lab::new(LocalShell::gnu(), false);
+    let (here, there) = (lab.here.path(), lab.tree());
+    shell(here, "echo 1 > a; echo 2 > b");
+    lab.in_step().await;
+    shell(here, "cd ..; mv $OLDPWD $OLDPWD.old; mkdir $OLDPWD; echo new > $OLDPWD/a; rm -r $OLDPWD.old");
+    shell(&there, "echo 3 > c");
+    lab.in_step().await;
+    assert_eq!(all(here), all(&there));
+    assert_eq!([text(&there, "a"), text(&there, "b"), text(here, "c")], ["new\n", "-", "3\n"]);
+    shell(here, "cd ..; rm -r $OLDPWD");
+    assert!(matches!(lab.mount().round().await, Err(Error::Scan(_))));
+    assert_eq!(text(&there, "a"), "new\n");
+    fs::create_dir(here).expect("created");
+}
+
+/// What a watcher tells goes to the host, and what comes from there is no more work.
+#[tokio::test]
+async fn a_watcher_and_pushes_keep_the_host_in_step() {
+    let lab = Lab::new(LocalShell::gnu(), false);
+    let (here, there) = (lab.here.path(), lab.tree());
+    shell(here, "mkdir d; echo 1 > d/a");
+    lab.in_step().await;
+    let mut watcher = lab.mount().watch().await.expect("watched");
+    let mut push_until = async |name: &str, expected: &str| {
+        let mut done = 0;
+        while text(&there, name) != expected {
+            let Changed::Paths(paths) = watcher.changed().await else { panic!("all") };
+            done += lab.mount().push(paths).await.expect("a push").done;
+        }
+        done
+    };
+    shell(here, "echo 2 > d/a");
+    assert_eq!(push_until("d/a", "2\n").await, 1);
+    shell(here, "mkdir -p e/f; echo 3 > e/f/g; mv d/a d/b");
+    push_until("e/f/g", "3\n").await;
+    // From the host, and then one change here: only that is pushed.
+    shell(&there, "echo 4 > h");
+    lab.round().await;
+    lab.mount().mirror.run().passed.store(0, Ordering::Relaxed);
+    shell(here, "echo 5 > i");
+    assert_eq!(push_until("i", "5\n").await, 1);
+    assert_eq!(text(here, "h"), "4\n");
 }
 
 #[tokio::test]
