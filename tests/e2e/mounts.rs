@@ -589,7 +589,9 @@ fn nothing_comes_back_from_what_containers_only_read() {
 #[test]
 fn a_login_that_may_use_sftp_alone_has_mirrors_too_whoever_carries_it() {
     for carrier in ["native", "openssh"] {
-        let Some(lab) = Lab::with_own_engine("Subsystem sftp internal-sftp\nForceCommand internal-sftp\n", &[]) else { return };
+        let Some(lab) = Lab::with_own_engine("Subsystem sftp internal-sftp\nForceCommand internal-sftp\n", &[]) else {
+            return;
+        };
         lab.write_profile(lab.remote_socket(), &format!("mounts = true\ncarrier = {carrier:?}\n"));
         let up = lab.run(&["up", "lab"]);
         assert!(!String::from_utf8_lossy(&up.stderr).contains("mounted"), "{carrier}: {up:?}");

@@ -3,6 +3,8 @@
 //! A round may be cut at any moment (the future is dropped, the link is lost, the process dies); the next one goes on from
 //! what the journal has. The owner calls [`Mount::round`] after each change and once a second where a container may write.
 
+mod quick;
+
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
@@ -15,14 +17,12 @@ use super::apply::{Done, Here};
 use super::base::{Record, after, before};
 use super::host::{Arrived, Listing, Mirror, Run, Sending};
 use super::journal::Journal;
-use super::partial;
 use super::progress::{Phase, Progress};
 use super::reconcile::{Plan, Rules, plan};
 use super::report::{Error, Report};
-use super::scan::{Bounds, Ignored, Scan, Source, scan};
+use super::scan::{self, Bounds, Ignored, Scan, Source, scan};
 use super::step::Step;
-use super::tree::{Grain, Node, RelPath, Tree};
-use super::watcher::{NotWatched, Watcher};
+use super::tree::{Grain, Node, RelPath};
 use crate::os::beneath::seen;
 use crate::os::lock::Lock;
 use crate::sync::lock;
@@ -34,7 +34,10 @@ const BATCH: usize = 1024;
 #[derive(Debug)]
 pub(super) struct Mount<R> {
     source: Source,
-    here: Arc<Here>,
+    /// The directory as of the last turn: it may have been made anew since.
+    here: Mutex<Arc<Here>>,
+    /// In the names of temporary files.
+    tag: String,
     mirror: Mirror<R>,
     journal: Arc<Mutex<Journal>>,
     bounds: Bounds,
@@ -78,13 +81,15 @@ impl<R: Run> Mount<R> {
     ) -> io::Result<Self> {
         let lock = Lock::take(&journal.with_extension("lock"))?;
         let lock = lock.ok_or_else(|| io::Error::new(io::ErrorKind::ResourceBusy, "this mount is open already"))?;
-        let here = Arc::new(Here::open(&source.dir, &tag(journal))?);
+        let tag = tag(journal);
+        let here = Here::open(&source.dir, &tag)?;
         let journal = Journal::open(journal)?;
         let dirs = journal.base().iter().filter(|(_, known)| known.is_dir()).map(|(path, _)| path);
         let leftovers = here.sweep(dirs)?;
         Ok(Self {
             source,
-            here,
+            here: Mutex::new(Arc::new(here)),
+            tag,
             mirror,
             journal: Arc::new(Mutex::new(journal)),
             bounds,
@@ -131,7 +136,7 @@ impl<R: Run> Mount<R> {
     /// # Errors
     /// A side cannot be read, or the journal not written: nothing is done then, or no more.
     pub(super) async fn round(&self) -> Result<Report, Error> {
-        let _turn = self.turn.lock().await;
+        let _turn = self.take_turn().await?;
         let (source, bounds) = (self.source.clone(), self.bounds);
         let looking = self.mirror.meter().begin(Phase::Looking, &[]);
         let reading = spawn_blocking(move || scan(&source, bounds));
@@ -140,83 +145,17 @@ impl<R: Run> Mount<R> {
         self.both_read(here.map_err(joined)??, there.map_err(Error::Host)?).await
     }
 
-    /// A round, unless the host has what it had when a round found nothing to do. For an owner that is told of changes here
-    /// by other means.
-    ///
-    /// # Errors
-    /// As of [`Self::round`].
-    pub(super) async fn look(&self) -> Result<Option<Report>, Error> {
-        let _turn = self.turn.lock().await;
-        let looking = self.mirror.meter().begin(Phase::Looking, &[]);
-        let there = self.mirror.scan(self.bounds).await.map_err(Error::Host)?;
-        if lock(&self.last).as_ref().and_then(|last| last.settled.as_ref()) == Some(&there.digest) {
-            return Ok(None);
-        }
-        let (source, bounds) = (self.source.clone(), self.bounds);
-        let here = spawn_blocking(move || scan(&source, bounds)).await.map_err(joined)??;
-        drop(looking);
-        self.both_read(here, there).await.map(Some)
+    fn here(&self) -> Arc<Here> {
+        lock(&self.here).clone()
     }
 
-    /// Tells of changes here from now on, but for what the last round found to be ignored.
-    ///
-    /// # Errors
-    /// The system cannot watch: then the owner calls [`Self::round`] at intervals.
-    pub(super) async fn watch(&self) -> Result<Watcher, NotWatched> {
-        let (source, last) = (self.source.clone(), self.last.clone());
-        let is_ignored = move |path: &RelPath| {
-            let last = lock(&last);
-            // What is gone may have been either.
-            last.as_ref().is_some_and(|last| last.ignored.has(path, true) && last.ignored.has(path, false))
-        };
-        let opening = spawn_blocking(move || Watcher::open(&source, Arc::new(is_ignored)));
-        opening.await.map_err(|e| NotWatched::Here(e.into()))?
-    }
-
-    /// Takes changes here to the host, at `paths` and below them, without a look at what the host has: what changed there
-    /// too is not touched, nor is anything here. That is left to the next round, if the report says so.
-    ///
-    /// # Errors
-    /// As of [`Self::round`].
-    pub(super) async fn push(&self, paths: Vec<RelPath>) -> Result<Report, Error> {
-        let _turn = self.turn.lock().await;
-        let undone = Report { needs_round: true, ..Report::default() };
-        let Some(last) = lock(&self.last).clone() else { return Ok(undone) };
-        if lock(&self.journal).mirror() != last.identity {
-            return Ok(undone);
-        }
-        let looking = self.mirror.meter().begin(Phase::Looking, &[]);
-        let (source, bounds, journal) = (self.source.clone(), self.bounds, self.journal.clone());
-        let ignored = last.ignored.clone();
-        let part = spawn_blocking(move || {
-            let roots = partial::roots(&source, lock(&journal).base(), &paths);
-            let mut part = partial::read(&source, &ignored, &roots, bounds);
-            part.add_base(lock(&journal).base(), &roots);
-            part
-        });
-        let part = part.await.map_err(joined)?;
-        drop(looking);
-        let sum = |tree: &Tree| tree.values().map(size_of).sum::<u64>();
-        let entries = (last.entries + part.here.tree.len()).saturating_sub(part.there.tree.len());
-        let bytes = last.bytes.saturating_add(sum(&part.here.tree)).saturating_sub(sum(&part.there.tree));
-        if bytes > bounds.bytes || u64::try_from(entries).unwrap_or(u64::MAX) > bounds.entries {
-            return Ok(undone);
-        }
-        let rules =
-            Rules { grain: Grain::Nanosecond, read_only: self.read_only.load(Relaxed), is_same_mirror: true, time: "" };
-        let plan = plan(&part.base, &part.here, &part.there, rules);
-        let is_ours =
-            |step: &Step| matches!(step, Step::Push { .. } | Step::ModeThere { .. } | Step::DeleteThere { .. });
-        let count = plan.steps.len();
-        let steps: Vec<Step> = plan.steps.into_iter().filter(is_ours).collect();
-        let mut report = Report { left: plan.left, entries, bytes, ..Report::default() };
-        report.needs_round = part.needs_round || part.here.is_partial || steps.len() < count;
-        if let Some(last) = &mut *lock(&self.last) {
-            (last.entries, last.bytes) = (entries, bytes);
-        }
-        self.send(steps, Some(last.identity), last.grain, &mut report).await?;
-        report.needs_round |= !report.failed.is_empty();
-        Ok(report)
+    /// Waits for its turn, and opens the directory that has the name now.
+    async fn take_turn(&self) -> Result<tokio::sync::MutexGuard<'_, ()>, Error> {
+        let turn = self.turn.lock().await;
+        let (dir, tag) = (self.source.dir.clone(), self.tag.clone());
+        let opened = spawn_blocking(move || Here::open(&dir, &tag)).await.map_err(joined)?;
+        *lock(&self.here) = Arc::new(opened.map_err(|e| Error::Scan(scan::Error::Root(e)))?);
+        Ok(turn)
     }
 
     async fn both_read(&self, here: Scan, mut there: Listing) -> Result<Report, Error> {
@@ -316,7 +255,7 @@ impl<R: Run> Mount<R> {
             return Ok(Vec::new());
         }
         let _busy = self.mirror.meter().begin(Phase::Fetching, &steps);
-        let arrived = self.mirror.fetch(self.here.clone(), steps.clone(), self.bounds, time.into()).await;
+        let arrived = self.mirror.fetch(self.here(), steps.clone(), self.bounds, time.into()).await;
         let (mut records, mut lost) = (Vec::new(), Vec::new());
         for (step, one) in steps.iter().zip(arrived.map_err(Error::Host)?) {
             match one {
@@ -358,7 +297,7 @@ impl<R: Run> Mount<R> {
         let in_place = self.source.only.is_some();
         let _busy = self.mirror.meter().begin(Phase::Sending, &steps);
         let sending = Sending { steps: steps.clone(), fill, in_place, identity, grain };
-        let sent = self.mirror.send(self.here.clone(), sending).await.map_err(Error::Host)?;
+        let sent = self.mirror.send(self.here(), sending).await.map_err(Error::Host)?;
         let mut records = Vec::new();
         if is_new {
             // What was begun was about no mirror.
@@ -376,7 +315,7 @@ impl<R: Run> Mount<R> {
 
     async fn delete_here(&self, steps: Vec<Step>, report: &mut Report) -> Result<(), Error> {
         self.begin(&steps).await?;
-        let here = self.here.clone();
+        let here = self.here();
         let results = spawn_blocking(move || {
             let delete = |step: &Step| match step {
                 Step::DeleteHere { path, node } => {
@@ -412,7 +351,7 @@ impl<R: Run> Mount<R> {
                 batch.iter().map(|step| journal.base().get(step.path()).cloned()).collect()
             };
             self.begin(batch).await?;
-            let arrived = self.mirror.fetch(self.here.clone(), batch.to_vec(), self.bounds, time.into()).await;
+            let arrived = self.mirror.fetch(self.here(), batch.to_vec(), self.bounds, time.into()).await;
             let is_lost = arrived.as_ref().err().map(ToString::to_string);
             let failed = || batch.iter().map(|_| Arrived::Missing).collect();
             let mut records = Vec::new();
@@ -464,7 +403,7 @@ impl<R: Run> Mount<R> {
         report: &mut Report,
         change: fn(&Here, &Step) -> io::Result<Done>,
     ) -> Result<(), Error> {
-        let here = self.here.clone();
+        let here = self.here();
         let results = spawn_blocking(move || {
             let done = |step: Step| {
                 let result = change(&here, &step);
@@ -534,4 +473,6 @@ fn time_now() -> String {
 mod tests;
 
 #[cfg(test)]
-mod speed;
+mod speed {
+    mod tests;
+}

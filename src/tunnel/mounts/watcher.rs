@@ -43,6 +43,8 @@ pub(super) enum Changed {
     Paths(Vec<RelPath>),
     /// Nobody knows what: too much at once, or some of it was not told.
     All,
+    /// The directory itself was removed or renamed: nothing more is told. The owner watches again what has the name now.
+    Gone,
 }
 
 /// Whether a path is not carried.
@@ -71,7 +73,7 @@ impl Watcher {
                 Some(only) => path == only,
                 None => !path.names().any(is_own_name) && !is_ignored(path),
             };
-            telling.tell(&event, path_of, is_wanted, only.is_some(), Instant::now());
+            telling.tell(&event, path_of, |path| path == at, is_wanted, only.is_some(), Instant::now());
         };
         let mut system =
             RecommendedWatcher::new(told, Config::default().with_follow_symlinks(false)).map_err(not_watched)?;
@@ -120,6 +122,7 @@ impl Gathered {
         &self,
         event: &notify::Result<Event>,
         path_of: impl Fn(&std::path::Path) -> Option<RelPath>,
+        is_root: impl Fn(&std::path::Path) -> bool,
         is_wanted: impl Fn(&RelPath) -> bool,
         is_single: bool,
         now: Instant,
@@ -135,6 +138,10 @@ impl Gathered {
                     match path_of(path) {
                         Some(path) if is_wanted(&path) => state.path(path, is_new_dir, now),
                         Some(_) => {}
+                        None if is_root(path) && is_end(event.kind) => {
+                            state.is_gone = true;
+                            state.all(now);
+                        }
                         // The directory itself, or one that is not below it any more.
                         None if is_single => {}
                         None => state.all(now),
@@ -154,10 +161,16 @@ fn is_change(kind: EventKind) -> bool {
     !matches!(kind, EventKind::Access(access) if access != AccessKind::Close(AccessMode::Write))
 }
 
+/// Whether it is the end of what has the path.
+fn is_end(kind: EventKind) -> bool {
+    matches!(kind, EventKind::Remove(_) | EventKind::Modify(notify::event::ModifyKind::Name(_)))
+}
+
 #[derive(Debug, Default)]
 struct State {
     paths: BTreeSet<RelPath>,
     is_all: bool,
+    is_gone: bool,
     /// Of the first and the last change that is not handed on yet.
     times: Option<(Instant, Instant)>,
     /// What is told once more, and when.
@@ -207,7 +220,7 @@ impl State {
         }
         if std::mem::take(&mut self.is_all) {
             self.paths.clear();
-            return Some(Changed::All);
+            return Some(if self.is_gone { Changed::Gone } else { Changed::All });
         }
         let paths: Vec<RelPath> = std::mem::take(&mut self.paths).into_iter().collect();
         (!paths.is_empty()).then_some(Changed::Paths(paths))
@@ -236,7 +249,7 @@ mod tests {
         while !told.contains(&path(last)) {
             match watcher.changed().await {
                 Changed::Paths(paths) => told.extend(paths),
-                Changed::All => panic!("all"),
+                other => panic!("{other:?}"),
             }
         }
         told
@@ -278,13 +291,26 @@ mod tests {
         assert_eq!(watcher.changed().await, Changed::Paths(vec![path("a")]));
     }
 
+    #[tokio::test]
+    async fn the_end_of_the_directory_itself_is_told() {
+        let outer = tempfile::tempdir().expect("a directory");
+        let dir = outer.path().join("d");
+        fs::create_dir(&dir).expect("created");
+        for end in [|dir: &Path| fs::rename(dir, dir.with_extension("old")), |dir: &Path| fs::remove_dir(dir)] {
+            let _ = fs::create_dir(&dir);
+            let mut watcher = watch(&dir);
+            end(&dir).expect("ended");
+            assert_eq!(watcher.changed().await, Changed::Gone);
+        }
+    }
+
     fn event(kind: EventKind, name: &str) -> notify::Result<Event> {
         Ok(Event::new(kind).add_path(Path::new("/r").join(name)))
     }
 
     fn tell(gathered: &Gathered, event: &notify::Result<Event>, now: Instant) {
         let path_of = |path: &Path| RelPath::new(&bytes_of(path.strip_prefix("/r").ok()?.as_os_str()).ok()?);
-        gathered.tell(event, path_of, |_| true, false, now);
+        gathered.tell(event, path_of, |path| path == Path::new("/r"), |_| true, false, now);
     }
 
     #[test]

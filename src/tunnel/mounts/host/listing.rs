@@ -67,7 +67,10 @@ pub(super) fn parse(answer: &[u8], bounds: Bounds) -> io::Result<Listing> {
         parser.entry(kind, path, target)?;
     };
     let mut listing = parser.listing;
-    listing.reading.is_partial |= status != b"0";
+    if status != b"0" {
+        listing.reading.is_partial = true;
+        listing.failed.push((".".into(), "some of it cannot be read on the host".into()));
+    }
     // Without a single finer time the file system, or what wrote the files, knows seconds only.
     if tools != b"gnu" || !parser.is_fine {
         listing.grain = Grain::Second;
@@ -230,7 +233,7 @@ mod tests {
         assert_eq!(listing.reading.tree.get(&path(b"d/a b")), Some(&file));
         assert_eq!(listing.reading.tree.get(&path(b"l")), Some(&Node::Link { target: b"d".as_slice().into() }));
         assert_eq!((listing.grain, listing.reading.is_partial), (Grain::Second, true));
-        assert_eq!(listing.failed.len(), 1);
+        assert_eq!(listing.failed.len(), 2);
     }
 
     #[test]

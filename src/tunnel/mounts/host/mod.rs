@@ -197,7 +197,15 @@ impl<R: Run> Mirror<R> {
     /// The connection's; the host's answer is none, or has more than `bounds`.
     pub(super) async fn scan(&self, bounds: Bounds) -> io::Result<Listing> {
         if let Some(session) = self.session().await? {
-            return self.judge(sftp::scan(&session, &self.root, bounds).await).await;
+            let listing = self.judge(sftp::scan(&session, &self.root, bounds).await).await;
+            return match listing {
+                // A session that ended while nobody needed it.
+                Err(e) if e.kind() == io::ErrorKind::ConnectionAborted => {
+                    let Some(session) = self.session().await? else { return Err(e) };
+                    self.judge(sftp::scan(&session, &self.root, bounds).await).await
+                }
+                listing => listing,
+            };
         }
         let (mut ours, theirs) = tokio::io::duplex(PIPE);
         let known = lock(&self.last).as_ref().map(|listing| listing.digest.clone()).unwrap_or_default();

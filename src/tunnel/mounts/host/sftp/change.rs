@@ -9,7 +9,9 @@ use std::sync::atomic::Ordering;
 use russh_sftp::protocol::{FileAttributes, OpenFlags};
 use tokio::task::{JoinSet, spawn_blocking};
 
-use super::{CHUNK, INNER_MARK, OPEN, Session, WINDOW, below, failed, is_lost, node_of, parent, remove_all, with_mode};
+use super::{
+    CHUNK, INNER_MARK, OPEN, Session, WINDOW, below, failed, is_lost, node_of, optional, parent, remove_all, with_mode,
+};
 use crate::os::beneath::seen;
 use crate::tunnel::mounts::apply::Here;
 use crate::tunnel::mounts::host::Sending;
@@ -242,9 +244,11 @@ impl Work {
             }
             _ => {
                 let flags = OpenFlags::WRITE | OpenFlags::CREATE | OpenFlags::EXCLUDE;
-                if !self.upload(path, node, &staged, flags).await? {
-                    let _ = session.raw.remove(&staged).await;
-                    return Ok(false);
+                let uploaded = self.upload(path, node, &staged, flags).await;
+                if !matches!(uploaded, Ok(true)) {
+                    // A new tree must not have the half of it.
+                    optional(session.raw.remove(&staged).await.map_err(failed))?;
+                    return uploaded;
                 }
             }
         }

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Instant;
 
-use super::*;
+use super::super::*;
 use crate::tunnel::mounts::host::tests::LocalShell;
 
 fn source(dir: &Path) {
@@ -68,7 +68,8 @@ async fn a_fill_of_many_small_files() {
         let start = Instant::now();
         let report = mount.round().await.expect("a round");
         took("fetch of all", start);
-        assert_eq!((report.done, report.is_in_step()), (20_000, true));
+        // The pushed one may have been changed within the same second, which is all that SFTP tells.
+        assert!(report.done >= 19_999 && report.is_in_step());
         eprintln!("rsync -a: {:?}; {times:?}", rsync());
     }
 }
