@@ -397,6 +397,10 @@ impl Entry {
                     _ = used.changed() => false,
                     changed = changed(&mut watcher) => match changed {
                         Changed::All => true,
+                        Changed::Gone => {
+                            watcher = self.watch(mount).await;
+                            true
+                        }
                         Changed::Paths(paths) => {
                             let report = mount.push(paths).await.map_err(|error| with_causes(&error))?;
                             self.pushed(report)
