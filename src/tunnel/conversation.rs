@@ -184,8 +184,7 @@ impl Conversation {
             if exchange.is_to_be_prepared() {
                 // Without a connection the request is refused when it is placed.
                 at_rest(&local, serving.until_connected()).await?;
-                let (binds, starts) = exchange.to_be_prepared();
-                match at_rest(&local, serving.prepare(binds, starts.as_deref())).await? {
+                match at_rest(&local, serving.prepare(exchange.to_be_prepared())).await? {
                     Ok(others) => exchange.prepared(&others),
                     Err(why) => {
                         let refusal = answer("400 Bad Request", &error_body(&format!("dtunnel: {why}")), true);

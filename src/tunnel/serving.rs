@@ -6,6 +6,7 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 
+use super::api::Prepares;
 use super::binds::{self, Bind, Wanted};
 use super::dial::{Dial, Purpose};
 use super::early_answer::EarlyAnswers;
@@ -66,15 +67,22 @@ impl Serving {
         Wanted { sockets: self.sockets.get().cloned().unwrap_or_default(), all: false }
     }
 
-    /// Prepares the host for a request that gives a container these binds, or starts the container that its client calls
-    /// `starts`. Returns the paths on the host in place of those of binds.
+    /// Prepares the host for a request. Returns the paths on the host in place of those of binds.
     ///
     /// # Errors
     /// Why a bind cannot be had.
-    pub(super) async fn prepare(&self, binds: Vec<Bind>, starts: Option<&str>) -> Result<Vec<(Bind, String)>, String> {
-        if let Some(container) = starts {
-            self.mounts.before_start(container).await;
-        }
+    pub(super) async fn prepare(&self, request: Prepares) -> Result<Vec<(Bind, String)>, String> {
+        let binds = match request {
+            Prepares::Create(binds) => binds,
+            Prepares::Start(container) => {
+                self.mounts.before_start(&container).await;
+                return Ok(Vec::new());
+            }
+            Prepares::Exec(container) => {
+                self.mounts.before_exec(&container).await;
+                return Ok(Vec::new());
+            }
+        };
         let (wanted, target) = (self.wanted(), self.placer.settings.target());
         let mut others = Vec::new();
         for bind in binds {
@@ -120,7 +128,7 @@ impl Dial for Serving {
             if !wanted.all {
                 return Ok(body);
             }
-            let others = self.prepare(wanted.find(&body), None).await?;
+            let others = self.prepare(Prepares::Create(wanted.find(&body))).await?;
             Ok(binds::replaced(&body, &others).into())
         })
     }

@@ -629,3 +629,29 @@ fn a_login_that_may_do_neither_is_told_when_the_tunnel_comes_up() {
     // What needs none goes on.
     assert_eq!(world.docker(&["run", "--rm", "--net=none", IMAGE, "echo", "hello"]), "hello\n");
 }
+
+#[test]
+fn a_command_in_a_container_finds_what_was_changed_just_before() {
+    let Some(world) = World::new("mounts = true\n") else { return };
+    world.write("x", "0");
+    let app = bind(&world.project, "/app");
+    world.docker(&["run", "-d", "--net=none", "--name", "dev", "-v", &app, IMAGE, "sleep", "600"]);
+    for turn in 1..=20 {
+        world.write("x", turn.to_string());
+        world.write(&format!("new-{turn}/y"), "");
+        let said = world.docker(&[
+            "exec",
+            "dev",
+            "sh",
+            "-c",
+            &format!("cat /app/x; ls -d /app/new-{turn}/y; echo {turn} > /app/z"),
+        ]);
+        assert_eq!(said, format!("{turn}/app/new-{turn}/y\n"));
+        assert_eq!(fs::read_to_string(world.project.join("z")).unwrap(), format!("{turn}\n"));
+    }
+    // As with a start.
+    world.docker(&["stop", "-t", "0", "dev"]);
+    world.write("x", "last");
+    world.docker(&["start", "dev"]);
+    assert_eq!(world.docker(&["exec", "dev", "cat", "/app/x"]), "last");
+}

@@ -60,6 +60,17 @@ pub(in crate::tunnel) struct Changed {
     pub(in crate::tunnel) is_answered: bool,
 }
 
+/// What a request is about to do, as far as the host is prepared for it.
+#[derive(Debug, PartialEq, Eq)]
+pub(in crate::tunnel) enum Prepares {
+    /// Give a container these binds.
+    Create(Vec<Bind>),
+    /// Start the container that its client calls so.
+    Start(String),
+    /// Run a command in that.
+    Exec(String),
+}
+
 /// What to do with data from the host.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::tunnel) struct FromHost {
@@ -158,19 +169,23 @@ impl Exchange {
         Self { pings, wanted, police, ..Self::default() }
     }
 
-    /// Does what is ready wait for the host to be prepared for it: does it give a container a path of this machine, or start
-    /// one that may have such?
+    /// Does what is ready wait for the host to be prepared for it: does it give a container a path of this machine, or run
+    /// something in one that may have such?
     pub(in crate::tunnel) fn is_to_be_prepared(&self) -> bool {
         let state = lock(&self.state);
-        state.phase == Phase::Ready
-            && (!state.request.binds.is_empty()
-                || self.wanted.all && state.request.starts && !state.request.is_prepared)
+        let request = &state.request;
+        let runs = self.wanted.all && !request.is_prepared && (request.starts || request.runs);
+        state.phase == Phase::Ready && (runs || !request.binds.is_empty())
     }
 
-    /// The binds that it gives a container, and the container that it starts, as the client names it.
-    pub(in crate::tunnel) fn to_be_prepared(&self) -> (Vec<Bind>, Option<String>) {
+    /// What it is about to do.
+    pub(in crate::tunnel) fn to_be_prepared(&self) -> Prepares {
         let request = &lock(&self.state).request;
-        (request.binds.clone(), request.container.clone().filter(|_| request.starts))
+        match &request.container {
+            Some(container) if request.starts => Prepares::Start(container.clone()),
+            Some(container) if request.runs => Prepares::Exec(container.clone()),
+            _ => Prepares::Create(request.binds.clone()),
+        }
     }
 
     /// The host is prepared for it, and the container gets these paths there in place of those.

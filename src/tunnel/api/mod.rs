@@ -12,5 +12,5 @@ mod request;
 
 pub use framing::Framing;
 
-pub(super) use exchange::{Changed, Exchange, FromClient, FromHost, Rejected};
+pub(super) use exchange::{Changed, Exchange, FromClient, FromHost, Prepares, Rejected};
 pub(super) use ping::{Early, Pings, ask};

@@ -36,6 +36,8 @@ pub(super) struct Request {
     pub(super) container: Option<String>,
     /// Whether it starts that.
     pub(super) starts: bool,
+    /// Whether it is about to run a command in that.
+    pub(super) runs: bool,
     /// Whether that is known to have happened.
     pub(super) is_told: bool,
     /// Whether the host is ready for it.
@@ -166,6 +168,7 @@ impl Request {
             effect: operation.map_or(Effect::None, |operation| operation.effect),
             container,
             starts: operation.is_some_and(|operation| operation.starts),
+            runs: operation.is_some_and(|operation| operation.runs),
             is_told: false,
             is_prepared: false,
             last: head.is_last(),

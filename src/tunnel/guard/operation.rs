@@ -37,6 +37,8 @@ pub(in crate::tunnel) struct Operation {
     pub(in crate::tunnel) effect: Effect,
     /// Whether it starts the container that its path names.
     pub(in crate::tunnel) starts: bool,
+    /// Whether it is about to run a command in that.
+    pub(in crate::tunnel) runs: bool,
     /// Whether its body may give a container a socket of the host's.
     pub(in crate::tunnel) has_binds: bool,
 }
@@ -152,6 +154,7 @@ pub(super) const fn plain(name: &'static str, method: &'static str, path: &'stat
         kind: Kind::Short,
         effect: Effect::None,
         starts: false,
+        runs: false,
         has_binds: false,
     }
 }
@@ -216,6 +219,11 @@ impl Operation {
         Self { effect: Effect::Ports, ..self }
     }
 
+    /// Marks an operation that is about to run a command in a container.
+    pub(super) const fn runs(self) -> Self {
+        Self { runs: true, ..self }
+    }
+
     /// Marks an operation that tells the end of a command in a container.
     pub(super) const fn tells_end(self, effect: Effect) -> Self {
         Self { effect, ..self }
@@ -228,7 +236,8 @@ impl Operation {
 
     /// The container that a request with this path affects, as the path names it (`/containers/NAME/start`).
     pub(in crate::tunnel) fn container<'a>(&self, path: &'a str) -> Option<&'a str> {
-        let behind = self.path.strip_prefix("/containers/{}").filter(|_| self.effect != Effect::None)?;
+        let matters = self.runs || self.effect != Effect::None;
+        let behind = self.path.strip_prefix("/containers/{}").filter(|_| matters)?;
         path.rsplit('/').nth(behind.matches('/').count())
     }
 

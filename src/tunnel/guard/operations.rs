@@ -57,7 +57,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
     plain("containers.delete", "DELETE", "/containers/{}", CONTAINERS).takes("force link v").changes_ports(),
     // Deletes a link, by the names of its two ends.
     plain("containers.delete", "DELETE", "/containers/{}/{}", CONTAINERS).takes("force link v"),
-    plain("containers.exec", "POST", "/containers/{}/exec", CONTAINERS).judged(bodies::judge_exec).reaches(Reach::Container).makes(Makes::Exec),
+    plain("containers.exec", "POST", "/containers/{}/exec", CONTAINERS).judged(bodies::judge_exec).reaches(Reach::Container).makes(Makes::Exec).runs(),
     plain("exec.inspect", "GET", "/exec/{}/json", READ).tells_end(Effect::Written),
     plain("exec.start", "POST", "/exec/{}/start", CONTAINERS).judged(bodies::judge_exec_start).upgrades("tcp").reaches(Reach::Exec).streams(),
     plain("exec.resize", "POST", "/exec/{}/resize", CONTAINERS).takes("h w"),

@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
-use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -18,6 +17,8 @@ use super::progress::Phase;
 use super::report::Report;
 use super::round::Mount;
 use super::scan::Bounds;
+use super::status::{MountState, MountStatus, MountUse};
+use super::tree::RelPath;
 use super::watcher::{Changed, Watcher};
 use crate::backoff::Backoff;
 use crate::failure::with_causes;
@@ -31,101 +32,28 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// A start of a container need not wait for another round so shortly after the last one has begun.
 const FRESH: Duration = Duration::from_millis(500);
+/// Within this time the system tells of a change here, unless it is very busy.
+const TOLD_WITHIN: Duration = Duration::from_millis(5);
 /// Most names of files that are told, of each kind.
 const TOLD: usize = 20;
 
-/// A container that mounts it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct MountUse {
-    /// The container's id.
-    pub id: String,
-    /// Its name.
-    pub container: String,
-    pub is_running: bool,
-    /// May it only read?
-    pub read_only: bool,
+/// What is wanted of an entry, from now on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Want {
+    /// Changes here are on the host.
+    Pushed,
+    /// That, and the host's are here.
+    Fetched,
+    /// Both sides were read anew.
+    Round,
 }
 
-/// The state of a mirror.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum MountState {
-    /// It is brought in step for the first time.
-    Filling,
-    /// Changes are carried.
-    Syncing,
-    /// Both sides are the same.
-    InStep,
-    /// Both sides are the same, and copies of what both had changed are kept.
-    Conflict,
-    /// Something could not be carried.
-    Failing,
-    /// No container mounts it: it is not kept in step.
-    Unused,
-}
-
-impl MountState {
-    /// Does it need somebody's attention?
-    pub fn is_trouble(self) -> bool {
-        matches!(self, Self::Conflict | Self::Failing)
-    }
-}
-
-impl std::fmt::Display for MountState {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Filling => "filling",
-            Self::Syncing => "syncing",
-            Self::InStep => "in step",
-            Self::Conflict => "conflict",
-            Self::Failing => "failing",
-            Self::Unused => "unused",
-        })
-    }
-}
-
-/// What is told of a mirror.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct MountStatus {
-    /// The directory or file here.
-    pub path: PathBuf,
-    /// Its mirror on the host.
-    pub mirror: String,
-    pub containers: Vec<MountUse>,
-    pub state: MountState,
-    /// How much of what is being carried has been, in percent.
-    pub progress: Option<u8>,
-    /// Files, directories and links here.
-    pub files: usize,
-    /// Bytes of all files here.
-    pub bytes: u64,
-    /// When something was last carried (RFC 3339).
-    pub last_change: Option<String>,
-    /// Copies that are kept here of what both sides had changed.
-    pub conflicts: Vec<String>,
-    /// What could not be carried, with the reason.
-    pub failed: Vec<String>,
-    /// What is not carried: sockets, devices, and links that lead out.
-    pub left: Vec<String>,
-}
-
-impl MountStatus {
-    /// Of a mirror that no container mounts.
-    pub(super) fn of_unused(known: Known) -> Self {
-        Self {
-            path: known.source.path(),
-            mirror: known.root,
-            containers: Vec::new(),
-            state: MountState::Unused,
-            progress: None,
-            files: 0,
-            bytes: 0,
-            last_change: None,
-            conflicts: Vec::new(),
-            failed: Vec::new(),
-            left: Vec::new(),
-        }
-    }
+/// The numbers of what is wanted: of anything, of the last [`Want::Fetched`], and of the last [`Want::Round`].
+#[derive(Debug, Clone, Copy, Default)]
+struct Wanted {
+    number: u64,
+    fetched: u64,
+    round: u64,
 }
 
 /// The outcome of the last round.
@@ -163,7 +91,7 @@ struct Uses {
 pub(super) struct Entry {
     pub(super) known: Known,
     bounds: Bounds,
-    wanted: watch::Sender<u64>,
+    wanted: watch::Sender<Wanted>,
     done: watch::Sender<Done>,
     /// While it is kept in step.
     mount: Mutex<Option<Arc<Mount<Login>>>>,
@@ -181,7 +109,7 @@ impl Entry {
         Self {
             known,
             bounds: Bounds { bytes: max, ..Bounds::default() },
-            wanted: watch::Sender::new(0),
+            wanted: watch::Sender::default(),
             done: watch::Sender::default(),
             mount: Mutex::default(),
             uses: Mutex::new(uses),
@@ -196,10 +124,10 @@ impl Entry {
     /// # Errors
     /// Why it could not be done.
     pub(super) async fn round(&self) -> Result<(), String> {
-        self.until(self.want()).await
+        self.until(self.want(Want::Round)).await
     }
 
-    /// Waits until a round that was [wanted](Self::want) is done.
+    /// Waits until what was [wanted](Self::want) is done.
     ///
     /// # Errors
     /// Why it could not be done.
@@ -212,12 +140,17 @@ impl Entry {
         }
     }
 
-    /// Wants a round that begins from now on. Returns its number.
-    pub(super) fn want(&self) -> u64 {
+    /// Wants this, and returns its number.
+    pub(super) fn want(&self, want: Want) -> u64 {
         let mut number = 0;
         self.wanted.send_modify(|wanted| {
-            *wanted += 1;
-            number = *wanted;
+            wanted.number += 1;
+            number = wanted.number;
+            match want {
+                Want::Pushed => {}
+                Want::Fetched => wanted.fetched = number,
+                Want::Round => wanted.round = number,
+            }
         });
         number
     }
@@ -273,7 +206,7 @@ impl Entry {
         let ended: Vec<MountUse> =
             uses.now.iter().filter(|of| of.is_running && !of.read_only && !still_writes(of)).cloned().collect();
         if !ended.is_empty() {
-            let number = self.want();
+            let number = self.want(Want::Fetched);
             uses.ended.extend(ended.into_iter().map(|of| (of, number)));
         }
         uses.unused_since = now.is_empty().then(Instant::now);
@@ -350,7 +283,7 @@ impl Entry {
             };
             let Err(error) = kept.await;
             *lock(&self.mount) = None;
-            let number = *wanted.borrow_and_update();
+            let number = wanted.borrow_and_update().number;
             self.failed(number, error);
             tokio::select! {
                 () = tokio::time::sleep(pauses.pause()) => {}
@@ -378,7 +311,7 @@ impl Entry {
     async fn follow(
         &self,
         mount: &Mount<Login>,
-        wanted: &mut watch::Receiver<u64>,
+        wanted: &mut watch::Receiver<Wanted>,
         pauses: &mut Backoff,
     ) -> Result<Infallible, String> {
         self.round_now(mount, wanted).await?;
@@ -393,7 +326,7 @@ impl Entry {
                 // Without a watcher changes here are looked for, too.
                 let looks = watcher.is_none() || self.is_written();
                 let needs_round = tokio::select! {
-                    _ = wanted.changed() => true,
+                    _ = wanted.changed() => self.as_wanted(mount, &mut watcher, wanted).await?,
                     _ = used.changed() => false,
                     changed = changed(&mut watcher) => match changed {
                         Changed::All => true,
@@ -401,17 +334,15 @@ impl Entry {
                             watcher = self.watch(mount).await;
                             true
                         }
-                        Changed::Paths(paths) => {
-                            let report = mount.push(paths).await.map_err(|error| with_causes(&error))?;
-                            self.pushed(report)
-                        }
+                        Changed::Paths(paths) => self.push(mount, paths).await?,
                     },
-                    () = tokio::time::sleep(LOOK), if looks => watcher.is_none() || {
-                        let begun = Instant::now();
-                        let report = mount.look().await.map_err(|error| with_causes(&error))?;
-                        let number = self.done.borrow().number;
-                        report.into_iter().for_each(|report| self.done(number, begun, report));
-                        false
+                    () = tokio::time::sleep(LOOK), if looks => match watcher.is_some() {
+                        true => {
+                            let number = self.done.borrow().number;
+                            self.look(mount, number).await?;
+                            false
+                        }
+                        false => true,
                     },
                     () = tokio::time::sleep(LONGEST_PAUSE), if !is_in_step => true,
                 };
@@ -422,12 +353,71 @@ impl Entry {
         }
     }
 
-    async fn round_now(&self, mount: &Mount<Login>, wanted: &mut watch::Receiver<u64>) -> Result<(), String> {
-        let (number, begun) = (*wanted.borrow_and_update(), Instant::now());
+    /// Does what is wanted, if that takes no round. Returns whether it does.
+    async fn as_wanted(
+        &self,
+        mount: &Mount<Login>,
+        watcher: &mut Option<Watcher>,
+        wanted: &mut watch::Receiver<Wanted>,
+    ) -> Result<bool, String> {
+        let done = self.done.borrow().number;
+        let Some(telling) = watcher.as_mut().filter(|_| wanted.borrow().round <= done) else { return Ok(true) };
+        let now = *wanted.borrow_and_update();
+        // The system tells of what has just been changed.
+        tokio::time::sleep(TOLD_WITHIN).await;
+        let needs_round = match telling.pending() {
+            None => false,
+            Some(Changed::Paths(paths)) => self.push(mount, paths).await?,
+            Some(Changed::All) => true,
+            Some(Changed::Gone) => {
+                *watcher = self.watch(mount).await;
+                true
+            }
+        };
+        if needs_round {
+            return Ok(true);
+        }
+        match now.fetched > done {
+            true => self.look(mount, now.number).await?,
+            false => self.done.send_modify(|done| done.number = now.number),
+        }
+        Ok(false)
+    }
+
+    async fn round_now(&self, mount: &Mount<Login>, wanted: &mut watch::Receiver<Wanted>) -> Result<(), String> {
+        let (number, begun) = (wanted.borrow_and_update().number, Instant::now());
         mount.set_read_only(!self.is_writable.load(Relaxed));
         let report = mount.round().await.map_err(|error| with_causes(&error))?;
         self.done(number, begun, report);
         Ok(())
+    }
+
+    /// Takes changes here to the host. Returns whether a round is needed.
+    async fn push(&self, mount: &Mount<Login>, paths: Vec<RelPath>) -> Result<bool, String> {
+        let report = mount.push(paths).await.map_err(|error| with_causes(&error))?;
+        self.done.send_modify(|done| {
+            if report.done > 0 {
+                done.last_change = Some(SystemTime::now());
+            }
+            (done.files, done.bytes) = (report.entries, report.bytes);
+        });
+        Ok(report.needs_round)
+    }
+
+    /// Takes changes of the host, if there are any, and with them those here.
+    async fn look(&self, mount: &Mount<Login>, number: u64) -> Result<(), String> {
+        let begun = Instant::now();
+        mount.set_read_only(!self.is_writable.load(Relaxed));
+        match mount.look().await.map_err(|error| with_causes(&error))? {
+            Some(report) => self.done(number, begun, report),
+            None => self.is_done(number),
+        }
+        Ok(())
+    }
+
+    fn is_done(&self, number: u64) {
+        self.done.send_modify(|done| done.number = number);
+        lock(&self.uses).ended.retain(|(_, by)| *by > number);
     }
 
     async fn watch(&self, mount: &Mount<Login>) -> Option<Watcher> {
@@ -440,17 +430,6 @@ impl Entry {
                 None
             }
         }
-    }
-
-    /// Takes what became of a push. Returns whether a round is needed.
-    fn pushed(&self, report: Report) -> bool {
-        self.done.send_modify(|done| {
-            if report.done > 0 {
-                done.last_change = Some(SystemTime::now());
-            }
-            (done.files, done.bytes) = (report.entries, report.bytes);
-        });
-        report.needs_round
     }
 
     fn done(&self, number: u64, begun: Instant, report: Report) {

@@ -23,10 +23,11 @@ mod report;
 mod round;
 mod scan;
 mod service;
+mod status;
 mod step;
 mod tree;
 mod verdict;
 mod watcher;
 
-pub use entry::{MountState, MountStatus, MountUse};
 pub(in crate::tunnel) use service::{Mounts, Parts, keep};
+pub use status::{MountState, MountStatus, MountUse};

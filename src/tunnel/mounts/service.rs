@@ -11,11 +11,12 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::entry::{Entry, MountStatus, MountUse};
+use super::entry::{Entry, Want};
 use super::host::Mirror;
 use super::known::{Known, Records};
 use super::login::Login;
 use super::scan::Source;
+use super::status::{MountStatus, MountUse};
 use super::verdict::{Verdict, verdict};
 use crate::backoff::Backoff;
 use crate::config::{self, Target};
@@ -234,7 +235,7 @@ impl Mounts {
         let entries = self.all();
         let is_unknown = container.is_some_and(|name| !self.is_listed(name));
         let concerned = entries.iter().filter(|entry| is_unknown || entry.may_be_written_by(container));
-        let wanted: Vec<_> = concerned.map(|entry| (entry, entry.want())).collect();
+        let wanted: Vec<_> = concerned.map(|entry| (entry, entry.want(Want::Fetched))).collect();
         for (entry, number) in wanted {
             // Why it could not be had is in the log and in the status.
             let _ = entry.until(number).await;
@@ -247,7 +248,8 @@ impl Mounts {
         let entries = self.all();
         let is_unknown = !self.is_listed(container);
         let concerned = entries.iter().filter(|entry| is_unknown || entry.is_mounted_by(container));
-        let wanted: Vec<_> = concerned.filter(|entry| !entry.is_fresh()).map(|entry| (entry, entry.want())).collect();
+        let wanted: Vec<_> =
+            concerned.filter(|entry| !entry.is_fresh()).map(|entry| (entry, entry.want(Want::Round))).collect();
         for (entry, number) in wanted {
             let _ = entry.until(number).await;
         }
@@ -257,6 +259,16 @@ impl Mounts {
     async fn until_found(&self) {
         let mut is_searching = self.is_searching.subscribe();
         let _ = tokio::time::timeout(ANSWER, is_searching.wait_for(|is_searching| !is_searching)).await;
+    }
+
+    /// Waits until what has changed here is in a container in which a command is about to run.
+    pub(in crate::tunnel) async fn before_exec(&self, container: &str) {
+        let entries = self.all();
+        let concerned = entries.iter().filter(|entry| entry.is_mounted_by(container));
+        let wanted: Vec<_> = concerned.map(|entry| (entry, entry.want(Want::Pushed))).collect();
+        for (entry, number) in wanted {
+            let _ = entry.until(number).await;
+        }
     }
 
     fn all(&self) -> Vec<Arc<Entry>> {
@@ -294,7 +306,7 @@ impl Mounts {
     /// Why something is not.
     pub(in crate::tunnel) async fn sync(&self) -> Result<(), String> {
         self.until_found().await;
-        let wanted: Vec<_> = self.all().into_iter().map(|entry| (entry.want(), entry)).collect();
+        let wanted: Vec<_> = self.all().into_iter().map(|entry| (entry.want(Want::Round), entry)).collect();
         for (number, entry) in wanted {
             entry.until(number).await?;
         }

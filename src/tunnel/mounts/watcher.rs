@@ -104,6 +104,13 @@ impl Watcher {
     }
 }
 
+impl Watcher {
+    /// What has changed so far, without a wait for more.
+    pub(super) fn pending(&mut self) -> Option<Changed> {
+        lock(&self.gathered.state).take(Instant::now())
+    }
+}
+
 fn not_watched(error: notify::Error) -> NotWatched {
     match error.kind {
         notify::ErrorKind::MaxFilesWatch => NotWatched::Limit,

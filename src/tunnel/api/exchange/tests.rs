@@ -466,8 +466,7 @@ fn a_body_that_may_name_our_socket_is_looked_at_whole_and_only_then() {
             }
             assert_eq!(exchange.is_to_be_prepared(), is_ours);
             if is_ours {
-                let (binds, starts) = exchange.to_be_prepared();
-                assert_eq!(starts, None);
+                let Prepares::Create(binds) = exchange.to_be_prepared() else { panic!("binds") };
                 let others: Vec<_> = binds.into_iter().map(|bind| (bind, "/run/docker.sock".into())).collect();
                 exchange.prepared(&others);
                 assert!(!exchange.is_to_be_prepared());
@@ -488,7 +487,7 @@ fn a_container_that_may_have_mounts_is_prepared_for_before_it_is_started() {
             take(&exchange, b"POST /v1.41/containers/web/start HTTP/1.1\r\nHost: x\r\n\r\n");
             assert_eq!(exchange.is_to_be_prepared(), all);
             if all {
-                assert_eq!(exchange.to_be_prepared(), (vec![], Some("web".into())));
+                assert_eq!(exchange.to_be_prepared(), Prepares::Start("web".into()));
                 exchange.prepared(&[]);
                 assert!(!exchange.is_to_be_prepared());
             }

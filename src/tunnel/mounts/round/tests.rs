@@ -44,7 +44,7 @@ impl Lab {
 
     /// As after a restart of the process.
     fn reopen(&mut self, shell: LocalShell) -> &mut Mount<LocalShell> {
-        let read_only = self.mount().read_only;
+        let read_only = self.mount().read_only.load(Relaxed);
         self.mount = None;
         self.mount.insert(mount(self.here.path(), self.other.path(), shell, read_only))
     }
