@@ -387,6 +387,54 @@ def at_once(row, peer, env, count):
     R.add(f"{row}: failed", peer, failed, "")
 
 
+def mounts():
+    """A directory of this machine in a container: filled, beside rsync, and kept in step."""
+    source, config = f"{WORK}/mounted", f"{WORK}/mounts.toml"
+    letters = os.urandom(4096)
+    for at in range(20_000):
+        os.makedirs(f"{source}/{at // 100}", exist_ok=True)
+        with open(f"{source}/{at // 100}/{at}", "wb") as file:
+            file.write(letters[at % 3072 :])
+    with open(config, "w") as file:
+        file.write(f'ssh_config = "{WORK}/ssh_config"\n')
+        for name, host in ("near", NEAR), ("far", FAR):
+            file.write(f'[profiles.{name}]\nhost = "{host}"\nport = {PORT}\nremote = "{SOCKET}"\nmounts = ["{source}"]\n')
+    ours = {"DTUNNEL_CONFIG": config}
+    for where, name, host in ("loopback", "near", NEAR), ("50 ms", "far", FAR):
+        wall(["dtunnel", "up", name, "-q"], ours)
+        engine = {"DOCKER_HOST": f"unix://{os.environ['XDG_RUNTIME_DIR']}/dtunnel/{name}.sock"}
+        create = [DOCKER, "create", "--name", "mounted", "-v", f"{source}:/app", "busybox", "sleep", "600"]
+        rsync = ["rsync", "-a", "-e", " ".join(SSH), f"{source}/", f"{host}:{WORK}/copy/"]
+        for turn in range(runs(5)):
+            for peer in random.sample(["dtunnel", "rsync -a"], 2):
+                if peer == "dtunnel":
+                    R.add(f"20 000 files to the host, {where}", peer, wall(create, engine))
+                    wall([DOCKER, "rm", "-f", "mounted"], engine)
+                    wall(["dtunnel", "mounts", name, "--prune"], ours)
+                else:
+                    R.add(f"20 000 files to the host, {where}", peer, wall(rsync))
+                    subprocess.run(["rm", "-rf", f"{WORK}/copy"], check=True)
+        wall(create, engine)
+        wall([DOCKER, "start", "mounted"], engine)
+        status = json.loads(subprocess.check_output(["dtunnel", "mounts", name, "--json"], env={**os.environ, **ours}))
+        (mirror,) = {mount["mirror"] for mount in status}
+        time.sleep(3)
+        for turn in range(runs(15)):
+            begun, text = time.perf_counter(), f"edit {turn} {where}"
+            with open(f"{source}/7/700", "w") as file:
+                file.write(text)
+            while open(f"{mirror}/tree/7/700", "rb").read() != text.encode():
+                time.sleep(0.001)
+            R.add(f"an edit until the container has it, {where}", "dtunnel", (time.perf_counter() - begun) * 1e3)
+            time.sleep(0.3)
+        for turn in range(runs(10)):
+            write = [DOCKER, "exec", "mounted", "sh", "-c", f"echo {turn} > /app/built"]
+            R.add(f"docker exec that writes a file, which is here then, {where}", "dtunnel", wall(write, engine))
+        wall([DOCKER, "rm", "-f", "mounted"], engine)
+        wall(["dtunnel", "mounts", name, "--prune"], ours)
+        wall(["dtunnel", "down", name, "-q"], ours)
+
+
 def small_things():
     with raws(NEAR) as peers:
         time.sleep(1)
@@ -413,7 +461,7 @@ def small_things():
 def main():
     begun = time.monotonic()
     try:
-        for part in commands, layer, latency, throughput, concurrency, crowds, images, small_things:
+        for part in commands, layer, latency, throughput, concurrency, crowds, images, mounts, small_things:
             if not ONLY or part.__name__ in ONLY:
                 print(f"… {part.__name__}", file=sys.stderr, flush=True)
                 part()

@@ -50,6 +50,9 @@ pub(super) struct TunnelArgs {
     /// Forward the TCP ports that containers publish to this machine's loopback
     #[arg(long)]
     pub(super) ports: bool,
+    /// Let containers mount directories of this machine: copies on the host are kept in step
+    #[arg(long)]
+    pub(super) mounts: bool,
     /// Serve only requests that neither change nor reach into the host
     #[arg(long)]
     pub(super) read_only: bool,
@@ -79,6 +82,7 @@ impl TunnelArgs {
             carrier: None,
             lazy: false,
             ports: false,
+            mounts: false,
             read_only: false,
             remember: false,
             timeout,
@@ -111,6 +115,7 @@ pub(super) fn daemon_args(global: &Global, target: &str, args: &TunnelArgs) -> R
     let flags = [
         ("--lazy", args.lazy),
         ("--ports", args.ports),
+        ("--mounts", args.mounts),
         ("--read-only", args.read_only),
         ("--remember", args.remember),
     ];
@@ -146,6 +151,7 @@ pub(super) fn overrides(global: &Global, args: &TunnelArgs) -> Overrides {
         lazy: args.lazy,
         remember: args.remember,
         ports: args.ports,
+        mounts: args.mounts,
         access_read_only: args.read_only,
     }
 }

@@ -13,7 +13,7 @@ use crate::config::{ConfigFile, Difference, Overrides, Takes, TunnelName, Wanted
 use crate::daemon::{self, ControlClient, Event, Request, TunnelStatus};
 use crate::failure::{ExitCode, Failure};
 use crate::shell_word::shell_word;
-use crate::tunnel::{PortState, PortStatus, State};
+use crate::tunnel::{MountState, PortState, PortStatus, State};
 
 /// The failure of a command whose settings differ from those of the running tunnel.
 pub(super) fn not_as_asked(target: &str, different: &[Difference]) -> Failure {
@@ -127,12 +127,19 @@ pub(super) fn changed(status: &TunnelStatus) -> Option<String> {
     Some(format!("its configuration has changed: {} (dtunnel {command} {name})", list(&status.changed)))
 }
 
-/// A tunnel's ports, and `lazy` where its state does not show it.
+/// A tunnel's ports and mounts, and `lazy` where its state does not show it.
 pub(super) fn besides_guard(status: &TunnelStatus) -> Vec<String> {
     let ports = status.ports.as_deref().map(ports_in_short);
-    let is_lazy = status.settings.as_ref().is_some_and(|settings| settings.lazy && !settings.ports);
+    let mounts = status.mounts.as_deref().map(|mounts| {
+        match mounts.iter().filter(|mount| mount.state != MountState::Unused).count() {
+            1 => "1 directory mounted".to_owned(),
+            number => format!("{number} directories mounted"),
+        }
+    });
+    let stays = status.ports.is_some() || status.mounts.is_some();
+    let is_lazy = !stays && status.settings.as_ref().is_some_and(|settings| settings.lazy && !settings.ports);
     let lazy = is_lazy && status.state != State::Idle;
-    ports.into_iter().chain(lazy.then(|| "lazy".into())).collect()
+    ports.into_iter().chain(mounts).chain(lazy.then(|| "lazy".into())).collect()
 }
 
 /// The ports by state: `3 ports here, 2 taken`.

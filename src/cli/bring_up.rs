@@ -3,16 +3,15 @@
 use std::time::{Duration, Instant};
 
 use super::arguments::{DaemonArgs, TunnelArgs, daemon_args, daemon_started_as, overrides};
-use super::asked;
 use super::global::{Global, WayArgs};
 use super::progress::Progress;
 use super::prompt::{self, Asker, NoAnswer};
 use super::targets::nearest_profile;
-use super::ui;
+use super::{asked, mounts, ui};
 use crate::config::{
     self, ConfigFile, Difference, RuntimeFiles, Settings, Takes, TunnelName, Wanted, log_path, runtime_dir,
 };
-use crate::daemon::{self, ControlClient, Event, Request, SpawnError, TunnelStatus};
+use crate::daemon::{self, Added, ControlClient, Event, Request, SpawnError, TunnelStatus};
 use crate::failure::{ExitCode, Failure};
 use crate::ssh::own_agent;
 
@@ -120,9 +119,10 @@ pub(super) fn bring_up(
             }
             if status.state.is_usable() && !status.ending {
                 if different.is_empty() {
+                    mounts::warn_if_in_vain(&mut client, target, &status)?;
                     return Ok(Up { status, already: true });
                 }
-                let options = Request::Reload { lazy: args.lazy, ports: args.ports };
+                let options = Request::Reload(Added { lazy: args.lazy, ports: args.ports, mounts: args.mounts });
                 asked::take_on(&mut client, target, &wanted, &different, options, args.timeout.0)?;
                 // The reload may require a connection first.
                 continue;
@@ -140,7 +140,10 @@ pub(super) fn bring_up(
             // No wait for the old daemon's end: it cleans up before it reports its reason.
             let (mut client, _) = daemon::spawn(&daemon_args(global, target, args)?).map_err(cannot_spawn)?;
             match watch(&mut client, target, progress, Clock::OfDaemon(args.timeout.0))? {
-                Watched::Up(status) => return Ok(Up { status: *status, already: false }),
+                Watched::Up(status) => {
+                    mounts::warn_if_in_vain(&mut client, target, &status)?;
+                    return Ok(Up { status: *status, already: false });
+                }
                 // The other daemon has the lock, but no control socket yet.
                 Watched::Busy => {}
                 Watched::Failed(failure) => return Err(with_name_hint(failure, target, config)),
@@ -229,7 +232,7 @@ pub(super) fn watch(
                 client.send(&Request::Answer { id, answer })?;
             }
             Some(Event::Draining { .. }) => line.step(target, "waiting for the tunnel that is being taken down", None),
-            Some(Event::Hello { .. } | Event::Reloaded { .. } | Event::PromptOver { .. }) => {}
+            Some(Event::Hello { .. } | Event::Reloaded { .. } | Event::PromptOver { .. } | Event::Mounts { .. }) => {}
             Some(Event::Stopped) | None => return Ok(Watched::Gone),
         }
     }

@@ -69,6 +69,14 @@ const ALL: &[Examples] = &[
         ],
     ),
     (
+        "mounts",
+        [
+            ("dtunnel mounts prod-1", "the directories that containers mount, and their state"),
+            ("dtunnel mounts prod-1 --sync", "wait until they are the same here and on the host"),
+            ("dtunnel mounts prod-1 --prune", "remove what no container mounts from the host"),
+        ],
+    ),
+    (
         "env",
         [
             ("eval \"$(dtunnel env prod-1)\"", "bash, zsh, sh: docker uses the tunnel from now on"),

@@ -18,6 +18,7 @@ mod global;
 mod import;
 mod logs;
 mod man;
+mod mounts;
 mod output;
 mod plugin;
 mod ports;
@@ -82,6 +83,8 @@ enum Command {
     Top(top::TopArgs),
     /// Show the ports that containers publish, and where they are on this machine
     Ports(ports::PortsArgs),
+    /// Show the directories of this machine that containers mount, and how far they are in step
+    Mounts(mounts::MountsArgs),
     /// Print what to eval so that docker uses a tunnel: eval "$(dtunnel env TARGET)"
     Env(env::EnvArgs),
     /// Run a command with DOCKER_HOST set; brings the tunnel up if needed
@@ -130,6 +133,7 @@ impl Command {
             Self::Reload(args) => args.json,
             Self::Status(args) => args.json,
             Self::Ports(args) => args.json,
+            Self::Mounts(args) => args.json,
             Self::Doctor(args) => args.json,
             Self::Audit(args) => args.json || args.sarif,
             Self::Profile(command) => command.json(),
@@ -200,6 +204,7 @@ fn dispatch(global: &Global, command: Command) -> Result<(), Failure> {
         Command::Status(args) => status::status(global, &args),
         Command::Top(args) => top::top(global, &args),
         Command::Ports(args) => ports::ports(global, &args),
+        Command::Mounts(args) => mounts::mounts(global, &args),
         Command::Env(args) => env::env(global, &args),
         Command::Exec(args) => exec::exec(global, &args),
         Command::Shell(args) => exec::shell(global, &args),

@@ -1,7 +1,7 @@
 //! Output for people: tables, marks, colours, sizes.
 
 use std::fmt::Write as _;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anstyle::{AnsiColor, Style};
 use comfy_table::{Table, presets};
@@ -115,6 +115,12 @@ pub(super) fn bytes(count: u64) -> String {
 pub(super) fn span(duration: Duration) -> String {
     let text = humantime::format_duration(Duration::from_secs(duration.as_secs())).to_string();
     text.split(' ').take(2).collect::<Vec<_>>().join(" ")
+}
+
+/// How long a time (RFC 3339) is past, `2h 5m ago`.
+pub(super) fn ago(time: &str) -> String {
+    let past = humantime::parse_rfc3339(time).ok().and_then(|time| SystemTime::now().duration_since(time).ok());
+    past.map_or_else(|| time.to_owned(), |past| format!("{} ago", span(past)))
 }
 
 #[cfg(test)]

@@ -10,8 +10,8 @@ use super::import::{self, ImportArgs, as_toml};
 use super::output;
 use super::ui::{self, ui};
 use crate::config::{
-    self, AccessSetting, ConfigFile, Destination, Jump, LocalEndpoint, NewProfile, Policy, PortsSetting, Profile,
-    Remote,
+    self, AccessSetting, ConfigFile, Destination, Jump, LocalEndpoint, MountsSetting, NewProfile, Policy, PortsSetting,
+    Profile, Remote,
 };
 use crate::failure::{ExitCode, Failure};
 
@@ -87,6 +87,9 @@ pub(super) struct AddArgs {
     /// Forward the TCP ports that containers publish to this machine's loopback: `ports = true`
     #[arg(long)]
     ports: bool,
+    /// Let containers mount directories below the home directory: `mounts = true`
+    #[arg(long)]
+    mounts: bool,
     /// Connect on first use, and disconnect when idle: `lazy = true`
     #[arg(long, conflicts_with = "ports")]
     lazy: bool,
@@ -175,6 +178,7 @@ fn new_profile(args: AddArgs) -> Result<Profile, Failure> {
         connect_timeout: args.connect_timeout,
         access: args.read_only.then_some(AccessSetting::One(Policy::ReadOnly)),
         ports: args.ports.then_some(PortsSetting::All(true)),
+        mounts: args.mounts.then_some(MountsSetting::Home(true)),
         lazy: args.lazy.then_some(true),
         description: args.description,
         ..Profile::default()

@@ -12,7 +12,7 @@ use super::targets::{self, not_up};
 use super::ui::ui;
 use super::up;
 use crate::config::{self, ConfigFile, RuntimeFiles, TunnelName};
-use crate::daemon::{self, ControlClient, Event, Found, Request};
+use crate::daemon::{self, Added, ControlClient, Event, Found, Request};
 use crate::failure::{ExitCode, Failure};
 
 #[derive(Debug, Args)]
@@ -146,7 +146,7 @@ fn reload_one(global: &Global, config: &ConfigFile, target: &str, name: &TunnelN
         return Err(not_up(target, name, config));
     };
     asked::has_these_files(global, target, &client.status()?)?;
-    client.send(&Request::Reload { lazy: false, ports: false })?;
+    client.send(&Request::Reload(Added::default()))?;
     match client.receive(daemon::CONNECTING)? {
         Some(Event::Reloaded { warnings }) => Ok(warnings),
         Some(Event::Failed { failure }) => {

@@ -179,6 +179,13 @@ pub(super) fn table(statuses: &[TunnelStatus], width: Option<usize>) -> String {
             let reason = port.reason.as_deref().unwrap_or_default();
             text += &format!("{}: port {} of {}: {reason}\n", status.name, port.remote_port, port.container);
         }
+        for mount in status.mounts.iter().flatten().filter(|mount| mount.state.is_trouble()) {
+            text += &format!(
+                "{}: {} is not in step: `dtunnel mounts {0}` has details\n",
+                status.name,
+                mount.path.display()
+            );
+        }
     }
     text
 }

@@ -6,7 +6,7 @@ use super::global::Global;
 use super::progress::Progress;
 use super::shell::Shell;
 use super::ui::ui;
-use super::{asked, output, targets};
+use super::{asked, mounts, output, targets};
 use crate::config::{ConfigFile, LocalEndpoint, TunnelName};
 use crate::daemon::{self, ControlClient, TunnelStatus};
 use crate::failure::{ExitCode, Failure};
@@ -117,6 +117,9 @@ fn foreground(global: &Global, args: &UpArgs, target: &str, config: &ConfigFile)
         let watched = ControlClient::over(ours).map_err(Failure::from).and_then(|mut client| {
             let clock = Clock::OfDaemon(args.tunnel.timeout.0);
             let watched = watch(&mut client, target, &Progress::new(), clock)?;
+            if let Watched::Up(status) = &watched {
+                mounts::warn_if_in_vain(&mut client, target, status)?;
+            }
             Ok((watched, client))
         });
         let announced = match watched {

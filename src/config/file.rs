@@ -14,7 +14,8 @@ use super::keys::{Places, check_keys, places, position, section};
 use super::nearest::nearest;
 use super::values::{AuditSetting, Duration, Jump};
 use super::{
-    AccessSetting, CarrierSetting, Destination, Error, PortsConflict, PortsSetting, Size, allowed, trusted_file,
+    AccessSetting, CarrierSetting, Destination, Error, MountsSetting, PortsConflict, PortsSetting, Size, allowed,
+    trusted_file,
 };
 use crate::bounded;
 
@@ -210,6 +211,13 @@ pub struct Profile {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[serde(default, deserialize_with = "allowed::address")]
     pub ports_address: Option<IpAddr>,
+    /// Directories of this machine that containers on the host may mount: `true` for what is below the home directory, or
+    /// a list such as `"~/src"`, `"."` (the configuration's directory) and `"host:/srv"` (left to the host).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mounts: Option<MountsSetting>,
+    /// Most bytes below one such directory: a number or text such as `"2GiB"`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mounts_max: Option<Size>,
     /// What `dtunnel audit` does not count, beyond `[defaults]`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub audit: Option<AuditSetting>,

@@ -47,6 +47,8 @@ pub(super) const PROFILE_KEYS: &[&str] = &[
     "ports_fallback",
     "ports_conflict",
     "ports_address",
+    "mounts",
+    "mounts_max",
     "description",
 ];
 

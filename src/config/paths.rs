@@ -63,6 +63,14 @@ pub fn log_path(name: &TunnelName) -> Result<PathBuf, Error> {
     Ok(state_dir()?.join(format!("{name}.log")))
 }
 
+/// What is known of a tunnel's mounted directories: `mounts/NAME`, beside its log.
+///
+/// # Errors
+/// [`Error::NoHome`].
+pub fn mounts_dir(name: &TunnelName) -> Result<PathBuf, Error> {
+    Ok(state_dir()?.join("mounts").join(name.as_str()))
+}
+
 fn state_dir() -> Result<PathBuf, Error> {
     let project = project()?;
     Ok(project.state_dir().unwrap_or_else(|| project.data_local_dir()).to_owned())

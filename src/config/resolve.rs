@@ -8,8 +8,8 @@ use super::name::is_login_name;
 use super::ssh_config::{self, Proxy, SshConfigSource};
 use super::target::{IgnoredCheck, Target};
 use super::{
-    Access, AccessSetting, AuditSetting, CarrierSetting, ConfigFile, Destination, Error, Ignore, Jump, Paths, Policy,
-    Ports, PortsConflict, Profile, Remote, Said, TunnelName,
+    Access, AccessSetting, AuditSetting, CarrierSetting, ConfigFile, Destination, Error, Ignore, Jump, Mounts,
+    MountsSetting, Paths, Policy, Ports, PortsConflict, Profile, Remote, Said, TunnelName, mounts_dir,
 };
 use crate::os::local as endpoint;
 use crate::text;
@@ -39,6 +39,7 @@ pub struct Overrides {
     pub lazy: bool,
     pub remember: bool,
     pub ports: bool,
+    pub mounts: bool,
     /// `--read-only`: the policy of that name, whatever `access` says.
     pub access_read_only: bool,
 }
@@ -190,6 +191,11 @@ pub fn resolve(
         [profile.keepalive_count.is_some(), ssh.keepalive_count.is_some(), defaults.keepalive_count.is_some()];
     let is_default = ![is_timed, is_counted].concat().contains(&true);
     let api = profile.api.or(defaults.api).unwrap_or(true);
+    let mounts = mounts_of(input, &name, config, profile, overrides, &paths)?;
+    let mounts_in_vain = mounts.as_ref().and_then(|_| vain(&access, api, &remote));
+    let mounts = mounts.filter(|_| mounts_in_vain.is_none());
+    // Published ports and mounts follow the Engine's events, which takes a connection.
+    let stays = ports != Ports::Off || mounts.is_some();
     let ports_conflict = profile.ports_conflict.unwrap_or_default();
     if ports_conflict == PortsConflict::Refuse && !api && !access.is_limited() {
         let place = config.place(Some(input), "ports_conflict").unwrap_or_else(|| input.to_owned());
@@ -216,11 +222,10 @@ pub fn resolve(
         connect_timeout,
         drain: time(profile.drain, None, defaults.drain).unwrap_or(DEFAULT_DRAIN),
         wait: time(profile.wait, None, defaults.wait).unwrap_or(DEFAULT_WAIT),
-        // Published ports are learnt from the Engine's events, which takes a connection.
         said,
         has_profile,
-        lazy_in_vain: lazy && ports != Ports::Off,
-        idle_timeout: (lazy && ports == Ports::Off)
+        lazy_in_vain: lazy && stays,
+        idle_timeout: (lazy && !stays)
             .then(|| time(profile.idle_timeout, None, defaults.idle_timeout).unwrap_or(DEFAULT_IDLE_TIMEOUT)),
         ssh,
         ssh_config,
@@ -234,8 +239,41 @@ pub fn resolve(
         ports_fallback: profile.ports_fallback.unwrap_or(false),
         ports_conflict,
         ports_address: profile.ports_address,
+        mounts,
+        mounts_in_vain,
         audit_ignore: ignored_checks(input, config, profile),
     })
+}
+
+/// The directories that containers may mount, by the profile and the option.
+fn mounts_of(
+    input: &str,
+    name: &TunnelName,
+    config: &ConfigFile,
+    profile: &Profile,
+    overrides: &Overrides,
+    paths: &Paths,
+) -> Result<Option<Mounts>, Error> {
+    let setting = match &profile.mounts {
+        None | Some(MountsSetting::Home(false)) => &MountsSetting::Home(overrides.mounts),
+        Some(setting) => setting,
+    };
+    let dir = config.path.parent().unwrap_or(Path::new(""));
+    Mounts::of(setting, profile.mounts_max, dir, mounts_dir(name)?, paths).map_err(|reason| Error::Setting {
+        name: config.place(Some(input), "mounts").unwrap_or_else(|| input.to_owned()),
+        reason: format!("`mounts`: {reason}"),
+    })
+}
+
+/// Why no directory of this machine can be mounted.
+fn vain(access: &Access, api: bool, remote: &Remote) -> Option<&'static str> {
+    match remote {
+        _ if access.only_looks() => Some("with `read-only` no container is created"),
+        _ if !api && !access.is_limited() => Some("with `api = false` no request is read"),
+        Remote::Tcp { .. } => Some("the Engine at the end of a TCP port may be on another host than the login"),
+        Remote::Command(_) => Some("the Engine that a command leads to may be on another host than the login"),
+        Remote::Auto | Remote::Socket(_) => None,
+    }
 }
 
 #[cfg(test)]

@@ -83,6 +83,8 @@ impl Said {
             ports_fallback,
             ports_conflict,
             ports_address,
+            mounts,
+            mounts_max,
             // `dtunnel audit` and `profile list` read these keys themselves.
             audit: _,
             description: _,
@@ -110,6 +112,8 @@ impl Said {
             ("ports_fallback", text(ports_fallback.as_ref(), None)),
             ("ports_conflict", text(ports_conflict.as_ref(), None)),
             ("ports_address", text(ports_address.as_ref(), None)),
+            ("mounts", text(mounts.as_ref(), None)),
+            ("mounts_max", text(mounts_max.as_ref(), None)),
         ];
         Self(settings.into_iter().filter_map(|(name, said)| Some((name.to_owned(), said?))).collect())
     }
@@ -186,6 +190,8 @@ mod tests {
             ("ports_fallback", "true"),
             ("ports_conflict", "\"refuse\""),
             ("ports_address", "\"127.0.0.2\""),
+            ("mounts", "[\"~/src\"]"),
+            ("mounts_max", "\"1GiB\""),
         ];
         let before = said("[profiles.p]\n");
         for (name, value) in values {

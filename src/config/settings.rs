@@ -27,6 +27,9 @@ pub struct Settings {
     pub lazy: bool,
     /// Does it forward published ports?
     pub ports: bool,
+    /// Does it bring directories of this machine to containers? None if an older daemon does not send it.
+    #[serde(default)]
+    pub mounts: Option<bool>,
     /// Does it have a profile? False if an older daemon does not send it.
     #[serde(default)]
     pub has_profile: bool,
@@ -57,6 +60,7 @@ impl Settings {
             remote: target.remote.to_string(),
             lazy: target.is_lazy(),
             ports: target.ports != Ports::Off,
+            mounts: Some(target.mounts.is_some()),
             has_profile: target.has_profile,
             read_only: overrides.access_read_only,
             remember: Some(target.remember),
@@ -80,6 +84,7 @@ pub struct Wanted {
     ssh_config: Option<String>,
     lazy: bool,
     ports: bool,
+    mounts: bool,
     remember: bool,
     said: Said,
 }
@@ -111,7 +116,8 @@ impl Wanted {
     pub fn of(input: &str, config: &ConfigFile, overrides: &Overrides) -> Result<Self, Error> {
         let Identified { name, destination, profile, socket } = identify(input, config)?;
         // Each option is named, so that a new one cannot be forgotten here.
-        let Overrides { ssh_config, local, remote, carrier, lazy, remember, ports, access_read_only } = overrides;
+        let Overrides { ssh_config, local, remote, carrier, lazy, remember, ports, mounts, access_read_only } =
+            overrides;
         Ok(Self {
             // Without a valid configuration, the host of a profile's name is unknown.
             destination: config.is_read().then(|| destination.to_string()),
@@ -124,6 +130,7 @@ impl Wanted {
             ssh_config: ssh_config.as_ref().map(|file| file.display().to_string()),
             lazy: *lazy,
             ports: *ports,
+            mounts: *mounts,
             remember: *remember,
             said: Said::of(profile, config),
         })
@@ -194,6 +201,9 @@ impl Wanted {
         if self.ports && !running.ports {
             differ("ports", "false", "true", Takes::Up);
         }
+        if self.mounts && running.mounts == Some(false) {
+            differ("mounts", "false", "true", Takes::Up);
+        }
         let said = running.said.iter().flat_map(|said| said.differences(&self.said));
         for (setting, running, wanted) in said {
             differ(setting, running.unwrap_or(UNSAID), wanted.unwrap_or(UNSAID), said::takes(setting));
@@ -254,6 +264,7 @@ mod tests {
             remote: "auto".into(),
             lazy: false,
             ports: false,
+            mounts: Some(false),
             has_profile: true,
             read_only: false,
             remember: Some(false),
@@ -331,10 +342,11 @@ mod tests {
             ssh_config: Some("none".into()),
             lazy: true,
             ports: true,
+            mounts: true,
             remember: true,
             access_read_only: true,
         };
-        assert_eq!(found(&other), ["access", "local", "remote", "-F", "remember", "lazy", "ports"]);
+        assert_eq!(found(&other), ["access", "local", "remote", "-F", "remember", "lazy", "ports", "mounts"]);
         assert!(is_at(&LocalEndpoint::parse("tcp:127.0.0.1:0").expect("one"), "tcp://127.0.0.1:2375"));
         assert!(!is_at(&LocalEndpoint::parse("tcp:127.0.0.1:1").expect("one"), "tcp://127.0.0.1:2375"));
     }

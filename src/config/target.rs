@@ -10,7 +10,7 @@ use super::leg::Leg;
 use super::local::LocalEndpoint;
 use super::ssh_config::{self, Proxy, SshConfigSource, SshSettings, Tokens};
 use super::{
-    Access, CarrierSetting, Destination, Error, Paths, Ports, PortsConflict, Remote, Said, TunnelName, has_ssh,
+    Access, CarrierSetting, Destination, Error, Mounts, Paths, Ports, PortsConflict, Remote, Said, TunnelName, has_ssh,
     is_profile_name,
 };
 use crate::address::Address;
@@ -77,10 +77,14 @@ pub struct Target {
     pub ports_conflict: PortsConflict,
     /// The local address for ports that are published on every address; None: loopback.
     pub ports_address: Option<IpAddr>,
+    /// Which directories of this machine containers may mount; None: none.
+    pub mounts: Option<Mounts>,
     /// What `dtunnel audit` does not count.
     pub audit_ignore: Vec<IgnoredCheck>,
-    /// Did the user ask for a lazy tunnel, which is ignored with ports?
+    /// Did the user ask for a lazy tunnel, which is ignored with ports and mounts?
     pub(super) lazy_in_vain: bool,
+    /// Why directories of this machine are not mounted, although they were asked for.
+    pub(super) mounts_in_vain: Option<&'static str>,
     /// The settings that come from the configuration.
     pub(super) said: Said,
     /// Is there a profile of its name?
@@ -201,7 +205,10 @@ impl Target {
             keywords.map(|keyword| format!("ssh_config sets `{keyword}` for this host; dtunnel ignores it")).collect();
         warnings.extend(self.ssh.token_warnings());
         if self.lazy_in_vain {
-            warnings.push("with published ports a tunnel stays connected: `lazy` is ignored".into());
+            warnings.push("with published ports or mounts a tunnel stays connected: `lazy` is ignored".into());
+        }
+        if let Some(why) = self.mounts_in_vain {
+            warnings.push(format!("`mounts` is ignored: {why}"));
         }
         if let Some(address) = self.ports_address.filter(|address| !address.is_loopback() && self.ports != Ports::Off) {
             warnings.push(format!("published ports are opened on {address}, where others can reach them"));

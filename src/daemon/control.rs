@@ -13,7 +13,7 @@ use zeroize::{Zeroize, Zeroizing};
 
 use super::options::Options;
 use super::prompt_relay::PromptRelay;
-use super::protocol::{Event, MAX_LINE, PROTOCOL, Request, SIGN_OF_LIFE, Trouble, TunnelStatus};
+use super::protocol::{Added, Event, MAX_LINE, MountsTask, PROTOCOL, Request, SIGN_OF_LIFE, Trouble, TunnelStatus};
 use super::reload::reload;
 use crate::config::{Overrides, Settings};
 use crate::failure::{ExitCode, Failure};
@@ -108,6 +108,7 @@ impl Control {
             access: self.tunnel.access(),
             requests: self.tunnel.requests(),
             ports: self.tunnel.ports(),
+            mounts: self.tunnel.mounts(),
             engine: now.engine,
             last_error: now.last_error.map(|(message, _)| message),
             last_reset: now
@@ -123,14 +124,11 @@ impl Control {
     }
 
     /// Reloads the configuration, with these options added to the previous ones.
-    pub(super) async fn reload(&self, lazy: bool, ports: bool) -> Result<Vec<String>, Failure> {
+    pub(super) async fn reload(&self, added: Added) -> Result<Vec<String>, Failure> {
         let mut wanted = self.options().clone();
-        wanted.overrides.lazy |= lazy;
-        wanted.overrides.ports |= ports;
+        added.to(&mut wanted.overrides);
         let warnings = reload(&wanted, &self.tunnel).await?;
-        let mut options = self.options();
-        options.overrides.lazy |= lazy;
-        options.overrides.ports |= ports;
+        added.to(&mut self.options().overrides);
         Ok(warnings)
     }
 
@@ -181,13 +179,14 @@ impl Control {
                     self.tunnel.renew();
                     send(&mut write, &Event::Status { status: Box::new(self.status()) }).await?;
                 }
-                Request::Reload { lazy, ports } => {
-                    let event = match self.reload(lazy, ports).await {
+                Request::Reload(added) => {
+                    let event = match self.reload(added).await {
                         Ok(warnings) => Event::Reloaded { warnings },
                         Err(failure) => Event::Failed { failure },
                     };
                     send(&mut write, &event).await?;
                 }
+                Request::Mounts { what } => self.mounts(&mut requests, &mut write, what).await?,
                 Request::Watch { interactive, limit_ms, agent } => {
                     let agent = agent.map(PathBuf::from).filter(|socket| socket.is_absolute());
                     let has_other_agent = agent.is_some_and(|socket| self.tunnel.prefer_agent(socket));
@@ -199,6 +198,36 @@ impl Control {
                 }
                 Request::Down => return self.down(&mut write).await,
                 Request::Answer { id, answer } => self.prompts.answer(id, answer),
+            }
+        }
+    }
+
+    /// Does something with the mounted directories, and shows them meanwhile.
+    async fn mounts(&self, requests: &mut Requests, write: &mut WriteHalf, what: MountsTask) -> io::Result<()> {
+        let tunnel = self.tunnel.clone();
+        let mut work = std::pin::pin!(async move {
+            match what {
+                MountsTask::Check => tunnel.check_mounts().await.map(|()| 0),
+                MountsTask::Sync => tunnel.sync_mounts().await.map(|()| 0),
+                MountsTask::Prune => tunnel.prune_mounts().await,
+            }
+        });
+        loop {
+            tokio::select! {
+                done = &mut work => {
+                    let event = match done {
+                        Ok(removed) => Event::Mounts { removed, trouble: None },
+                        Err(trouble) => Event::Mounts { removed: 0, trouble: Some(trouble) },
+                    };
+                    send(write, &Event::Status { status: Box::new(self.status()) }).await?;
+                    return send(write, &event).await;
+                }
+                () = tokio::time::sleep(SIGN_OF_LIFE) => {
+                    send(write, &Event::Status { status: Box::new(self.status()) }).await?;
+                }
+                request = requests.next() => if request?.is_none() {
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
             }
         }
     }
@@ -350,7 +379,7 @@ fn arguments(told: &Overrides) -> Vec<String> {
     let mut words = words.unwrap_or_default();
     // Options come before `--`, the target after it.
     let Some(end) = words.iter().position(|word| word == "--") else { return words };
-    for (option, holds) in [("--ports", told.ports), ("--lazy", told.lazy)] {
+    for (option, holds) in [("--ports", told.ports), ("--mounts", told.mounts), ("--lazy", told.lazy)] {
         if holds && !words[..end].iter().any(|word| word == option) {
             words.insert(end, option.into());
         }

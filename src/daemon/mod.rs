@@ -17,7 +17,7 @@ mod spawn;
 pub use client::{ClientError, ControlClient, Found, find, list};
 pub(crate) use log::tail as log_tail;
 pub use options::Options;
-pub use protocol::{Event, PROTOCOL, Request, Trouble, TunnelStatus};
+pub use protocol::{Added, Event, MountsTask, PROTOCOL, Request, Trouble, TunnelStatus};
 pub use reload::CONNECTING;
 pub use run::run;
 pub use spawn::{SpawnError, spawn};

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::{Destination, Difference, Settings};
+use crate::config::{Destination, Difference, Overrides, Settings};
 use crate::engine::EngineVersion;
 use crate::failure::Failure;
 use crate::ssh::{Carrier, Question, Secret, Step};
-use crate::tunnel::{ConnectionStatus, PortStatus, RequestStatus, State};
+use crate::tunnel::{ConnectionStatus, MountStatus, PortStatus, RequestStatus, State};
 
 /// The version of this protocol. A daemon with another one needs its own version of dtunnel.
 pub const PROTOCOL: u32 = 3;
@@ -58,16 +58,44 @@ pub enum Request {
     /// Open a new connection, which replaces the old ones. Answered by the status.
     Reconnect,
     /// Reload the configuration. Answered by [`Event::Reloaded`] or [`Event::Failed`].
-    Reload {
-        /// Adds the option `--lazy`.
-        #[serde(default)]
-        lazy: bool,
-        /// Adds the option `--ports`.
-        #[serde(default)]
-        ports: bool,
-    },
+    Reload(Added),
+    /// Do this with the mounted directories. Answered by [`Event::Mounts`]; before that a status each second.
+    Mounts { what: MountsTask },
     /// End the tunnel. [`Event::Stopped`] reports the end.
     Down,
+}
+
+/// What is done with mounted directories.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MountsTask {
+    /// Tell why the host cannot have mirrors.
+    Check,
+    /// Wait until all are in step.
+    Sync,
+    /// Remove the mirrors that no container uses.
+    Prune,
+}
+
+/// Options of `up` that a reload adds to those of the tunnel's start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Added {
+    /// `--lazy`.
+    pub lazy: bool,
+    /// `--ports`.
+    pub ports: bool,
+    /// `--mounts`.
+    pub mounts: bool,
+}
+
+impl Added {
+    /// Adds them to these.
+    pub(super) fn to(self, overrides: &mut Overrides) {
+        overrides.lazy |= self.lazy;
+        overrides.ports |= self.ports;
+        overrides.mounts |= self.mounts;
+    }
 }
 
 /// A message from the daemon.
@@ -96,6 +124,15 @@ pub enum Event {
         /// The previous attempt's failure; None for the first attempt.
         #[serde(default)]
         trouble: Option<Trouble>,
+    },
+    /// What [`Request::Mounts`] asked for is done.
+    Mounts {
+        /// Mirrors that were removed.
+        #[serde(default)]
+        removed: usize,
+        /// Why not all of it could be done.
+        #[serde(default)]
+        trouble: Option<String>,
     },
     /// A question to the user.
     Prompt {
@@ -180,6 +217,9 @@ pub struct TunnelStatus {
     /// The published ports; None if the tunnel does not forward them.
     #[serde(default)]
     pub ports: Option<Vec<PortStatus>>,
+    /// The mounted directories; None if the tunnel mounts none.
+    #[serde(default)]
+    pub mounts: Option<Vec<MountStatus>>,
     /// The Engine's versions, once it has answered.
     pub engine: Option<EngineVersion>,
     /// The last failure; None while the tunnel works.
@@ -237,6 +277,7 @@ impl TunnelStatus {
             access: None,
             requests: Vec::new(),
             ports: None,
+            mounts: None,
             engine: None,
             last_error: None,
             last_reset: None,

@@ -15,7 +15,7 @@ use super::log;
 use super::manager;
 use super::options::Options;
 use super::prompt_relay::PromptRelay;
-use super::protocol::Event;
+use super::protocol::{Added, Event};
 use crate::config::{
     self, ConfigFile, Proxy, RuntimeFiles, TunnelName, log_path, prepare_runtime_dir, resolve, route_path,
 };
@@ -297,7 +297,7 @@ async fn obey_signals(control: &Control) {
         tokio::select! {
             asked = signals.next() => match asked {
                 Asked::Stop => stop(),
-                Asked::Reload => reloading = Some(Box::pin(control.reload(false, false))),
+                Asked::Reload => reloading = Some(Box::pin(control.reload(Added::default()))),
             },
             Some(result) = async { Some(reloading.as_mut()?.await) }, if reloading.is_some() => {
                 reloading = None;

@@ -32,6 +32,71 @@ pub struct Published {
     pub protocol: String,
 }
 
+/// A container, running or not, and what it mounts of the host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mounting {
+    pub id: String,
+    /// Its name, as of a [`Container`].
+    pub name: String,
+    pub is_running: bool,
+    pub binds: Vec<Binding>,
+}
+
+/// A path of the host in a container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Binding {
+    /// The path on the host.
+    pub source: String,
+    /// Whether the container may only read it.
+    pub is_read_only: bool,
+}
+
+/// A container in the Engine's list, as far as its mounts are concerned.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct ListedMounting {
+    id: String,
+    #[serde(default)]
+    names: Option<Vec<String>>,
+    #[serde(default)]
+    state: String,
+    #[serde(default)]
+    mounts: Option<Vec<ListedMount>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct ListedMount {
+    #[serde(default, rename = "Type")]
+    kind: String,
+    #[serde(default)]
+    source: String,
+    #[serde(default, rename = "RW")]
+    is_writable: bool,
+}
+
+impl From<ListedMounting> for Mounting {
+    fn from(listed: ListedMounting) -> Self {
+        let binds = listed.mounts.unwrap_or_default().into_iter().filter(|mount| mount.kind == "bind");
+        Self {
+            name: name_of(&listed.id, listed.names),
+            id: listed.id,
+            // Paused ones have files open, and may go on.
+            is_running: matches!(listed.state.as_str(), "running" | "paused" | "restarting" | "removing"),
+            binds: binds.map(|mount| Binding { source: mount.source, is_read_only: !mount.is_writable }).collect(),
+        }
+    }
+}
+
+/// Its own name of a container's, or the beginning of its id, safe for a terminal.
+fn name_of(id: &str, names: Option<Vec<String>>) -> String {
+    // Links give a container additional names, which contain a slash.
+    let names = names.unwrap_or_default();
+    let own = names.iter().map(|name| name.trim_start_matches('/')).find(|name| !name.contains('/'));
+    let name = own.map_or_else(|| id.chars().take(12).collect(), str::to_owned);
+    text::shown_at_most(&name, MAX_NAME)
+}
+
 /// A container in the Engine's list.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -67,11 +132,7 @@ struct ListedPort {
 
 impl From<Listed> for Container {
     fn from(listed: Listed) -> Self {
-        // Links give a container additional names, which contain a slash.
-        let names = listed.names.unwrap_or_default();
-        let own = names.iter().map(|name| name.trim_start_matches('/')).find(|name| !name.contains('/'));
-        let name = own.map_or_else(|| listed.id.chars().take(12).collect(), str::to_owned);
-        let name = text::shown_at_most(&name, MAX_NAME);
+        let name = name_of(&listed.id, listed.names);
         let mut published: Vec<Published> =
             listed.ports.unwrap_or_default().into_iter().filter_map(ListedPort::published).collect();
         published.sort();

@@ -13,7 +13,7 @@ use hyper::header::{DATE, HeaderMap, SERVER};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-pub use containers::{Container, Published};
+pub use containers::{Binding, Container, Mounting, Published};
 pub use session::{Changes, Session};
 
 use crate::text::shown;

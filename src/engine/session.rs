@@ -14,7 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::Error;
-use super::containers::{Container, Listed, ListedService};
+use super::containers::{Container, Listed, ListedMounting, ListedService, Mounting};
 
 /// Limit of an answer, in bytes: a list of some ten thousand containers.
 const MAX_ANSWER: usize = 16 << 20;
@@ -64,6 +64,15 @@ impl Session {
     pub async fn containers(&mut self, limit: Duration) -> Result<Vec<Container>, Error> {
         let listed: Vec<Listed> = self.json("/containers/json", limit).await?;
         Ok(listed.into_iter().map(Container::from).collect())
+    }
+
+    /// All containers, with what they mount of the host (`GET /containers/json?all=1`), within `limit`.
+    ///
+    /// # Errors
+    /// Any [`Error`].
+    pub async fn mountings(&mut self, limit: Duration) -> Result<Vec<Mounting>, Error> {
+        let listed: Vec<ListedMounting> = self.json("/containers/json?all=1", limit).await?;
+        Ok(listed.into_iter().map(Mounting::from).collect())
     }
 
     /// Whether the Engine manages a swarm (`GET /info`), within `limit`.
@@ -132,13 +141,28 @@ impl Session {
     ///
     /// # Errors
     /// Any [`Error`].
-    pub async fn changes(mut self, limit: Duration) -> Result<Changes, Error> {
+    pub async fn changes(self, limit: Duration) -> Result<Changes, Error> {
         // {"type":["container","service"],"event":["start","die","destroy","rename","update","remove"]}; a service that is
         // created is updated when its ports are published.
         const PATH: &str = "/events?filters=%7B%22type%22%3A%5B%22container%22%2C%22service%22%5D%2C\
                             %22event%22%3A%5B%22start%22%2C%22die%22%2C%22destroy%22%2C%22rename%22%2C\
                             %22update%22%2C%22remove%22%5D%7D";
-        let answer = tokio::time::timeout(limit, self.ask(PATH)).await.map_err(|_| Error::Timeout(limit))??;
+        self.events(PATH, limit).await
+    }
+
+    /// As [`Session::changes`], for all containers, running or not.
+    ///
+    /// # Errors
+    /// Any [`Error`].
+    pub async fn changes_of_all(self, limit: Duration) -> Result<Changes, Error> {
+        // {"type":["container"],"event":["create","start","die","destroy","rename"]}
+        const PATH: &str = "/events?filters=%7B%22type%22%3A%5B%22container%22%5D%2C\
+                            %22event%22%3A%5B%22create%22%2C%22start%22%2C%22die%22%2C%22destroy%22%2C%22rename%22%5D%7D";
+        self.events(PATH, limit).await
+    }
+
+    async fn events(mut self, path: &str, limit: Duration) -> Result<Changes, Error> {
+        let answer = tokio::time::timeout(limit, self.ask(path)).await.map_err(|_| Error::Timeout(limit))??;
         Ok(Changes { body: answer.into_body(), _session: self })
     }
 

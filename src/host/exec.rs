@@ -101,8 +101,8 @@ pub(crate) fn to_port(host: &str, port: u16) -> Endpoint {
     guarded(format!("socat or nc to port {port}"), &format!("sh -c {}", quoted(&script)))
 }
 
-/// The endpoint of the user's `command:…`, which may be a compound command.
-pub(super) fn own_command(command: &str) -> Endpoint {
+/// The endpoint of a command in the language of a POSIX shell, such as the user's `command:…`. It may be a compound one.
+pub(crate) fn own_command(command: &str) -> Endpoint {
     guarded(command.into(), &format!("sh -c {}", quoted(command)))
 }
 

@@ -56,6 +56,7 @@ impl Route {
             Endpoint::Streamlocal(_) => "streamlocal".into(),
             Endpoint::Tcp { .. } => "direct-tcpip".into(),
             Endpoint::Command { name, .. } => format!("exec: {name}"),
+            Endpoint::Subsystem(name) => format!("subsystem: {name}"),
         }
     }
 

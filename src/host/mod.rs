@@ -9,6 +9,6 @@ mod probe;
 
 pub use error::{Class, Error, Obstacle};
 pub use exec::Tool;
-pub(crate) use exec::to_port;
+pub(crate) use exec::{own_command, to_port};
 pub use find::{Route, find as find_engine, open as open_engine};
 pub use probe::{Access, HostProbe, Socket};

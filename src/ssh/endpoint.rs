@@ -21,12 +21,14 @@ pub enum Endpoint {
         /// Whether its output begins with [`BEGIN`](super::BEGIN).
         is_marked: bool,
     },
+    /// A subsystem by its name, such as `sftp` (RFC 4254 section 6.5).
+    Subsystem(&'static str),
 }
 
 impl Endpoint {
     /// Whether a channel to this endpoint starts a command on the host.
     pub fn is_command(&self) -> bool {
-        matches!(self, Self::Command { .. })
+        matches!(self, Self::Command { .. } | Self::Subsystem(_))
     }
 
     /// The command `true`.
@@ -38,6 +40,7 @@ impl Endpoint {
         match self {
             Self::Streamlocal(_) | Self::Tcp { .. } => LeadsTo::Socket,
             Self::Command { is_marked, .. } => LeadsTo::Command { is_marked: *is_marked },
+            Self::Subsystem(_) => LeadsTo::Command { is_marked: false },
         }
     }
 }
@@ -68,6 +71,7 @@ impl fmt::Display for Endpoint {
             Self::Streamlocal(path) => f.write_str(path),
             Self::Tcp { host, port } => write!(f, "{host} port {port}"),
             Self::Command { name, .. } => write!(f, "`{name}`"),
+            Self::Subsystem(name) => write!(f, "the subsystem {name}"),
         }
     }
 }

@@ -258,6 +258,10 @@ impl Native {
                     Ok(channel) => channel.exec(true, command.as_str()).await.map(|()| channel),
                     Err(error) => Err(error),
                 },
+                Endpoint::Subsystem(name) => match handle.channel_open_session().await {
+                    Ok(channel) => channel.request_subsystem(true, *name).await.map(|()| channel),
+                    Err(error) => Err(error),
+                },
             };
             opened
                 .map(|inner| Channel::new(inner, endpoint.leads_to()))

@@ -1,15 +1,19 @@
-//! The tunnel's own socket as a bind of a container: the container gets the Engine's socket.
+//! The paths of this machine that a request gives a container, and the host's paths in their place.
 //!
 //! Many tools mount the path of `DOCKER_HOST` into a container (testcontainers, act, devcontainers). That path is on this
 //! machine; on the host the Engine would make an empty directory of that name. A body without the path is not read, and of
-//! one with it only that string is changed.
+//! one with it only that string is changed. Where directories are mounted (`tunnel/mounts`), all binds are looked at.
 
 use std::borrow::Cow;
 use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
 
 use memchr::memmem;
 use serde::Deserialize;
 use serde_json::value::RawValue;
+
+use crate::config::OF_HOST;
 
 /// Where a body may name a socket: `HostConfig` of containers.create, `TaskTemplate` of services.create and
 /// services.update.
@@ -53,23 +57,44 @@ struct Mount<'a> {
     r#type: Option<Cow<'a, str>>,
     #[serde(borrow)]
     source: Option<&'a RawValue>,
+    read_only: Option<bool>,
 }
 
-/// A place in a body that names our socket.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Found {
+/// A directory, file or socket that a body gives a container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Bind {
     /// The JSON string.
     at: Range<usize>,
-    /// What follows the path in it: `:/var/run/docker.sock:ro`.
+    /// Its path, as the client wrote it.
+    pub(super) source: String,
+    /// What follows the path in the string: `:/var/run/docker.sock:ro`.
     behind: String,
+    /// Whether the container may only read it.
+    pub(super) is_read_only: bool,
 }
 
-/// The body with `theirs` in place of our paths, which were [found](find) in it.
-pub(super) fn replaced(body: &[u8], found: &[Found], theirs: &str) -> Vec<u8> {
+impl Bind {
+    /// Is it one of `Mounts`? The Engine makes no directory for those.
+    pub(super) fn is_mount(&self) -> bool {
+        self.behind.is_empty()
+    }
+}
+
+/// What is told of the binds of a body: our sockets, and all of them where directories are mounted.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Wanted {
+    /// The local paths of the tunnel.
+    pub(super) sockets: Arc<[String]>,
+    /// Whether all binds are wanted.
+    pub(super) all: bool,
+}
+
+/// The body with other paths in place of those of binds that were [found](Wanted::find) in it, in its order.
+pub(super) fn replaced(body: &[u8], others: &[(Bind, String)]) -> Vec<u8> {
     let (mut new, mut from) = (Vec::with_capacity(body.len()), 0);
-    for Found { at, behind } in found {
+    for (Bind { at, behind, .. }, path) in others {
         new.extend_from_slice(&body[from..at.start]);
-        new.extend_from_slice(serde_json::Value::from(format!("{theirs}{behind}")).to_string().as_bytes());
+        new.extend_from_slice(serde_json::Value::from(format!("{path}{behind}")).to_string().as_bytes());
         from = at.end;
     }
     new.extend_from_slice(&body[from..]);
@@ -89,37 +114,61 @@ pub(super) fn with_length(head: &[u8], length: usize) -> Vec<u8> {
         .collect()
 }
 
-/// Where a body names one of our paths as a container's, in its order.
-pub(super) fn find(body: &[u8], ours: &[String]) -> Vec<Found> {
-    // Any character may be written in other ways, all of which have a backslash: PHP writes `\/`, .NET `\u002B` for `+`.
-    let may_be_there = body.contains(&b'\\') || ours.iter().any(|path| memmem::find(body, path.as_bytes()).is_some());
-    if !may_be_there {
-        return Vec::new();
-    }
-    let Ok(parsed) = serde_json::from_slice::<Body<'_>>(body) else { return Vec::new() };
-    let (binds, mounts) = parsed.host_config.map_or((None, None), |config| (config.binds, config.mounts));
-    let of_tasks = parsed.task_template.and_then(|task| task.container_spec).and_then(|spec| spec.mounts);
-    let mounts = mounts.into_iter().flatten().flatten().filter(|mount| mount.r#type.as_deref() == Some("bind"));
-    let of_tasks = of_tasks.into_iter().flatten().flatten().filter(|mount| {
-        mount.r#type.as_deref().is_none_or(|kind| kind.is_empty() || kind.eq_ignore_ascii_case("bind"))
-    });
-    let sources = mounts.chain(of_tasks).filter_map(|mount| mount.source);
-    let path_of = |raw: &RawValue| serde_json::from_str::<String>(raw.get()).ok();
-    // A bind without a colon is an anonymous volume at that path of the container.
-    let behind = |value: &str, is_bind: bool| {
-        let mut rests = ours.iter().filter_map(|path| value.strip_prefix(path.as_str()));
-        rests.find(|rest| if is_bind { rest.starts_with(':') } else { rest.is_empty() }).map(str::to_owned)
-    };
-    let binds = binds.into_iter().flatten().map(|raw| (raw, true));
-    let mut found: Vec<Found> = binds
-        .chain(sources.map(|raw| (raw, false)))
-        .filter_map(|(raw, is_bind)| {
+impl Wanted {
+    /// The binds of a body that are wanted, in its order.
+    pub(super) fn find(&self, body: &[u8]) -> Vec<Bind> {
+        // Any character may be written in other ways, all of which have a backslash: PHP writes `\/`, .NET `\u002B` for `+`.
+        let may_be_there = self.all
+            || body.contains(&b'\\')
+            || self.sockets.iter().any(|path| memmem::find(body, path.as_bytes()).is_some());
+        if !may_be_there {
+            return Vec::new();
+        }
+        let Ok(parsed) = serde_json::from_slice::<Body<'_>>(body) else { return Vec::new() };
+        let (binds, mounts) = parsed.host_config.map_or((None, None), |config| (config.binds, config.mounts));
+        let of_tasks = parsed.task_template.and_then(|task| task.container_spec).and_then(|spec| spec.mounts);
+        let mounts = mounts.into_iter().flatten().flatten().filter(|mount| mount.r#type.as_deref() == Some("bind"));
+        let of_tasks = of_tasks.into_iter().flatten().flatten().filter(|mount| {
+            mount.r#type.as_deref().is_none_or(|kind| kind.is_empty() || kind.eq_ignore_ascii_case("bind"))
+        });
+        let place = |raw: &RawValue| {
             let start = raw.get().as_ptr() as usize - body.as_ptr() as usize;
-            Some(Found { at: start..start + raw.get().len(), behind: behind(&path_of(raw)?, is_bind)? })
-        })
-        .collect();
-    found.sort_by_key(|found| found.at.start);
-    found
+            start..start + raw.get().len()
+        };
+        let text = |raw: &RawValue| serde_json::from_str::<String>(raw.get()).ok();
+        let binds = binds.into_iter().flatten().filter_map(|raw| {
+            let value = text(raw)?;
+            let length = self.length_of_source(&value)?;
+            let behind = value[length..].to_owned();
+            let is_read_only = behind.rsplit(':').next().is_some_and(|mode| mode.split(',').any(|word| word == "ro"));
+            Some(Bind { at: place(raw), source: value[..length].to_owned(), behind, is_read_only })
+        });
+        let mounts = mounts.chain(of_tasks).filter_map(|mount| {
+            let (raw, is_read_only) = (mount.source?, mount.read_only.unwrap_or(false));
+            Some(Bind { at: place(raw), source: text(raw)?, behind: String::new(), is_read_only })
+        });
+        let is_wanted = |bind: &Bind| self.all || self.names_our_socket(bind);
+        let mut found: Vec<Bind> = binds.chain(mounts).filter(is_wanted).collect();
+        found.sort_by_key(|found| found.at.start);
+        found
+    }
+
+    /// Is it this tunnel's socket?
+    pub(super) fn names_our_socket(&self, bind: &Bind) -> bool {
+        self.sockets.iter().any(|path| *path == bind.source)
+    }
+
+    /// The length of the path in a bind such as `/a:/b:ro`; None for a volume. Without a colon it is an anonymous volume at
+    /// that path of the container. Paths of Windows have a colon in them.
+    fn length_of_source(&self, bind: &str) -> Option<usize> {
+        let is_ours = |length: usize| self.sockets.iter().any(|path| *path == bind[..length]);
+        let is_path = |length: usize| {
+            let source = &bind[..length];
+            Path::new(source.strip_prefix(OF_HOST).unwrap_or(source)).is_absolute() || source.starts_with('/')
+        };
+        let colons = || bind.match_indices(':').map(|(at, _)| at);
+        colons().find(|at| is_ours(*at)).or_else(|| colons().find(|at| is_path(*at)))
+    }
 }
 
 #[cfg(test)]
@@ -127,6 +176,16 @@ mod tests {
     use super::*;
 
     const THEIRS: &str = "/var/run/docker.sock";
+
+    fn find(body: &[u8], all: bool) -> Vec<Bind> {
+        Wanted { sockets: ours().into(), all }.find(body)
+    }
+
+    /// With the Engine's socket in place of ours.
+    fn with_theirs(body: &[u8]) -> Vec<u8> {
+        let found: Vec<_> = find(body, false).into_iter().map(|bind| (bind, THEIRS.to_owned())).collect();
+        replaced(body, &found)
+    }
 
     fn ours() -> Vec<String> {
         vec![
@@ -156,14 +215,13 @@ mod tests {
                 r#"{"Name":"s","TaskTemplate":{"ContainerSpec":{"Mounts":[{"Source":"/var/run/docker.sock"},{"Type":"BIND","Source":"/var/run/docker.sock"}]}}}"#,
             ),
         ] {
-            let found = find(body.as_bytes(), &ours());
-            assert!(!found.is_empty(), "{body}");
-            assert_eq!(String::from_utf8_lossy(&replaced(body.as_bytes(), &found, THEIRS)), expected);
+            assert!(!find(body.as_bytes(), false).is_empty(), "{body}");
+            assert_eq!(String::from_utf8_lossy(&with_theirs(body.as_bytes())), expected);
         }
         // The Engine reads bytes that are no UTF-8, too.
         let body = b"{\"Cmd\":[\"\xff\"],\"HostConfig\":{\"Binds\":[\"/run/user/1000/dtunnel/lab.sock:/x\"]}}";
         let expected = b"{\"Cmd\":[\"\xff\"],\"HostConfig\":{\"Binds\":[\"/var/run/docker.sock:/x\"]}}";
-        assert_eq!(replaced(body, &find(body, &ours()), THEIRS), expected);
+        assert_eq!(with_theirs(body), expected);
     }
 
     #[test]
@@ -180,10 +238,30 @@ mod tests {
             r#"{"HostConfig":{"Binds":[7]}}"#,
             "",
         ] {
-            let found = find(body.as_bytes(), &ours());
-            assert!(found.is_empty(), "{body}");
-            assert_eq!(replaced(body.as_bytes(), &found, THEIRS), body.as_bytes());
+            assert!(find(body.as_bytes(), false).is_empty(), "{body}");
+            assert_eq!(with_theirs(body.as_bytes()), body.as_bytes());
         }
+    }
+
+    #[test]
+    fn all_binds_are_found_with_what_the_container_may_do() {
+        let body = r#"{"HostConfig":{"Binds":["/a:/b","/c d:/e:rw,z","data:/f","/g","host:/h:/i:ro,z","7"],
+            "Mounts":[{"Type":"bind","Source":"/j:k","Target":"/l","ReadOnly":true},{"Type":"volume","Source":"/m"},
+            {"Type":"bind","Source":"/n"}]}}"#;
+        let found = find(body.as_bytes(), true);
+        let seen: Vec<_> =
+            found.iter().map(|bind| (bind.source.as_str(), bind.behind.as_str(), bind.is_read_only)).collect();
+        let expected = [
+            ("/a", ":/b", false),
+            ("/c d", ":/e:rw,z", false),
+            ("host:/h", ":/i:ro,z", true),
+            ("/j:k", "", true),
+            ("/n", "", false),
+        ];
+        assert_eq!(seen, expected);
+        let others: Vec<_> = found.into_iter().map(|bind| (bind, "/x".to_owned())).collect();
+        let new = String::from_utf8(replaced(body.as_bytes(), &others)).expect("UTF-8");
+        assert!(new.starts_with(r#"{"HostConfig":{"Binds":["/x:/b","/x:/e:rw,z","data:/f","/g","/x:/i:ro,z","7"],"#));
     }
 
     #[test]

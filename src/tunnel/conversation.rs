@@ -42,7 +42,7 @@ pub(super) struct Conversation {
 /// The reading of a client's requests, judged by its guard if it has one.
 pub(super) fn exchange(serving: &Serving, guarded: Option<&Arc<GuardedClient>>) -> Exchange {
     let police = guarded.cloned().map(|client| client as Arc<dyn Police>);
-    Exchange::new(serving.early.pings.clone(), serving.sockets(), police)
+    Exchange::new(serving.early.pings.clone(), serving.wanted(), police)
 }
 
 /// What a client is served with next.
@@ -181,11 +181,12 @@ impl Conversation {
                 }
                 continue;
             }
-            if exchange.names_our_socket() {
+            if exchange.is_to_be_prepared() {
                 // Without a connection the request is refused when it is placed.
                 at_rest(&local, serving.until_connected()).await?;
-                match serving.engines_socket() {
-                    Ok(path) => exchange.give_their_socket(&path),
+                let (binds, starts) = exchange.to_be_prepared();
+                match at_rest(&local, serving.prepare(binds, starts.as_deref())).await? {
+                    Ok(others) => exchange.prepared(&others),
                     Err(why) => {
                         let refusal = answer("400 Bad Request", &error_body(&format!("dtunnel: {why}")), true);
                         return Ok(Next::Ended(match local.write_all(refusal.as_bytes()).await {

@@ -1,6 +1,7 @@
 //! The purpose of a flow, and the interface ([`Dial`]) through which the guard and the published ports open one. They
 //! are independent of connections, placement and supervision.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -22,6 +23,10 @@ pub(super) enum Leads {
         /// Port there.
         port: u16,
     },
+    /// To the standard input and output of `sh -c` with this script.
+    ToCommand(Arc<str>),
+    /// To the host's SFTP server.
+    ToSftp,
 }
 
 /// The amount of data on a flow, which decides its placement.
@@ -73,6 +78,16 @@ impl Purpose {
         Self { leads: Leads::ToPort { host, port }, counters: Some(counters), ..Self::client() }
     }
 
+    /// A flow for a client of the Engine, to a script on its host.
+    pub(super) fn script(script: &str) -> Self {
+        Self { leads: Leads::ToCommand(script.into()), kind: Kind::Streaming, ..Self::client() }
+    }
+
+    /// The same, to the host's SFTP server.
+    pub(super) fn sftp() -> Self {
+        Self { leads: Leads::ToSftp, kind: Kind::Streaming, ..Self::client() }
+    }
+
     /// Whether it serves a client of the Engine.
     pub(super) fn is_clients_to_engine(&self) -> bool {
         self.is_clients && self.is_to_engine()
@@ -100,6 +115,13 @@ pub(super) trait Dial: Send + Sync {
     /// # Errors
     /// What to say where that is not known.
     fn with_engines_socket(&self, body: Bytes) -> Result<Bytes, String>;
+
+    /// A body that gives a container binds, with mirrors on the host in place of directories of this machine, which are
+    /// filled first.
+    ///
+    /// # Errors
+    /// Why one cannot be had.
+    fn with_mirrors(&self, body: Bytes) -> Pin<Box<dyn Future<Output = Result<Bytes, String>> + Send + '_>>;
 
     /// The last failure, as text; None if there is none.
     fn last_error(&self) -> Option<String>;

@@ -63,7 +63,7 @@ impl Client {
             self.exchange.judged(asked, verdict);
         }
         self.exchange.ready()?;
-        let is_held = self.exchange.is_first_ping() || self.exchange.names_our_socket();
+        let is_held = self.exchange.is_first_ping() || self.exchange.is_to_be_prepared();
         (!is_held).then(|| self.exchange.begin())
     }
 

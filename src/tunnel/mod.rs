@@ -14,11 +14,11 @@ mod dispatch;
 mod early_answer;
 mod error;
 mod flow;
+mod follow_up;
 mod guard;
 mod in_progress;
 #[doc(hidden)]
 pub mod measured;
-#[allow(dead_code)] // Until the API layer and the commands use it.
 mod mounts;
 mod placer;
 mod pool;
@@ -44,6 +44,8 @@ use crate::ssh::{Carried, Prompter};
 use dial::Purpose;
 use dispatch::Dispatcher;
 use early_answer::EarlyAnswers;
+use follow_up::FollowUp;
+use mounts::Mounts;
 use placer::Placer;
 use pool::Pool;
 use ports::{Looks, Ports};
@@ -59,6 +61,7 @@ pub use client::listener::Listener;
 pub use counters::{Counters, Snapshot};
 pub use error::Error;
 pub use guard::{Head, Refusal, RequestStatus};
+pub use mounts::{MountState, MountStatus, MountUse};
 pub use pool::connection::ConnectionStatus;
 pub use ports::{Agreed, PortState, PortStatus};
 pub use settings::Reloading;
@@ -79,6 +82,7 @@ pub struct Tunnel {
     commands: Arc<Commands>,
     counters: Arc<Counters>,
     ports: Ports,
+    mounts: Arc<Mounts>,
     /// Accepted clients of the published ports.
     port_clients: Mutex<mpsc::Receiver<(LocalStream, Purpose)>>,
     supervisor: Supervisor,
@@ -104,6 +108,7 @@ impl Tunnel {
         let (commands, counters) = (Arc::<Commands>::default(), Arc::<Counters>::default());
         let (port_sender, port_clients) = mpsc::channel(PORT_CLIENTS);
         let looks = Arc::<Looks>::default();
+        let mounts = Arc::new(Mounts::new());
         let supervisor = Supervisor {
             connector,
             settings: settings.clone(),
@@ -120,7 +125,7 @@ impl Tunnel {
             counters: counters.clone(),
             ports_by_command: AtomicBool::new(false),
             taken: std::sync::Mutex::default(),
-            looks: looks.clone(),
+            follow_up: FollowUp { looks: looks.clone(), mounts: mounts.clone() },
         });
         let serving = Arc::new(Serving {
             placer,
@@ -132,6 +137,7 @@ impl Tunnel {
             },
             clients: Arc::default(),
             sockets: OnceLock::new(),
+            mounts: mounts.clone(),
         });
         Ok(Arc::new(Self {
             settings,
@@ -140,6 +146,7 @@ impl Tunnel {
             commands,
             counters,
             ports: Ports::new(port_sender, looks),
+            mounts,
             port_clients: Mutex::new(port_clients),
             supervisor,
             dispatcher: Arc::new(Dispatcher::new(serving)),
@@ -162,12 +169,18 @@ impl Tunnel {
             status: self.status.subscribe(),
             dial: self.dispatcher.serving.clone(),
         };
+        let of_mounts = mounts::Parts {
+            settings: self.settings.subscribe(),
+            status: self.status.subscribe(),
+            dial: self.dispatcher.serving.clone(),
+        };
         let mut flows = JoinSet::new();
         tokio::select! {
             () = self.supervisor.supervise() => {}
             () = ports::keep(&self.ports, source) => {}
+            () = mounts::keep(&self.mounts, of_mounts) => {}
             () = self.dispatcher.serve(&listener, &mut port_clients, &mut flows) => {}
-            () = stop.cancelled() => {}
+            () = self.last_round(&stop) => {}
         }
         drop(listener);
         self.ports.close();
@@ -180,6 +193,14 @@ impl Tunnel {
         goodbyes.join_all().await;
         self.status.stopped();
         Ok(())
+    }
+
+    /// Waits until `stop`, and then until what containers have written is here, for as long as flows have to finish.
+    async fn last_round(&self, stop: &CancellationToken) {
+        stop.cancelled().await;
+        if self.status.state() == State::Up {
+            let _ = tokio::time::timeout(self.target().drain, self.mounts.written(None)).await;
+        }
     }
 
     /// The settings in force.
@@ -265,6 +286,38 @@ impl Tunnel {
     /// The host's published ports and their local ports; None if `ports` is off.
     pub fn ports(&self) -> Option<Vec<PortStatus>> {
         (self.target().ports != config::Ports::Off).then(|| self.ports.status())
+    }
+
+    /// The mounted directories and their mirrors; None if `mounts` is off.
+    pub fn mounts(&self) -> Option<Vec<MountStatus>> {
+        self.target().mounts.as_ref().map(|settings| self.mounts.status(settings))
+    }
+
+    /// Asks the host whether it can have mirrors of directories.
+    ///
+    /// # Errors
+    /// Why it cannot.
+    pub async fn check_mounts(&self) -> Result<(), String> {
+        self.mounts.check().await
+    }
+
+    /// Waits until all mounted directories are in step.
+    ///
+    /// # Errors
+    /// Why one is not.
+    pub async fn sync_mounts(&self) -> Result<(), String> {
+        self.mounts.sync().await
+    }
+
+    /// Removes the mirrors that no container uses from the host. Returns how many.
+    ///
+    /// # Errors
+    /// Why one could not be removed.
+    pub async fn prune_mounts(&self) -> Result<usize, String> {
+        match &self.target().mounts {
+            Some(settings) => self.mounts.prune(settings).await,
+            None => Ok(0),
+        }
     }
 
     /// Prefers this ssh-agent for later logins, where ssh_config names none. Tells whether another one was preferred before.

@@ -16,9 +16,9 @@ use super::dial::{Kind, Leads, Purpose};
 use super::flow::carriage::{Carriage, End, Left, Outcome};
 use super::flow::hang_up;
 use super::flow::relay;
+use super::follow_up::FollowUp;
 use super::pool::connection::{Carrier, PooledConnection};
 use super::pool::{Lease, Pool};
-use super::ports::Looks;
 use super::settings::Settings;
 use super::uptime::commands::{Command, Commands};
 use super::uptime::state::{Availability, Publisher, settled};
@@ -28,6 +28,8 @@ use crate::os::local_stream::LocalStream;
 use crate::ssh::{Channel, Endpoint, OpenError};
 use crate::sync::lock;
 
+/// The subsystem's name (draft-ietf-secsh-filexfer-02, section 2).
+const SFTP: &str = "sftp";
 /// After this time a flow asks for a further connection for later flows. Most requests are answered sooner.
 const LASTING: Duration = Duration::from_millis(250);
 /// How long a flow waits for a further connection where all others have stalled clients.
@@ -103,8 +105,8 @@ pub(super) struct Placer {
     pub(super) ports_by_command: AtomicBool,
     /// When the Engine last took a flow.
     pub(super) taken: Mutex<Option<Instant>>,
-    /// Where answers to requests that change published ports wait for these.
-    pub(super) looks: Arc<Looks>,
+    /// What answers wait for on this machine.
+    pub(super) follow_up: FollowUp,
 }
 
 impl Placer {
@@ -118,6 +120,8 @@ impl Placer {
                 host::to_port(host, *port)
             }
             Leads::ToPort { host, port } => Endpoint::Tcp { host: host.clone(), port: *port },
+            Leads::ToCommand(script) => host::own_command(script),
+            Leads::ToSftp => Endpoint::Subsystem(SFTP),
         }
     }
 
@@ -266,7 +270,7 @@ impl Placer {
             exchange: exchange.as_deref(),
             is_command: self.way(purpose).is_command(),
             is_used,
-            looks: &self.looks,
+            follow_up: &self.follow_up,
             may_stay: &|| self.may_go_on(began, purpose.behind_guard.is_some()),
         };
         let end = match relay::carry(local, channel, carriage).await {

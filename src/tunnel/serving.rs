@@ -1,14 +1,16 @@
 //! What the clients of one tunnel are served with: places for their requests, early answers, and the Engine's socket.
 
+use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use bytes::Bytes;
 
-use super::binds;
+use super::binds::{self, Bind, Wanted};
 use super::dial::{Dial, Purpose};
 use super::early_answer::EarlyAnswers;
 use super::in_progress::Client;
+use super::mounts::Mounts;
 use super::placer::Placer;
 use super::registry::Registry;
 use super::uptime::commands::Command;
@@ -27,6 +29,7 @@ pub(super) struct Serving {
     pub(super) clients: Arc<Registry<Client>>,
     /// The paths of the local socket.
     pub(super) sockets: OnceLock<Arc<[String]>>,
+    pub(super) mounts: Arc<Mounts>,
 }
 
 impl Serving {
@@ -54,8 +57,35 @@ impl Serving {
         ))
     }
 
-    pub(super) fn sockets(&self) -> Arc<[String]> {
-        self.sockets.get().cloned().unwrap_or_default()
+    /// Which binds of containers are not passed on as they are.
+    pub(super) fn wanted(&self) -> Wanted {
+        Wanted { all: self.placer.settings.target().mounts.is_some(), ..self.our_sockets() }
+    }
+
+    fn our_sockets(&self) -> Wanted {
+        Wanted { sockets: self.sockets.get().cloned().unwrap_or_default(), all: false }
+    }
+
+    /// Prepares the host for a request that gives a container these binds, or starts the container that its client calls
+    /// `starts`. Returns the paths on the host in place of those of binds.
+    ///
+    /// # Errors
+    /// Why a bind cannot be had.
+    pub(super) async fn prepare(&self, binds: Vec<Bind>, starts: Option<&str>) -> Result<Vec<(Bind, String)>, String> {
+        if let Some(container) = starts {
+            self.mounts.before_start(container).await;
+        }
+        let (wanted, target) = (self.wanted(), self.placer.settings.target());
+        let mut others = Vec::new();
+        for bind in binds {
+            let theirs = match &target.mounts {
+                _ if wanted.names_our_socket(&bind) => Some(self.engines_socket()?),
+                Some(settings) => self.mounts.on_host(&bind, settings).await?,
+                None => None,
+            };
+            others.extend(theirs.map(|path| (bind, path)));
+        }
+        Ok(others)
     }
 }
 
@@ -75,11 +105,24 @@ impl Dial for Serving {
     }
 
     fn with_engines_socket(&self, body: Bytes) -> Result<Bytes, String> {
-        let found = binds::find(&body, &self.sockets());
+        let found = self.our_sockets().find(&body);
         if found.is_empty() {
             return Ok(body);
         }
-        Ok(binds::replaced(&body, &found, &self.engines_socket()?).into())
+        let theirs = self.engines_socket()?;
+        let others: Vec<_> = found.into_iter().map(|bind| (bind, theirs.clone())).collect();
+        Ok(binds::replaced(&body, &others).into())
+    }
+
+    fn with_mirrors(&self, body: Bytes) -> Pin<Box<dyn Future<Output = Result<Bytes, String>> + Send + '_>> {
+        Box::pin(async move {
+            let wanted = self.wanted();
+            if !wanted.all {
+                return Ok(body);
+            }
+            let others = self.prepare(wanted.find(&body), None).await?;
+            Ok(binds::replaced(&body, &others).into())
+        })
     }
 
     fn last_error(&self) -> Option<String> {

@@ -29,6 +29,7 @@ mod login;
 mod logins;
 mod machine;
 mod manners;
+mod mounts;
 mod names;
 mod nodelay;
 mod passwords;

@@ -7,9 +7,9 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Borders, Cell, Paragraph, Row, Sparkline, Table, TableState};
 
 use super::app::{App, Rates};
-use crate::cli::{asked, output};
+use crate::cli::{asked, mounts, output};
 use crate::daemon::TunnelStatus;
-use crate::tunnel::{PortState, State};
+use crate::tunnel::{MountState, PortState, State};
 
 /// Below this width, in columns, less important columns are hidden.
 const WIDE: u16 = 100;
@@ -154,6 +154,12 @@ fn lines<'a>(app: &App, tunnel: &'a TunnelStatus) -> Vec<Line<'a>> {
         };
         let style = if port.state.is_trouble() { coloured(app, Color::Yellow) } else { Style::new() };
         lines.push(Line::from(vec![Span::raw("port   "), Span::raw(place), Span::styled(state, style)]));
+    }
+    for mount in tunnel.mounts.iter().flatten().filter(|mount| mount.state != MountState::Unused) {
+        let state = format!("  {}, {} in {} files", mounts::state(mount), output::bytes(mount.bytes), mount.files);
+        let style = if mount.state.is_trouble() { coloured(app, Color::Yellow) } else { Style::new() };
+        let place = mount.path.display().to_string();
+        lines.push(Line::from(vec![Span::raw("mount  "), Span::raw(place), Span::styled(state, style)]));
     }
     lines
 }

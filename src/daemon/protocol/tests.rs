@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::*;
 use crate::config::{Access, Policy, Takes};
 use crate::failure::ExitCode;
-use crate::tunnel::PortState;
+use crate::tunnel::{MountState, MountUse, PortState};
 
 /// Compares the lines with the stored ones.
 fn assert_golden(name: &str, lines: &[String]) {
@@ -38,6 +38,7 @@ fn number_of_request(request: &Request) -> usize {
         Request::Reconnect => 4,
         Request::Reload { .. } => 5,
         Request::Down => 6,
+        Request::Mounts { .. } => 7,
     }
 }
 
@@ -54,6 +55,7 @@ fn number_of_event(event: &Event) -> usize {
         Event::AlreadyRunning => 8,
         Event::Draining { .. } => 9,
         Event::Stopped => 10,
+        Event::Mounts { .. } => 11,
     }
 }
 
@@ -68,7 +70,10 @@ fn requests() -> Vec<Request> {
         Request::OpenPorts { ports: Some(vec![8080]), of: Some(vec!["4f5e".into()]) },
         Request::OpenPorts { ports: None, of: None },
         Request::Reconnect,
-        Request::Reload { lazy: true, ports: false },
+        Request::Reload(Added { lazy: true, ..Added::default() }),
+        Request::Mounts { what: MountsTask::Check },
+        Request::Mounts { what: MountsTask::Sync },
+        Request::Mounts { what: MountsTask::Prune },
         Request::Down,
     ]
 }
@@ -109,6 +114,7 @@ fn status() -> TunnelStatus {
             remote: "auto".into(),
             lazy: false,
             ports: true,
+            mounts: Some(true),
             has_profile: true,
             read_only: false,
             remember: Some(false),
@@ -142,6 +148,24 @@ fn status() -> TunnelStatus {
             flows_open: 1,
             bytes_in: 5,
             bytes_out: 6,
+        }]),
+        mounts: Some(vec![MountStatus {
+            path: "/home/me/src".into(),
+            mirror: "/home/deploy/.cache/dtunnel/mounts/src-0123".into(),
+            containers: vec![MountUse {
+                id: "0123456789ab".into(),
+                container: "web".into(),
+                is_running: true,
+                read_only: false,
+            }],
+            state: MountState::InStep,
+            progress: None,
+            files: 12,
+            bytes: 3456,
+            last_change: Some("2026-11-25T12:00:00Z".into()),
+            conflicts: vec!["a.dtunnel-conflict-20261125T120000Z".into()],
+            failed: vec!["b: Permission denied".into()],
+            left: vec!["c: a socket, device or FIFO".into()],
         }]),
         engine: Some(EngineVersion { version: "27.3.1".into(), api_version: "1.47".into() }),
         last_error: Some("the connection to prod-1.example was lost".into()),
@@ -189,6 +213,8 @@ fn events() -> Vec<Event> {
         Event::Status { status: Box::new(TunnelStatus::down("prod-2")) },
         Event::Warning { message: "ssh_config: Foo is not obeyed".into(), said: false },
         Event::Warning { message: "https://login.example/device".into(), said: true },
+        Event::Mounts { removed: 2, trouble: None },
+        Event::Mounts { removed: 0, trouble: Some("the host has no tar".into()) },
     ];
     for step in [Step::Resolving, Step::Connecting, Step::HostKey, Step::Authenticating, Step::Confirming, Step::Engine]
     {
@@ -210,7 +236,7 @@ fn events() -> Vec<Event> {
 #[test]
 fn every_request_is_said_and_read_as_ever() {
     let requests = requests();
-    assert_eq!(requests.iter().map(number_of_request).collect::<BTreeSet<_>>(), (0..7).collect());
+    assert_eq!(requests.iter().map(number_of_request).collect::<BTreeSet<_>>(), (0..8).collect());
     assert_golden("requests", &requests.iter().map(line).collect::<Vec<_>>());
     for said in stored("requests") {
         let request: Request = serde_json::from_str(&said).expect(&said);
@@ -221,7 +247,7 @@ fn every_request_is_said_and_read_as_ever() {
 #[test]
 fn every_event_is_said_and_read_as_ever() {
     let events = events();
-    assert_eq!(events.iter().map(number_of_event).collect::<BTreeSet<_>>(), (0..11).collect());
+    assert_eq!(events.iter().map(number_of_event).collect::<BTreeSet<_>>(), (0..12).collect());
     assert_golden("events", &events.iter().map(line).collect::<Vec<_>>());
     for said in stored("events") {
         let event: Event = serde_json::from_str(&said).expect(&said);

@@ -59,6 +59,11 @@ pub fn bytes_of(name: &OsStr) -> io::Result<Vec<u8>> {
     Ok(name.as_bytes().to_vec())
 }
 
+/// What tells a file from another one with the same path, as `stat -c '%i %s %Y %Z'` says it.
+pub fn marks(meta: &std::fs::Metadata) -> String {
+    format!("{} {} {} {}", meta.ino(), meta.size(), meta.mtime(), meta.ctime())
+}
+
 /// What is known of a file that is open, or of a name.
 pub fn seen(meta: &std::fs::Metadata) -> Seen {
     let kind = match meta.file_type() {

@@ -43,7 +43,12 @@ pub(super) async fn open(
             Endpoint::Command { command, .. } => {
                 let (read, stderr) = mux::pipe()?;
                 errors = Some(receiver(read)?);
-                control.session(command, [stdin, stdout, stderr]).await?;
+                control.session(command, false, [stdin, stdout, stderr]).await?;
+            }
+            Endpoint::Subsystem(name) => {
+                let (read, stderr) = mux::pipe()?;
+                errors = Some(receiver(read)?);
+                control.session(name, true, [stdin, stdout, stderr]).await?;
             }
         }
         heard.note();

@@ -151,7 +151,7 @@ impl Master {
         let tells = |endpoint: &Endpoint| match endpoint {
             Endpoint::Streamlocal(_) => self.home.is_none(),
             Endpoint::Tcp { .. } => true,
-            Endpoint::Command { .. } => false,
+            Endpoint::Command { .. } | Endpoint::Subsystem(_) => false,
         };
         let endpoint = last.filter(tells).unwrap_or_else(Endpoint::of_true);
         match self.ask(&endpoint).await {

@@ -172,7 +172,7 @@ impl OpenSsh {
                 let kind = match endpoint {
                     Endpoint::Tcp { .. } if prohibits => Refusal::Prohibited,
                     Endpoint::Tcp { .. } | Endpoint::Streamlocal(_) => Refusal::ConnectFailed,
-                    Endpoint::Command { .. } => Refusal::Other,
+                    Endpoint::Command { .. } | Endpoint::Subsystem(_) => Refusal::Other,
                 };
                 Err(OpenError::Refused { endpoint: endpoint.to_string(), reason, kind })
             }

@@ -116,9 +116,14 @@ impl Control {
         self.granted(OK).await
     }
 
-    /// Runs a command in a session. Waits for the server's answer.
-    pub(super) async fn session(&mut self, command: &str, streams: [Descriptor; 3]) -> Result<(), Refused> {
-        let [tty, x11, agent, subsystem] = [0; 4];
+    /// Runs a command in a session, or has one with a subsystem of this name. Waits for the server's answer.
+    pub(super) async fn session(
+        &mut self,
+        command: &str,
+        is_subsystem: bool,
+        streams: [Descriptor; 3],
+    ) -> Result<(), Refused> {
+        let ([tty, x11, agent], subsystem) = ([0; 3], u32::from(is_subsystem));
         let request = Message::new(NEW_SESSION).u32(0).text("").u32(tty).u32(x11).u32(agent).u32(subsystem);
         self.send(&request.u32(NO_ESCAPE).text("").text(command)).await?;
         self.opened(&streams).await

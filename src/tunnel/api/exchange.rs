@@ -27,9 +27,9 @@ use super::answer::{Answer, Keeps, Progress};
 use super::ping::{self, Pings, Told};
 use super::request::{Line, Reading, Request};
 use crate::sync::lock;
-use crate::tunnel::binds;
+use crate::tunnel::binds::{self, Bind, Wanted};
 use crate::tunnel::dial::Kind;
-use crate::tunnel::guard::Police;
+use crate::tunnel::guard::{Effect, Police};
 
 pub(in crate::tunnel) use policed::Rejected;
 
@@ -40,16 +40,22 @@ const BODY_TIME: Duration = Duration::from_secs(10);
 /// As these two, under a guard, as in nginx (client_header_timeout). Between two requests a connection may stay open:
 /// SDKs keep idle ones, and so does the Engine.
 const POLICED_TIME: Duration = Duration::from_secs(60);
+/// At the end of a head.
+const END: &[u8] = b"\r\n\r\n";
 /// Limit of the answer about a created object that is read, in bytes.
 const MAX_MADE: usize = 64 << 10;
 /// How often a request without an answer is sent again.
 const MOST_REPEATS: u32 = 2;
 
-/// A request has changed which ports are published.
+/// A request has changed which ports are published, or may have ended what writes to mounted directories.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::tunnel) struct Changed {
-    /// The container that it has started, as the client named it.
-    pub(in crate::tunnel) starts: Option<String>,
+    /// What it may have changed.
+    pub(in crate::tunnel) effect: Effect,
+    /// The container that it names, as the client does.
+    pub(in crate::tunnel) container: Option<String>,
+    /// Whether it has started that.
+    pub(in crate::tunnel) starts: bool,
     /// Whether its answer ends with this data, and the client has sent all of it.
     pub(in crate::tunnel) is_answered: bool,
 }
@@ -59,7 +65,7 @@ pub(in crate::tunnel) struct Changed {
 pub(in crate::tunnel) struct FromHost {
     /// How many bytes of it the client gets.
     pub(in crate::tunnel) passes: usize,
-    /// It reports the success of a request that changes the published ports. Told once.
+    /// It reports the success of a request with such an effect. Told once.
     pub(in crate::tunnel) changed: Option<Changed>,
 }
 
@@ -80,8 +86,8 @@ pub(in crate::tunnel) struct Exchange {
     state: Mutex<State>,
     /// What is known of the Engine's answer to pings.
     pings: Arc<Pings>,
-    /// The local paths of the tunnel.
-    sockets: Arc<[String]>,
+    /// The binds of containers that are not passed on as they are.
+    wanted: Wanted,
     /// Decides on its requests, where there is a guard.
     police: Option<Arc<dyn Police>>,
     /// Notified when the client is to be cut, and when it has had more than an early answer.
@@ -129,7 +135,7 @@ enum Early {
 enum Phase {
     #[default]
     Between,
-    /// The head is here; its body is read, because it may name this tunnel's socket.
+    /// The head is here; its body is read, because it may name paths of this machine.
     Holding,
     Ready,
     Asked,
@@ -147,23 +153,36 @@ enum Phase {
 }
 
 impl Exchange {
-    /// Of a tunnel with these local sockets, and perhaps a guard.
-    pub(in crate::tunnel) fn new(pings: Arc<Pings>, sockets: Arc<[String]>, police: Option<Arc<dyn Police>>) -> Self {
-        Self { pings, sockets, police, ..Self::default() }
+    /// Of a tunnel that wants these binds of containers, and perhaps has a guard.
+    pub(in crate::tunnel) fn new(pings: Arc<Pings>, wanted: Wanted, police: Option<Arc<dyn Police>>) -> Self {
+        Self { pings, wanted, police, ..Self::default() }
     }
 
-    /// Is what is ready to give a container this tunnel's socket? That is not on the host.
-    pub(in crate::tunnel) fn names_our_socket(&self) -> bool {
+    /// Does what is ready wait for the host to be prepared for it: does it give a container a path of this machine, or start
+    /// one that may have such?
+    pub(in crate::tunnel) fn is_to_be_prepared(&self) -> bool {
         let state = lock(&self.state);
-        state.phase == Phase::Ready && !state.request.our_sockets.is_empty()
+        state.phase == Phase::Ready
+            && (!state.request.binds.is_empty()
+                || self.wanted.all && state.request.starts && !state.request.is_prepared)
     }
 
-    /// Puts `theirs`, a path on the host, in its place.
-    pub(in crate::tunnel) fn give_their_socket(&self, theirs: &str) {
+    /// The binds that it gives a container, and the container that it starts, as the client names it.
+    pub(in crate::tunnel) fn to_be_prepared(&self) -> (Vec<Bind>, Option<String>) {
+        let request = &lock(&self.state).request;
+        (request.binds.clone(), request.container.clone().filter(|_| request.starts))
+    }
+
+    /// The host is prepared for it, and the container gets these paths there in place of those.
+    pub(in crate::tunnel) fn prepared(&self, others: &[(Bind, String)]) {
         let mut state = lock(&self.state);
+        state.request.is_prepared = true;
+        let found = std::mem::take(&mut state.request.binds);
+        if found.is_empty() {
+            return;
+        }
         let Some(at) = state.request.body.take() else { return };
-        let found = std::mem::take(&mut state.request.our_sockets);
-        let body = binds::replaced(&state.pending[at.clone()], &found, theirs);
+        let body = binds::replaced(&state.pending[at.clone()], others);
         let head = binds::with_length(&state.pending[..at.start], body.len());
         state.pending = BytesMut::from(&[head, body].concat()[..]);
     }
@@ -234,14 +253,14 @@ impl Exchange {
                 let before = state.pending.len();
                 state.pending.extend_from_slice(&data);
                 let gathered = state.gather(before);
-                if state.phase == Phase::Holding { state.look_at_body(&self.sockets) } else { gathered }
+                if state.phase == Phase::Holding { state.look_at_body(&self.wanted) } else { gathered }
             }
             Phase::Holding => {
                 if !state.request.rest.takes_all(&data) {
                     state.phase = Phase::BlindReady;
                 }
                 state.pending.extend_from_slice(&data);
-                state.look_at_body(&self.sockets)
+                state.look_at_body(&self.wanted)
             }
             Phase::Ready | Phase::BlindReady => {
                 if !state.request.rest.takes_all(&data) {
@@ -312,12 +331,17 @@ impl Exchange {
             None => Progress::UntilClose,
         };
         let is_done = state.answer.as_ref().is_some_and(Answer::is_done);
-        if is_done && std::mem::take(&mut state.request.changes_ports) {
+        let effect = Some(state.request.effect).filter(|_| !state.request.is_told).unwrap_or_default();
+        // The head of the answer to a wait comes at once.
+        let is_told = effect != Effect::Waited || progress != Progress::More || was_answered || !data.ends_with(END);
+        if is_done && is_told && effect != Effect::None {
             let status = state.answer.as_ref().and_then(Answer::status);
+            state.request.is_told = true;
             // A 304 says that the container ran already (`ContainerStart` in the Engine's API).
-            let starts = state.request.starts.take().filter(|_| status != Some(304));
+            let starts = state.request.starts && status != Some(304);
             let is_answered = matches!(progress, Progress::Complete | Progress::Last) && state.request.rest.has_ended();
-            heard.changed = Some(Changed { starts, is_answered });
+            let container = state.request.container.clone();
+            heard.changed = Some(Changed { effect, container, starts, is_answered });
         }
         if progress == Progress::More {
             return heard;
@@ -386,7 +410,7 @@ impl Exchange {
                 let keeps = Keeps {
                     head: state.request.is_ping || self.police.is_some(),
                     body: if is_made { MAX_MADE } else { 0 },
-                    last: self.police.is_some() || state.request.starts.is_some(),
+                    last: self.police.is_some() || state.request.starts,
                 };
                 state.answer = Some(Answer::new(state.request.is_head, keeps));
                 state.answered = false;
@@ -483,13 +507,13 @@ impl Told for Exchange {
 }
 
 impl State {
-    /// Looks for this tunnel's socket in a body that is whole.
-    fn look_at_body(&mut self, sockets: &[String]) -> FromClient {
+    /// Looks for binds in a body that is whole.
+    fn look_at_body(&mut self, wanted: &Wanted) -> FromClient {
         if self.phase == Phase::Holding && !self.request.rest.has_ended() {
             return FromClient::Wait;
         }
         if let (Phase::Holding, Some(at)) = (self.phase, self.request.body.clone()) {
-            self.request.our_sockets = binds::find(&self.pending[at], sockets);
+            self.request.binds = wanted.find(&self.pending[at]);
             self.phase = Phase::Ready;
         }
         FromClient::Ready

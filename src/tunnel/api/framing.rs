@@ -8,6 +8,7 @@ use bytes::Bytes;
 
 use super::{Exchange, FromClient};
 use crate::sync::lock;
+use crate::tunnel::binds::Wanted;
 use crate::tunnel::guard::{ByHead, Head, Makes, Police, Refusal, Refused};
 
 /// Takes the place of a refused request, so that other readers can answer it in its turn.
@@ -41,7 +42,7 @@ pub struct Framing {
 impl Default for Framing {
     fn default() -> Self {
         let seen = Arc::<Everything>::default();
-        Self { exchange: Exchange::new(Arc::default(), Arc::default(), Some(seen.clone())), seen }
+        Self { exchange: Exchange::new(Arc::default(), Wanted::default(), Some(seen.clone())), seen }
     }
 }
 

@@ -9,9 +9,9 @@ use bytes::Bytes;
 use super::answer::{Answer, Seen};
 use super::ping::is_cli_ping;
 use crate::text;
-use crate::tunnel::binds::Found;
+use crate::tunnel::binds::Bind;
 use crate::tunnel::dial::Kind;
-use crate::tunnel::guard::{Body, Head, Rest, head_end, read_head};
+use crate::tunnel::guard::{Body, Effect, Head, Rest, head_end, read_head};
 
 /// Limit of a request's head, in bytes. The longest known header holds the credentials of all registries.
 pub(super) const MAX_HEAD: usize = 64 << 10;
@@ -30,10 +30,16 @@ pub(super) struct Request {
     pub(super) kind: Kind,
     pub(super) is_head: bool,
     pub(super) line: Line,
-    /// Whether its success may change the published ports.
-    pub(super) changes_ports: bool,
-    /// The container that it starts, as the client names it.
-    pub(super) starts: Option<String>,
+    /// What its success may change.
+    pub(super) effect: Effect,
+    /// The container that has that effect, as the client names it.
+    pub(super) container: Option<String>,
+    /// Whether it starts that.
+    pub(super) starts: bool,
+    /// Whether that is known to have happened.
+    pub(super) is_told: bool,
+    /// Whether the host is ready for it.
+    pub(super) is_prepared: bool,
     /// Whether it is the last one of its connection, by its headers.
     pub(super) last: bool,
     /// The rest of its body.
@@ -48,10 +54,10 @@ pub(super) struct Request {
     pub(super) is_ping: bool,
     /// When it was sent, as [`super::Pings::generation`] counts.
     pub(super) generation: u64,
-    /// The place of its body behind the head, if that may name this tunnel's socket.
+    /// The place of its body behind the head, if that may name paths of this machine.
     pub(super) body: Option<Range<usize>>,
     /// Where it does.
-    pub(super) our_sockets: Vec<Found>,
+    pub(super) binds: Vec<Bind>,
 }
 
 /// A request for people, without what may be secret in it.
@@ -137,6 +143,7 @@ impl Request {
     pub(super) fn becomes_new(&mut self) {
         self.is_ping = self.repeatable.as_deref().is_some_and(is_cli_ping);
         self.line.received = 0;
+        self.is_told = false;
         self.is_repeat = true;
     }
 
@@ -152,12 +159,15 @@ impl Request {
         let operation = head.operation();
         let is_question = matches!(head.method.as_str(), "GET" | "HEAD");
         let path = head.target.split('?').next().unwrap_or_default();
-        let starts = operation.and_then(|operation| operation.started(path)).map(str::to_owned);
+        let container = operation.and_then(|operation| operation.container(path)).map(str::to_owned);
         Self {
             kind: operation.map_or(Kind::Unknown, |operation| operation.kind),
             is_head: head.method == "HEAD",
-            changes_ports: operation.is_some_and(|operation| operation.changes_ports),
-            starts,
+            effect: operation.map_or(Effect::None, |operation| operation.effect),
+            container,
+            starts: operation.is_some_and(|operation| operation.starts),
+            is_told: false,
+            is_prepared: false,
             last: head.is_last(),
             rest: Rest::from(body),
             repeatable: (is_question && body == Body::None && !head.upgrades()).then(Bytes::new),
@@ -166,7 +176,7 @@ impl Request {
             is_ping: false,
             generation: 0,
             body: None,
-            our_sockets: Vec::new(),
+            binds: Vec::new(),
             line: Line { method: head.method.clone(), target: head.target.clone(), ..Line::default() },
         }
     }

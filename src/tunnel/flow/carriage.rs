@@ -9,8 +9,8 @@ use crate::ssh::Channel;
 use crate::tunnel::api::Exchange;
 use crate::tunnel::client::peer::Who;
 use crate::tunnel::counters::Counters;
+use crate::tunnel::follow_up::FollowUp;
 use crate::tunnel::pool::Lease;
-use crate::tunnel::ports::Looks;
 
 /// How a flow ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,8 +66,8 @@ pub(in crate::tunnel) struct Carriage<'a> {
     pub(in crate::tunnel) is_command: bool,
     /// Has the channel carried another client's requests?
     pub(in crate::tunnel) is_used: bool,
-    /// Where answers to requests that change published ports wait for these.
-    pub(in crate::tunnel) looks: &'a Looks,
+    /// What answers wait for on this machine.
+    pub(in crate::tunnel) follow_up: &'a FollowUp,
     /// May the client's next request go on here, as far as the settings are concerned?
     pub(in crate::tunnel) may_stay: &'a (dyn Fn() -> bool + Sync),
 }

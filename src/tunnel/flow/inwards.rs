@@ -12,7 +12,7 @@ use super::pace::{Pace, Pressure, Step};
 use super::send_buffer::SendBuffer;
 use crate::os::local_stream::LocalStream;
 use crate::ssh::{ChannelReader, Received};
-use crate::tunnel::api::{Changed, Exchange, FromHost};
+use crate::tunnel::api::{Exchange, FromHost};
 use crate::tunnel::client::error_answer::{answer, error_body};
 use crate::tunnel::client::peer::Who;
 use crate::tunnel::pool::Stall;
@@ -175,11 +175,11 @@ impl<'a> Inwards<'a> {
     fn hear(&mut self, exchange: &Exchange, data: &mut Bytes) {
         let FromHost { passes, changed } = exchange.host_sent(data);
         data.truncate(passes);
-        if let Some(Changed { starts, is_answered }) = changed {
-            self.is_whole = self.buffer.is_empty() && is_answered;
+        if let Some(changed) = changed {
+            self.is_whole = self.buffer.is_empty() && changed.is_answered;
             self.shared.holding.store(true, Relaxed);
-            let looks = self.carriage.looks;
-            self.held = Some(Box::pin(async move { looks.once_more(starts.as_deref()).await }));
+            let follow_up = self.carriage.follow_up;
+            self.held = Some(Box::pin(async move { follow_up.on(&changed).await }));
         }
         if let Some(is_clean) = exchange.must_leave() {
             self.shared.is_clean.store(is_clean, Relaxed);

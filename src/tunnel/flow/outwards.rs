@@ -50,8 +50,8 @@ pub(super) async fn outwards(
             }
             Some(kind) => {
                 // A request: the first one on this channel has been placed here.
-                let is_to_be_changed = carriage.exchange.is_some_and(Exchange::names_our_socket);
-                if is_to_be_changed || !((carriage.may_stay)() && carriage.lease.takes(kind)) {
+                let is_to_be_prepared = carriage.exchange.is_some_and(Exchange::is_to_be_prepared);
+                if is_to_be_prepared || !((carriage.may_stay)() && carriage.lease.takes(kind)) {
                     return Outward::Elsewhere;
                 }
                 shared.requests.fetch_add(1, Relaxed);

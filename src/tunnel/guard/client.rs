@@ -87,6 +87,11 @@ impl GuardedClient {
                     let judged = self.inspect(pass, &ours, &questions).await?;
                     (body, settled) = (Some(judged.0), judged.1);
                 }
+                // It was judged as it was written.
+                if let Some(judged) = body {
+                    let mirrored = self.tunnel.with_mirrors(judged).await;
+                    body = Some(mirrored.map_err(|why| (StatusCode::BAD_REQUEST, why))?);
+                }
             } else {
                 Rules::drop_body(operation, here).map_err(forbidden)?;
                 body = None;

@@ -33,10 +33,10 @@ pub(in crate::tunnel) struct Operation {
     pub(super) makes: Option<Makes>,
     /// The amount of data on its flow.
     pub(in crate::tunnel) kind: Kind,
-    /// Whether its success may change the published ports.
-    pub(in crate::tunnel) changes_ports: bool,
+    /// What its success may change, beyond what it is asked for.
+    pub(in crate::tunnel) effect: Effect,
     /// Whether it starts the container that its path names.
-    starts: bool,
+    pub(in crate::tunnel) starts: bool,
     /// Whether its body may give a container a socket of the host's.
     pub(in crate::tunnel) has_binds: bool,
 }
@@ -49,6 +49,19 @@ impl PartialEq for Operation {
 }
 
 impl Eq for Operation {}
+
+/// What follows from an operation on this machine.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(in crate::tunnel) enum Effect {
+    #[default]
+    None,
+    /// The published ports are others. A container may have ended, too.
+    Ports,
+    /// What a container, or a command in one, has written is complete.
+    Written,
+    /// As [`Effect::Written`], once the answer ends: its head comes before.
+    Waited,
+}
 
 /// The treatment of a request's body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -137,7 +150,7 @@ pub(super) const fn plain(name: &'static str, method: &'static str, path: &'stat
         reaches: None,
         makes: None,
         kind: Kind::Short,
-        changes_ports: false,
+        effect: Effect::None,
         starts: false,
         has_binds: false,
     }
@@ -196,11 +209,16 @@ impl Operation {
 
     /// Marks an operation that starts a container, whose ports are published then.
     pub(super) const fn starts(self) -> Self {
-        Self { starts: true, changes_ports: true, ..self }
+        Self { starts: true, effect: Effect::Ports, ..self }
     }
 
     pub(super) const fn changes_ports(self) -> Self {
-        Self { changes_ports: true, ..self }
+        Self { effect: Effect::Ports, ..self }
+    }
+
+    /// Marks an operation that tells the end of a command in a container.
+    pub(super) const fn tells_end(self, effect: Effect) -> Self {
+        Self { effect, ..self }
     }
 
     /// Marks an operation with an unbounded amount of data.
@@ -208,9 +226,10 @@ impl Operation {
         Self { kind: Kind::Streaming, ..self }
     }
 
-    /// The container that a request with this path starts, as the path names it (`/containers/NAME/start`).
-    pub(in crate::tunnel) fn started<'a>(&self, path: &'a str) -> Option<&'a str> {
-        path.rsplit('/').nth(1).filter(|_| self.starts)
+    /// The container that a request with this path affects, as the path names it (`/containers/NAME/start`).
+    pub(in crate::tunnel) fn container<'a>(&self, path: &'a str) -> Option<&'a str> {
+        let behind = self.path.strip_prefix("/containers/{}").filter(|_| self.effect != Effect::None)?;
+        path.rsplit('/').nth(behind.matches('/').count())
     }
 
     /// How many values of this query parameter are read; None if the parameter is not allowed.

@@ -1,7 +1,7 @@
 //! The operations of the Engine API (version 1.56; earlier ones down to 1.24 have no others), by method, path and,
 //! where needed, query; with the policies that allow each, and the functions that judge it.
 
-use super::operation::{BUILD, CONTAINERS, Makes, Operation, READ, Reach, When, plain};
+use super::operation::{BUILD, CONTAINERS, Effect, Makes, Operation, READ, Reach, When, plain};
 use super::query::Query;
 use super::{bodies, queries};
 
@@ -53,12 +53,12 @@ pub(super) const OPERATIONS: &[Operation] = &[
     plain("containers.resize", "POST", "/containers/{}/resize", CONTAINERS).takes("h w"),
     plain("containers.attach", "POST", "/containers/{}/attach", CONTAINERS).takes(ATTACH).upgrades("tcp").reaches(Reach::Container).streams(),
     plain("containers.attach-ws", "GET", "/containers/{}/attach/ws", CONTAINERS).takes(ATTACH).upgrades("websocket").reaches(Reach::Container).streams(),
-    plain("containers.wait", "POST", "/containers/{}/wait", CONTAINERS).takes("condition"),
+    plain("containers.wait", "POST", "/containers/{}/wait", CONTAINERS).takes("condition").tells_end(Effect::Waited),
     plain("containers.delete", "DELETE", "/containers/{}", CONTAINERS).takes("force link v").changes_ports(),
     // Deletes a link, by the names of its two ends.
     plain("containers.delete", "DELETE", "/containers/{}/{}", CONTAINERS).takes("force link v"),
     plain("containers.exec", "POST", "/containers/{}/exec", CONTAINERS).judged(bodies::judge_exec).reaches(Reach::Container).makes(Makes::Exec),
-    plain("exec.inspect", "GET", "/exec/{}/json", READ),
+    plain("exec.inspect", "GET", "/exec/{}/json", READ).tells_end(Effect::Written),
     plain("exec.start", "POST", "/exec/{}/start", CONTAINERS).judged(bodies::judge_exec_start).upgrades("tcp").reaches(Reach::Exec).streams(),
     plain("exec.resize", "POST", "/exec/{}/resize", CONTAINERS).takes("h w"),
     plain("images.list", "GET", "/images/json", READ).takes("all digests filter filters identity manifests only_ids shared-size"),

@@ -33,6 +33,17 @@ pub(super) struct Progress {
     pub(super) total_files: u64,
 }
 
+impl Progress {
+    /// How much of it is done; None if there is nothing to do.
+    pub(super) fn percent(self) -> Option<u8> {
+        let (done, total) = match self.total_bytes {
+            0 => (self.done_files, self.total_files),
+            total => (self.done_bytes, total),
+        };
+        u8::try_from((done.saturating_mul(100)).checked_div(total)?.min(100)).ok()
+    }
+}
+
 /// Counts; read from any thread at any time. The fields may be of different moments.
 #[derive(Debug, Default)]
 pub(super) struct Meter {

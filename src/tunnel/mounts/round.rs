@@ -6,6 +6,7 @@
 mod quick;
 
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
@@ -40,7 +41,8 @@ pub(super) struct Mount<R> {
     mirror: Mirror<R>,
     journal: Arc<Mutex<Journal>>,
     bounds: Bounds,
-    read_only: bool,
+    /// Does nothing come back from the host?
+    read_only: AtomicBool,
     /// One round or push at a time.
     turn: tokio::sync::Mutex<()>,
     /// What the last round has read.
@@ -91,7 +93,7 @@ impl<R: Run> Mount<R> {
             mirror,
             journal: Arc::new(Mutex::new(journal)),
             bounds,
-            read_only,
+            read_only: AtomicBool::new(read_only),
             turn: tokio::sync::Mutex::default(),
             last: Arc::default(),
             leftovers,
@@ -117,6 +119,11 @@ impl<R: Run> Mount<R> {
             Some(name) => format!("{tree}/{}", String::from_utf8_lossy(name.as_bytes())),
             None => tree,
         }
+    }
+
+    /// From the next round on.
+    pub(super) fn set_read_only(&self, read_only: bool) {
+        self.read_only.store(read_only, Relaxed);
     }
 
     /// How far a round is. Cheap.
@@ -201,7 +208,7 @@ impl<R: Run> Mount<R> {
         let journal = lock(&self.journal);
         let rules = Rules {
             grain: there.grain,
-            read_only: self.read_only,
+            read_only: self.read_only.load(Relaxed),
             is_same_mirror: there.identity.as_deref() == Some(journal.mirror()),
             time,
         };

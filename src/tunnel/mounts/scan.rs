@@ -33,7 +33,7 @@ impl Default for Bounds {
 }
 
 /// What is mounted here.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Source {
     /// The directory, or the one that the file is in.
     pub(super) dir: PathBuf,
@@ -56,6 +56,14 @@ impl Source {
         match (path.parent(), name) {
             (Some(dir), Some(name)) if meta.is_file() => Ok(Self { dir: dir.into(), only: Some(name) }),
             _ => Err(io::Error::other("neither a directory nor a regular file with a name in UTF-8")),
+        }
+    }
+
+    /// Its path.
+    pub(super) fn path(&self) -> PathBuf {
+        match &self.only {
+            Some(name) => self.dir.join(String::from_utf8_lossy(name.as_bytes()).as_ref()),
+            None => self.dir.clone(),
         }
     }
 

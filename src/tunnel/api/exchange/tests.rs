@@ -222,15 +222,15 @@ fn a_question_without_an_answer_is_sent_again_and_nothing_else() {
 fn what_changes_ports_is_told_once_it_has_been_carried_out() {
     const DONE: &[u8] = b"HTTP/1.1 204 No Content\r\n\r\n";
     for (request, answer, told) in [
-        ("POST /v1.41/containers/a/start", DONE, Some(Some("a"))),
-        ("POST /containers/a/restart?t=1", DONE, Some(Some("a"))),
-        ("DELETE /containers/a?force=1", DONE, Some(None)),
-        ("POST /containers/a/start", b"HTTP/1.1 304 Not Modified\r\n\r\n", Some(None)),
+        ("POST /v1.41/containers/a/start", DONE, Some(true)),
+        ("POST /containers/a/restart?t=1", DONE, Some(true)),
+        ("DELETE /containers/a?force=1", DONE, Some(false)),
+        ("POST /containers/a/start", b"HTTP/1.1 304 Not Modified\r\n\r\n", Some(false)),
         ("POST /containers/a/start", b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n", None),
         // Whole URIs.
-        ("POST http://x/v1.41/containers/a/start", DONE, Some(Some("a"))),
-        ("POST Unix+http://%2Fx:1/containers/a/restart?t=1", DONE, Some(Some("a"))),
-        ("DELETE http:///containers/a", DONE, Some(None)),
+        ("POST http://x/v1.41/containers/a/start", DONE, Some(true)),
+        ("POST Unix+http://%2Fx:1/containers/a/restart?t=1", DONE, Some(true)),
+        ("DELETE http:///containers/a", DONE, Some(false)),
         ("POST /containers/a/pause", DONE, None),
         ("POST http://x/containers/a/pause", DONE, None),
         ("DELETE /volumes/a", DONE, None),
@@ -239,9 +239,40 @@ fn what_changes_ports_is_told_once_it_has_been_carried_out() {
         ask(&exchange, format!("{request} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes());
         assert_eq!(exchange.host_sent(b"HTTP/1.1 100 Continue\r\n\r\n").changed, None);
         assert_eq!(exchange.host_sent(&answer[..answer.len() - 1]).changed, None, "{request}");
-        let told = told.map(|starts: Option<&str>| Changed { starts: starts.map(str::to_owned), is_answered: true });
+        let told = told.map(|starts| Changed {
+            effect: Effect::Ports,
+            container: Some("a".into()),
+            starts,
+            is_answered: true,
+        });
         assert_eq!(exchange.host_sent(&answer[answer.len() - 1..]).changed, told, "{request}");
         assert!(exchange.is_between());
+    }
+}
+
+#[test]
+fn the_end_of_a_command_in_a_container_is_told_with_its_answer() {
+    let told = |exchange: &Exchange, data: &str| {
+        let changed = exchange.host_sent(data.as_bytes()).changed?;
+        assert!(!changed.starts);
+        Some((changed.effect, changed.container))
+    };
+    let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let (body, end) = ("15\r\n{\"StatusCode\":0}\r\n...\r\n", "0\r\n\r\n");
+    let waited = Some((Effect::Waited, Some("a".to_owned())));
+    let wait = Exchange::default();
+    ask(&wait, b"POST /containers/a/wait?condition=removed HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert_eq!(told(&wait, head), None, "it still runs");
+    assert_eq!(told(&wait, body), waited);
+    assert_eq!(told(&wait, end), None);
+    let at_once = Exchange::default();
+    ask(&at_once, b"POST /containers/a/wait HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert_eq!(told(&at_once, &[head, body].concat()), waited);
+    // Asked twice with the same bytes on one connection.
+    let inspect = Exchange::default();
+    for _ in 0..3 {
+        ask(&inspect, b"GET /exec/e/json HTTP/1.1\r\nHost: x\r\n\r\n");
+        assert_eq!(told(&inspect, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"), Some((Effect::Written, None)));
     }
 }
 
@@ -401,7 +432,7 @@ fn who_was_told_otherwise_and_has_had_nothing_else_is_cut() {
     ]) {
         let pings = Arc::<Pings>::default();
         pings.heard(0, Some(head("").as_bytes()));
-        let clients = [(); 3].map(|()| Arc::new(Exchange::new(pings.clone(), Arc::default(), None)));
+        let clients = [(); 3].map(|()| Arc::new(Exchange::new(pings.clone(), Wanted::default(), None)));
         let early = pings.answer(std::time::SystemTime::now()).expect("known");
         clients[..2].iter().for_each(|client| drop(client.answer_early(&early)));
         // The first one has asked on, and has an answer.
@@ -417,7 +448,7 @@ fn who_was_told_otherwise_and_has_had_nothing_else_is_cut() {
 
 #[test]
 fn a_body_that_may_name_our_socket_is_looked_at_whole_and_only_then() {
-    let ours: Arc<[String]> = [String::from("/run/lab.sock")].into();
+    let ours = Wanted { sockets: [String::from("/run/lab.sock")].into(), all: false };
     let create = |bind: &str| {
         let body = format!("{{\"HostConfig\":{{\"Binds\":[\"{bind}:/var/run/docker.sock\"]}}}}");
         let head = "POST /v1.41/containers/create?name=a HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n";
@@ -433,10 +464,13 @@ fn a_body_that_may_name_our_socket_is_looked_at_whole_and_only_then() {
                 assert_eq!(take(&exchange, data), expected);
                 assert_eq!(exchange.ready().is_some(), expected == FromClient::Ready);
             }
-            assert_eq!(exchange.names_our_socket(), is_ours);
+            assert_eq!(exchange.is_to_be_prepared(), is_ours);
             if is_ours {
-                exchange.give_their_socket("/run/docker.sock");
-                assert!(!exchange.names_our_socket());
+                let (binds, starts) = exchange.to_be_prepared();
+                assert_eq!(starts, None);
+                let others: Vec<_> = binds.into_iter().map(|bind| (bind, "/run/docker.sock".into())).collect();
+                exchange.prepared(&others);
+                assert!(!exchange.is_to_be_prepared());
             }
             let expected = if is_ours { create("/run/docker.sock") } else { request };
             assert_eq!(String::from_utf8_lossy(&exchange.begin()), expected);
@@ -446,11 +480,29 @@ fn a_body_that_may_name_our_socket_is_looked_at_whole_and_only_then() {
     }
 }
 
+#[test]
+fn a_container_that_may_have_mounts_is_prepared_for_before_it_is_started() {
+    for all in [false, true] {
+        let exchange = Exchange::new(Arc::default(), Wanted { all, ..Wanted::default() }, None);
+        for _ in 0..2 {
+            take(&exchange, b"POST /v1.41/containers/web/start HTTP/1.1\r\nHost: x\r\n\r\n");
+            assert_eq!(exchange.is_to_be_prepared(), all);
+            if all {
+                assert_eq!(exchange.to_be_prepared(), (vec![], Some("web".into())));
+                exchange.prepared(&[]);
+                assert!(!exchange.is_to_be_prepared());
+            }
+            assert!(exchange.begin().starts_with(b"POST /v1.41/containers/web/start "));
+            hear(&exchange, b"HTTP/1.1 204 No Content\r\n\r\n");
+        }
+    }
+}
+
 /// However it does not come, what there is of it passes as it is.
 #[tokio::test(start_paused = true)]
 async fn a_body_that_stays_away_passes_as_far_as_it_came() {
     let begun = |length: u64, more: &str| {
-        let exchange = Exchange::new(Arc::default(), [String::from("/run/lab.sock")].into(), None);
+        let exchange = Exchange::new(Arc::default(), Wanted::default(), None);
         let text = format!("POST /containers/create HTTP/1.1\r\nHost: x\r\n{more}Content-Length: {length}\r\n\r\n{{");
         (take(&exchange, text.as_bytes()), exchange, text)
     };

@@ -132,6 +132,22 @@ impl<R: Run> Mirror<R> {
         Self { way: Way::Sftp(tokio::sync::Mutex::default()), ..Self::new(run, root) }
     }
 
+    /// The login's directory on the host, by SFTP.
+    ///
+    /// # Errors
+    /// The connection's; the server's.
+    pub(super) async fn home_by_sftp(run: &R) -> io::Result<String> {
+        Session::open(run.sftp().await?).await?.real(".").await
+    }
+
+    /// Whether the host has something at this path, by SFTP.
+    ///
+    /// # Errors
+    /// The connection's; the server's.
+    pub(super) async fn is_there_by_sftp(run: &R, path: &str) -> io::Result<bool> {
+        Session::open(run.sftp().await?).await?.is_there(path).await
+    }
+
     /// The session, if the way is by SFTP.
     async fn session(&self) -> io::Result<Option<Arc<Session>>> {
         let Way::Sftp(session) = &self.way else { return Ok(None) };

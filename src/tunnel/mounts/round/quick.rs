@@ -1,6 +1,7 @@
 //! What is less than a round: a look at the host alone, and a push of what is known to have changed here.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use tokio::task::spawn_blocking;
 
@@ -22,7 +23,7 @@ impl<R: Run> Mount<R> {
     ///
     /// # Errors
     /// As of [`Self::round`].
-    pub(super) async fn look(&self) -> Result<Option<Report>, Error> {
+    pub(in crate::tunnel::mounts) async fn look(&self) -> Result<Option<Report>, Error> {
         let _turn = self.take_turn().await?;
         let looking = self.mirror.meter().begin(Phase::Looking, &[]);
         let there = self.mirror.scan(self.bounds).await.map_err(Error::Host)?;
@@ -39,7 +40,7 @@ impl<R: Run> Mount<R> {
     ///
     /// # Errors
     /// The system cannot watch: then the owner calls [`Self::round`] at intervals.
-    pub(super) async fn watch(&self) -> Result<Watcher, NotWatched> {
+    pub(in crate::tunnel::mounts) async fn watch(&self) -> Result<Watcher, NotWatched> {
         let (source, last) = (self.source.clone(), self.last.clone());
         let is_ignored = move |path: &RelPath| {
             let last = lock(&last);
@@ -56,7 +57,7 @@ impl<R: Run> Mount<R> {
     ///
     /// # Errors
     /// As of [`Self::round`].
-    pub(super) async fn push(&self, paths: Vec<RelPath>) -> Result<Report, Error> {
+    pub(in crate::tunnel::mounts) async fn push(&self, paths: Vec<RelPath>) -> Result<Report, Error> {
         let _turn = self.take_turn().await?;
         let undone = Report { needs_round: true, ..Report::default() };
         let Some(last) = lock(&self.last).clone() else { return Ok(undone) };
@@ -80,7 +81,8 @@ impl<R: Run> Mount<R> {
         if bytes > bounds.bytes || u64::try_from(entries).unwrap_or(u64::MAX) > bounds.entries {
             return Ok(undone);
         }
-        let rules = Rules { grain: Grain::Nanosecond, read_only: self.read_only, is_same_mirror: true, time: "" };
+        let rules =
+            Rules { grain: Grain::Nanosecond, read_only: self.read_only.load(Relaxed), is_same_mirror: true, time: "" };
         let plan = plan(&part.base, &part.here, &part.there, rules);
         let is_ours =
             |step: &Step| matches!(step, Step::Push { .. } | Step::ModeThere { .. } | Step::DeleteThere { .. });

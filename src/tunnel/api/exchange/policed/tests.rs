@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::config::{Access, Policy};
-use crate::tunnel::api::Changed;
+use crate::tunnel::binds::Wanted;
 use crate::tunnel::guard::pass_for_tests;
 
 const CREATED: &[u8] = b"HTTP/1.1 201 Created\r\nServer: x\r\nContent-Length: 10\r\n\r\n{\"Id\":\"a\"}";
@@ -40,7 +40,7 @@ impl Police for Constable {
 
 fn exchange() -> (Exchange, Arc<Constable>) {
     let constable = Arc::<Constable>::default();
-    (Exchange::new(Arc::default(), Arc::default(), Some(constable.clone())), constable)
+    (Exchange::new(Arc::default(), Wanted::default(), Some(constable.clone())), constable)
 }
 
 fn take(exchange: &Exchange, data: &[u8]) -> FromClient {
@@ -175,7 +175,8 @@ fn a_body_that_is_not_looked_at_follows_its_judged_head() {
     passes(&exchange, asked, None);
     assert_eq!(&exchange.begin()[..], format!("{head}ab").as_bytes());
     assert_eq!(sent(&exchange, b"cd"), "cd");
-    assert_eq!(exchange.host_sent(DONE).changed, Some(Changed { starts: Some("a".into()), is_answered: true }));
+    let changed = exchange.host_sent(DONE).changed.expect("told");
+    assert_eq!((changed.container.as_deref(), changed.starts, changed.is_answered), (Some("a"), true, true));
 }
 
 #[test]
@@ -293,7 +294,7 @@ impl Police for Counting {
 
 #[test]
 fn a_repeated_request_is_the_same_and_is_decided_on_each_time() {
-    let exchange = Exchange::new(Arc::default(), Arc::default(), Some(Arc::new(Counting(Mutex::new(4)))));
+    let exchange = Exchange::new(Arc::default(), Wanted::default(), Some(Arc::new(Counting(Mutex::new(4)))));
     let (one, other) = ("GET /info HTTP/1.1\r\nHost: x\r\n\r\n", "GET /info?a=1 HTTP/1.1\r\nHost: x\r\n\r\n");
     for request in [one, one, other, one] {
         assert_eq!(sent(&exchange, request.as_bytes()), request);

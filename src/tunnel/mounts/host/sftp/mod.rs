@@ -152,8 +152,13 @@ impl Session {
         Ok(Self { raw, has_posix_rename, is_swept: AtomicBool::new(false), root: OnceLock::new() })
     }
 
+    /// Whether there is something at the path.
+    pub(super) async fn is_there(&self, path: &str) -> io::Result<bool> {
+        Ok(optional(self.raw.lstat(path).await.map_err(failed))?.is_some())
+    }
+
     /// Where the path really is.
-    async fn real(&self, path: &str) -> io::Result<String> {
+    pub(super) async fn real(&self, path: &str) -> io::Result<String> {
         let names = self.raw.realpath(path).await.map_err(failed)?.files;
         names.into_iter().next().map(|file| file.filename).ok_or_else(|| io::Error::other("no path"))
     }
