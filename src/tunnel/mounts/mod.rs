@@ -5,7 +5,8 @@
 //!
 //! A round (`round`) reads both sides (`scan`, `host`), decides from them and from what was in step at last (`journal`)
 //! what is to be done (`reconcile`, pure), and does it here (`apply`) and there (`host`). Commands run on the host through
-//! [`host::Run`]; nothing here knows of connections or of the Engine.
+//! [`host::Run`], or SFTP where the login may run none; nothing here knows of connections or of the Engine. A watcher
+//! (`watcher`) tells of changes here, which are pushed by themselves (`round::quick`).
 //!
 //! No file here is ever lost, whatever the host does and wherever a round is cut: docs of `reconcile` and `apply`.
 

@@ -1,9 +1,10 @@
 //! What is in the mirror, from the host's answer.
 
-use std::io;
+use std::io::{self, Read};
 
 use sha2::{Digest, Sha256};
 
+use super::scripts;
 use crate::tunnel::mounts::scan::Bounds;
 use crate::tunnel::mounts::tree::{Grain, MAX_LENGTH, Node, Reading, RelPath, Touched, Tree, is_own_name};
 
@@ -31,6 +32,20 @@ pub(in crate::tunnel::mounts) struct Listing {
 /// Longest answer that is read, in bytes.
 pub(super) fn most_bytes(bounds: Bounds) -> u64 {
     bounds.entries.saturating_mul(PER_ENTRY).saturating_add(BESIDE)
+}
+
+/// The answer as it was before the host compressed it.
+///
+/// # Errors
+/// It is cut, or has more than `most` bytes.
+pub(super) fn unpacked(answer: Vec<u8>, most: u64) -> io::Result<Vec<u8>> {
+    let Some(packed) = answer.strip_prefix(scripts::PACKED) else { return Ok(answer) };
+    let mut unpacked = Vec::new();
+    flate2::read::GzDecoder::new(packed).take(most + 1).read_to_end(&mut unpacked).map_err(|_| cut())?;
+    match u64::try_from(unpacked.len()).is_ok_and(|length| length <= most) {
+        true => Ok(unpacked),
+        false => Err(io::Error::other("the mirror on the host has more files than may be mounted")),
+    }
 }
 
 /// Reads the answer of [`super::scripts::SCAN`].
@@ -234,6 +249,19 @@ mod tests {
         assert_eq!(listing.reading.tree.get(&path(b"l")), Some(&Node::Link { target: b"d".as_slice().into() }));
         assert_eq!((listing.grain, listing.reading.is_partial), (Grain::Second, true));
         assert_eq!(listing.failed.len(), 2);
+    }
+
+    #[test]
+    fn a_compressed_answer_is_bounded_and_must_be_whole() {
+        let mut packer = flate2::write::GzEncoder::new(scripts::PACKED.to_vec(), flate2::Compression::fast());
+        std::io::Write::write_all(&mut packer, &[b'x'; 100_000]).expect("packed");
+        let packed = packer.finish().expect("packed");
+        assert_eq!(unpacked(packed.clone(), 100_000).expect("unpacked").len(), 100_000);
+        assert!(unpacked(packed.clone(), 99_999).is_err());
+        for length in scripts::PACKED.len()..packed.len() {
+            assert!(unpacked(packed[..length].to_vec(), 100_000).is_err(), "{length}");
+        }
+        assert_eq!(unpacked(b"gone\0".to_vec(), 9).expect("as it is"), b"gone\0");
     }
 
     #[test]

@@ -227,7 +227,8 @@ impl<R: Run> Mirror<R> {
         {
             return Ok(listing.clone());
         }
-        let listing = tokio::task::spawn_blocking(move || listing::parse(&answer, bounds)).await?;
+        let parsed = move || listing::parse(&listing::unpacked(answer, most)?, bounds);
+        let listing = tokio::task::spawn_blocking(parsed).await?;
         *lock(&self.last) = listing.as_ref().ok().cloned();
         listing.map_err(|error| match last_lines(&ended.stderr, 1).pop() {
             Some(line) => io::Error::other(format!("{error}: {line}")),

@@ -16,7 +16,7 @@ identity() {
 /// Prints fields that end with a NUL each: the identity, the kind of tools, then for each path three fields (kind, mode in
 /// octal, size, time; path; target), kind `U` for what cannot be read. busybox's stat prints lines, so names with a line
 /// break cannot be told there: kind `N`. At the end the status. Only [`SAME`] if all of that has the digest `D`: then what
-/// was read here last, and has that digest, is what is there.
+/// was read here last, and has that digest, is what is there. Behind [`PACKED`] all of it is compressed, where the host can.
 pub(super) const SCAN: &str = r#"if ! [ -d "$R/tree" ] || ! [ -r "$R/mark" ]; then printf 'gone\0'; exit 0; fi
 cd -P "$R/tree" || exit 3
 look() {
@@ -39,8 +39,11 @@ else
 fi
 }
 [ -n "$D" ] && d=$(look 2>/dev/null | sha256sum 2>/dev/null) && [ "${d%% *}" = "$D" ] && printf 'same\0' && exit 0
-look
+if command -v gzip >/dev/null 2>&1; then printf 'gzip\0'; look | gzip -1; else look; fi
 "#;
+
+/// The answer is compressed (RFC 1952) from here on.
+pub(super) const PACKED: &[u8] = b"gzip\0";
 
 /// The answer that means: what was read last.
 pub(super) const SAME: &[u8] = b"same\0";

@@ -52,7 +52,8 @@ impl<R: Run> Mount<R> {
     }
 
     /// Takes changes here to the host, at `paths` and below them, without a look at what the host has: what changed there
-    /// too is not touched, nor is anything here. That is left to the next round, if the report says so.
+    /// too, by size and time as the host tells them, is not touched, nor is anything here. That is left to the next round,
+    /// if the report says so.
     ///
     /// # Errors
     /// As of [`Self::round`].

@@ -50,24 +50,29 @@ pub(in super::super) async fn send(
     meter: Arc<Meter>,
 ) -> io::Result<Sent> {
     let mut sent = Sent { done: vec![false; sending.steps.len()], identity: None, said: Vec::new() };
-    let root = made(session, root).await?;
-    let marks = session.marks(&root).await?;
+    let root = match session.root.get() {
+        Some(root) if sending.fill.is_none() => root.clone(),
+        _ => made(session, root).await?,
+    };
+    let nonce = format!("{:032x}", fastrand::u128(..));
+    let stage = format!("{root}/stage.{nonce}");
+    let (marks, staged) = tokio::join!(session.marks(&root), session.raw.mkdir(&stage, with_mode(0o700)));
+    let marks = marks?;
+    staged.map_err(failed)?;
     let is_meant =
         sending.identity.is_none() || marks.as_ref().map(|marks| &marks.identity) == sending.identity.as_ref();
     if !is_meant {
+        session.raw.rmdir(&stage).await.map_err(failed)?;
         sent.said.push("the mirror is another one by now".into());
         return Ok(sent);
     }
     if !session.is_swept.swap(true, Ordering::Relaxed) {
         for (name, _) in session.names(&root, usize::MAX).await? {
-            if name.starts_with("stage.") {
+            if name.strip_prefix("stage.").is_some_and(|of| of != nonce) {
                 remove_all(session.clone(), format!("{root}/{name}")).await?;
             }
         }
     }
-    let nonce = format!("{:032x}", fastrand::u128(..));
-    let stage = format!("{root}/stage.{nonce}");
-    session.raw.mkdir(&stage, with_mode(0o700)).await.map_err(failed)?;
     let is_fill = sending.fill.is_some();
     let tree = if is_fill { format!("{stage}/tree") } else { format!("{root}/tree") };
     let in_place = sending.in_place;
@@ -76,10 +81,13 @@ pub(in super::super) async fn send(
         Some(mode) => fill(Arc::new(work), &root, &nonce, mode, &sending.steps, &mut sent).await,
         None => steps(Arc::new(work), &sending.steps, &mut sent).await,
     };
-    let removed = remove_all(session.clone(), stage).await;
+    // Empty, if nothing went wrong.
+    if session.raw.rmdir(&stage).await.is_err() {
+        remove_all(session.clone(), stage).await?;
+    }
     done?;
-    removed?;
-    sent.identity = session.marks(&root).await?.map(|marks| marks.identity);
+    let marks = if is_fill { session.marks(&root).await? } else { marks };
+    sent.identity = marks.map(|marks| marks.identity);
     Ok(sent)
 }
 
@@ -256,6 +264,7 @@ impl Work {
             return Ok(true);
         }
         if !self.is_as_planned(path, over).await? {
+            session.raw.remove(&staged).await.map_err(failed)?;
             return Ok(false);
         }
         match over {

@@ -26,8 +26,15 @@ pub(in super::super) async fn scan(session: &Arc<Session>, root: &str, bounds: B
         digest: String::new(),
         failed: Vec::new(),
     };
-    let Some(root) = optional(session.real(root).await)? else { return Ok(nothing) };
+    let root = match session.root.get() {
+        Some(root) => root.clone(),
+        None => {
+            let Some(root) = optional(session.real(root).await)? else { return Ok(nothing) };
+            root
+        }
+    };
     let Some(marks) = session.marks(&root).await? else { return Ok(nothing) };
+    let root = session.root.get_or_init(|| root);
     let mut walk = Walk { listing: Listing { identity: Some(marks.identity), ..nothing }, bounds, bytes: 0 };
     let tree = format!("{root}/tree");
     let most = usize::try_from(bounds.entries).unwrap_or(usize::MAX);

@@ -18,8 +18,8 @@ mod look;
 mod take;
 
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
 
 use russh_sftp::client::error::Error;
 use russh_sftp::client::{Config, RawSftpSession};
@@ -62,6 +62,8 @@ pub(super) struct Session {
     has_posix_rename: bool,
     /// What a cut left is removed once.
     is_swept: AtomicBool,
+    /// The mirror's directory, as the server calls it, once it was found.
+    root: OnceLock<String>,
 }
 
 impl std::fmt::Debug for Session {
@@ -147,7 +149,7 @@ impl Session {
         let raw = RawSftpSession::new_with_config(stream, config);
         let version = raw.init().await.map_err(failed)?;
         let has_posix_rename = version.extensions.contains_key(POSIX_RENAME);
-        Ok(Self { raw, has_posix_rename, is_swept: AtomicBool::new(false) })
+        Ok(Self { raw, has_posix_rename, is_swept: AtomicBool::new(false), root: OnceLock::new() })
     }
 
     /// Whether there is something at the path.
