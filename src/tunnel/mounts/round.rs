@@ -47,8 +47,6 @@ pub(super) struct Mount<R> {
     turn: tokio::sync::Mutex<()>,
     /// What the last round has read.
     last: Arc<Mutex<Option<Last>>>,
-    /// What may be the user's, found under temporary names.
-    leftovers: Vec<RelPath>,
     _lock: Lock,
     /// Cuts a round, for the tests.
     most_steps: usize,
@@ -68,7 +66,7 @@ struct Last {
 
 impl<R: Run> Mount<R> {
     /// Opens the source and the journal at `journal`, and locks it. `read_only`: nothing comes back from the host. What was
-    /// not complete here when a process was killed is removed. Blocks.
+    /// not complete here when a process was killed is removed; what may be the user's is told in the log. Blocks.
     ///
     /// # Errors
     /// From the system; [`io::ErrorKind::ResourceBusy`] if the journal is open, here or in another process.
@@ -85,7 +83,10 @@ impl<R: Run> Mount<R> {
         let here = Here::open(&source.dir, &tag)?;
         let journal = Journal::open(journal)?;
         let dirs = journal.base().iter().filter(|(_, known)| known.is_dir()).map(|(path, _)| path);
-        let leftovers = here.sweep(dirs)?;
+        for path in here.sweep(dirs)? {
+            let dir = source.dir.display();
+            tracing::warn!("{dir}/{path} may be a file of yours, which a dtunnel that was killed had put aside");
+        }
         Ok(Self {
             source,
             here: Mutex::new(Arc::new(here)),
@@ -96,23 +97,13 @@ impl<R: Run> Mount<R> {
             read_only: AtomicBool::new(read_only),
             turn: tokio::sync::Mutex::default(),
             last: Arc::default(),
-            leftovers,
             _lock: lock,
             most_steps: usize::MAX,
         })
     }
 
-    /// Files here that may be the user's, which a process that was killed had put aside (docs of `apply`).
-    pub(super) fn leftovers(&self) -> &[RelPath] {
-        &self.leftovers
-    }
-
-    /// The mirror.
-    pub(super) fn mirror(&self) -> &Mirror<R> {
-        &self.mirror
-    }
-
     /// What a container mounts: a directory of the host, or a file.
+    #[cfg(test)]
     pub(super) fn bind_path(&self) -> String {
         let tree = self.mirror.tree();
         match &self.source.only {

@@ -171,6 +171,7 @@ impl<R: Run> Mirror<R> {
     }
 
     /// Where the files are, for a container's mount.
+    #[cfg(test)]
     pub(super) fn tree(&self) -> String {
         format!("{}/tree", self.root)
     }

@@ -371,10 +371,7 @@ async fn a_mount_is_open_once_and_what_a_killed_process_left_goes() {
         &format!("touch d/.dtunnel-tmp-new-{tag}-1 .dtunnel-tmp-new-{tag}-2 d/.dtunnel-tmp-old-{tag}-3"),
     );
     lab.reopen(LocalShell::gnu());
-    assert_eq!(
-        lab.mount().leftovers(),
-        [RelPath::new(format!("d/.dtunnel-tmp-old-{tag}-3").as_bytes()).expect("a path")]
-    );
+    assert!(lab.here.path().join(format!("d/.dtunnel-tmp-old-{tag}-3")).exists());
     assert_eq!(fs::read_dir(lab.here.path().join("d")).expect("read").count(), 2);
     assert_eq!(fs::read_dir(lab.here.path()).expect("read").count(), 1);
 }

@@ -56,11 +56,10 @@ pub(in super::super) async fn send(
     };
     let nonce = format!("{:032x}", fastrand::u128(..));
     let stage = format!("{root}/stage.{nonce}");
-    let (marks, staged) = tokio::join!(session.marks(&root), session.raw.mkdir(&stage, with_mode(0o700)));
-    let marks = marks?;
+    let (identity, staged) = tokio::join!(session.identity(&root), session.raw.mkdir(&stage, with_mode(0o700)));
+    let identity = identity?;
     staged.map_err(failed)?;
-    let is_meant =
-        sending.identity.is_none() || marks.as_ref().map(|marks| &marks.identity) == sending.identity.as_ref();
+    let is_meant = sending.identity.is_none() || identity == sending.identity;
     if !is_meant {
         session.raw.rmdir(&stage).await.map_err(failed)?;
         sent.said.push("the mirror is another one by now".into());
@@ -86,8 +85,7 @@ pub(in super::super) async fn send(
         remove_all(session.clone(), stage).await?;
     }
     done?;
-    let marks = if is_fill { session.marks(&root).await? } else { marks };
-    sent.identity = marks.map(|marks| marks.identity);
+    sent.identity = if is_fill { session.identity(&root).await? } else { identity };
     Ok(sent)
 }
 

@@ -33,9 +33,9 @@ pub(in super::super) async fn scan(session: &Arc<Session>, root: &str, bounds: B
             root
         }
     };
-    let Some(marks) = session.marks(&root).await? else { return Ok(nothing) };
+    let Some(identity) = session.identity(&root).await? else { return Ok(nothing) };
     let root = session.root.get_or_init(|| root);
-    let mut walk = Walk { listing: Listing { identity: Some(marks.identity), ..nothing }, bounds, bytes: 0 };
+    let mut walk = Walk { listing: Listing { identity: Some(identity), ..nothing }, bounds, bytes: 0 };
     let tree = format!("{root}/tree");
     let most = usize::try_from(bounds.entries).unwrap_or(usize::MAX);
     let mut waiting: Vec<Option<RelPath>> = vec![None];

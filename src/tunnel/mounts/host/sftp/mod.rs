@@ -133,12 +133,6 @@ fn parent(dir: &str, path: &RelPath) -> io::Result<String> {
     path.parent().map_or_else(|| Ok(dir.into()), |parent| below(dir, &parent))
 }
 
-/// What identifies the mirror: its mark, the tree's owner, and whether the tree has its own mark.
-struct Marks {
-    mark: String,
-    identity: String,
-}
-
 impl Session {
     /// Begins a session.
     ///
@@ -209,8 +203,9 @@ impl Session {
         written.map(|_| ())
     }
 
-    /// Of the mirror in the directory `root`; None if there is none.
-    async fn marks(&self, root: &str) -> io::Result<Option<Marks>> {
+    /// What identifies the mirror in the directory `root`: its mark, the tree's owner, and whether the tree has its own mark.
+    /// None if there is none.
+    async fn identity(&self, root: &str) -> io::Result<Option<String>> {
         let (mark, inner) = (format!("{root}/mark"), format!("{root}/tree/{INNER_MARK}"));
         let tree = format!("{root}/tree");
         let (mark, tree, inner) = tokio::join!(self.read_short(&mark), self.attrs(&tree), self.read_short(&inner));
@@ -222,7 +217,7 @@ impl Session {
         let is_whole = inner.ok().flatten().as_deref() == Some(mark.as_str());
         let own = if is_whole { "own" } else { "strange" };
         let owner = tree.uid.zip(tree.gid).map_or_else(String::new, |(uid, gid)| format!("{uid}:{gid}"));
-        Ok(Some(Marks { identity: format!("{mark} {owner} {own}"), mark }))
+        Ok(Some(format!("{mark} {owner} {own}")))
     }
 
     /// Names and attributes in a directory, as far as there are not more than `most`.
