@@ -155,7 +155,7 @@ impl Wanted {
 
     /// Is it this tunnel's socket?
     pub(super) fn names_our_socket(&self, bind: &Bind) -> bool {
-        self.sockets.iter().any(|path| *path == bind.source)
+        self.sockets.contains(&bind.source)
     }
 
     /// The length of the path in a bind such as `/a:/b:ro`; None for a volume. Without a colon it is an anonymous volume at

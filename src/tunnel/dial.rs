@@ -15,18 +15,18 @@ use crate::os::local;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Leads {
     /// To the Engine.
-    ToEngine,
+    Engine,
     /// To a TCP port, as the host sees it.
-    ToPort {
+    Port {
         /// Address there.
         host: String,
         /// Port there.
         port: u16,
     },
     /// To the standard input and output of `sh -c` with this script.
-    ToCommand(Arc<str>),
+    Command(Arc<str>),
     /// To the host's SFTP server.
-    ToSftp,
+    Sftp,
 }
 
 /// The amount of data on a flow, which decides its placement.
@@ -60,7 +60,7 @@ pub(super) struct Purpose {
 impl Purpose {
     /// A client's flow to the Engine, without a guard.
     pub(super) fn client() -> Self {
-        Self { leads: Leads::ToEngine, is_clients: true, behind_guard: None, counters: None, kind: Kind::Unknown }
+        Self { leads: Leads::Engine, is_clients: true, behind_guard: None, counters: None, kind: Kind::Unknown }
     }
 
     /// A client's flow to the Engine, behind a guard.
@@ -75,17 +75,17 @@ impl Purpose {
 
     /// A client's flow to a published port.
     pub(super) fn port(host: String, port: u16, counters: Arc<Counters>) -> Self {
-        Self { leads: Leads::ToPort { host, port }, counters: Some(counters), ..Self::client() }
+        Self { leads: Leads::Port { host, port }, counters: Some(counters), ..Self::client() }
     }
 
     /// A flow for a client of the Engine, to a script on its host.
     pub(super) fn script(script: &str) -> Self {
-        Self { leads: Leads::ToCommand(script.into()), kind: Kind::Streaming, ..Self::client() }
+        Self { leads: Leads::Command(script.into()), kind: Kind::Streaming, ..Self::client() }
     }
 
     /// The same, to the host's SFTP server.
     pub(super) fn sftp() -> Self {
-        Self { leads: Leads::ToSftp, kind: Kind::Streaming, ..Self::client() }
+        Self { leads: Leads::Sftp, kind: Kind::Streaming, ..Self::client() }
     }
 
     /// Whether it serves a client of the Engine.
@@ -95,7 +95,7 @@ impl Purpose {
 
     /// Whether it leads to the Engine.
     pub(super) fn is_to_engine(&self) -> bool {
-        self.leads == Leads::ToEngine
+        self.leads == Leads::Engine
     }
 }
 

@@ -114,14 +114,14 @@ impl Placer {
     fn way(&self, purpose: &Purpose) -> Endpoint {
         let to_engine = self.status.endpoint();
         match &purpose.leads {
-            Leads::ToEngine => to_engine,
+            Leads::Engine => to_engine,
             // Where the server forwards nothing, commands carry the Engine's flows.
-            Leads::ToPort { host, port } if self.ports_by_command.load(Relaxed) || to_engine.is_command() => {
+            Leads::Port { host, port } if self.ports_by_command.load(Relaxed) || to_engine.is_command() => {
                 host::to_port(host, *port)
             }
-            Leads::ToPort { host, port } => Endpoint::Tcp { host: host.clone(), port: *port },
-            Leads::ToCommand(script) => host::own_command(script),
-            Leads::ToSftp => Endpoint::Subsystem(SFTP),
+            Leads::Port { host, port } => Endpoint::Tcp { host: host.clone(), port: *port },
+            Leads::Command(script) => host::own_command(script),
+            Leads::Sftp => Endpoint::Subsystem(SFTP),
         }
     }
 

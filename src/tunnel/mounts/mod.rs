@@ -13,8 +13,10 @@
 mod apply;
 mod base;
 mod entry;
+mod ground;
 mod host;
 mod journal;
+mod keeping;
 mod known;
 mod login;
 mod partial;
@@ -30,5 +32,6 @@ mod tree;
 mod verdict;
 mod watcher;
 
-pub(in crate::tunnel) use service::{Mounts, Parts, keep};
+pub(in crate::tunnel) use keeping::{Parts, keep};
+pub(in crate::tunnel) use service::Mounts;
 pub use status::{MountState, MountStatus, MountUse};
