@@ -387,37 +387,40 @@ def at_once(row, peer, env, count):
     R.add(f"{row}: failed", peer, failed, "")
 
 
-def mounts():
-    """A directory of this machine in a container: filled, beside rsync, and kept in step."""
-    source, config = f"{WORK}/mounted", f"{WORK}/mounts.toml"
-    letters = os.urandom(4096)
+def many_files(directory, letters):
     for at in range(20_000):
-        os.makedirs(f"{source}/{at // 100}", exist_ok=True)
-        with open(f"{source}/{at // 100}/{at}", "wb") as file:
+        os.makedirs(f"{directory}/{at // 100}", exist_ok=True)
+        with open(f"{directory}/{at // 100}/{at}", "wb") as file:
             file.write(letters[at % 3072 :])
+
+
+def mounts():
+    """A directory of this machine in a container: filled, beside rsync, and kept in step.
+
+    Every fill has files of its own, and nothing is removed before the end: ext4 looks long for inodes while many have
+    just been freed (recently_deleted), which would be measured here.
+    """
+    config, letters = f"{WORK}/mounts.toml", os.urandom(4096)
     with open(config, "w") as file:
         file.write(f'ssh_config = "{WORK}/ssh_config"\n')
         for name, host in ("near", NEAR), ("far", FAR):
-            file.write(f'[profiles.{name}]\nhost = "{host}"\nport = {PORT}\nremote = "{SOCKET}"\nmounts = ["{source}"]\n')
+            file.write(f'[profiles.{name}]\nhost = "{host}"\nport = {PORT}\nremote = "{SOCKET}"\nmounts = ["{WORK}/mounted"]\n')
     ours = {"DTUNNEL_CONFIG": config}
     for where, name, host in ("loopback", "near", NEAR), ("50 ms", "far", FAR):
         wall(["dtunnel", "up", name, "-q"], ours)
         engine = {"DOCKER_HOST": f"unix://{os.environ['XDG_RUNTIME_DIR']}/dtunnel/{name}.sock"}
-        create = [DOCKER, "create", "--name", "mounted", "-v", f"{source}:/app", "busybox", "sleep", "600"]
-        rsync = ["rsync", "-a", "-e", " ".join(SSH), f"{source}/", f"{host}:{WORK}/copy/"]
         for turn in range(runs(5)):
-            for peer in random.sample(["dtunnel", "rsync -a"], 2):
-                if peer == "dtunnel":
-                    R.add(f"20 000 files to the host, {where}", peer, wall(create, engine))
-                    wall([DOCKER, "rm", "-f", "mounted"], engine)
-                    wall(["dtunnel", "mounts", name, "--prune"], ours)
-                else:
-                    R.add(f"20 000 files to the host, {where}", peer, wall(rsync))
-                    subprocess.run(["rm", "-rf", f"{WORK}/copy"], check=True)
-        wall(create, engine)
-        wall([DOCKER, "start", "mounted"], engine)
+            source = f"{WORK}/mounted/{name}/{turn}"
+            many_files(source, letters)
+            create = [DOCKER, "create", "--name", f"{name}-{turn}", "-v", f"{source}:/app", "busybox", "sleep", "600"]
+            os.makedirs(f"{WORK}/copies", exist_ok=True)
+            rsync = ["rsync", "-a", "-e", " ".join(SSH), f"{source}/", f"{host}:{WORK}/copies/{name}-{turn}/"]
+            for peer, command, env in random.sample([("dtunnel", create, engine), ("rsync -a", rsync, {})], 2):
+                R.add(f"20 000 files to the host, {where}", peer, wall(command, env))
+        last = f"{name}-{turn}"
+        wall([DOCKER, "start", last], engine)
         status = json.loads(subprocess.check_output(["dtunnel", "mounts", name, "--json"], env={**os.environ, **ours}))
-        (mirror,) = {mount["mirror"] for mount in status}
+        (mirror,) = [mount["mirror"] for mount in status if mount["path"] == source]
         time.sleep(3)
         for turn in range(runs(15)):
             begun, text = time.perf_counter(), f"edit {turn} {where}"
@@ -428,9 +431,11 @@ def mounts():
             R.add(f"an edit until the container has it, {where}", "dtunnel", (time.perf_counter() - begun) * 1e3)
             time.sleep(0.3)
         for turn in range(runs(10)):
-            write = [DOCKER, "exec", "mounted", "sh", "-c", f"echo {turn} > /app/built"]
+            write = [DOCKER, "exec", last, "sh", "-c", f"echo {turn} > /app/built"]
             R.add(f"docker exec that writes a file, which is here then, {where}", "dtunnel", wall(write, engine))
-        wall([DOCKER, "rm", "-f", "mounted"], engine)
+        for turn in range(runs(5)):
+            wall([DOCKER, "rm", "-f", f"{name}-{turn}"], engine)
+    for name in "near", "far":
         wall(["dtunnel", "mounts", name, "--prune"], ours)
         wall(["dtunnel", "down", name, "-q"], ours)
 
