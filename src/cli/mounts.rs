@@ -110,7 +110,12 @@ fn table(mounts: &[MountStatus], width: Option<usize>) -> String {
         vec![
             mount.path.display().to_string(),
             if containers.is_empty() { "-".into() } else { containers.join(", ") },
-            if is_written { "both ways" } else { "to the host" }.into(),
+            match (containers.is_empty(), is_written) {
+                (true, _) => "-",
+                (false, true) => "both ways",
+                (false, false) => "to the host",
+            }
+            .into(),
             state(mount),
             mount.files.to_string(),
             output::bytes(mount.bytes),

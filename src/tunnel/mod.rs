@@ -61,6 +61,8 @@ pub use client::listener::Listener;
 pub use counters::{Counters, Snapshot};
 pub use error::Error;
 pub use guard::{Head, Refusal, RequestStatus};
+#[cfg(fuzzing)]
+pub use mounts::read_whatever as read_mirror;
 pub use mounts::{MountState, MountStatus, MountUse};
 pub use pool::connection::ConnectionStatus;
 pub use ports::{Agreed, PortState, PortStatus};

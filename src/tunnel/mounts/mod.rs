@@ -32,6 +32,8 @@ mod tree;
 mod verdict;
 mod watcher;
 
+#[cfg(fuzzing)]
+pub use host::read_whatever;
 pub(in crate::tunnel) use keeping::{Parts, keep};
 pub(in crate::tunnel) use service::Mounts;
 pub use status::{MountState, MountStatus, MountUse};

@@ -94,6 +94,21 @@ pub(super) fn parse(answer: &[u8], bounds: Bounds) -> io::Result<Listing> {
     Ok(listing)
 }
 
+/// Reads what a host says of a mirror, whatever that is, and holds it against what is promised of a listing.
+#[cfg(fuzzing)]
+pub fn read_whatever(answer: &[u8]) {
+    let bounds = Bounds { bytes: 1 << 20, entries: 64 };
+    let Ok(answer) = unpacked(answer.to_vec(), most_bytes(bounds)) else { return };
+    let Ok(listing) = parse(&answer, bounds) else { return };
+    let tree = &listing.reading.tree;
+    assert!(tree.len() <= 64, "more than the bounds allow");
+    for path in tree.keys() {
+        assert!(RelPath::new(path.as_bytes()).is_some(), "{path:?} is no path");
+        let is_dir = |above: &RelPath| tree.get(above).is_some_and(Node::is_dir);
+        assert!(path.parent().is_none_or(|above| is_dir(&above)), "{path:?} is in no directory");
+    }
+}
+
 /// The mark's random name and numbers.
 pub(super) fn identity(text: &[u8]) -> Option<String> {
     let is_one = (1..=MAX_IDENTITY).contains(&text.len()) && text.iter().all(|byte| matches!(byte, b' '..=b'~'));

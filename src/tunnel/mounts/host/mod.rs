@@ -36,6 +36,8 @@ use crate::text::last_lines;
 
 pub(super) use incoming::Arrived;
 pub(super) use listing::Listing;
+#[cfg(fuzzing)]
+pub use listing::read_whatever;
 pub(super) use outgoing::Sent;
 pub(super) use sftp::Stream;
 
