@@ -167,7 +167,9 @@ impl Wanted {
             Path::new(source.strip_prefix(OF_HOST).unwrap_or(source)).is_absolute() || source.starts_with('/')
         };
         let colons = || bind.match_indices(':').map(|(at, _)| at);
-        colons().find(|at| is_ours(*at)).or_else(|| colons().find(|at| is_path(*at)))
+        // What follows is a path of the container; the Engine refuses everything else.
+        let is_bind = |at: &usize| bind[at + 1..].starts_with('/');
+        colons().find(|at| is_ours(*at)).or_else(|| colons().find(|at| is_path(*at)).filter(is_bind))
     }
 }
 
@@ -245,7 +247,7 @@ mod tests {
 
     #[test]
     fn all_binds_are_found_with_what_the_container_may_do() {
-        let body = r#"{"HostConfig":{"Binds":["/a:/b","/c d:/e:rw,z","data:/f","/g","host:/h:/i:ro,z","7"],
+        let body = r#"{"HostConfig":{"Binds":["/a:/b","/c d:/e:rw,z","data:/f","/g","host:/h:/i:ro,z","7","/o:p:/q"],
             "Mounts":[{"Type":"bind","Source":"/j:k","Target":"/l","ReadOnly":true},{"Type":"volume","Source":"/m"},
             {"Type":"bind","Source":"/n"}]}}"#;
         let found = find(body.as_bytes(), true);
@@ -261,7 +263,9 @@ mod tests {
         assert_eq!(seen, expected);
         let others: Vec<_> = found.into_iter().map(|bind| (bind, "/x".to_owned())).collect();
         let new = String::from_utf8(replaced(body.as_bytes(), &others)).expect("UTF-8");
-        assert!(new.starts_with(r#"{"HostConfig":{"Binds":["/x:/b","/x:/e:rw,z","data:/f","/g","/x:/i:ro,z","7"],"#));
+        assert!(new.starts_with(
+            r#"{"HostConfig":{"Binds":["/x:/b","/x:/e:rw,z","data:/f","/g","/x:/i:ro,z","7","/o:p:/q"],"#
+        ));
     }
 
     #[test]

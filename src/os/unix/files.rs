@@ -1,8 +1,8 @@
 //! Files: what identifies one, whether it is a program, reading and writing at a position.
 
-use std::fs::{File, Metadata};
+use std::fs::{File, Metadata, Permissions};
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// What tells a file from the one that takes its name: its inode.
@@ -18,6 +18,20 @@ pub fn is_program(path: &Path) -> bool {
 /// Where the program `name` may be in the directory `dir` of PATH, the first first.
 pub(in crate::os) fn programs_named(dir: &Path, name: &str) -> Vec<PathBuf> {
     vec![dir.join(name)]
+}
+
+/// Makes a directory, and those above it that are missing, which others may look into.
+///
+/// # Errors
+/// The system's.
+pub fn create_open_dirs(dir: &Path) -> io::Result<()> {
+    let missing: Vec<&Path> = dir.ancestors().take_while(|above| !above.exists()).collect();
+    for dir in missing.into_iter().rev() {
+        std::fs::create_dir(dir)?;
+        // Whatever the umask of this process is.
+        std::fs::set_permissions(dir, Permissions::from_mode(0o755))?;
+    }
+    Ok(())
 }
 
 /// Writes all of `data` at `position`, in bytes.

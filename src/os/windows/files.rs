@@ -26,6 +26,14 @@ pub(in crate::os) fn programs_named(dir: &Path, name: &str) -> Vec<PathBuf> {
     }
 }
 
+/// Makes a directory, and those above it that are missing, which others may look into.
+///
+/// # Errors
+/// The system's.
+pub fn create_open_dirs(dir: &Path) -> io::Result<()> {
+    std::fs::create_dir_all(dir)
+}
+
 /// Writes all of `data` at `position`, in bytes.
 ///
 /// # Errors

@@ -161,6 +161,12 @@ impl Entry {
         done.is_in_step && done.begun.is_some_and(|begun| begun.elapsed() < FRESH)
     }
 
+    /// What is known of it, with how much there is.
+    pub(super) fn known(&self) -> Known {
+        let done = self.done.borrow();
+        Known { files: done.files, bytes: done.bytes, ..self.known.clone() }
+    }
+
     /// Were both sides the same at last?
     pub(super) fn is_in_step(&self) -> bool {
         self.done.borrow().is_in_step
@@ -249,6 +255,7 @@ impl Entry {
             (true, true) => MountState::Syncing,
             (true, false) if !done.is_in_step => MountState::Failing,
             (true, false) if !done.conflicts.is_empty() => MountState::Conflict,
+            (true, false) if containers.is_empty() => MountState::Unused,
             (true, false) => MountState::InStep,
         };
         MountStatus {

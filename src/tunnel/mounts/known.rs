@@ -39,6 +39,9 @@ pub(super) struct Known {
     pub(super) root: String,
     /// Is it reached by SFTP, and not by commands?
     pub(super) by_sftp: bool,
+    /// Files, directories and links in it when it was last used, and their bytes.
+    pub(super) files: usize,
+    pub(super) bytes: u64,
 }
 
 impl Known {
@@ -75,6 +78,10 @@ struct Record {
     root: String,
     #[serde(default)]
     by_sftp: bool,
+    #[serde(default)]
+    files: usize,
+    #[serde(default)]
+    bytes: u64,
 }
 
 /// The records of a tunnel.
@@ -140,6 +147,8 @@ impl Records {
             only: known.source.only.as_ref().map(|name| name.as_bytes().to_vec()),
             root: known.root.clone(),
             by_sftp: known.by_sftp,
+            files: known.files,
+            bytes: known.bytes,
         };
         let temporary = self.dir.join(format!("{}.{:x}", known.id, fastrand::u64(..)));
         let mut file = private(OpenOptions::new().write(true).create_new(true)).open(&temporary)?;
@@ -173,6 +182,7 @@ impl Records {
 
     /// Nothing uses it, and all of it is here.
     pub(super) fn ends(&self, known: &Known) {
+        let _ = self.add(known);
         let _ = fs::remove_file(self.path(&known.id, USED));
     }
 
@@ -195,11 +205,11 @@ fn read(path: &Path) -> Option<Known> {
     let id = path.file_name()?.to_str()?.strip_suffix(RECORD)?.strip_suffix('.')?.to_owned();
     let mut content = Vec::new();
     fs::File::open(path).ok()?.take(MAX_RECORD).read_to_end(&mut content).ok()?;
-    let Record { dir, only, root, by_sftp } = serde_json::from_slice(&content).ok()?;
+    let Record { dir, only, root, by_sftp, files, bytes } = serde_json::from_slice(&content).ok()?;
     let only = match only {
         Some(name) => Some(RelPath::new(&name)?),
         None => None,
     };
     let source = Source { dir: name_of(&dir).ok()?.into(), only };
-    Some(Known { id, source, root, by_sftp })
+    Some(Known { id, source, root, by_sftp, files, bytes })
 }

@@ -14,6 +14,7 @@ use super::status::{MountStatus, MountUse};
 use super::verdict::{Verdict, verdict};
 use crate::config;
 use crate::engine::Mounting;
+use crate::os::files::create_open_dirs;
 use crate::sync::lock;
 use crate::text::shown;
 use crate::tunnel::binds::Bind;
@@ -74,7 +75,7 @@ impl Mounts {
                     return Ok(None);
                 }
                 let made = path.clone();
-                blocking(move || std::fs::create_dir_all(made))
+                blocking(move || create_open_dirs(&made))
                     .await?
                     .map_err(|e| format!("cannot make {}: {e}", path.display()))?;
                 tracing::info!("made {}, which a container mounts", path.display());
@@ -117,7 +118,8 @@ impl Mounts {
         let (records, of) = (Records::of(settings), source);
         let known = blocking(move || {
             let id = records.id(&of)?;
-            let known = Known { root: format!("{}/{id}", base.dir), id, source: of, by_sftp: base.by_sftp };
+            let known =
+                Known { root: format!("{}/{id}", base.dir), id, source: of, by_sftp: base.by_sftp, files: 0, bytes: 0 };
             records.add(&known)?;
             Ok(known)
         });
@@ -306,7 +308,7 @@ impl Mounts {
                 return true;
             }
             entry.end();
-            Records::of(settings).ends(&entry.known);
+            Records::of(settings).ends(&entry.known());
             false
         });
     }

@@ -1,6 +1,7 @@
 //! The stream that changes the mirror: files in groups, and the plan that puts them in their places.
 
 use std::io::{self, BufWriter, Read, Write};
+use std::time::SystemTime;
 
 use tar::{Builder, EntryType, Header};
 
@@ -93,7 +94,7 @@ pub(super) fn read_answer(answer: &[u8], sent: &mut Sent) {
 impl<W: Write> Stream<'_, W> {
     /// All into `tree`, which gets its name when it is whole.
     fn fill(&mut self, steps: &[Step], mode: u16) -> io::Result<()> {
-        let mut root = header(EntryType::Directory, 0, 0, 0o700);
+        let mut root = header(EntryType::Directory, 0, now(), 0o700);
         self.tar.append_data(&mut root, "tree", io::empty())?;
         let (mut done, mut modes) = (Vec::new(), Vec::new());
         for (number, step) in steps.iter().enumerate() {
@@ -176,7 +177,7 @@ impl<W: Write> Stream<'_, W> {
                 let Some(Step::Push { path, node, .. }) = steps.get(*step) else { continue };
                 let staged = [number.to_string().as_bytes(), b"/", path.name()].concat();
                 if kept.is_empty() {
-                    let mut dir = header(EntryType::Directory, 0, 0, 0o700);
+                    let mut dir = header(EntryType::Directory, 0, now(), 0o700);
                     self.tar.append_data(&mut dir, number.to_string(), io::empty())?;
                 }
                 if self.append(&staged, path, node)? {
@@ -271,12 +272,12 @@ impl<W: Write> Stream<'_, W> {
         let name = name_of(name)?;
         match node {
             Node::Dir { mode } => {
-                let mut header = header(EntryType::Directory, 0, 0, *mode);
+                let mut header = header(EntryType::Directory, 0, now(), *mode);
                 self.tar.append_data(&mut header, name, io::empty())?;
                 Ok(true)
             }
             Node::Link { target } => {
-                let mut header = header(EntryType::Symlink, 0, 0, 0o777);
+                let mut header = header(EntryType::Symlink, 0, now(), 0o777);
                 self.tar.append_link(&mut header, name, name_of(target)?)?;
                 Ok(true)
             }
@@ -323,6 +324,12 @@ impl<W: Write> Stream<'_, W> {
         header.set_cksum();
         self.tar.append(&header, record.as_bytes())
     }
+}
+
+/// The time of what has none in the plan, in nanoseconds since 1970.
+fn now() -> i64 {
+    let since = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 }
 
 fn header(kind: EntryType, size: u64, mtime: i64, mode: u16) -> Header {
