@@ -655,3 +655,52 @@ fn a_command_in_a_container_finds_what_was_changed_just_before() {
     world.docker(&["start", "dev"]);
     assert_eq!(world.docker(&["exec", "dev", "cat", "/app/x"]), "last");
 }
+
+#[test]
+fn what_is_ignored_is_not_in_the_hands_of_a_container() {
+    let Some(world) = World::new("mounts = true\n") else { return };
+    world.write(".dtunnelignore", "*\n!src\n!src/**\n");
+    world.write("src/s", "source\n");
+    world.write(".env", "secret\n");
+    world.write(".git/config", "config\n");
+    let script = "mkdir -p /app/.git/hooks; echo evil > /app/.git/hooks/pre-commit; echo mine > /app/.env; ls -A /app";
+    assert_eq!(world.run(script), ".dtunnelignore\n.env\n.git\nsrc\n");
+    assert_eq!(world.run("cat /app/.env /app/.git/hooks/pre-commit"), "mine\nevil\n", "they are the container's own");
+    assert!(!world.project.join(".git/hooks").exists());
+    assert_eq!(world.versions(".env"), "secret\n");
+    // Whatever is done to the file that says so.
+    for script in ["rm /app/.dtunnelignore", "echo '!.env' > /app/.dtunnelignore", "echo > /app/src/.dtunnelignore"] {
+        world.run(&format!("rm -f /app/.env; {script}"));
+        assert_eq!(world.run("ls /app/.env 2>/dev/null || echo none"), "none\n", "{script}");
+    }
+    assert_eq!(fs::read_to_string(world.project.join(".dtunnelignore")).unwrap(), "*\n!src\n!src/**\n");
+}
+
+#[test]
+fn the_host_does_not_say_what_may_be_written_here() {
+    let Some(world) = World::new("mounts = true\n") else { return };
+    world.write("x", "ours\n");
+    let app = format!("{}:ro", bind(&world.project, "/app"));
+    world.docker(&["run", "-d", "--net=none", "--name", "reader", "-v", &app, IMAGE, "sleep", "600"]);
+    let tree = format!("/run/root/.cache/dtunnel/mounts/{}/tree:/x", world.on_host().trim());
+    let engine = world.lab.engine.clone().unwrap();
+    let script = "echo evil > /x/x; echo evil > /x/y";
+    run(&mut engine.docker(&[
+        "run",
+        "-d",
+        "--net=none",
+        "-v",
+        &tree,
+        IMAGE,
+        "sh",
+        "-c",
+        &format!("{script}; sleep 600"),
+    ]));
+    wait_for("its being listed", || {
+        let mounts = world.mounts();
+        (mounts[0]["containers"].as_array().unwrap().len() == 2).then_some(())
+    });
+    world.synced();
+    world.synced();
+    assert_eq!(world.versions(""), "ours\n");
+}

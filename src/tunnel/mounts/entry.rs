@@ -99,7 +99,8 @@ pub(super) struct Entry {
     /// Woken when that changes.
     used: watch::Sender<()>,
     ended: CancellationToken,
-    /// Has a container been given it for writing?
+    /// Has a container been given it for writing, by a request through this tunnel? What the host says of that is not
+    /// believed.
     is_writable: AtomicBool,
 }
 
@@ -189,6 +190,9 @@ impl Entry {
 
     /// May the container that a client calls so have written? None: any that runs.
     pub(super) fn may_be_written_by(&self, container: Option<&str>) -> bool {
+        if !self.is_writable.load(Relaxed) {
+            return false;
+        }
         let uses = lock(&self.uses);
         let ended = uses.ended.iter().map(|(of, _)| of);
         uses.now.iter().chain(ended).filter(|of| !of.read_only).any(|of| match container {
@@ -240,7 +244,7 @@ impl Entry {
     }
 
     fn is_written(&self) -> bool {
-        lock(&self.uses).now.iter().any(|of| of.is_running && !of.read_only)
+        self.is_writable.load(Relaxed) && lock(&self.uses).now.iter().any(|of| of.is_running && !of.read_only)
     }
 
     /// What is told of it.

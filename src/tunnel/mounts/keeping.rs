@@ -110,7 +110,7 @@ async fn listen(mounts: &Mounts, dial: &Arc<dyn Dial>, settings: &config::Mounts
     loop {
         let containers = containers(dial).await?;
         mounts.open_known(&containers, settings);
-        mounts.listed(containers, settings);
+        mounts.listed(containers);
         loop {
             mounts.drop_unused(settings);
             if let Ok(changed) = tokio::time::timeout(LOOK, changes.next()).await {

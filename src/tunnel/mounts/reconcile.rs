@@ -17,6 +17,8 @@ pub(super) enum Left {
     LinkLeadsOut,
     /// A socket, a device or a FIFO.
     Special,
+    /// A file of the host's that names what is not carried: only those of this machine are obeyed.
+    IgnoreFile,
     /// A directory that one side has deleted or replaced, and in which the other has what is not read or not carried.
     HoldsMore,
 }
@@ -26,6 +28,7 @@ impl std::fmt::Display for Left {
         f.write_str(match self {
             Self::LinkLeadsOut => "a link of the host that may lead out of the directory",
             Self::Special => "a socket, device or FIFO",
+            Self::IgnoreFile => "a .dtunnelignore of the host, which is not obeyed",
             Self::HoldsMore => "a directory with files that cannot be read, are ignored or are not carried",
         })
     }
@@ -86,7 +89,8 @@ pub(super) fn plan(base: &Base, here: &Reading, there: &Reading, rules: Rules<'_
         path.is_own() || unknown.contains(path) || path.ancestors().any(|above| unknown.contains(&above))
     };
     let known: Vec<&RelPath> = all.into_iter().filter(|path| !is_unknown(path)).collect();
-    let changed_here = known.iter().filter(|path| here.tree.contains_key(path) && work.changed_here(path));
+    let stays_here = |path: &&&RelPath| work.changed_here(path) || path.is_ignore_file();
+    let changed_here = known.iter().filter(|path| here.tree.contains_key(path)).filter(stays_here);
     work.stays_here = ancestors(changed_here.copied());
     if !rules.read_only {
         let changed_there = known.iter().filter(|path| there.tree.contains_key(path) && work.changed_there(path));
@@ -122,6 +126,11 @@ fn left_out(
             }
             Node::Other => {
                 left.push((path.clone(), Left::Special));
+                unknown.insert(path.clone());
+            }
+            // A container would choose what leaves this machine, or hide what it does.
+            _ if path.is_ignore_file() && !here.tree.contains_key(path) && !base.contains_key(path) => {
+                left.push((path.clone(), Left::IgnoreFile));
                 unknown.insert(path.clone());
             }
             _ => {}
@@ -213,8 +222,13 @@ impl Work<'_> {
         }
     }
 
+    /// Does nothing that the host does with the path come here?
+    fn is_ours_alone(&self, path: &RelPath) -> bool {
+        self.rules.read_only || path.is_ignore_file()
+    }
+
     fn only_here(&mut self, path: &RelPath, here: &Node) {
-        if self.rules.read_only || self.changed_here(path) || self.stays_here.contains(path) {
+        if self.is_ours_alone(path) || self.changed_here(path) || self.stays_here.contains(path) {
             self.push(path, here, None);
         } else if self.holds_unknown.contains(path) {
             self.left.push((path.clone(), Left::HoldsMore));
@@ -230,7 +244,10 @@ impl Work<'_> {
         if replaced.as_ref().is_some_and(|above| self.holds_unknown.contains(above)) {
             return;
         }
-        if self.rules.read_only || !self.changed_there(path) && !self.stays_there.contains(path) || replaced.is_some() {
+        if self.is_ours_alone(path)
+            || !self.changed_there(path) && !self.stays_there.contains(path)
+            || replaced.is_some()
+        {
             if let Some(above) = replaced.filter(|_| !self.rules.read_only && self.changed_there(path)) {
                 let rest = &path.as_bytes()[above.as_bytes().len() + 1..];
                 let copy = above.conflict(self.rules.time).and_then(|copy| copy.join(rest));
@@ -246,7 +263,7 @@ impl Work<'_> {
     }
 
     fn both(&mut self, path: &RelPath, here: &Node, there: &Node) {
-        let read_only = self.rules.read_only;
+        let read_only = self.is_ours_alone(path);
         let (changed_here, changed_there) = (self.changed_here(path), self.changed_there(path));
         let stays_here = self.stays_here.contains(path) || self.holds_unknown.contains(path);
         let is_outgoing = read_only || changed_here || here.is_dir() && !there.is_dir() && stays_here;
@@ -270,7 +287,7 @@ impl Work<'_> {
         if !here.is_dir() && there.is_dir() && self.holds_unknown.contains(path) {
             return self.left.push((path.clone(), Left::HoldsMore));
         }
-        if changed_there && !read_only {
+        if changed_there && !self.rules.read_only {
             self.keep_both(path, there, path.conflict(self.rules.time));
         }
         if here.is_dir() == there.is_dir() {

@@ -3,15 +3,15 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 
 use ignore::WalkBuilder;
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
 
-use super::tree::{Node, Reading, RelPath, Touched, is_own_name};
+use super::tree::{IGNORE, Node, Reading, RelPath, Touched, is_own_name};
 use crate::os::beneath::{Kind, Seen, bytes_of, name_of, seen};
+use crate::sync::lock;
 
-/// The file that names what is not carried.
-pub(super) const IGNORE: &str = ".dtunnelignore";
 /// The walk ends at so many times the bounds: by then it is known what is large.
 const BEYOND: u64 = 4;
 /// How many of the largest entries are named.
@@ -123,7 +123,7 @@ impl Ignored {
         }
         let mut above: Vec<RelPath> = path.ancestors().collect();
         above.reverse();
-        above.iter().any(|dir| self.names(dir, true)) || self.names(path, is_dir)
+        above.iter().any(|dir| self.names(dir, true)) || !path.is_ignore_file() && self.names(path, is_dir)
     }
 
     /// Whether a pattern names the path itself: the nearest file decides, in it the last pattern.
@@ -157,10 +157,20 @@ impl Ignored {
     }
 }
 
+/// Times that an archive can have (`struct posix_header` of tar): those before 1970 count as 1970, on both sides.
+pub(super) fn bounded_time(mtime: i64) -> i64 {
+    mtime.clamp(0, 0o777_7777_7777 * 1_000_000_000)
+}
+
 /// A node, of what is not a link.
 pub(super) fn node_of(seen: &Seen) -> Node {
     match seen.kind {
-        Kind::File => Node::File { size: seen.size, mtime: seen.mtime, mode: seen.mode, touched: Touched(seen.ctime) },
+        Kind::File => Node::File {
+            size: seen.size,
+            mtime: bounded_time(seen.mtime),
+            mode: seen.mode,
+            touched: Touched(seen.ctime),
+        },
         Kind::Dir => Node::Dir { mode: seen.mode },
         Kind::Link | Kind::Other => Node::Other,
     }
@@ -195,7 +205,7 @@ pub(super) fn scan_part(source: &Source, path: &RelPath, bounds: Bounds) -> Resu
             let mut scan = Scan::default();
             match found {
                 // It changes what is ignored.
-                _ if path.name() == IGNORE.as_bytes() => scan.failed.push((path.to_string(), "changed".into())),
+                _ if path.is_ignore_file() => scan.failed.push((path.to_string(), "changed".into())),
                 Ok(node) => scan.reading.tree.extend(node.map(|node| (path.clone(), node))),
                 Err(e) => scan.failed.push((path.to_string(), e.to_string())),
             }
@@ -241,9 +251,26 @@ fn scan_file(dir: &Path, name: &RelPath, bounds: Bounds) -> Result<Scan, Error> 
 /// All below `root`, or below the path `start` in it.
 fn scan_below(root: &Path, start: Option<&RelPath>, bounds: Bounds) -> Result<Scan, Error> {
     std::fs::read_dir(root).map_err(Error::Root)?;
-    let start = start.map(|start| name_of(start.as_bytes())).transpose().map_err(Error::Root)?;
-    let mut walk = WalkBuilder::new(start.map_or_else(|| root.into(), |start| root.join(start)));
-    walk.standard_filters(false).parents(false).follow_links(false).add_custom_ignore_filename(IGNORE);
+    let at = start.map(|start| name_of(start.as_bytes())).transpose().map_err(Error::Root)?;
+    let at = at.map_or_else(|| root.to_owned(), |at| root.join(at));
+    let mut walk = WalkBuilder::new(&at);
+    walk.standard_filters(false).parents(false).follow_links(false);
+    // One judge of what is ignored, for both sides: the walk asks it, and it learns of each directory before what is in it.
+    let judge = Arc::new(Mutex::new(Judge::default()));
+    lock(&judge).enter(&at, start);
+    let (asked, below) = (judge.clone(), root.to_owned());
+    walk.filter_entry(move |entry| {
+        let Some(path) = relative(&below, entry.path()) else { return true };
+        let is_dir = entry.file_type().is_some_and(|kind| kind.is_dir());
+        let mut judge = lock(&asked);
+        if entry.depth() > 0 && judge.ignored.has(&path, is_dir) {
+            return false;
+        }
+        if entry.depth() > 0 && is_dir {
+            judge.enter(entry.path(), Some(&path));
+        }
+        true
+    });
     let mut scan = Scan::default();
     let mut sizes = BTreeMap::<Vec<u8>, (u64, u64)>::new();
     let (mut bytes, mut entries) = (0u64, 0u64);
@@ -285,11 +312,14 @@ fn scan_below(root: &Path, start: Option<&RelPath>, bounds: Bounds) -> Result<Sc
         if bytes > bounds.bytes.saturating_mul(BEYOND) || entries > bounds.entries.saturating_mul(BEYOND) {
             break;
         }
-        if path.name() == IGNORE.as_bytes() && matches!(node, Node::File { .. }) {
-            scan.add_ignore_file(entry.path(), path.parent());
-        }
         scan.reading.tree.insert(path, node);
     }
+    let judge = std::mem::take(&mut *lock(&judge));
+    if let Some(error) = judge.unreadable {
+        return Err(Error::Root(error));
+    }
+    scan.failed.extend(judge.failed);
+    scan.ignored = judge.ignored;
     if bytes > bounds.bytes || entries > bounds.entries {
         let mut largest: Vec<_> = sizes.into_iter().collect();
         let share = |(bytes, entries): (u64, u64)| {
@@ -318,16 +348,39 @@ impl Scan {
             None => self.reading.is_partial = true,
         }
     }
+}
 
-    fn add_ignore_file(&mut self, path: &Path, dir: Option<RelPath>) {
-        let mut patterns = GitignoreBuilder::new(path.parent().unwrap_or(path));
-        if let Some(error) = patterns.add(path) {
-            self.failed.push((path.display().to_string(), error.to_string()));
+/// What is ignored, as far as the walk has come.
+#[derive(Debug, Default)]
+struct Judge {
+    ignored: Ignored,
+    /// Lines that are no patterns.
+    failed: Vec<(String, String)>,
+    /// A file that cannot be read: nobody knows what is not to be carried.
+    unreadable: Option<io::Error>,
+}
+
+impl Judge {
+    /// Reads the ignore file of a directory, also through a link, if it has one.
+    fn enter(&mut self, at: &Path, dir: Option<&RelPath>) {
+        let path = at.join(IGNORE);
+        let text = match std::fs::read(&path) {
+            Ok(text) => text,
+            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return,
+            Err(e) => {
+                let said = format!("{}: {e}", path.display());
+                self.unreadable.get_or_insert(io::Error::new(e.kind(), said));
+                return;
+            }
+        };
+        let mut patterns = GitignoreBuilder::new(at);
+        for line in String::from_utf8_lossy(&text).lines() {
+            if let Err(error) = patterns.add_line(None, line) {
+                self.failed.push((path.display().to_string(), error.to_string()));
+            }
         }
         match patterns.build() {
-            Ok(patterns) => {
-                self.ignored.files.insert(dir, patterns);
-            }
+            Ok(patterns) => drop(self.ignored.files.insert(dir.cloned(), patterns)),
             Err(error) => self.failed.push((path.display().to_string(), error.to_string())),
         }
     }
@@ -377,6 +430,33 @@ mod tests {
 
     fn path(text: &str) -> RelPath {
         RelPath::new(text.as_bytes()).expect("a path")
+    }
+
+    /// The walk here and what is said of the host's paths agree, whatever the patterns are.
+    #[test]
+    fn an_ignore_file_that_names_itself_or_is_a_link_is_obeyed_on_both_sides() {
+        for (patterns, is_link) in [("*\n!src\n!src/**\n", false), (".*\n", false), ("data\n.env\n", true)] {
+            let dir = tempfile::tempdir().expect("a directory");
+            for sub in ["src", ".git", "data"] {
+                fs::create_dir(dir.path().join(sub)).expect("created");
+            }
+            for file in ["src/s", ".git/config", ".env", "data/d"] {
+                fs::write(dir.path().join(file), file).expect("written");
+            }
+            let name = if is_link { "patterns" } else { IGNORE };
+            fs::write(dir.path().join(name), patterns).expect("written");
+            if is_link {
+                let made = std::process::Command::new("ln").args(["-s", name]).arg(dir.path().join(IGNORE)).status();
+                assert!(made.expect("ln").success());
+            }
+            let scan = below(dir.path(), Bounds::default()).expect("read");
+            for (name, is_dir) in [(".env", false), (".git", true), ("data", true), ("src", true), (IGNORE, false)] {
+                let is_read = scan.reading.tree.contains_key(&path(name));
+                assert_eq!(is_read, !scan.ignored.has(&path(name), is_dir), "{patterns:?} {name}");
+            }
+            assert!(scan.reading.tree.contains_key(&path(IGNORE)) && scan.reading.tree.contains_key(&path("src/s")));
+            assert!(!scan.reading.tree.contains_key(&path(".env")), "{patterns:?}");
+        }
     }
 
     #[test]

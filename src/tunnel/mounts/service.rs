@@ -240,7 +240,7 @@ impl Mounts {
         let dial = login.dial();
         let containers =
             containers(&dial).await.map_err(|e| format!("the Engine's containers cannot be listed: {e}"))?;
-        self.listed(containers, settings);
+        self.listed(containers);
         let (mut removed, records) = (0, Records::of(settings));
         for known in records.all() {
             let entry = lock(&self.entries).get(&known.source).cloned();
@@ -262,7 +262,7 @@ impl Mounts {
     }
 
     /// Takes the Engine's list of all containers.
-    pub(super) fn listed(&self, containers: Vec<Mounting>, settings: &config::Mounts) {
+    pub(super) fn listed(&self, containers: Vec<Mounting>) {
         for entry in self.all() {
             let uses = containers.iter().filter_map(|container| {
                 let mut binds = container.binds.iter().filter(|bind| entry.is_at(&bind.source)).peekable();
@@ -274,11 +274,7 @@ impl Mounts {
                     read_only: binds.all(|bind| bind.is_read_only),
                 })
             });
-            let uses: Vec<MountUse> = uses.collect();
-            if uses.iter().any(|of| !of.read_only) {
-                begin(&entry, settings);
-            }
-            entry.used_by(uses);
+            entry.used_by(uses.collect());
         }
         self.is_searching.send_replace(false);
         *lock(&self.listed) = containers.into_iter().map(|container| (container.id, container.name)).collect();

@@ -11,6 +11,8 @@ pub(super) const MAX_LENGTH: usize = 4096;
 pub(super) const MAX_NAME: usize = 255;
 /// Most components of a path.
 pub(super) const MAX_DEPTH: usize = 256;
+/// The file that names what is not carried.
+pub(super) const IGNORE: &str = ".dtunnelignore";
 /// Between a name and the time, in the name of a copy that is kept because both sides had changed it.
 pub(super) const CONFLICT: &[u8] = b".dtunnel-conflict-";
 /// The names of this program's own temporary files begin so.
@@ -79,6 +81,11 @@ impl RelPath {
             Some(parent) => parent.join(&name),
             None => Self::new(&name),
         }
+    }
+
+    /// Whether it is a file that names what is not carried. The host has no say in that.
+    pub(super) fn is_ignore_file(&self) -> bool {
+        self.name() == IGNORE.as_bytes()
     }
 
     /// Whether a component says that this is no file of the user's to carry: a copy kept because of a conflict, or a

@@ -10,7 +10,7 @@ use tar::{Archive, EntryType};
 use super::scripts::quoted_bytes;
 use crate::tunnel::mounts::apply::{Done, Here};
 use crate::tunnel::mounts::progress::{Meter, Metered};
-use crate::tunnel::mounts::scan::Bounds;
+use crate::tunnel::mounts::scan::{Bounds, bounded_time};
 use crate::tunnel::mounts::step::Step;
 use crate::tunnel::mounts::tree::{MAX_LENGTH, Node, Touched};
 
@@ -176,7 +176,9 @@ impl Incoming<'_> {
             EntryType::Regular | EntryType::Continuous => {
                 let mode = u16::try_from(header.mode()? & 0o777).map_err(io::Error::other)?;
                 let size = header.entry_size()?;
-                let seconds = i64::try_from(header.mtime()?).map_err(io::Error::other)?;
+                // Of times before 1970, in base 256, the crate has the bits of a negative number, or an error.
+                let seconds = header.mtime().map_or(0, |seconds| i64::try_from(seconds).unwrap_or_default());
+                let seconds = bounded_time(seconds.saturating_mul(1_000_000_000)) / 1_000_000_000;
                 let mtime = seconds.saturating_mul(1_000_000_000);
                 let mut node = Node::File { size, mtime, mode, touched: Touched::default() };
                 // The archive has seconds. The rest is known from the listing if it is still the same file.

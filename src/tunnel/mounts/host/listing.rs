@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use sha2::{Digest, Sha256};
 
 use super::scripts;
-use crate::tunnel::mounts::scan::Bounds;
+use crate::tunnel::mounts::scan::{Bounds, bounded_time};
 use crate::tunnel::mounts::tree::{Grain, MAX_LENGTH, Node, Reading, RelPath, Touched, Tree, is_own_name};
 
 /// Bytes of an answer for each path that may be there, on average; the bound of the whole.
@@ -216,7 +216,7 @@ impl Parser {
 }
 
 fn file(size: u64, mtime: i64, mode: u16) -> Node {
-    Node::File { size, mtime, mode, touched: Touched::default() }
+    Node::File { size, mtime: bounded_time(mtime), mode, touched: Touched::default() }
 }
 
 /// Removes paths whose directory is none: it was replaced while the host read, or the answer is made up.

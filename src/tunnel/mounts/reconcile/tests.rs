@@ -71,6 +71,26 @@ fn one_sides_change_goes_to_the_other() {
 }
 
 #[test]
+fn the_host_has_no_say_in_what_is_not_carried() {
+    let name = ".dtunnelignore";
+    let ours = [(name, file(1)), ("z", file(9))];
+    let only_z = [("z", file(9))];
+    assert_eq!(steps(&ours, &ours, &only_z), ["push .dtunnelignore"], "deleted there");
+    let theirs = [(name, file(2)), ("z", file(9))];
+    assert_eq!(steps(&ours, &ours, &theirs), ["keep both .dtunnelignore", "push .dtunnelignore"], "changed there");
+    let mine = [(name, file(3)), ("z", file(9))];
+    assert_eq!(steps(&ours, &mine, &ours), ["push .dtunnelignore"], "changed here");
+    assert_eq!(steps(&ours, &only_z, &ours), ["delete there .dtunnelignore"], "deleted here");
+    // One that only the host has is not obeyed, and stays there.
+    let new = plan(&known(&only_z), &reading(&only_z), &reading(&theirs), RULES);
+    assert_eq!(said(&new), Vec::<String>::new());
+    assert_eq!(new.left, [(path(name), Left::IgnoreFile)]);
+    // Nor does its directory go.
+    let below = [("d", dir()), ("d/.dtunnelignore", file(1)), ("d/a", file(1)), ("z", file(9))];
+    assert_eq!(steps(&below, &below, &only_z), ["push d", "push d/.dtunnelignore", "delete here d/a"]);
+}
+
+#[test]
 fn what_both_changed_is_kept_twice_and_an_edit_outlives_a_deletion() {
     let old = [("a", file(1)), ("z", file(9))];
     let only_z = [("z", file(9))];
