@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
+use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
@@ -32,6 +33,9 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// A start of a container need not wait for another round so shortly after the last one has begun.
 const FRESH: Duration = Duration::from_millis(500);
+/// How often a journal's lock is tried again, and the pause before.
+const WAITS_FOR_LOCK: u32 = 50;
+const LOCK_PAUSE: Duration = Duration::from_millis(100);
 /// Within this time the system tells of a change here, unless it is very busy.
 const TOLD_WITHIN: Duration = Duration::from_millis(5);
 /// Most names of files that are told, of each kind.
@@ -84,12 +88,16 @@ struct Uses {
     ended: Vec<(MountUse, u64)>,
     /// When the last use ended, or it was made.
     unused_since: Option<Instant>,
+    /// When a container was last about to be created with it.
+    wanted_since: Option<Instant>,
 }
 
 /// A mirrored directory or file.
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) known: Known,
+    /// Was it not known before?
+    pub(super) is_new: bool,
     bounds: Bounds,
     wanted: watch::Sender<Wanted>,
     done: watch::Sender<Done>,
@@ -99,16 +107,20 @@ pub(super) struct Entry {
     /// Woken when that changes.
     used: watch::Sender<()>,
     ended: CancellationToken,
+    /// Requests that wait for it before they make a container.
+    pub(super) waiting: AtomicUsize,
     /// Has a container been given it for writing, by a request through this tunnel? What the host says of that is not
     /// believed.
     is_writable: AtomicBool,
 }
 
 impl Entry {
-    pub(super) fn new(known: Known, max: u64) -> Self {
+    /// Of a mirror that is to be made (`is_new`), or was made before.
+    pub(super) fn new(known: Known, is_new: bool, max: u64) -> Self {
         let uses = Uses { unused_since: Some(Instant::now()), ..Uses::default() };
         Self {
             known,
+            is_new,
             bounds: Bounds { bytes: max, ..Bounds::default() },
             wanted: watch::Sender::default(),
             done: watch::Sender::default(),
@@ -116,6 +128,7 @@ impl Entry {
             uses: Mutex::new(uses),
             used: watch::Sender::default(),
             ended: CancellationToken::new(),
+            waiting: AtomicUsize::new(0),
             is_writable: AtomicBool::new(false),
         }
     }
@@ -134,7 +147,10 @@ impl Entry {
     /// Why it could not be done.
     pub(super) async fn until(&self, number: u64) -> Result<(), String> {
         let mut done = self.done.subscribe();
-        let done = done.wait_for(|done| done.number >= number).await.map_err(|_| "the tunnel has ended".to_owned())?;
+        let done = tokio::select! {
+            done = done.wait_for(|done| done.number >= number) => done.map_err(|_| "the tunnel has ended".to_owned())?,
+            () = self.ended.cancelled() => return Err("it is not kept in step any more".into()),
+        };
         match &done.failed {
             Some(why) => Err(format!("{}: {why}", shown(&self.known.source.path().to_string_lossy()))),
             None => Ok(()),
@@ -168,6 +184,16 @@ impl Entry {
         Known { files: done.files, bytes: done.bytes, ..self.known.clone() }
     }
 
+    /// Has it a mirror on the host that may hold anything?
+    pub(super) fn is_filled(&self) -> bool {
+        self.done.borrow().is_filled
+    }
+
+    /// May something be on the host that is not here?
+    pub(super) fn may_hold_more(&self) -> bool {
+        self.is_writable.load(Relaxed) && (self.is_filled() || !self.is_new) && !self.is_in_step()
+    }
+
     /// Were both sides the same at last?
     pub(super) fn is_in_step(&self) -> bool {
         self.done.borrow().is_in_step
@@ -181,6 +207,11 @@ impl Entry {
     /// Whether a container's bind is of it.
     pub(super) fn is_at(&self, source: &str) -> bool {
         self.known.is_at(source)
+    }
+
+    /// Has it ended?
+    pub(super) fn is_ended(&self) -> bool {
+        self.ended.is_cancelled()
     }
 
     /// Ends its being kept in step.
@@ -220,6 +251,9 @@ impl Entry {
             uses.ended.extend(ended.into_iter().map(|of| (of, number)));
         }
         uses.unused_since = now.is_empty().then(Instant::now);
+        if !now.is_empty() {
+            uses.wanted_since = None;
+        }
         uses.now = now;
         drop(uses);
         self.used.send_replace(());
@@ -235,9 +269,15 @@ impl Entry {
         !self.is_writable.swap(true, Relaxed)
     }
 
+    /// For how long it has been wanted for a container that is not listed yet.
+    pub(super) fn wanted_for(&self) -> Option<Duration> {
+        lock(&self.uses).wanted_since.map(|since| since.elapsed())
+    }
+
     /// It is about to be used.
     pub(super) fn is_wanted(&self) {
         let mut uses = lock(&self.uses);
+        uses.wanted_since = Some(Instant::now());
         if uses.unused_since.is_some() {
             uses.unused_since = Some(Instant::now());
         }
@@ -281,6 +321,8 @@ impl Entry {
     pub(super) async fn keep(self: Arc<Self>, login: Login, journal: PathBuf) {
         let keeping = self.clone().keep_on(login, journal);
         let _ = self.ended.run_until_cancelled(keeping).await;
+        // With it the journal's lock: the next one may have been made already.
+        *lock(&self.mount) = None;
     }
 
     async fn keep_on(self: Arc<Self>, login: Login, journal: PathBuf) {
@@ -304,10 +346,19 @@ impl Entry {
     }
 
     async fn open(&self, login: Login, journal: &Path) -> Result<Mount<Login>, String> {
-        let (source, bounds, journal) = (self.known.source.clone(), self.bounds, journal.to_owned());
-        let mirror = self.known.mirror(login);
-        let opened = tokio::task::spawn_blocking(move || Mount::open(source, mirror, &journal, bounds, false));
-        opened.await.map_err(|e| e.to_string())?.map_err(|e| e.to_string())
+        let mut left = WAITS_FOR_LOCK;
+        loop {
+            let (source, bounds, journal) = (self.known.source.clone(), self.bounds, journal.to_owned());
+            let mirror = self.known.mirror(login.clone());
+            let opened = tokio::task::spawn_blocking(move || Mount::open(source, mirror, &journal, bounds, false));
+            match opened.await.map_err(|e| e.to_string())? {
+                Ok(mount) => return Ok(mount),
+                // The entry before this one is ending.
+                Err(e) if e.kind() == io::ErrorKind::ResourceBusy && left > 0 => left -= 1,
+                Err(e) => return Err(e.to_string()),
+            }
+            tokio::time::sleep(LOCK_PAUSE).await;
+        }
     }
 
     fn failed(&self, number: u64, why: String) {
@@ -327,12 +378,17 @@ impl Entry {
     ) -> Result<Infallible, String> {
         self.round_now(mount, wanted).await?;
         let mut watcher = self.watch(mount).await;
+        let mut retries = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
         let mut used = self.used.subscribe();
         loop {
             // Also for what changed before it was watched.
             self.round_now(mount, wanted).await?;
             pauses.reset();
-            let is_in_step = self.done.borrow().is_in_step;
+            let is_in_step = self.is_in_step();
+            if is_in_step {
+                retries.reset();
+            }
+            let retry = Instant::now() + retries.pause();
             loop {
                 // Without a watcher changes here are looked for, too.
                 let looks = watcher.is_none() || self.is_written();
@@ -355,7 +411,7 @@ impl Entry {
                         }
                         false => true,
                     },
-                    () = tokio::time::sleep(LONGEST_PAUSE), if !is_in_step => true,
+                    () = tokio::time::sleep_until(retry), if !is_in_step => true,
                 };
                 if needs_round {
                     break;

@@ -14,6 +14,7 @@ use super::login::Login;
 use super::scan::Source;
 use super::tree::RelPath;
 use crate::config::Mounts;
+use crate::engine::Mounting;
 use crate::os::beneath::{bytes_of, name_of};
 use crate::os::private::{create_dirs, private};
 use crate::os::user;
@@ -62,6 +63,11 @@ impl Known {
             .map(|name| format!("/{}", String::from_utf8_lossy(name.as_bytes())))
             .unwrap_or_default();
         format!("{}/tree{name}", self.root)
+    }
+
+    /// Whether a container mounts it.
+    pub(super) fn is_mounted_by(&self, container: &Mounting) -> bool {
+        container.binds.iter().any(|bind| self.is_at(&bind.source))
     }
 
     /// Whether a container's bind is of it.
@@ -155,6 +161,11 @@ impl Records {
         file.write_all(&serde_json::to_vec(&record)?)?;
         file.sync_all()?;
         fs::rename(&temporary, self.path(&known.id, RECORD))
+    }
+
+    /// Whether there is a record of it.
+    pub(super) fn has(&self, known: &Known) -> bool {
+        self.path(&known.id, RECORD).exists()
     }
 
     /// Forgets a mirror that is not there any more.

@@ -1,6 +1,7 @@
 //! The mounted directories of a tunnel: which binds become mirrors, who uses them, and who waits for them.
 
 use std::collections::HashMap;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -21,6 +22,8 @@ use crate::tunnel::binds::Bind;
 
 /// Time limit of an answer from the Engine.
 const ANSWER: Duration = Duration::from_secs(10);
+/// How long a container may take to be created once its mirrors are there.
+const CREATING: Duration = Duration::from_secs(2);
 /// How long a mirror that no container uses is kept in step: one may be about to be created.
 const UNUSED: Duration = Duration::from_secs(60);
 
@@ -82,33 +85,44 @@ impl Mounts {
                 (Source { dir: path.canonicalize().map_err(|e| e.to_string())?, only: None }, false)
             }
         };
-        let known = lock(&self.entries).get(&source).cloned();
-        let entry = match known {
-            Some(entry) => entry,
-            None => {
-                if asks_host {
-                    match self.ground.look(&bind.source).await? {
-                        OnHost::Absent => {}
-                        OnHost::Same => return Ok(None),
-                        OnHost::Other => {
-                            return Err(format!(
-                                "{0} is on this machine and on the host, and they are not the same. For this machine's, name \
-                                 it in the profile: mounts = [\"{0}\"]. For the host's, write {1}{0}, or name that there",
-                                shown(&bind.source),
-                                config::OF_HOST
-                            ));
-                        }
-                    }
-                }
-                self.open(source, settings).await?
+        loop {
+            let Some(entry) = self.entry(&source, bind, asks_host, settings).await? else { return Ok(None) };
+            let _waiting = Waiting::of(self, &entry, settings);
+            if !bind.is_read_only {
+                begin(&entry, settings);
             }
-        };
-        entry.is_wanted();
-        if !bind.is_read_only {
-            begin(&entry, settings);
+            match entry.round().await {
+                // Nothing had used it for a while, and it was dropped just then.
+                Err(_) if entry.is_ended() => {}
+                done => return done.map(|()| Some(entry.path_on_host())),
+            }
         }
-        entry.round().await?;
-        Ok(Some(entry.path_on_host()))
+    }
+
+    /// The entry of a source, which is about to be used. None: the host has the very same file.
+    async fn entry(
+        &self,
+        source: &Source,
+        bind: &Bind,
+        asks_host: bool,
+        settings: &config::Mounts,
+    ) -> Result<Option<Arc<Entry>>, String> {
+        // With the lock, under which unused ones are dropped.
+        if let Some(entry) = lock(&self.entries).get(source).filter(|entry| !entry.is_ended()) {
+            entry.is_wanted();
+            return Ok(Some(entry.clone()));
+        }
+        let of_host = if asks_host { self.ground.look(&bind.source).await? } else { OnHost::Absent };
+        match of_host {
+            OnHost::Absent => self.open(source.clone(), settings).await.map(Some),
+            OnHost::Same => Ok(None),
+            OnHost::Other => Err(format!(
+                "{0} is on this machine and on the host, and they are not the same. For this machine's, name it in the \
+                 profile: mounts = [\"{0}\"]. For the host's, write {1}{0}, or name that there",
+                shown(&bind.source),
+                config::OF_HOST
+            )),
+        }
     }
 
     /// Begins to keep a source in step, with a new mirror or a known one.
@@ -120,17 +134,18 @@ impl Mounts {
             let id = records.id(&of)?;
             let known =
                 Known { root: format!("{}/{id}", base.dir), id, source: of, by_sftp: base.by_sftp, files: 0, bytes: 0 };
+            let is_new = !records.has(&known);
             records.add(&known)?;
-            Ok(known)
+            Ok((known, is_new))
         });
-        let known = known.await?.map_err(said)?;
-        Ok(self.keep(known, settings))
+        let (known, is_new) = known.await?.map_err(said)?;
+        Ok(self.keep(known, is_new, settings))
     }
 
-    fn keep(&self, known: Known, settings: &config::Mounts) -> Arc<Entry> {
+    fn keep(&self, known: Known, is_new: bool, settings: &config::Mounts) -> Arc<Entry> {
         let mut entries = lock(&self.entries);
         let entry = entries.entry(known.source.clone()).or_insert_with(|| {
-            let entry = Arc::new(Entry::new(known, settings.max));
+            let entry = Arc::new(Entry::new(known, is_new, settings.max));
             let _ = self.new.send(entry.clone());
             entry
         });
@@ -223,7 +238,8 @@ impl Mounts {
     /// Why something is not.
     pub(in crate::tunnel) async fn sync(&self) -> Result<(), String> {
         self.until_found().await;
-        let wanted: Vec<_> = self.all().into_iter().map(|entry| (entry.want(Want::Round), entry)).collect();
+        let used = self.all().into_iter().filter(|entry| entry.unused_for().is_none() || entry.may_hold_more());
+        let wanted: Vec<_> = used.map(|entry| (entry.want(Want::Round), entry)).collect();
         for (number, entry) in wanted {
             entry.until(number).await?;
         }
@@ -236,29 +252,45 @@ impl Mounts {
     /// Why one could not be removed.
     pub(in crate::tunnel) async fn prune(&self, settings: &config::Mounts) -> Result<usize, String> {
         let login = self.ground.login().await?;
-        // What has just been created counts.
-        let dial = login.dial();
-        let containers =
-            containers(&dial).await.map_err(|e| format!("the Engine's containers cannot be listed: {e}"))?;
-        self.listed(containers);
-        let (mut removed, records) = (0, Records::of(settings));
-        for known in records.all() {
+        // Containers that are being created count.
+        let wait = self.all().iter().filter_map(|entry| CREATING.checked_sub(entry.wanted_for()?)).max();
+        tokio::time::sleep(wait.unwrap_or_default()).await;
+        let listing = containers(&login.dial()).await;
+        let containers = listing.map_err(|e| format!("the Engine's containers cannot be listed: {e}"))?;
+        let is_used = |known: &Known| containers.iter().any(|container| known.is_mounted_by(container));
+        let records = Records::of(settings);
+        let (used, unused): (Vec<Known>, Vec<Known>) = records.all().into_iter().partition(is_used);
+        tracing::debug!("{} mirrors are used, {} are not", used.len(), unused.len());
+        let (mut removed, mut failed) = (0, Vec::new());
+        for known in unused {
             let entry = lock(&self.entries).get(&known.source).cloned();
-            if entry.as_ref().is_some_and(|entry| entry.unused_for().is_none()) {
-                continue;
+            let one = async {
+                if let Some(entry) = entry {
+                    // What was written last is fetched first.
+                    let fetched = entry.round().await;
+                    if entry.may_hold_more() {
+                        fetched?;
+                        return Err(format!(
+                            "{}: something on the host could not be fetched",
+                            known.source.path().display()
+                        ));
+                    }
+                    entry.end();
+                    lock(&self.entries).remove(&known.source);
+                }
+                known.mirror(login.clone()).remove().await.map_err(|e| format!("{}: {e}", known.root))?;
+                let records = records.clone();
+                blocking(move || records.remove(&known)).await?.map_err(|e| e.to_string())
+            };
+            match one.await {
+                Ok(()) => removed += 1,
+                Err(why) => failed.push(why),
             }
-            if let Some(entry) = entry {
-                // What was written last is fetched first.
-                entry.round().await?;
-                entry.end();
-                lock(&self.entries).remove(&known.source);
-            }
-            known.mirror(login.clone()).remove().await.map_err(|e| format!("{}: {e}", known.root))?;
-            let records = records.clone();
-            blocking(move || records.remove(&known)).await?.map_err(|e| e.to_string())?;
-            removed += 1;
         }
-        Ok(removed)
+        match failed.is_empty() {
+            true => Ok(removed),
+            false => Err(format!("removed {removed}; {} stay: {}", failed.len(), failed.join("; "))),
+        }
     }
 
     /// Takes the Engine's list of all containers.
@@ -288,7 +320,7 @@ impl Mounts {
                 || containers.iter().any(|container| container.binds.iter().any(|bind| known.is_at(&bind.source)))
             {
                 let is_begun = records.is_begun(&known);
-                let entry = self.keep(known, settings);
+                let entry = self.keep(known, false, settings);
                 if is_begun {
                     entry.becomes_writable();
                 }
@@ -300,13 +332,44 @@ impl Mounts {
     pub(super) fn drop_unused(&self, settings: &config::Mounts) {
         lock(&self.entries).retain(|_, entry| {
             let is_used = entry.unused_for().is_none_or(|unused| unused < UNUSED);
-            if is_used || !entry.is_in_step() {
+            if is_used || entry.may_hold_more() {
                 return true;
             }
             entry.end();
             Records::of(settings).ends(&entry.known());
             false
         });
+    }
+}
+
+/// A request that waits for an entry. When the last one goes away before the first fill is done, that is given up: nobody
+/// uses it, and the host has nothing of it.
+struct Waiting<'a> {
+    mounts: &'a Mounts,
+    entry: &'a Arc<Entry>,
+    settings: &'a config::Mounts,
+}
+
+impl<'a> Waiting<'a> {
+    fn of(mounts: &'a Mounts, entry: &'a Arc<Entry>, settings: &'a config::Mounts) -> Self {
+        entry.waiting.fetch_add(1, Relaxed);
+        Self { mounts, entry, settings }
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        let mut entries = lock(&self.mounts.entries);
+        let is_last = self.entry.waiting.fetch_sub(1, Relaxed) == 1;
+        if !is_last || self.entry.is_filled() || self.entry.unused_for().is_none() || self.entry.is_ended() {
+            return;
+        }
+        self.entry.end();
+        entries.remove(&self.entry.known.source);
+        drop(entries);
+        if self.entry.is_new {
+            let _ = Records::of(self.settings).remove(&self.entry.known);
+        }
     }
 }
 
