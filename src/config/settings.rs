@@ -60,7 +60,7 @@ impl Settings {
             remote: target.remote.to_string(),
             lazy: target.is_lazy(),
             ports: target.ports != Ports::Off,
-            mounts: Some(target.mounts.is_some()),
+            mounts: Some(target.mounts.is_some() || target.mounts_in_vain.is_some()),
             has_profile: target.has_profile,
             read_only: overrides.access_read_only,
             remember: Some(target.remember),

@@ -427,6 +427,22 @@ fn two_tunnels_have_mirrors_of_their_own() {
     });
 }
 
+#[test]
+fn what_was_written_while_the_tunnel_was_down_is_fetched_before_its_mirror_is_removed() {
+    let Some(world) = World::new("mounts = true\n") else { return };
+    world.write("x", "hello\n");
+    let app = bind(&world.project, "/app");
+    world.docker(&["run", "-d", "--net=none", "--name", "dev", "-v", &app, IMAGE, "sleep", "600"]);
+    world.lose(Loss::Daemon);
+    let engine = world.lab.engine.clone().unwrap();
+    run(&mut engine.docker(&["exec", "dev", "sh", "-c", "echo precious > /app/precious"]));
+    run(&mut engine.docker(&["rm", "-f", "dev"]));
+    world.lab.ok(&["up", "lab"]);
+    world.lab.ok(&["mounts", "lab", "--prune"]);
+    assert_eq!(fs::read_to_string(world.project.join("precious")).unwrap(), "precious\n");
+    assert_eq!(world.on_host(), "");
+}
+
 /// How a tunnel loses its host.
 #[derive(Debug, Clone, Copy)]
 enum Loss {

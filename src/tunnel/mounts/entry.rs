@@ -189,9 +189,14 @@ impl Entry {
         self.done.borrow().is_filled
     }
 
+    /// Has a container been given it for writing?
+    pub(super) fn is_writable(&self) -> bool {
+        self.is_writable.load(Relaxed)
+    }
+
     /// May something be on the host that is not here?
     pub(super) fn may_hold_more(&self) -> bool {
-        self.is_writable.load(Relaxed) && (self.is_filled() || !self.is_new) && !self.is_in_step()
+        self.is_writable() && (self.is_filled() || !self.is_new) && !self.is_in_step()
     }
 
     /// Were both sides the same at last?
@@ -221,7 +226,7 @@ impl Entry {
 
     /// May the container that a client calls so have written? None: any that runs.
     pub(super) fn may_be_written_by(&self, container: Option<&str>) -> bool {
-        if !self.is_writable.load(Relaxed) {
+        if !self.is_writable() {
             return false;
         }
         let uses = lock(&self.uses);
@@ -284,7 +289,7 @@ impl Entry {
     }
 
     fn is_written(&self) -> bool {
-        self.is_writable.load(Relaxed) && lock(&self.uses).now.iter().any(|of| of.is_running && !of.read_only)
+        self.is_writable() && lock(&self.uses).now.iter().any(|of| of.is_running && !of.read_only)
     }
 
     /// What is told of it.
@@ -453,7 +458,7 @@ impl Entry {
 
     async fn round_now(&self, mount: &Mount<Login>, wanted: &mut watch::Receiver<Wanted>) -> Result<(), String> {
         let (number, begun) = (wanted.borrow_and_update().number, Instant::now());
-        mount.set_read_only(!self.is_writable.load(Relaxed));
+        mount.set_read_only(!self.is_writable());
         let report = mount.round().await.map_err(|error| with_causes(&error))?;
         self.done(number, begun, report);
         Ok(())
@@ -474,7 +479,7 @@ impl Entry {
     /// Takes changes of the host, if there are any, and with them those here.
     async fn look(&self, mount: &Mount<Login>, number: u64) -> Result<(), String> {
         let begun = Instant::now();
-        mount.set_read_only(!self.is_writable.load(Relaxed));
+        mount.set_read_only(!self.is_writable());
         match mount.look().await.map_err(|error| with_causes(&error))? {
             Some(report) => self.done(number, begun, report),
             None => self.is_done(number),

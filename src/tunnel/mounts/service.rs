@@ -238,7 +238,7 @@ impl Mounts {
     /// Why something is not.
     pub(in crate::tunnel) async fn sync(&self) -> Result<(), String> {
         self.until_found().await;
-        let used = self.all().into_iter().filter(|entry| entry.unused_for().is_none() || entry.may_hold_more());
+        let used = self.all().into_iter().filter(|entry| entry.unused_for().is_none() || entry.is_writable());
         let wanted: Vec<_> = used.map(|entry| (entry.want(Want::Round), entry)).collect();
         for (number, entry) in wanted {
             entry.until(number).await?;
@@ -252,6 +252,7 @@ impl Mounts {
     /// Why one could not be removed.
     pub(in crate::tunnel) async fn prune(&self, settings: &config::Mounts) -> Result<usize, String> {
         let login = self.ground.login().await?;
+        self.until_found().await;
         // Containers that are being created count.
         let wait = self.all().iter().filter_map(|entry| CREATING.checked_sub(entry.wanted_for()?)).max();
         tokio::time::sleep(wait.unwrap_or_default()).await;
@@ -264,6 +265,7 @@ impl Mounts {
         let (mut removed, mut failed) = (0, Vec::new());
         for known in unused {
             let entry = lock(&self.entries).get(&known.source).cloned();
+            let entry = entry.or_else(|| records.is_begun(&known).then(|| self.keep(known.clone(), false, settings)));
             let one = async {
                 if let Some(entry) = entry {
                     // What was written last is fetched first.

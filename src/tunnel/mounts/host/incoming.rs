@@ -22,8 +22,8 @@ pub(super) const APART: usize = 16;
 const BLOCK: usize = 512;
 /// The first word of the line before an archive.
 const MARK: &str = "dtunnel ";
-/// Most bytes of padding and headers for each file.
-const BESIDE: u64 = 64 * 1024;
+/// Most bytes of padding and headers for each file: its name and a target may be long.
+const BESIDE: u64 = 12 * 1024;
 
 /// What became of a file that was asked for.
 #[derive(Debug)]
