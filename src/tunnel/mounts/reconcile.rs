@@ -189,8 +189,9 @@ impl Work<'_> {
         self.base.get(path).map_or(there.is_some(), |known| known.is_changed_there(there, self.rules.grain))
     }
 
-    /// The same size and the same time to the second are no proof of the same content, but for a file that is as the
-    /// base has it; nor are they for one that was changed here without a trace in its size, time and mode.
+    /// Of a file that is not as the base has it, the same size and time are no proof of the same content if the time is to
+    /// the second: many tools give all files the same one. Nor are they for one that was changed here without a trace in
+    /// its size, time and mode.
     fn is_proof(&self, path: &RelPath, here: &Node) -> bool {
         if let Some(Known::InStep(node)) = self.base.get(path)
             && here.same(node, Grain::Nanosecond)
@@ -198,9 +199,9 @@ impl Work<'_> {
         {
             return false;
         }
-        self.rules.grain == Grain::Nanosecond
-            || !matches!(here, Node::File { size: 1.., .. })
+        !matches!(here, Node::File { size: 1.., .. })
             || !self.changed_here(path)
+            || here.has_fine_time(self.rules.grain)
     }
 
     fn decide(&mut self, path: &RelPath) {
