@@ -155,12 +155,17 @@ impl<R: Run> Mount<R> {
         self.source.limit(&mut there.reading);
         let time = time_now();
         let mut plan = self.plan(&here, &there, &time);
+        let is_kept = plan.deletes_here() && !self.is_deleted_for_good(&here, &there).await?;
+        if is_kept {
+            plan.keep_here();
+        }
         plan.steps.truncate(self.most_steps);
         let mut report = Report {
             left: std::mem::take(&mut plan.left),
             failed: [here.failed.clone(), there.failed.clone()].concat(),
             entries: here.reading.tree.len(),
             bytes: here.reading.tree.values().map(size_of).sum(),
+            needs_round: is_kept,
             ..Report::default()
         };
         let is_known = there.identity.as_deref() == Some(lock(&self.journal).mirror());
@@ -183,7 +188,7 @@ impl<R: Run> Mount<R> {
         self.delete_here(work.delete, &mut report).await?;
         self.fetch(work.fetch, &time, &mut report).await?;
         self.modes_here(work.modes, &mut report).await?;
-        let is_settled = report.done == 0 && report.failed.is_empty();
+        let is_settled = report.done == 0 && report.is_in_step();
         *lock(&self.last) = Some(Last {
             ignored: Arc::new(here.ignored),
             identity: lock(&self.journal).mirror().into(),
@@ -193,6 +198,29 @@ impl<R: Run> Mount<R> {
             settled: is_settled.then_some(there.digest),
         });
         Ok(report)
+    }
+
+    /// Looks at the host once more: whether nothing is deleted there any more. Somebody may be about to remove the whole
+    /// mirror, which is no reason to remove anything here; once it is gone, another one is in its place. Only what has
+    /// disappeared since counts, or a container that always writes would keep its deletions from ever coming here.
+    async fn is_deleted_for_good(&self, here: &Scan, there: &Listing) -> Result<bool, Error> {
+        let _busy = self.mirror.meter().begin(Phase::Looking, &[]);
+        let mut again = self.mirror.scan(self.bounds).await.map_err(Error::Host)?;
+        if again.identity != there.identity {
+            return Ok(false);
+        }
+        if again.digest == there.digest {
+            return Ok(true);
+        }
+        here.ignored.hide(&mut again.reading);
+        self.source.limit(&mut again.reading);
+        let is_still_there = |path: &RelPath| {
+            let is_unknown = |path: &RelPath| again.reading.unknown.contains(path);
+            again.reading.tree.contains_key(path)
+                || is_unknown(path)
+                || path.ancestors().any(|above| is_unknown(&above))
+        };
+        Ok(there.reading.tree.keys().all(is_still_there))
     }
 
     fn plan(&self, here: &Scan, there: &Listing, time: &str) -> Plan {

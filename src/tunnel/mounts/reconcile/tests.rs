@@ -109,16 +109,30 @@ fn what_both_changed_is_kept_twice_and_an_edit_outlives_a_deletion() {
 #[test]
 fn a_host_that_lost_its_files_deletes_nothing_here() {
     let all = [("a", file(1)), ("d", dir()), ("d/b", file(2))];
-    let emptied = plan(&known(&all), &reading(&all), &reading(&[]), RULES);
-    assert!(emptied.starts_over);
+    let emptied = plan(&known(&all), &reading(&all), &reading(&[]), Rules { is_same_mirror: false, ..RULES });
+    assert!(emptied.starts_over && !emptied.deletes_here());
     assert_eq!(said(&emptied), ["push a", "push d", "push d/b"]);
     let log = reading(&[("log", file(5))]);
     let another = plan(&known(&all), &reading(&all), &log, Rules { is_same_mirror: false, ..RULES });
     assert!(another.starts_over);
     assert_eq!(said(&another), ["push a", "push d", "push d/b", "fetch log"]);
-    assert_eq!(said(&plan(&known(&all), &reading(&all), &log, RULES)), said(&another), "nothing is as it was");
     let partial = Reading { is_partial: true, ..reading(&[("a", file(1)), ("log", file(5))]) };
     assert_eq!(said(&plan(&known(&all), &reading(&all), &partial, RULES)), ["fetch log"]);
+}
+
+#[test]
+fn whoever_deletes_all_of_a_mirror_means_it() {
+    let all = [("a", file(1)), ("d", dir()), ("d/b", file(2))];
+    let mut emptied = plan(&known(&all), &reading(&all), &reading(&[]), RULES);
+    assert!(!emptied.starts_over && emptied.deletes_here());
+    assert_eq!(said(&emptied), ["delete here d/b", "delete here d", "delete here a"]);
+    emptied.keep_here();
+    assert_eq!(said(&emptied), [""; 0]);
+    // What would take the place of something that is kept stays away.
+    let flat = [("a", dir()), ("a/n", file(3)), ("d", file(4)), ("e", dir()), ("e/n", file(5))];
+    let mut other = plan(&known(&all), &reading(&all), &reading(&flat), RULES);
+    other.keep_here();
+    assert_eq!(said(&other), ["fetch e", "fetch e/n"]);
 }
 
 #[test]
