@@ -196,6 +196,45 @@ async fn nothing_here_is_deleted_while_the_host_still_deletes() {
     }
 }
 
+fn copies(dir: &Path) -> Vec<String> {
+    let names = fs::read_dir(dir).expect("read").map(|entry| entry.expect("an entry").file_name());
+    names.map(|name| name.to_string_lossy().into_owned()).filter(|name| name.contains(".dtunnel-conflict-")).collect()
+}
+
+#[tokio::test]
+async fn a_file_that_the_host_always_writes_has_one_copy_until_its_conflict_is_settled() {
+    for tools in [LocalShell::gnu, LocalShell::busybox] {
+        let lab = Lab::new(tools(), false);
+        let (here, there) = (lab.here.path(), lab.tree());
+        shell(here, "echo start > log; echo other > o");
+        lab.in_step().await;
+        shell(here, "echo from here >> log");
+        shell(&there, "echo 1 >> log");
+        // Whenever something is sent.
+        let writing = format!("echo more >> '{}/log'", there.display());
+        *lock(&lab.mount().mirror.run().before) = Some(("tar -xpof", writing.clone()));
+        for number in 0..4 {
+            let report = lab.round().await;
+            assert!(report.failed.iter().any(|(path, _)| path == "log"), "{report:?}");
+            let [copy] = copies(here).try_into().expect("one copy");
+            assert_eq!(text(here, &copy), format!("start\n1\n{}", "more\n".repeat(number)));
+        }
+        // One that was changed here is somebody's.
+        let copy = copies(here).remove(0);
+        shell(here, &format!("echo mine >> {copy}"));
+        lab.round().await;
+        assert_eq!(copies(here).len(), 2);
+        *lock(&lab.mount().mirror.run().before) = None;
+        lab.in_step().await;
+        assert_eq!((text(&there, "log"), copies(here).len()), ("start\nfrom here\n".into(), 2));
+        // The next conflict is another one.
+        shell(here, "echo again > log");
+        shell(&there, "echo theirs, again > log");
+        lab.in_step().await;
+        assert_eq!((text(&there, "log"), copies(here).len()), ("again\n".into(), 3));
+    }
+}
+
 #[tokio::test]
 async fn a_directory_that_is_made_anew_here_is_the_one_that_counts() {
     let lab = Lab::new(LocalShell::gnu(), false);
