@@ -64,7 +64,6 @@ impl Here {
     ///
     /// # Errors
     /// From the system.
-    #[cfg(test)]
     pub(super) fn look(&self, path: &RelPath) -> io::Result<Option<Node>> {
         look(&self.parent(path)?, path.name())
     }

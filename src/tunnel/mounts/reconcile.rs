@@ -43,6 +43,25 @@ pub(super) struct Plan {
     pub(super) left: Vec<(RelPath, Left)>,
 }
 
+impl Plan {
+    /// Whether something here is deleted.
+    pub(super) fn deletes_here(&self) -> bool {
+        self.steps.iter().any(|step| matches!(step, Step::DeleteHere { .. }))
+    }
+
+    /// Leaves out the deletions here, and what is to take their place.
+    pub(super) fn keep_here(&mut self) {
+        let is_deletion = |step: &Step| matches!(step, Step::DeleteHere { .. });
+        let kept: BTreeSet<RelPath> =
+            self.steps.iter().filter(|step| is_deletion(step)).map(|step| step.path().clone()).collect();
+        let is_kept = |path: &RelPath| kept.contains(path) || path.ancestors().any(|above| kept.contains(&above));
+        self.steps.retain(|step| match step {
+            Step::DeleteHere { .. } | Step::Fetch { .. } | Step::ModeHere { .. } => !is_kept(step.path()),
+            _ => true,
+        });
+    }
+}
+
 /// What does not change from one reading to the next.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Rules<'a> {
@@ -56,12 +75,12 @@ pub(super) struct Rules<'a> {
     pub(super) time: &'a str,
 }
 
-/// The steps from `base`, `here` and `there`. If `there` is another mirror, or has nothing at all of what was in step, the
-/// host has lost what it had: then nothing here is deleted.
+/// The steps from `base`, `here` and `there`. If `there` is another mirror, the host has lost what it had: then nothing here
+/// is deleted. Whoever deletes what is in the mirror means it, and be it all; whether that is still going on is for the
+/// caller to find out, before anything here is deleted.
 pub(super) fn plan(base: &Base, here: &Reading, there: &Reading, rules: Rules<'_>) -> Plan {
     let nothing = Base::new();
-    let is_there = |path: &RelPath| there.tree.contains_key(path) || there.unknown.contains(path);
-    let is_lost = !rules.is_same_mirror || !base.keys().any(is_there);
+    let is_lost = !rules.is_same_mirror;
     let starts_over = is_lost && !base.is_empty();
     let base = if is_lost { &nothing } else { base };
     let mut left = Vec::new();
@@ -189,8 +208,9 @@ impl Work<'_> {
         self.base.get(path).map_or(there.is_some(), |known| known.is_changed_there(there, self.rules.grain))
     }
 
-    /// The same size and the same time to the second are no proof of the same content, but for a file that is as the
-    /// base has it; nor are they for one that was changed here without a trace in its size, time and mode.
+    /// Of a file that is not as the base has it, the same size and time are no proof of the same content if the time is to
+    /// the second: many tools give all files the same one. Nor are they for one that was changed here without a trace in
+    /// its size, time and mode.
     fn is_proof(&self, path: &RelPath, here: &Node) -> bool {
         if let Some(Known::InStep(node)) = self.base.get(path)
             && here.same(node, Grain::Nanosecond)
@@ -198,9 +218,9 @@ impl Work<'_> {
         {
             return false;
         }
-        self.rules.grain == Grain::Nanosecond
-            || !matches!(here, Node::File { size: 1.., .. })
+        !matches!(here, Node::File { size: 1.., .. })
             || !self.changed_here(path)
+            || here.has_fine_time(self.rules.grain)
     }
 
     fn decide(&mut self, path: &RelPath) {

@@ -33,7 +33,7 @@ pub(super) struct Report {
     pub(super) entries: usize,
     /// Of all files here.
     pub(super) bytes: u64,
-    /// Of a push: more is to be done, by a round.
+    /// More is to be done, by a round: of a push, or since the host's files are just being deleted.
     pub(super) needs_round: bool,
 }
 

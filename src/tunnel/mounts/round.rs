@@ -3,6 +3,7 @@
 //! A round may be cut at any moment (the future is dropped, the link is lost, the process dies); the next one goes on from
 //! what the journal has. The owner calls [`Mount::round`] after each change and once a second where a container may write.
 
+mod conflicts;
 mod quick;
 
 use std::io;
@@ -47,6 +48,7 @@ pub(super) struct Mount<R> {
     turn: tokio::sync::Mutex<()>,
     /// What the last round has read.
     last: Arc<Mutex<Option<Last>>>,
+    unsettled: Mutex<conflicts::Unsettled>,
     _lock: Lock,
     /// Cuts a round, for the tests.
     most_steps: usize,
@@ -97,6 +99,7 @@ impl<R: Run> Mount<R> {
             read_only: AtomicBool::new(read_only),
             turn: tokio::sync::Mutex::default(),
             last: Arc::default(),
+            unsettled: Mutex::default(),
             _lock: lock,
             most_steps: usize::MAX,
         })
@@ -155,12 +158,18 @@ impl<R: Run> Mount<R> {
         self.source.limit(&mut there.reading);
         let time = time_now();
         let mut plan = self.plan(&here, &there, &time);
+        let is_kept = plan.deletes_here() && !self.is_deleted_for_good(&here, &there).await?;
+        if is_kept {
+            plan.keep_here();
+        }
         plan.steps.truncate(self.most_steps);
+        self.settle_others(plan.steps.iter());
         let mut report = Report {
             left: std::mem::take(&mut plan.left),
             failed: [here.failed.clone(), there.failed.clone()].concat(),
             entries: here.reading.tree.len(),
             bytes: here.reading.tree.values().map(size_of).sum(),
+            needs_round: is_kept,
             ..Report::default()
         };
         let is_known = there.identity.as_deref() == Some(lock(&self.journal).mirror());
@@ -183,7 +192,7 @@ impl<R: Run> Mount<R> {
         self.delete_here(work.delete, &mut report).await?;
         self.fetch(work.fetch, &time, &mut report).await?;
         self.modes_here(work.modes, &mut report).await?;
-        let is_settled = report.done == 0 && report.failed.is_empty();
+        let is_settled = report.done == 0 && report.is_in_step();
         *lock(&self.last) = Some(Last {
             ignored: Arc::new(here.ignored),
             identity: lock(&self.journal).mirror().into(),
@@ -193,6 +202,29 @@ impl<R: Run> Mount<R> {
             settled: is_settled.then_some(there.digest),
         });
         Ok(report)
+    }
+
+    /// Looks at the host once more: whether nothing is deleted there any more. Somebody may be about to remove the whole
+    /// mirror, which is no reason to remove anything here; once it is gone, another one is in its place. Only what has
+    /// disappeared since counts, or a container that always writes would keep its deletions from ever coming here.
+    async fn is_deleted_for_good(&self, here: &Scan, there: &Listing) -> Result<bool, Error> {
+        let _busy = self.mirror.meter().begin(Phase::Looking, &[]);
+        let mut again = self.mirror.scan(self.bounds).await.map_err(Error::Host)?;
+        if again.identity != there.identity {
+            return Ok(false);
+        }
+        if again.digest == there.digest {
+            return Ok(true);
+        }
+        here.ignored.hide(&mut again.reading);
+        self.source.limit(&mut again.reading);
+        let is_still_there = |path: &RelPath| {
+            let is_unknown = |path: &RelPath| again.reading.unknown.contains(path);
+            again.reading.tree.contains_key(path)
+                || is_unknown(path)
+                || path.ancestors().any(|above| is_unknown(&above))
+        };
+        Ok(there.reading.tree.keys().all(is_still_there))
     }
 
     fn plan(&self, here: &Scan, there: &Listing, time: &str) -> Plan {
@@ -240,34 +272,6 @@ impl<R: Run> Mount<R> {
         self.record(records).await
     }
 
-    /// Fetches the host's versions as copies. Returns the paths of those that are not safe here.
-    async fn keep_both(&self, steps: Vec<Step>, time: &str, report: &mut Report) -> Result<Vec<RelPath>, Error> {
-        if steps.is_empty() {
-            return Ok(Vec::new());
-        }
-        let _busy = self.mirror.meter().begin(Phase::Fetching, &steps);
-        let arrived = self.mirror.fetch(self.here(), steps.clone(), self.bounds, time.into()).await;
-        let (mut records, mut lost) = (Vec::new(), Vec::new());
-        for (step, one) in steps.iter().zip(arrived.map_err(Error::Host)?) {
-            match one {
-                Arrived::Put { node, done } => {
-                    report.done += 1;
-                    if let Done::KeptBoth(copy) = done {
-                        report.conflicts.push(copy);
-                    }
-                    records.push(after(step.path(), Some(node)));
-                }
-                Arrived::Failed(reason) => {
-                    report.failed.push((step.path().to_string(), reason));
-                    lost.push(step.path().clone());
-                }
-                Arrived::Missing | Arrived::LinkedTo => lost.push(step.path().clone()),
-            }
-        }
-        self.record(records).await?;
-        Ok(lost)
-    }
-
     async fn send(
         &self,
         steps: Vec<Step>,
@@ -287,6 +291,7 @@ impl<R: Run> Mount<R> {
         let fill = is_new.then_some(mode);
         let in_place = self.source.only.is_some();
         let _busy = self.mirror.meter().begin(Phase::Sending, &steps);
+        let mut unsettled = self.take_unsettled(&steps);
         let sending = Sending { steps: steps.clone(), fill, in_place, identity, grain };
         let sent = self.mirror.send(self.here(), sending).await.map_err(Error::Host)?;
         let mut records = Vec::new();
@@ -298,9 +303,11 @@ impl<R: Run> Mount<R> {
             report.done += 1;
             records.push(after(step.path(), step.result().cloned()));
         }
-        let undone = steps.iter().zip(&sent.done).filter(|(_, done)| !**done);
         let reason = sent.said.first().cloned().unwrap_or_else(|| "it has changed meanwhile".into());
-        report.failed.extend(undone.map(|(step, _)| (step.path().to_string(), reason.clone())));
+        for (step, _) in steps.iter().zip(&sent.done).filter(|(_, done)| !**done) {
+            report.failed.push((step.path().to_string(), reason.clone()));
+            self.give_back(step, &mut unsettled);
+        }
         self.record(records).await
     }
 

@@ -194,6 +194,12 @@ impl Node {
         }
     }
 
+    /// Whether it is a file whose time has a part of a second, where such are told: two files with the same one are hardly
+    /// of two writes.
+    pub(super) fn has_fine_time(&self, grain: Grain) -> bool {
+        grain == Grain::Nanosecond && matches!(self, Self::File { mtime, .. } if mtime.rem_euclid(1_000_000_000) != 0)
+    }
+
     /// Permission bits, of what has some.
     pub(super) fn mode(&self) -> Option<u16> {
         match self {

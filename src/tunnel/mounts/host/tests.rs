@@ -25,11 +25,29 @@ pub(in crate::tunnel::mounts) struct LocalShell {
     pub(in crate::tunnel::mounts) cut_after: Arc<AtomicI64>,
     /// Bytes that have passed, both ways together.
     pub(in crate::tunnel::mounts) passed: Arc<AtomicUsize>,
+    /// What somebody does on the host just before each command that has such a text.
+    pub(in crate::tunnel::mounts) before: Mutex<Option<(&'static str, String)>>,
 }
 
 impl LocalShell {
     pub(in crate::tunnel::mounts) fn gnu() -> Self {
-        Self { tools: None, is_sftp: false, uid: None, cut_after: Arc::new(AtomicI64::new(-1)), passed: Arc::default() }
+        Self {
+            tools: None,
+            is_sftp: false,
+            uid: None,
+            cut_after: Arc::new(AtomicI64::new(-1)),
+            passed: Arc::default(),
+            before: Mutex::default(),
+        }
+    }
+
+    fn meanwhile(&self, script: &str) {
+        let before = lock(&self.before);
+        let before = before.as_ref().filter(|(text, _)| script.contains(text));
+        if let Some((_, before)) = before {
+            let done = std::process::Command::new("sh").args(["-c", before]).status();
+            assert!(done.expect("sh").success(), "{before}");
+        }
     }
 
     pub(in crate::tunnel::mounts) fn sftp() -> Self {
@@ -106,6 +124,7 @@ impl Run for LocalShell {
         stdin: impl AsyncRead + Send + Unpin,
         mut stdout: impl AsyncWrite + Send + Unpin,
     ) -> io::Result<Ended> {
+        self.meanwhile(script);
         let shell = self.tools.as_ref().map_or_else(|| PathBuf::from("sh"), |tools| tools.path().join("sh"));
         let mut command = self.command(&shell);
         if let Some(tools) = &self.tools {

@@ -16,6 +16,9 @@ fn file(time: i64) -> Node {
     Node::File { size: 1, mtime: time, mode: 0o644, touched: Touched::default() }
 }
 
+/// In 1985, in nanoseconds since 1970.
+const WHOLE: i64 = 499_162_500_000_000_000;
+
 fn dir() -> Node {
     Node::Dir { mode: 0o755 }
 }
@@ -106,16 +109,30 @@ fn what_both_changed_is_kept_twice_and_an_edit_outlives_a_deletion() {
 #[test]
 fn a_host_that_lost_its_files_deletes_nothing_here() {
     let all = [("a", file(1)), ("d", dir()), ("d/b", file(2))];
-    let emptied = plan(&known(&all), &reading(&all), &reading(&[]), RULES);
-    assert!(emptied.starts_over);
+    let emptied = plan(&known(&all), &reading(&all), &reading(&[]), Rules { is_same_mirror: false, ..RULES });
+    assert!(emptied.starts_over && !emptied.deletes_here());
     assert_eq!(said(&emptied), ["push a", "push d", "push d/b"]);
     let log = reading(&[("log", file(5))]);
     let another = plan(&known(&all), &reading(&all), &log, Rules { is_same_mirror: false, ..RULES });
     assert!(another.starts_over);
     assert_eq!(said(&another), ["push a", "push d", "push d/b", "fetch log"]);
-    assert_eq!(said(&plan(&known(&all), &reading(&all), &log, RULES)), said(&another), "nothing is as it was");
     let partial = Reading { is_partial: true, ..reading(&[("a", file(1)), ("log", file(5))]) };
     assert_eq!(said(&plan(&known(&all), &reading(&all), &partial, RULES)), ["fetch log"]);
+}
+
+#[test]
+fn whoever_deletes_all_of_a_mirror_means_it() {
+    let all = [("a", file(1)), ("d", dir()), ("d/b", file(2))];
+    let mut emptied = plan(&known(&all), &reading(&all), &reading(&[]), RULES);
+    assert!(!emptied.starts_over && emptied.deletes_here());
+    assert_eq!(said(&emptied), ["delete here d/b", "delete here d", "delete here a"]);
+    emptied.keep_here();
+    assert_eq!(said(&emptied), [""; 0]);
+    // What would take the place of something that is kept stays away.
+    let flat = [("a", dir()), ("a/n", file(3)), ("d", file(4)), ("e", dir()), ("e/n", file(5))];
+    let mut other = plan(&known(&all), &reading(&all), &reading(&flat), RULES);
+    other.keep_here();
+    assert_eq!(said(&other), ["fetch e", "fetch e/n"]);
 }
 
 #[test]
@@ -187,6 +204,18 @@ fn the_same_second_is_no_proof_of_the_same_content() {
     assert_eq!(said(&plan(&Base::new(), &of(4), &of(0), rules)), ["keep both a", "push a"]);
 }
 
+/// Of an npm package, of tar -x, by SOURCE_DATE_EPOCH.
+#[test]
+fn a_time_of_whole_seconds_is_no_proof_of_the_same_content_where_nothing_is_known() {
+    let whole = file(WHOLE);
+    assert_eq!(steps(&[], &[("a", whole.clone())], &[("a", whole.clone())]), ["keep both a", "push a"]);
+    let old = [("a", file(1))];
+    assert_eq!(steps(&old, &[("a", whole.clone())], &[("a", whole.clone())]), ["keep both a", "push a"]);
+    assert_eq!(steps(&[("a", whole.clone())], &[("a", whole.clone())], &[("a", whole.clone())]), [""; 0]);
+    let empty = Node::File { size: 0, mtime: WHOLE, mode: 0o644, touched: Touched::default() };
+    assert_eq!(steps(&[], &[("a", empty.clone())], &[("a", empty)]), ["agree a"]);
+}
+
 #[test]
 fn a_directory_gets_its_mode_when_its_files_are_there() {
     let sealed = [("d", Node::Dir { mode: 0o555 }), ("d/a", file(1))];
@@ -213,6 +242,8 @@ fn a_push_of_which_nobody_knows_whether_it_arrived_is_made_again() {
 #[derive(Debug, Clone, Copy)]
 enum Op {
     Write,
+    /// With a time of whole seconds that many files have.
+    WriteOld,
     MakeDir,
     Delete,
     /// To the path with this number, over what is there.
@@ -239,6 +270,7 @@ const PATHS: [&str; 8] = ["a", "b", "d", "d/a", "d/b", "d/e", "d/e/a", "d-x"];
 fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
         4 => Just(Op::Write),
+        2 => Just(Op::WriteOld),
         2 => Just(Op::MakeDir),
         2 => Just(Op::Delete),
         3 => (0..PATHS.len()).prop_map(Op::Rename),
@@ -258,7 +290,7 @@ fn event() -> impl Strategy<Value = Event> {
     ]
 }
 
-/// One side's files, in memory: a file's time is also its content, since each write has its own.
+/// One side's files, in memory: when a file was touched is also its content, since each write has its own.
 type Files = BTreeMap<RelPath, Node>;
 
 fn below(files: &Files, path: &RelPath) -> Vec<RelPath> {
@@ -277,9 +309,10 @@ fn act(files: &mut Files, at: usize, op: Op, clock: i64) -> Vec<(RelPath, Node)>
         }
     };
     match op {
-        Op::Write if has_parent(files, &path) => {
+        Op::Write | Op::WriteOld if has_parent(files, &path) => {
             clear(files, &path);
-            files.insert(path, file(clock));
+            let mtime = if matches!(op, Op::Write) { clock } else { WHOLE };
+            files.insert(path, Node::File { size: 1, mtime, mode: 0o644, touched: Touched(clock) });
         }
         Op::Link if has_parent(files, &path) => {
             clear(files, &path);
@@ -414,9 +447,9 @@ impl World {
     }
 }
 
-/// The times of files, which stand for their contents.
+/// When files were touched, which stands for their contents.
 fn contents<'a>(nodes: impl Iterator<Item = &'a Node>) -> BTreeSet<i64> {
-    nodes.filter_map(|node| if let Node::File { mtime, .. } = node { Some(*mtime) } else { None }).collect()
+    nodes.filter_map(|node| if let Node::File { touched, .. } = node { Some(touched.0) } else { None }).collect()
 }
 
 fn run(events: &[Event], rules: Rules<'_>) {
@@ -435,7 +468,10 @@ fn run(events: &[Event], rules: Rules<'_>) {
             Event::There(at, op) => {
                 let before = world.there.clone();
                 act(&mut world.there, *at, *op, clock);
-                let changed = before.iter().filter(|(path, node)| world.there.get(path) != Some(node));
+                let is_as_before = |now: &Node, node: &Node| now == node && !now.may_be_touched(node);
+                let changed = before
+                    .iter()
+                    .filter(|(path, node)| !world.there.get(path).is_some_and(|now| is_as_before(now, node)));
                 let in_step = changed.filter(|(path, node)| {
                     world.base.get(path).is_some_and(|known| !known.is_changed_here(Some(node)))
                 });

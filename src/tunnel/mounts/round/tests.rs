@@ -132,10 +132,8 @@ async fn a_host_that_lost_its_files_gets_them_again() {
     shell(here, "mkdir d; echo 1 > d/a; echo 2 > b");
     lab.in_step().await;
     let before = all(here);
-    // All of it; only the tree, which the Engine makes anew; what is in it.
-    for lose in
-        ["rm -rf mirror", "rm -rf mirror/tree; mkdir mirror/tree; echo log > mirror/tree/log", "rm -rf mirror/tree/*"]
-    {
+    // All of it; only the tree, which the Engine makes anew.
+    for lose in ["rm -rf mirror", "mkdir new; rm -rf mirror/tree; mv new mirror/tree; echo log > mirror/tree/log"] {
         shell(lab.other.path(), lose);
         lab.in_step().await;
         assert!(before.is_subset(&all(here)), "{lose}");
@@ -147,6 +145,94 @@ async fn a_host_that_lost_its_files_gets_them_again() {
     lab.reopen(LocalShell::gnu());
     let report = lab.round().await;
     assert_eq!((report.conflicts.len(), text(here, "b")), (1, "2\n".into()));
+}
+
+#[tokio::test]
+async fn what_a_container_deletes_is_deleted_here_and_be_it_all() {
+    for tools in [LocalShell::gnu, LocalShell::busybox, LocalShell::sftp] {
+        let lab = Lab::new(tools(), false);
+        let (here, there) = (lab.here.path(), lab.tree());
+        shell(here, "mkdir d; echo 1 > d/a; echo 2 > b");
+        lab.in_step().await;
+        shell(&there, "rm -r d b; echo new > n");
+        assert_eq!(lab.in_step().await.done, 4);
+        assert_eq!((fs::read_dir(here).expect("read").count(), text(here, "n")), (1, "new\n".into()));
+        shell(&there, "rm n");
+        lab.in_step().await;
+        assert!(all(here).is_empty() && all(&there).is_empty());
+        shell(here, "echo 3 > c");
+        lab.in_step().await;
+        assert_eq!(text(&there, "c"), "3\n");
+    }
+}
+
+/// Somebody removes the mirror, not what is in it.
+#[tokio::test]
+async fn nothing_here_is_deleted_while_the_host_still_deletes() {
+    for tools in [LocalShell::gnu, LocalShell::busybox] {
+        let lab = Lab::new(tools(), false);
+        let (here, there) = (lab.here.path(), lab.tree());
+        shell(here, "for i in 1 2 3 4 5; do echo $i > f$i; done; mkdir d; echo 1 > d/a");
+        lab.in_step().await;
+        let before = all(here);
+        // One more is gone at each look.
+        let removing = format!("cd '{}'; set -- f*; [ -e \"$1\" ] || set -- d; rm -rf \"$1\"", there.display());
+        *lock(&lab.mount().mirror.run().before) = Some(("printf 'gone", removing));
+        let report = lab.round().await;
+        assert!(!report.is_in_step() && report.done == 0, "{report:?}");
+        let report = lab.mount().look().await.expect("a look").expect("a round");
+        assert!(!report.is_in_step() && report.done == 0, "{report:?}");
+        assert_eq!(all(here), before);
+        shell(lab.other.path(), "rm -r mirror");
+        *lock(&lab.mount().mirror.run().before) = None;
+        lab.in_step().await;
+        assert_eq!([all(here), all(&there)], [before.clone(), before]);
+        // What is only written meanwhile keeps no deletion away.
+        let writing = format!("echo more >> '{}/f1'", there.display());
+        *lock(&lab.mount().mirror.run().before) = Some(("printf 'gone", writing));
+        shell(&there, "rm f2");
+        lab.round().await;
+        assert!(!here.join("f2").exists() && here.join("f3").exists());
+    }
+}
+
+fn copies(dir: &Path) -> Vec<String> {
+    let names = fs::read_dir(dir).expect("read").map(|entry| entry.expect("an entry").file_name());
+    names.map(|name| name.to_string_lossy().into_owned()).filter(|name| name.contains(".dtunnel-conflict-")).collect()
+}
+
+#[tokio::test]
+async fn a_file_that_the_host_always_writes_has_one_copy_until_its_conflict_is_settled() {
+    for tools in [LocalShell::gnu, LocalShell::busybox] {
+        let lab = Lab::new(tools(), false);
+        let (here, there) = (lab.here.path(), lab.tree());
+        shell(here, "echo start > log; echo other > o");
+        lab.in_step().await;
+        shell(here, "echo from here >> log");
+        shell(&there, "echo 1 >> log");
+        // Whenever something is sent.
+        let writing = format!("echo more >> '{}/log'", there.display());
+        *lock(&lab.mount().mirror.run().before) = Some(("tar -xpof", writing.clone()));
+        for number in 0..4 {
+            let report = lab.round().await;
+            assert!(report.failed.iter().any(|(path, _)| path == "log"), "{report:?}");
+            let [copy] = copies(here).try_into().expect("one copy");
+            assert_eq!(text(here, &copy), format!("start\n1\n{}", "more\n".repeat(number)));
+        }
+        // One that was changed here is somebody's.
+        let copy = copies(here).remove(0);
+        shell(here, &format!("echo mine >> {copy}"));
+        lab.round().await;
+        assert_eq!(copies(here).len(), 2);
+        *lock(&lab.mount().mirror.run().before) = None;
+        lab.in_step().await;
+        assert_eq!((text(&there, "log"), copies(here).len()), ("start\nfrom here\n".into(), 2));
+        // The next conflict is another one.
+        shell(here, "echo again > log");
+        shell(&there, "echo theirs, again > log");
+        lab.in_step().await;
+        assert_eq!((text(&there, "log"), copies(here).len()), ("again\n".into(), 3));
+    }
 }
 
 #[tokio::test]
