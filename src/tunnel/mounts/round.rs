@@ -343,13 +343,15 @@ impl<R: Run> Mount<R> {
         })
         .await?;
         let _busy = self.mirror.meter().begin(Phase::Fetching, &files);
+        // What has come counts for the next batches.
+        let mut bounds = self.bounds;
         for batch in files.chunks(BATCH) {
             let old: Vec<_> = {
                 let journal = lock(&self.journal);
                 batch.iter().map(|step| journal.base().get(step.path()).cloned()).collect()
             };
             self.begin(batch).await?;
-            let arrived = self.mirror.fetch(self.here(), batch.to_vec(), self.bounds, time.into()).await;
+            let arrived = self.mirror.fetch(self.here(), batch.to_vec(), bounds, time.into()).await;
             let is_lost = arrived.as_ref().err().map(ToString::to_string);
             let failed = || batch.iter().map(|_| Arrived::Missing).collect();
             let mut records = Vec::new();
@@ -357,6 +359,7 @@ impl<R: Run> Mount<R> {
                 match one {
                     Arrived::Put { node, done } => {
                         report.done += 1;
+                        bounds.bytes = bounds.bytes.saturating_sub(size_of(&node));
                         let node = match done {
                             Done::KeptBoth(copy) => {
                                 report.conflicts.push(copy);
