@@ -266,8 +266,13 @@ fn lacks(e: Errno) -> bool {
     [Errno::INVAL, Errno::NOSYS, Errno::NOTSUP, Errno::OPNOTSUPP].contains(&e)
 }
 
+/// A number whose type is another one on each system. 0 for what it cannot be.
+fn number<A, B: TryFrom<A> + Default>(number: A) -> B {
+    B::try_from(number).unwrap_or_default()
+}
+
 fn raw_mode(mode: u16) -> Mode {
-    Mode::from_raw_mode(mode.into())
+    Mode::from_raw_mode(number(mode))
 }
 
 fn of_stat(stat: &Stat) -> Seen {
@@ -277,13 +282,13 @@ fn of_stat(stat: &Stat) -> Seen {
         rustix::fs::FileType::Symlink => Kind::Link,
         _ => Kind::Other,
     };
-    let nanoseconds = i64::try_from(stat.st_mtime_nsec).unwrap_or_default();
-    let of_change = i64::try_from(stat.st_ctime_nsec).unwrap_or_default();
+    let nanoseconds = number::<_, i64>(stat.st_mtime_nsec);
+    let of_change = number::<_, i64>(stat.st_ctime_nsec);
     Seen {
         kind,
         size: u64::try_from(stat.st_size).unwrap_or_default(),
         mtime: stat.st_mtime.saturating_mul(1_000_000_000).saturating_add(nanoseconds),
         ctime: stat.st_ctime.saturating_mul(1_000_000_000).saturating_add(of_change),
-        mode: u16::try_from(stat.st_mode & 0o777).unwrap_or_default(),
+        mode: number(stat.st_mode & 0o777),
     }
 }

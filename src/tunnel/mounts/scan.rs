@@ -84,7 +84,7 @@ impl Source {
 pub(super) enum Error {
     #[error("cannot read the directory")]
     Root(#[source] io::Error),
-    #[error("{} MiB in {entries} files are more than {} MiB in {} files; the largest: {}", .bytes >> 20, .bounds.bytes >> 20, .bounds.entries, named(.largest))]
+    #[error("{} MiB in {entries} files are more than {} MiB (`mounts_max`) or {} files; the largest: {}. What containers need not have can be named in {IGNORE}", .bytes >> 20, .bounds.bytes >> 20, .bounds.entries, named(.largest))]
     TooLarge {
         bytes: u64,
         entries: u64,

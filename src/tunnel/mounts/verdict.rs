@@ -31,7 +31,11 @@ pub(super) fn verdict(source: &str, mounts: &Mounts) -> Result<Verdict, String> 
         return Ok(Verdict::OfHost(theirs.to_owned()));
     }
     let path = Path::new(source);
-    if !path.is_absolute() || mounts.of_host.iter().any(|theirs| path.starts_with(theirs)) {
+    // The nearest directory that a rule names decides.
+    let depth = |dir: &Path| path.starts_with(dir).then(|| dir.components().count());
+    let of_host = mounts.of_host.iter().filter_map(|theirs| depth(Path::new(theirs))).max();
+    let ours = mounts.roots.iter().filter_map(|root| depth(root)).max();
+    if !path.is_absolute() || of_host.is_some_and(|theirs| ours.is_none_or(|ours| theirs >= ours)) {
         return Ok(Verdict::AsItIs);
     }
     let said = |e: io::Error| format!("{} of this machine cannot be mounted: {e}", shown(source));
@@ -42,10 +46,13 @@ pub(super) fn verdict(source: &str, mounts: &Mounts) -> Result<Verdict, String> 
         Err(_) if !mounts.roots.iter().any(|root| path.starts_with(root)) => return Ok(Verdict::AsItIs),
         Err(e) => return Err(said(e)),
     };
+    let meta = fs::metadata(&real).map_err(said)?;
     if !is_in_roots(&real, mounts) {
+        if is_mine(&meta) && meta.is_dir() {
+            tracing::info!("{} of this machine is not below a directory of `mounts`: the host's is mounted", shown(source));
+        }
         return Ok(Verdict::AsItIs);
     }
-    let meta = fs::metadata(&real).map_err(said)?;
     if !is_mine(&meta) {
         return Err(format!(
             "{} belongs to another user of this machine: only your own files are mounted",
@@ -109,6 +116,10 @@ mod tests {
         assert_eq!(of(&home.join("src/app"), &in_src), mirror(source("src/app", None), false));
         assert_eq!(of(&home.join("src/conf"), &in_home), mirror(source("src", Some("conf")), true));
         assert_eq!(of(&home, &in_src), Ok(Verdict::AsItIs));
+        let both = Mounts { of_host: vec![home.to_str().expect("UTF-8").into()], ..in_src.clone() };
+        assert_eq!(of(&home.join("src/app"), &both), mirror(source("src/app", None), false), "the nearer rule");
+        let inner = Mounts { of_host: vec![home.join("src/app").to_str().expect("UTF-8").into()], ..in_src.clone() };
+        assert_eq!(of(&home.join("src/app"), &inner), Ok(Verdict::AsItIs), "the nearer rule");
         assert_eq!(of(Path::new("/"), &in_home), Ok(Verdict::AsItIs));
         assert_eq!(of(Path::new("/etc"), &in_home), Ok(Verdict::AsItIs));
         assert_eq!(of(Path::new("/srv/theirs/x"), &mounts(&[Path::new("/srv")], true)), Ok(Verdict::AsItIs));
