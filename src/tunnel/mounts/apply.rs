@@ -31,7 +31,7 @@ pub(super) enum Done {
     Changed(Node),
     /// Something else was there by then: it stays, and the new file is kept here beside it.
     KeptBoth(RelPath),
-    /// A copy is not needed: what is here has the same bytes.
+    /// Nothing to do: what is here has the same bytes.
     Same,
 }
 
@@ -84,7 +84,8 @@ impl Here {
         self.root.sync_all()
     }
 
-    /// Puts a file there with the bytes of `content`, where `over` is now. `node` is a file, of which all is kept.
+    /// Puts a file there with the bytes of `content`, where `over` is now. `node` is a file, of which all is kept. If it is
+    /// like `over` to the second, and what is here has the same bytes, nothing is changed.
     /// `is_synced`: it is on the disk afterwards; otherwise the caller does that for all ([`Self::sync`]), before the
     /// journal says that they are here.
     ///
@@ -101,6 +102,12 @@ impl Here {
     ) -> io::Result<Done> {
         let dir = self.parent(path)?;
         let temporary = written(&dir, &self.tag, node, content, is_synced)?;
+        let is_alike = over.is_some_and(|over| over.same(node, Grain::Second));
+        let is_same = || same_bytes(dir.read(path.name())?, dir.read(&temporary)?);
+        if is_alike && is_same().unwrap_or(false) {
+            dir.remove(&temporary)?;
+            return Ok(Done::Same);
+        }
         self.place(&dir, &temporary, path, over, time)
     }
 

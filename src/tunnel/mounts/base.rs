@@ -56,6 +56,8 @@ pub(super) type Base = BTreeMap<RelPath, Known>;
 pub(super) enum Record {
     Set(RelPath, Known),
     Forget(RelPath),
+    /// When the host's file was last changed in any way, in nanoseconds since 1970, while it was what both sides had.
+    Seen(RelPath, i64),
     /// Nothing is known any more, and what follows is about this mirror.
     Mirror(String),
 }
@@ -69,7 +71,25 @@ pub(super) fn apply(base: &mut Base, record: Record) {
         Record::Forget(path) => {
             base.remove(&path);
         }
+        Record::Seen(..) => {}
         Record::Mirror(_) => base.clear(),
+    }
+}
+
+/// When the host's files were last changed in any way, where that is known: each step of ours changes it, so that only a
+/// later listing tells.
+pub(super) type Seen = BTreeMap<RelPath, i64>;
+
+/// Changes what is known of that as the record says.
+pub(super) fn apply_seen(seen: &mut Seen, record: &Record) {
+    match record {
+        Record::Seen(path, time) => {
+            seen.insert(path.clone(), *time);
+        }
+        Record::Set(path, _) | Record::Forget(path) => {
+            seen.remove(path);
+        }
+        Record::Mirror(_) => seen.clear(),
     }
 }
 
@@ -79,6 +99,8 @@ pub(super) fn before(step: &Step, base: &Base) -> Option<Record> {
     let known = base.get(path);
     match step {
         Step::KeepBoth { .. } => None,
+        // The contents are compared: until then it is the host that has changed it.
+        Step::Fetch { node, over: Some(over), .. } if over.same(node, Grain::Second) => None,
         Step::DeleteThere { node, .. } => going(step, Some(node.clone())),
         Step::ModeThere { over, .. } | Step::Push { over: Some(over), .. } => going(step, Some(over.clone())),
         // What was there may be deleted by a step just before this one.

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-use super::base::{Base, Known, Record, apply};
+use super::base::{Base, Known, Record, Seen, apply, apply_seen};
 use super::tree::{MAX_LENGTH, Node, RelPath, Touched};
 use crate::os::private::private;
 
@@ -31,6 +31,7 @@ pub(super) struct Journal {
     path: PathBuf,
     file: File,
     base: Base,
+    seen: Seen,
     /// The mirror that the base is about; empty if nothing is known.
     mirror: String,
     /// Records in the file.
@@ -49,8 +50,8 @@ impl Journal {
         let file = private(OpenOptions::new().read(true).write(true).create(true).truncate(false)).open(path)?;
         let mut content = Vec::new();
         (&file).take(MAX_FILE).read_to_end(&mut content)?;
-        let mut journal =
-            Self { path: path.into(), file, base: Base::new(), mirror: String::new(), records: 0, is_torn: false };
+        let (base, seen, mirror) = (Base::new(), Seen::new(), String::new());
+        let mut journal = Self { path: path.into(), file, base, seen, mirror, records: 0, is_torn: false };
         let mut read = 0;
         if content.starts_with(HEADER) {
             read = HEADER.len();
@@ -74,6 +75,11 @@ impl Journal {
     /// What was in step at last.
     pub(super) fn base(&self) -> &Base {
         &self.base
+    }
+
+    /// When the host's files were last changed in any way, where that is known.
+    pub(super) fn seen(&self) -> &Seen {
+        &self.seen
     }
 
     /// What identifies the mirror that the base is about; empty if nothing is known.
@@ -101,6 +107,7 @@ impl Journal {
             for record in taken {
                 if let Record::Set(path, _) | Record::Forget(path) = record {
                     self.base.remove(&path);
+                    self.seen.remove(&path);
                 }
             }
             return Err(e);
@@ -108,7 +115,7 @@ impl Journal {
         for record in taken {
             self.take(record);
         }
-        if self.records > COMPACTION && self.records / 4 > self.base.len() {
+        if self.records > COMPACTION && self.records / 4 > self.base.len() + self.seen.len() {
             self.compact()?;
         }
         Ok(())
@@ -127,6 +134,7 @@ impl Journal {
         if let Record::Mirror(mirror) = &record {
             self.mirror.clone_from(mirror);
         }
+        apply_seen(&mut self.seen, &record);
         apply(&mut self.base, record);
     }
 
@@ -140,10 +148,13 @@ impl Journal {
         for (path, known) in &self.base {
             bytes.extend(frame(&encoded(&Record::Set(path.clone(), known.clone()))));
         }
+        for (path, time) in &self.seen {
+            bytes.extend(frame(&encoded(&Record::Seen(path.clone(), *time))));
+        }
         new.write_all(&bytes)?;
         new.as_file().sync_all()?;
         self.file = new.persist(&self.path)?;
-        self.records = self.base.len() + 1;
+        self.records = self.base.len() + self.seen.len() + 1;
         self.is_torn = false;
         Ok(())
     }
@@ -183,6 +194,11 @@ fn encoded(record: &Record) -> Vec<u8> {
         Record::Forget(path) => {
             bytes.push(b'-');
             put(&mut bytes, path.as_bytes());
+        }
+        Record::Seen(path, time) => {
+            bytes.push(b't');
+            put(&mut bytes, path.as_bytes());
+            bytes.extend(time.to_le_bytes());
         }
         Record::Mirror(mirror) => {
             bytes.push(b'm');
@@ -228,6 +244,7 @@ fn decoded(content: &[u8]) -> Option<Record> {
         b'=' => Record::Set(rest.path()?, Known::InStep(rest.node()??)),
         b'>' => Record::Set(rest.path()?, Known::Going { old: rest.node()?, new: rest.node()? }),
         b'-' => Record::Forget(rest.path()?),
+        b't' => Record::Seen(rest.path()?, i64::from_le_bytes(rest.array()?)),
         b'm' => Record::Mirror(String::from_utf8(rest.text()?.to_vec()).ok()?),
         _ => return None,
     };
@@ -289,6 +306,8 @@ mod tests {
             Record::Set(path(b"d"), Known::InStep(Node::Dir { mode: 0o755 })),
             Record::Set(path(b"d/l"), Known::Going { old: Some(link), new: None }),
             Record::Set(path(b"gone"), Known::InStep(file)),
+            Record::Seen(path(b"a\n\xff"), 11),
+            Record::Seen(path(b"gone"), 12),
             Record::Forget(path(b"gone")),
         ]
     }
@@ -314,6 +333,7 @@ mod tests {
             panic!("no file")
         };
         assert_eq!(touched.0, 9);
+        assert_eq!(journal.seen(), &[(path(b"a\n\xff"), 11)].into());
         assert_eq!(crate::os::private::readable_by_others(&at.metadata().expect("is there")), None);
     }
 
@@ -347,12 +367,17 @@ mod tests {
         for round in 0..3 * COMPACTION {
             let mtime = i64::try_from(round).expect("fits");
             let node = Node::File { size: 1, mtime, mode: 0o600, touched: Touched(mtime) };
-            journal.add([Record::Set(path(b"a"), Known::InStep(node))]).expect("written");
+            journal
+                .add([Record::Set(path(b"a"), Known::InStep(node)), Record::Seen(path(b"a"), mtime)])
+                .expect("written");
         }
+        let seen = journal.seen().clone();
+        assert_eq!(seen.len(), 1);
         assert!(at.metadata().expect("is there").len() < 512 * 1024);
         let known = journal.base().clone();
         drop(journal);
-        assert_eq!(Journal::open(&at).expect("opened").base(), &known);
+        let journal = Journal::open(&at).expect("opened");
+        assert_eq!((journal.base(), journal.seen()), (&known, &seen));
         assert_eq!(std::fs::read_dir(dir.path()).expect("read").count(), 1);
     }
 }

@@ -6,9 +6,9 @@
 
 use std::collections::BTreeSet;
 
-use super::base::{Base, Known};
+use super::base::{Base, Known, Seen};
 use super::step::Step;
-use super::tree::{Grain, Node, Reading, RelPath, Tree, leads_out};
+use super::tree::{Grain, Node, Reading, RelPath, Touched, Tree, leads_out};
 
 /// Why a path stays as it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,6 +71,8 @@ pub(super) struct Rules<'a> {
     pub(super) read_only: bool,
     /// Whether the mirror is the one that the base is about, and not another one in its place.
     pub(super) is_same_mirror: bool,
+    /// When the host's files were last changed in any way, as the base has them.
+    pub(super) seen: &'a Seen,
     /// What the names of conflict copies end with.
     pub(super) time: &'a str,
 }
@@ -206,6 +208,25 @@ impl Work<'_> {
     fn changed_there(&self, path: &RelPath) -> bool {
         let there = self.there.get(path);
         self.base.get(path).map_or(there.is_some(), |known| known.is_changed_there(there, self.rules.grain))
+            || self.is_touched_there(path)
+    }
+
+    /// Whether the host's file may have another content, though it has the size and time that are known of it, since it
+    /// was changed in some way. A new mode alone does that, too, which is believed of a file whose time tells writes apart.
+    fn is_touched_there(&self, path: &RelPath) -> bool {
+        let (Some(there), Some(known)) = (self.there.get(path), self.base.get(path)) else { return false };
+        let grain = self.rules.grain;
+        let is_touched = |node: &Node, seen: i64| {
+            matches!(there, Node::File { touched: Touched(now), .. } if seen != 0 && *now != 0 && *now != seen)
+                && there.same_content(node, grain)
+                && (there.mode() == node.mode() || !node.has_fine_time(grain))
+        };
+        match known {
+            Known::InStep(node) => self.rules.seen.get(path).is_some_and(|seen| is_touched(node, *seen)),
+            // As the host had it before.
+            Known::Going { old: Some(old @ Node::File { touched, .. }), .. } => is_touched(old, touched.0),
+            Known::Going { .. } => false,
+        }
     }
 
     /// Of a file that is not as the base has it, the same size and time are no proof of the same content if the time is to
@@ -231,7 +252,9 @@ impl Work<'_> {
                     self.agree.push(Step::Agree { path: path.clone(), node: None });
                 }
             }
-            (Some(here), Some(there)) if here.same(there, self.rules.grain) && self.is_proof(path, here) => {
+            (Some(here), Some(there))
+                if here.same(there, self.rules.grain) && self.is_proof(path, here) && !self.is_touched_there(path) =>
+            {
                 if self.changed_here(path) {
                     self.agree.push(Step::Agree { path: path.clone(), node: Some(here.clone()) });
                 }
@@ -287,7 +310,8 @@ impl Work<'_> {
         let (changed_here, changed_there) = (self.changed_here(path), self.changed_there(path));
         let stays_here = self.stays_here.contains(path) || self.holds_unknown.contains(path);
         let is_outgoing = read_only || changed_here || here.is_dir() && !there.is_dir() && stays_here;
-        let is_same_content = here.same_content(there, self.rules.grain) && self.is_proof(path, here);
+        let is_same_content =
+            here.same_content(there, self.rules.grain) && self.is_proof(path, here) && !self.is_touched_there(path);
         if !is_outgoing {
             if is_same_content {
                 let node = there.mode().map_or_else(|| here.clone(), |mode| here.with_mode(mode));

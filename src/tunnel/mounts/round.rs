@@ -4,8 +4,10 @@
 //! what the journal has. The owner calls [`Mount::round`] after each change and once a second where a container may write.
 
 mod conflicts;
+mod fetch;
 mod quick;
 
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
@@ -16,7 +18,7 @@ use tokio::task::spawn_blocking;
 
 use super::apply::{Done, Here};
 use super::base::{Record, after, before};
-use super::host::{Arrived, Listing, Mirror, Run, Sending};
+use super::host::{Listing, Mirror, Run, Sending};
 use super::journal::Journal;
 use super::progress::{Phase, Progress};
 use super::reconcile::{Plan, Rules, plan};
@@ -60,6 +62,7 @@ struct Last {
     ignored: Arc<Ignored>,
     identity: String,
     grain: Grain,
+    touched: Grain,
     entries: usize,
     bytes: u64,
     /// The host's listing for which nothing was to be done.
@@ -188,15 +191,19 @@ impl<R: Run> Mount<R> {
             !lost.iter().any(|lost| step.path() == lost || step.path().is_below(lost) || lost.is_below(step.path()))
         };
         work.outgoing.retain(is_safe);
-        self.send(work.outgoing, there.identity, there.grain, &mut report).await?;
+        let changed: BTreeSet<RelPath> = work.outgoing.iter().map(|step| step.path().clone()).collect();
+        let (grains, identity) = ((there.grain, there.touched), there.identity.clone());
+        self.send(work.outgoing, identity, grains, &mut report).await?;
         self.delete_here(work.delete, &mut report).await?;
         self.fetch(work.fetch, &time, &mut report).await?;
         self.modes_here(work.modes, &mut report).await?;
+        self.learn(&there, &changed).await?;
         let is_settled = report.done == 0 && report.is_in_step();
         *lock(&self.last) = Some(Last {
             ignored: Arc::new(here.ignored),
             identity: lock(&self.journal).mirror().into(),
             grain: there.grain,
+            touched: there.touched,
             entries: report.entries,
             bytes: report.bytes,
             settled: is_settled.then_some(there.digest),
@@ -233,6 +240,7 @@ impl<R: Run> Mount<R> {
             grain: there.grain,
             read_only: self.read_only.load(Relaxed),
             is_same_mirror: there.identity.as_deref() == Some(journal.mirror()),
+            seen: journal.seen(),
             time,
         };
         plan(journal.base(), &here.reading, &there.reading, rules)
@@ -276,7 +284,7 @@ impl<R: Run> Mount<R> {
         &self,
         steps: Vec<Step>,
         identity: Option<String>,
-        grain: Grain,
+        (grain, touched): (Grain, Grain),
         report: &mut Report,
     ) -> Result<(), Error> {
         let is_new = identity.is_none();
@@ -292,7 +300,7 @@ impl<R: Run> Mount<R> {
         let in_place = self.source.only.is_some();
         let _busy = self.mirror.meter().begin(Phase::Sending, &steps);
         let mut unsettled = self.take_unsettled(&steps);
-        let sending = Sending { steps: steps.clone(), fill, in_place, identity, grain };
+        let sending = Sending { steps: steps.clone(), fill, in_place, identity, grain, touched };
         let sent = self.mirror.send(self.here(), sending).await.map_err(Error::Host)?;
         let mut records = Vec::new();
         if is_new {
@@ -328,62 +336,6 @@ impl<R: Run> Mount<R> {
             match result {
                 Ok(()) => report.done += 1,
                 Err(failed) => report.failed.push(failed),
-            }
-        }
-        Ok(())
-    }
-
-    async fn fetch(&self, steps: Vec<Step>, time: &str, report: &mut Report) -> Result<(), Error> {
-        let (dirs, files): (Vec<_>, Vec<_>) =
-            steps.into_iter().partition(|step| step.result().is_some_and(Node::is_dir));
-        self.begin(&dirs).await?;
-        self.change_here(dirs, report, |here, step| match step {
-            Step::Fetch { path, node, .. } => here.make_dir(path, node.mode().unwrap_or(0o700)),
-            _ => Err(io::ErrorKind::InvalidInput.into()),
-        })
-        .await?;
-        let _busy = self.mirror.meter().begin(Phase::Fetching, &files);
-        // What has come counts for the next batches.
-        let mut bounds = self.bounds;
-        for batch in files.chunks(BATCH) {
-            let old: Vec<_> = {
-                let journal = lock(&self.journal);
-                batch.iter().map(|step| journal.base().get(step.path()).cloned()).collect()
-            };
-            self.begin(batch).await?;
-            let arrived = self.mirror.fetch(self.here(), batch.to_vec(), bounds, time.into()).await;
-            let is_lost = arrived.as_ref().err().map(ToString::to_string);
-            let failed = || batch.iter().map(|_| Arrived::Missing).collect();
-            let mut records = Vec::new();
-            for ((step, one), old) in batch.iter().zip(arrived.unwrap_or_else(|_| failed())).zip(old) {
-                match one {
-                    Arrived::Put { node, done } => {
-                        report.done += 1;
-                        bounds.bytes = bounds.bytes.saturating_sub(size_of(&node));
-                        let node = match done {
-                            Done::KeptBoth(copy) => {
-                                report.conflicts.push(copy);
-                                node
-                            }
-                            // With the time that it has here.
-                            Done::Changed(now) if now == node => now,
-                            Done::Changed(_) | Done::Same => node,
-                        };
-                        records.push(after(step.path(), Some(node)));
-                    }
-                    // Nothing has changed here.
-                    Arrived::Failed(reason) => {
-                        report.failed.push((step.path().to_string(), reason));
-                        records.extend(old.map(|old| Record::Set(step.path().clone(), old)));
-                    }
-                    Arrived::Missing | Arrived::LinkedTo => {
-                        records.extend(old.map(|old| Record::Set(step.path().clone(), old)));
-                    }
-                }
-            }
-            self.record(records).await?;
-            if let Some(error) = is_lost {
-                return Err(Error::Host(io::Error::other(error)));
             }
         }
         Ok(())

@@ -112,9 +112,9 @@ impl fmt::Display for RelPath {
     }
 }
 
-/// When a file here was last changed in any way, which nobody can set: in nanoseconds since 1970, 0 if it is not known.
+/// When a file was last changed in any way on the side where it was read, which nobody can set: in nanoseconds since 1970, 0 if it is not known.
 ///
-/// Always equal: the other side has none, and renaming changes it. Only [`Node::may_be_touched`] compares it.
+/// Always equal: the two sides have their own, and renaming changes it. [`Node::may_be_touched`] compares it, of one side.
 #[derive(Debug, Clone, Copy, Default, Eq)]
 pub(super) struct Touched(pub(super) i64);
 
@@ -216,6 +216,13 @@ impl Node {
             }
             Self::Dir { .. } => Self::Dir { mode },
             other => other.clone(),
+        }
+    }
+
+    /// Of a file, when it was last changed in any way.
+    pub(super) fn set_touched(&mut self, time: Touched) {
+        if let Self::File { touched, .. } = self {
+            *touched = time;
         }
     }
 

@@ -49,7 +49,10 @@ pub(super) fn verdict(source: &str, mounts: &Mounts) -> Result<Verdict, String> 
     let meta = fs::metadata(&real).map_err(said)?;
     if !is_in_roots(&real, mounts) {
         if is_mine(&meta) && meta.is_dir() {
-            tracing::info!("{} of this machine is not below a directory of `mounts`: the host's is mounted", shown(source));
+            tracing::info!(
+                "{} of this machine is not below a directory of `mounts`: the host's is mounted",
+                shown(source)
+            );
         }
         return Ok(Verdict::AsItIs);
     }

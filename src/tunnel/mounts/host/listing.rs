@@ -23,6 +23,8 @@ pub(in crate::tunnel::mounts) struct Listing {
     pub(in crate::tunnel::mounts) reading: Reading,
     /// How fine the times are.
     pub(in crate::tunnel::mounts) grain: Grain,
+    /// How fine the host's tools tell when a file was last changed in any way.
+    pub(in crate::tunnel::mounts) touched: Grain,
     /// Of the answer's bytes: the same listing has the same.
     pub(in crate::tunnel::mounts) digest: String,
     /// Paths that are not known, and why.
@@ -56,8 +58,9 @@ pub(super) fn parse(answer: &[u8], bounds: Bounds) -> io::Result<Listing> {
     let digest = Sha256::digest(answer).iter().map(|byte| format!("{byte:02x}")).collect();
     let answer = answer.strip_suffix(b"\0").ok_or_else(cut)?;
     let mut fields = answer.split(|byte| *byte == 0);
+    let (grain, touched) = (Grain::Nanosecond, Grain::Nanosecond);
     let mut listing =
-        Listing { identity: None, reading: Reading::default(), grain: Grain::Nanosecond, digest, failed: Vec::new() };
+        Listing { identity: None, reading: Reading::default(), grain, touched, digest, failed: Vec::new() };
     match fields.next() {
         Some(b"gone") => return Ok(listing),
         Some(b"mirror") => {}
@@ -81,14 +84,18 @@ pub(super) fn parse(answer: &[u8], bounds: Bounds) -> io::Result<Listing> {
         let (path, target) = fields.next().zip(fields.next()).ok_or_else(cut)?;
         parser.entry(kind, path, target)?;
     };
+    let is_fine = parser.is_fine;
     let mut listing = parser.listing;
     if status != b"0" {
         listing.reading.is_partial = true;
         listing.failed.push((".".into(), "some of it cannot be read on the host".into()));
     }
     // Without a single finer time the file system, or what wrote the files, knows seconds only.
-    if tools != b"gnu" || !parser.is_fine {
+    if tools != b"gnu" || !is_fine {
         listing.grain = Grain::Second;
+    }
+    if tools != b"gnu" {
+        listing.touched = Grain::Second;
     }
     drop_strays(&mut listing);
     Ok(listing)
@@ -128,7 +135,7 @@ struct Parser {
 }
 
 impl Parser {
-    /// `f 644 5 1700000000.1234567890`, and a link's target.
+    /// `f 644 5 1700000000.1234567890 1700000000.1234567890 1`, and a link's target.
     fn entry(&mut self, kind: &[u8], path: &[u8], target: &[u8]) -> io::Result<()> {
         let path = path.strip_prefix(b"./").unwrap_or(path);
         match kind {
@@ -138,11 +145,11 @@ impl Parser {
         }
         let text = std::str::from_utf8(kind).map_err(|_| cut())?;
         let mut words = text.split(' ');
-        let [kind, mode, size, time] = [(); 4].map(|()| words.next().unwrap_or_default());
+        let [kind, mode, size, time, changed, names] = [(); 6].map(|()| words.next().unwrap_or_default());
         let mode = u32::from_str_radix(mode, 8).map_err(|_| cut())? & 0o777;
         let mode = u16::try_from(mode).map_err(|_| cut())?;
         let node = match kind {
-            "f" => file(size.parse().map_err(|_| cut())?, self.time(time)?, mode),
+            "f" => file(size.parse().map_err(|_| cut())?, self.time(time)?, mode, touched(changed, names)?),
             "d" => Node::Dir { mode },
             // busybox's readlink ends with a line break, find's %l does not: the time tells which.
             "l" => {
@@ -154,16 +161,19 @@ impl Parser {
         self.add(path, node)
     }
 
-    /// `81a4 5 1700000000 ./path`: busybox's stat.
+    /// `81a4 5 1700000000 1700000000 1 ./path`: busybox's stat.
     fn line(&mut self, line: &[u8]) -> io::Result<()> {
-        let mut words = line.splitn(4, |byte| *byte == b' ');
-        let [mode, size, time, path] = [(); 4].map(|()| words.next().unwrap_or_default());
+        let mut words = line.splitn(6, |byte| *byte == b' ');
+        let [mode, size, time, changed, names, path] = [(); 6].map(|()| words.next().unwrap_or_default());
         let text = |word| std::str::from_utf8(word).map_err(|_| cut());
         let raw = u32::from_str_radix(text(mode)?, 16).map_err(|_| cut())?;
         let mode = u16::try_from(raw & 0o777).map_err(|_| cut())?;
         // S_IFMT of inode(7), which has these values on all systems.
         let node = match raw & 0o170_000 {
-            0o100_000 => file(text(size)?.parse().map_err(|_| cut())?, self.time(text(time)?)?, mode),
+            0o100_000 => {
+                let touched = touched(text(changed)?, text(names)?)?;
+                file(text(size)?.parse().map_err(|_| cut())?, self.time(text(time)?)?, mode, touched)
+            }
             0o040_000 => Node::Dir { mode },
             _ => Node::Other,
         };
@@ -172,14 +182,9 @@ impl Parser {
 
     /// Seconds with up to nine digits behind the point that count.
     fn time(&mut self, text: &str) -> io::Result<i64> {
-        let (is_negative, text) = text.strip_prefix('-').map_or((false, text), |rest| (true, rest));
-        let (seconds, fraction) = text.split_once('.').unwrap_or((text, ""));
-        let nine: String = fraction.chars().chain("000000000".chars()).take(9).collect();
-        let seconds: i64 = seconds.parse().map_err(|_| cut())?;
-        let fraction: i64 = nine.parse().map_err(|_| cut())?;
-        self.is_fine |= fraction != 0;
-        let time = seconds.saturating_mul(1_000_000_000).saturating_add(fraction);
-        Ok(if is_negative { -time } else { time })
+        let time = time(text)?;
+        self.is_fine |= time % 1_000_000_000 != 0;
+        Ok(time)
     }
 
     fn add(&mut self, path: &[u8], node: Node) -> io::Result<()> {
@@ -215,8 +220,25 @@ impl Parser {
     }
 }
 
-fn file(size: u64, mtime: i64, mode: u16) -> Node {
-    Node::File { size, mtime: bounded_time(mtime), mode, touched: Touched::default() }
+/// Seconds with up to nine digits behind the point that count, in nanoseconds.
+fn time(text: &str) -> io::Result<i64> {
+    let (is_negative, text) = text.strip_prefix('-').map_or((false, text), |rest| (true, rest));
+    let (seconds, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let nine: String = fraction.chars().chain("000000000".chars()).take(9).collect();
+    let seconds: i64 = seconds.parse().map_err(|_| cut())?;
+    let fraction: i64 = nine.parse().map_err(|_| cut())?;
+    let time = seconds.saturating_mul(1_000_000_000).saturating_add(fraction);
+    Ok(if is_negative { -time } else { time })
+}
+
+/// When a file was last changed in any way; not known if it has several names, since what is done with the others changes
+/// it, too.
+fn touched(time: &str, names: &str) -> io::Result<Touched> {
+    if names == "1" { self::time(time).map(Touched) } else { Ok(Touched::default()) }
+}
+
+fn file(size: u64, mtime: i64, mode: u16, touched: Touched) -> Node {
+    Node::File { size, mtime: bounded_time(mtime), mode, touched }
 }
 
 /// Removes paths whose directory is none: it was replaced while the host read, or the answer is made up.
@@ -244,22 +266,22 @@ mod tests {
 
     #[test]
     fn both_kinds_of_tools_are_understood() {
-        let gnu = b"mirror\0k 7\0gnu\0d 755 4096 1.5\0d\0\0f 4644 5 1700000000.1234567890\0d/a\nb\0\0\
-                    l 777 1 1.0000000000\0l\0d\n\0s 755 0 1.0\0s\0\0U\0shut\0\0f 600 1 -1.5000000000\0old\0\0end 0\0";
+        let gnu = b"mirror\0k 7\0gnu\0d 755 4096 1.5\0d\0\0f 4644 5 1700000000.1234567890 1700000001.5 1\0d/a\nb\0\0\
+                    l 777 1 1.0000000000\0l\0d\n\0s 755 0 1.0\0s\0\0U\0shut\0\0f 600 1 -1.5000000000 1.5 2\0old\0\0end 0\0";
         let listing = parse(gnu, Bounds::default()).expect("a listing");
         assert_eq!(listing.identity.as_deref(), Some("k 7"));
         assert_eq!(listing.grain, Grain::Nanosecond);
-        let file = super::file(5, 1_700_000_000_123_456_789, 0o644);
+        let file = super::file(5, 1_700_000_000_123_456_789, 0o644, Touched::default());
         assert_eq!(listing.reading.tree.get(&path(b"d/a\nb")), Some(&file));
         assert_eq!(listing.reading.tree.get(&path(b"l")), Some(&Node::Link { target: b"d\n".as_slice().into() }));
         assert_eq!(listing.reading.tree.get(&path(b"s")), Some(&Node::Other));
-        let old = super::file(1, -1_500_000_000, 0o600);
+        let old = super::file(1, -1_500_000_000, 0o600, Touched::default());
         assert_eq!(listing.reading.tree.get(&path(b"old")), Some(&old));
         assert!(listing.reading.unknown.contains(&path(b"shut")) && !listing.reading.is_partial);
-        let busybox = b"mirror\0k 7\0busybox\0N\0./a\nb\0\0l 0 0 0\0./l\0d\n\0stat\x0041ed 4096 1 ./d\n\
-                        81a4 5 1700000000 ./d/a b\n\0end 1\0";
+        let busybox = b"mirror\0k 7\0busybox\0N\0./a\nb\0\0l 0 0 0\0./l\0d\n\0stat\x0041ed 4096 1 1 3 ./d\n\
+                        81a4 5 1700000000 1700000001 1 ./d/a b\n\0end 1\0";
         let listing = parse(busybox, Bounds::default()).expect("a listing");
-        let file = super::file(5, 1_700_000_000_000_000_000, 0o644);
+        let file = super::file(5, 1_700_000_000_000_000_000, 0o644, Touched::default());
         assert_eq!(listing.reading.tree.get(&path(b"d/a b")), Some(&file));
         assert_eq!(listing.reading.tree.get(&path(b"l")), Some(&Node::Link { target: b"d".as_slice().into() }));
         assert_eq!((listing.grain, listing.reading.is_partial), (Grain::Second, true));

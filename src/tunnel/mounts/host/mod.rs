@@ -120,6 +120,8 @@ pub(super) struct Sending {
     pub(super) identity: Option<String>,
     /// How fine the host's times are, by which it is told whether files are still as planned.
     pub(super) grain: Grain,
+    /// The same of when files were last changed in any way.
+    pub(super) touched: Grain,
 }
 
 impl<R: Run> Mirror<R> {
@@ -264,7 +266,10 @@ impl<R: Run> Mirror<R> {
         let (stream, stdin) = tokio::io::duplex(PIPE);
         let nonce = format!("{:032x}", fastrand::u128(..));
         let identity = sending.identity.clone().unwrap_or_default();
-        let script = self.script(scripts::SEND, &[("K", &nonce), ("I", &identity), ("F", stat_format(sending.grain))]);
+        let script = self.script(
+            scripts::SEND,
+            &[("K", &nonce), ("I", &identity), ("F", stat_format(sending.grain)), ("C", stat_touched(sending.touched))],
+        );
         let count = sending.steps.len();
         let meter = self.meter.clone();
         let making =
@@ -391,6 +396,14 @@ fn stat_format(grain: Grain) -> &'static str {
     match grain {
         Grain::Nanosecond => "%s %.9Y",
         Grain::Second => "%s %Y",
+    }
+}
+
+/// What it prints in addition where it is known when the file was last changed in any way.
+fn stat_touched(grain: Grain) -> &'static str {
+    match grain {
+        Grain::Nanosecond => "%.9Z",
+        Grain::Second => "%Z",
     }
 }
 

@@ -13,13 +13,15 @@ use crate::tunnel::mounts::apply::Here;
 use crate::tunnel::mounts::progress::{Meter, Metered};
 use crate::tunnel::mounts::scan::node_of;
 use crate::tunnel::mounts::step::Step;
-use crate::tunnel::mounts::tree::{Grain, Node, RelPath};
+use crate::tunnel::mounts::tree::{Grain, Node, RelPath, Touched};
 
 /// Most names in one command.
 const NAMES: usize = 64;
 /// Most bytes of names in one command; a system allows some 128 KiB.
 const BYTES: usize = 32 * 1024;
 const BUFFER: usize = 128 * 1024;
+/// Before what stat says of a file when that has the time of its last change of any kind, too.
+const TOUCHED: char = 'c';
 
 /// What became of steps on the host.
 #[derive(Debug, Default)]
@@ -38,6 +40,7 @@ struct Stream<'a, W: Write> {
     here: &'a Here,
     /// Of the host's times.
     grain: Grain,
+    touched: Grain,
     meter: &'a Meter,
     plan: Vec<u8>,
     failed: Vec<String>,
@@ -50,7 +53,7 @@ struct Group {
     kind: &'static str,
     /// Number and name of each.
     names: Vec<(usize, Vec<u8>)>,
-    /// What stat says of the names before; None: not looked at. Of a new directory its mode, in octal.
+    /// What stat says of the names before ([`stat_of`]); None: not looked at. Of a new directory its mode, in octal.
     expected: Vec<Option<String>>,
     /// Of a file that is written in place.
     mode: u16,
@@ -62,7 +65,15 @@ struct Group {
 /// Of the stream.
 pub(super) fn write(stream: impl Write, here: &Here, sending: &Sending, meter: &Meter) -> io::Result<Vec<String>> {
     let tar = Builder::new(BufWriter::with_capacity(BUFFER, stream));
-    let mut stream = Stream { tar, here, grain: sending.grain, meter, plan: Vec::new(), failed: Vec::new() };
+    let mut stream = Stream {
+        tar,
+        here,
+        grain: sending.grain,
+        touched: sending.touched,
+        meter,
+        plan: Vec::new(),
+        failed: Vec::new(),
+    };
     match sending.fill {
         Some(mode) => stream.fill(&sending.steps, mode)?,
         None => stream.change(sending)?,
@@ -119,7 +130,7 @@ impl<W: Write> Stream<'_, W> {
     }
 
     fn change(&mut self, sending: &Sending) -> io::Result<()> {
-        let (steps, grain) = (&sending.steps, self.grain);
+        let (steps, grains) = (&sending.steps, (self.grain, self.touched));
         let mut groups: Vec<Group> = Vec::new();
         let mut add = |number: usize, kind: &'static str, path: &RelPath, expected: Option<String>| {
             let dir = path.parent().map_or_else(Vec::new, |dir| dir.as_bytes().to_vec());
@@ -128,8 +139,9 @@ impl<W: Write> Stream<'_, W> {
             let room = |group: &&mut Group| {
                 let bytes: usize = group.names.iter().map(|(_, name)| name.len()).sum();
                 let is_next = group.names.last().is_some_and(|(last, _)| last + 1 == number);
-                let is_alike =
-                    group.kind == kind && group.dir == dir && group.expected[0].is_some() == expected.is_some();
+                let is_alike = group.kind == kind
+                    && group.dir == dir
+                    && group.expected.iter().all(|other| may_be_told_with(other.as_deref(), expected.as_deref()));
                 !is_single && is_alike && is_next && group.names.len() < NAMES && bytes + name.len() < BYTES
             };
             match groups.last_mut().filter(room) {
@@ -145,13 +157,13 @@ impl<W: Write> Stream<'_, W> {
         for (number, step) in steps.iter().enumerate() {
             match step {
                 Step::DeleteThere { path, node } if node.is_dir() => add(number, "gonedir", path, Some(String::new())),
-                Step::DeleteThere { path, node } => add(number, "gone", path, stat_of(Some(node), grain)),
+                Step::DeleteThere { path, node } => add(number, "gone", path, stat_of(Some(node), grains)),
                 Step::Push { path, node, .. } if node.is_dir() => {
                     add(number, "newdir", path, Some(format!("{:o}", node.mode().unwrap_or(0o700))));
                 }
                 Step::Push { path, over, .. } => {
                     let is_over = sending.in_place && matches!(over, Some(Node::File { .. }));
-                    add(number, if is_over { "over" } else { "put" }, path, stat_of(over.as_ref(), grain));
+                    add(number, if is_over { "over" } else { "put" }, path, stat_of(over.as_ref(), grains));
                 }
                 Step::ModeThere { path, .. } => add(number, "mode", path, Some(String::new())),
                 _ => {}
@@ -237,8 +249,12 @@ impl<W: Write> Stream<'_, W> {
         }
         if matches!(group.kind, "put" | "over" | "gone") {
             let known: Option<Vec<&str>> = expected.iter().map(Option::as_deref).collect();
-            let known =
-                known.map(|lines| lines.into_iter().filter(|line| !line.is_empty()).collect::<Vec<_>>().join("\n"));
+            let known = known.map(|lines| {
+                let mark = if lines.iter().any(|line| line.starts_with(TOUCHED)) { "c" } else { "" };
+                let lines = lines.into_iter().filter(|line| !line.is_empty());
+                let lines: Vec<&str> = lines.map(|line| line.strip_prefix(TOUCHED).unwrap_or(line)).collect();
+                mark.to_owned() + &lines.join("\n")
+            });
             self.plan.extend(quoted_bytes(known.as_deref().unwrap_or("*").as_bytes()));
         }
         for (_, name) in names {
@@ -258,7 +274,9 @@ impl<W: Write> Stream<'_, W> {
             self.plan.extend(b"into ");
             self.plan.extend(quoted_bytes(path.parent().as_ref().map_or(b"".as_slice(), RelPath::as_bytes)));
             write!(self.plan, " && mode {number} {mode:o} ")?;
-            self.plan.extend(quoted_bytes(stat_of(Some(over), self.grain).as_deref().unwrap_or("*").as_bytes()));
+            self.plan.extend(quoted_bytes(
+                stat_of(Some(over), (self.grain, self.touched)).as_deref().unwrap_or("*").as_bytes(),
+            ));
             self.plan.push(b' ');
             self.plan.extend(quoted_bytes(&[b"./", path.name()].concat()));
         }
@@ -343,19 +361,32 @@ fn header(kind: EntryType, size: u64, mtime: i64, mode: u16) -> Header {
     header
 }
 
-/// What stat says of a file before it is replaced: its size and time. Empty for nothing, None for links, whose times are
-/// not known.
-fn stat_of(node: Option<&Node>, grain: Grain) -> Option<String> {
+/// What stat says of a file before it is replaced: its size and time, and behind [`TOUCHED`] also when it was last changed
+/// in any way, if that is known. Empty for nothing, None for links, whose times are not known.
+fn stat_of(node: Option<&Node>, (grain, touched_grain): (Grain, Grain)) -> Option<String> {
+    let text = |time: i64, grain: Grain| {
+        let (seconds, part) = (time.div_euclid(1_000_000_000), time.rem_euclid(1_000_000_000));
+        match grain {
+            Grain::Nanosecond => format!("{seconds}.{part:09}"),
+            Grain::Second => format!("{seconds}"),
+        }
+    };
     match node {
         None => Some(String::new()),
-        Some(Node::File { size, mtime, .. }) => {
-            let (seconds, part) = (mtime.div_euclid(1_000_000_000), mtime.rem_euclid(1_000_000_000));
-            Some(match grain {
-                Grain::Nanosecond => format!("{size} {seconds}.{part:09}"),
-                Grain::Second => format!("{size} {seconds}"),
-            })
+        Some(Node::File { size, mtime, touched: Touched(0), .. }) => Some(format!("{size} {}", text(*mtime, grain))),
+        Some(Node::File { size, mtime, touched: Touched(touched), .. }) => {
+            Some(format!("{TOUCHED}{size} {} {}", text(*mtime, grain), text(*touched, touched_grain)))
         }
         Some(_) => None,
+    }
+}
+
+/// Whether one command of stat tells what is expected of both.
+fn may_be_told_with(one: Option<&str>, other: Option<&str>) -> bool {
+    match (one, other) {
+        (Some(""), Some(_)) | (Some(_), Some("")) | (None, None) => true,
+        (Some(one), Some(other)) => one.starts_with(TOUCHED) == other.starts_with(TOUCHED),
+        _ => false,
     }
 }
 

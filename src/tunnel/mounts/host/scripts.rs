@@ -1,5 +1,6 @@
 //! What runs on the host: POSIX shell. `R` is the directory of the mirror, `K` a name for a new one, `I` what identifies the
-//! one that is meant, `D` the digest of the last listing, `F` the format in which stat tells whether a file has changed.
+//! one that is meant, `D` the digest of the last listing, `F` the format in which stat tells whether a file has changed, and `C`
+//! what that has in addition where the time of the last change of any kind is known.
 
 /// `into DIR`: goes into a directory below the tree, and only if no link leads there; whatever is renamed afterwards, the
 /// names in it are of that directory then. The echo keeps line breaks at the end of a name. `identity`: the mark, and the
@@ -14,7 +15,7 @@ identity() {
 "#;
 
 /// Prints fields that end with a NUL each: the identity, the kind of tools, then for each path three fields (kind, mode in
-/// octal, size, time; path; target), kind `U` for what cannot be read. busybox's stat prints lines, so names with a line
+/// octal, size, time, time of the last change of any kind, names; path; target), kind `U` for what cannot be read. busybox's stat prints lines, so names with a line
 /// break cannot be told there: kind `N`. At the end the status. Only [`SAME`] if all of that has the digest `D`: then what
 /// was read here last, and has that digest, is what is there. Behind [`PACKED`] all of it is compressed, where the host can.
 pub(super) const SCAN: &str = r#"if ! [ -d "$R/tree" ] || ! [ -r "$R/mark" ]; then printf 'gone\0'; exit 0; fi
@@ -25,7 +26,7 @@ if find . -maxdepth 0 -ignore_readdir_race -printf '' 2>/dev/null; then
   if tar --version 2>/dev/null | grep -q GNU && stat -c %.9Y . 2>/dev/null | grep -q '[.]'; then printf 'gnu\0'
   else printf 'mixed\0'; fi
   find . -ignore_readdir_race -mindepth 1 \( -type d ! \( -readable -executable \) -o -type f ! -readable \) -prune \
-    -printf 'U\0%P\0\0' -o -printf '%y %m %s %T@\0%P\0%l\0'
+    -printf 'U\0%P\0\0' -o -printf '%y %m %s %T@ %C@ %n\0%P\0%l\0'
   printf 'end %s\0' $?
 else
   printf 'busybox\0'
@@ -34,7 +35,7 @@ else
   find . -mindepth 1 -name "*$N*" -prune -o -type l -exec sh -c \
     'for l do printf "l 0 0 0\0%s\0" "$l"; readlink "$l"; printf "\0"; done' sh {} + || s=1
   printf 'stat\0'
-  find . -mindepth 1 -name "*$N*" -prune -o ! -type l -exec stat -c '%f %s %Y %n' {} + || s=1
+  find . -mindepth 1 -name "*$N*" -prune -o ! -type l -exec stat -c '%f %s %Y %Z %h %n' {} + || s=1
   printf '\0end %s\0' $s
 fi
 }
@@ -49,7 +50,7 @@ pub(super) const PACKED: &[u8] = b"gzip\0";
 pub(super) const SAME: &[u8] = b"same\0";
 
 /// Reads a tar stream into a directory of its own: groups of files, and `plan`, which puts them in their places. `same`:
-/// size and time of what the names have are as the plan says, before they are replaced or removed. A name is moved into the
+/// size and times of what the names have are as the plan says, before they are replaced or removed. A name is moved into the
 /// current directory, since mv would go into a directory that a link of that name leads to. Modes of files are changed by
 /// another name in the stage, where nobody can put a link in its place, and so are files that are written in place (`over`).
 /// If that fails, for want of space for instance, the old content is written back.
@@ -64,7 +65,11 @@ trap 'exit 1' HUP INT TERM
 [ -s mark ] || echo "$K" >mark
 tar -xpof - -C "$S" || exit 4
 did() { echo "+ $1 $2"; }
-same() { e=$1; shift; [ "$e" = '*' ] || [ "$(stat -c "$F" "$@" 2>/dev/null)" = "$e" ]; }
+same() {
+  w=$F e=$1; shift; [ "$e" = '*' ] && return
+  case "$e" in c*) w="$F $C" e=${e#c} ;; esac
+  [ "$(stat -c "$w" "$@" 2>/dev/null)" = "$e" ]
+}
 put() {
   g=$1 i=$2 n=$3; shift 3; same "$@" || return; shift
   for f do shift; set -- "$@" "$S/$g/${f#./}"; done

@@ -3,10 +3,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 
 use super::*;
-use crate::tunnel::mounts::base::{self, Record};
+use crate::tunnel::mounts::base::{self, Record, Seen};
 use crate::tunnel::mounts::tree::Touched;
 
-const RULES: Rules<'_> = Rules { grain: Grain::Nanosecond, read_only: false, is_same_mirror: true, time: "T" };
+const RULES: Rules<'_> =
+    Rules { grain: Grain::Nanosecond, read_only: false, is_same_mirror: true, seen: &Seen::new(), time: "T" };
 
 fn path(text: &str) -> RelPath {
     RelPath::new(text.as_bytes()).expect("a path")
@@ -216,6 +217,44 @@ fn a_time_of_whole_seconds_is_no_proof_of_the_same_content_where_nothing_is_know
     assert_eq!(steps(&[], &[("a", empty.clone())], &[("a", empty)]), ["agree a"]);
 }
 
+/// A container that writes a file and gives it its old time back.
+#[test]
+fn a_change_there_without_a_trace_in_size_and_time_counts_if_it_is_known_when_it_was_touched() {
+    let touched = |mtime, mode, touched| Node::File { size: 1, mtime, mode, touched: Touched(touched) };
+    let seen: Seen = [(path("a"), 5)].into();
+    let rules = Rules { seen: &seen, ..RULES };
+    // Here it has a time of its own.
+    let (ours, edited) = (touched(3, 0o644, 70), touched(4, 0o644, 90));
+    let base = known(&[("a", ours.clone()), ("d", dir())]);
+    let of = |here: Option<&Node>, there: &Node| {
+        let here = here.map(|here| ("a", here.clone()));
+        let here: Vec<_> = here.into_iter().chain([("d", dir())]).collect();
+        said(&plan(&base, &reading(&here), &reading(&[("a", there.clone()), ("d", dir())]), rules))
+    };
+    assert_eq!(of(Some(&ours), &touched(3, 0o644, 5)), [""; 0]);
+    assert_eq!(of(Some(&ours), &touched(3, 0o644, 0)), [""; 0], "not known there");
+    assert_eq!(of(Some(&ours), &touched(3, 0o644, 6)), ["fetch a"]);
+    assert_eq!(of(Some(&edited), &touched(3, 0o644, 6)), ["keep both a", "push a"]);
+    assert_eq!(of(Some(&edited), &touched(3, 0o644, 5)), ["push a"]);
+    assert_eq!(of(None, &touched(3, 0o644, 6)), ["fetch a"]);
+    assert_eq!(of(None, &touched(3, 0o644, 5)), ["delete there a"]);
+    // A new mode touches it, too.
+    assert_eq!(of(Some(&ours), &touched(3, 0o600, 6)), ["mode here a"]);
+    let unknown = plan(
+        &base,
+        &reading(&[("a", ours), ("d", dir())]),
+        &reading(&[("a", touched(3, 0o644, 6)), ("d", dir())]),
+        RULES,
+    );
+    assert_eq!(said(&unknown), [""; 0], "not known before");
+    // Ours did not get there since theirs was touched.
+    let going: Base = [(path("a"), Known::Going { old: Some(touched(3, 0o644, 5)), new: Some(edited.clone()) })].into();
+    let of = |there| said(&plan(&going, &reading(&[("a", edited.clone())]), &reading(&[("a", there)]), RULES));
+    assert_eq!(of(touched(3, 0o644, 5)), ["push a"]);
+    assert_eq!(of(touched(3, 0o644, 6)), ["keep both a", "push a"]);
+    assert_eq!(of(touched(4, 0o644, 6)), ["agree a"]);
+}
+
 #[test]
 fn a_directory_gets_its_mode_when_its_files_are_there() {
     let sealed = [("d", Node::Dir { mode: 0o555 }), ("d/a", file(1))];
@@ -352,6 +391,7 @@ struct World {
     here: Files,
     there: Files,
     base: Base,
+    seen: Seen,
     /// What the disk has for sure.
     durable: Base,
     /// Records behind that.
@@ -364,10 +404,27 @@ struct World {
 impl World {
     fn plan(&self, rules: Rules<'_>) -> Plan {
         let reading = |files: &Files| Reading { tree: files.clone(), ..Reading::default() };
-        plan(&self.base, &reading(&self.here), &reading(&self.there), rules)
+        plan(&self.base, &reading(&self.here), &reading(&self.there), Rules { seen: &self.seen, ..rules })
+    }
+
+    /// As `round` learns what the host's files were touched at in a listing.
+    fn learn(&mut self, listing: &Files, plan: &Plan) {
+        let is_outgoing =
+            |step: &Step| matches!(step, Step::Push { .. } | Step::ModeThere { .. } | Step::DeleteThere { .. });
+        for (path, node) in listing {
+            let is_changed = plan.steps.iter().any(|step| step.path() == path && is_outgoing(step));
+            let is_known = matches!(self.base.get(path), Some(Known::InStep(known)) if known == node);
+            if let Node::File { touched, .. } = node
+                && is_known
+                && !is_changed
+            {
+                self.seen.entry(path.clone()).or_insert(touched.0);
+            }
+        }
     }
 
     fn record(&mut self, record: Record) {
+        base::apply_seen(&mut self.seen, &record);
         base::apply(&mut self.base, record.clone());
         self.unsure.push(record);
     }
@@ -380,9 +437,10 @@ impl World {
     /// A round as `round` does it. Each step must be possible.
     fn round(&mut self, rules: Rules<'_>, done: usize, kept: usize) {
         let rules = Rules { is_same_mirror: !self.is_new_mirror, ..rules };
-        let plan = self.plan(rules);
+        let (plan, listing) = (self.plan(rules), self.there.clone());
         if plan.starts_over || self.is_new_mirror {
             self.base.clear();
+            self.seen.clear();
             self.is_new_mirror = false;
             self.sync();
         }
@@ -398,9 +456,15 @@ impl World {
             self.record(record);
             self.sync();
         }
-        // The journal's tail may be torn when the process dies.
+        if done == usize::MAX {
+            self.learn(&listing, &plan);
+        }
+        // The journal's tail may be torn when the process dies; and what was learnt.
         if done != usize::MAX {
+            let seen = std::mem::take(&mut self.seen);
             self.base = self.durable.clone();
+            let is_same = |path: &RelPath| matches!(self.base.get(path), Some(Known::InStep(_)));
+            self.seen = seen.into_iter().filter(|(path, _)| is_same(path)).collect();
             let unsure = std::mem::take(&mut self.unsure);
             unsure.into_iter().take(kept).for_each(|record| self.record(record));
         }
@@ -456,6 +520,8 @@ fn run(events: &[Event], rules: Rules<'_>) {
     let mut world = World::default();
     // What was written here, and neither overwritten nor deleted by a user who saw it in step.
     let mut written = BTreeSet::new();
+    // Whether the host changed something without a trace that nobody could see.
+    let mut is_blind = false;
     for (clock, event) in (1..).zip(events) {
         match event {
             Event::Here(at, op) => {
@@ -474,6 +540,16 @@ fn run(events: &[Event], rules: Rules<'_>) {
                     .filter(|(path, node)| !world.there.get(path).is_some_and(|now| is_as_before(now, node)));
                 let in_step = changed.filter(|(path, node)| {
                     world.base.get(path).is_some_and(|known| !known.is_changed_here(Some(node)))
+                });
+                is_blind |= world.there.iter().any(|(path, now)| {
+                    let is_alike =
+                        |known: &Node| now.same_content(known, Grain::Nanosecond) && now.may_be_touched(known);
+                    let is_of_base = match world.base.get(path) {
+                        Some(Known::InStep(known)) => is_alike(known),
+                        Some(Known::Going { old, new }) => [old, new].into_iter().flatten().any(is_alike),
+                        None => false,
+                    };
+                    is_of_base && !world.seen.contains_key(path)
                 });
                 if !rules.read_only {
                     contents(in_step.map(|(_, node)| node)).iter().for_each(|content| {
@@ -505,6 +581,9 @@ fn run(events: &[Event], rules: Rules<'_>) {
         files.iter().filter(|(path, _)| !is_left(path)).map(|(path, node)| (path.clone(), node.clone())).collect()
     };
     assert_eq!(carried(&world.here), carried(&world.there));
+    if !is_blind {
+        assert_eq!(contents(carried(&world.here).values()), contents(carried(&world.there).values()));
+    }
 }
 
 proptest! {

@@ -7,6 +7,7 @@ use tokio::task::spawn_blocking;
 
 use super::{Mount, joined, size_of};
 use crate::sync::lock;
+use crate::tunnel::mounts::base::Seen;
 use crate::tunnel::mounts::host::Run;
 use crate::tunnel::mounts::partial;
 use crate::tunnel::mounts::progress::Phase;
@@ -14,7 +15,7 @@ use crate::tunnel::mounts::reconcile::{Rules, plan};
 use crate::tunnel::mounts::report::{Error, Report};
 use crate::tunnel::mounts::scan::scan;
 use crate::tunnel::mounts::step::Step;
-use crate::tunnel::mounts::tree::{Grain, RelPath, Tree};
+use crate::tunnel::mounts::tree::{Grain, RelPath, Touched, Tree};
 use crate::tunnel::mounts::watcher::{NotWatched, Watcher};
 
 impl<R: Run> Mount<R> {
@@ -52,7 +53,7 @@ impl<R: Run> Mount<R> {
     }
 
     /// Takes changes here to the host, at `paths` and below them, without a look at what the host has: what changed there
-    /// too, by size and time as the host tells them, is not touched, nor is anything here. That is left to the next round,
+    /// too, by size and times as the host tells them, is not touched, nor is anything here. That is left to the next round,
     /// if the report says so.
     ///
     /// # Errors
@@ -70,7 +71,12 @@ impl<R: Run> Mount<R> {
         let part = spawn_blocking(move || {
             let roots = partial::roots(&source, lock(&journal).base(), &paths);
             let mut part = partial::read(&source, &ignored, &roots, bounds);
-            part.add_base(lock(&journal).base(), &roots);
+            let journal = lock(&journal);
+            part.add_base(journal.base(), &roots);
+            // The base has it of the files here.
+            for (path, node) in &mut part.there.tree {
+                node.set_touched(Touched(journal.seen().get(path).copied().unwrap_or_default()));
+            }
             part
         });
         let part = part.await.map_err(joined)?;
@@ -81,8 +87,8 @@ impl<R: Run> Mount<R> {
         if bytes > bounds.bytes || u64::try_from(entries).unwrap_or(u64::MAX) > bounds.entries {
             return Ok(undone);
         }
-        let rules =
-            Rules { grain: Grain::Nanosecond, read_only: self.read_only.load(Relaxed), is_same_mirror: true, time: "" };
+        let (grain, read_only, seen) = (Grain::Nanosecond, self.read_only.load(Relaxed), &Seen::new());
+        let rules = Rules { grain, read_only, is_same_mirror: true, seen, time: "" };
         let plan = plan(&part.base, &part.here, &part.there, rules);
         let is_ours =
             |step: &Step| matches!(step, Step::Push { .. } | Step::ModeThere { .. } | Step::DeleteThere { .. });
@@ -93,7 +99,7 @@ impl<R: Run> Mount<R> {
         if let Some(last) = &mut *lock(&self.last) {
             (last.entries, last.bytes) = (entries, bytes);
         }
-        self.send(steps, Some(last.identity), last.grain, &mut report).await?;
+        self.send(steps, Some(last.identity), (last.grain, last.touched), &mut report).await?;
         report.needs_round |= !report.failed.is_empty();
         Ok(report)
     }

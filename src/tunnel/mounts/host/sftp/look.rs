@@ -23,6 +23,7 @@ pub(in super::super) async fn scan(session: &Arc<Session>, root: &str, bounds: B
         identity: None,
         reading: Reading::default(),
         grain: Grain::Second,
+        touched: Grain::Second,
         digest: String::new(),
         failed: Vec::new(),
     };

@@ -9,6 +9,8 @@ use super::*;
 #[derive(Debug, Clone, Copy)]
 enum Op {
     Write,
+    /// With a size and a time, of whole seconds, that others have.
+    WriteOld,
     MakeDir,
     Delete,
     Rename(usize),
@@ -33,6 +35,7 @@ fn event() -> impl Strategy<Value = Event> {
     let op = || {
         prop_oneof![
             4 => Just(Op::Write),
+            2 => Just(Op::WriteOld),
             2 => Just(Op::MakeDir),
             2 => Just(Op::Delete),
             2 => (0..PATHS.len()).prop_map(Op::Rename),
@@ -56,6 +59,21 @@ fn contents(dir: &Path) -> BTreeSet<String> {
     String::from_utf8(cat.expect("find").stdout).expect("UTF-8").lines().map(Into::into).collect()
 }
 
+/// The time of many files; in 1985.
+const OLD: Duration = Duration::from_secs(499_162_500);
+
+/// Whether a step at `path` replaces or removes a file of that time.
+fn changes_old(root: &Path, at: usize, op: Op) -> bool {
+    let paths = [Some(at), if let Op::Rename(to) = op { Some(to) } else { None }];
+    paths.into_iter().flatten().any(|at| {
+        let found = std::process::Command::new("find")
+            .arg(root.join(PATHS[at]))
+            .args(["-type", "f", "!", "-newermt", "@499162501"])
+            .output();
+        !found.expect("find").stdout.is_empty()
+    })
+}
+
 /// What a user does in `root`, if it is possible. A file's content and time are `clock`.
 fn act(root: &Path, at: usize, op: Op, clock: u64, tick: u64) {
     let path = root.join(PATHS[at]);
@@ -66,10 +84,14 @@ fn act(root: &Path, at: usize, op: Op, clock: u64, tick: u64) {
         return;
     }
     match op {
-        Op::Write => {
+        Op::Write | Op::WriteOld => {
             clear(&path);
-            fs::write(&path, format!("{clock}\n")).expect("written");
-            let time = SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_001 + clock * tick);
+            fs::write(&path, format!("{clock:02}\n")).expect("written");
+            let time = match op {
+                Op::WriteOld if tick == 1 => OLD,
+                _ => Duration::from_millis(1_700_000_000_001 + clock * tick),
+            };
+            let time = SystemTime::UNIX_EPOCH + time;
             fs::File::open(&path).and_then(|file| file.set_modified(time)).expect("timed");
         }
         Op::MakeDir if !path.is_dir() || path.is_symlink() => {
@@ -118,11 +140,17 @@ async fn run(events: Vec<Event>, host: fn() -> LocalShell, read_only: bool) {
                 act(&here, at, op, clock, tick);
                 let after = contents(&here);
                 written.retain(|content| after.contains(content) || !before.contains(content));
-                if after.contains(&clock.to_string()) {
-                    written.insert(clock.to_string());
+                let content = format!("{clock:02}");
+                if after.contains(&content) {
+                    written.insert(content);
                 }
             }
             Event::There(at, op) => {
+                // Between a push and the next listing such a change has no trace at all.
+                if tick == 1 && changes_old(&there, at, op) {
+                    lab.round().await;
+                    lab.round().await;
+                }
                 let before = contents(&there);
                 act(&there, at, op, clock, tick);
                 let after = contents(&there);
