@@ -11,6 +11,7 @@ use super::{
     Access, AccessSetting, AuditSetting, CarrierSetting, ConfigFile, Destination, Error, Ignore, Jump, Mounts,
     MountsSetting, Paths, Policy, Ports, PortsConflict, Profile, Remote, Said, TunnelName, mounts_dir,
 };
+use crate::os::beneath::ARE_MOUNTED;
 use crate::os::local as endpoint;
 use crate::text;
 
@@ -268,6 +269,7 @@ fn mounts_of(
 /// Why no directory of this machine can be mounted.
 fn vain(access: &Access, api: bool, remote: &Remote) -> Option<&'static str> {
     match remote {
+        _ if !ARE_MOUNTED => Some("directories of this system cannot be mounted"),
         _ if access.only_looks() => Some("with `read-only` no container is created"),
         _ if !api && !access.is_limited() => Some("with `api = false` no request is read"),
         Remote::Tcp { .. } => Some("the Engine at the end of a TCP port may be on another host than the login"),

@@ -43,6 +43,9 @@ pub struct Seen {
 #[derive(Debug)]
 pub struct Dir(OwnedFd);
 
+/// Can directories of this system be mounted into containers of another host?
+pub const ARE_MOUNTED: bool = true;
+
 /// A name of the system from its bytes.
 ///
 /// # Errors

@@ -36,6 +36,9 @@ fn unsupported<T>() -> io::Result<T> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
+/// Can directories of this system be mounted into containers of another host?
+pub const ARE_MOUNTED: bool = false;
+
 /// A name of the system from its bytes.
 ///
 /// # Errors

@@ -302,6 +302,7 @@ impl Entry {
             _ if done.failed.is_some() => MountState::Failing,
             (false, _) => MountState::Filling,
             (true, true) => MountState::Syncing,
+            (true, false) if !done.is_in_step && done.not_carried.is_empty() => MountState::Syncing,
             (true, false) if !done.is_in_step => MountState::Failing,
             (true, false) if !done.conflicts.is_empty() => MountState::Conflict,
             (true, false) if containers.is_empty() => MountState::Unused,
