@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use crate::lab::engine::IMAGE;
-use crate::lab::{Lab, run, succeeded, wait_for};
+use crate::lab::{Lab, run, skip, succeeded, wait_for};
 
 /// A lab whose Engine is on its host, with a tunnel that mounts what is below this home, and a project there.
 struct World {
@@ -307,6 +307,64 @@ fn compose_has_its_sources_and_its_configuration() {
     compose("down -v");
     world.lab.ok(&["mounts", "lab", "--prune"]);
     assert_eq!(world.on_host(), "");
+}
+
+#[test]
+fn a_devcontainer_has_the_workspace_that_is_here() {
+    let cli = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("target/testcontainers-node/node_modules/@devcontainers/cli/devcontainer.js");
+    if !cli.exists() {
+        return skip("the CLI of devcontainers (scripts/test installs it) is missing");
+    }
+    let Some(world) = World::new("mounts = true\n") else { return };
+    // It looks around in its container: all of busybox, and an account.
+    let image = world.lab.path("image");
+    for dir in ["bin", "etc", "root", "tmp"] {
+        fs::create_dir_all(image.join(dir)).unwrap();
+    }
+    fs::copy("/bin/busybox", image.join("bin/busybox")).unwrap();
+    for tool in run(std::process::Command::new("/bin/busybox").arg("--list")).lines().filter(|tool| *tool != "busybox")
+    {
+        std::os::unix::fs::symlink("busybox", image.join("bin").join(tool)).unwrap();
+    }
+    fs::write(image.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\n").unwrap();
+    world.lab.engine.as_ref().unwrap().import(&image, &["-", "dev:1"]);
+    world.write(".devcontainer/devcontainer.json", r#"{"image": "dev:1", "runArgs": ["--net=none"]}"#);
+    world.write("main.txt", "hello\n");
+    let devcontainer = |words: &[&str]| {
+        let mut command = std::process::Command::new("node");
+        world.lab.set_env(&mut command);
+        command.arg(&cli).arg(words[0]).args(["--docker-path", "/usr/bin/docker", "--workspace-folder"]);
+        command.arg(&world.project).args(&words[1..]).stdin(std::process::Stdio::null());
+        command.env("DOCKER_HOST", format!("unix://{}", world.lab.socket("lab").display()));
+        run(&mut command)
+    };
+    assert!(devcontainer(&["up"]).contains("\"outcome\":\"success\""));
+    assert_eq!(devcontainer(&["exec", "sh", "-c", "cat main.txt; echo built > out.txt"]).trim(), "hello");
+    assert_eq!(fs::read_to_string(world.project.join("out.txt")).unwrap(), "built\n");
+}
+
+#[test]
+fn a_directory_can_be_renamed_while_a_container_writes_into_it() {
+    let Some(world) = World::new("mounts = true\n") else { return };
+    world.write("d0/start", "");
+    let app = bind(&world.project, "/app");
+    let script = "i=0; while [ ! -e /app/stop ]; do for d in /app/d?; do echo $i > $d/f$i 2>/dev/null && i=$((i+1)); done; \
+                  sleep 0.05; done; echo $i > /app/count";
+    world.docker(&["run", "-d", "--net=none", "--name", "dev", "-v", &app, IMAGE, "sh", "-c", script]);
+    for turn in 0..4 {
+        let (from, to) = (world.project.join(format!("d{turn}")), world.project.join(format!("d{}", turn + 1)));
+        wait_for("something new", || (fs::read_dir(&from).unwrap().count() > turn * 5 + 3).then_some(()));
+        fs::rename(from, to).unwrap();
+    }
+    world.write("stop", "");
+    wait_for("the end", || world.docker(&["ps", "-q"]).is_empty().then_some(()));
+    world.synced();
+    let count: usize = fs::read_to_string(world.project.join("count")).unwrap().trim().parse().unwrap();
+    // Each file is in one of the directories at least, whichever that had become; conflicts are copies.
+    let files = run(std::process::Command::new("find").arg(&world.project).args(["-type", "f", "-printf", "%f\\n"]));
+    let missing: Vec<usize> = (0..count).filter(|i| !files.lines().any(|name| name == format!("f{i}"))).collect();
+    assert!(missing.is_empty(), "{missing:?} of {count}");
 }
 
 #[test]
