@@ -166,7 +166,9 @@ impl Mounts {
         self.until_found().await;
         let entries = self.all();
         let is_unknown = container.is_some_and(|name| !self.is_listed(name));
-        let concerned = entries.iter().filter(|entry| is_unknown || entry.may_be_written_by(container));
+        // It may be gone already, or new. What is still being filled no container has.
+        let may_be = |entry: &&Arc<Entry>| is_unknown && entry.is_writable() && entry.is_filled();
+        let concerned = entries.iter().filter(|entry| may_be(entry) || entry.may_be_written_by(container));
         let wanted: Vec<_> = concerned.map(|entry| (entry, entry.want(Want::Fetched))).collect();
         for (entry, number) in wanted {
             // Why it could not be had is in the log and in the status.
@@ -179,7 +181,8 @@ impl Mounts {
         self.until_found().await;
         let entries = self.all();
         let is_unknown = !self.is_listed(container);
-        let concerned = entries.iter().filter(|entry| is_unknown || entry.is_mounted_by(container));
+        let may_be = |entry: &&Arc<Entry>| is_unknown && entry.is_filled();
+        let concerned = entries.iter().filter(|entry| may_be(entry) || entry.is_mounted_by(container));
         let wanted: Vec<_> =
             concerned.filter(|entry| !entry.is_fresh()).map(|entry| (entry, entry.want(Want::Round))).collect();
         for (entry, number) in wanted {
