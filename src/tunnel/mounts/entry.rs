@@ -38,6 +38,8 @@ const WAITS_FOR_LOCK: u32 = 50;
 const LOCK_PAUSE: Duration = Duration::from_millis(100);
 /// Within this time the system tells of a change here, unless it is very busy.
 const TOLD_WITHIN: Duration = Duration::from_millis(5);
+/// How often the log has the progress of a first round.
+const SAID: Duration = Duration::from_secs(5);
 /// Most names of files that are told, of each kind.
 const TOLD: usize = 20;
 
@@ -382,7 +384,7 @@ impl Entry {
         wanted: &mut watch::Receiver<Wanted>,
         pauses: &mut Backoff,
     ) -> Result<Infallible, String> {
-        self.round_now(mount, wanted).await?;
+        self.fill(mount, wanted).await?;
         let mut watcher = self.watch(mount).await;
         let mut retries = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
         let mut used = self.used.subscribe();
@@ -455,6 +457,19 @@ impl Entry {
             false => self.done.send_modify(|done| done.number = now.number),
         }
         Ok(false)
+    }
+
+    /// The first round, of which the log has the progress.
+    async fn fill(&self, mount: &Mount<Login>, wanted: &mut watch::Receiver<Wanted>) -> Result<(), String> {
+        let mut filling = std::pin::pin!(self.round_now(mount, wanted));
+        loop {
+            tokio::select! {
+                done = &mut filling => return done,
+                () = tokio::time::sleep(SAID) => if let Some(percent) = mount.progress().percent() {
+                    tracing::info!("{}: {percent} % carried", self.known.source.path().display());
+                }
+            }
+        }
     }
 
     async fn round_now(&self, mount: &Mount<Login>, wanted: &mut watch::Receiver<Wanted>) -> Result<(), String> {
@@ -548,3 +563,6 @@ async fn changed(watcher: &mut Option<Watcher>) -> Changed {
 fn is_named(of: &MountUse, name: &str) -> bool {
     of.container == name || of.id.starts_with(name)
 }
+
+#[cfg(test)]
+mod tests;
