@@ -199,8 +199,11 @@ impl Lab {
         Arc::new(Here::open(self.here.path(), "t").expect("opened"))
     }
 
+    /// What is here, as the host has it once it was sent: when it was last changed there is not known.
     fn node(&self, path: &RelPath) -> Node {
-        self.ours().look(path).expect("looked").expect("is there")
+        let mut node = self.ours().look(path).expect("looked").expect("is there");
+        node.set_touched(Touched::default());
+        node
     }
 
     async fn send(&self, steps: Vec<Step>, is_new: bool) -> Sent {
