@@ -15,7 +15,10 @@ use crate::tunnel::mounts::host::{Arrived, Run};
 use crate::tunnel::mounts::progress::Phase;
 use crate::tunnel::mounts::report::Report;
 use crate::tunnel::mounts::step::Step;
-use crate::tunnel::mounts::tree::{Node, RelPath};
+use crate::tunnel::mounts::tree::{Node, RelPath, Touched};
+
+/// A time of the last change (ctime) that no file here has.
+const NEVER_HERE: Touched = Touched(1);
 
 /// For paths whose conflict is not settled the copy, and what was put there.
 pub(super) type Unsettled = BTreeMap<RelPath, (RelPath, Node)>;
@@ -36,11 +39,14 @@ impl<R: Run> Mount<R> {
         let (mut records, mut lost) = (Vec::new(), Vec::new());
         for (step, one) in steps.iter().zip(arrived.map_err(Error::Host)?) {
             match one {
-                Arrived::Put { node, done } => {
+                Arrived::Put { mut node, done } => {
                     report.done += 1;
                     if let Done::KeptBoth(copy) = done {
                         self.replace_unsettled(step.path(), &copy).await?;
                         report.conflicts.push(copy);
+                        // Ours may have the same size and time, and is not what the host has: should this be all that
+                        // is done, the next round must not take them for the same.
+                        node.set_touched(NEVER_HERE);
                     }
                     records.push(after(step.path(), Some(node)));
                 }

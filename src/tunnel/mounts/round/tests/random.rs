@@ -208,6 +208,16 @@ fn check(events: Vec<Event>, host: fn() -> LocalShell, read_only: bool) {
     runtime.block_on(run(events, host, read_only));
 }
 
+/// Both files have one size and one time, and the round ends once the host's is kept: found by the test below.
+#[test]
+fn a_conflict_of_files_that_look_alike_outlives_a_cut_before_ours_is_pushed() {
+    let events = [Event::Here(2, Op::WriteOld), Event::There(0, Op::WriteOld), Event::Here(2, Op::Rename(0))];
+    let end = [Event::Cut(1, None), Event::Round, Event::There(0, Op::Write), Event::Round];
+    for length in [1, 2, 4] {
+        check([&events[..], &end[..length]].concat(), LocalShell::gnu, false);
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, max_shrink_iters: 60, ..ProptestConfig::default() })]
 
