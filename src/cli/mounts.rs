@@ -4,9 +4,7 @@ use clap::Args;
 
 use super::global::Global;
 use super::output;
-use super::targets::{self, not_up};
 use super::ui::ui;
-use crate::config::RuntimeFiles;
 use crate::daemon::{ControlClient, Event, MountsTask, Request, TunnelStatus};
 use crate::failure::{ExitCode, Failure};
 use crate::tunnel::{MountState, MountStatus, State};
@@ -28,12 +26,7 @@ pub(super) struct MountsArgs {
 }
 
 pub(super) fn mounts(global: &Global, args: &MountsArgs) -> Result<(), Failure> {
-    let chosen = global.choose(Some(&args.target))?;
-    let files = RuntimeFiles::new(&targets::runtime()?, &chosen.name)?;
-    let Some(mut client) = ControlClient::connect(&files.control)? else {
-        let unknown = global.unknown(&chosen.target, &chosen.name, &chosen.config);
-        return Err(unknown.unwrap_or_else(|| not_up(&chosen.target, &chosen.name, &chosen.config)));
-    };
+    let mut client = global.connect(&args.target)?;
     let task = match (args.sync, args.prune) {
         (true, _) => Some(MountsTask::Sync),
         (_, true) => Some(MountsTask::Prune),

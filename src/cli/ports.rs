@@ -3,11 +3,9 @@
 use clap::Args;
 
 use super::global::Global;
-use super::targets::{self, not_up};
 use super::ui::ui;
 use super::{output, prompt};
 use crate::address::Address;
-use crate::config::RuntimeFiles;
 use crate::daemon::{ControlClient, Request, TunnelStatus};
 use crate::failure::{ExitCode, Failure};
 use crate::tunnel::{PortState, PortStatus};
@@ -34,12 +32,7 @@ fn port(text: &str) -> Result<Option<u16>, String> {
 }
 
 pub(super) fn ports(global: &Global, args: &PortsArgs) -> Result<(), Failure> {
-    let chosen = global.choose(Some(&args.target))?;
-    let files = RuntimeFiles::new(&targets::runtime()?, &chosen.name)?;
-    let Some(mut client) = ControlClient::connect(&files.control)? else {
-        let unknown = global.unknown(&chosen.target, &chosen.name, &chosen.config);
-        return Err(unknown.unwrap_or_else(|| not_up(&chosen.target, &chosen.name, &chosen.config)));
-    };
+    let mut client = global.connect(&args.target)?;
     let mut status = if args.open.is_empty() { client.status()? } else { open(&mut client, &args.open)? };
     let waiting: Vec<u16> = waiting(&status).map(|port| port.remote_port).collect();
     if args.open.is_empty() && !waiting.is_empty() && ui().may_ask() {

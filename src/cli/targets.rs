@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use super::global::Global;
 use super::ui::ui;
-use crate::config::{self, ConfigFile, TunnelName, runtime_dir};
-use crate::daemon;
+use crate::config::{self, ConfigFile, RuntimeFiles, TunnelName, runtime_dir};
+use crate::daemon::{self, ControlClient};
 use crate::failure::{ExitCode, Failure};
 use crate::shell_word::shell_word;
 
@@ -37,6 +37,17 @@ impl Global {
         let config = in_spite_of_faults(read, std::slice::from_ref(&target))?;
         let name = named(&target, &config)?;
         Ok(Chosen { target, name, config })
+    }
+
+    /// The daemon of the target that is given.
+    ///
+    /// # Errors
+    /// As [`Global::choose`]; it is not up.
+    pub(super) fn connect(&self, given: &str) -> Result<ControlClient, Failure> {
+        let Chosen { target, name, config } = self.choose(Some(given))?;
+        let files = RuntimeFiles::new(&runtime()?, &name)?;
+        let not_up = || self.unknown(&target, &name, &config).unwrap_or_else(|| not_up(&target, &name, &config));
+        ControlClient::connect(&files.control)?.ok_or_else(not_up)
     }
 
     /// The tunnels of `targets`, each once, with its target as typed.

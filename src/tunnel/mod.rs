@@ -12,6 +12,7 @@ mod counters;
 mod dial;
 mod dispatch;
 mod early_answer;
+mod engine_events;
 mod error;
 mod flow;
 mod follow_up;

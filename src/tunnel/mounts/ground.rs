@@ -8,11 +8,12 @@ use tokio::sync::watch;
 
 use super::host::Mirror;
 use super::login::Login;
-use crate::engine::{self, Mounting, Session};
+use crate::engine::{self, Mounting};
 use crate::os::beneath;
 use crate::shell_word::quoted;
 use crate::text::shown;
-use crate::tunnel::dial::{Dial, Purpose};
+use crate::tunnel::dial::Dial;
+use crate::tunnel::engine_events::session;
 
 /// Time limit of an answer from the Engine.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -142,13 +143,4 @@ pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send 
 /// The Engine's.
 pub(super) async fn containers(dial: &Arc<dyn Dial>) -> Result<Vec<Mounting>, engine::Error> {
     session(dial).await?.mountings(ANSWER).await
-}
-
-/// A connection to the Engine.
-///
-/// # Errors
-/// There is none.
-pub(super) async fn session(dial: &Arc<dyn Dial>) -> Result<Session, engine::Error> {
-    let stream = dial.clone().dial(Purpose::listening()).map_err(|e| engine::Error::Body(e.to_string()))?;
-    Session::over(stream).await
 }

@@ -7,23 +7,19 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::Instant;
 
-use super::ground::{containers, session};
+use super::ground::containers;
 use super::known::Records;
 use super::login::Login;
 use super::service::Mounts;
-use crate::backoff::Backoff;
 use crate::config::{self, Target};
 use crate::engine::{self, Changes};
 use crate::tunnel::dial::Dial;
-use crate::tunnel::uptime::state::{Availability, Status};
+use crate::tunnel::engine_events::{self, session};
+use crate::tunnel::uptime::state::Status;
 
 /// Time limit of an answer from the Engine.
 const ANSWER: Duration = Duration::from_secs(10);
-/// Pauses before the Engine's events are requested again: the first, and the longest.
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// How often mirrors are looked for that nothing uses any more.
 const LOOK: Duration = Duration::from_secs(60);
 
@@ -79,28 +75,13 @@ async fn keep_in_step(mounts: &Mounts, parts: &Parts, settings: &config::Mounts)
     }
 }
 
-/// Follows the Engine's events over one connection after another, once there is a mirror. Never returns.
-async fn follow(mounts: &Mounts, mut status: watch::Receiver<Status>, dial: &Arc<dyn Dial>, settings: &config::Mounts) {
-    let is_connected = |status: &Status| status.state.availability() == Availability::Connected;
-    let mut pauses = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
+/// Follows the Engine's events, once there is a mirror. Never returns.
+async fn follow(mounts: &Mounts, status: watch::Receiver<Status>, dial: &Arc<dyn Dial>, settings: &config::Mounts) {
     let mut are_there = mounts.are_there.subscribe();
     if Records::of(settings).all().is_empty() && are_there.wait_for(|are_there| *are_there).await.is_err() {
         return std::future::pending().await;
     }
-    loop {
-        if status.wait_for(is_connected).await.is_err() {
-            return std::future::pending().await;
-        }
-        let begun = Instant::now();
-        if let Err(error) = listen(mounts, dial, settings).await {
-            tracing::debug!("the Engine's events have ended: {error}");
-        }
-        if begun.elapsed() > LONGEST_PAUSE {
-            pauses.reset();
-        }
-        let cut_off = status.wait_for(|status| !is_connected(status));
-        let _ = tokio::time::timeout(pauses.pause(), cut_off).await;
-    }
+    engine_events::follow(status, async || listen(mounts, dial, settings).await).await;
 }
 
 /// Lists all containers at each change, until the stream of events is cut.

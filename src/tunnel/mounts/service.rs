@@ -263,12 +263,11 @@ impl Mounts {
         let containers = listing.map_err(|e| format!("the Engine's containers cannot be listed: {e}"))?;
         let is_used = |known: &Known| containers.iter().any(|container| known.is_mounted_by(container));
         let records = Records::of(settings);
-        let (used, unused): (Vec<Known>, Vec<Known>) = records.all().into_iter().partition(is_used);
-        tracing::debug!("{} mirrors are used, {} are not", used.len(), unused.len());
         let (mut removed, mut failed) = (0, Vec::new());
-        for known in unused {
+        for known in records.all().into_iter().filter(|known| !is_used(known)) {
             let entry = lock(&self.entries).get(&known.source).cloned();
-            let entry = entry.or_else(|| records.is_begun(&known).then(|| self.keep(known.clone(), false, settings)));
+            let is_begun = records.is_begun(&known);
+            let entry = entry.or_else(|| is_begun.then(|| self.keep_known(known.clone(), true, settings)));
             let one = async {
                 if let Some(entry) = entry {
                     // What was written last is fetched first.
@@ -321,16 +320,20 @@ impl Mounts {
     pub(super) fn open_known(&self, containers: &[Mounting], settings: &config::Mounts) {
         let records = Records::of(settings);
         for known in records.all() {
-            if records.is_begun(&known)
-                || containers.iter().any(|container| container.binds.iter().any(|bind| known.is_at(&bind.source)))
-            {
-                let is_begun = records.is_begun(&known);
-                let entry = self.keep(known, false, settings);
-                if is_begun {
-                    entry.becomes_writable();
-                }
+            let is_begun = records.is_begun(&known);
+            if is_begun || containers.iter().any(|container| known.is_mounted_by(container)) {
+                self.keep_known(known, is_begun, settings);
             }
         }
+    }
+
+    /// Keeps a mirror in step that was made before. `is_begun`: a container may have written to it.
+    fn keep_known(&self, known: Known, is_begun: bool, settings: &config::Mounts) -> Arc<Entry> {
+        let entry = self.keep(known, false, settings);
+        if is_begun {
+            entry.becomes_writable();
+        }
+        entry
     }
 
     /// Drops what nothing has used for a while, if all of it is here.

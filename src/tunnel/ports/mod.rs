@@ -14,13 +14,13 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
-use crate::backoff::Backoff;
 use crate::config::{self, PortsConflict, Remote, Target};
 use crate::engine::{self, Changes, Container, Session};
 use crate::os::local_stream::LocalStream;
 use crate::sync::lock;
 use crate::tunnel::dial::{Dial, Purpose};
-use crate::tunnel::uptime::state::{Availability, Status};
+use crate::tunnel::engine_events::{self, session};
+use crate::tunnel::uptime::state::Status;
 use consent::Consent;
 use looks::Watch;
 use mapping::{Clients, Mapping, Wanted};
@@ -32,9 +32,6 @@ pub use mapping::{PortState, PortStatus};
 
 /// Time limit of an answer from the Engine.
 const ANSWER: Duration = Duration::from_secs(10);
-/// Pauses before the Engine's events are requested again: the first, and the longest.
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// How often ports that could not be opened are tried again.
 const TRY_AGAIN: Duration = Duration::from_secs(2);
 /// After a change the list is requested again after each of these pauses: the Engine reports a container's end before
@@ -196,27 +193,17 @@ async fn others(settings: &mut watch::Receiver<Arc<Target>>, before: &Target) {
     std::future::pending().await
 }
 
-/// Follows the Engine's events over one connection after another. Never returns.
-async fn follow(ports: &Ports, mut status: watch::Receiver<Status>, dial: &Arc<dyn Dial>, target: &Target) {
-    let is_connected = |status: &Status| status.state.availability() == Availability::Connected;
-    let mut pauses = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
-    loop {
-        if status.wait_for(is_connected).await.is_err() {
-            return std::future::pending().await;
-        }
-        let begun = tokio::time::Instant::now();
+/// Follows the Engine's events. Never returns.
+async fn follow(ports: &Ports, status: watch::Receiver<Status>, dial: &Arc<dyn Dial>, target: &Target) {
+    let listening = async || {
         let mut watch = ports.looks.watch(target.ports_conflict == PortsConflict::Refuse);
-        if let Err(error) = listen(ports, dial, target, &mut watch).await {
-            tracing::debug!("the Engine's events have ended: {error}");
+        let listened = listen(ports, dial, target, &mut watch).await;
+        if listened.is_err() {
             watch.failed();
         }
-        // After a long stream the pauses start over.
-        if begun.elapsed() > LONGEST_PAUSE {
-            pauses.reset();
-        }
-        let cut_off = status.wait_for(|status| !is_connected(status));
-        let _ = tokio::time::timeout(pauses.pause(), cut_off).await;
-    }
+        listened
+    };
+    engine_events::follow(status, listening).await;
 }
 
 /// Lists the published ports at each change, until the stream of events is cut.
@@ -243,7 +230,7 @@ async fn listen(
                 break;
             }
             // The Engine alone knows which container a client means: a name can be the beginning of another's id.
-            let mut session = self::session(dial).await?;
+            let mut session = engine_events::session(dial).await?;
             let Some(id) = session.container_id(&name, ANSWER).await? else { continue };
             let Some(why) = ports.conflict(&id) else { continue };
             tracing::warn!("stopping container {name} again: {why}");
@@ -272,11 +259,6 @@ async fn listen(
 
 async fn changes(dial: &Arc<dyn Dial>) -> Result<Changes, engine::Error> {
     session(dial).await?.changes(ANSWER).await
-}
-
-async fn session(dial: &Arc<dyn Dial>) -> Result<Session, engine::Error> {
-    let stream = dial.clone().dial(Purpose::listening()).map_err(|e| engine::Error::Body(e.to_string()))?;
-    Session::over(stream).await
 }
 
 /// Lists the running containers, and the services of the swarm, over the previous request's connection if it is still
