@@ -64,7 +64,9 @@ pub struct Cli {
     command: Command,
 }
 
+/// Of all these arguments a run needs those of one command.
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 enum Command {
     /// Bring tunnels up, in the background, and return when docker can be used
     #[command(visible_alias = "start")]
@@ -149,7 +151,9 @@ impl Command {
 
 /// The command line's definition, with the examples of each command's `--help`.
 pub fn command() -> clap::Command {
-    examples::attach(Cli::command(), "")
+    let mut command = Cli::command();
+    command.build();
+    examples::attach(command, "")
 }
 
 /// Answers a shell's completion request and exits, if there is one.
@@ -168,8 +172,9 @@ pub fn answer_as_plugin() -> Option<ExitCode> {
 /// The exit code, after the usage error, the help or the version was printed.
 pub fn parse() -> Result<Cli, ExitCode> {
     let words = exec::keep_first_marker(std::env::args_os().collect());
-    let read = command().try_get_matches_from(&words).and_then(|matches| Cli::from_arg_matches(&matches));
-    read.map_err(|error| {
+    // Only help and errors need all commands, and the examples.
+    let read = Cli::command().try_get_matches_from(&words).or_else(|_| command().try_get_matches_from(&words));
+    read.and_then(|matches| Cli::from_arg_matches(&matches)).map_err(|error| {
         if !error.use_stderr() {
             let _ = error.print();
             return ExitCode::SUCCESS;

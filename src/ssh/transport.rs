@@ -41,7 +41,8 @@ pub(super) async fn tcp(target: &Target) -> Result<(BufReader<Tcp>, Greeting), E
                     os::tcp::limit_silence(&stream, limit);
                 }
                 let greeting = Greeting::default();
-                let stream = Tcp { stream, round_trip, burst: 0, greeting: Some(greeting.clone()) };
+                let acknowledger = os::tcp::Acknowledger::of(&stream);
+                let stream = Tcp { stream, acknowledger, round_trip, burst: 0, greeting: Some(greeting.clone()) };
                 return Ok((BufReader::with_capacity(READ_BUFFER, stream), greeting));
             }
             Err(error) if attempt >= ssh.connection_attempts => return Err(error),
@@ -174,6 +175,7 @@ async fn race(mut addresses: VecDeque<SocketAddr>, from: Option<SocketAddr>) -> 
 /// packets is some 4 MB of decryption. Another connection would wait that long for a single byte.
 pub(super) struct Tcp {
     stream: TcpStream,
+    acknowledger: os::tcp::Acknowledger,
     /// The duration of the connection attempt.
     round_trip: Duration,
     /// Filled by the first read.
@@ -221,7 +223,7 @@ impl AsyncRead for Tcp {
         }
         self.burst = if polled.is_ready() { self.burst + read } else { 0 };
         if polled.is_ready() && read < BULK {
-            os::tcp::acknowledge_now(&self.stream);
+            self.acknowledger.acknowledge();
         }
         polled
     }

@@ -100,8 +100,9 @@ impl Serving {
 impl Dial for Serving {
     fn dial(self: Arc<Self>, purpose: Purpose) -> std::io::Result<local::Stream> {
         let (ours, theirs) = local::Stream::pair()?;
+        let theirs = LocalStream::local(theirs)?;
         tokio::spawn(async move {
-            if let Err(reason) = self.placer.clone().place_and_carry(LocalStream::local(theirs), purpose).await {
+            if let Err(reason) = self.placer.clone().place_and_carry(theirs, purpose).await {
                 tracing::debug!("a flow of our own was not opened: {reason}");
             }
         });

@@ -14,8 +14,11 @@ use rustix::time::{
     ClockId, Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, clock_gettime, timerfd_create,
     timerfd_settime,
 };
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::time::Instant;
+
+use crate::os::unix::readiness::registered;
 
 /// Changes of addresses and routes of both families (`RTMGRP_*` in linux/rtnetlink.h).
 const GROUPS: u32 = 0x10 | 0x40 | 0x100 | 0x400;
@@ -80,23 +83,18 @@ impl Network {
     }
 }
 
-#[expect(deprecated, reason = "unsound only for types whose descriptor may change; an OwnedFd's does not")]
-fn async_fd(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
-    AsyncFd::new(fd)
-}
-
 fn routes() -> io::Result<AsyncFd<OwnedFd>> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     // Protocol 0 of this family is NETLINK_ROUTE.
     let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, None)?;
     bind(&socket, &SocketAddrNetlink::new(0, GROUPS))?;
-    async_fd(socket)
+    registered(socket, Interest::READABLE)
 }
 
 fn clock() -> io::Result<AsyncFd<OwnedFd>> {
     let timer = timerfd_create(TimerfdClockId::Realtime, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK)?;
     arm(&timer)?;
-    async_fd(timer)
+    registered(timer, Interest::READABLE)
 }
 
 fn arm(timer: &OwnedFd) -> io::Result<()> {
@@ -131,7 +129,7 @@ async fn drained(watched: Option<&AsyncFd<OwnedFd>>) {
 fn drain(watched: &AsyncFd<OwnedFd>) -> bool {
     let mut any = false;
     loop {
-        let taken = watched.try_io(tokio::io::Interest::READABLE, |fd| {
+        let taken = watched.try_io(Interest::READABLE, |fd| {
             let mut buffer = [0_u8; 4096];
             match recv(fd, &mut buffer[..], RecvFlags::DONTWAIT) {
                 Ok(_) => Ok(()),

@@ -12,10 +12,12 @@ use std::time::Duration;
 use rustix::io::{FdFlags, fcntl_setfd, ioctl_fionbio};
 use rustix::net::{AddressFamily, SocketType, socket};
 use rustix::time::{ClockId, clock_gettime};
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::time::Instant;
 
 use crate::os::routing_message::is_another_network;
+use crate::os::unix::readiness::registered;
 
 /// One change causes many messages, for addresses and then routes: within this time they count as one.
 const SETTLE: Duration = Duration::from_millis(200);
@@ -92,8 +94,7 @@ fn routes() -> io::Result<AsyncFd<OwnedFd>> {
     let socket = socket(AddressFamily::ROUTE, SocketType::RAW, None)?;
     fcntl_setfd(&socket, FdFlags::CLOEXEC)?;
     ioctl_fionbio(&socket, true)?;
-    #[expect(deprecated, reason = "unsound only for types whose descriptor may change; an OwnedFd's does not")]
-    AsyncFd::new(socket)
+    registered(socket, Interest::READABLE)
 }
 
 /// Waits for messages, and reads them, until one is about another network. Never returns if there is nothing to watch.
@@ -113,7 +114,7 @@ async fn another_network(watched: Option<&AsyncFd<OwnedFd>>) {
 fn drain(watched: &AsyncFd<OwnedFd>) -> bool {
     let mut any = false;
     loop {
-        let taken = watched.try_io(tokio::io::Interest::READABLE, |fd| {
+        let taken = watched.try_io(Interest::READABLE, |fd| {
             // Each read returns one message; what does not fit is cut off, and is addresses only.
             let mut buffer = [0_u8; 2048];
             let read = rustix::io::read(fd, &mut buffer[..])?;

@@ -9,7 +9,21 @@ use std::time::Duration;
 pub fn limit_silence(_: impl AsFd, _: Duration) {}
 
 /// Nothing to set: the system decides by itself when to delay an acknowledgement.
-pub fn acknowledge_now(_: impl AsFd) {}
+#[derive(Debug)]
+pub struct Acknowledger;
+
+impl Acknowledger {
+    /// For this connection.
+    pub fn of(_: impl AsFd) -> Self {
+        Self
+    }
+
+    /// Nothing to do.
+    pub fn acknowledge(&self) {}
+}
+
+/// Nothing to do.
+pub fn acknowledge_due() {}
 
 /// False: not known.
 pub fn is_acknowledged(_: SocketAddr, _: SocketAddr) -> bool {

@@ -6,46 +6,72 @@
 //! arrives: closing then resets, and [`LocalStream::finish`] takes the byte out first. On systems other than Linux
 //! such a reset looks like a regular end.
 
-use std::io;
+use std::io::{self, IoSliceMut};
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use bytes::Bytes;
-use rustix::io::{dup, ioctl_fionread};
-use rustix::net::{RecvFlags, Shutdown, recv, shutdown, sockopt};
+use rustix::io::{Errno, dup, ioctl_fionread};
+use rustix::net::{
+    RecvAncillaryBuffer, RecvFlags, ReturnFlags, SendFlags, Shutdown, recv, recvmsg, send, shutdown, sockopt,
+};
 use tokio::io::Interest;
-use tokio::net::{TcpStream, UnixStream};
+use tokio::io::unix::AsyncFd;
+use tokio::net::TcpStream;
+
+use super::local::Stream;
+use super::readiness::registered;
+use crate::os::peer_of;
 
 /// Limit of a read, in bytes. Two of a channel's 32 KiB packets: larger reads would only wait
 /// longer for the server's window.
 const MAX_READ: usize = 64 << 10;
+/// Limit of what is read by looking first, in bytes.
+const SHORT: usize = 2 << 10;
 
 /// A local client's connection.
 #[derive(Debug)]
-pub enum LocalStream {
+pub struct LocalStream(Kind);
+
+#[derive(Debug)]
+enum Kind {
     /// Over the local endpoint.
     Unix {
-        /// The socket.
-        stream: UnixStream,
+        /// Tells only what can be read: a Unix socket tells whenever its peer has read that it can be written to, which
+        /// is after each small answer.
+        stream: AsyncFd<OwnedFd>,
+        /// Tells what can be written, once a write had to wait.
+        writable: OnceLock<Box<AsyncFd<OwnedFd>>>,
         /// Whether the first byte of the receive queue was already returned. Written only by the one reader.
         held: AtomicBool,
     },
-    /// Over TCP.
     Tcp(TcpStream),
 }
 
 impl LocalStream {
     /// Wraps a connection to the local endpoint.
-    pub fn local(stream: UnixStream) -> Self {
-        Self::Unix { stream, held: AtomicBool::new(false) }
+    ///
+    /// # Errors
+    /// The system's error, most likely for lack of memory.
+    pub fn local(stream: Stream) -> io::Result<Self> {
+        Self::unix(stream.into_std()?.into(), AtomicBool::new(false))
+    }
+
+    fn unix(stream: OwnedFd, held: AtomicBool) -> io::Result<Self> {
+        let stream = registered(stream, Interest::READABLE)?;
+        Ok(Self(Kind::Unix { stream, writable: OnceLock::new(), held }))
     }
 
     /// Wraps a TCP connection and turns Nagle's algorithm off.
+    ///
+    /// # Errors
+    /// The system's error.
     pub fn tcp(stream: TcpStream) -> io::Result<Self> {
         stream.set_nodelay(true)?;
-        Ok(Self::Tcp(stream))
+        Ok(Self(Kind::Tcp(stream)))
     }
 
     /// Registers the stream with the current runtime.
@@ -53,40 +79,40 @@ impl LocalStream {
     /// # Errors
     /// The system's error, most likely for lack of descriptors or memory.
     pub fn move_here(self) -> io::Result<Self> {
-        Ok(match self {
-            Self::Unix { stream, held } => Self::Unix { stream: UnixStream::from_std(stream.into_std()?)?, held },
-            Self::Tcp(stream) => Self::Tcp(TcpStream::from_std(stream.into_std()?)?),
-        })
+        match self.0 {
+            Kind::Unix { stream, held, .. } => Self::unix(stream.into_inner(), held),
+            Kind::Tcp(stream) => Ok(Self(Kind::Tcp(TcpStream::from_std(stream.into_std()?)?))),
+        }
     }
 
     /// Whether it came over TCP.
     pub fn is_tcp(&self) -> bool {
-        matches!(self, Self::Tcp(_))
+        matches!(self.0, Kind::Tcp(_))
     }
 
     /// The process id of the client, where the system tells it. Not over TCP.
     pub fn peer_pid(&self) -> Option<u32> {
-        let Self::Unix { stream, .. } = self else { return None };
-        stream.peer_cred().ok().and_then(|peer| peer.pid()).and_then(|pid| u32::try_from(pid).ok())
+        let Kind::Unix { stream, .. } = &self.0 else { return None };
+        peer_of(stream).ok()?.pid
     }
 
     /// The addresses of client and server; None where it is not TCP.
     pub fn tcp_ends(&self) -> Option<(SocketAddr, SocketAddr)> {
-        let Self::Tcp(stream) = self else { return None };
+        let Kind::Tcp(stream) = &self.0 else { return None };
         Some((stream.peer_addr().ok()?, stream.local_addr().ok()?))
     }
 
     fn fd(&self) -> BorrowedFd<'_> {
-        match self {
-            Self::Unix { stream, .. } => stream.as_fd(),
-            Self::Tcp(stream) => stream.as_fd(),
+        match &self.0 {
+            Kind::Unix { stream, .. } => stream.as_fd(),
+            Kind::Tcp(stream) => stream.as_fd(),
         }
     }
 
     /// The next bytes; empty at the end of the stream. Cancel safe; one reader at a time.
     pub async fn read(&self) -> io::Result<Bytes> {
-        match self {
-            Self::Tcp(stream) => loop {
+        match &self.0 {
+            Kind::Tcp(stream) => loop {
                 stream.readable().await?;
                 let mut buffer = Vec::with_capacity(MAX_READ);
                 match stream.try_read_buf(&mut buffer) {
@@ -95,42 +121,63 @@ impl LocalStream {
                     Err(e) => return Err(e),
                 }
             },
-            Self::Unix { stream, held } => loop {
-                let ready = stream.ready(Interest::READABLE).await?;
+            Kind::Unix { stream, held, .. } => loop {
+                let mut ready = stream.readable().await?;
                 // The end is checked before the queue is read: after the end no more bytes arrive.
-                let ended = ready.is_read_closed();
-                let mut read = Ok(None);
-                let _ = stream.try_io(Interest::READABLE, || {
-                    read = read_all_but_one(stream.as_fd(), held, ended);
-                    // Where nothing is left the next `ready` waits for a change, without asking the system once more.
-                    let may_have_more = matches!(read, Ok(Some((_, false))) | Err(_));
-                    if may_have_more { Ok(()) } else { Err(io::ErrorKind::WouldBlock.into()) }
-                });
-                match read {
-                    Ok(Some((bytes, _))) => return Ok(bytes),
-                    Ok(None) => {}
-                    Err(e) => return Err(e),
+                let ended = ready.ready().is_read_closed();
+                let read = read_all_but_one(stream.as_fd(), held, ended);
+                // Where nothing is left the next `readable` waits for a change, without asking the system once more.
+                if matches!(read, Ok(None | Some((_, true)))) {
+                    ready.clear_ready();
+                }
+                if let Some((bytes, _)) = read? {
+                    return Ok(bytes);
                 }
             },
         }
     }
 
+    /// Writes what the system takes now of `data`, which is not empty.
+    ///
+    /// # Errors
+    /// The system's error, or WouldBlock.
+    pub fn try_write(&self, data: &[u8]) -> io::Result<usize> {
+        let written = match &self.0 {
+            Kind::Unix { stream, writable, .. } => {
+                let write = || Ok(send(stream, data, SendFlags::empty())?);
+                match writable.get() {
+                    Some(writable) => writable.try_io(Interest::WRITABLE, |_| write()),
+                    None => write(),
+                }
+            }
+            Kind::Tcp(stream) => stream.try_write(data),
+        };
+        if matches!(written, Ok(0)) { Err(io::ErrorKind::WriteZero.into()) } else { written }
+    }
+
     /// Writes at least one byte of `data`, which is not empty. Cancel safe.
     pub async fn write_some(&self, data: &[u8]) -> io::Result<usize> {
         loop {
-            let written = match self {
-                Self::Unix { stream, .. } => stream.try_write(data),
-                Self::Tcp(stream) => stream.try_write(data),
-            };
-            match written {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(written) => return Ok(written),
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => match self {
-                    Self::Unix { stream, .. } => stream.writable().await?,
-                    Self::Tcp(stream) => stream.writable().await?,
-                },
-                Err(e) => return Err(e),
+            match self.try_write(data) {
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => self.until_writable().await?,
+                written => return written,
             }
+        }
+    }
+
+    /// Waits until a write that was refused may be tried again.
+    async fn until_writable(&self) -> io::Result<()> {
+        match &self.0 {
+            Kind::Tcp(stream) => stream.writable().await,
+            Kind::Unix { stream, writable, .. } => match writable.get() {
+                Some(writable) => writable.writable().await.map(|mut ready| ready.retain_ready()),
+                // What is registered now is told how it is now.
+                None => {
+                    let second = Box::new(registered(dup(stream)?, Interest::WRITABLE)?);
+                    writable.get_or_init(|| second);
+                    Ok(())
+                }
+            },
         }
     }
 
@@ -148,24 +195,22 @@ impl LocalStream {
         Ok(shutdown(self.fd(), Shutdown::Write)?)
     }
 
-    /// Waits until the client has closed both directions. Uses a second descriptor, since clearing its
-    /// readiness must not affect a writer.
-    pub async fn gone(&self) -> io::Result<()> {
-        self.watched()?.gone().await
-    }
-
-    /// A handle that sees the client's end while another task owns the stream.
+    /// Waits until the client has closed both directions.
     ///
     /// # Errors
     /// The system's error, most likely for lack of descriptors.
-    pub fn watched(&self) -> io::Result<Watched> {
-        // Only its readiness is used, so any socket family fits.
-        Ok(Watched(UnixStream::from_std(dup(self.fd())?.into())?))
+    pub async fn gone(&self) -> io::Result<()> {
+        match &self.0 {
+            // That both directions are closed is told with whatever was asked for (EPOLLHUP in epoll_ctl(2)).
+            Kind::Unix { stream, .. } if cfg!(target_os = "linux") => closed(stream).await,
+            // By a second descriptor: clearing its readiness must not affect a writer.
+            _ => closed(&registered(dup(self.fd())?, Interest::WRITABLE)?).await,
+        }
     }
 
     /// Closes after a regular end of both directions.
     pub fn finish(self) {
-        if let Self::Unix { stream, held } = &self
+        if let Kind::Unix { stream, held, .. } = &self.0
             && held.load(Relaxed)
         {
             let _ = recv(stream, &mut [0_u8; 1], RecvFlags::DONTWAIT);
@@ -174,33 +219,42 @@ impl LocalStream {
 
     /// Closes so that the client sees a reset. On a Unix socket that requires that the client has sent any data.
     pub fn reset(self) {
-        if let Self::Tcp(stream) = &self {
+        if let Kind::Tcp(stream) = &self.0 {
             let _ = sockopt::set_socket_linger(stream, Some(Duration::ZERO));
         }
     }
 }
 
-/// A second descriptor of a connection.
-pub struct Watched(UnixStream);
-
-impl Watched {
-    /// As [`LocalStream::gone`].
-    pub async fn gone(&self) -> io::Result<()> {
-        loop {
-            if self.0.ready(Interest::WRITABLE).await?.is_write_closed() {
-                return Ok(());
-            }
-            // No data is written: this makes the next `ready` wait for a change.
-            let _ = self.0.try_io(Interest::WRITABLE, || Err::<(), _>(io::ErrorKind::WouldBlock.into()));
+/// Waits until the client has closed both directions of this descriptor, which has no writer.
+async fn closed(watched: &AsyncFd<OwnedFd>) -> io::Result<()> {
+    loop {
+        let mut ready = watched.ready(Interest::WRITABLE).await?;
+        if ready.ready().is_write_closed() {
+            return Ok(());
         }
+        // The next one waits for a change.
+        ready.clear_ready();
     }
 }
 
 /// Reads the queue but leaves the last byte there; see the module's comment. Tells whether that was all there was. None:
 /// there is nothing new in the queue.
 fn read_all_but_one(fd: BorrowedFd<'_>, held: &AtomicBool, ended: bool) -> io::Result<Option<(Bytes, bool)>> {
-    let queued = usize::try_from(ioctl_fionread(fd)?).unwrap_or(usize::MAX);
     let old = usize::from(held.load(Relaxed));
+    // Most of what clients send is short: then this tells how much there is, and has it.
+    let mut buffer = vec![0; SHORT];
+    let mut pieces = [IoSliceMut::new(&mut buffer)];
+    let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+    let (queued, is_all) = match recvmsg(fd, &mut pieces, &mut RecvAncillaryBuffer::default(), flags) {
+        Err(Errno::AGAIN) => (0, true),
+        // A look ends behind bytes that came with descriptors (unix(7)), which nobody here takes.
+        looked => looked.map(|looked| (looked.bytes, !looked.flags.contains(ReturnFlags::CTRUNC)))?,
+    };
+    if (queued == SHORT || !is_all)
+        && let Some(read) = read_many(fd, held)?
+    {
+        return Ok(Some(read));
+    }
     if queued <= old {
         if !ended {
             return Ok(None);
@@ -208,21 +262,40 @@ fn read_all_but_one(fd: BorrowedFd<'_>, held: &AtomicBool, ended: bool) -> io::R
         // A reset is not an end. A dtunnel peer also resets in this way.
         return sockopt::socket_error(fd)?.map(|()| Some((Bytes::new(), false))).map_err(Into::into);
     }
-    let more_than_fits = queued > MAX_READ;
-    let take = if more_than_fits { MAX_READ } else { queued - 1 };
-    let mut buffer = vec![0; take + 1];
-    if take > 0 {
-        let (read, _) = recv(fd, &mut buffer[..take], RecvFlags::DONTWAIT)?;
+    if queued > 1 {
+        // The same bytes once more.
+        recv(fd, &mut buffer[..queued - 1], RecvFlags::DONTWAIT)?;
+    }
+    held.store(true, Relaxed);
+    buffer.truncate(queued);
+    Ok(Some((Bytes::from(buffer).slice(old..), true)))
+}
+
+/// As [`read_all_but_one`], where there is something.
+fn read_many(fd: BorrowedFd<'_>, held: &AtomicBool) -> io::Result<Option<(Bytes, bool)>> {
+    loop {
+        let queued = usize::try_from(ioctl_fionread(fd)?).unwrap_or(usize::MAX);
+        let old = usize::from(held.load(Relaxed));
+        if queued <= old {
+            return Ok(None);
+        }
+        let more_than_fits = queued > MAX_READ;
+        let take = if more_than_fits { MAX_READ } else { queued - 1 };
+        let mut buffer = vec![0; take + 1];
+        let (read, _) = if take > 0 { recv(fd, &mut buffer[..take], RecvFlags::DONTWAIT)? } else { (0, 0) };
         if more_than_fits || read < take {
             // The rest of the queue suffices for a reset.
             held.store(false, Relaxed);
             buffer.truncate(read);
-            return Ok(Some((Bytes::from(buffer).slice(old..), false)));
+            if read > old {
+                return Ok(Some((Bytes::from(buffer).slice(old..), false)));
+            }
+            continue;
         }
+        recv(fd, &mut buffer[take..], RecvFlags::PEEK | RecvFlags::DONTWAIT)?;
+        held.store(true, Relaxed);
+        return Ok(Some((Bytes::from(buffer).slice(old..), true)));
     }
-    recv(fd, &mut buffer[take..], RecvFlags::PEEK | RecvFlags::DONTWAIT)?;
-    held.store(true, Relaxed);
-    Ok(Some((Bytes::from(buffer).slice(old..), true)))
 }
 
 #[cfg(test)]
@@ -232,10 +305,10 @@ mod tests {
     use std::os::unix::net::UnixStream as Client;
 
     fn pair() -> (LocalStream, Client) {
-        let (ours, theirs) = UnixStream::pair().expect("a pair");
+        let (ours, theirs) = Stream::pair().expect("a pair");
         let theirs = theirs.into_std().expect("std");
         theirs.set_nonblocking(false).expect("blocking");
-        (LocalStream::local(ours), theirs)
+        (LocalStream::local(ours).expect("registered"), theirs)
     }
 
     async fn read_some(local: &LocalStream) -> Vec<u8> {
@@ -270,6 +343,28 @@ mod tests {
         drop(writer.join().expect("joined"));
     }
 
+    #[tokio::test]
+    async fn descriptors_that_a_client_sends_change_nothing() {
+        use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, sendmsg};
+        use std::io::IoSlice;
+        let (local, client) = pair();
+        let stdin = std::io::stdin();
+        let descriptors = [stdin.as_fd()];
+        let mut received = Vec::new();
+        for piece in [&b"a"[..], b"b", b"cd", b"e"] {
+            let mut space = [std::mem::MaybeUninit::uninit(); 64];
+            let mut with = SendAncillaryBuffer::new(&mut space);
+            assert!(with.push(SendAncillaryMessage::ScmRights(&descriptors)));
+            sendmsg(&client, &[IoSlice::new(piece)], &mut with, SendFlags::empty()).expect("sent");
+        }
+        while received.len() < 5 {
+            received.extend(read_some(&local).await);
+        }
+        assert_eq!(received, b"abcde");
+        drop(client);
+        assert!(read_some(&local).await.is_empty());
+    }
+
     #[cfg(target_os = "linux")]
     #[tokio::test]
     async fn a_reset_is_seen_as_one_and_an_end_as_an_end() {
@@ -302,8 +397,8 @@ mod tests {
     async fn a_cut_at_the_far_end_of_a_pair_is_no_end() {
         for data in [&b""[..], b"some"] {
             for cut in [true, false] {
-                let (ours, theirs) = UnixStream::pair().expect("a pair");
-                let (ours, theirs) = (LocalStream::local(ours), LocalStream::local(theirs));
+                let (ours, theirs) = Stream::pair().expect("a pair");
+                let [ours, theirs] = [ours, theirs].map(|stream| LocalStream::local(stream).expect("registered"));
                 assert_eq!(ours.write_some(b"GET").await.expect("written"), 3);
                 assert_eq!(read_some(&theirs).await, b"GET");
                 if !data.is_empty() {

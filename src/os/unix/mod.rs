@@ -13,6 +13,7 @@ pub mod mux;
 pub(super) mod peer;
 pub mod private;
 pub mod programs;
+pub(super) mod readiness;
 pub mod signals;
 pub mod tcp_listener;
 pub mod terminal;

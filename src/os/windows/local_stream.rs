@@ -64,10 +64,13 @@ impl Connected {
 
 impl LocalStream {
     /// Wraps a connection to the local endpoint.
-    pub fn local(stream: Stream) -> Self {
+    ///
+    /// # Errors
+    /// None.
+    pub fn local(stream: Stream) -> io::Result<Self> {
         let flag = || AtomicBool::new(false);
         let pipe = Arc::new(stream.into_pipe());
-        Self(Kind::Pipe(Connected { pipe, read_ended: flag(), write_ended: flag(), finished: flag() }))
+        Ok(Self(Kind::Pipe(Connected { pipe, read_ended: flag(), write_ended: flag(), finished: flag() })))
     }
 
     /// Wraps a TCP connection and turns Nagle's algorithm off.
@@ -134,6 +137,20 @@ impl LocalStream {
         Ok(buffer.into())
     }
 
+    /// Writes what the system takes now of `data`, which is not empty. A pipe takes nothing in this way.
+    ///
+    /// # Errors
+    /// The system's error, or WouldBlock.
+    pub fn try_write(&self, data: &[u8]) -> io::Result<usize> {
+        match &self.0 {
+            Kind::Pipe(_) => Err(io::ErrorKind::WouldBlock.into()),
+            Kind::Tcp(stream) => match stream.try_write(data) {
+                Ok(0) => Err(io::ErrorKind::WriteZero.into()),
+                written => written,
+            },
+        }
+    }
+
     /// Writes at least one byte of `data`, which is not empty. Cancel safe.
     ///
     /// # Errors
@@ -144,8 +161,7 @@ impl LocalStream {
             Kind::Tcp(stream) => stream,
         };
         loop {
-            match stream.try_write(data) {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            match self.try_write(data) {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => stream.writable().await?,
                 written => return written,
             }
@@ -176,23 +192,17 @@ impl LocalStream {
         Ok(())
     }
 
-    /// Waits until the client has closed both directions.
+    /// Waits until the client has closed both directions. Of a TCP connection it is seen when it is written to, and not
+    /// here: Windows tells it to nobody who does not read.
     ///
     /// # Errors
     /// None.
     pub async fn gone(&self) -> io::Result<()> {
-        self.watched()?.gone().await
-    }
-
-    /// A handle that sees the client's end while another task owns the stream.
-    ///
-    /// # Errors
-    /// From the system, most likely for lack of memory.
-    pub fn watched(&self) -> io::Result<Watched> {
-        Ok(match &self.0 {
-            Kind::Pipe(connected) => Watched(Some(connected.pipe.clone())),
-            Kind::Tcp(_) => Watched(None),
-        })
+        let Kind::Pipe(connected) = &self.0 else { return std::future::pending().await };
+        while !connected.pipe.is_other_end_closed() {
+            tokio::time::sleep(LOOK).await;
+        }
+        Ok(())
     }
 
     /// Closes after a regular end of both directions.
@@ -211,32 +221,13 @@ impl LocalStream {
     }
 }
 
-/// What sees a client's end.
-#[derive(Debug)]
-pub struct Watched(Option<Arc<Pipe>>);
-
-impl Watched {
-    /// As [`LocalStream::gone`]. Of a TCP connection it is seen when it is written to, and not here: Windows tells it to
-    /// nobody who does not read.
-    ///
-    /// # Errors
-    /// None.
-    pub async fn gone(&self) -> io::Result<()> {
-        let Some(pipe) = &self.0 else { return std::future::pending().await };
-        while !pipe.is_other_end_closed() {
-            tokio::time::sleep(LOOK).await;
-        }
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn pair() -> (LocalStream, LocalStream) {
         let (ours, theirs) = Stream::pair().expect("a pair");
-        (LocalStream::local(ours), LocalStream::local(theirs))
+        (LocalStream::local(ours).expect("a stream"), LocalStream::local(theirs).expect("a stream"))
     }
 
     #[tokio::test]

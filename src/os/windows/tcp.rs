@@ -8,7 +8,21 @@ use std::time::Duration;
 pub fn limit_silence(_: impl AsSocket, _: Duration) {}
 
 /// Nothing to set: the system decides by itself when to delay an acknowledgement.
-pub fn acknowledge_now(_: impl AsSocket) {}
+#[derive(Debug)]
+pub struct Acknowledger;
+
+impl Acknowledger {
+    /// For this connection.
+    pub fn of(_: impl AsSocket) -> Self {
+        Self
+    }
+
+    /// Nothing to do.
+    pub fn acknowledge(&self) {}
+}
+
+/// Nothing to do.
+pub fn acknowledge_due() {}
 
 /// False: not known.
 pub fn is_acknowledged(_: SocketAddr, _: SocketAddr) -> bool {

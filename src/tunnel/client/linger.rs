@@ -50,7 +50,7 @@ mod tests {
     #[tokio::test]
     async fn the_answer_is_read_by_a_client_that_sends_first() {
         let (ours, mut theirs) = local::Stream::pair().expect("a pair");
-        let local = LocalStream::local(ours);
+        let local = LocalStream::local(ours).expect("registered");
         assert_eq!(local.write_some(b"answer").await.expect("written"), 6);
         let closing = tokio::spawn(close_within(local, 64 << 20, LONG, LONG));
         theirs.write_all(&vec![0; 32 << 20]).await.expect("all of it is taken");
@@ -64,7 +64,7 @@ mod tests {
     #[tokio::test]
     async fn a_client_that_never_stops_is_cut_off() {
         let (ours, mut theirs) = local::Stream::pair().expect("a pair");
-        let closing = tokio::spawn(close_within(LocalStream::local(ours), 1 << 20, LONG, LONG));
+        let closing = tokio::spawn(close_within(LocalStream::local(ours).expect("registered"), 1 << 20, LONG, LONG));
         let sent = async { while theirs.write_all(&[0; 4096]).await.is_ok() {} };
         let (closed, ()) = tokio::join!(closing, sent);
         closed.expect("closed");
@@ -74,7 +74,7 @@ mod tests {
     async fn a_client_that_is_silent_or_slow_is_cut_off() {
         for pause in [LONG, Duration::from_secs(9)] {
             let (ours, mut theirs) = local::Stream::pair().expect("a pair");
-            let closing = tokio::spawn(close(LocalStream::local(ours)));
+            let closing = tokio::spawn(close(LocalStream::local(ours).expect("registered")));
             let mut sent = 0;
             while theirs.write_all(b"x").await.is_ok() {
                 sent += 1;

@@ -138,7 +138,7 @@ impl Listener {
             Kind::Local { listener, .. } => {
                 let (stream, _) = listener.accept().await?;
                 if local::peer(&stream)?.is_this_user() {
-                    return Ok(Ok(LocalStream::local(stream)));
+                    return LocalStream::local(stream).map(Ok);
                 }
                 self.turn_away(stream);
                 Ok(Err(Whose::AnotherUsers))

@@ -1,10 +1,11 @@
 //! From the host to the client.
 
+use std::io;
 use std::pin::Pin;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use tokio::time::Instant;
 
 use super::carriage::{Carriage, End, Shared};
@@ -126,8 +127,8 @@ impl<'a> Inwards<'a> {
                             self.hear(exchange, &mut data);
                         }
                         let last = full && self.pace.received(Instant::now(), data.len());
-                        if !data.is_empty() {
-                            self.buffer.push(data);
+                        if self.pass_on(data).is_err() {
+                            return Some(End::ClientGone);
                         }
                         if self.round.is_some() && (self.round_is_done().await || last) {
                             self.round_ends();
@@ -169,6 +170,24 @@ impl<'a> Inwards<'a> {
                 () = sleep_until(until) => {}
             }
         }
+    }
+
+    /// Gives the client what it takes at once, and keeps the rest. The error is that it is gone.
+    fn pass_on(&mut self, mut data: Bytes) -> io::Result<()> {
+        if !data.is_empty() && self.buffer.is_empty() && self.held.is_none() {
+            match self.local.try_write(&data) {
+                Ok(written) => {
+                    data.advance(written);
+                    self.carriage.counters.iter().for_each(|c| c.received(written));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                gone => return gone.map(drop),
+            }
+        }
+        if !data.is_empty() {
+            self.buffer.push(data);
+        }
+        Ok(())
     }
 
     /// Has the client's requests hear what the host has sent, and keeps of it what the client gets.
@@ -231,6 +250,11 @@ impl<'a> Inwards<'a> {
         };
         if pressure.shared || !pressure.full {
             self.answered = None;
+        }
+        if !pressure.full {
+            // Without a look at the clock, of which there is one for each piece.
+            self.pace.keeps_up();
+            return Step::Read;
         }
         let step = self.pace.step(Instant::now(), pressure);
         if step == Step::Round {

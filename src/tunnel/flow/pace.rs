@@ -77,12 +77,17 @@ impl Pace {
         Self { held: None, round: None, at_limit: None, last: (now, 0), window: (now, 0, 0) }
     }
 
+    /// The client has taken all that was full.
+    pub(in crate::tunnel) fn keeps_up(&mut self) {
+        (self.held, self.round, self.at_limit) = (None, None, None);
+    }
+
     pub(in crate::tunnel) fn step(&mut self, now: Instant, pressure: Pressure) -> Step {
         if !pressure.at_limit || !pressure.shared {
             self.at_limit = None;
         }
         if !pressure.full {
-            (self.held, self.round) = (None, None);
+            self.keeps_up();
             return Step::Read;
         }
         if pressure.shared || pressure.sending {

@@ -13,6 +13,8 @@ use tokio::runtime::{Builder, Handle};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::os;
+
 /// How many tasks may run before the thread looks for new input. tokio's default of 61 is for many
 /// short tasks; those here move up to a few hundred KB in one go.
 const EVENT_INTERVAL: u32 = 4;
@@ -30,7 +32,9 @@ impl Worker {
     /// # Errors
     /// What the system said.
     pub(in crate::tunnel) fn start() -> io::Result<Self> {
-        let runtime = Builder::new_current_thread().enable_all().event_interval(EVENT_INTERVAL).build()?;
+        let mut builder = Builder::new_current_thread();
+        builder.enable_all().event_interval(EVENT_INTERVAL).on_thread_park(os::tcp::acknowledge_due);
+        let runtime = builder.build()?;
         let handle = runtime.handle().clone();
         let stop = CancellationToken::new();
         let stopped = stop.clone();
