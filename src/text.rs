@@ -15,8 +15,12 @@ pub fn shown(text: &str) -> String {
 
 /// The same with at most `most` characters, the last one `…` where some are missing.
 pub fn shown_at_most(text: &str, most: usize) -> String {
+    let text = text.trim();
+    if text.len() <= most && text.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+        return text.into();
+    }
     let mut kept = String::new();
-    for (count, c) in text.trim().chars().filter_map(plain).enumerate() {
+    for (count, c) in text.chars().filter_map(plain).enumerate() {
         if count == most {
             kept.pop();
             kept.push('…');

@@ -1,30 +1,133 @@
 //! The tunnel's log file. A log that cannot be written does not stop the tunnel.
+//!
+//! Under a guard each request has a line. It is written when the thread that serves the request has nothing else to do.
 
+use std::borrow::Cow;
+use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
+use std::time::{SystemTime, UNIX_EPOCH};
 
+use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
+use tracing::{Event, Subscriber};
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::FormatTime;
 use tracing_subscriber::fmt::writer::{BoxMakeWriter, MakeWriterExt};
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::registry::LookupSpan;
 
+use crate::os::pauses::{self, AtPause};
 use crate::os::private;
+use crate::sync::lock;
 
 /// Size in bytes at which the log is renamed to `NAME.log.1`, which it replaces. A tunnel's
 /// logs take at most twice this.
 const MAX_LOG: u64 = 1 << 20;
+/// Most bytes that wait to be written.
+const MAX_WAITING: usize = 16 << 10;
 
 /// Writes log messages to the file at `path`, and with `echo` to standard error as well.
 ///
 /// russh's own messages (of the `log` crate) are dropped: they may contain secrets.
 pub(super) fn start(path: &Path, verbose: u8, echo: bool) {
     let level = if verbose > 0 { LevelFilter::DEBUG } else { LevelFilter::INFO };
-    let file = Mutex::new(RotatingFile { path: path.into(), open: None });
+    let log = Arc::new(Log(Mutex::new(RotatingFile::new(path))));
+    let file = move || Appending(log.clone());
     let writer = if echo { BoxMakeWriter::new(file.and(io::stderr)) } else { BoxMakeWriter::new(file) };
-    let subscriber = tracing_subscriber::fmt().with_max_level(level).with_target(false).with_ansi(false);
+    let subscriber = tracing_subscriber::fmt().with_max_level(level).with_ansi(false).event_format(Lines::default());
     // A second call in the same process keeps the first subscriber.
     let _ = subscriber.with_writer(writer).try_init();
     std::panic::set_hook(Box::new(|panic| tracing::error!("{panic}")));
+}
+
+/// Formats a line: the time in UTC (RFC 3339), the level, the message.
+#[derive(Default)]
+struct Lines {
+    /// A second since 1970, and its time as text.
+    second: Mutex<(u64, String)>,
+}
+
+impl<S: Subscriber + for<'a> LookupSpan<'a>, N: for<'a> FormatFields<'a> + 'static> FormatEvent<S, N> for Lines {
+    fn format_event(&self, _: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let mut second = lock(&self.second);
+        if second.0 != now.as_secs() || second.1.is_empty() {
+            *second = (now.as_secs(), as_text()?);
+        }
+        let mut message = Message::default();
+        event.record(&mut message);
+        let (level, message) = (event.metadata().level(), escaped(&message.0));
+        writeln!(writer, "{}.{:06}Z {level:>5} {message}", second.1, now.subsec_micros())
+    }
+}
+
+/// This second.
+fn as_text() -> Result<String, fmt::Error> {
+    let mut text = String::new();
+    tracing_subscriber::fmt::time::SystemTime.format_time(&mut Writer::new(&mut text))?;
+    text.truncate(text.find('.').unwrap_or(text.len()));
+    Ok(text)
+}
+
+/// An event's message, and behind it the names and values of its fields.
+#[derive(Default)]
+struct Message(String);
+
+impl Visit for Message {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        use std::fmt::Write;
+        let _ = match field.name() {
+            "message" => write!(self.0, "{value:?}"),
+            name => write!(self.0, " {name}={value:?}"),
+        };
+    }
+}
+
+/// Without control characters, which a terminal would obey, but for line breaks.
+fn escaped(text: &str) -> Cow<'_, str> {
+    if text.bytes().all(|byte| matches!(byte, b' '..=b'~' | b'\n' | b'\t')) {
+        return text.into();
+    }
+    let is_shown = |c: char| !c.is_control() || matches!(c, '\n' | '\t');
+    let mut shown = String::new();
+    for c in text.chars() {
+        if is_shown(c) { shown.push(c) } else { shown.extend(c.escape_unicode()) }
+    }
+    shown.into()
+}
+
+/// The log's file, for all threads.
+struct Log(Mutex<RotatingFile>);
+
+impl AtPause for Log {
+    fn do_now(&self) {
+        lock(&self.0).write_waiting();
+    }
+}
+
+/// Appends a line to the log.
+struct Appending(Arc<Log>);
+
+impl Write for Appending {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let mut file = lock(&self.0.0);
+        let is_first = file.waiting.is_empty();
+        file.waiting.extend_from_slice(line);
+        if file.waiting.len() > MAX_WAITING || !pauses::are_said() {
+            file.write_waiting();
+        } else if is_first {
+            // Whoever has put the first line off writes them all.
+            pauses::put_off(&self.0);
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// A log file that is renamed at [`MAX_LOG`].
@@ -32,9 +135,15 @@ struct RotatingFile {
     path: PathBuf,
     /// The file and its size, once opened.
     open: Option<(File, u64)>,
+    /// Lines that are not written yet.
+    waiting: Vec<u8>,
 }
 
 impl RotatingFile {
+    fn new(path: &Path) -> Self {
+        Self { path: path.into(), open: None, waiting: Vec::new() }
+    }
+
     fn open(&mut self) -> io::Result<&mut (File, u64)> {
         if let Some((_, size)) = &self.open
             && *size >= MAX_LOG
@@ -55,21 +164,17 @@ impl RotatingFile {
         }
         self.open.as_mut().ok_or_else(|| io::ErrorKind::NotFound.into())
     }
-}
 
-impl Write for RotatingFile {
-    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        // After an error, the next line tries again.
+    /// Writes the lines that wait. After an error they are lost, and the next ones try again.
+    fn write_waiting(&mut self) {
+        let mut lines = std::mem::take(&mut self.waiting);
         if let Ok((file, size)) = self.open()
-            && file.write_all(line).is_ok()
+            && file.write_all(&lines).is_ok()
         {
-            *size += line.len() as u64;
+            *size += lines.len() as u64;
         }
-        Ok(line.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+        lines.clear();
+        self.waiting = lines;
     }
 }
 
@@ -99,7 +204,7 @@ mod tests {
     fn a_log_is_rotated_and_its_end_still_read() {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("deep/x.log");
-        let mut log = RotatingFile { path: path.clone(), open: None };
+        let mut log = Appending(Arc::new(Log(Mutex::new(RotatingFile::new(&path)))));
         let line = format!("{}\n", "x".repeat(1023));
         for _ in 0..1500 {
             log.write_all(line.as_bytes()).expect("never fails");
@@ -111,8 +216,40 @@ mod tests {
     }
 
     #[test]
+    fn lines_that_wait_for_a_pause_are_written_in_their_order() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("x.log");
+        let log = Arc::new(Log(Mutex::new(RotatingFile::new(&path))));
+        let mut here = Appending(log.clone());
+        let of_thread = path.clone();
+        std::thread::spawn(move || {
+            let path = of_thread;
+            pauses::before_pause();
+            let mut there = Appending(log);
+            for line in ["one\n", "two\n"] {
+                there.write_all(line.as_bytes()).expect("never fails");
+            }
+            assert_eq!(fs::read_to_string(&path).unwrap_or_default(), "");
+            pauses::before_pause();
+            assert_eq!(fs::read_to_string(&path).expect("there"), "one\ntwo\n");
+            there.write_all(&[b'x'; MAX_WAITING + 1]).expect("never fails");
+            assert!(fs::read(&path).expect("there").ends_with(b"x"), "too much to wait");
+        })
+        .join()
+        .expect("joined");
+        here.write_all(b"three\n").expect("never fails");
+        assert!(fs::read(&path).expect("there").ends_with(b"three\n"), "a thread without pauses writes at once");
+    }
+
+    #[test]
+    fn a_terminal_obeys_nothing_in_a_line() {
+        assert_eq!(escaped("plain\n\ttext"), "plain\n\ttext");
+        assert_eq!(escaped("\x1b[2J \u{9b}1m grün"), "\\u{1b}[2J \\u{9b}1m grün");
+    }
+
+    #[test]
     fn a_log_that_cannot_be_written_is_no_error() {
-        let mut log = RotatingFile { path: "/proc/nowhere/x.log".into(), open: None };
+        let mut log = Appending(Arc::new(Log(Mutex::new(RotatingFile::new(Path::new("/proc/nowhere/x.log"))))));
         log.write_all(b"line\n").expect("never fails");
     }
 }

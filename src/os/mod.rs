@@ -21,6 +21,7 @@ mod events;
 mod linux;
 #[cfg(target_os = "macos")]
 mod macos;
+pub mod pauses;
 pub mod proc_net;
 #[cfg(any(target_os = "macos", test))]
 mod routing_message;

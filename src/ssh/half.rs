@@ -22,7 +22,8 @@ impl ReadHalf {
     pub(super) async fn wait(&mut self) -> Option<ChannelMsg> {
         match self {
             Self::Own(inner) => inner.wait().await,
-            Self::Masters(inner) => inner.wait().await,
+            // On the heap: a flow over our own connection has no memory for it.
+            Self::Masters(inner) => Box::pin(inner.wait()).await,
         }
     }
 }

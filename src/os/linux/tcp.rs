@@ -1,6 +1,5 @@
 //! Options of a TCP connection, and what the kernel tells of one.
 
-use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -8,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use super::sock_diag;
+use crate::os::pauses::{self, AtPause};
 
 /// Limits the wait for acknowledgements: then the connection is lost (TCP_USER_TIMEOUT in tcp(7)).
 pub fn limit_silence(stream: impl AsFd, limit: Duration) {
@@ -17,62 +17,49 @@ pub fn limit_silence(stream: impl AsFd, limit: Duration) {
 
 /// Acknowledges what arrives on one connection at once, and not up to 40 ms later (TCP_QUICKACK in tcp(7)).
 ///
-/// The system sends a packet for it, and on loopback receives it as well: so much time, that on a thread that calls
-/// [`acknowledge_due`] it is done when nothing else is left to do.
+/// The system sends a packet for it, and on loopback receives it as well: that takes so much time that it waits for the
+/// thread's next pause, if it pauses before the next read.
 #[derive(Debug)]
-pub struct Acknowledger(Option<Arc<Due>>);
+pub struct Acknowledger(Option<Arc<Connection>>);
 
 #[derive(Debug)]
-struct Due {
+struct Connection {
     socket: OwnedFd,
-    /// Is it in a thread's list?
-    is_listed: AtomicBool,
-}
-
-thread_local! {
-    /// What this thread has still to acknowledge. None: it never calls [`acknowledge_due`].
-    static DUE: RefCell<Option<Vec<Arc<Due>>>> = const { RefCell::new(None) };
+    /// Does a thread acknowledge it when it pauses?
+    is_due: AtomicBool,
 }
 
 impl Acknowledger {
     /// For this connection. It has a descriptor of its own; without one left nothing is acknowledged early.
     pub fn of(stream: impl AsFd) -> Self {
         let socket = stream.as_fd().try_clone_to_owned().ok();
-        Self(socket.map(|socket| Arc::new(Due { socket, is_listed: AtomicBool::new(false) })))
+        Self(socket.map(|socket| Arc::new(Connection { socket, is_due: AtomicBool::new(false) })))
     }
 
     /// Acknowledges what was read. It does not last: to be called after each read.
     pub fn acknowledge(&self) {
-        let Some(due) = &self.0 else { return };
-        let is_listed = DUE.with_borrow_mut(|list| match list {
-            Some(list) if !due.is_listed.swap(true, Relaxed) => {
-                list.push(due.clone());
-                true
-            }
-            // Unknown here, or read twice without a pause.
-            _ => false,
-        });
-        if !is_listed {
-            due.acknowledge();
+        let Some(connection) = &self.0 else { return };
+        if connection.is_due.swap(true, Relaxed) {
+            // Twice without a pause: the other end may wait for it.
+            connection.acknowledge();
+        } else if !pauses::put_off(connection) {
+            connection.do_now();
         }
     }
 }
 
-impl Due {
+impl Connection {
     fn acknowledge(&self) {
         // Without this option only the peer's next small packet is late.
         let _ = rustix::net::sockopt::set_tcp_quickack(&self.socket, true);
     }
 }
 
-/// Acknowledges what this thread has read and not acknowledged yet. To be called before each of its pauses.
-pub fn acknowledge_due() {
-    DUE.with_borrow_mut(|list| {
-        for due in list.get_or_insert_default().drain(..) {
-            due.is_listed.store(false, Relaxed);
-            due.acknowledge();
-        }
-    });
+impl AtPause for Connection {
+    fn do_now(&self) {
+        self.is_due.store(false, Relaxed);
+        self.acknowledge();
+    }
 }
 
 /// Whether the peer's system has acknowledged all that was sent from our end, `ours`, to `theirs`. False if the system

@@ -22,9 +22,6 @@ impl Acknowledger {
     pub fn acknowledge(&self) {}
 }
 
-/// Nothing to do.
-pub fn acknowledge_due() {}
-
 /// False: not known.
 pub fn is_acknowledged(_: SocketAddr, _: SocketAddr) -> bool {
     false

@@ -203,8 +203,9 @@ impl LocalStream {
         match &self.0 {
             // That both directions are closed is told with whatever was asked for (EPOLLHUP in epoll_ctl(2)).
             Kind::Unix { stream, .. } if cfg!(target_os = "linux") => closed(stream).await,
-            // By a second descriptor: clearing its readiness must not affect a writer.
-            _ => closed(&registered(dup(self.fd())?, Interest::WRITABLE)?).await,
+            // By a second descriptor: clearing its readiness must not affect a writer. On the heap: a client's task has no
+            // memory for it.
+            _ => Box::pin(async { closed(&registered(dup(self.fd())?, Interest::WRITABLE)?).await }).await,
         }
     }
 

@@ -64,6 +64,8 @@ pub(super) struct Keeps {
 #[derive(Debug)]
 pub(super) struct Seen {
     whole: Box<[u8]>,
+    /// Length of its head with the empty line, in bytes.
+    head: usize,
     /// The value of its Date header.
     date: Range<usize>,
     to_head: bool,
@@ -82,7 +84,8 @@ impl Seen {
         if end - begin != DATE {
             return None;
         }
-        Some(Self { whole: piece.into(), date: begin..end, to_head: answer.to_head, status: answer.status? })
+        let head = head_end(piece, 0).filter(|head| end < *head)?;
+        Some(Self { whole: piece.into(), head, date: begin..end, to_head: answer.to_head, status: answer.status? })
     }
 
     /// Is this the same answer, but for its date?
@@ -158,10 +161,11 @@ impl Answer {
 
     /// As [`Self::feed`], for the first input, where this answer was seen before.
     pub(super) fn feed_first(&mut self, input: &[u8], seen: Option<&Seen>) -> Progress {
-        let Keeps { head: false, body: 0, .. } = self.keeps else { return self.feed(input) };
-        match seen.filter(|seen| seen.to_head == self.to_head && seen.is_repeated_by(input)) {
+        let is_same = |seen: &&Seen| seen.to_head == self.to_head && self.keeps.body == 0 && seen.is_repeated_by(input);
+        match seen.filter(is_same) {
             Some(seen) => {
                 self.status = Some(seen.status);
+                self.head = self.keeps.head.then(|| input[..seen.head].to_vec());
                 Progress::Complete
             }
             None => self.feed(input),

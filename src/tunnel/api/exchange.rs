@@ -372,6 +372,11 @@ impl Exchange {
                 state.request.line = Line::default();
             }
         }
+        if progress == Progress::Complete
+            && let Some(answer) = answer.as_ref().filter(|_| state.request.is_repeat && !was_answered)
+        {
+            state.request.is_answered_by(answer, data);
+        }
         if let Some(police) = &self.police {
             state.policed_heard(progress, answer.as_ref(), police.as_ref());
             if let Progress::Surplus(passes) = progress {
@@ -384,9 +389,6 @@ impl Exchange {
                 self.news.notify_one();
             }
         } else if goes_on {
-            if let Some(answer) = answer.as_ref().filter(|_| state.request.is_repeat && !was_answered) {
-                state.request.is_answered_by(answer, data);
-            }
             state.next_request(Early::No, None);
         } else if state.pending.is_empty() {
             state.phase = Phase::Blind;

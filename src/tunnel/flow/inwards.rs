@@ -70,7 +70,7 @@ impl<'a> Inwards<'a> {
     }
 
     /// How the flow ends. None: the client needs the channel no more.
-    pub(super) async fn run(mut self, reader: &mut ChannelReader) -> Option<End> {
+    pub(super) async fn run(&mut self, reader: &mut ChannelReader) -> Option<End> {
         let mut users = self.carriage.lease.users();
         loop {
             let leaves = self.shared.leaving.load(Relaxed);

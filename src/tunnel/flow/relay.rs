@@ -31,7 +31,8 @@ pub(in crate::tunnel) async fn carry(local: LocalStream, channel: Channel, carri
     let end = {
         // Pinned where they are made: a future that is moved takes its place twice in the task, for as long as it runs.
         let mut out = pin!(outwards(&local, &writer, carriage, &shared));
-        let mut back = pin!(Inwards::new(&local, carriage, &shared).run(&mut reader));
+        let mut inwards = Inwards::new(&local, carriage, &shared);
+        let mut back = pin!(inwards.run(&mut reader));
         let (mut out_done, mut leaving) = (false, false);
         let may_be_cut = carriage.exchange.is_some_and(Exchange::may_be_cut);
         loop {

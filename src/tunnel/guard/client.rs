@@ -37,6 +37,8 @@ pub(in crate::tunnel) struct GuardedClient {
     guard: Arc<Guard>,
     over_tcp: bool,
     who: Who,
+    /// The same as text, which is in each line of the log.
+    name: String,
     tunnel: Arc<dyn Dial>,
 }
 
@@ -49,7 +51,8 @@ impl fmt::Debug for GuardedClient {
 impl GuardedClient {
     /// A client of this guard's. Over TCP it may be a browser.
     pub(in crate::tunnel) fn new(guard: Arc<Guard>, over_tcp: bool, who: Who, tunnel: Arc<dyn Dial>) -> Self {
-        Self { guard, over_tcp, who, tunnel }
+        let name = who.to_string();
+        Self { guard, over_tcp, who, name, tunnel }
     }
 
     /// The client's process.
@@ -184,7 +187,7 @@ impl GuardedClient {
 
     fn log(&self, verdict: &str, method: &str, target: &str, what: &str) {
         let path = target.split('?').next().unwrap_or_default();
-        tracing::info!("{verdict} {method} {} for {}: {what}", shown(path), self.who);
+        tracing::info!("{verdict} {method} {} for {}: {what}", shown(path), self.name);
     }
 }
 

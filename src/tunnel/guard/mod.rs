@@ -111,6 +111,10 @@ impl Guard {
 
 /// A path, safe for a log.
 fn shown(path: &str) -> String {
+    let is_plain = |byte| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\'' | b'\\');
+    if path.len() <= MAX_PATH && path.bytes().all(is_plain) {
+        return path.into();
+    }
     let shown: String = path.escape_debug().take(MAX_PATH).collect();
     if shown.len() < path.len() { shown + "…" } else { shown }
 }

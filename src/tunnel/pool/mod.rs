@@ -491,10 +491,15 @@ impl<C: Carrier> Lease<C> {
     /// Waits until the flow must leave: its connection is dead. A listener also leaves a draining connection and, where
     /// there is a better one, a client that does not keep up, which could hold the connection up if it were alone.
     pub(in crate::tunnel) async fn broken(&self) {
-        let pooled = &self.pooled;
         if self.counted {
-            return pooled.given_up().await;
+            return self.pooled.given_up().await;
         }
+        // On the heap: a client's task has no memory for what only listeners wait for.
+        Box::pin(self.broken_for_a_listener()).await;
+    }
+
+    async fn broken_for_a_listener(&self) {
+        let pooled = &self.pooled;
         let mut stalled = pooled.stalled.subscribe();
         let deaf = async {
             // A slow client stalls for moments, again and again.

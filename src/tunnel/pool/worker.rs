@@ -13,7 +13,7 @@ use tokio::runtime::{Builder, Handle};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::os;
+use crate::os::pauses;
 
 /// How many tasks may run before the thread looks for new input. tokio's default of 61 is for many
 /// short tasks; those here move up to a few hundred KB in one go.
@@ -33,7 +33,7 @@ impl Worker {
     /// What the system said.
     pub(in crate::tunnel) fn start() -> io::Result<Self> {
         let mut builder = Builder::new_current_thread();
-        builder.enable_all().event_interval(EVENT_INTERVAL).on_thread_park(os::tcp::acknowledge_due);
+        builder.enable_all().event_interval(EVENT_INTERVAL).on_thread_park(pauses::before_pause);
         let runtime = builder.build()?;
         let handle = runtime.handle().clone();
         let stop = CancellationToken::new();
@@ -42,6 +42,7 @@ impl Worker {
             runtime.block_on(stopped.cancelled());
             // Does not wait for a passphrase that is still being tried.
             runtime.shutdown_background();
+            pauses::before_pause();
         })?;
         Ok(Self { handle, _stop: stop.drop_guard() })
     }

@@ -19,7 +19,7 @@ use tokio::time::Instant;
 
 use super::{Early, Exchange, FromClient, POLICED_TIME, Phase, State};
 use crate::sync::lock;
-use crate::tunnel::api::answer::{Answer, Progress};
+use crate::tunnel::api::answer::{Answer, Progress, Seen};
 use crate::tunnel::api::ping::is_cli_ping;
 use crate::tunnel::api::request::Request;
 use crate::tunnel::guard::{
@@ -89,6 +89,10 @@ struct Known {
     body: Body,
     /// None while its request is under way.
     head: Option<Head>,
+    /// How it was written for the Engine, with this target.
+    written: Option<(String, Bytes)>,
+    /// How it was answered.
+    seen: Option<Seen>,
 }
 
 impl Policed {
@@ -389,24 +393,25 @@ impl State {
         let bytes = self.pending.split_to(end).freeze();
         self.policed.behind = self.pending.split();
         let known = self.policed.known.as_mut().filter(|known| known.bytes == bytes);
-        let (head, body) = match known.and_then(|known| Some((known.head.take()?, known.body))) {
+        let known = known.and_then(|known| Some((known.head.take()?, known.body, known.seen.take())));
+        let is_repeat = known.is_some();
+        let (head, body, seen) = match known {
             Some(known) => known,
             None => match read_head(&bytes) {
                 Ok((head, body)) => {
-                    self.policed.known = Some(Box::new(Known { bytes: bytes.clone(), body, head: None }));
-                    (head, body)
+                    let known = Known { bytes: bytes.clone(), body, head: None, written: None, seen: None };
+                    self.policed.known = Some(Box::new(known));
+                    (head, body, None)
                 }
                 Err(refusal) => return self.reject((StatusCode::BAD_REQUEST, refusal.into()), None),
             },
         };
-        *self.request = Request::of(&head, body);
+        *self.request = Request { is_repeat, seen, ..Request::of(&head, body) };
         self.request.is_ping = self.policed.behind.is_empty() && is_cli_ping(&bytes);
         match police.decide(&head) {
             Err(refused) => self.reject(refused, Some(head)),
             Ok(ByHead::Send(target)) => {
-                let written = head.written(&bytes, &target, Content::Same);
-                agrees_with_another_reader(&written, &head.method, &target);
-                self.pending = written.as_slice().into();
+                self.pending = self.as_written(&head, &bytes, &target);
                 self.becomes_ready(&target);
                 self.policed.head = Some(head);
             }
@@ -427,6 +432,23 @@ impl State {
         self.take_behind();
     }
 
+    /// A head as the Engine gets it, with the body that it has.
+    fn as_written(&mut self, head: &Head, bytes: &Bytes, target: &str) -> BytesMut {
+        let known = self.policed.known.as_mut().filter(|known| known.bytes == bytes);
+        if let Some((_, written)) =
+            known.as_ref().and_then(|known| known.written.as_ref().filter(|(to, _)| to == target))
+        {
+            return written.as_ref().into();
+        }
+        let written = Bytes::from(head.written(bytes, target, Content::Same));
+        agrees_with_another_reader(&written, &head.method, target);
+        let pending = written.as_ref().into();
+        if let Some(known) = known {
+            known.written = Some((target.to_owned(), written));
+        }
+        pending
+    }
+
     /// Goes on with what follows a request that has been answered.
     pub(super) fn next_request(&mut self, early: Early, police: Option<&dyn Police>) {
         let Some(police) = police else {
@@ -443,7 +465,7 @@ impl State {
         };
         let Policed { behind, is_stray, is_ended, head, mut known, .. } = std::mem::take(&mut self.policed);
         if let Some(known) = &mut known {
-            known.head = head;
+            (known.head, known.seen) = (head, self.request.seen.take());
         }
         *self = Self { is_later: true, early, ..Self::default() };
         (self.policed.is_stray, self.policed.is_ended, self.policed.known) = (is_stray, is_ended, known);
