@@ -345,6 +345,26 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_client_that_reads_late_gets_all() {
+        let (local, mut client) = pair();
+        let data: Vec<u8> = (0..3_000_000_u32).map(|i| (i % 251) as u8).collect();
+        let written = local.try_write(&data).expect("room for some");
+        assert!(written < data.len());
+        let refused = local.try_write(&data[written..]).expect_err("full");
+        assert_eq!(refused.kind(), io::ErrorKind::WouldBlock);
+        let all = data.clone();
+        let reader = std::thread::spawn(move || {
+            let mut read = vec![0; all.len()];
+            client.read_exact(&mut read).expect("all of it");
+            assert!(read == all);
+            client
+        });
+        local.write_all(&data[written..]).await.expect("written");
+        drop(reader.join().expect("joined"));
+        local.gone().await.expect("gone");
+    }
+
+    #[tokio::test]
     async fn descriptors_that_a_client_sends_change_nothing() {
         use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, sendmsg};
         use std::io::IoSlice;
