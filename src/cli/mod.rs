@@ -64,9 +64,7 @@ pub struct Cli {
     command: Command,
 }
 
-/// Of all these arguments a run needs those of one command.
 #[derive(Debug, Subcommand)]
-#[command(defer = true)]
 enum Command {
     /// Bring tunnels up, in the background, and return when docker can be used
     #[command(visible_alias = "start")]
@@ -125,6 +123,33 @@ enum Command {
     Daemon(arguments::DaemonArgs),
 }
 
+/// The commands that shells and prompts run all the time. Their arguments are built without those of all others, which
+/// would take longer than the rest of what they do.
+#[derive(Debug, Parser)]
+struct Quick {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: QuickCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum QuickCommand {
+    Env(env::EnvArgs),
+    #[command(aliases = ["ls", "ps", "list"])]
+    Status(status::StatusArgs),
+}
+
+impl From<Quick> for Cli {
+    fn from(Quick { global, command }: Quick) -> Self {
+        let command = match command {
+            QuickCommand::Env(args) => Command::Env(args),
+            QuickCommand::Status(args) => Command::Status(args),
+        };
+        Self { global, command }
+    }
+}
+
 impl Command {
     /// Whether its output is JSON, errors and warnings included.
     fn json(&self) -> bool {
@@ -151,9 +176,7 @@ impl Command {
 
 /// The command line's definition, with the examples of each command's `--help`.
 pub fn command() -> clap::Command {
-    let mut command = Cli::command();
-    command.build();
-    examples::attach(command, "")
+    examples::attach(Cli::command(), "")
 }
 
 /// Answers a shell's completion request and exits, if there is one.
@@ -172,9 +195,12 @@ pub fn answer_as_plugin() -> Option<ExitCode> {
 /// The exit code, after the usage error, the help or the version was printed.
 pub fn parse() -> Result<Cli, ExitCode> {
     let words = exec::keep_first_marker(std::env::args_os().collect());
-    // Only help and errors need all commands, and the examples.
-    let read = Cli::command().try_get_matches_from(&words).or_else(|_| command().try_get_matches_from(&words));
-    read.and_then(|matches| Cli::from_arg_matches(&matches)).map_err(|error| {
+    // Whatever else is there, an error and a question for help too, is for the complete command line.
+    if let Ok(quick) = Quick::try_parse_from(&words) {
+        return Ok(quick.into());
+    }
+    let read = command().try_get_matches_from(&words).and_then(|matches| Cli::from_arg_matches(&matches));
+    read.map_err(|error| {
         if !error.use_stderr() {
             let _ = error.print();
             return ExitCode::SUCCESS;

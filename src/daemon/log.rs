@@ -8,7 +8,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
@@ -52,16 +52,22 @@ struct Lines {
 
 impl<S: Subscriber + for<'a> LookupSpan<'a>, N: for<'a> FormatFields<'a> + 'static> FormatEvent<S, N> for Lines {
     fn format_event(&self, _: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let mut second = lock(&self.second);
-        if second.0 != now.as_secs() || second.1.is_empty() {
-            *second = (now.as_secs(), as_text()?);
-        }
         let mut message = Message::default();
         event.record(&mut message);
         let (level, message) = (event.metadata().level(), escaped(&message.0));
+        let mut now = since_1970();
+        let mut second = lock(&self.second);
+        while second.0 != now.as_secs() {
+            // A second may end meanwhile.
+            *second = (now.as_secs(), as_text()?);
+            now = since_1970();
+        }
         writeln!(writer, "{}.{:06}Z {level:>5} {message}", second.1, now.subsec_micros())
     }
+}
+
+fn since_1970() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
 /// This second.

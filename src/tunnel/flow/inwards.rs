@@ -29,6 +29,9 @@ const LAST_ANSWERED: Duration = Duration::from_secs(30);
 /// otherwise left unread. TCP and the server hold back some 8 MB, which may be in pieces of a few bytes.
 const MOST_OF_A_ROUND: usize = 1 << 20;
 
+/// Limit of what a client gets where it arrives, in bytes.
+const SMALL: usize = 4 << 10;
+
 /// From the host to the client. Bytes that the client does not take at once are buffered; [`Pace`] decides whether to
 /// read more from the host meanwhile.
 pub(super) struct Inwards<'a> {
@@ -174,7 +177,7 @@ impl<'a> Inwards<'a> {
 
     /// Gives the client what it takes at once, and keeps the rest. The error is that it is gone.
     fn pass_on(&mut self, mut data: Bytes) -> io::Result<()> {
-        if !data.is_empty() && self.buffer.is_empty() && self.held.is_none() {
+        if (1..=SMALL).contains(&data.len()) && self.buffer.is_empty() && self.held.is_none() {
             match self.local.try_write(&data) {
                 Ok(written) => {
                     data.advance(written);
