@@ -243,7 +243,7 @@ async fn closed(watched: &AsyncFd<OwnedFd>) -> io::Result<()> {
 fn read_all_but_one(fd: BorrowedFd<'_>, held: &AtomicBool, ended: bool) -> io::Result<Option<(Bytes, bool)>> {
     let old = usize::from(held.load(Relaxed));
     // Most of what clients send is short: then this tells how much there is, and has it.
-    let mut buffer = vec![0; SHORT];
+    let mut buffer = [0; SHORT];
     let mut pieces = [IoSliceMut::new(&mut buffer)];
     let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
     let (queued, is_all) = match recvmsg(fd, &mut pieces, &mut RecvAncillaryBuffer::default(), flags) {
@@ -268,8 +268,8 @@ fn read_all_but_one(fd: BorrowedFd<'_>, held: &AtomicBool, ended: bool) -> io::R
         recv(fd, &mut buffer[..queued - 1], RecvFlags::DONTWAIT)?;
     }
     held.store(true, Relaxed);
-    buffer.truncate(queued);
-    Ok(Some((Bytes::from(buffer).slice(old..), true)))
+    // No larger than it is: it may wait for its channel, beside thousands of others.
+    Ok(Some((Bytes::copy_from_slice(&buffer[old..queued]), true)))
 }
 
 /// As [`read_all_but_one`], where there is something.
