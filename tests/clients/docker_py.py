@@ -18,11 +18,17 @@ assert client.ping()
 assert client.version()["ApiVersion"]
 assert client.containers.run(IMAGE, ["echo", "hello"], remove=True) == b"hello\n"
 
-# Logs that follow end with the container.
-container = client.containers.run(IMAGE, ["sh", "-c", "for i in $(seq 500); do echo $i; done"], detach=True)
-lines = b"".join(container.logs(stream=True, follow=True)).split()
-assert lines == [str(i).encode() for i in range(1, 501)], lines[-3:]
-assert container.wait()["StatusCode"] == 0
+# Logs that follow end with the container. It waits for them: of a container that ends by itself an Engine of 20.10
+# now and then ends them, with the last chunk, before they are all there.
+command = ["sh", "-c", "for i in $(seq 500); do echo $i; done; exec sleep 600"]
+container = client.containers.run(IMAGE, command, detach=True)
+lines = b""
+for piece in container.logs(stream=True, follow=True):
+    lines += piece
+    if lines.endswith(b"\n500\n"):
+        container.kill()
+assert lines.split() == [str(i).encode() for i in range(1, 501)], lines[-30:]
+assert container.wait()["StatusCode"] == 137
 container.remove()
 
 container = client.containers.run(IMAGE, ["sleep", "600"], detach=True)
