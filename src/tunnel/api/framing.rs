@@ -2,6 +2,7 @@
 //! once. For those who compare it with other readers: a property test, and fuzzing.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -19,11 +20,12 @@ type Seen = VecDeque<Result<Head, String>>;
 
 /// Passes everything, and keeps the heads.
 #[derive(Debug, Default)]
-struct Everything(Mutex<Seen>);
+struct Everything(Mutex<Seen>, AtomicUsize);
 
 impl Police for Everything {
     fn decide(&self, head: &Head) -> Result<ByHead, Refused> {
         lock(&self.0).push_back(Ok(head.clone()));
+        self.1.fetch_add(1, Relaxed);
         Ok(ByHead::Send(head.target.clone()))
     }
 
@@ -37,12 +39,14 @@ impl Police for Everything {
 pub struct Framing {
     exchange: Exchange,
     seen: Arc<Everything>,
+    /// How many of those that were passed have been sent.
+    begun: usize,
 }
 
 impl Default for Framing {
     fn default() -> Self {
         let seen = Arc::<Everything>::default();
-        Self { exchange: Exchange::new(Arc::default(), Wanted::default(), Some(seen.clone())), seen }
+        Self { exchange: Exchange::new(Arc::default(), Wanted::default(), Some(seen.clone())), seen, begun: 0 }
     }
 }
 
@@ -59,7 +63,13 @@ impl Framing {
         loop {
             if let Some(rejected) = self.exchange.rejected() {
                 out.extend_from_slice(IN_ITS_PLACE);
-                lock(&self.seen.0).push_back(Err(rejected.refused.1));
+                let mut seen = lock(&self.seen.0);
+                let passed = self.seen.1.load(Relaxed);
+                // Its head was passed, and its body is what is wrong with it.
+                if std::mem::replace(&mut self.begun, passed) < passed {
+                    seen.pop_back();
+                }
+                seen.push_back(Err(rejected.refused.1));
                 return Ok(());
             }
             if let Some((_, refusal, _)) = self.exchange.broken() {
@@ -67,6 +77,7 @@ impl Framing {
             }
             if self.exchange.ready().is_some() {
                 out.extend_from_slice(&self.exchange.begin());
+                self.begun += 1;
             } else if self.exchange.is_asked_whole() {
                 self.exchange.host_sent(ANSWER);
             } else {
