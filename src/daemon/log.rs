@@ -2,8 +2,7 @@
 //!
 //! Under a guard each request has a line. It is written when the thread that serves the request has nothing else to do.
 
-use std::borrow::Cow;
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -52,9 +51,6 @@ struct Lines {
 
 impl<S: Subscriber + for<'a> LookupSpan<'a>, N: for<'a> FormatFields<'a> + 'static> FormatEvent<S, N> for Lines {
     fn format_event(&self, _: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
-        let mut message = Message::default();
-        event.record(&mut message);
-        let (level, message) = (event.metadata().level(), escaped(&message.0));
         let mut now = since_1970();
         let mut second = lock(&self.second);
         while second.0 != now.as_secs() {
@@ -62,7 +58,10 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>, N: for<'a> FormatFields<'a> + 'stat
             *second = (now.as_secs(), as_text()?);
             now = since_1970();
         }
-        writeln!(writer, "{}.{:06}Z {level:>5} {message}", second.1, now.subsec_micros())
+        write!(writer, "{}.{:06}Z {:>5} ", second.1, now.subsec_micros(), event.metadata().level().as_str())?;
+        drop(second);
+        event.record(&mut Message(Escaped(writer.by_ref())));
+        writer.write_char('\n')
     }
 }
 
@@ -78,13 +77,18 @@ fn as_text() -> Result<String, fmt::Error> {
     Ok(text)
 }
 
-/// An event's message, and behind it the names and values of its fields.
-#[derive(Default)]
-struct Message(String);
+/// Writes an event's message, and behind it the names and values of its fields.
+struct Message<W>(Escaped<W>);
 
-impl Visit for Message {
+impl<W: fmt::Write> Visit for Message<W> {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        match field.name() {
+            "message" => drop(self.0.write_str(value)),
+            _ => self.record_debug(field, &value),
+        }
+    }
+
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        use std::fmt::Write;
         let _ = match field.name() {
             "message" => write!(self.0, "{value:?}"),
             name => write!(self.0, " {name}={value:?}"),
@@ -92,17 +96,20 @@ impl Visit for Message {
     }
 }
 
-/// Without control characters, which a terminal would obey, but for line breaks.
-fn escaped(text: &str) -> Cow<'_, str> {
-    if text.bytes().all(|byte| matches!(byte, b' '..=b'~' | b'\n' | b'\t')) {
-        return text.into();
+/// Writes text without control characters, which a terminal would obey, but for line breaks.
+struct Escaped<W>(W);
+
+impl<W: fmt::Write> fmt::Write for Escaped<W> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        if text.bytes().all(|byte| matches!(byte, b' '..=b'~' | b'\n' | b'\t')) {
+            return self.0.write_str(text);
+        }
+        text.chars().try_for_each(|c| match c {
+            '\n' | '\t' => self.0.write_char(c),
+            _ if c.is_control() => write!(self.0, "{}", c.escape_unicode()),
+            _ => self.0.write_char(c),
+        })
     }
-    let is_shown = |c: char| !c.is_control() || matches!(c, '\n' | '\t');
-    let mut shown = String::new();
-    for c in text.chars() {
-        if is_shown(c) { shown.push(c) } else { shown.extend(c.escape_unicode()) }
-    }
-    shown.into()
 }
 
 /// The log's file, for all threads.
@@ -249,8 +256,13 @@ mod tests {
 
     #[test]
     fn a_terminal_obeys_nothing_in_a_line() {
-        assert_eq!(escaped("plain\n\ttext"), "plain\n\ttext");
-        assert_eq!(escaped("\x1b[2J \u{9b}1m grün"), "\\u{1b}[2J \\u{9b}1m grün");
+        for (text, shown) in
+            [("plain\n\ttext", "plain\n\ttext"), ("\x1b[2J \u{9b}1m grün", "\\u{1b}[2J \\u{9b}1m grün")]
+        {
+            let mut line = Escaped(String::new());
+            fmt::Write::write_str(&mut line, text).expect("a string takes all");
+            assert_eq!(line.0, shown);
+        }
     }
 
     #[test]

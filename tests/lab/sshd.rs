@@ -4,6 +4,7 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
 
 use super::host::Host;
 use super::keeper::{Keeper, child_of};
@@ -127,7 +128,11 @@ impl Sshd {
     }
 }
 
-/// A port that was free a moment ago.
+/// A port that was free a moment ago, and another one each time. It is none that the system gives to whoever asks for any
+/// port, or connects.
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let first = (std::process::id() % 10_000) as u16;
+    let numbers = || Some(10_000 + (first + NEXT.fetch_add(1, Relaxed)) % 10_000);
+    std::iter::from_fn(numbers).find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).unwrap()
 }

@@ -44,6 +44,8 @@ pub(super) struct Answer {
     keeps: Keeps,
     head: Option<Vec<u8>>,
     body: Vec<u8>,
+    /// Was it seen before?
+    is_repeated: bool,
     /// Is it the last one of its connection?
     closes: bool,
 }
@@ -135,6 +137,7 @@ impl Answer {
             keeps,
             head: None,
             body: Vec::new(),
+            is_repeated: false,
             closes: false,
         }
     }
@@ -154,16 +157,26 @@ impl Answer {
         &self.body
     }
 
+    /// Was it [seen before](Self::feed_first)?
+    pub(super) fn is_repeated(&self) -> bool {
+        self.is_repeated
+    }
+
     /// Whether the answer reports success (status below 400). False until the status is known.
     pub(super) fn is_done(&self) -> bool {
         self.status.is_some_and(|status| status < 400)
     }
 
+    /// Is this first input the whole of an answer that was seen before?
+    pub(super) fn is_repetition(&self, seen: &Seen, input: &[u8]) -> bool {
+        seen.to_head == self.to_head && self.keeps.body == 0 && seen.is_repeated_by(input)
+    }
+
     /// As [`Self::feed`], for the first input, where this answer was seen before.
     pub(super) fn feed_first(&mut self, input: &[u8], seen: Option<&Seen>) -> Progress {
-        let is_same = |seen: &&Seen| seen.to_head == self.to_head && self.keeps.body == 0 && seen.is_repeated_by(input);
-        match seen.filter(is_same) {
+        match seen.filter(|seen| self.is_repetition(seen, input)) {
             Some(seen) => {
+                self.is_repeated = true;
                 self.status = Some(seen.status);
                 self.head = self.keeps.head.then(|| input[..seen.head].to_vec());
                 Progress::Complete

@@ -319,6 +319,14 @@ impl Exchange {
         self.news.notified().await;
     }
 
+    /// Does this data from the host pass as it is, whatever follows from it? Then it may go to the client before it is
+    /// [recorded](Self::host_sent).
+    pub(in crate::tunnel) fn passes_at_once(&self, data: &[u8]) -> bool {
+        let state = lock(&self.state);
+        let changes_nothing = state.request.effect == Effect::None || state.request.is_told;
+        state.early == Early::No && changes_nothing && (self.police.is_none() || state.is_answered_as_before(data))
+    }
+
     /// Records data from the host.
     pub(in crate::tunnel) fn host_sent(&self, data: &[u8]) -> FromHost {
         let mut state = lock(&self.state);
@@ -524,6 +532,24 @@ impl Told for Exchange {
 }
 
 impl State {
+    /// The request has been answered, and another one may come.
+    fn next_request(&mut self, early: Early, police: Option<&dyn Police>) {
+        if police.is_some() {
+            self.policed_keep();
+        } else if self.request.may_be_repeated() {
+            std::mem::swap(&mut self.request, self.asked.get_or_insert_default());
+        }
+        // Of one that is repeated, the one before it has come back, which is new still.
+        if police.is_some() || !self.request.is_new() {
+            *self.request = Request::default();
+        }
+        (self.phase, self.pending, self.answer) = (Phase::Between, BytesMut::new(), None);
+        (self.answered, self.repeats, self.is_later, self.early) = (false, 0, true, early);
+        if let Some(police) = police {
+            self.policed_next(police);
+        }
+    }
+
     /// Looks for binds in a body that is whole.
     fn look_at_body(&mut self, wanted: &Wanted) -> FromClient {
         if self.phase == Phase::Holding && !self.request.rest.has_ended() {

@@ -151,7 +151,7 @@ impl Request {
 
     /// It was answered so, in one piece.
     pub(super) fn is_answered_by(&mut self, answer: &Answer, piece: &[u8]) {
-        if self.seen.as_ref().is_none_or(|seen| !seen.is_repeated_by(piece)) {
+        if !answer.is_repeated() {
             self.seen = Seen::of(answer, piece);
         }
     }

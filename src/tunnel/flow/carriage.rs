@@ -77,8 +77,6 @@ pub(in crate::tunnel) struct Carriage<'a> {
 pub(super) struct Shared {
     /// Does the client leave this channel, once it has all that came over it?
     pub(super) leaving: AtomicBool,
-    /// Notified when it does.
-    pub(super) left: Notify,
     /// How many requests have begun on it?
     pub(super) requests: AtomicUsize,
     /// Has its client left it with nothing under way?

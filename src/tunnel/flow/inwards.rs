@@ -2,7 +2,8 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
@@ -126,11 +127,15 @@ impl<'a> Inwards<'a> {
                 received = reader.receive(), if reads => match received {
                     Received::Data(mut data) => {
                         self.carriage.lease.pooled.has_received(data.len());
+                        let mut passed = None;
                         if let Some(exchange) = self.carriage.exchange {
+                            // The client need not wait for what follows from it.
+                            let is_early = data.len() <= SMALL && exchange.passes_at_once(&data);
+                            passed = is_early.then(|| self.pass_on(data.clone()));
                             self.hear(exchange, &mut data);
                         }
                         let last = full && self.pace.received(Instant::now(), data.len());
-                        if self.pass_on(data).is_err() {
+                        if passed.unwrap_or_else(|| self.pass_on(data)).is_err() {
                             return Some(End::ClientGone);
                         }
                         if self.round.is_some() && (self.round_is_done().await || last) {
@@ -169,7 +174,7 @@ impl<'a> Inwards<'a> {
                 }
                 _ = users.changed(), if full => {}
                 () = self.shared.changed.notified(), if full => {}
-                () = self.shared.left.notified(), if self.carriage.exchange.is_some() => {}
+                () = set(&self.shared.leaving), if !leaving => {}
                 () = sleep_until(until) => {}
             }
         }
@@ -301,6 +306,11 @@ async fn until_done<T>(work: &mut Option<Pin<Box<dyn Future<Output = T> + Send +
         Some(work) => work.await,
         None => std::future::pending().await,
     }
+}
+
+/// Waits until this is set. It wakes nobody: whoever sets it goes on with the same task.
+async fn set(flag: &AtomicBool) {
+    std::future::poll_fn(|_| if flag.load(Relaxed) { Poll::Ready(()) } else { Poll::Pending }).await;
 }
 
 async fn sleep_until(time: Option<Instant>) {

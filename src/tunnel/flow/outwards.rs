@@ -80,10 +80,12 @@ pub(super) async fn outwards(
                     }
                     continue;
                 }
-                Some(Ok(data)) => match carriage.exchange.map(|exchange| exchange.client_sent(data.clone())) {
+                Some(Ok(data)) => match carriage.exchange {
                     None => data,
-                    Some(FromClient::Pass(data)) => data,
-                    Some(FromClient::Wait | FromClient::Ready) => continue,
+                    Some(exchange) => match exchange.client_sent(data) {
+                        FromClient::Pass(data) => data,
+                        FromClient::Wait | FromClient::Ready => continue,
+                    },
                 },
                 Some(Err(_)) => return Outward::Ends(End::ClientGone),
             },

@@ -58,9 +58,8 @@ pub(in crate::tunnel) async fn carry(local: LocalStream, channel: Channel, carri
                 },
             }
             if leaving {
-                // What is here already goes to the client first.
+                // What is here already goes to the client first. The direction from the host is looked at next, and sees it.
                 shared.leaving.store(true, Relaxed);
-                shared.left.notify_one();
             }
         }
     };

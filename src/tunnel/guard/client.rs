@@ -187,7 +187,8 @@ impl GuardedClient {
 
     fn log(&self, verdict: &str, method: &str, target: &str, what: &str) {
         let path = target.split('?').next().unwrap_or_default();
-        tracing::info!("{verdict} {method} {} for {}: {what}", shown(path), self.name);
+        // In one piece: it is on the way of each request.
+        self.guard.log.add([verdict, " ", method, " ", &shown(path), " for ", &self.name, ": ", what].concat());
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::time::{Instant, SystemTime};
 
+use memchr::{memchr, memchr_iter};
+
 /// The vendor of the Engine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Make {
@@ -15,22 +17,30 @@ pub(super) enum Make {
 pub(super) type KnownMake = Option<(Make, Instant, SystemTime)>;
 
 impl Make {
-    /// By the headers of an answer.
-    pub(super) fn of(header: impl Fn(&str) -> Option<String>) -> Self {
-        let server = header("server").unwrap_or_default().trim().to_owned();
-        match header("libpod-api-version").is_some() || server.starts_with("Libpod/") {
-            true => Self::Podman(server),
+    /// By the names and values of an answer's headers.
+    pub(super) fn of<'a>(headers: impl Iterator<Item = (&'a [u8], &'a [u8])>) -> Self {
+        let (mut server, mut is_podman) = (None, false);
+        for (name, value) in headers {
+            if name.eq_ignore_ascii_case(b"server") {
+                server.get_or_insert(value.trim_ascii());
+            }
+            is_podman |= name.eq_ignore_ascii_case(b"libpod-api-version");
+        }
+        let server = server.unwrap_or_default();
+        match is_podman || server.starts_with(b"Libpod/") {
+            true => Self::Podman(String::from_utf8_lossy(server).into_owned()),
             false => Self::Docker,
         }
     }
 
     /// By the head of an answer.
     pub(super) fn of_head(head: &[u8]) -> Self {
-        let head = String::from_utf8_lossy(head);
-        let lines = || head.lines().filter_map(|line| line.split_once(':'));
-        Self::of(|wanted| {
-            lines().find(|(name, _)| name.eq_ignore_ascii_case(wanted)).map(|(_, value)| value.to_owned())
-        })
+        let mut begins = 0;
+        let lines = memchr_iter(b'\n', head).map(|end| &head[std::mem::replace(&mut begins, end + 1)..end]);
+        Self::of(lines.filter_map(|line| {
+            let colon = memchr(b':', line)?;
+            Some((&line[..colon], &line[colon + 1..]))
+        }))
     }
 }
 

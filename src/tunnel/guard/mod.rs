@@ -12,6 +12,7 @@ mod chunks;
 mod client;
 mod defaults;
 mod head;
+mod log;
 mod make;
 mod operation;
 mod operations;
@@ -26,6 +27,7 @@ mod refusal;
 mod rest;
 mod target;
 
+use std::borrow::Cow;
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
@@ -72,7 +74,7 @@ impl RequestStatus {
     pub(super) fn new(method: &str, path: &str, since: SystemTime, who: &Who) -> Self {
         Self {
             method: method.into(),
-            path: shown(path),
+            path: shown(path).into_owned(),
             since: humantime::format_rfc3339_seconds(since).to_string(),
             pid: who.pid,
             command: who.command.clone(),
@@ -87,6 +89,7 @@ pub(super) struct Guard {
     known: Mutex<reach::Known>,
     /// The vendor of the Engine, by its last answer.
     make: Mutex<make::KnownMake>,
+    log: Arc<log::RequestLog>,
 }
 
 impl Guard {
@@ -100,7 +103,9 @@ impl Guard {
             name: target.access.allow_place.clone().unwrap_or_else(|| target.name.to_string()),
             reason,
         })?;
-        Ok(rules.map(|rules| Arc::new(Self { rules, known: Mutex::default(), make: Mutex::default() })))
+        Ok(rules.map(|rules| {
+            Arc::new(Self { rules, known: Mutex::default(), make: Mutex::default(), log: Arc::default() })
+        }))
     }
 
     /// The allowed policies, in a few words.
@@ -110,13 +115,13 @@ impl Guard {
 }
 
 /// A path, safe for a log.
-fn shown(path: &str) -> String {
+fn shown(path: &str) -> Cow<'_, str> {
     let is_plain = |byte| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\'' | b'\\');
     if path.len() <= MAX_PATH && path.bytes().all(is_plain) {
         return path.into();
     }
     let shown: String = path.escape_debug().take(MAX_PATH).collect();
-    if shown.len() < path.len() { shown + "…" } else { shown }
+    if shown.len() < path.len() { (shown + "…").into() } else { shown.into() }
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::body::Bytes;
 use hyper::client::conn::http1;
-use hyper::header::{HOST, HeaderValue};
+use hyper::header::HOST;
 use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::sync::Mutex;
@@ -64,8 +64,8 @@ impl Ask for Questions<'_> {
         current.sender.ready().await.map_err(|e| unreachable(e.to_string()))?;
         let answer = current.sender.send_request(request).await.map_err(|e| unreachable(e.to_string()))?;
         let (parts, body) = answer.into_parts();
-        let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
-        (self.heard)(Make::of(|name| parts.headers.get(name).map(text)));
+        let headers = parts.headers.iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()));
+        (self.heard)(Make::of(headers));
         let body = Limited::new(body, reach::MAX_ANSWER).collect().await;
         let unreadable = |e| (StatusCode::BAD_GATEWAY, format!("the Engine's answer cannot be read: {e}"));
         Ok((parts.status, body.map_err(unreadable)?.to_bytes()))

@@ -251,7 +251,7 @@ async fn settle_default(info: &mut Option<Info>, what: Reference<'_>, engine: &i
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
+    use std::sync::{Arc, Mutex};
 
     use hyper::body::Bytes;
     use serde_json::{Value, json};
@@ -295,7 +295,7 @@ mod tests {
             ..Access::default()
         };
         let rules = Rules::new(&access).expect("rules").expect("limited");
-        Guard { rules, known: Mutex::default(), make: Mutex::default() }
+        Guard { rules, known: Mutex::default(), make: Mutex::default(), log: Arc::default() }
     }
 
     /// The id that belongs to a name.

@@ -1,6 +1,9 @@
 //! One SSH connection of a tunnel, its thread, and the state of its flows.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicBool, AtomicU64, AtomicUsize,
+    Ordering::{Relaxed, SeqCst},
+};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -122,6 +125,8 @@ pub(in crate::tunnel) struct PooledConnection<C = Established> {
     pub(in crate::tunnel) spilled: AtomicU64,
     /// How many commands the server allows on it (MaxSessions), and when that was learnt.
     capacity: Mutex<Option<(usize, Instant)>>,
+    /// Does it get no new flows, by what is known of it? It is set before either of the two behind it, and read with less.
+    ending: AtomicBool,
     /// Set once it is known to be dead, though its session does not know yet.
     dead: CancellationToken,
     /// Set once it gets no new flows and ends with its last one.
@@ -164,6 +169,7 @@ impl<C: Carrier> PooledConnection<C> {
             users: watch::Sender::new(0),
             spilled: AtomicU64::new(0),
             capacity: Mutex::default(),
+            ending: AtomicBool::new(false),
             dead: CancellationToken::new(),
             draining: CancellationToken::new(),
             suspect: AtomicBool::new(false),
@@ -249,6 +255,7 @@ impl<C: Carrier> PooledConnection<C> {
 
     /// Ends its flows at once, and the supervisor's task that watches it.
     pub(in crate::tunnel) fn give_up(&self) {
+        self.ending.store(true, SeqCst);
         self.dead.cancel();
     }
 
@@ -259,12 +266,13 @@ impl<C: Carrier> PooledConnection<C> {
 
     /// Gives it no new flows; it ends with its last one.
     pub(in crate::tunnel) fn drain(&self) {
+        self.ending.store(true, SeqCst);
         self.draining.cancel();
     }
 
     /// Does it get no new flows, by what is known of it?
     pub(in crate::tunnel) fn is_ending(&self) -> bool {
-        self.draining.is_cancelled() || self.dead.is_cancelled()
+        self.ending.load(SeqCst)
     }
 
     /// Waits until it [drains](Self::drain).

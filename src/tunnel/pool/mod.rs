@@ -25,7 +25,7 @@ use crate::sync::lock;
 use crate::tunnel::dial::Kind;
 use connection::{Carrier, ConnectionStatus, Established, PooledConnection};
 use heap::Heap;
-use placement::{Limits, Placement, View};
+use placement::{Limits, Others, Placement, View};
 
 /// How long no further connection is tried after the server refused one.
 const REFUSED: Duration = Duration::from_secs(30);
@@ -364,7 +364,7 @@ impl<C: Carrier> Lease<C> {
     }
 
     /// Counts the flow among those who need the connection to be read. Those who follow that ask one thing only, and are
-    /// told of nothing else: is the connection shared?
+    /// told of nothing else: is the connection shared? They follow it while their clients do not keep up.
     fn uses(&self, uses: bool) {
         if self.uses.swap(uses, Relaxed) == uses {
             return;
@@ -372,7 +372,7 @@ impl<C: Carrier> Lease<C> {
         self.pooled.users.send_if_modified(|users| {
             let was_shared = *users > 1;
             *users = if uses { *users + 1 } else { *users - 1 };
-            was_shared != (*users > 1)
+            was_shared != (*users > 1) && *self.pooled.stalled.borrow() > 0
         });
     }
 
@@ -385,11 +385,11 @@ impl<C: Carrier> Lease<C> {
     }
 
     /// It is no flow of the connection's any more.
-    fn vacate(&self, place: Place) {
+    fn vacate(&self, place: Place, now: Instant) {
         let before = std::mem::replace(&mut *lock(&self.place), place);
         let Some(kind) = before.kind() else { return };
         let pooled = &self.pooled;
-        *lock(&pooled.quiet_since) = Instant::now();
+        *lock(&pooled.quiet_since) = now;
         let was_full = pooled.is_full();
         pooled.streams.fetch_sub(usize::from(kind == Kind::Streaming), Relaxed);
         let is_last = pooled.load.fetch_sub(1, Relaxed) == 1;
@@ -402,7 +402,8 @@ impl<C: Carrier> Lease<C> {
     pub(in crate::tunnel) fn park(&self) {
         if !matches!(*lock(&self.place), Place::Parked(_)) {
             self.leave();
-            self.vacate(Place::Parked(Instant::now()));
+            let now = Instant::now();
+            self.vacate(Place::Parked(now), now);
         }
     }
 
@@ -416,9 +417,13 @@ impl<C: Carrier> Lease<C> {
             *lock(&self.place) = Place::Busy(kind);
             return true;
         }
-        let mut others = pooled.view();
-        others.flows -= usize::from(own.kind().is_some());
-        others.taken = pooled.streams.load(Relaxed) > usize::from(own.kind() == Some(Kind::Streaming));
+        let streams = pooled.streams.load(Relaxed);
+        let others = Others {
+            flows: pooled.load.load(Relaxed) - usize::from(own.kind().is_some()),
+            taken: streams > usize::from(own.kind() == Some(Kind::Streaming)),
+            stalled: pooled.is_stalled(),
+            suspect: pooled.is_suspect(),
+        };
         let is_there = connections.iter().any(|other| Arc::ptr_eq(other, pooled)) && !pooled.is_ending();
         if !is_there || !placement::may_stay(others, || self.pool.limits(&connections).max, kind) {
             return false;
@@ -532,7 +537,7 @@ impl<C: Carrier> Drop for Lease<C> {
             return;
         }
         self.pool.heap.flow_ends();
-        self.vacate(Place::None);
+        self.vacate(Place::None, Instant::now());
         if self.pooled.load.load(Relaxed) == 0 {
             self.pool.wake.notify_one();
         }

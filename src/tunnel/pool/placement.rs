@@ -35,6 +35,16 @@ pub(super) struct View {
     pub(super) quiet_since: Instant,
 }
 
+/// The facts about a connection that matter to a client on it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Others {
+    /// As in [`View`], without the client's own flow.
+    pub(super) flows: usize,
+    pub(super) taken: bool,
+    pub(super) stalled: bool,
+    pub(super) suspect: bool,
+}
+
 /// How many connections are allowed.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
@@ -100,7 +110,7 @@ pub(super) fn for_client(connections: &[View], limits: Limits, kind: Kind, patie
 
 /// May the next request of a client go on where the one before did, so that `others` are beside it? Elsewhere it would
 /// have a channel to be opened first. `most` is [`Limits::max`].
-pub(super) fn may_stay(others: View, most: impl FnOnce() -> usize, kind: Kind) -> bool {
+pub(super) fn may_stay(others: Others, most: impl FnOnce() -> usize, kind: Kind) -> bool {
     let suits = match kind {
         Kind::Streaming => others.flows == 0,
         Kind::Short | Kind::Unknown => !others.taken,
@@ -235,16 +245,22 @@ mod tests {
 
     #[test]
     fn a_client_stays_where_its_next_request_suits() {
-        let free = idle(later());
+        let free = Others { flows: 0, taken: false, stalled: false, suspect: false };
         let single = Limits { max: 1, may_grow: true };
         for (what, others, kind, limits, stays) in [
             ("nobody else", free, Kind::Streaming, MANY, true),
-            ("beside short ones", View { flows: 3, ..free }, Kind::Short, MANY, true),
-            ("a stream beside short ones", View { flows: 3, ..free }, Kind::Streaming, MANY, false),
-            ("beside a stream", View { flows: 1, taken: true, ..free }, Kind::Short, MANY, false),
-            ("the only connection there may be", View { flows: 1, taken: true, ..free }, Kind::Streaming, single, true),
-            ("it may be dead", View { suspect: true, ..free }, Kind::Short, MANY, false),
-            ("a client does not keep up", View { stalled: true, ..free }, Kind::Unknown, single, false),
+            ("beside short ones", Others { flows: 3, ..free }, Kind::Short, MANY, true),
+            ("a stream beside short ones", Others { flows: 3, ..free }, Kind::Streaming, MANY, false),
+            ("beside a stream", Others { flows: 1, taken: true, ..free }, Kind::Short, MANY, false),
+            (
+                "the only connection there may be",
+                Others { flows: 1, taken: true, ..free },
+                Kind::Streaming,
+                single,
+                true,
+            ),
+            ("it may be dead", Others { suspect: true, ..free }, Kind::Short, MANY, false),
+            ("a client does not keep up", Others { stalled: true, ..free }, Kind::Unknown, single, false),
         ] {
             assert_eq!(may_stay(others, || limits.max, kind), stays, "{what}");
         }

@@ -390,18 +390,20 @@ impl State {
             }
             return;
         };
-        let bytes = self.pending.split_to(end).freeze();
-        self.policed.behind = self.pending.split();
-        let known = self.policed.known.as_mut().filter(|known| known.bytes == bytes);
-        let known = known.and_then(|known| Some((known.head.take()?, known.body, known.seen.take())));
+        let mut pending = std::mem::take(&mut self.pending);
+        self.policed.behind = pending.split_off(end);
+        let known = self.policed.known.as_mut().filter(|known| known.bytes == pending);
+        let known =
+            known.and_then(|known| Some((known.bytes.clone(), known.head.take()?, known.body, known.seen.take())));
         let is_repeat = known.is_some();
-        let (head, body, seen) = match known {
+        let (bytes, head, body, seen) = match known {
             Some(known) => known,
-            None => match read_head(&bytes) {
+            None => match read_head(&pending) {
                 Ok((head, body)) => {
+                    let bytes = pending.freeze();
                     let known = Known { bytes: bytes.clone(), body, head: None, written: None, seen: None };
                     self.policed.known = Some(Box::new(known));
-                    (head, body, None)
+                    (bytes, head, body, None)
                 }
                 Err(refusal) => return self.reject((StatusCode::BAD_REQUEST, refusal.into()), None),
             },
@@ -449,26 +451,17 @@ impl State {
         pending
     }
 
-    /// Goes on with what follows a request that has been answered.
-    pub(super) fn next_request(&mut self, early: Early, police: Option<&dyn Police>) {
-        let Some(police) = police else {
-            if self.request.may_be_repeated() {
-                std::mem::swap(&mut self.request, self.asked.get_or_insert_default());
-            }
-            // Of one that is repeated, the one before it has come back, which is new still.
-            if !self.request.is_new() {
-                *self.request = Request::default();
-            }
-            (self.phase, self.pending, self.answer) = (Phase::Between, BytesMut::new(), None);
-            (self.answered, self.repeats, self.is_later, self.early) = (false, 0, true, early);
-            return;
-        };
-        let Policed { behind, is_stray, is_ended, head, mut known, .. } = std::mem::take(&mut self.policed);
-        if let Some(known) = &mut known {
-            (known.head, known.seen) = (head, self.request.seen.take());
+    /// Keeps of an answered request what serves one that repeats it.
+    pub(super) fn policed_keep(&mut self) {
+        if let Some(known) = &mut self.policed.known {
+            (known.head, known.seen) = (self.policed.head.take(), self.request.seen.take());
         }
-        *self = Self { is_later: true, early, ..Self::default() };
-        (self.policed.is_stray, self.policed.is_ended, self.policed.known) = (is_stray, is_ended, known);
+    }
+
+    /// Goes on with what follows a request that has been answered.
+    pub(super) fn policed_next(&mut self, police: &dyn Police) {
+        let Policed { behind, is_stray, is_ended, known, .. } = std::mem::take(&mut self.policed);
+        self.policed = Policed { is_stray, is_ended, known, ..Policed::default() };
         if !behind.is_empty() {
             self.pending = behind;
             self.policed_gather(police, 0);
@@ -489,6 +482,13 @@ impl State {
             }
             _ => {}
         }
+    }
+
+    /// Is this the whole answer to the request, and one that was seen before?
+    pub(super) fn is_answered_as_before(&self, data: &[u8]) -> bool {
+        let is_awaited = self.phase == Phase::Asked && !self.answered && self.request.rest.has_ended();
+        let answer = self.answer.as_ref().filter(|_| is_awaited);
+        answer.zip(self.request.seen.as_ref()).is_some_and(|(answer, seen)| answer.is_repetition(seen, data))
     }
 
     /// The guard hears of an answer as far as it has been read.
