@@ -11,11 +11,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
+use tokio::runtime::Builder;
 
-use dtunnel::config::{Access, ConfigFile, Overrides, Policy, resolve};
+use dtunnel::config::{Access, ConfigFile, Overrides, Policy, Target, resolve};
 use dtunnel::ssh::Prompter;
 use dtunnel::tunnel::Tunnel;
-use dtunnel::tunnel::measured::{Client, Places, Question};
+use dtunnel::tunnel::measured::{Client, OpenPorts, Places, Question};
 
 const SOCKET: &str = "/run/user/1000/dtunnel/lab.sock";
 
@@ -77,11 +78,15 @@ fn upgraded() -> Bytes {
     bytes(format!("HTTP/1.1 101 UPGRADED\r\n{stream}\r\n"))
 }
 
-/// A tunnel with these policies, which does not run.
-fn tunnel(policies: &[Policy]) -> Arc<Tunnel> {
+fn target() -> Target {
     let config = ConfigFile::parse("", Path::new("config.toml")).unwrap();
     let overrides = Overrides { ssh_config: Some("none".into()), ..Overrides::default() };
-    let mut target = resolve("lab", &config, &overrides, Path::new(SOCKET)).unwrap();
+    resolve("lab", &config, &overrides, Path::new(SOCKET)).unwrap()
+}
+
+/// A tunnel with these policies, which does not run.
+fn tunnel(policies: &[Policy]) -> Arc<Tunnel> {
+    let mut target = target();
     target.access = Access { policies: policies.to_vec(), allowed_binds: vec!["/srv/x".into()], ..Access::default() };
     Tunnel::new(target, Prompter::for_nobody(), None, None).unwrap()
 }
@@ -162,10 +167,23 @@ fn verdicts(c: &mut Criterion) {
     group.finish();
 }
 
+/// A container with ten ports starts or ends beside others, whose ports are open.
+fn published(c: &mut Criterion) {
+    let mut group = c.benchmark_group("published ports");
+    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+    let _entered = runtime.enter();
+    for count in [20, 200, 1990] {
+        let mut ports = OpenPorts::new(target(), count);
+        assert!(ports.changes() > count - 10, "{count}");
+        group.bench_function(format!("a container comes or goes beside {count}"), |b| b.iter(|| ports.changes()));
+    }
+    group.finish();
+}
+
 criterion_group! {
     name = benches;
     // Some nanoseconds to microseconds each.
     config = Criterion::default().warm_up_time(Duration::from_secs(1)).measurement_time(Duration::from_secs(2));
-    targets = placement, requests, verdicts
+    targets = placement, requests, verdicts, published
 }
 criterion_main!(benches);

@@ -77,7 +77,8 @@ impl Conversation {
     pub(super) async fn serve(self, mut local: LocalStream) -> Result<End, String> {
         let _entry = self.serving.clients.enter((Arc::downgrade(&self.exchange), Who::pid_of(&local)));
         loop {
-            let kind = match self.next(local).await? {
+            // On the heap: its task has no memory for it while the client is served.
+            let kind = match Box::pin(self.next(local)).await? {
                 Next::Ended(end) => return Ok(end),
                 Next::Request(kind, client) => {
                     local = client;
@@ -89,7 +90,7 @@ impl Conversation {
                 began: self.began.clone(),
                 exchange: Some(self.exchange.clone()),
             };
-            local = match self.serving.placer.clone().place(local, placing).await? {
+            local = match self.serving.placer.clone().place(local, Arc::new(placing)).await? {
                 Placed::Ended(end) => return Ok(end),
                 Placed::Free(local) => {
                     self.exchange.has_left();

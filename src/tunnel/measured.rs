@@ -14,6 +14,7 @@ use super::conversation::exchange;
 use super::guard::{ByHead, GuardedClient, Head, Police, Refused, head_end, read_head};
 
 pub use super::pool::measured::Places;
+pub use super::ports::measured::OpenPorts;
 
 /// The client's name in the guard's log.
 const NAME: &str = "docker";

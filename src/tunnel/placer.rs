@@ -75,6 +75,23 @@ pub(super) struct Placing {
     pub(super) exchange: Option<Arc<Exchange>>,
 }
 
+/// The search for a flow's place so far.
+struct Search {
+    /// Time limit of the whole of it, and when that is over.
+    wait: Duration,
+    deadline: Instant,
+    /// Since when there is no room.
+    waits: Option<Instant>,
+    /// The pauses that are left before a busy Engine is given up, in milliseconds.
+    pauses: &'static [u64],
+}
+
+impl Search {
+    fn new(wait: Duration) -> Self {
+        Self { wait, deadline: Instant::now() + wait, waits: None, pauses: &BUSY_PAUSES }
+    }
+}
+
 /// Why a connection has no channel for a flow.
 enum Unopened {
     /// The host or the server refused it, with this reason.
@@ -134,7 +151,7 @@ impl Placer {
     /// Places a flow whose bytes are not looked at, and waits for its end.
     pub(super) async fn place_and_carry(self: Arc<Self>, local: LocalStream, purpose: Purpose) -> Result<End, String> {
         let placing = Placing { purpose, began: self.settings.target(), exchange: None };
-        match self.place(local, placing).await? {
+        match self.place(local, Arc::new(placing)).await? {
             Placed::Ended(end) => Ok(end),
             // Never: nobody reads along.
             Placed::Free(_) | Placed::Refused(..) => Ok(End::Cut),
@@ -144,62 +161,24 @@ impl Placer {
     /// Places a flow and waits for its end. A connection that is being made again, or that has room for no
     /// more, is waited for; nothing of the client's has been sent before the flow is open, so that a
     /// second try is safe.
-    pub(super) async fn place(self: Arc<Self>, mut local: LocalStream, placing: Placing) -> Result<Placed, String> {
-        let placing = Arc::new(placing);
-        let Placing { purpose, began, .. } = &*placing;
-        let patience = if purpose.kind == Kind::Short { SHORT_PATIENCE } else { PATIENCE };
-        let wait = self.settings.target().wait;
-        let deadline = Instant::now() + wait;
-        let mut status = self.status.subscribe();
-        let mut waits = None;
-        let mut pauses = &BUSY_PAUSES[..];
+    pub(super) async fn place(
+        self: Arc<Self>,
+        mut local: LocalStream,
+        placing: Arc<Placing>,
+    ) -> Result<Placed, String> {
+        let mut search = Search::new(self.settings.target().wait);
         loop {
-            let waiting = purpose.is_clients.then(|| self.counters.flow_waits());
-            if waiting.is_some() {
-                self.commands.send(Command::Use);
-            }
-            match at_rest(&local, tokio::time::timeout_at(deadline, settled(&mut status))).await? {
-                Ok(Some(Availability::Connected)) => {}
-                Ok(_) => return refuse(local, "the tunnel has failed".into(), &placing),
-                Err(_) => {
-                    return refuse(
-                        local,
-                        format!("no connection within {}", humantime::format_duration(wait)),
-                        &placing,
-                    );
-                }
-            }
-            let mut changes = self.pool.changes();
-            let patient = waits.is_none_or(|since: Instant| since.elapsed() < patience);
-            let place = match purpose.is_clients {
-                true => self.pool.place(purpose.kind, patient),
-                false => self.pool.place_listener(patient),
+            // On the heap, as what follows an opening in vain: a client's task has no memory for it while it is served.
+            let lease = match Box::pin(self.lease(&local, &placing, &mut search)).await? {
+                Ok(lease) => lease,
+                Err(reason) => return refuse(local, reason, &placing),
             };
-            let Some(lease) = place else {
-                let now = Instant::now();
-                if now >= deadline {
-                    return refuse(local, "the server allows no further channel on any connection".into(), &placing);
-                }
-                waits.get_or_insert(now);
-                let _ =
-                    at_rest(&local, tokio::time::timeout_at(deadline.min(now + patience), changes.changed())).await?;
-                continue;
-            };
-            // A flow accepted for one host does not go to another, nor one accepted without a guard past a new guard.
-            if purpose.is_clients && !began.ends_as(&lease.pooled.carrier.target) {
-                return refuse(local, "the tunnel has another target now".into(), &placing);
-            }
-            let is_unguarded = purpose.is_clients_to_engine() && purpose.behind_guard.is_none();
-            if is_unguarded && self.settings.guard().is_some() {
-                return refuse(local, "the tunnel has a guard now".into(), &placing);
-            }
-            drop(waiting);
             let (placer, pooled, going) = (self.clone(), lease.pooled.clone(), placing.clone());
             let mut carried = pooled.carrier.worker.run(async move { placer.carry(local, lease, &going).await });
             let carried = tokio::select! {
                 carried = &mut carried => carried,
                 () = tokio::time::sleep(LASTING) => {
-                    if purpose.is_clients {
+                    if placing.purpose.is_clients {
                         self.pool.flow_lasts();
                     }
                     carried.await
@@ -209,40 +188,104 @@ impl Placer {
                 Carried::Ended(end) => return Ok(Placed::Ended(end)),
                 Carried::Free(local) => return Ok(Placed::Free(local)),
                 Carried::Failed(error) => return Err(error.to_string()),
+                Carried::Unopened(_, Unopened::ClientGone) => return Ok(Placed::Ended(End::ClientGone)),
                 Carried::Unopened(local, why) => {
-                    match why {
-                        Unopened::Busy(_) if !pauses.is_empty() => {
-                            at_rest(&local, tokio::time::sleep(Duration::from_millis(pauses[0]))).await?;
-                            pauses = &pauses[1..];
-                        }
-                        Unopened::Refused(reason) | Unopened::Busy(reason) => {
-                            if purpose.is_to_engine() {
-                                self.status.flows_refused(Some(&reason));
-                            }
-                            return refuse(local, reason, &placing);
-                        }
-                        Unopened::ClientGone => return Ok(Placed::Ended(End::ClientGone)),
-                        Unopened::Elsewhere => {}
-                        Unopened::Prohibited => self.carry_ports_by_command(),
-                        Unopened::Crowded if Instant::now() >= deadline => {
-                            return refuse(local, "the server allows no further session".into(), &placing);
-                        }
-                        // The server does not tell when a session has ended.
-                        Unopened::Crowded => at_rest(&local, tokio::time::sleep(CROWDED)).await?,
-                        // Wait until the supervisor has removed it, too.
-                        Unopened::Lost(pooled) => {
-                            while self.pool.contains(&pooled) {
-                                if tokio::time::timeout_at(deadline, changes.changed()).await.is_err() {
-                                    return refuse(local, "the connection was lost".into(), &placing);
-                                }
-                            }
-                        }
+                    match Box::pin(self.may_try_again(why, &local, &placing, &mut search)).await? {
+                        Ok(()) => local.move_here().map_err(|e| e.to_string())?,
+                        Err(reason) => return refuse(local, reason, &placing),
                     }
-                    local
                 }
             };
-            local = local.move_here().map_err(|e| e.to_string())?;
         }
+    }
+
+    /// Waits for a place. The inner error is why there is none.
+    async fn lease(
+        &self,
+        local: &LocalStream,
+        placing: &Placing,
+        search: &mut Search,
+    ) -> Result<Result<Lease, String>, String> {
+        let Placing { purpose, began, .. } = placing;
+        let patience = if purpose.kind == Kind::Short { SHORT_PATIENCE } else { PATIENCE };
+        let mut status = self.status.subscribe();
+        loop {
+            let _waiting = purpose.is_clients.then(|| self.counters.flow_waits());
+            if purpose.is_clients {
+                self.commands.send(Command::Use);
+            }
+            match or_gone(local, tokio::time::timeout_at(search.deadline, settled(&mut status))).await? {
+                Ok(Some(Availability::Connected)) => {}
+                Ok(_) => return Ok(Err("the tunnel has failed".into())),
+                Err(_) => {
+                    return Ok(Err(format!("no connection within {}", humantime::format_duration(search.wait))));
+                }
+            }
+            let mut changes = self.pool.changes();
+            let patient = search.waits.is_none_or(|since| since.elapsed() < patience);
+            let place = match purpose.is_clients {
+                true => self.pool.place(purpose.kind, patient),
+                false => self.pool.place_listener(patient),
+            };
+            let Some(lease) = place else {
+                let now = Instant::now();
+                if now >= search.deadline {
+                    return Ok(Err("the server allows no further channel on any connection".into()));
+                }
+                search.waits.get_or_insert(now);
+                let until = search.deadline.min(now + patience);
+                let _ = or_gone(local, tokio::time::timeout_at(until, changes.changed())).await?;
+                continue;
+            };
+            // A flow accepted for one host does not go to another, nor one accepted without a guard past a new guard.
+            if purpose.is_clients && !began.ends_as(&lease.pooled.carrier.target) {
+                return Ok(Err("the tunnel has another target now".into()));
+            }
+            let is_unguarded = purpose.is_clients_to_engine() && purpose.behind_guard.is_none();
+            if is_unguarded && self.settings.guard().is_some() {
+                return Ok(Err("the tunnel has a guard now".into()));
+            }
+            return Ok(Ok(lease));
+        }
+    }
+
+    /// Waits until a flow that found no channel may try again. The inner error is why it may not.
+    async fn may_try_again(
+        &self,
+        why: Unopened,
+        local: &LocalStream,
+        placing: &Placing,
+        search: &mut Search,
+    ) -> Result<Result<(), String>, String> {
+        match why {
+            Unopened::Busy(_) if !search.pauses.is_empty() => {
+                or_gone(local, tokio::time::sleep(Duration::from_millis(search.pauses[0]))).await?;
+                search.pauses = &search.pauses[1..];
+            }
+            Unopened::Refused(reason) | Unopened::Busy(reason) => {
+                if placing.purpose.is_to_engine() {
+                    self.status.flows_refused(Some(&reason));
+                }
+                return Ok(Err(reason));
+            }
+            Unopened::ClientGone | Unopened::Elsewhere => {}
+            Unopened::Prohibited => self.carry_ports_by_command(),
+            Unopened::Crowded if Instant::now() >= search.deadline => {
+                return Ok(Err("the server allows no further session".into()));
+            }
+            // The server does not tell when a session has ended.
+            Unopened::Crowded => or_gone(local, tokio::time::sleep(CROWDED)).await?,
+            // Wait until the supervisor has removed it, too.
+            Unopened::Lost(pooled) => {
+                let mut changes = self.pool.changes();
+                while self.pool.contains(&pooled) {
+                    if tokio::time::timeout_at(search.deadline, changes.changed()).await.is_err() {
+                        return Ok(Err("the connection was lost".into()));
+                    }
+                }
+            }
+        }
+        Ok(Ok(()))
     }
 
     /// On the connection's thread: opens a channel for the flow and carries it to its end.
@@ -273,7 +316,7 @@ impl Placer {
             follow_up: &self.follow_up,
             may_stay: &|| self.may_go_on(began, purpose.behind_guard.is_some()),
         };
-        let end = match relay::carry(local, channel, carriage).await {
+        let end = match relay::carry(local, channel, &carriage).await {
             Outcome::Ended(end) => end,
             Outcome::Free(local, left) => {
                 self.behind(left, lease);

@@ -51,7 +51,6 @@ pub(in crate::tunnel) struct Left {
 }
 
 /// What a flow is carried with.
-#[derive(Clone, Copy)]
 pub(in crate::tunnel) struct Carriage<'a> {
     /// Who counts its bytes.
     pub(in crate::tunnel) counters: &'a [&'a Counters],

@@ -7,6 +7,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::carriage::{Carriage, End, Shared};
@@ -37,7 +38,7 @@ const SMALL: usize = 4 << 10;
 /// read more from the host meanwhile.
 pub(super) struct Inwards<'a> {
     local: &'a LocalStream,
-    carriage: Carriage<'a>,
+    carriage: &'a Carriage<'a>,
     shared: &'a Shared,
     buffer: SendBuffer,
     pace: Pace,
@@ -56,7 +57,7 @@ pub(super) struct Inwards<'a> {
 }
 
 impl<'a> Inwards<'a> {
-    pub(super) fn new(local: &'a LocalStream, carriage: Carriage<'a>, shared: &'a Shared) -> Self {
+    pub(super) fn new(local: &'a LocalStream, carriage: &'a Carriage<'a>, shared: &'a Shared) -> Self {
         Self {
             local,
             carriage,
@@ -172,8 +173,7 @@ impl<'a> Inwards<'a> {
                         self.buffer.push(answer("500 Internal Server Error", &error_body(&why), closes).into());
                     }
                 }
-                _ = users.changed(), if full => {}
-                () = self.shared.changed.notified(), if full => {}
+                () = either(&mut users, &self.shared.changed), if full => {}
                 () = set(&self.shared.leaving), if !leaving => {}
                 () = sleep_until(until) => {}
             }
@@ -308,6 +308,18 @@ async fn until_done<T>(work: &mut Option<Pin<Box<dyn Future<Output = T> + Send +
     }
 }
 
+/// Waits until the number of users changes, or what the other direction does. On the heap, as the waits below: most flows
+/// never need them.
+async fn either(users: &mut watch::Receiver<usize>, changed: &Notify) {
+    Box::pin(async {
+        tokio::select! {
+            _ = users.changed() => {}
+            () = changed.notified() => {}
+        }
+    })
+    .await;
+}
+
 /// Waits until this is set. It wakes nobody: whoever sets it goes on with the same task.
 async fn set(flag: &AtomicBool) {
     std::future::poll_fn(|_| if flag.load(Relaxed) { Poll::Ready(()) } else { Poll::Pending }).await;
@@ -315,7 +327,7 @@ async fn set(flag: &AtomicBool) {
 
 async fn sleep_until(time: Option<Instant>) {
     match time {
-        Some(time) => tokio::time::sleep_until(time).await,
+        Some(time) => Box::pin(tokio::time::sleep_until(time)).await,
         None => std::future::pending().await,
     }
 }

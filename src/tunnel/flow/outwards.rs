@@ -24,7 +24,7 @@ pub(super) enum Outward {
 pub(super) async fn outwards(
     local: &LocalStream,
     writer: &ChannelWriter,
-    carriage: Carriage<'_>,
+    carriage: &Carriage<'_>,
     shared: &Shared,
 ) -> Outward {
     // The client sends no more, and the host is not to hear of it before its last request is answered.
@@ -105,7 +105,7 @@ pub(super) async fn outwards(
 }
 
 /// Sends data to the host. Returns the end if that cannot be done.
-async fn send(data: Bytes, writer: &ChannelWriter, carriage: Carriage<'_>, shared: &Shared) -> Option<Outward> {
+async fn send(data: Bytes, writer: &ChannelWriter, carriage: &Carriage<'_>, shared: &Shared) -> Option<Outward> {
     let size = data.len();
     shared.set_sending(true);
     // On the heap, so that it takes no memory while a flow rests.
@@ -124,10 +124,14 @@ async fn read(local: &LocalStream, exchange: Option<&Exchange>, may_come: bool) 
         return Some(local.read().await);
     };
     let (reads, has_news) = (may_come && !exchange.is_full(), exchange.is_policed());
-    tokio::select! {
-        read = local.read(), if reads => Some(read),
-        Ok(()) = local.gone(), if !reads => Some(Err(std::io::ErrorKind::ConnectionReset.into())),
-        () = exchange.overdue() => None,
-        () = exchange.news(), if has_news => None,
-    }
+    // On the heap: most clients' tasks never need it.
+    Box::pin(async {
+        tokio::select! {
+            read = local.read(), if reads => Some(read),
+            Ok(()) = local.gone(), if !reads => Some(Err(std::io::ErrorKind::ConnectionReset.into())),
+            () = exchange.overdue() => None,
+            () = exchange.news(), if has_news => None,
+        }
+    })
+    .await
 }

@@ -172,7 +172,8 @@ impl SendBuffer {
     /// # Errors
     /// Stored bytes are lost.
     pub(in crate::tunnel) async fn disk(&mut self) -> io::Result<()> {
-        match self.spill.accessed().await? {
+        // On the heap: most clients never need it.
+        match Box::pin(self.spill.accessed()).await? {
             Outcome::Stored(memory) => self.spare = memory,
             Outcome::Failed(error, mut block) => {
                 self.broken = Some(error.to_string());

@@ -6,6 +6,7 @@
 mod consent;
 mod looks;
 mod mapping;
+pub(super) mod measured;
 mod opening;
 
 use std::collections::{HashMap, HashSet};
