@@ -127,13 +127,10 @@ struct Appending(Arc<Log>);
 impl Write for Appending {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let mut file = lock(&self.0.0);
-        let is_first = file.waiting.is_empty();
         file.waiting.extend_from_slice(line);
-        if file.waiting.len() > MAX_WAITING || !pauses::are_said() {
+        // Each thread that adds some writes them all at its next pause: another one's may be far.
+        if file.waiting.len() > MAX_WAITING || !pauses::put_off(&self.0) {
             file.write_waiting();
-        } else if is_first {
-            // Whoever has put the first line off writes them all.
-            pauses::put_off(&self.0);
         }
         Ok(line.len())
     }
@@ -180,6 +177,9 @@ impl RotatingFile {
 
     /// Writes the lines that wait. After an error they are lost, and the next ones try again.
     fn write_waiting(&mut self) {
+        if self.waiting.is_empty() {
+            return;
+        }
         let mut lines = std::mem::take(&mut self.waiting);
         if let Ok((file, size)) = self.open()
             && file.write_all(&lines).is_ok()

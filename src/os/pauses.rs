@@ -15,11 +15,6 @@ thread_local! {
     static PUT_OFF: RefCell<Option<Vec<Arc<dyn AtPause>>>> = const { RefCell::new(None) };
 }
 
-/// Whether this thread says when it pauses.
-pub fn are_said() -> bool {
-    PUT_OFF.with_borrow(Option::is_some)
-}
-
 /// Puts `work` off until this thread pauses. False if it does not say when: then it is to be done now.
 pub fn put_off<T: AtPause + 'static>(work: &Arc<T>) -> bool {
     PUT_OFF.with_borrow_mut(|list| list.as_mut().map(|list| list.push(work.clone()))).is_some()
@@ -27,21 +22,32 @@ pub fn put_off<T: AtPause + 'static>(work: &Arc<T>) -> bool {
 
 /// Does what this thread has put off. To be called before each of its pauses.
 pub fn before_pause() {
-    let due = PUT_OFF.with_borrow_mut(|list| std::mem::take(list.get_or_insert_default()));
-    if due.is_empty() {
-        return;
-    }
-    for work in &due {
-        work.do_now();
-    }
     PUT_OFF.with_borrow_mut(|list| {
-        let mut empty = due;
-        empty.clear();
-        // Its memory serves the next ones.
-        if let Some(list) = list.as_mut().filter(|list| list.is_empty()) {
-            *list = empty;
-        }
+        list.get_or_insert_default();
     });
+    without_pause();
+}
+
+/// As [`before_pause`], for a thread that may have none for long.
+pub fn without_pause() {
+    // What is done may put off more: a line is formatted, and then is to be written.
+    loop {
+        let due = PUT_OFF.with_borrow_mut(|list| list.as_mut().map(std::mem::take).unwrap_or_default());
+        if due.is_empty() {
+            return;
+        }
+        for work in &due {
+            work.do_now();
+        }
+        PUT_OFF.with_borrow_mut(|list| {
+            let mut empty = due;
+            empty.clear();
+            // Its memory serves the next ones.
+            if let Some(list) = list.as_mut().filter(|list| list.is_empty()) {
+                *list = empty;
+            }
+        });
+    }
 }
 
 #[cfg(test)]
@@ -50,6 +56,15 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
     struct Counted(AtomicUsize);
+
+    /// Puts other work off when it is done.
+    struct Following(Arc<Counted>);
+
+    impl AtPause for Following {
+        fn do_now(&self) {
+            assert!(put_off(&self.0));
+        }
+    }
 
     impl AtPause for Counted {
         fn do_now(&self) {
@@ -60,13 +75,17 @@ mod tests {
     #[test]
     fn work_waits_for_pauses_where_there_are_any() {
         let work = Arc::new(Counted(AtomicUsize::new(0)));
-        assert!(!are_said() && !put_off(&work), "this thread has not paused yet");
+        without_pause();
+        assert!(!put_off(&work), "this thread has not paused yet");
         before_pause();
         assert!(put_off(&work) && put_off(&work));
         assert_eq!(work.0.load(Relaxed), 0);
         before_pause();
         before_pause();
         assert_eq!(work.0.load(Relaxed), 2);
+        assert!(put_off(&Arc::new(Following(work.clone()))));
+        without_pause();
+        assert_eq!(work.0.load(Relaxed), 3, "what follows is done before the same pause");
         let there = work.clone();
         assert!(!std::thread::spawn(move || put_off(&there)).join().expect("joined"), "another thread");
     }

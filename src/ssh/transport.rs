@@ -210,6 +210,8 @@ impl AsyncRead for Tcp {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if self.burst >= BURST {
             self.burst = 0;
+            // A thread that always has something to read may not pause for long.
+            os::pauses::without_pause();
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }

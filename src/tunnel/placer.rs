@@ -173,8 +173,8 @@ impl Placer {
                 Ok(lease) => lease,
                 Err(reason) => return refuse(local, reason, &placing),
             };
-            let (placer, pooled, going) = (self.clone(), lease.pooled.clone(), placing.clone());
-            let mut carried = pooled.carrier.worker.run(async move { placer.carry(local, lease, &going).await });
+            let pooled = lease.pooled.clone();
+            let mut carried = pooled.carrier.worker.run(self.clone().carry(local, lease, placing.clone()));
             let carried = tokio::select! {
                 carried = &mut carried => carried,
                 () = tokio::time::sleep(LASTING) => {
@@ -289,49 +289,57 @@ impl Placer {
     }
 
     /// On the connection's thread: opens a channel for the flow and carries it to its end.
-    async fn carry(&self, local: LocalStream, lease: Lease, placing: &Placing) -> Carried {
-        let Placing { purpose, began, exchange } = placing;
-        let local = match local.move_here() {
-            Ok(local) => local,
-            Err(e) => return Carried::Failed(e),
-        };
-        let (channel, lease, is_used) = match self.open(&local, lease, placing).await {
-            Ok(opened) => opened,
-            Err(why) => return Carried::Unopened(local, why),
-        };
-        let of_tunnel = purpose.is_clients.then_some(self.counters.as_ref());
-        let counters: Vec<&Counters> =
-            of_tunnel.into_iter().chain([&lease.pooled.counters]).chain(purpose.counters.as_deref()).collect();
-        if purpose.is_to_engine() {
-            self.status.flows_refused(None);
-        }
-        let carriage = Carriage {
-            counters: &counters,
-            lease: &lease,
-            spill: self.settings.target().spill,
-            on_behalf: purpose.behind_guard.as_ref(),
-            exchange: exchange.as_deref(),
-            is_command: self.way(purpose).is_command(),
-            is_used,
-            follow_up: &self.follow_up,
-            may_stay: &|| self.may_go_on(began, purpose.behind_guard.is_some()),
-        };
-        let end = match relay::carry(local, channel, &carriage).await {
-            Outcome::Ended(end) => end,
-            Outcome::Free(local, left) => {
-                self.behind(left, lease);
-                return Carried::Free(local);
+    #[expect(clippy::manual_async_fn, reason = "each argument of an async function has two places in the task")]
+    fn carry(
+        self: Arc<Self>,
+        local: LocalStream,
+        lease: Lease,
+        placing: Arc<Placing>,
+    ) -> impl Future<Output = Carried> + Send + 'static {
+        async move {
+            let Placing { purpose, began, exchange } = &*placing;
+            let local = match local.move_here() {
+                Ok(local) => local,
+                Err(e) => return Carried::Failed(e),
+            };
+            let (channel, lease, is_used) = match self.open(&local, lease, &placing).await {
+                Ok(opened) => opened,
+                Err(why) => return Carried::Unopened(local, why),
+            };
+            let of_tunnel = purpose.is_clients.then_some(self.counters.as_ref());
+            let counters: Vec<&Counters> =
+                of_tunnel.into_iter().chain([&lease.pooled.counters]).chain(purpose.counters.as_deref()).collect();
+            if purpose.is_to_engine() {
+                self.status.flows_refused(None);
             }
-        };
-        if let End::TooSlow(why) = &end {
-            self.status.flow_reset(why.clone());
+            let carriage = Carriage {
+                counters: &counters,
+                lease: &lease,
+                spill: self.settings.target().spill,
+                on_behalf: purpose.behind_guard.as_ref(),
+                exchange: exchange.as_deref(),
+                is_command: self.way(purpose).is_command(),
+                is_used,
+                follow_up: &self.follow_up,
+                may_stay: &|| self.may_go_on(began, purpose.behind_guard.is_some()),
+            };
+            let end = match relay::carry(local, channel, &carriage).await {
+                Outcome::Ended(end) => end,
+                Outcome::Free(local, left) => {
+                    self.behind(left, lease);
+                    return Carried::Free(local);
+                }
+            };
+            if let End::TooSlow(why) = &end {
+                self.status.flow_reset(why.clone());
+            }
+            if purpose.is_clients_to_engine() {
+                let pooled = lease.pooled.clone();
+                drop(lease);
+                self.prepare_next(pooled);
+            }
+            Carried::Ended(end)
         }
-        if purpose.is_clients_to_engine() {
-            let pooled = lease.pooled.clone();
-            drop(lease);
-            self.prepare_next(pooled);
-        }
-        Carried::Ended(end)
     }
 
     /// Takes the connection's spare channel, or opens a new one.

@@ -18,9 +18,8 @@ impl RequestLog {
     pub(super) fn add(self: &Arc<Self>, line: String) {
         let mut lines = lock(&self.0);
         lines.push(line);
-        // Whoever has put the first line off writes them all.
-        let waits = if lines.len() == 1 { pauses::put_off(self) } else { lines.len() < MAX_WAITING };
-        if !waits {
+        // Each thread that adds some writes them all at its next pause: another one's may be far.
+        if lines.len() >= MAX_WAITING || !pauses::put_off(self) {
             write(&mut lines);
         }
     }
