@@ -127,7 +127,9 @@ impl Conversation {
                         local.reset();
                         return Ok(Next::Ended(End::Cut));
                     }
-                    Some((status, why, false)) => Some(Rejected { refused: (status, why.to_owned()), head: None }),
+                    Some((status, why, false)) => {
+                        Some(Rejected { refused: (status, why.to_owned()), head: exchange.take_head() })
+                    }
                     None => exchange.rejected(),
                 };
                 if let Some(rejected) = rejected {

@@ -339,7 +339,7 @@ impl Exchange {
         if state.phase == Phase::Blind {
             return heard;
         }
-        if self.police.is_some() && state.phase != Phase::Asked {
+        if self.police.is_some() && (state.phase != Phase::Asked || state.policed.is_answered()) {
             state.answers_nothing();
             self.news.notify_one();
             return FromHost { passes: 0, ..heard };

@@ -154,7 +154,9 @@ impl GuardedClient {
     pub(in crate::tunnel) fn refusal(&self, refused: &Refused, head: Option<&Head>, closes: bool) -> Vec<u8> {
         let (status, reason) = refused;
         let method = head.map_or("?", |head| head.method.as_str());
-        self.log("refused", method, head.map_or("?", |head| head.target.as_str()), reason);
+        // What the Engine fails to answer may have passed.
+        let verdict = if *status == StatusCode::BAD_GATEWAY { "failed" } else { "refused" };
+        self.log(verdict, method, head.map_or("?", |head| head.target.as_str()), reason);
         let reason = match *status {
             StatusCode::FORBIDDEN => {
                 format!("dtunnel: refused by the guard of this tunnel ({}): {reason}", self.guard.rules.label)

@@ -100,6 +100,11 @@ impl Policed {
     pub(super) fn makes(&self) -> Option<Makes> {
         self.makes
     }
+
+    /// Whether the answer has ended before its request.
+    pub(super) fn is_answered(&self) -> bool {
+        self.is_answered
+    }
 }
 
 impl Exchange {

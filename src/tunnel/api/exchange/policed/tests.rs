@@ -207,6 +207,20 @@ fn what_does_not_pass_is_read_to_its_end_and_the_next_one_goes_on() {
 }
 
 #[test]
+fn nothing_comes_behind_an_answer_that_ends_before_its_request() {
+    let (exchange, _) = exchange();
+    sent(&exchange, b"PUT /containers/a/archive?path=/ HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nab");
+    assert_eq!(exchange.host_sent(DONE).passes, DONE.len());
+    assert_eq!(exchange.must_leave(), None, "the rest of the request may still come");
+    for stray in [DONE, b"x"] {
+        assert!(!exchange.passes_at_once(stray));
+        assert_eq!(exchange.host_sent(stray).passes, 0);
+    }
+    assert_eq!(sent(&exchange, b"cd"), "cd");
+    assert_eq!(exchange.must_leave(), Some(false), "its channel is used no more");
+}
+
+#[test]
 fn what_is_too_large_or_never_ends_is_refused_before_it_is_here() {
     let code = |exchange: &Exchange| exchange.rejected().map(|rejected| rejected.refused.0);
     for (body, expected) in [
