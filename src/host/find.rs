@@ -126,7 +126,7 @@ pub async fn find(
     };
     if let (Miss::Refused(_), Some(last)) = (&missed, last.filter(|last| last.tool.is_some())) {
         match search.attempt(last).await? {
-            Ok(engine) => return Ok((last.clone(), engine)),
+            Ok(engine) => return search.unless_direct(&first, &missed, (last.clone(), engine)).await,
             Err(Miss::Refused(error)) => missed = Miss::Refused(error),
             // The server is not the cause; the probe finds it.
             Err(Miss::Silent(_)) => {}
@@ -182,6 +182,22 @@ impl Search<'_> {
         Ok(engine::ping(ChannelStream::from(channel), ENGINE_TIMEOUT).await.map_err(Miss::Silent))
     }
 
+    /// What was found through a tool, unless it is reached without one by now: an Engine that has just begun to listen was
+    /// not there at the first attempt.
+    async fn unless_direct(
+        &self,
+        direct: &Route,
+        missed: &Miss,
+        found: (Route, EngineVersion),
+    ) -> Result<(Route, EngineVersion), Error> {
+        if matches!(missed, Miss::Refused(error) if !error.is_prohibited())
+            && let Ok(engine) = self.attempt(direct).await?
+        {
+            return Ok((direct.clone(), engine));
+        }
+        Ok(found)
+    }
+
     /// Tries each usable socket and, if forwarding is refused, each tool. `first` was already
     /// tried and failed with `missed`.
     async fn by_probe(&self, probe: &HostProbe, first: &Route, missed: Miss) -> Result<(Route, EngineVersion), Error> {
@@ -211,8 +227,11 @@ impl Search<'_> {
             for tool in probe.tools.iter().copied().filter(|tool| tool.endpoint(&remote).is_some()) {
                 let route = Route { remote: remote.clone(), tool: Some(tool) };
                 if let Ok(engine) = self.attempt(&route).await? {
-                    tracing::info!("the server does not forward to {remote}; flows go through {}", tool.program());
-                    return Ok((route, engine));
+                    let found = self.unless_direct(&direct, &miss, (route, engine)).await?;
+                    if found.0.tool.is_some() {
+                        tracing::info!("the server does not forward to {remote}; flows go through {}", tool.program());
+                    }
+                    return Ok(found);
                 }
                 complaints.extend(self.complaint(&route).await);
             }

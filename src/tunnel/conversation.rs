@@ -115,7 +115,10 @@ impl Conversation {
                 if let Some(asked) = exchange.to_be_judged() {
                     // On the heap, as all that is rare: a client's task has no memory for it while it is served.
                     let judging = Box::pin(client.judge(&asked.pass, &asked.head, asked.body.as_ref()));
-                    let Ok(verdict) = or_gone(&local, judging).await else { return Ok(Next::Ended(End::ClientGone)) };
+                    let Ok(verdict) = or_gone(&local, judging).await else {
+                        client.left(&asked.head);
+                        return Ok(Next::Ended(End::ClientGone));
+                    };
                     exchange.judged(asked, verdict);
                     continue;
                 }

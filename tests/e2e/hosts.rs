@@ -261,6 +261,22 @@ fn what_is_in_the_way_is_told_apart() {
     assert!(stderr.contains("sshd_config"), "{stderr}");
 }
 
+/// As after a host's start: nobody listens yet when the tunnel first asks, and somebody does when a tool does.
+#[test]
+fn an_engine_that_starts_meanwhile_needs_no_tool() {
+    let stale = "python3 -c 'import socket; socket.socket(socket.AF_UNIX).bind(\"/run/docker.sock\")'";
+    let Some(mut lab) = host(stale) else { return };
+    programs(&mut lab, &["socat"], "");
+    let (engine, tool) = (lab.remote_socket(), lab.path("bin/socat"));
+    let begins = format!("/bin/ln -s {} /run/new && /bin/mv /run/new /run/docker.sock", engine.display());
+    std::fs::remove_file(&tool).unwrap();
+    std::fs::write(&tool, format!("#!/bin/sh\n{begins}\nexec /usr/bin/socat \"$@\"\n")).unwrap();
+    set_mode(&tool, 0o755);
+    lab.ok(&["up", "lab"]);
+    assert_eq!(lab.status("lab")["transport"], "streamlocal", "{}", lab.log("lab"));
+    run(&mut lab.docker("lab", &["version"]));
+}
+
 #[test]
 fn a_login_that_may_not_use_the_socket_is_told_what_to_do() {
     let Some(lab) = host("true") else { return };

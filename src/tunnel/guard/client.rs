@@ -187,6 +187,11 @@ impl GuardedClient {
         answer.into_bytes()
     }
 
+    /// The client has left before its request was decided on. Nothing of that is sent.
+    pub(in crate::tunnel) fn left(&self, head: &Head) {
+        self.log("dropped", &head.method, &head.target, "its client went away");
+    }
+
     fn log(&self, verdict: &str, method: &str, target: &str, what: &str) {
         let path = target.split('?').next().unwrap_or_default();
         // In one piece: it is on the way of each request.

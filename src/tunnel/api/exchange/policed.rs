@@ -357,7 +357,8 @@ impl State {
         if self.phase == Phase::Broken
             && let Some((status, refusal)) = self.policed.broken
         {
-            self.reject((status, refusal.into()), None);
+            let head = self.policed.head.take();
+            self.reject((status, refusal.into()), head);
         }
     }
 
