@@ -16,7 +16,7 @@ use super::client::peer::Who;
 use super::dial::{Kind, Purpose};
 use super::flow::carriage::End;
 use super::guard::{GuardedClient, Police};
-use super::placer::{Placed, Placing, at_rest, or_gone};
+use super::placer::{Placed, Placing, or_gone};
 use super::serving::Serving;
 use crate::config::Target;
 use crate::os::local_stream::LocalStream;
@@ -113,7 +113,7 @@ impl Conversation {
         loop {
             if let Some(client) = &self.guarded {
                 if let Some(asked) = exchange.to_be_judged() {
-                    // On the heap, as all that is rare: a client's task has no memory for it while it is served.
+                    // On the heap, as all that is rare: the wait for a request needs no memory for it.
                     let judging = Box::pin(client.judge(&asked.pass, &asked.head, asked.body.as_ref()));
                     let Ok(verdict) = or_gone(&local, judging).await else {
                         client.left(&asked.head);
@@ -189,8 +189,8 @@ impl Conversation {
             }
             if exchange.is_to_be_prepared() {
                 // Without a connection the request is refused when it is placed.
-                at_rest(&local, serving.until_connected()).await?;
-                match at_rest(&local, serving.prepare(exchange.to_be_prepared())).await? {
+                or_gone(&local, Box::pin(serving.until_connected())).await?;
+                match or_gone(&local, Box::pin(serving.prepare(exchange.to_be_prepared()))).await? {
                     Ok(others) => exchange.prepared(&others),
                     Err(why) => {
                         let refusal = answer("400 Bad Request", &error_body(&format!("dtunnel: {why}")), true);

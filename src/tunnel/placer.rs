@@ -454,14 +454,6 @@ async fn close_unwanted(opening: JoinHandle<Result<Channel, OpenError>>, _lease:
     }
 }
 
-/// As [`or_gone`], on the heap: a client's task has no memory for its waits while it is served.
-pub(super) fn at_rest<T>(
-    local: &LocalStream,
-    work: impl Future<Output = T>,
-) -> impl Future<Output = Result<T, String>> {
-    Box::pin(or_gone(local, work))
-}
-
 /// Waits for `work`, unless the client goes away meanwhile.
 pub(super) async fn or_gone<T>(local: &LocalStream, work: impl Future<Output = T>) -> Result<T, String> {
     tokio::select! {

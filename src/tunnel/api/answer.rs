@@ -2,9 +2,9 @@
 
 use std::ops::Range;
 
-use memchr::{memchr, memchr_iter, memmem};
+use memchr::{memchr, memmem};
 
-use crate::tunnel::guard::{Body, Rest, content_length, head_end};
+use crate::tunnel::guard::{Body, Rest, content_length, ended_lines, head_end};
 
 /// Limit of an answer's head, in bytes.
 const MAX_HEAD: usize = 64 << 10;
@@ -251,12 +251,7 @@ impl Answer {
 /// Reads a head. None if it is not valid.
 fn read_head(head: &[u8], to_head: bool) -> Option<Head> {
     let head = head.strip_suffix(b"\r\n")?;
-    let mut begins = 0;
-    let mut lines = memchr_iter(b'\n', head).map(|end| {
-        let line = &head[begins..end];
-        begins = end + 1;
-        line.strip_suffix(b"\r")
-    });
+    let mut lines = ended_lines(head).map(|line| line.strip_suffix(b"\r"));
     let line = lines.next()??;
     let (line, mut closes) = match line.strip_prefix(b"HTTP/1.1 ") {
         Some(line) => (line, false),

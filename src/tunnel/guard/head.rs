@@ -153,6 +153,12 @@ struct Headers<'a> {
     upgrades: Vec<&'a str>,
 }
 
+/// What ends with a line feed, each without that.
+pub(in crate::tunnel) fn ended_lines(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut begins = 0;
+    memchr_iter(b'\n', bytes).map(move |end| &bytes[std::mem::replace(&mut begins, end + 1)..end])
+}
+
 /// The end of a head: the index after its empty line. `before` bytes were searched earlier.
 pub(in crate::tunnel) fn head_end(bytes: &[u8], before: usize) -> Option<usize> {
     let from = before.saturating_sub(3);

@@ -2,7 +2,9 @@
 
 use std::time::{Instant, SystemTime};
 
-use memchr::{memchr, memchr_iter};
+use memchr::memchr;
+
+use super::head::ended_lines;
 
 /// The vendor of the Engine.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,9 +37,7 @@ impl Make {
 
     /// By the head of an answer.
     pub(super) fn of_head(head: &[u8]) -> Self {
-        let mut begins = 0;
-        let lines = memchr_iter(b'\n', head).map(|end| &head[std::mem::replace(&mut begins, end + 1)..end]);
-        Self::of(lines.filter_map(|line| {
+        Self::of(ended_lines(head).filter_map(|line| {
             let colon = memchr(b':', line)?;
             Some((&line[..colon], &line[colon + 1..]))
         }))

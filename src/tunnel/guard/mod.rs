@@ -40,7 +40,7 @@ use policy::Rules;
 
 pub(in crate::tunnel) use client::GuardedClient;
 pub use head::Head;
-pub(in crate::tunnel) use head::{Body, Content, content_length, head_end, read as read_head};
+pub(in crate::tunnel) use head::{Body, Content, content_length, ended_lines, head_end, read as read_head};
 pub(in crate::tunnel) use operation::{Effect, Makes};
 pub(in crate::tunnel) use police::{ByHead, Passed, Police};
 pub(in crate::tunnel) use policy::Pass;

@@ -22,7 +22,7 @@ pub struct OpenPorts {
     target: Target,
     containers: Vec<Container>,
     /// One that starts and ends.
-    other: Vec<Container>,
+    other: Option<Container>,
 }
 
 impl OpenPorts {
@@ -32,16 +32,16 @@ impl OpenPorts {
         target.ports = config::Ports::All;
         let ports = Ports::new(mpsc::channel(1).0, Arc::default());
         let mut containers: Vec<Container> = (0..=count.min(MOST - EACH) / EACH).map(container).collect();
-        let other = containers.pop().into_iter().collect();
+        let other = containers.pop();
         ports.apply(wanted(&containers, &target), &target);
         Self { ports, target, containers, other }
     }
 
     /// Takes in a list of containers after one more has started or ended. Returns how many ports are known then.
     pub fn changes(&mut self) -> usize {
-        match self.other.pop() {
+        match self.other.take() {
             Some(started) => self.containers.push(started),
-            None => self.other.extend(self.containers.pop()),
+            None => self.other = self.containers.pop(),
         }
         self.ports.apply(wanted(&self.containers, &self.target), &self.target);
         self.ports.status().len()
